@@ -1,1 +1,44 @@
-//! Neural building blocks.
+//! The building blocks of the networks: named parameters, a differentiation tape over candle tensors, fused
+//! multi-threaded kernels with their own backward passes, layers, objectives, ODE solvers and weight files.
+//!
+//! candle gives storage, devices and shapes; the derivative is ours, because an operation that is recorded here has a
+//! backward pass by construction. This crate knows nothing of audio, corpora, particular models or the training loop.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use flowmill_nn::{Context, Parameters, Tape, Value, random::Draw};
+//!
+//! let mut parameters = Parameters::new();
+//! let weight = parameters.add("weight", Tensor::new(&[[2f32, 3.0]], &Device::Cpu)?)?; // [output, input]
+//! let tape = Tape::new();
+//! let context = Context::training(&parameters, &tape, Draw::new(7));
+//! let input = Value::plain(Tensor::new(&[[1f32, 1.0]], &Device::Cpu)?)?;
+//! let loss = input.linear(&context.parameter(weight), None)?.sum()?;
+//! let gradients = tape.backward(&loss)?;
+//! assert_eq!(gradients.get(weight).unwrap().to_vec2::<f32>()?, [[1.0, 1.0]]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Results do not depend on the number of threads: work is cut into chunks of fixed size and every sum is taken in a
+//! fixed order.
+
+pub mod context;
+pub mod error;
+pub mod gradients;
+pub mod host;
+pub mod kernels;
+pub mod ops;
+pub mod parameters;
+pub mod random;
+pub mod tape;
+pub mod value;
+
+pub use context::Context;
+pub use error::NnError;
+pub use gradients::Gradients;
+pub use parameters::{ParameterId, Parameters};
+pub use tape::Tape;
+pub use value::Value;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, NnError>;

@@ -1,0 +1,84 @@
+//! What can go wrong in this crate.
+
+use candle_core::DType;
+
+/// An error of the neural building blocks: what was asked, what was found.
+#[derive(Debug, thiserror::Error)]
+pub enum NnError {
+    /// candle refused (a shape, a device, memory).
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// Two shapes do not fit together.
+    #[error("{operation}: expected {expected}, found {found}")]
+    Shape {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The shape it needs, with axis names.
+        expected: String,
+        /// The shape it was given.
+        found: String,
+    },
+    /// A tensor whose element type or device has no kernel here.
+    #[error("{operation}: no kernel for {dtype:?} tensors on {device} (f32 on the CPU has one)")]
+    Unsupported {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// Element type of the tensor.
+        dtype: DType,
+        /// Where the tensor lives.
+        device: String,
+    },
+    /// An index outside of its table.
+    #[error("{operation}: index {index} is outside of a table of {size} rows")]
+    Index {
+        /// The operation that was asked for.
+        operation: &'static str,
+        /// The offending index.
+        index: i64,
+        /// Number of rows of the table.
+        size: usize,
+    },
+    /// A number that the operation cannot work with.
+    #[error("{what}: {message}")]
+    Invalid {
+        /// The setting or argument.
+        what: &'static str,
+        /// Why it is refused.
+        message: String,
+    },
+    /// A parameter name given twice.
+    #[error("a parameter named `{0}` exists already")]
+    DuplicateParameter(String),
+    /// `backward` was asked for a value that no tape has recorded.
+    #[error(
+        "backward: the loss does not depend on any trainable parameter, or was recorded on another tape"
+    )]
+    NotRecorded,
+    /// A weight file that cannot be read.
+    #[error("{path}: {message}")]
+    WeightFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+}
+
+impl NnError {
+    /// A shape error; `expected` names the axes.
+    pub fn shape(operation: &'static str, expected: impl Into<String>, found: &[usize]) -> Self {
+        Self::Shape {
+            operation,
+            expected: expected.into(),
+            found: format!("{found:?}"),
+        }
+    }
+
+    /// An argument that is refused.
+    pub fn invalid(what: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            what,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Gradients: on their way back through the tape, and as its result.
+
+use crate::kernels::elementwise;
+use crate::parameters::ParameterId;
+use crate::{NnError, Result, host};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+/// A gradient on its way. One that nobody else holds may be changed in place.
+pub(crate) struct Gradient {
+    tensor: Tensor,
+    fresh: bool,
+}
+
+impl Gradient {
+    /// A gradient whose memory nobody else refers to.
+    pub(crate) fn fresh(tensor: Tensor) -> Self {
+        Self {
+            tensor,
+            fresh: true,
+        }
+    }
+
+    /// A gradient whose memory may be in use elsewhere.
+    pub(crate) fn shared(tensor: Tensor) -> Self {
+        Self {
+            tensor,
+            fresh: false,
+        }
+    }
+
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The same elements under another shape of as many elements.
+    pub(crate) fn reshape(self, shape: &[usize]) -> Result<Self> {
+        Ok(Self {
+            tensor: self.tensor.reshape(shape)?,
+            fresh: self.fresh,
+        })
+    }
+
+    /// Changes the elements: in place when fresh, on a copy otherwise.
+    pub(crate) fn map(self, change: impl FnOnce(&mut [f32])) -> Result<Self> {
+        let tensor = if self.fresh {
+            self.tensor
+        } else {
+            self.tensor.copy()?
+        };
+        host::modify(&tensor, change)?;
+        Ok(Self::fresh(tensor))
+    }
+
+    fn add(self, other: Self) -> Result<Self> {
+        let (target, addend) = if self.fresh || !other.fresh {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        let addend = host::slice("gradient", &addend.tensor)?;
+        target.map(|sum| elementwise::add_assign(sum, &addend))
+    }
+}
+
+/// Where the backward pass of an operation leaves the gradients of its inputs.
+pub(crate) struct Flow<'a> {
+    inputs: &'a [Option<usize>],
+    slots: &'a mut [Option<Gradient>],
+}
+
+impl<'a> Flow<'a> {
+    pub(crate) fn new(inputs: &'a [Option<usize>], slots: &'a mut [Option<Gradient>]) -> Self {
+        Self { inputs, slots }
+    }
+
+    /// Whether the gradient of an input is wanted; computing another one is wasted work.
+    pub(crate) fn wants(&self, input: usize) -> bool {
+        self.inputs[input].is_some()
+    }
+
+    /// Gives the gradient of an input; added to what has already arrived there.
+    pub(crate) fn give(&mut self, input: usize, gradient: Gradient) -> Result<()> {
+        let Some(index) = self.inputs[input] else {
+            return Ok(());
+        };
+        let slot = &mut self.slots[index];
+        *slot = Some(match slot.take() {
+            Some(sum) => sum.add(gradient)?,
+            None => gradient,
+        });
+        Ok(())
+    }
+
+    /// Gives the gradient of an input from newly computed elements.
+    pub(crate) fn give_vec(
+        &mut self,
+        input: usize,
+        elements: Vec<f32>,
+        shape: &[usize],
+    ) -> Result<()> {
+        self.give(input, Gradient::fresh(host::tensor(elements, shape)?))
+    }
+}
+
+/// The gradients of a loss with respect to parameters.
+#[derive(Debug, Clone, Default)]
+pub struct Gradients {
+    by_parameter: BTreeMap<ParameterId, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of one parameter; `None` when the loss does not depend on it or it is frozen.
+    pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
+        self.by_parameter.get(&id)
+    }
+
+    /// All gradients in order of the parameters.
+    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
+        self.by_parameter.iter().map(|(id, tensor)| (*id, tensor))
+    }
+
+    /// How many parameters have a gradient.
+    pub fn len(&self) -> usize {
+        self.by_parameter.len()
+    }
+
+    /// Whether no parameter has one.
+    pub fn is_empty(&self) -> bool {
+        self.by_parameter.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, id: ParameterId, gradient: Gradient) -> Result<()> {
+        let sum = match self.by_parameter.remove(&id) {
+            Some(tensor) => Gradient::fresh(tensor).add(gradient)?,
+            // What the caller gets is its own to change in place (scaling, clipping).
+            None if gradient.fresh => gradient,
+            None => Gradient::fresh(gradient.tensor.copy()?),
+        };
+        self.by_parameter.insert(id, sum.tensor);
+        Ok(())
+    }
+
+    /// Adds the gradients of another batch.
+    ///
+    /// # Errors
+    /// When a parameter's gradients differ in shape.
+    pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
+        for (id, tensor) in other.by_parameter {
+            if let Some(sum) = self
+                .by_parameter
+                .get(&id)
+                .filter(|sum| sum.dims() != tensor.dims())
+            {
+                return Err(NnError::shape(
+                    "accumulate",
+                    format!("{:?}", sum.dims()),
+                    tensor.dims(),
+                ));
+            }
+            self.insert(id, Gradient::fresh(tensor))?;
+        }
+        Ok(())
+    }
+
+    /// Multiplies every gradient by a factor.
+    ///
+    /// # Errors
+    /// When a gradient is not a contiguous CPU tensor.
+    pub fn scale(&mut self, factor: f64) -> Result<()> {
+        for tensor in self.by_parameter.values() {
+            host::modify(tensor, |elements| {
+                elementwise::scale_assign(elements, factor as f32)
+            })?;
+        }
+        Ok(())
+    }
+}

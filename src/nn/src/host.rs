@@ -1,0 +1,113 @@
+//! Contiguous `f32` slices of candle's CPU storage: how kernels read and write tensors without copies.
+
+use crate::{NnError, Result};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
+use std::cell::RefCell;
+use std::ops::{Deref, Range};
+
+/// A read lock on the elements of a contiguous `f32` CPU tensor, in row-major order.
+pub struct HostSlice<'a> {
+    storage: StorageRef<'a>,
+    range: Range<usize>,
+}
+
+impl Deref for HostSlice<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(elements)) => &elements[self.range.clone()],
+            // `slice` refuses every other storage before a `HostSlice` exists.
+            _ => &[],
+        }
+    }
+}
+
+fn unsupported(operation: &'static str, tensor: &Tensor) -> NnError {
+    let device = match tensor.device() {
+        Device::Cpu => "the CPU (strided)".to_owned(),
+        other => format!("{:?}", other.location()),
+    };
+    NnError::Unsupported {
+        operation,
+        dtype: tensor.dtype(),
+        device,
+    }
+}
+
+/// The elements of a contiguous `f32` CPU tensor.
+///
+/// # Errors
+/// [`NnError::Unsupported`] for another element type, device, or a strided view.
+pub fn slice<'a>(operation: &'static str, tensor: &'a Tensor) -> Result<HostSlice<'a>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let range = layout.contiguous_offsets();
+    match (&*storage, range) {
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(HostSlice {
+            storage,
+            range: start..end,
+        }),
+        _ => Err(unsupported(operation, tensor)),
+    }
+}
+
+/// The same tensor with `f32` elements in row-major order; a clone when it has them already.
+///
+/// # Errors
+/// When candle cannot convert it.
+pub fn contiguous(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// Wraps elements as a CPU tensor without copying them.
+///
+/// # Errors
+/// When the number of elements is not that of the shape.
+pub fn tensor(elements: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+    Ok(Tensor::from_vec(elements, shape, &Device::Cpu)?)
+}
+
+/// Room for `count` elements that a kernel is about to write, all of them, before anything reads them.
+///
+/// Fresh memory is not zeroed: on the hot path that costs as much as the kernel itself.
+pub(crate) fn uninitialised(count: usize) -> Vec<f32> {
+    let mut elements = Vec::<f32>::with_capacity(count);
+    // SAFETY: the capacity was just reserved, f32 has no invalid bit pattern and no drop; every caller writes each element
+    // before reading it (kernels that accumulate ask for `vec![0.0; count]` instead).
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        elements.set_len(count);
+    }
+    elements
+}
+
+struct Modify<F>(RefCell<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Modify<F> {
+    fn name(&self) -> &'static str {
+        "modify"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(elements) = storage else {
+            candle_core::bail!("modify: not an f32 tensor");
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("modify: not a contiguous tensor");
+        };
+        if let Some(change) = self.0.borrow_mut().take() {
+            change(&mut elements[start..end]);
+        }
+        Ok(())
+    }
+}
+
+/// Changes the elements of a contiguous `f32` CPU tensor in place. Every clone and view of the tensor sees the change, so
+/// the caller must be its only owner in spirit (an optimiser on its parameters and moments, the tape on its gradients).
+///
+/// # Errors
+/// For another element type, device, or a strided view.
+pub fn modify(tensor: &Tensor, change: impl FnOnce(&mut [f32])) -> Result<()> {
+    tensor.inplace_op1(&Modify(RefCell::new(Some(change))))?;
+    Ok(())
+}

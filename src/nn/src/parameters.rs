@@ -1,0 +1,136 @@
+//! Named weights and buffers, in order of registration.
+
+use crate::{NnError, Result, host};
+use candle_core::Tensor;
+use std::collections::HashMap;
+
+/// Identifies one parameter of a [`Parameters`]: its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParameterId(usize);
+
+impl ParameterId {
+    /// Position in order of registration.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    name: String,
+    tensor: Tensor,
+    trainable: bool,
+}
+
+/// The weights of a model: contiguous `f32` tensors under the names of the public implementation's `state_dict`, in order of
+/// registration, each trainable or frozen. Cloning is cheap (the tensors are shared, [`set`](Self::set) replaces them).
+#[derive(Debug, Clone, Default)]
+pub struct Parameters {
+    entries: Vec<Entry>,
+    by_name: HashMap<String, ParameterId>,
+}
+
+impl Parameters {
+    /// No parameters yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a trainable parameter under a unique name.
+    ///
+    /// # Errors
+    /// [`NnError::DuplicateParameter`] when the name is taken.
+    pub fn add(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
+        let name = name.into();
+        if self.by_name.contains_key(&name) {
+            return Err(NnError::DuplicateParameter(name));
+        }
+        let id = ParameterId(self.entries.len());
+        let tensor = host::contiguous(&tensor)?;
+        self.by_name.insert(name.clone(), id);
+        self.entries.push(Entry {
+            name,
+            tensor,
+            trainable: true,
+        });
+        Ok(id)
+    }
+
+    /// Registers a buffer: saved and loaded with the weights, never trained.
+    ///
+    /// # Errors
+    /// [`NnError::DuplicateParameter`] when the name is taken.
+    pub fn add_buffer(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
+        let id = self.add(name, tensor)?;
+        self.set_trainable(id, false);
+        Ok(id)
+    }
+
+    /// How many parameters there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All parameters in order of registration.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = ParameterId> + ExactSizeIterator + use<> {
+        (0..self.entries.len()).map(ParameterId)
+    }
+
+    /// Those that are trained, in order of registration.
+    pub fn trainable_ids(&self) -> impl Iterator<Item = ParameterId> + '_ {
+        self.ids().filter(|id| self.trainable(*id))
+    }
+
+    /// The name of a parameter.
+    pub fn name(&self, id: ParameterId) -> &str {
+        &self.entries[id.0].name
+    }
+
+    /// The value of a parameter: contiguous, `f32`.
+    pub fn tensor(&self, id: ParameterId) -> &Tensor {
+        &self.entries[id.0].tensor
+    }
+
+    /// Replaces the value of a parameter.
+    ///
+    /// # Errors
+    /// When the shape differs.
+    pub fn set(&mut self, id: ParameterId, tensor: Tensor) -> Result<()> {
+        let entry = &mut self.entries[id.0];
+        if entry.tensor.dims() != tensor.dims() {
+            let expected = format!("{:?} for `{}`", entry.tensor.dims(), entry.name);
+            return Err(NnError::shape("set parameter", expected, tensor.dims()));
+        }
+        entry.tensor = host::contiguous(&tensor)?;
+        Ok(())
+    }
+
+    /// Whether a parameter is trained.
+    pub fn trainable(&self, id: ParameterId) -> bool {
+        self.entries[id.0].trainable
+    }
+
+    /// Trains or freezes a parameter. A frozen one gets no gradient and costs none.
+    pub fn set_trainable(&mut self, id: ParameterId, trainable: bool) {
+        self.entries[id.0].trainable = trainable;
+    }
+
+    /// The parameter of a name.
+    pub fn find(&self, name: &str) -> Option<ParameterId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Number of elements of all parameters, or of the trainable ones.
+    pub fn element_count(&self, only_trainable: bool) -> usize {
+        let counted = self
+            .entries
+            .iter()
+            .filter(|entry| entry.trainable || !only_trainable);
+        counted.map(|entry| entry.tensor.elem_count()).sum()
+    }
+}
