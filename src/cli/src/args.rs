@@ -1,0 +1,352 @@
+//! What can be typed: every command, option and the words of `--help`.
+//!
+//! Only shapes live here. What a command does is in the file of the same name under [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::selection::StageSelector;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, or nothing to do
+  1    a stage failed, or a check did not pass
+  2    the command line or the recipe is wrong
+  130  interrupted; run the same command again to go on";
+
+/// Turns recordings into trained generative models of speech, by numbered stages that a recipe chains.
+///
+/// A recipe is one YAML file. It names the data and describes seven stages:
+///
+///   0 prep     reads the data directory, checks and splits it
+///   1 embed    one vector per utterance and per speaker
+///   2 tokens   discrete units of every utterance
+///   3 pack     Parquet shards for training
+///   4 train    the model
+///   5 average  the mean of several checkpoints
+///   6 export   the model as others read it, and samples to listen to
+///
+/// Every stage can be run again at any time: what is up to date is left alone, what is not is redone, and the reason
+/// is printed. Results are in `exp/NAME` beside the recipe.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowmill",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 120,
+    verbatim_doc_comment,
+    after_help = EXIT_CODES,
+    after_long_help = "\
+Examples:
+  flowmill run recipes/demo --stage 0 --stop-stage 6
+  flowmill status recipes/demo
+  flowmill inspect recipes/demo/exp/demo/3-pack/train/shard-00000.parquet
+  flowmill synth --model recipes/demo/exp/demo/6-export --wav speech.wav
+
+Exit codes:
+  0    done, or nothing to do
+  1    a stage failed, or a check did not pass
+  2    the command line or the recipe is wrong
+  130  interrupted; run the same command again to go on
+
+Colours are used on a terminal only, and never when NO_COLOR is set."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the stages of a recipe; what is up to date is left alone
+    #[command(verbatim_doc_comment)]
+    Run(RunArgs),
+    /// Show every stage: its state, rows, age, and why it would run
+    #[command(verbatim_doc_comment)]
+    Status(StatusArgs),
+    /// Print or check a recipe
+    #[command(subcommand)]
+    Recipe(RecipeCommand),
+    /// Show what is in a file: shards, tables, checkpoints, receipts, metrics, recordings
+    #[command(verbatim_doc_comment)]
+    Inspect(InspectArgs),
+    /// Delete results of stages, so that they run again
+    #[command(verbatim_doc_comment)]
+    Clean(CleanArgs),
+    /// Say what this machine has, and whether a recipe can run on it
+    #[command(verbatim_doc_comment)]
+    Doctor(DoctorArgs),
+    /// Resynthesise recordings through an exported model
+    #[command(verbatim_doc_comment)]
+    Synth(SynthArgs),
+    /// Print a completion script for a shell
+    #[command(verbatim_doc_comment)]
+    Completions(CompletionsArgs),
+    /// Print the version and how this binary was built
+    Version,
+}
+
+/// The recipe and what may be changed of it from the command line; shared by all commands that read one.
+#[derive(Debug, Clone, Args)]
+pub struct RecipeArgs {
+    /// The recipe: a YAML file, or a folder with a recipe.yaml [default: ./recipe.yaml]
+    #[arg(value_name = "RECIPE")]
+    pub recipe: Option<PathBuf>,
+    /// Change one value of the recipe, for instance train.optim.lr=1e-4; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// The experiment folder [default: exp/NAME beside the recipe]
+    #[arg(long, value_name = "DIR")]
+    pub exp: Option<PathBuf>,
+}
+
+/// The first and the last stage.
+#[derive(Debug, Clone, Args)]
+pub struct StageRange {
+    /// The first stage, by number or name [default: the first]
+    #[arg(long, value_name = "STAGE", aliases = ["start-stage", "start_stage"])]
+    pub stage: Option<StageSelector>,
+    /// The last stage, by number or name [default: the last]
+    #[arg(long, value_name = "STAGE", aliases = ["stop_stage", "end-stage"])]
+    pub stop_stage: Option<StageSelector>,
+}
+
+/// Runs the stages of a recipe.
+///
+/// A stage is cut into parts. A part is up to date when its inputs, its outputs and the values of the recipe it reads
+/// are as they were when it was made; then it is left alone. Everything else is made again, and the field or file that
+/// changed is named. Files appear under their final names only when they are whole, so the command can be interrupted
+/// or killed at any time and repeated.
+#[derive(Debug, Args)]
+#[command(
+    after_help = EXIT_CODES,
+    after_long_help = "\
+Examples:
+  flowmill run recipes/demo                                  all stages
+  flowmill run recipes/demo --stage 0 --stop-stage 3         the data only
+  flowmill run recipes/demo --stage train --stop-stage train
+  flowmill run recipes/demo --dry-run                        what would run, and why
+  flowmill run recipes/demo --set train.optim.lr=1e-4 --exp exp/lr1e-4
+
+Exit codes:
+  0    done, or nothing to do
+  1    a stage failed
+  2    the command line or the recipe is wrong
+  130  interrupted; run the same command again to go on"
+)]
+pub struct RunArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// The stages to run.
+    #[command(flatten)]
+    pub range: StageRange,
+    /// Run the selected stages even where they are up to date
+    #[arg(long)]
+    pub force: bool,
+    /// Print what would run and why, and touch nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Read every output and compare its checksum, instead of trusting size and time of change
+    #[arg(long)]
+    pub verify: bool,
+    /// How many threads to use [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub jobs: Option<u16>,
+    /// Print errors and warnings only
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Shows every stage of a recipe: state, rows, age, and why it would run.
+///
+/// States: done (up to date), ready (would run), partial (some parts are done), waiting (an earlier stage comes first),
+/// failed. Nothing is changed.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill status recipes/demo
+  flowmill status recipes/demo --set train.optim.lr=1e-4     what that change would cause
+  flowmill status recipes/demo --json | jq '.stages[].state'")]
+pub struct StatusArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Read every output and compare its checksum, instead of trusting size and time of change
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// What `flowmill recipe` does.
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Print the recipe with every default filled in
+    Show(RecipeShowArgs),
+    /// Check the recipe: keys, types, files, combinations
+    Check(RecipeCheckArgs),
+}
+
+/// Prints the recipe as the stages see it, with every default filled in.
+#[derive(Debug, Args)]
+pub struct RecipeShowArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print JSON instead of YAML
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks a recipe and touches nothing.
+#[derive(Debug, Args)]
+pub struct RecipeCheckArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+}
+
+/// Shows what is in a file. What the file is, is read from its content, not from its name:
+///
+///   Parquet            columns, rows, row groups, the first rows
+///   safetensors        names, types, shapes, parameter count, notes
+///   receipts           the inputs, values and outputs of one part of a stage
+///   JSON, JSON lines   metrics and journals: the last rows and a summary of every number
+///   recordings         codec, rate, channels, length, level
+///   PNG, text          size; the first lines
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
+Examples:
+  flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
+  flowmill inspect exp/demo/6-export/model.safetensors
+  flowmill inspect exp/demo/4-train/metrics.jsonl"
+)]
+pub struct InspectArgs {
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How many rows to show
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub rows: usize,
+}
+
+/// Deletes results of stages, so that they run again. Recipes and data are never touched.
+///
+/// On a terminal it asks first; elsewhere --yes is needed.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill clean recipes/demo --stage train                  stages 4, 5 and 6
+  flowmill clean recipes/demo --stage 1 --stop-stage 1 --yes
+  flowmill clean recipes/demo --dry-run")]
+pub struct CleanArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// The stages to delete.
+    #[command(flatten)]
+    pub range: StageRange,
+    /// Print what would be deleted, and delete nothing
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// Says what this machine has: cores, memory, disk, thread settings, GPU support.
+///
+/// With a recipe it also checks the recipe, the room at its experiment folder, and whether the weights it names are
+/// there.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0  all well (warnings included)
+  1  something that the recipe needs is missing
+  2  the recipe is wrong")]
+pub struct DoctorArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+}
+
+/// Resynthesises recordings through an exported model: recording, units, mel, sound.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill synth --model exp/demo/6-export --wav speech.wav
+  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesised")]
+pub struct SynthArgs {
+    /// The exported model: a folder with model.safetensors and config.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The recordings, in any format
+    #[arg(long, value_name = "REF", required = true, num_args = 1..)]
+    pub wav: Vec<PathBuf>,
+    /// Where the sound files and pictures go
+    #[arg(long, value_name = "DIR", default_value = "synth")]
+    pub out: PathBuf,
+}
+
+/// Prints a completion script.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill completions bash > ~/.local/share/bash-completion/completions/flowmill
+  flowmill completions zsh  > ~/.zfunc/_flowmill
+  flowmill completions fish > ~/.config/fish/completions/flowmill.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// The shells that completion scripts exist for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shell {
+    /// GNU bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+    /// elvish
+    Elvish,
+    /// PowerShell
+    Powershell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn kaldi_style_spelling_is_understood() {
+        let typed = ["flowmill", "run", "recipes/demo", "--stage", "0", "--stop_stage", "pack"];
+        let Command::Run(arguments) = Cli::parse_from(typed).command else { panic!("not `run`") };
+        assert_eq!(arguments.range.stage, Some(StageSelector::Number(0)));
+        assert_eq!(arguments.range.stop_stage, Some(StageSelector::Name("pack".into())));
+    }
+
+    #[test]
+    fn zero_jobs_are_refused() {
+        assert!(Cli::try_parse_from(["flowmill", "run", "--jobs", "0"]).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! `flowmill inspect FILE…`: shows what is in files.
+
+use std::io::Write;
+
+use crate::args::InspectArgs;
+use crate::failure::Failure;
+use crate::inspect::inspect;
+
+/// Shows one file after the other; a file that cannot be shown is told and does not stop the rest.
+pub fn run(arguments: &InspectArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut failed = false;
+    for (index, file) in arguments.files.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        if let Err(error) = inspect(file, arguments.rows, out) {
+            let failure = Failure::from_any(error);
+            if matches!(failure, Failure::Closed) {
+                return Err(failure);
+            }
+            failure.report();
+            failed = true;
+        }
+    }
+    if failed { Err(Failure::Told) } else { Ok(()) }
+}

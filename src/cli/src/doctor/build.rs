@@ -1,0 +1,30 @@
+//! How this binary was built.
+
+/// `name, value` pairs: target, profile, allocator, GPU support.
+pub fn describe() -> Vec<(String, String)> {
+    let target = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
+    let profile = if cfg!(debug_assertions) { "development (slow; build with --release)" } else { "release" };
+    vec![
+        ("target".into(), target),
+        ("profile".into(), profile.into()),
+        ("instructions".into(), compiled_instructions()),
+        ("GPU support".into(), gpu().into()),
+    ]
+}
+
+/// Whether kernels for a GPU were compiled in.
+pub fn gpu() -> &'static str {
+    "not in this build; training runs on the processor"
+}
+
+/// The instruction sets that the compiler was allowed to use everywhere.
+fn compiled_instructions() -> String {
+    let sets = [
+        ("avx2", cfg!(target_feature = "avx2")),
+        ("fma", cfg!(target_feature = "fma")),
+        ("avx512f", cfg!(target_feature = "avx512f")),
+        ("neon", cfg!(target_feature = "neon")),
+    ];
+    let used: Vec<&str> = sets.iter().filter(|set| set.1).map(|set| set.0).collect();
+    if used.is_empty() { "the baseline of the target; more is chosen at run time".into() } else { used.join(" ") }
+}

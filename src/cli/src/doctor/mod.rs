@@ -1,0 +1,6 @@
+//! What this machine has: questions to the system, one file per subject.
+
+pub mod build;
+pub mod disk;
+pub mod machine;
+pub mod weights;

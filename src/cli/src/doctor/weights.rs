@@ -1,0 +1,80 @@
+//! The weight files that a recipe names, found in its resolved form.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// Endings of files that hold weights.
+const ENDINGS: [&str; 7] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "npz"];
+
+/// A weight file named by a recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weights {
+    /// The key that names it, `embed.extractors.0.weights`.
+    pub key: String,
+    /// Where it should be.
+    pub path: PathBuf,
+    /// Its size, when it is there.
+    pub size: Option<u64>,
+}
+
+/// All weight files that `resolved` names, in order, paths relative to `folder`.
+///
+/// Texts under a key `weights`, and texts anywhere that end like a weight file, are taken as such.
+pub fn named_in(resolved: &Value, folder: &Path) -> Vec<Weights> {
+    let mut found = Vec::new();
+    collect(resolved, String::new(), folder, &mut found);
+    found
+}
+
+/// Walks one value.
+fn collect(value: &Value, key: String, folder: &Path, found: &mut Vec<Weights>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                collect(field, join(&key, name), folder, found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                collect(item, join(&key, &index.to_string()), folder, found);
+            }
+        }
+        Value::String(text) if is_weights(&key, text) => {
+            let path = folder.join(text);
+            let size = std::fs::metadata(&path).ok().map(|about| about.len());
+            found.push(Weights { key, path, size });
+        }
+        _ => {}
+    }
+}
+
+/// Whether `text` under `key` names a weight file.
+fn is_weights(key: &str, text: &str) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let ending = Path::new(text).extension().and_then(|ending| ending.to_str());
+    !text.is_empty() && (name == "weights" || ending.is_some_and(|ending| ENDINGS.contains(&ending)))
+}
+
+/// `outer.inner`.
+fn join(outer: &str, inner: &str) -> String {
+    if outer.is_empty() { inner.to_string() } else { format!("{outer}.{inner}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_found_by_key_and_by_ending() {
+        let resolved = serde_json::json!({
+            "embed": {"extractors": [{"kind": "campplus", "weights": "models/campplus"}]},
+            "train": {"init": "flow.pt", "optim": {"kind": "adamw"}, "note": ""},
+        });
+        let found = named_in(&resolved, Path::new("here"));
+        let keys: Vec<&str> = found.iter().map(|weights| weights.key.as_str()).collect();
+        assert_eq!(keys, ["embed.extractors.0.weights", "train.init"]);
+        assert_eq!(found[1].path, Path::new("here/flow.pt"));
+        assert_eq!(found[1].size, None);
+    }
+}

@@ -1,0 +1,123 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// `1234567` as `1,234,567`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A size in powers of 1000: `831 B`, `12.3 kB`, `4.6 GB`.
+pub fn bytes(size: u64) -> String {
+    if size < 1000 {
+        return format!("{size} B");
+    }
+    let mut value = size as f64;
+    let mut unit = "B";
+    for larger in ["kB", "MB", "GB", "TB", "PB", "EB"] {
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// A length of time: `0.4 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
+pub fn duration(length: Duration) -> String {
+    let seconds = length.as_secs_f64();
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+/// A number with about six significant digits, without needless zeros.
+pub fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    if value.fract() == 0.0 && value.abs() < 1e9 {
+        return format!("{value:.0}");
+    }
+    let magnitude = value.abs().log10().floor();
+    if !(-4.0..9.0).contains(&magnitude) {
+        return format!("{value:.4e}");
+    }
+    let decimals = (5.0 - magnitude).max(1.0) as usize;
+    let text = format!("{value:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}
+
+/// At most `limit` characters of `text` on one line, control characters escaped, with `…` where it was cut.
+pub fn shortened(text: &str, limit: usize) -> String {
+    let mut short = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == limit {
+            short.push('…');
+            break;
+        }
+        if character.is_control() {
+            short.extend(character.escape_default());
+        } else {
+            short.push(character);
+        }
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_have_separators() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes(831), "831 B");
+        assert_eq!(bytes(12_345), "12.3 kB");
+        assert_eq!(bytes(999_950), "1.0 MB");
+        assert_eq!(bytes(4_600_000_000), "4.6 GB");
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration(Duration::from_millis(430)), "0.4 s");
+        assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
+        assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
+        assert_eq!(duration(Duration::from_secs(273_600)), "3 d 4 h");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(number(0.000_123_456_789), "0.000123457");
+        assert_eq!(number(1e-7), "1.0000e-7");
+        assert_eq!(number(12.5), "12.5");
+        assert_eq!(number(f64::NAN), "NaN");
+    }
+
+    #[test]
+    fn long_text_is_cut_and_control_characters_are_escaped() {
+        assert_eq!(shortened("a\u{1b}[31mb", 20), "a\\u{1b}[31mb");
+        assert_eq!(shortened("abcdef", 3), "abc…");
+    }
+}

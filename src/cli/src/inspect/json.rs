@@ -1,0 +1,88 @@
+//! One JSON value: its fields as indented lines, long lists and texts shortened.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::human;
+
+/// A larger file is not read as one value.
+pub const LARGEST_JSON: u64 = 64 << 20;
+/// How many members of a list, and of an object inside another, are shown.
+const MEMBERS: usize = 20;
+/// How much of a text is shown.
+const TEXT: usize = 120;
+
+/// Prints the value in the file.
+pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > LARGEST_JSON {
+        bail!("it is larger than {}, too large to be shown as one value", human::bytes(LARGEST_JSON));
+    }
+    let mut content = Vec::new();
+    file.take(LARGEST_JSON).read_to_end(&mut content)?;
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
+    let value: Value = serde_json::from_slice(content).context("it is not valid JSON")?;
+    print_value(&value, 0, out)
+}
+
+/// Prints the members of an object or a list, one per line; members that are objects or lists under their name.
+pub fn print_value(value: &Value, indent: usize, out: &mut dyn Write) -> Result<()> {
+    match value {
+        Value::Object(fields) => {
+            let limit = if indent == 0 { usize::MAX } else { MEMBERS };
+            for (name, field) in fields.iter().take(limit) {
+                print_member(&human::shortened(name, TEXT), field, indent, out)?;
+            }
+            print_rest(fields.len(), limit, indent, out)
+        }
+        Value::Array(items) => {
+            for item in items.iter().take(MEMBERS) {
+                print_member("-", item, indent, out)?;
+            }
+            print_rest(items.len(), MEMBERS, indent, out)
+        }
+        scalar => Ok(writeln!(out, "{:indent$}{}", "", in_one_line(scalar))?),
+    }
+}
+
+/// Prints one named member.
+fn print_member(name: &str, value: &Value, indent: usize, out: &mut dyn Write) -> Result<()> {
+    let simple = match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.iter().all(|item| !item.is_object() && !item.is_array()),
+        _ => true,
+    };
+    let colon = if name == "-" { "" } else { ":" };
+    if simple {
+        writeln!(out, "{:indent$}{name}{colon} {}", "", in_one_line(value))?;
+        return Ok(());
+    }
+    writeln!(out, "{:indent$}{name}{colon}", "")?;
+    print_value(value, indent + 2, out)
+}
+
+/// Says how many members were left out.
+fn print_rest(members: usize, limit: usize, indent: usize, out: &mut dyn Write) -> Result<()> {
+    if members > limit {
+        writeln!(out, "{:indent$}… {} more", "", human::count((members - limit) as u64))?;
+    }
+    Ok(())
+}
+
+/// A value on one line: texts without quotes and shortened, lists cut.
+pub fn in_one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => human::shortened(text, TEXT),
+        Value::Number(number) if number.is_f64() => number.as_f64().map_or(number.to_string(), human::number),
+        Value::Array(items) => {
+            let shown: Vec<String> = items.iter().take(MEMBERS).map(in_one_line).collect();
+            let rest = if items.len() > MEMBERS { format!(", … {} values", items.len()) } else { String::new() };
+            format!("[{}{rest}]", shown.join(", "))
+        }
+        other => human::shortened(&other.to_string(), TEXT),
+    }
+}

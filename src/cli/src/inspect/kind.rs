@@ -1,0 +1,186 @@
+//! What kind of file it is, by its content.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::json::LARGEST_JSON;
+
+/// How many bytes of the beginning are looked at.
+const HEAD: usize = 64 * 1024;
+
+/// The kinds of file that can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Parquet table or shard.
+    Parquet,
+    /// Named tensors.
+    Safetensors,
+    /// The receipt of one part of a stage.
+    Receipt,
+    /// One JSON value.
+    Json,
+    /// One JSON object per line: metrics, journals, manifests.
+    JsonLines,
+    /// A recording.
+    Audio,
+    /// A picture.
+    Png,
+    /// Lines of text.
+    Text,
+}
+
+impl Kind {
+    /// Reads the kind from the content of the file at `path`.
+    ///
+    /// # Errors
+    /// A folder, an empty or unreadable file, or content of no known kind.
+    pub fn of(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let about = file.metadata().with_context(|| format!("cannot read {}", path.display()))?;
+        if about.is_dir() {
+            bail!("{} is a folder; give a file in it, or use `flowmill status` for an experiment", path.display());
+        }
+        if about.len() == 0 {
+            bail!("{} is empty", path.display());
+        }
+        let mut head = Vec::new();
+        file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+        match Self::of_bytes(&head, about.len()) {
+            Some(Self::Json) => Self::of_json(&mut file, &head, about.len()),
+            Some(kind) => Ok(kind),
+            None => bail!(
+                "{} is of no known kind: it is not Parquet, safetensors, JSON, text, PNG or a recording{}",
+                path.display(),
+                hint(&head)
+            ),
+        }
+    }
+
+    /// In a few words, for the title line.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Parquet => "Parquet",
+            Self::Safetensors => "safetensors",
+            Self::Receipt => "receipt",
+            Self::Json => "JSON",
+            Self::JsonLines => "JSON lines",
+            Self::Audio => "recording",
+            Self::Png => "PNG picture",
+            Self::Text => "text",
+        }
+    }
+
+    /// The kind by the first bytes and the length of the file; `Json` stands for anything that begins like JSON.
+    fn of_bytes(head: &[u8], length: u64) -> Option<Self> {
+        if head.starts_with(b"PAR1") {
+            return Some(Self::Parquet);
+        }
+        if head.starts_with(b"\x89PNG\r\n\x1a\n") {
+            return Some(Self::Png);
+        }
+        if is_audio(head) {
+            return Some(Self::Audio);
+        }
+        if is_safetensors(head, length) {
+            return Some(Self::Safetensors);
+        }
+        let text = text_of(head)?;
+        match text.trim_start_matches('\u{feff}').trim_start().chars().next() {
+            Some('{' | '[') => Some(Self::Json),
+            _ => Some(Self::Text),
+        }
+    }
+
+    /// Tells one JSON value from lines of them, and a receipt from any other value.
+    fn of_json(file: &mut File, head: &[u8], length: u64) -> Result<Self> {
+        let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line_is_whole = serde_json::from_slice::<serde_json::Value>(first_line).is_ok();
+        let rest = &head[first_line.len()..];
+        if line_is_whole && (rest.iter().any(|byte| !byte.is_ascii_whitespace()) || length > head.len() as u64) {
+            return Ok(Self::JsonLines);
+        }
+        if length > LARGEST_JSON {
+            return Ok(Self::Json);
+        }
+        let mut content = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.take(LARGEST_JSON).read_to_end(&mut content)?;
+        Ok(if super::receipt::parse(&content).is_some() { Self::Receipt } else { Self::Json })
+    }
+}
+
+/// Whether the file begins like one of the containers that recordings come in.
+fn is_audio(head: &[u8]) -> bool {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
+    let riff = (at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64")) && at(8, b"WAVE");
+    let aiff = at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC"));
+    let mpeg = head.len() > 1 && head[0] == 0xff && head[1] & 0xe6 == 0xe2;
+    let boxed = at(4, b"ftyp");
+    let starts: [&[u8]; 5] = [b"fLaC", b"OggS", b"caff", b"ID3", b"\x1a\x45\xdf\xa3"];
+    riff || aiff || mpeg || boxed || starts.iter().any(|magic| head.starts_with(magic))
+}
+
+/// Whether the file begins with a length that fits and the brace of a JSON header.
+fn is_safetensors(head: &[u8], length: u64) -> bool {
+    let Some(Ok(prefix)) = head.get(..8).map(<[u8; 8]>::try_from) else { return false };
+    let header = u64::from_le_bytes(prefix);
+    head.get(8) == Some(&b'{') && header.checked_add(8).is_some_and(|end| end <= length)
+}
+
+/// The beginning as text, when it is text: UTF-8 without NUL; a character cut at the end of the window is allowed.
+fn text_of(head: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).ok()?,
+        Err(_) => return None,
+    };
+    (!text.contains('\0')).then_some(text)
+}
+
+/// A word on kinds that are recognised but not shown.
+fn hint(head: &[u8]) -> &'static str {
+    if head.starts_with(b"PK\x03\x04") {
+        return " (it is a zip archive, perhaps a PyTorch checkpoint)";
+    }
+    if head.starts_with(b"\x28\xb5\x2f\xfd") {
+        return " (it is zstd-compressed)";
+    }
+    if head.starts_with(b"\x1f\x8b") {
+        return " (it is gzip-compressed)";
+    }
+    ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(content: &[u8]) -> Result<Kind> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        Kind::of(file.path())
+    }
+
+    #[test]
+    fn content_decides() {
+        assert_eq!(kind(b"PAR1....").unwrap(), Kind::Parquet);
+        assert_eq!(kind(b"RIFF\0\0\0\0WAVEfmt ").unwrap(), Kind::Audio);
+        assert_eq!(kind(b"{\"a\": 1}\n{\"a\": 2}\n").unwrap(), Kind::JsonLines);
+        assert_eq!(kind(b"{\n  \"a\": 1\n}\n").unwrap(), Kind::Json);
+        assert_eq!(kind(b"{\"a\": 1}\n").unwrap(), Kind::Json);
+        assert_eq!(kind(b"train/shard-00000.parquet\n").unwrap(), Kind::Text);
+        assert_eq!(kind(b"\x02\0\0\0\0\0\0\0{}").unwrap(), Kind::Safetensors);
+    }
+
+    #[test]
+    fn unknown_content_is_an_error_that_says_what_is_known() {
+        let error = kind(b"PK\x03\x04\xff\xff").unwrap_err().to_string();
+        assert!(error.contains("no known kind") && error.contains("PyTorch"), "{error}");
+        assert!(kind(b"").unwrap_err().to_string().contains("empty"));
+        let header_longer_than_file = kind(b"\xff\0\0\0\0\0\0\0{}");
+        assert!(header_longer_than_file.is_err());
+    }
+}

@@ -1,0 +1,41 @@
+//! What is in a file, as readable tables. One file per kind; the kind is read from the content.
+
+mod audio;
+mod json;
+mod kind;
+mod lines;
+mod parquet;
+mod png;
+mod receipt;
+mod safetensors;
+mod text;
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::{human, style};
+use kind::Kind;
+
+/// Prints what is in the file at `path`, at most `rows` rows of it.
+///
+/// # Errors
+/// A file that cannot be read, is of no known kind, or is not what it claims to be; and what `out` reports.
+pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+    let kind = Kind::of(path)?;
+    let size = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
+    let title = style::paint(style::TITLE, path.display());
+    writeln!(out, "{title}  {}, {}", kind.title(), human::bytes(size))?;
+    let shown = match kind {
+        Kind::Parquet => parquet::show(path, rows, out),
+        Kind::Safetensors => safetensors::show(path, out),
+        Kind::Receipt => receipt::show(path, out),
+        Kind::Json => json::show(path, out),
+        Kind::JsonLines => lines::show(path, rows, out),
+        Kind::Audio => audio::show(path, out),
+        Kind::Png => png::show(path, out),
+        Kind::Text => text::show(path, rows, out),
+    };
+    shown.with_context(|| format!("{} cannot be shown", path.display()))
+}

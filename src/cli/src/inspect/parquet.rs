@@ -1,0 +1,194 @@
+//! Parquet: columns, row groups, notes, and the first rows with long cells shortened.
+
+use std::fs::File;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::file::metadata::ParquetMetaData;
+use anyhow::{Context, Result, anyhow};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use crate::human;
+use crate::style;
+use crate::table::{Align, Cell, Table, print_pairs};
+
+/// How many members of a list are shown.
+const MEMBERS: usize = 6;
+/// How much of a text is shown.
+const TEXT: usize = 90;
+/// How many row groups are shown.
+const ROW_GROUPS: usize = 20;
+
+/// Prints the table.
+pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+    let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
+        .context("its footer cannot be read; the file was cut or changed")?;
+    print_summary(builder.metadata(), out)?;
+    print_columns(builder.schema(), builder.metadata(), out)?;
+    print_row_groups(builder.metadata(), out)?;
+    let first = guarded(|| first_rows(builder, rows)).context("its rows cannot be read")?;
+    print_rows(&first, out)
+}
+
+/// Runs a reader over data that nobody vouches for: a panic inside becomes an error.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let result = catch_unwind(AssertUnwindSafe(read));
+    std::panic::set_hook(hook);
+    result.unwrap_or_else(|_| Err(anyhow!("the content contradicts itself")))
+}
+
+/// Reads the first rows and nothing after them.
+fn first_rows(builder: ParquetRecordBatchReaderBuilder<File>, rows: usize) -> Result<Vec<RecordBatch>> {
+    let reader = builder.with_limit(rows).with_batch_size(rows.clamp(1, 1024)).build()?;
+    Ok(reader.collect::<Result<_, _>>()?)
+}
+
+/// Prints rows, row groups, writer and notes.
+fn print_summary(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
+    let file = metadata.file_metadata();
+    let rows = u64::try_from(file.num_rows()).context("the number of rows is negative")?;
+    writeln!(out, "{} rows in {} row groups", human::count(rows), metadata.num_row_groups())?;
+    let writer = file.created_by().map(|name| ("written by".to_string(), human::shortened(name, TEXT)));
+    let notes = file.key_value_metadata().into_iter().flatten().map(|note| {
+        let value = note.value.as_deref().unwrap_or("");
+        (human::shortened(&note.key, 40), human::shortened(value, TEXT))
+    });
+    let pairs: Vec<_> = writer.into_iter().chain(notes).collect();
+    Ok(print_pairs(&pairs, 2, out)?)
+}
+
+/// Prints one line per column: type, compressed and plain size, compression.
+fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
+    let columns = [
+        ("column", Align::Left),
+        ("type", Align::Left),
+        ("stored", Align::Right),
+        ("plain", Align::Right),
+        ("compression", Align::Left),
+    ];
+    let mut table = Table::new(&columns);
+    for field in schema.fields() {
+        let (mut stored, mut plain, mut codec) = (0_u64, 0_u64, String::new());
+        for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+            if chunk.column_path().parts().first() == Some(field.name()) {
+                stored += u64::try_from(chunk.compressed_size()).unwrap_or(0);
+                plain += u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
+                codec = chunk.compression_codec_name();
+            }
+        }
+        table.row([
+            Cell::from(human::shortened(field.name(), 60)),
+            Cell::styled(type_name(field.data_type()), style::DIM),
+            Cell::from(human::bytes(stored)),
+            Cell::from(human::bytes(plain)),
+            Cell::from(codec),
+        ]);
+    }
+    Ok(table.print(out)?)
+}
+
+/// The name of the compression of a column chunk, in lower case and without its level.
+trait CompressionName {
+    fn compression_codec_name(&self) -> String;
+}
+
+impl CompressionName for ::parquet::file::metadata::ColumnChunkMetaData {
+    fn compression_codec_name(&self) -> String {
+        let name = format!("{:?}", self.compression()).to_lowercase();
+        name.split('(').next().unwrap_or_default().replace("uncompressed", "none")
+    }
+}
+
+/// A type as people write it: `list<float16>`.
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
+        DataType::FixedSizeList(item, size) => format!("list<{}; {size}>", type_name(item.data_type())),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".into(),
+        other => human::shortened(&format!("{other}").to_lowercase(), 60),
+    }
+}
+
+/// Prints rows and bytes of every row group.
+fn print_row_groups(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
+    let mut table = Table::new(&[("row group", Align::Right), ("rows", Align::Right), ("stored", Align::Right)]);
+    for (index, group) in metadata.row_groups().iter().enumerate().take(ROW_GROUPS) {
+        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
+        let stored = u64::try_from(group.compressed_size()).unwrap_or(0);
+        table.row([index.into(), human::count(rows).into(), human::bytes(stored).into()]);
+    }
+    table.print(out)?;
+    if metadata.num_row_groups() > ROW_GROUPS {
+        writeln!(out, "… {} more row groups", metadata.num_row_groups() - ROW_GROUPS)?;
+    }
+    Ok(())
+}
+
+/// Prints rows, each as a block of `column  value`.
+fn print_rows(batches: &[RecordBatch], out: &mut dyn Write) -> Result<()> {
+    let mut number = 0_u64;
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            writeln!(out, "{}", style::paint(style::TITLE, format!("row {number}")))?;
+            let schema = batch.schema();
+            let pairs: Vec<_> = schema
+                .fields()
+                .iter()
+                .zip(batch.columns())
+                .map(|(field, column)| (human::shortened(field.name(), 60), cell(column.as_ref(), row)))
+                .collect();
+            print_pairs(&pairs, 2, out)?;
+            number += 1;
+        }
+    }
+    Ok(())
+}
+
+/// One cell in a few words.
+fn cell(column: &dyn Array, row: usize) -> String {
+    if column.is_null(row) {
+        return "–".into();
+    }
+    match column.data_type() {
+        DataType::Binary => bytes_cell(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => bytes_cell(column.as_binary::<i64>().value(row)),
+        DataType::BinaryView => bytes_cell(column.as_binary_view().value(row)),
+        DataType::List(_) => list_cell(column.as_list::<i32>().value(row).as_ref()),
+        DataType::LargeList(_) => list_cell(column.as_list::<i64>().value(row).as_ref()),
+        DataType::FixedSizeList(..) => list_cell(column.as_fixed_size_list().value(row).as_ref()),
+        _ => scalar_cell(column, row),
+    }
+}
+
+/// Bytes: how many, and how they begin.
+fn bytes_cell(bytes: &[u8]) -> String {
+    let begin: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let more = if bytes.len() > 8 { " …" } else { "" };
+    format!("{} bytes: {}{more}", human::count(bytes.len() as u64), begin.join(" "))
+}
+
+/// A list: how many, and the first ones.
+fn list_cell(items: &dyn Array) -> String {
+    let first: Vec<String> = (0..items.len().min(MEMBERS)).map(|index| cell(items, index)).collect();
+    let more = if items.len() > MEMBERS { ", …" } else { "" };
+    format!("{} × [{}{more}]", human::count(items.len() as u64), first.join(", "))
+}
+
+/// Anything else, as Arrow prints it.
+fn scalar_cell(column: &dyn Array, row: usize) -> String {
+    let options = FormatOptions::default();
+    match ArrayFormatter::try_new(column, &options) {
+        Ok(formatter) => match formatter.value(row).try_to_string() {
+            Ok(text) => human::shortened(&text, TEXT),
+            Err(error) => format!("({error})"),
+        },
+        Err(error) => format!("({error})"),
+    }
+}

@@ -1,0 +1,99 @@
+//! safetensors: names, types, shapes, how many numbers, and the notes. Only the header is read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use ::safetensors::tensor::Metadata;
+use anyhow::{Context, Result, bail};
+
+use crate::human;
+use crate::style;
+use crate::table::{Align, Cell, Table, print_pairs};
+
+/// A header larger than this is refused; the format allows no more either.
+const LARGEST_HEADER: u64 = 100_000_000;
+/// How much of a note is shown.
+const NOTE: usize = 400;
+
+/// Prints the tensors and the notes.
+pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
+    let header = read_header(path)?;
+    print_notes(&header, out)?;
+    print_tensors(&header, out)
+}
+
+/// Reads and checks the header against the length of the file.
+fn read_header(path: &Path) -> Result<Metadata> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix).context("the file ends before its header")?;
+    let size = u64::from_le_bytes(prefix);
+    if size > LARGEST_HEADER || size + 8 > length {
+        bail!("the header claims {} bytes and the file has {}", human::count(size), human::count(length));
+    }
+    let mut header = Vec::new();
+    file.take(size).read_to_end(&mut header)?;
+    let header: Metadata = serde_json::from_slice(&header).context("the header is not what safetensors prescribe")?;
+    let expected = 8 + size + header.data_len() as u64;
+    if expected != length {
+        bail!(
+            "the header describes {} bytes and the file has {}; it was cut or changed",
+            human::count(expected),
+            human::count(length)
+        );
+    }
+    Ok(header)
+}
+
+/// Prints the free-form notes, sorted by name.
+fn print_notes(header: &Metadata, out: &mut dyn Write) -> Result<()> {
+    let Some(notes) = header.metadata() else { return Ok(()) };
+    let sorted: BTreeMap<_, _> = notes.iter().collect();
+    let pairs: Vec<_> = sorted.into_iter().map(|(key, text)| (human::shortened(key, 60), human::shortened(text, NOTE)));
+    writeln!(out, "notes")?;
+    Ok(print_pairs(&pairs.collect::<Vec<_>>(), 2, out)?)
+}
+
+/// Prints one line per tensor in the order of the file, then the sums per type.
+fn print_tensors(header: &Metadata, out: &mut dyn Write) -> Result<()> {
+    let mut table = Table::new(&[
+        ("tensor", Align::Left),
+        ("type", Align::Left),
+        ("shape", Align::Left),
+        ("numbers", Align::Right),
+    ]);
+    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name) else { continue };
+        let dtype = format!("{:?}", info.dtype);
+        let numbers = info.shape.iter().map(|size| *size as u64).product::<u64>();
+        let sum = sums.entry(dtype.clone()).or_default();
+        sum.0 += numbers;
+        sum.1 += (info.data_offsets.1 - info.data_offsets.0) as u64;
+        let shape = info.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" × ");
+        table.row([
+            Cell::from(human::shortened(&name, 120)),
+            Cell::styled(dtype, style::DIM),
+            Cell::from(if shape.is_empty() { "scalar".to_string() } else { shape }),
+            Cell::from(human::count(numbers)),
+        ]);
+    }
+    table.print(out)?;
+    let total: u64 = sums.values().map(|sum| sum.0).sum();
+    let parts: Vec<String> = sums
+        .iter()
+        .map(|(dtype, (numbers, bytes))| format!("{} {dtype} ({})", human::count(*numbers), human::bytes(*bytes)))
+        .collect();
+    let tensors = header.tensors().len() as u64;
+    writeln!(
+        out,
+        "{} tensors, {} numbers: {}",
+        human::count(tensors),
+        human::count(total),
+        if parts.is_empty() { "none".into() } else { parts.join(", ") }
+    )?;
+    Ok(())
+}
