@@ -1,0 +1,79 @@
+//! What a stage sees while it plans.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::layout::StageDir;
+use crate::receipt::Receipt;
+use crate::{Experiment, Recipe, StageError, store};
+
+/// What a stage sees while it plans its parts: the recipe, the folders, and what is already done.
+#[derive(Debug, Clone)]
+pub struct PlanContext {
+    pub(crate) recipe: Recipe,
+    pub(crate) experiment: Experiment,
+    /// Number and folder of every stage.
+    pub(crate) stages: Arc<[(u8, String)]>,
+    /// The stage that plans.
+    pub(crate) own: u8,
+    /// The keys of its earlier phases.
+    pub(crate) own_keys: Vec<String>,
+    pub(crate) jobs: usize,
+}
+
+impl PlanContext {
+    /// The recipe.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The recipe's folder, absolute.
+    pub fn recipe_dir(&self) -> &Path {
+        self.recipe.dir()
+    }
+
+    /// The experiment's folder, absolute.
+    pub fn experiment_dir(&self) -> &Path {
+        self.experiment.dir()
+    }
+
+    /// The folder of a stage: `exp/NAME/0-prep`.
+    pub fn stage_dir(&self, number: u8) -> PathBuf {
+        self.folder(number).path
+    }
+
+    /// A path as the recipe says it: relative ones are taken from the recipe's folder.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.recipe.resolve(path)
+    }
+
+    /// How many threads there are for the stage.
+    pub fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// The receipts of a finished stage or, for the number of the stage that plans, of its earlier phases; in the
+    /// order in which the parts were planned.
+    ///
+    /// # Errors
+    /// When that stage is not finished, or a receipt is missing or damaged.
+    pub fn receipts(&self, number: u8) -> Result<Vec<Receipt>, StageError> {
+        let dir = self.folder(number);
+        if number == self.own {
+            return store::read_receipts(&dir, &self.own_keys);
+        }
+        let Some(summary) = store::read_summary(&dir)? else {
+            return Err(StageError::new(format!(
+                "{} is not finished; run it with --stage {number}",
+                dir.name
+            )));
+        };
+        store::read_receipts(&dir, &summary.phases.concat())
+    }
+
+    fn folder(&self, number: u8) -> StageDir {
+        let known = self.stages.iter().find(|(n, _)| *n == number);
+        let name = known.map_or_else(|| number.to_string(), |(_, name)| name.clone());
+        StageDir::new(self.experiment.dir(), name)
+    }
+}

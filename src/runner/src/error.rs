@@ -1,0 +1,135 @@
+//! What can go wrong inside a stage.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use crate::RecipeError;
+
+/// The failure of one part, or of planning a stage.
+///
+/// Converts from [`std::io::Error`], [`RecipeError`] and [`anyhow::Error`], so that a stage may use
+/// `.with_context(…)?` freely.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The stage's own words.
+    #[error("{0}")]
+    Message(String),
+    /// The recipe asks for something impossible.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A file could not be read or written.
+    #[error("{}: {}", path.display(), describe_io(source))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The work stopped because the person asked for it; a resumable part continues next time.
+    #[error("interrupted")]
+    Interrupted,
+    /// An error of another crate.
+    #[error("{}", chain(.0.as_ref()))]
+    Other(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StageError {
+    /// An error in the stage's own words: what went wrong, where, and what to do.
+    pub fn new(message: impl Display) -> Self {
+        Self::Message(message.to_string())
+    }
+
+    /// An input or output error with the path it concerns.
+    pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::File {
+            path: path.as_ref().to_owned(),
+            source,
+        }
+    }
+
+    /// Wraps an error of another crate, for `map_err(StageError::other)`.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
+    /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(is_disk_full)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        // Some crates keep only the text of the system's error.
+        self.to_string().contains("No space left on device")
+    }
+}
+
+impl From<std::io::Error> for StageError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+impl From<anyhow::Error> for StageError {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<StageError>() {
+            Ok(stage_error) => stage_error,
+            Err(other) => Self::Other(other.into()),
+        }
+    }
+}
+
+impl From<String> for StageError {
+    fn from(message: String) -> Self {
+        Self::Message(message)
+    }
+}
+
+impl From<&str> for StageError {
+    fn from(message: &str) -> Self {
+        Self::Message(message.to_owned())
+    }
+}
+
+/// Whether an error of the system means that no more bytes fit: full disk, quota, or the limit on file sizes.
+pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
+}
+
+/// The system's words, with plainer ones where a person would have to look them up.
+pub(crate) fn describe_io(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull => "no space left on the disk".to_owned(),
+        ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
+        ErrorKind::FileTooLarge => "the file would exceed the limit on file sizes".to_owned(),
+        ErrorKind::NotFound => "not found".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// An error and its causes in one line, leaving out a cause that its effect already quotes.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,196 @@
+//! The only place that syncs, renames, links and removes files.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::StageError;
+
+/// Forces a file's content to the disk.
+pub(crate) fn sync_file(path: &Path) -> Result<(), StageError> {
+    let file = File::open(path).map_err(|e| StageError::file(path, e))?;
+    file.sync_all().map_err(|e| StageError::file(path, e))
+}
+
+/// Forces a folder's list of names to the disk.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StageError> {
+    let dir = File::open(path).map_err(|e| StageError::file(path, e))?;
+    match dir.sync_all() {
+        // Some network file systems cannot sync folders; the receipts' hashes still keep readers safe.
+        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other.map_err(|e| StageError::file(path, e)),
+    }
+}
+
+/// Forces all files and folders below and including `root` to the disk.
+pub(crate) fn sync_tree(root: &Path) -> Result<(), StageError> {
+    for file in files_below(root)? {
+        sync_file(&root.join(file))?;
+    }
+    for dir in dirs_below(root)? {
+        sync_dir(&dir)?;
+    }
+    Ok(())
+}
+
+/// Writes a small file under a temporary name beside it, syncs it and renames it into place.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let temporary = temporary_beside(path);
+    write_synced(&temporary, bytes)?;
+    fs::rename(&temporary, path).map_err(|e| StageError::file(path, e))
+}
+
+/// Writes a small file and forces it to the disk.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let mut file = File::create(path).map_err(|e| StageError::file(path, e))?;
+    file.write_all(bytes)
+        .map_err(|e| StageError::file(path, e))?;
+    file.sync_all().map_err(|e| StageError::file(path, e))
+}
+
+/// The temporary name used for a file that is being replaced.
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{}{name}", crate::work::TEMPORARY))
+}
+
+/// Makes a folder and those above it.
+pub(crate) fn make_dir(path: &Path) -> Result<(), StageError> {
+    fs::create_dir_all(path).map_err(|e| StageError::file(path, e))
+}
+
+/// Removes a file or a whole folder; one that is not there is no error.
+pub(crate) fn remove_any(path: &Path) -> Result<(), StageError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(StageError::file(path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes folders upwards from `dir` as long as they are empty, up to but not including `stop`.
+pub(crate) fn remove_empty_dirs(dir: &Path, stop: &Path) {
+    let mut current = dir;
+    while current != stop && current.starts_with(stop) && fs::remove_dir(current).is_ok() {
+        match current.parent() {
+            Some(parent) => current = parent,
+            None => return,
+        }
+    }
+}
+
+/// Puts the folder `from` in the place of `to`, which may exist, with no instant at which `to` is missing or half
+/// written (where the file system can exchange names; elsewhere it may be missing for an instant).
+pub(crate) fn replace_dir(from: &Path, to: &Path) -> Result<(), StageError> {
+    if !to.exists() {
+        return fs::rename(from, to).map_err(|e| StageError::file(to, e));
+    }
+    if renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE).is_ok() {
+        return remove_any(from);
+    }
+    remove_any(to)?;
+    fs::rename(from, to).map_err(|e| StageError::file(to, e))
+}
+
+/// The names in a folder, sorted; none when the folder does not exist.
+pub(crate) fn list_names(dir: &Path) -> Result<Vec<String>, StageError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(StageError::file(dir, e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| StageError::file(dir, e))?;
+        names.push(utf8_name(&entry.path())?);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// All regular files below `root`, relative to it with `/` between folders, sorted. A link, a pipe and the like is an
+/// error, for a link would be committed as a way out of the experiment.
+pub(crate) fn files_below(root: &Path) -> Result<Vec<String>, StageError> {
+    let mut found = Vec::new();
+    walk(root, "", &mut found, &mut |_| {})?;
+    found.sort();
+    Ok(found)
+}
+
+/// `root` and all folders below it, the deepest last.
+pub(crate) fn dirs_below(root: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let mut dirs = vec![root.to_owned()];
+    walk(root, "", &mut Vec::new(), &mut |dir| {
+        dirs.push(dir.to_owned())
+    })?;
+    Ok(dirs)
+}
+
+/// Makes `to` another name of the file or folder `from`, by hard links or, where there are none, by copying.
+pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<(), StageError> {
+    if from.is_file() {
+        return link_file(from, to);
+    }
+    make_dir(to)?;
+    for file in files_below(from)? {
+        let target = to.join(&file);
+        if let Some(parent) = target.parent() {
+            make_dir(parent)?;
+        }
+        link_file(&from.join(&file), &target)?;
+    }
+    Ok(())
+}
+
+fn link_file(from: &Path, to: &Path) -> Result<(), StageError> {
+    remove_any(to)?;
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(|e| StageError::file(to, e))
+}
+
+fn walk(
+    root: &Path,
+    prefix: &str,
+    found: &mut Vec<String>,
+    on_dir: &mut dyn FnMut(&Path),
+) -> Result<(), StageError> {
+    for name in list_names(&root.join(prefix))? {
+        let relative = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}/{name}")
+        };
+        let path = root.join(&relative);
+        let kind = fs::symlink_metadata(&path)
+            .map_err(|e| StageError::file(&path, e))?
+            .file_type();
+        if kind.is_dir() {
+            on_dir(&path);
+            walk(root, &relative, found, on_dir)?;
+        } else if kind.is_file() {
+            found.push(relative);
+        } else {
+            return Err(StageError::new(format!(
+                "{}: neither a file nor a folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn utf8_name(path: &Path) -> Result<String, StageError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned)
+        .ok_or_else(|| StageError::new(format!("{}: the name is not UTF-8", path.display())))
+}

@@ -1,0 +1,102 @@
+//! What a stage plans: phases of parts.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use crate::{PartReport, PartWork, StageError};
+
+/// Parts of a stage that may run at the same time; the next phase is planned when all of them are done.
+pub struct Phase {
+    /// What this phase does, shown beside the progress bar.
+    pub title: String,
+    /// Its parts, in an order that a person expects; they must not read each other's outputs.
+    pub parts: Vec<Part>,
+}
+
+impl Phase {
+    /// A phase with its title and parts.
+    pub fn new(title: impl Into<String>, parts: Vec<Part>) -> Self {
+        Self {
+            title: title.into(),
+            parts,
+        }
+    }
+}
+
+/// The work of a part: runs once, on one of the runner's threads.
+pub(crate) type Work = Box<dyn FnOnce(&PartWork) -> Result<PartReport, StageError> + Send>;
+
+/// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
+pub struct Part {
+    pub(crate) key: String,
+    pub(crate) config: Value,
+    pub(crate) inputs: Vec<PathBuf>,
+    pub(crate) rows: u64,
+    pub(crate) resumable: bool,
+    pub(crate) work: Option<Work>,
+}
+
+impl Part {
+    /// A part with its name, unique in the stage: letters, digits, `.`, `_`, `-`, and `/` between folders, such as
+    /// `train/part-00000`.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            config: Value::Object(Map::new()),
+            inputs: Vec::new(),
+            rows: 0,
+            resumable: false,
+            work: None,
+        }
+    }
+
+    /// The resolved configuration this part reads, an object; when a field of it changes, the part runs again.
+    ///
+    /// Keys that are not top-level keys of a recipe are shown with the stage's name before them: `lr` of the stage
+    /// `train` as `train.lr`.
+    pub fn config(mut self, config: Value) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
+    /// a folder everything below it counts.
+    pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(path.into());
+        self
+    }
+
+    /// Several files whose content the part reads; see [`Part::input`].
+    pub fn inputs<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        self.inputs.extend(paths.into_iter().map(Into::into));
+        self
+    }
+
+    /// How many rows (or steps) the part will go through, for the progress bar; see [`PartWork::advance`].
+    pub fn rows(mut self, rows: u64) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// Keeps [`PartWork::staging_dir`] after a crash or an interruption, for as long as the part's fingerprint stays
+    /// the same: for work that saves where it is, such as training.
+    pub fn resumable(mut self) -> Self {
+        self.resumable = true;
+        self
+    }
+
+    /// What to do; called at most once.
+    pub fn work<F>(mut self, work: F) -> Self
+    where
+        F: FnOnce(&PartWork) -> Result<PartReport, StageError> + Send + 'static,
+    {
+        self.work = Some(Box::new(work));
+        self
+    }
+
+    /// The part's name.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}

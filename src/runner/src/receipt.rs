@@ -1,0 +1,125 @@
+//! What is kept of a finished part, and of a finished stage.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{StageError, sealed};
+
+/// Raised when the meaning of a receipt's fields changes.
+const FORMAT: u32 = 1;
+
+/// A row that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rejection {
+    /// The row: an utterance id, or the line or file when there is no id yet.
+    pub id: String,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// A file (or folder, or absence of one) that a part read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRecord {
+    /// `recipe:…` relative to the recipe's folder, `exp:…` relative to the experiment's, or absolute.
+    pub path: String,
+    /// Hex of the BLAKE3 of its content; none when there was no such file.
+    pub blake3: Option<String>,
+}
+
+/// A file that a part wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRecord {
+    /// Relative to the stage's folder.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Hex of the BLAKE3 of its content.
+    pub blake3: String,
+}
+
+/// What a finished part read, did and wrote. Two runs of the same give the same receipt, byte for byte: it holds no
+/// clock and no host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    format: u32,
+    /// The stage's folder: `0-prep`.
+    pub stage: String,
+    /// The stage's version.
+    pub version: u32,
+    /// The part's key.
+    pub key: String,
+    /// The configuration the part read.
+    pub config: Value,
+    /// What it read, sorted by path.
+    pub inputs: Vec<InputRecord>,
+    /// What it wrote, sorted by path.
+    #[serde(rename = "outputs")]
+    pub files: Vec<OutputRecord>,
+    /// Whether rows go through this part; a codebook or a training carries none.
+    pub carries_rows: bool,
+    /// Rows that came in.
+    pub rows_in: u64,
+    /// Rows that went out.
+    pub rows_out: u64,
+    /// What the part found worth telling.
+    pub facts: Map<String, Value>,
+    /// The rows set aside, sorted.
+    pub rejected: Vec<Rejection>,
+    #[serde(skip)]
+    stage_dir: PathBuf,
+}
+
+impl Receipt {
+    /// Reads a receipt file, for `inspect`.
+    ///
+    /// # Errors
+    /// When it is missing, damaged, or of another format.
+    pub fn read(path: &Path) -> Result<Self, StageError> {
+        let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
+        let receipt: Self = sealed::open(&bytes)
+            .map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
+        if receipt.format != FORMAT {
+            return Err(StageError::new(format!(
+                "{}: receipt format {}",
+                path.display(),
+                receipt.format
+            )));
+        }
+        Ok(receipt)
+    }
+
+    /// The part's outputs, absolute.
+    pub fn outputs(&self) -> Vec<PathBuf> {
+        self.files
+            .iter()
+            .map(|file| self.stage_dir.join(&file.path))
+            .collect()
+    }
+
+    /// A fact by its name.
+    pub fn fact(&self, name: &str) -> Option<&Value> {
+        self.facts.get(name)
+    }
+
+    /// Remembers which folder the outputs are in.
+    pub(crate) fn within(mut self, stage_dir: &Path) -> Self {
+        stage_dir.clone_into(&mut self.stage_dir);
+        self
+    }
+}
+
+/// What is kept of a stage whose phases are all done; it is there only while that is so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StageSummary {
+    pub format: u32,
+    pub stage: String,
+    pub version: u32,
+    /// The keys of the parts, phase by phase.
+    pub phases: Vec<Vec<String>>,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub rejected: u64,
+    pub facts: Map<String, Value>,
+}

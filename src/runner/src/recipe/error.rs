@@ -1,0 +1,71 @@
+//! What is wrong with a recipe, and where.
+
+use std::fmt;
+
+use super::node::Place;
+
+/// One thing wrong with a recipe: place, key, what, and what to do. The program ends with exit code 2 on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipeError {
+    pub(super) place: Option<Place>,
+    pub(super) key: String,
+    pub(super) message: String,
+}
+
+impl RecipeError {
+    pub(crate) fn new(place: Place, message: impl fmt::Display) -> Self {
+        Self {
+            place: Some(place),
+            key: String::new(),
+            message: message.to_string(),
+        }
+    }
+
+    pub(crate) fn at(
+        place: Option<Place>,
+        key: impl Into<String>,
+        message: impl fmt::Display,
+    ) -> Self {
+        Self {
+            place,
+            key: key.into(),
+            message: message.to_string(),
+        }
+    }
+
+    /// An error that no line of a recipe is to blame for, such as a recipe that is not there.
+    pub fn without_place(message: impl fmt::Display) -> Self {
+        Self {
+            place: None,
+            key: String::new(),
+            message: message.to_string(),
+        }
+    }
+
+    /// The key it concerns, dotted, such as `train.optim.lr`; empty when there is none.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The line it concerns, from 1, when it concerns one.
+    pub fn line(&self) -> Option<usize> {
+        self.place
+            .as_ref()
+            .map(|place| place.line)
+            .filter(|&line| line > 0)
+    }
+}
+
+impl fmt::Display for RecipeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RecipeError {}

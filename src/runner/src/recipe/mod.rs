@@ -1,0 +1,317 @@
+//! The recipe: one YAML file, perhaps laid over another, perhaps with changes from the command line.
+
+mod de;
+mod error;
+mod node;
+mod overlay;
+mod parse;
+mod suggest;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+pub use error::RecipeError;
+use node::{Entry, Node};
+
+/// A recipe file larger than this is refused.
+const MAX_BYTES: u64 = 1 << 20;
+/// More recipes on top of each other than this are refused.
+const MAX_BASES: usize = 16;
+/// Keys of the recipe itself; all others are sections of stages.
+pub(crate) const OWN_KEYS: [&str; 4] = ["name", "seed", "max_rejected", "base"];
+/// The share of a stage's rows that may be rejected unless the recipe says otherwise.
+const DEFAULT_MAX_REJECTED: f64 = 0.05;
+
+/// A recipe, read and merged; its sections become typed when a stage asks for them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: PathBuf,
+    dir: PathBuf,
+    root: Node,
+    sections: Vec<String>,
+    name: String,
+    seed: u64,
+    max_rejected: f64,
+}
+
+impl Recipe {
+    /// Reads the recipe at `path`, a file or a folder with a `recipe.yaml`, applies `base` and then `overrides`
+    /// (`train.optim.lr=1e-4`), and checks the top level against `sections`, the names of the stages.
+    ///
+    /// # Errors
+    /// A file that is missing, too large or not UTF-8; YAML that is broken or nested without bound; a duplicate or
+    /// unknown key; `base` in a circle; a wrong type among the recipe's own keys.
+    pub fn load(path: &Path, overrides: &[String], sections: &[&str]) -> Result<Self, RecipeError> {
+        let shown = if path.is_dir() {
+            path.join("recipe.yaml")
+        } else {
+            path.to_owned()
+        };
+        let mut root = load_with_bases(&shown)?;
+        for assignment in overrides {
+            overlay::set(&mut root, assignment)?;
+        }
+        check_top_level(&root, sections)?;
+        let file = std::path::absolute(&shown).map_err(|e| unreadable(&shown, &e, None))?;
+        let dir = file.parent().map(Path::to_path_buf).unwrap_or_default();
+        let name = read_name(&root, &dir)?;
+        let seed = read_own(&root, "seed")?.unwrap_or(0);
+        let max_rejected = read_max_rejected(&root)?;
+        let sections = sections.iter().map(|&s| s.to_owned()).collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                file,
+                dir,
+                root,
+                sections,
+                name,
+                seed,
+                max_rejected,
+            }),
+        })
+    }
+
+    /// The recipe's name, which is also its experiment's: the key `name`, or the name of the recipe's folder.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The key every random draw is made with; 0 when left out.
+    pub fn seed(&self) -> u64 {
+        self.inner.seed
+    }
+
+    /// The share of a stage's rows, 0 to 1, that may be rejected before the stage fails; 0.05 when left out.
+    pub fn max_rejected(&self) -> f64 {
+        self.inner.max_rejected
+    }
+
+    /// The recipe's file, absolute.
+    pub fn file(&self) -> &Path {
+        &self.inner.file
+    }
+
+    /// The recipe's folder, absolute, which relative paths of the recipe are taken from.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// A path as the recipe says it: relative ones are taken from the recipe's folder.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        self.inner.dir.join(path)
+    }
+
+    /// A stage's section as its type, or the type's default when the section is left out or empty. Keys that a struct
+    /// does not have are errors, whether or not it says `deny_unknown_fields`.
+    ///
+    /// # Errors
+    /// The first key that is unknown or of a wrong type, with file, line and the nearest key that exists.
+    pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, RecipeError> {
+        match self.inner.root.get(name) {
+            Some(entry) if !entry.node.is_null() => de::from_node(&entry.node, name),
+            _ => Ok(T::default()),
+        }
+    }
+
+    /// Whether the recipe (or its base, or `--set`) gives this dotted key itself.
+    pub fn gives(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|(_, whole)| whole)
+    }
+
+    /// An error about a dotted key, with the line it is written on, or that of the nearest key above it.
+    pub fn error(&self, key: &str, message: impl std::fmt::Display) -> RecipeError {
+        let place = match self.find(key) {
+            Some((entry, _)) => entry.key_place.clone(),
+            None => node::Place::new(&self.inner.root.place.origin, 0),
+        };
+        RecipeError::at(Some(place), key, message)
+    }
+
+    /// The names of the sections that exist, for telling them apart from a stage's own fields.
+    pub(crate) fn sections(&self) -> &[String] {
+        &self.inner.sections
+    }
+
+    /// The deepest entry on the way to a dotted key, and whether it is the key itself.
+    fn find(&self, key: &str) -> Option<(&Entry, bool)> {
+        let mut node = &self.inner.root;
+        let mut deepest = None;
+        for part in key.split('.') {
+            let Some(entry) = node.get(part) else {
+                return deepest.map(|entry| (entry, false));
+            };
+            deepest = Some(entry);
+            node = &entry.node;
+        }
+        deepest.map(|entry| (entry, true))
+    }
+}
+
+/// Reads a file and the recipes it extends, each laid over its base.
+fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
+    let mut layers = Vec::new();
+    let mut seen: Vec<PathBuf> = Vec::new();
+    let mut next = Some((path.to_owned(), None));
+    while let Some((path, asked_by)) = next.take() {
+        let real = path
+            .canonicalize()
+            .map_err(|e| unreadable(&path, &e, asked_by.clone()))?;
+        if seen.contains(&real) {
+            return Err(RecipeError::at(
+                asked_by,
+                "base",
+                format!("{} extends itself in a circle", path.display()),
+            ));
+        }
+        seen.push(real);
+        if seen.len() > MAX_BASES {
+            return Err(RecipeError::at(
+                asked_by,
+                "base",
+                format!("more than {MAX_BASES} recipes on top of each other"),
+            ));
+        }
+        let root = read_file(&path, asked_by)?;
+        next = base_of(&root, &path)?;
+        layers.push(root);
+    }
+    let bottom_up = layers.into_iter().rev().reduce(overlay::merge);
+    bottom_up.ok_or_else(|| RecipeError::without_place("no recipe was read"))
+}
+
+fn base_of(
+    root: &Node,
+    path: &Path,
+) -> Result<Option<(PathBuf, Option<node::Place>)>, RecipeError> {
+    let Some(entry) = root.get("base").filter(|entry| !entry.node.is_null()) else {
+        return Ok(None);
+    };
+    let base: String = de::from_node(&entry.node, "base")?;
+    let base = path.parent().unwrap_or(Path::new("")).join(base);
+    let base = if base.is_dir() {
+        base.join("recipe.yaml")
+    } else {
+        base
+    };
+    Ok(Some((base, Some(entry.node.place.clone()))))
+}
+
+fn read_file(path: &Path, asked_by: Option<node::Place>) -> Result<Node, RecipeError> {
+    use std::io::Read;
+    let fail = |e: &std::io::Error| unreadable(path, e, asked_by.clone());
+    let file = std::fs::File::open(path).map_err(|e| fail(&e))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| fail(&e))?;
+    let origin: Arc<str> = path.to_string_lossy().into();
+    let place = |line| node::Place::new(&origin, line);
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(RecipeError::new(
+            place(0),
+            format!("larger than {MAX_BYTES} bytes; is this a recipe?"),
+        ));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|e| {
+        let line = 1 + bytes[..e.valid_up_to()]
+            .iter()
+            .filter(|&&b| b == b'\n')
+            .count();
+        RecipeError::new(place(line), "not UTF-8")
+    })?;
+    let root = parse::parse(text.trim_start_matches('\u{feff}'), &origin)?;
+    if root.entries().is_none() {
+        let message = format!(
+            "a recipe is a mapping of keys to values, this is {}",
+            root.describe()
+        );
+        return Err(RecipeError::new(root.place, message));
+    }
+    Ok(root)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error, asked_by: Option<node::Place>) -> RecipeError {
+    let key = if asked_by.is_some() { "base" } else { "" };
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => "; give the folder of a recipe or its file".to_owned(),
+        _ => String::new(),
+    };
+    let message = format!(
+        "cannot read the recipe {}: {}{hint}",
+        path.display(),
+        crate::error::describe_io(error)
+    );
+    RecipeError::at(asked_by, key, message)
+}
+
+fn check_top_level(root: &Node, sections: &[&str]) -> Result<(), RecipeError> {
+    let known: Vec<&str> = OWN_KEYS.iter().chain(sections).copied().collect();
+    let Some(entries) = root.entries() else {
+        return Err(RecipeError::new(
+            root.place.clone(),
+            "a recipe is a mapping of keys to values",
+        ));
+    };
+    match entries
+        .iter()
+        .find(|entry| !known.contains(&entry.key.as_str()))
+    {
+        None => Ok(()),
+        Some(entry) => {
+            let message = format!("unknown key{}", suggest::hint(&entry.key, &known));
+            Err(RecipeError::at(
+                Some(entry.key_place.clone()),
+                &entry.key,
+                message,
+            ))
+        }
+    }
+}
+
+fn read_own<T: DeserializeOwned>(root: &Node, key: &str) -> Result<Option<T>, RecipeError> {
+    match root.get(key) {
+        Some(entry) if !entry.node.is_null() => de::from_node(&entry.node, key).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn read_name(root: &Node, dir: &Path) -> Result<String, RecipeError> {
+    let name: Option<String> = read_own(root, "name")?;
+    let Some(name) = name else {
+        let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned());
+        return Ok(folder.unwrap_or_else(|| "experiment".to_owned()));
+    };
+    let plain = !name.is_empty()
+        && name
+            .chars()
+            .all(|c| c.is_alphanumeric() || "._-".contains(c));
+    if !plain || name.starts_with('.') || name.len() > 200 {
+        let place = root.get("name").map(|entry| entry.node.place.clone());
+        let message =
+            format!("`{name}` cannot name a folder; use letters, digits, `-`, `_` and `.`");
+        return Err(RecipeError::at(place, "name", message));
+    }
+    Ok(name)
+}
+
+fn read_max_rejected(root: &Node) -> Result<f64, RecipeError> {
+    let share: f64 = read_own(root, "max_rejected")?.unwrap_or(DEFAULT_MAX_REJECTED);
+    if (0.0..=1.0).contains(&share) {
+        return Ok(share);
+    }
+    let place = root
+        .get("max_rejected")
+        .map(|entry| entry.node.place.clone());
+    Err(RecipeError::at(
+        place,
+        "max_rejected",
+        format!("expected a share of the rows from 0 to 1, found {share}"),
+    ))
+}

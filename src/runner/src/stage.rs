@@ -1,0 +1,47 @@
+//! The contract between a stage and the runner.
+
+use crate::{Phase, PlanContext, Recipe, RecipeError, StageError};
+
+/// A numbered step of a recipe: a pure function from declared inputs and its part of the recipe to declared outputs.
+///
+/// A stage only says what there is to do, as [`Phase`]s of [`crate::Part`]s; the runner decides what has to run and
+/// does everything around it.
+pub trait Stage: Send + Sync {
+    /// Its place in the chain, which also orders the stages: 0 for `0-prep`.
+    fn number(&self) -> u8;
+
+    /// Its short name, which is also its section of the recipe: `prep`.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in a few words for its title line.
+    fn title(&self) -> &'static str;
+
+    /// Raised by its author whenever the same inputs give other bytes; all its parts then run again.
+    fn version(&self) -> u32;
+
+    /// Parses the stage's section and refuses impossible combinations and missing files, before anything runs.
+    ///
+    /// # Errors
+    /// The first thing wrong, with file, line and key; see [`Recipe::error`].
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError>;
+
+    /// The stage's section with every default filled in, for `recipe show`.
+    ///
+    /// # Errors
+    /// When the section does not parse.
+    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError>;
+
+    /// The parts of phase `phase` (0, 1, …), or `None` after the last phase.
+    ///
+    /// All earlier phases of this stage and all earlier stages are complete when this is called, so their outputs and
+    /// receipts may be read. It is called by `status` and `--dry-run` too: it must be quick and must write nothing.
+    ///
+    /// # Errors
+    /// Whatever keeps the stage from knowing its parts, such as an unreadable table.
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError>;
+}
+
+/// The folder of a stage inside its experiment: `0-prep`.
+pub(crate) fn folder_name(stage: &dyn Stage) -> String {
+    format!("{}-{}", stage.number(), stage.name())
+}

@@ -1,0 +1,26 @@
+//! Reading what is kept in a stage's folder.
+
+use std::io::ErrorKind;
+
+use rayon::prelude::*;
+
+use crate::layout::StageDir;
+use crate::receipt::{Receipt, StageSummary};
+use crate::{StageError, sealed};
+
+/// The receipts of these parts, all of which must be there.
+pub(crate) fn read_receipts(dir: &StageDir, keys: &[String]) -> Result<Vec<Receipt>, StageError> {
+    keys.par_iter()
+        .map(|key| Ok(Receipt::read(&dir.receipt(key))?.within(&dir.path)))
+        .collect()
+}
+
+/// The summary of a stage; none while it is not finished or when the summary is damaged.
+pub(crate) fn read_summary(dir: &StageDir) -> Result<Option<StageSummary>, StageError> {
+    let path = dir.summary();
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(sealed::open(&bytes).ok()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StageError::file(path, e)),
+    }
+}
