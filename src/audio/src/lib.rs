@@ -1,1 +1,28 @@
-//! Audio.
+//! Recordings in, numbers out: decoding, resampling, features, silence trimming, pitch, vocoding and pictures.
+//!
+//! This is the lowest floor of Flowmill. It knows samples, rates and spectra; it knows nothing of corpora,
+//! recipes, stages or networks, and it draws no random numbers: the same input gives the same bytes.
+//!
+//! ```no_run
+//! use flowmill_audio::{decode_file, resample, features::{MelConfig, MelSpectrogram}};
+//! let audio = decode_file("speech.flac")?;
+//! let samples = resample(&audio.mono(), audio.sample_rate, 24_000)?;
+//! let mel = MelSpectrogram::new(MelConfig::cosyvoice2())?.compute(&samples)?;
+//! println!("{} frames x {} bins", mel.frames, mel.bins);
+//! # Ok::<(), flowmill_audio::AudioError>(())
+//! ```
+
+mod audio;
+mod error;
+mod simd;
+mod wav_writer;
+
+pub mod decode;
+pub mod features;
+pub mod resample;
+
+pub use audio::{Audio, AudioInfo, DecodeWarning};
+pub use decode::{decode_bytes, decode_file, probe};
+pub use error::{AudioError, Fault};
+pub use resample::resample;
+pub use wav_writer::{WavSummary, write_wav};

@@ -1,0 +1,182 @@
+//! A decoded recording, what is known of one before decoding, and what was noticed on the way.
+
+use std::fmt;
+
+use crate::error::AudioError;
+
+/// A decoded recording: 32-bit float samples, nominally in [-1, 1], all finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Audio {
+    /// Samples as `[channel][frame]`; at least one channel, at least one frame, all channels equally long.
+    pub samples: Vec<Vec<f32>>,
+    /// Frames per second, in hertz.
+    pub sample_rate: u32,
+    /// What was odd about the file, though it could be read.
+    pub warnings: Vec<DecodeWarning>,
+}
+
+impl Audio {
+    /// Number of frames (samples per channel).
+    pub fn frames(&self) -> usize {
+        self.samples.first().map_or(0, Vec::len)
+    }
+
+    /// Length in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.frames() as f64 / f64::from(self.sample_rate)
+    }
+
+    /// The mean of the channels, one value per frame.
+    pub fn mono(&self) -> Vec<f32> {
+        match self.samples.as_slice() {
+            [] => Vec::new(),
+            [only] => only.clone(),
+            channels => mean_of(channels),
+        }
+    }
+
+    /// Like [`Audio::mono`], without copying a recording that has one channel only.
+    pub fn into_mono(mut self) -> Vec<f32> {
+        if self.samples.len() == 1 { self.samples.swap_remove(0) } else { self.mono() }
+    }
+
+    /// The part between two times in seconds, all channels; times are rounded to the nearest frame.
+    ///
+    /// An end up to one hundredth of a second behind the last frame is taken as the end, since tables of
+    /// segments are rounded.
+    ///
+    /// # Errors
+    /// [`AudioError::Segment`] if the times are not finite, in the wrong order, outside the recording, or so
+    /// close that no frame lies between them.
+    pub fn segment(&self, start_seconds: f64, end_seconds: f64) -> Result<Audio, AudioError> {
+        let outside = || AudioError::Segment { start: start_seconds, end: end_seconds, seconds: self.seconds() };
+        let rate = f64::from(self.sample_rate);
+        let in_order = start_seconds >= 0.0 && end_seconds > start_seconds;
+        if !in_order || end_seconds > self.seconds() + SEGMENT_SLACK_SECONDS {
+            return Err(outside());
+        }
+        let first = (start_seconds * rate).round() as usize;
+        let last = ((end_seconds * rate).round() as usize).min(self.frames());
+        if first >= last {
+            return Err(outside());
+        }
+        Ok(Audio {
+            samples: self.samples.iter().map(|channel| channel[first..last].to_vec()).collect(),
+            sample_rate: self.sample_rate,
+            warnings: self.warnings.clone(),
+        })
+    }
+}
+
+/// How far a segment may reach behind the end of its recording, in seconds.
+const SEGMENT_SLACK_SECONDS: f64 = 0.01;
+
+fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
+    let scale = 1.0 / channels.len() as f32;
+    let mut mean = channels[0].clone();
+    for channel in &channels[1..] {
+        for (sum, sample) in mean.iter_mut().zip(channel) {
+            *sum += sample;
+        }
+    }
+    mean.iter_mut().for_each(|sum| *sum *= scale);
+    mean
+}
+
+/// What is known of a recording without keeping its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AudioInfo {
+    /// Frames per second, in hertz.
+    pub sample_rate: u32,
+    /// Number of channels.
+    pub channels: u32,
+    /// Number of frames (samples per channel).
+    pub frames: u64,
+    /// Short name of the codec, for example `pcm_s16le`, `flac`, `opus`.
+    pub codec: String,
+    /// Short name of the container, for example `wav`, `flac`, `ogg`.
+    pub container: String,
+    /// What was odd about the file.
+    pub warnings: Vec<DecodeWarning>,
+}
+
+impl AudioInfo {
+    /// Length in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.frames as f64 / f64::from(self.sample_rate)
+    }
+}
+
+/// Something odd about a file that could be read all the same.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DecodeWarning {
+    /// The header promises more audio than the file holds; what is there was read, nothing was added.
+    Truncated {
+        /// How many frames the header promises, where it says so.
+        claimed_frames: Option<u64>,
+        /// How many frames there are.
+        frames: u64,
+    },
+    /// The header was never completed (size 0 or 2^32-1, as programs writing to a pipe leave it); read to the
+    /// end of the file.
+    StreamedSize,
+    /// Bytes behind the end of the audio that no chunk accounts for.
+    TrailingBytes {
+        /// How many.
+        bytes: u64,
+    },
+    /// The audio ends in the middle of a frame; the fragment was dropped.
+    PartialFrame {
+        /// How many bytes were dropped.
+        bytes: u64,
+    },
+    /// Packets that could not be decoded; they are missing from the samples.
+    CorruptPackets {
+        /// How many.
+        count: u64,
+        /// What the decoder said of the first one.
+        first: String,
+    },
+    /// Undecodable bytes between packets that were skipped.
+    LostSync {
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// The file's own checksum of the audio does not match.
+    ChecksumMismatch,
+    /// Floating-point samples outside [-1, 1], kept as they are.
+    OverRange {
+        /// The largest magnitude.
+        peak: f32,
+    },
+    /// The name ends like another format than the content has.
+    MisleadingName {
+        /// The extension of the name.
+        extension: String,
+        /// The format of the content.
+        content: String,
+    },
+}
+
+impl fmt::Display for DecodeWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated { claimed_frames: Some(claimed), frames } => {
+                write!(f, "truncated: the header promises {claimed} frames, the file holds {frames}")
+            }
+            Self::Truncated { claimed_frames: None, frames } => {
+                write!(f, "truncated: the stream breaks off after {frames} frames")
+            }
+            Self::StreamedSize => write!(f, "the header holds no size (written to a pipe); read to the end of the file"),
+            Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
+            Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
+            Self::CorruptPackets { count, first } => write!(f, "{count} corrupt packets left out (first: {first})"),
+            Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
+            Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),
+            Self::OverRange { peak } => write!(f, "samples reach {peak}, outside [-1, 1]; kept as they are"),
+            Self::MisleadingName { extension, content } => {
+                write!(f, "named .{extension}, but the content is {content}")
+            }
+        }
+    }
+}

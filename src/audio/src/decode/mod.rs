@@ -1,0 +1,141 @@
+//! Decoding by content: whatever a file is called, its first bytes decide how it is read.
+//!
+//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here; FLAC, MP3, AAC,
+//! Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
+//! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
+
+mod adpcm;
+mod mpeg_frames;
+mod ogg_pages;
+mod opus;
+mod pcm;
+mod probe;
+mod riff;
+mod sniff;
+mod stream;
+mod wav;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub use probe::probe;
+
+use crate::audio::{Audio, DecodeWarning};
+use crate::error::{AudioError, Fault};
+use sniff::Content;
+
+/// Lowest sampling rate that is taken seriously, in hertz.
+pub const MIN_SAMPLE_RATE: u32 = 1000;
+/// Highest sampling rate that is taken seriously, in hertz.
+pub const MAX_SAMPLE_RATE: u32 = 768_000;
+/// Most channels a recording may have.
+pub const MAX_CHANNELS: u32 = 64;
+/// Most samples, over all channels, that are decoded into memory (2 GiB; three hours of mono at 48 kHz).
+pub const MAX_SAMPLES: u64 = 1 << 29;
+/// Largest file that is read into memory, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 32;
+
+/// Decodes a file, whatever its name says.
+///
+/// # Errors
+/// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
+pub fn decode_file(path: impl AsRef<Path>) -> Result<Audio, AudioError> {
+    let path = path.as_ref();
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|fault| fault.of(&name))?;
+    decode_bytes(&bytes, &name)
+}
+
+/// Decodes the bytes of a file; `hint_name` is its name, used in messages (and to notice a misleading extension).
+///
+/// # Errors
+/// [`AudioError::File`] with `hint_name` and what is wrong; all samples of a success are finite.
+pub fn decode_bytes(bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> {
+    decode_named(bytes, hint_name).map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
+}
+
+/// A recording and what it was made from.
+pub(crate) struct Decoded {
+    pub(crate) audio: Audio,
+    pub(crate) codec: String,
+    pub(crate) container: String,
+}
+
+pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
+    let content = sniff::content(bytes)?;
+    let mut decoded = match content {
+        Content::Riff => wav::decode(bytes)?,
+        Content::OggOpus => opus::decode(bytes)?,
+        _ => stream::decode(bytes, content)?,
+    };
+    check_samples(&decoded.audio.samples)?;
+    if let Some(warning) = sniff::misleading_name(name, content) {
+        decoded.audio.warnings.push(warning);
+    }
+    Ok(decoded)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    within("the file's size in bytes", length, MAX_FILE_BYTES)?;
+    let mut bytes = Vec::with_capacity(length as usize);
+    // A pipe or a growing file may hold more than its metadata says.
+    file.by_ref().take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn within(what: &'static str, value: u64, limit: u64) -> Result<(), Fault> {
+    if value <= limit { Ok(()) } else { Err(Fault::Limit { what, value, limit }) }
+}
+
+/// Refuses rates and channel counts that no recording has.
+fn check_format(sample_rate: u64, channels: u64) -> Result<(), Fault> {
+    let rates = u64::from(MIN_SAMPLE_RATE)..=u64::from(MAX_SAMPLE_RATE);
+    if !rates.contains(&sample_rate) {
+        let expected = format!("{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz");
+        return Err(Fault::Header { field: "sample rate", value: sample_rate, expected });
+    }
+    if !(1..=u64::from(MAX_CHANNELS)).contains(&channels) {
+        let expected = format!("1 to {MAX_CHANNELS}");
+        return Err(Fault::Header { field: "channels", value: channels, expected });
+    }
+    Ok(())
+}
+
+/// Refuses empty recordings and samples that are not finite.
+fn check_samples(samples: &[Vec<f32>]) -> Result<(), Fault> {
+    if samples.first().is_none_or(Vec::is_empty) {
+        return Err(Fault::NoSamples);
+    }
+    if samples.iter().all(|channel| all_finite(channel)) {
+        return Ok(());
+    }
+    let odd = |channel: &Vec<f32>| channel.iter().filter(|sample| !sample.is_finite()).count() as u64;
+    let firsts = samples.iter().enumerate().filter_map(|(channel, values)| {
+        values.iter().position(|sample| !sample.is_finite()).map(|frame| (frame as u64, channel))
+    });
+    let (first, channel) = firsts.min().unwrap_or_default();
+    let total = samples.iter().map(|values| values.len() as u64).sum();
+    Err(Fault::NonFinite { count: samples.iter().map(odd).sum(), total, channel, first })
+}
+
+crate::simd::vectorised! {
+    fn all_finite(values: &[f32]) -> bool {
+        // 0 * x is 0 for every finite x and NaN otherwise.
+        let mut sums = [0.0f32; 8];
+        for chunk in values.chunks(8) {
+            for (sum, value) in sums.iter_mut().zip(chunk) {
+                *sum += 0.0 * value;
+            }
+        }
+        sums.iter().all(|sum| *sum == 0.0)
+    }
+}
+
+/// The largest magnitude of all samples, if it is above full scale.
+fn over_range(samples: &[Vec<f32>]) -> Option<DecodeWarning> {
+    let peak = samples.iter().flatten().fold(0.0f32, |peak, sample| peak.max(sample.abs()));
+    (peak > 1.0).then_some(DecodeWarning::OverRange { peak })
+}

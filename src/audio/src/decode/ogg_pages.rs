@@ -1,0 +1,149 @@
+//! Pages and packets of Ogg files (RFC 3533), as far as Opus and the search for the end of a stream need them.
+
+use crate::audio::DecodeWarning;
+
+/// One page of an Ogg file.
+pub(super) struct Page<'a> {
+    flags: u8,
+    /// Position of the end of the last packet that ends in the page, in the codec's units; -1 for none.
+    pub(super) granule: i64,
+    pub(super) serial: u32,
+    lacing: &'a [u8],
+    body: &'a [u8],
+}
+
+const HEADER_BYTES: usize = 27;
+const CHECKSUM_AT: std::ops::Range<usize> = 22..26;
+const CONTINUED: u8 = 1;
+const END_OF_STREAM: u8 = 4;
+
+impl Page<'_> {
+    pub(super) fn ends_stream(&self) -> bool {
+        self.flags & END_OF_STREAM != 0
+    }
+}
+
+/// Walks over the pages of a file, looking for the next one wherever bytes are not a page.
+pub(super) struct Pages<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Bytes that belong to no page.
+    pub(super) skipped: u64,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0, skipped: 0 }
+    }
+}
+
+impl<'a> Iterator for Pages<'a> {
+    type Item = Page<'a>;
+
+    fn next(&mut self) -> Option<Page<'a>> {
+        while self.at < self.bytes.len() {
+            let rest = &self.bytes[self.at..];
+            if let Some((page, length)) = parse(rest) {
+                self.at += length;
+                return Some(page);
+            }
+            let step = 1 + rest[1..].iter().position(|byte| *byte == b'O').unwrap_or(rest.len() - 1);
+            self.at += step;
+            self.skipped += step as u64;
+        }
+        None
+    }
+}
+
+/// The page at the beginning of `bytes` and its length, if there is a whole one with a right checksum.
+fn parse(bytes: &[u8]) -> Option<(Page<'_>, usize)> {
+    let header = bytes.get(..HEADER_BYTES)?;
+    if !header.starts_with(b"OggS\0") {
+        return None;
+    }
+    let body_at = HEADER_BYTES + usize::from(header[26]);
+    let lacing = bytes.get(HEADER_BYTES..body_at)?;
+    let length = body_at + lacing.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+    let page = bytes.get(..length)?;
+    let stored = u32::from_le_bytes(page[CHECKSUM_AT].try_into().ok()?);
+    if checksum(page) != stored {
+        return None;
+    }
+    let granule = i64::from_le_bytes(header[6..14].try_into().ok()?);
+    let serial = u32::from_le_bytes(header[14..18].try_into().ok()?);
+    Some((Page { flags: header[5], granule, serial, lacing, body: &page[body_at..] }, length))
+}
+
+/// CRC-32 with polynomial 0x04c11db7, not reflected, over the page with its checksum field taken as zero.
+fn checksum(page: &[u8]) -> u32 {
+    static TABLE: [u32; 256] = crc_table();
+    page.iter().enumerate().fold(0, |crc, (at, byte)| {
+        let byte = if CHECKSUM_AT.contains(&at) { 0 } else { *byte };
+        (crc << 8) ^ TABLE[usize::from((crc >> 24) as u8 ^ byte)]
+    })
+}
+
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u32) << 24;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = (crc << 1) ^ (if crc & 0x8000_0000 != 0 { 0x04c1_1db7 } else { 0 });
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+}
+
+/// Puts packets together from the pages of one stream.
+#[derive(Default)]
+pub(super) struct Packets {
+    unfinished: Vec<u8>,
+}
+
+/// A packet longer than this is taken for damage; real ones are far below.
+const MAX_PACKET_BYTES: usize = 1 << 24;
+
+impl Packets {
+    /// Calls `each` for every packet that ends in `page`.
+    pub(super) fn feed(&mut self, page: &Page<'_>, mut each: impl FnMut(&[u8])) {
+        let continued = page.flags & CONTINUED != 0;
+        if !continued {
+            self.unfinished.clear();
+        }
+        // The tail of a packet whose beginning was lost.
+        let mut orphan = continued && self.unfinished.is_empty();
+        let mut body = page.body;
+        for lace in page.lacing {
+            let (part, rest) = body.split_at(usize::from(*lace));
+            body = rest;
+            if !orphan && self.unfinished.len() < MAX_PACKET_BYTES {
+                self.unfinished.extend_from_slice(part);
+            }
+            if *lace < 255 {
+                if !orphan {
+                    each(&self.unfinished);
+                }
+                orphan = false;
+                self.unfinished.clear();
+            }
+        }
+    }
+}
+
+/// A warning if the last stream of the file was never ended; and one if bytes lie between the pages.
+pub(super) fn missing_end(bytes: &[u8], frames: u64) -> Vec<DecodeWarning> {
+    let mut pages = Pages::new(bytes);
+    let ended = pages.by_ref().last().is_some_and(|page| page.ends_stream());
+    let mut warnings = Vec::new();
+    if !ended {
+        warnings.push(DecodeWarning::Truncated { claimed_frames: None, frames });
+    } else if pages.skipped > 0 {
+        warnings.push(DecodeWarning::LostSync { bytes: pages.skipped });
+    }
+    warnings
+}

@@ -1,0 +1,187 @@
+//! Ogg Opus (RFC 7845): pre-skip, output gain and end trimming applied; always 48 kHz.
+
+use opus_wave::{OpusMSDecoder, SampleRate};
+
+use super::ogg_pages::{Packets, Pages};
+use super::{Decoded, MAX_SAMPLES, check_format, within};
+use crate::audio::{Audio, DecodeWarning};
+use crate::error::Fault;
+
+const RATE: u32 = 48_000;
+/// Frames of the longest packet, 120 ms.
+const MAX_PACKET_FRAMES: usize = 5760;
+
+/// Decodes the first Opus stream of an Ogg file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
+    let mut stream: Option<Stream> = None;
+    let mut pages = Pages::new(bytes);
+    let mut packets = Packets::default();
+    let mut outcome = Ok(());
+    for page in pages.by_ref() {
+        let current = stream.get_or_insert_with(|| Stream::new(page.serial));
+        if page.serial != current.serial {
+            continue;
+        }
+        packets.feed(&page, |packet| {
+            if outcome.is_ok() {
+                outcome = current.packet(packet);
+            }
+        });
+        std::mem::replace(&mut outcome, Ok(()))?;
+        if page.granule >= 0 {
+            current.last_granule = page.granule;
+        }
+        current.ended |= page.ends_stream();
+        if current.ended {
+            break;
+        }
+    }
+    stream.ok_or_else(|| malformed("it holds no whole page"))?.finish(pages.skipped)
+}
+
+fn malformed(problem: impl Into<String>) -> Fault {
+    Fault::Malformed { container: "ogg".into(), problem: problem.into() }
+}
+
+/// The identification header.
+struct Head {
+    channels: usize,
+    pre_skip: usize,
+    gain: f32,
+    streams: usize,
+    coupled: usize,
+    mapping: Vec<u8>,
+}
+
+impl Head {
+    fn parse(packet: &[u8]) -> Result<Self, Fault> {
+        let Some(([_, _, _, _, _, _, _, _, version, channels, s0, s1, _, _, _, _, g0, g1, family], rest)) =
+            packet.split_first_chunk::<19>()
+        else {
+            return Err(malformed("its Opus header is cut off"));
+        };
+        if !packet.starts_with(b"OpusHead") || version >> 4 != 0 {
+            return Err(malformed("its Opus header is of an unknown version"));
+        }
+        check_format(u64::from(RATE), u64::from(*channels))?;
+        let channels = usize::from(*channels);
+        let (streams, coupled, mapping) = match (family, rest) {
+            (0, _) if channels <= 2 => (1, channels - 1, (0..channels as u8).collect()),
+            (1 | 2 | 255, [streams, coupled, mapping @ ..]) if mapping.len() >= channels => {
+                (usize::from(*streams), usize::from(*coupled), mapping[..channels].to_vec())
+            }
+            _ => return Err(malformed("its Opus channel mapping makes no sense")),
+        };
+        let gain = f32::from(i16::from_le_bytes([*g0, *g1]));
+        let pre_skip = usize::from(u16::from_le_bytes([*s0, *s1]));
+        // Gain is in 1/256 dB.
+        Ok(Self { channels, pre_skip, gain: 10f32.powf(gain / 256.0 / 20.0), streams, coupled, mapping })
+    }
+}
+
+enum State {
+    WantsHead,
+    WantsComment(Head),
+    Decodes(Head, Box<OpusMSDecoder>),
+}
+
+struct Stream {
+    serial: u32,
+    state: State,
+    samples: Vec<Vec<f32>>,
+    buffer: Vec<f32>,
+    last_granule: i64,
+    ended: bool,
+    corrupt: u64,
+    first_error: Option<String>,
+}
+
+impl Stream {
+    fn new(serial: u32) -> Self {
+        Self {
+            serial,
+            state: State::WantsHead,
+            samples: Vec::new(),
+            buffer: Vec::new(),
+            last_granule: 0,
+            ended: false,
+            corrupt: 0,
+            first_error: None,
+        }
+    }
+
+    fn packet(&mut self, packet: &[u8]) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.state, State::WantsHead) {
+            State::WantsHead => self.state = State::WantsComment(Head::parse(packet)?),
+            State::WantsComment(head) => {
+                let decoder = OpusMSDecoder::new(
+                    SampleRate::Hz48000,
+                    head.channels,
+                    head.streams,
+                    head.coupled,
+                    &head.mapping,
+                );
+                let decoder = decoder.map_err(|error| malformed(format!("its Opus header is unusable: {error}")))?;
+                self.samples = vec![Vec::new(); head.channels];
+                self.buffer = vec![0.0; MAX_PACKET_FRAMES * head.channels];
+                self.state = State::Decodes(head, Box::new(decoder));
+            }
+            State::Decodes(head, mut decoder) => {
+                self.audio_packet(packet, &head, &mut decoder)?;
+                self.state = State::Decodes(head, decoder);
+            }
+        }
+        Ok(())
+    }
+
+    fn audio_packet(&mut self, packet: &[u8], head: &Head, decoder: &mut OpusMSDecoder) -> Result<(), Fault> {
+        let decoded = decoder.decode_float(Some(packet), &mut self.buffer, MAX_PACKET_FRAMES as i32);
+        let frames = match decoded {
+            Ok(frames) => (frames.max(0) as usize).min(MAX_PACKET_FRAMES),
+            Err(error) => {
+                self.corrupt += 1;
+                self.first_error.get_or_insert_with(|| error.to_string());
+                return Ok(());
+            }
+        };
+        let total = (self.samples[0].len() + frames) * head.channels;
+        within("the number of samples", total as u64, MAX_SAMPLES)?;
+        let interleaved = &self.buffer[..frames * head.channels];
+        for (index, channel) in self.samples.iter_mut().enumerate() {
+            channel.extend(interleaved.iter().skip(index).step_by(head.channels).map(|sample| sample * head.gain));
+        }
+        Ok(())
+    }
+
+    /// Cuts off what the encoder added at both ends.
+    fn finish(mut self, skipped: u64) -> Result<Decoded, Fault> {
+        let State::Decodes(head, _) = &self.state else {
+            return Err(malformed("the file ends before the first audio packet"));
+        };
+        let decoded = self.samples[0].len();
+        let mut warnings = Vec::new();
+        // The last page's position says where the audio ends, the pre-skip included.
+        let end = match usize::try_from(self.last_granule) {
+            Ok(end) if self.ended && end >= head.pre_skip => end.min(decoded),
+            _ => decoded,
+        };
+        let start = head.pre_skip.min(end);
+        for channel in &mut self.samples {
+            channel.truncate(end);
+            channel.drain(..start);
+        }
+        if let Some(first) = self.first_error {
+            warnings.push(DecodeWarning::CorruptPackets { count: self.corrupt, first });
+        }
+        if !self.ended {
+            warnings.push(DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 });
+        } else if skipped > 0 {
+            warnings.push(DecodeWarning::LostSync { bytes: skipped });
+        }
+        Ok(Decoded {
+            audio: Audio { samples: self.samples, sample_rate: RATE, warnings },
+            codec: "opus".into(),
+            container: "ogg".into(),
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! RIFF headers of WAV files: RIFF, big-endian RIFX, RF64/BW64, with all the sizes that programs get wrong.
+
+use std::io::{Read, Seek, SeekFrom};
+
+use super::check_format;
+use crate::audio::DecodeWarning;
+use crate::error::Fault;
+
+/// What the header of a WAV file says, and where the audio lies.
+#[derive(Debug, Clone)]
+pub(super) struct WavHeader {
+    /// Format tag, the extensible format already looked through.
+    pub(super) tag: u16,
+    pub(super) big_endian: bool,
+    pub(super) channels: u16,
+    pub(super) sample_rate: u32,
+    /// Bytes of a frame, or of a block of frames where the codec works in blocks.
+    pub(super) block_align: u16,
+    pub(super) bits_per_sample: u16,
+    /// Frames of a block, for the codecs whose format chunk says so.
+    pub(super) frames_per_block: Option<u16>,
+    /// Where the audio starts, in bytes.
+    pub(super) data_start: u64,
+    /// How many bytes of audio the file really holds.
+    pub(super) data_bytes: u64,
+    /// How many bytes the header promises, if that is more.
+    pub(super) promised_bytes: Option<u64>,
+    pub(super) warnings: Vec<DecodeWarning>,
+}
+
+pub(super) const TAG_PCM: u16 = 0x0001;
+pub(super) const TAG_ADPCM_MS: u16 = 0x0002;
+pub(super) const TAG_FLOAT: u16 = 0x0003;
+pub(super) const TAG_ALAW: u16 = 0x0006;
+pub(super) const TAG_MULAW: u16 = 0x0007;
+pub(super) const TAG_ADPCM_IMA: u16 = 0x0011;
+pub(super) const TAG_MP3: u16 = 0x0055;
+const TAG_EXTENSIBLE: u16 = 0xfffe;
+
+/// Chunks looked at before giving up; real files have a handful.
+const MAX_CHUNKS: usize = 1000;
+const UNKNOWN_SIZE: u32 = u32::MAX;
+
+/// Reads the header from a source of `length` bytes.
+pub(super) fn read_header(source: &mut (impl Read + Seek), length: u64) -> Result<WavHeader, Fault> {
+    let mut reader = Reader { source, big_endian: false, length };
+    reader.big_endian = &reader.bytes::<4>(0, "the RIFF header")? == b"RIFX";
+    let mut format = None;
+    let mut data_bytes_64 = None;
+    let mut at = 12;
+    for _ in 0..MAX_CHUNKS {
+        if at + 8 > length {
+            break;
+        }
+        let (id, size) = reader.chunk(at)?;
+        match &id {
+            b"fmt " => format = Some(reader.format(at + 8, size)?),
+            b"ds64" => data_bytes_64 = Some(u64::from_le_bytes(reader.bytes(at + 16, "the ds64 chunk")?)),
+            b"data" => {
+                let format = format.ok_or_else(|| malformed("the data chunk comes before any fmt chunk"))?;
+                return reader.with_data(format, at + 8, size, data_bytes_64);
+            }
+            _ => {}
+        }
+        at = after_chunk(at, size);
+    }
+    Err(malformed(if format.is_none() { "there is no fmt chunk" } else { "there is no data chunk" }))
+}
+
+fn after_chunk(at: u64, size: u32) -> u64 {
+    at + 8 + u64::from(size) + u64::from(size & 1)
+}
+
+fn malformed(problem: impl Into<String>) -> Fault {
+    Fault::Malformed { container: "wav".into(), problem: problem.into() }
+}
+
+struct Format {
+    tag: u16,
+    channels: u16,
+    sample_rate: u32,
+    block_align: u16,
+    bits_per_sample: u16,
+    frames_per_block: Option<u16>,
+}
+
+struct Reader<'a, S> {
+    source: &'a mut S,
+    big_endian: bool,
+    length: u64,
+}
+
+impl<S: Read + Seek> Reader<'_, S> {
+    fn bytes<const N: usize>(&mut self, at: u64, what: &str) -> Result<[u8; N], Fault> {
+        if at.checked_add(N as u64).is_none_or(|end| end > self.length) {
+            return Err(malformed(format!("the file ends inside {what}")));
+        }
+        let mut bytes = [0; N];
+        self.source.seek(SeekFrom::Start(at))?;
+        self.source.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u16(&self, bytes: [u8; 2]) -> u16 {
+        if self.big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+
+    fn u32(&self, bytes: [u8; 4]) -> u32 {
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    fn chunk(&mut self, at: u64) -> Result<([u8; 4], u32), Fault> {
+        let [a, b, c, d, size @ ..] = self.bytes::<8>(at, "a chunk header")?;
+        Ok(([a, b, c, d], self.u32(size)))
+    }
+
+    fn format(&mut self, at: u64, size: u32) -> Result<Format, Fault> {
+        if size < 16 {
+            return Err(malformed(format!("the fmt chunk has {size} bytes; it needs 16")));
+        }
+        let [t0, t1, c0, c1, r0, r1, r2, r3, _, _, _, _, a0, a1, b0, b1] = self.bytes::<16>(at, "the fmt chunk")?;
+        let mut format = Format {
+            tag: self.u16([t0, t1]),
+            channels: self.u16([c0, c1]),
+            sample_rate: self.u32([r0, r1, r2, r3]),
+            block_align: self.u16([a0, a1]),
+            bits_per_sample: self.u16([b0, b1]),
+            frames_per_block: None,
+        };
+        if format.tag == TAG_EXTENSIBLE && size >= 40 {
+            let sub_format = self.bytes(at + 24, "the fmt chunk")?;
+            format.tag = self.u16(sub_format);
+        }
+        if matches!(format.tag, TAG_ADPCM_MS | TAG_ADPCM_IMA) && size >= 20 {
+            let frames = self.bytes(at + 18, "the fmt chunk")?;
+            format.frames_per_block = Some(self.u16(frames));
+        }
+        check_format(u64::from(format.sample_rate), u64::from(format.channels))?;
+        Ok(format)
+    }
+
+    fn with_data(&mut self, format: Format, start: u64, size: u32, size_64: Option<u64>) -> Result<WavHeader, Fault> {
+        let there = self.length - start;
+        let mut warnings = Vec::new();
+        let promised = match (size, size_64) {
+            (UNKNOWN_SIZE, Some(size)) => size,
+            (size, _) => u64::from(size),
+        };
+        let streamed = (size == UNKNOWN_SIZE && size_64.is_none()) || (size == 0 && self.junk_follows(start)?);
+        let data_bytes = if streamed { there } else { promised.min(there) };
+        if streamed && there > 0 {
+            warnings.push(DecodeWarning::StreamedSize);
+        } else if promised < there {
+            let bytes = self.unaccounted(start + promised + (promised & 1))?;
+            warnings.extend((bytes > 0).then_some(DecodeWarning::TrailingBytes { bytes }));
+        }
+        Ok(WavHeader {
+            tag: format.tag,
+            big_endian: self.big_endian,
+            channels: format.channels,
+            sample_rate: format.sample_rate,
+            block_align: format.block_align,
+            bits_per_sample: format.bits_per_sample,
+            frames_per_block: format.frames_per_block,
+            data_start: start,
+            data_bytes,
+            promised_bytes: (!streamed && promised > there).then_some(promised),
+            warnings,
+        })
+    }
+
+    /// Whether the bytes from `at` on are something else than a chain of chunks.
+    fn junk_follows(&mut self, at: u64) -> Result<bool, Fault> {
+        Ok(self.unaccounted(at)? > 0)
+    }
+
+    /// How many bytes from `at` on do not belong to a well-formed chain of chunks that ends with the file.
+    fn unaccounted(&mut self, mut at: u64) -> Result<u64, Fault> {
+        for _ in 0..MAX_CHUNKS {
+            if at >= self.length {
+                return Ok(0);
+            }
+            let left = self.length - at;
+            if left < 8 {
+                return Ok(left);
+            }
+            let (id, size) = self.chunk(at)?;
+            if !id.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') || u64::from(size) > left - 8 {
+                return Ok(left);
+            }
+            at = after_chunk(at, size);
+        }
+        Ok(self.length.saturating_sub(at))
+    }
+}

@@ -1,0 +1,147 @@
+//! What a file is, judged by its first bytes.
+
+use std::path::Path;
+
+use crate::audio::DecodeWarning;
+use crate::error::Fault;
+
+/// The formats that are told apart before decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Riff,
+    Flac,
+    Ogg,
+    OggOpus,
+    Aiff,
+    Caf,
+    Mp4,
+    Matroska,
+    Mpeg,
+    Adts,
+}
+
+impl Content {
+    /// Short name of the container.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Riff => "wav",
+            Self::Flac => "flac",
+            Self::Ogg | Self::OggOpus => "ogg",
+            Self::Aiff => "aiff",
+            Self::Caf => "caf",
+            Self::Mp4 => "mp4",
+            Self::Matroska => "matroska",
+            Self::Mpeg => "mpeg audio",
+            Self::Adts => "adts",
+        }
+    }
+
+    /// Extensions under which one expects it.
+    fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Riff => &["wav", "wave", "rf64", "bwf"],
+            Self::Flac => &["flac", "fla"],
+            Self::Ogg => &["ogg", "oga", "ogx", "spx"],
+            Self::OggOpus => &["opus", "ogg", "oga"],
+            Self::Aiff => &["aiff", "aif", "aifc"],
+            Self::Caf => &["caf"],
+            Self::Mp4 => &["m4a", "mp4", "m4b", "mov", "m4v", "3gp", "3g2", "aac"],
+            Self::Matroska => &["webm", "mkv", "mka"],
+            Self::Mpeg => &["mp3", "mp2", "mp1", "mpga"],
+            Self::Adts => &["aac", "adts"],
+        }
+    }
+}
+
+const ALL: [Content; 10] = [
+    Content::Riff,
+    Content::Flac,
+    Content::Ogg,
+    Content::OggOpus,
+    Content::Aiff,
+    Content::Caf,
+    Content::Mp4,
+    Content::Matroska,
+    Content::Mpeg,
+    Content::Adts,
+];
+
+/// What `bytes`, the beginning of a file, are; or why they are not audio.
+pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
+    if bytes.is_empty() {
+        return Err(Fault::Empty);
+    }
+    if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Err(Fault::LfsPointer);
+    }
+    signature(bytes).or_else(|| signature(behind_id3(bytes))).ok_or_else(|| unknown(bytes))
+}
+
+fn signature(bytes: &[u8]) -> Option<Content> {
+    let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
+    let riff = at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64");
+    if riff && (at(8, b"WAVE") || bytes.len() < 12) {
+        return Some(Content::Riff);
+    }
+    if at(0, b"OggS") {
+        // The first packet of the first page starts behind the page's segment table.
+        let packet = 27 + usize::from(*bytes.get(26)?);
+        return Some(if at(packet, b"OpusHead") { Content::OggOpus } else { Content::Ogg });
+    }
+    if at(0, b"fLaC") {
+        return Some(Content::Flac);
+    }
+    if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
+        return Some(Content::Aiff);
+    }
+    if at(0, b"caff") {
+        return Some(Content::Caf);
+    }
+    if at(4, b"ftyp") {
+        return Some(Content::Mp4);
+    }
+    if at(0, &[0x1a, 0x45, 0xdf, 0xa3]) {
+        return Some(Content::Matroska);
+    }
+    match bytes {
+        // Eleven bits of sync; a layer of 0 makes it ADTS.
+        [0xff, second, ..] if second & 0xf6 == 0xf0 => Some(Content::Adts),
+        [0xff, second, ..] if second & 0xe0 == 0xe0 && second & 0x06 != 0 && second & 0x18 != 0x08 => {
+            Some(Content::Mpeg)
+        }
+        _ => None,
+    }
+}
+
+/// The bytes behind a leading ID3v2 tag, if there is one.
+pub(super) fn behind_id3(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
+            let size = [a, b, c, d].iter().fold(0usize, |size, byte| size << 7 | usize::from(**byte & 0x7f));
+            bytes.get(10 + size..).unwrap_or_default()
+        }
+        _ => &[],
+    }
+}
+
+fn unknown(bytes: &[u8]) -> Fault {
+    let beginning = &bytes[..bytes.len().min(64)];
+    let printable = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace() || *byte >= 0x80;
+    match std::str::from_utf8(beginning).or_else(|error| std::str::from_utf8(&beginning[..error.valid_up_to()])) {
+        Ok(text) if !text.is_empty() && text.len() + 3 >= beginning.len() && beginning.iter().all(printable) => {
+            Fault::Text { beginning: text.chars().take(40).collect() }
+        }
+        _ => {
+            let hex: Vec<String> = beginning.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+            Fault::Unrecognised { beginning: hex.join(" ") }
+        }
+    }
+}
+
+/// A warning if the name's extension belongs to another of the known formats.
+pub(super) fn misleading_name(name: &str, content: Content) -> Option<DecodeWarning> {
+    let extension = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
+    let known = ALL.iter().any(|other| other.extensions().contains(&extension.as_str()));
+    let misleading = known && !content.extensions().contains(&extension.as_str());
+    misleading.then(|| DecodeWarning::MisleadingName { extension, content: content.name().to_owned() })
+}

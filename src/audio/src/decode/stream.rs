@@ -1,0 +1,207 @@
+//! Compressed streams and their containers, through Symphonia.
+
+use std::io::Cursor;
+
+use symphonia::core::audio::GenericAudioBufferRef;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use symphonia::core::meta::MetadataOptions;
+
+use super::sniff::Content;
+use super::{Decoded, MAX_SAMPLES, check_format, mpeg_frames, ogg_pages, over_range, within};
+use crate::audio::{Audio, DecodeWarning};
+use crate::error::Fault;
+
+/// Decodes the first audio track of a file of the given kind.
+pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
+    let mut reader = open(bytes, content)?;
+    let mut decoder = first_decoder(reader.as_ref(), content)?;
+    let mut collected = Collected::default();
+    collected.run(reader.as_mut(), &mut decoder, content)?;
+    let mut warnings = collected.warnings();
+    match content {
+        Content::Mpeg => warnings.extend(mpeg_frames::warnings(bytes)),
+        Content::Ogg => warnings.extend(ogg_pages::missing_end(bytes, collected.frames())),
+        _ => warnings.extend(collected.shorter_than_claimed(decoder.claimed_frames)),
+    }
+    if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 {
+        warnings.push(DecodeWarning::ChecksumMismatch);
+    }
+    if decoder.inner.codec_info().short_name.starts_with("pcm_f") {
+        warnings.extend(over_range(&collected.samples));
+    }
+    Ok(Decoded {
+        audio: Audio { samples: collected.samples, sample_rate: decoder.sample_rate, warnings },
+        codec: decoder.inner.codec_info().short_name.to_owned(),
+        container: content.name().to_owned(),
+    })
+}
+
+fn malformed(content: Content, error: &Error) -> Fault {
+    Fault::Malformed { container: content.name().into(), problem: error.to_string() }
+}
+
+fn open(bytes: &[u8], content: Content) -> Result<Box<dyn FormatReader + '_>, Fault> {
+    let source = MediaSourceStream::new(Box::new(Cursor::new(bytes)), Default::default());
+    symphonia::default::get_probe()
+        .probe(&Hint::new(), source, FormatOptions::default(), MetadataOptions::default())
+        .map_err(|error| malformed(content, &error))
+}
+
+/// A decoder and the facts of its track.
+struct TrackDecoder {
+    inner: Box<dyn AudioDecoder>,
+    track: u32,
+    sample_rate: u32,
+    claimed_frames: Option<u64>,
+}
+
+fn first_decoder(reader: &dyn FormatReader, content: Content) -> Result<TrackDecoder, Fault> {
+    let track = reader.first_track(TrackType::Audio);
+    let Some((track, parameters)) = track.and_then(|track| match &track.codec_params {
+        Some(CodecParameters::Audio(parameters)) => Some((track, parameters)),
+        _ => None,
+    }) else {
+        return Err(Fault::Malformed { container: content.name().into(), problem: "it holds no audio track".into() });
+    };
+    if let Some(rate) = parameters.sample_rate {
+        check_format(u64::from(rate), parameters.channels.as_ref().map_or(1, |channels| channels.count() as u64))?;
+    }
+    Ok(TrackDecoder {
+        inner: make_decoder(parameters, content)?,
+        track: track.id,
+        sample_rate: parameters.sample_rate.unwrap_or_default(),
+        claimed_frames: track.num_frames,
+    })
+}
+
+fn make_decoder(parameters: &AudioCodecParameters, content: Content) -> Result<Box<dyn AudioDecoder>, Fault> {
+    let options = AudioDecoderOptions::default().verify(true);
+    symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(|error| match error {
+        Error::Unsupported(_) => {
+            let codec = format!("{}", parameters.codec);
+            Fault::UnsupportedCodec { container: content.name().into(), codec }
+        }
+        error => malformed(content, &error),
+    })
+}
+
+/// What has been decoded so far.
+#[derive(Default)]
+struct Collected {
+    samples: Vec<Vec<f32>>,
+    corrupt: u64,
+    first_error: Option<String>,
+    broke_off: bool,
+}
+
+impl Collected {
+    fn frames(&self) -> u64 {
+        self.samples.first().map_or(0, |channel| channel.len() as u64)
+    }
+
+    /// Reads packets until the end of the stream, or until nothing sensible comes any more.
+    fn run(
+        &mut self,
+        reader: &mut dyn FormatReader,
+        decoder: &mut TrackDecoder,
+        content: Content,
+    ) -> Result<(), Fault> {
+        loop {
+            let packet = match reader.next_packet() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => return Ok(()),
+                Err(Error::ResetRequired) => {
+                    self.chained(reader, decoder, content)?;
+                    continue;
+                }
+                Err(Error::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    self.broke_off = true;
+                    return Ok(());
+                }
+                Err(error) if self.samples.is_empty() => return Err(malformed(content, &error)),
+                Err(error) => {
+                    self.note(&error);
+                    return Ok(());
+                }
+            };
+            if packet.track_id != decoder.track {
+                continue;
+            }
+            match decoder.inner.decode(&packet) {
+                Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
+                // After these two the decoder may go on with the next packet.
+                Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.note(&error),
+                Err(error) => return Err(malformed(content, &error)),
+            }
+        }
+    }
+
+    /// A new stream follows in the same file.
+    fn chained(
+        &mut self,
+        reader: &mut dyn FormatReader,
+        decoder: &mut TrackDecoder,
+        content: Content,
+    ) -> Result<(), Fault> {
+        let rate = decoder.sample_rate;
+        *decoder = first_decoder(reader, content)?;
+        if decoder.sample_rate != rate && !self.samples.is_empty() {
+            let problem = format!("the sampling rate changes from {rate} to {} Hz midway", decoder.sample_rate);
+            return Err(Fault::Malformed { container: content.name().into(), problem });
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, error: &Error) {
+        self.corrupt += 1;
+        self.first_error.get_or_insert_with(|| error.to_string());
+    }
+
+    fn add(&mut self, decoded: &GenericAudioBufferRef<'_>, rate: &mut u32) -> Result<(), Fault> {
+        let spec = decoded.spec();
+        if self.samples.is_empty() {
+            check_format(u64::from(spec.rate()), spec.channels().count() as u64)?;
+            *rate = spec.rate();
+            self.samples = vec![Vec::new(); spec.channels().count()];
+        }
+        if spec.channels().count() != self.samples.len() || spec.rate() != *rate {
+            let problem = "the rate or the number of channels changes midway".into();
+            return Err(Fault::Malformed { container: "audio".into(), problem });
+        }
+        let total = (self.frames() + decoded.frames() as u64) * self.samples.len() as u64;
+        within("the number of samples", total, MAX_SAMPLES)?;
+        append(decoded, &mut self.samples);
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<DecodeWarning> {
+        let corrupt = self.first_error.iter().map(|first| DecodeWarning::CorruptPackets {
+            count: self.corrupt,
+            first: first.clone(),
+        });
+        corrupt.collect()
+    }
+
+    fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
+        let frames = self.frames();
+        let short = claimed.is_some_and(|claimed| frames < claimed);
+        (short || self.broke_off).then_some(DecodeWarning::Truncated { claimed_frames: claimed, frames })
+    }
+}
+
+/// Adds decoded frames to `samples`, which has as many channels.
+pub(super) fn append(decoded: &GenericAudioBufferRef<'_>, samples: &mut [Vec<f32>]) {
+    let frames = decoded.frames();
+    let mut tails: Vec<&mut [f32]> = Vec::with_capacity(samples.len());
+    for channel in samples.iter_mut() {
+        let old = channel.len();
+        channel.resize(old + frames, 0.0);
+        tails.push(&mut channel[old..]);
+    }
+    decoded.copy_to_slice_planar(&mut tails);
+}

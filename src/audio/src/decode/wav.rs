@@ -1,0 +1,102 @@
+//! WAV files: the header decides which codec reads the data chunk.
+
+use std::io::Cursor;
+
+use super::pcm::{self, Encoding};
+use super::riff::{self, WavHeader};
+use super::sniff::Content;
+use super::{Decoded, MAX_SAMPLES, adpcm, over_range, stream, within};
+use crate::audio::{Audio, DecodeWarning};
+use crate::error::Fault;
+
+/// Decodes a whole WAV file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
+    let header = riff::read_header(&mut Cursor::new(bytes), bytes.len() as u64)?;
+    let start = header.data_start as usize;
+    // The header reader keeps the data within the file.
+    let data = &bytes[start..start + header.data_bytes as usize];
+    match codec(&header)? {
+        Codec::Pcm(encoding) => decode_pcm(&header, encoding, data),
+        Codec::Adpcm => adpcm::decode(&header, data),
+        Codec::Mp3 if data.is_empty() => Err(Fault::NoSamples),
+        Codec::Mp3 => {
+            let mut decoded = stream::decode(data, Content::Mpeg)?;
+            decoded.container = "wav".into();
+            decoded.audio.warnings.splice(0..0, header.warnings);
+            Ok(decoded)
+        }
+    }
+}
+
+/// What the data chunk is encoded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    Pcm(Encoding),
+    Adpcm,
+    Mp3,
+}
+
+/// The codec of the header's format tag.
+pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
+    let bytes = sample_bytes(header);
+    let encoding = match (header.tag, bytes) {
+        (riff::TAG_PCM, 1) => Encoding::Unsigned8,
+        (riff::TAG_PCM, 2) => Encoding::Signed16,
+        (riff::TAG_PCM, 3) => Encoding::Signed24,
+        (riff::TAG_PCM, 4) => Encoding::Signed32,
+        (riff::TAG_PCM, 8) => Encoding::Signed64,
+        (riff::TAG_FLOAT, 4) => Encoding::Float32,
+        (riff::TAG_FLOAT, 8) => Encoding::Float64,
+        (riff::TAG_ALAW, 1) => Encoding::ALaw,
+        (riff::TAG_MULAW, 1) => Encoding::MuLaw,
+        (riff::TAG_ADPCM_MS | riff::TAG_ADPCM_IMA, _) => return Ok(Codec::Adpcm),
+        (riff::TAG_MP3, _) => return Ok(Codec::Mp3),
+        (riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW, _) => {
+            let expected = format!("a size that format tag {:#06x} allows", header.tag);
+            return Err(Fault::Header { field: "bits per sample", value: header.bits_per_sample.into(), expected });
+        }
+        (tag, _) => {
+            return Err(Fault::UnsupportedCodec { container: "wav".into(), codec: format!("format tag {tag:#06x}") });
+        }
+    };
+    Ok(Codec::Pcm(encoding))
+}
+
+/// Bytes of one sample: from the size of a frame where that is possible, since 20 bits may lie in 3 or 4 bytes.
+fn sample_bytes(header: &WavHeader) -> u16 {
+    let from_bits = header.bits_per_sample.div_ceil(8);
+    let from_block = header.block_align / header.channels;
+    if header.block_align % header.channels == 0 && from_block >= from_bits && from_block > 0 {
+        from_block
+    } else {
+        from_bits
+    }
+}
+
+fn decode_pcm(header: &WavHeader, encoding: Encoding, data: &[u8]) -> Result<Decoded, Fault> {
+    let channels = usize::from(header.channels);
+    within("the number of samples", (data.len() / encoding.bytes()) as u64, MAX_SAMPLES)?;
+    let samples = pcm::to_planar(data, encoding, header.big_endian, channels);
+    let mut warnings = pcm_warnings(header, encoding);
+    if encoding.is_float() {
+        warnings.extend(over_range(&samples));
+    }
+    Ok(Decoded {
+        audio: Audio { samples, sample_rate: header.sample_rate, warnings },
+        codec: encoding.name(header.big_endian),
+        container: "wav".into(),
+    })
+}
+
+/// What is odd about the sizes of a file with PCM data.
+pub(super) fn pcm_warnings(header: &WavHeader, encoding: Encoding) -> Vec<DecodeWarning> {
+    let frame_bytes = (encoding.bytes() * usize::from(header.channels)) as u64;
+    let mut warnings = header.warnings.clone();
+    if let Some(promised) = header.promised_bytes {
+        let frames = header.data_bytes / frame_bytes;
+        warnings.push(DecodeWarning::Truncated { claimed_frames: Some(promised / frame_bytes), frames });
+    }
+    let bytes = header.data_bytes % frame_bytes;
+    warnings.extend((bytes > 0).then_some(DecodeWarning::PartialFrame { bytes }));
+    warnings
+}

@@ -1,0 +1,182 @@
+//! What can go wrong with audio, in words a person can act on.
+
+use std::path::Path;
+
+use thiserror::Error;
+
+/// Every failure of this crate.
+///
+/// Failures that belong to one recording are [`AudioError::File`]: the name as the caller gave it, and the
+/// [`Fault`] that was found in it.
+#[derive(Debug, Error)]
+pub enum AudioError {
+    /// A recording could not be read.
+    #[error("{name}: {fault}")]
+    File {
+        /// The path, or the name that was given along with the bytes.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        fault: Fault,
+    },
+    /// A sampling rate outside what this crate works with.
+    #[error(
+        "sampling rate {rate} Hz is outside {} to {} Hz",
+        crate::decode::MIN_SAMPLE_RATE,
+        crate::decode::MAX_SAMPLE_RATE
+    )]
+    SampleRate {
+        /// The rate that was asked for, in hertz.
+        rate: u32,
+    },
+    /// Two rates whose ratio would need an unreasonably large filter.
+    #[error(
+        "resampling from {from} Hz to {to} Hz needs a filter of {taps} taps (the ratio hardly reduces); go through a rounder rate"
+    )]
+    ResampleRatio {
+        /// The rate of the input, in hertz.
+        from: u32,
+        /// The rate asked for, in hertz.
+        to: u32,
+        /// How many filter taps the pair of rates would need.
+        taps: u64,
+    },
+    /// A stretch of time that the recording does not contain.
+    #[error("segment {start:.3} s to {end:.3} s does not lie in a recording of {seconds:.3} s")]
+    Segment {
+        /// Start of the segment, in seconds.
+        start: f64,
+        /// End of the segment, in seconds.
+        end: f64,
+        /// Length of the recording, in seconds.
+        seconds: f64,
+    },
+    /// A setting of an analysis that makes no sense.
+    #[error("{field} = {value}: {expected}")]
+    Config {
+        /// The field of the configuration.
+        field: &'static str,
+        /// The value it had.
+        value: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// Too little signal for the analysis that was asked for.
+    #[error("{samples} samples are too few: {analysis} needs at least {needed}")]
+    TooShort {
+        /// How many samples there were.
+        samples: usize,
+        /// How many the analysis needs.
+        needed: usize,
+        /// The analysis.
+        analysis: &'static str,
+    },
+    /// Features whose shape does not fit the operation.
+    #[error("features of {frames} frames x {bins} bins: {problem}")]
+    Shape {
+        /// Frames of the offending features.
+        frames: usize,
+        /// Bins of the offending features.
+        bins: usize,
+        /// What was expected.
+        problem: String,
+    },
+    /// Writing a file failed.
+    #[error("could not write {what}: {source}")]
+    Write {
+        /// What was being written.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What is wrong with one recording.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The operating system refused.
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// Nothing in it.
+    #[error("the file is empty (0 bytes)")]
+    Empty,
+    /// A Git LFS pointer instead of the audio.
+    #[error("this is a Git LFS pointer, not the audio itself; run `git lfs pull` where the corpus was cloned")]
+    LfsPointer,
+    /// Plain text under an audio name.
+    #[error("this is text, not audio; it begins {beginning:?}")]
+    Text {
+        /// The first characters.
+        beginning: String,
+    },
+    /// Not a format this crate knows.
+    #[error("not a known audio format; the first bytes are {beginning}")]
+    Unrecognised {
+        /// The first bytes, in hexadecimal.
+        beginning: String,
+    },
+    /// The container is known, the codec in it is not.
+    #[error("{container} holds the codec {codec}, which is not supported")]
+    UnsupportedCodec {
+        /// The container.
+        container: String,
+        /// Name or tag of the codec.
+        codec: String,
+    },
+    /// The container's structure is broken beyond use.
+    #[error("broken {container} file: {problem}")]
+    Malformed {
+        /// The container.
+        container: String,
+        /// What is broken.
+        problem: String,
+    },
+    /// A field of the header has an impossible value.
+    #[error("the header says {field} = {value}; expected {expected}")]
+    Header {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// A valid file without a single sample.
+    #[error("contains no samples")]
+    NoSamples,
+    /// NaN or infinite samples.
+    #[error("{count} of {total} samples are NaN or infinite, the first at frame {first} of channel {channel}")]
+    NonFinite {
+        /// How many samples are not finite.
+        count: u64,
+        /// How many samples there are, over all channels.
+        total: u64,
+        /// Channel of the first one.
+        channel: usize,
+        /// Frame of the first one.
+        first: u64,
+    },
+    /// Larger than this crate is willing to hold in memory.
+    #[error("{what} is {value}, more than the limit of {limit}")]
+    Limit {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        value: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+}
+
+impl Fault {
+    /// Says which recording the fault belongs to.
+    pub fn of(self, name: &str) -> AudioError {
+        AudioError::File { name: name.to_owned(), fault: self }
+    }
+
+    /// Says which file the fault belongs to.
+    pub fn of_path(self, path: &Path) -> AudioError {
+        self.of(&path.display().to_string())
+    }
+}

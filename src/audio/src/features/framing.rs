@@ -1,0 +1,145 @@
+//! From a signal to spectra: framing, windows and Fourier transforms, several frames at a time.
+//!
+//! Spectra are handed on as `[bin][lane]`, one lane per frame, so that everything after the transform is a plain
+//! loop over lanes.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use realfft::num_complex::Complex32;
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+
+use crate::simd::vectorised;
+
+/// Frames handled together.
+pub(crate) const LANES: usize = 8;
+
+thread_local! {
+    static PLANNER: RefCell<RealFftPlanner<f32>> = RefCell::new(RealFftPlanner::new());
+}
+
+/// The plan of a real forward transform, from this thread's cache.
+pub(crate) fn plan_forward(length: usize) -> Arc<dyn RealToComplex<f32>> {
+    PLANNER.with_borrow_mut(|planner| planner.plan_fft_forward(length))
+}
+
+/// The plan of a real inverse transform, from this thread's cache.
+pub(crate) fn plan_inverse(length: usize) -> Arc<dyn ComplexToReal<f32>> {
+    PLANNER.with_borrow_mut(|planner| planner.plan_fft_inverse(length))
+}
+
+/// What is made of the complex spectrum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Spectrum {
+    /// re² + im².
+    Power,
+    /// √(re² + im² + floor).
+    Magnitude {
+        /// Added under the root.
+        floor: f32,
+    },
+}
+
+/// The short-time analysis that all features share.
+pub(crate) struct Analysis {
+    fft: Arc<dyn RealToComplex<f32>>,
+    /// Samples between frames.
+    hop: usize,
+    /// Samples a frame spans in the signal; at most the transform's length.
+    span: usize,
+    /// Bins of each spectrum that are wanted.
+    bins: usize,
+    spectrum: Spectrum,
+}
+
+impl Analysis {
+    pub(crate) fn new(n_fft: usize, span: usize, hop: usize, bins: usize, spectrum: Spectrum) -> Self {
+        Self { fft: plan_forward(n_fft), hop, span, bins, spectrum }
+    }
+
+    /// Number of whole frames in `samples` samples.
+    pub(crate) fn frames(&self, samples: usize) -> usize {
+        if samples < self.span { 0 } else { 1 + (samples - self.span) / self.hop }
+    }
+
+    /// Calls `prepare(frame's samples, transform's input)` for the first `frames` frames of `signal` (what it
+    /// leaves untouched of the input stays zero), and `sink(first frame, frames, spectra)` for each group.
+    pub(crate) fn run(
+        &self,
+        signal: &[f32],
+        frames: usize,
+        prepare: impl Fn(&[f32], &mut [f32]),
+        mut sink: impl FnMut(usize, usize, &[[f32; LANES]]),
+    ) {
+        let mut input = self.fft.make_input_vec();
+        let mut output = self.fft.make_output_vec();
+        let mut scratch = self.fft.make_scratch_vec();
+        let mut rows = vec![0.0f32; self.bins * LANES];
+        let mut spectra = vec![[0.0f32; LANES]; self.bins];
+        for first in (0..frames).step_by(LANES) {
+            let count = LANES.min(frames - first);
+            for (lane, row) in rows.chunks_exact_mut(self.bins).take(count).enumerate() {
+                let start = (first + lane) * self.hop;
+                // The transform leaves garbage in its input, so the zero padding is renewed.
+                input[self.span..].fill(0.0);
+                prepare(&signal[start..start + self.span], &mut input);
+                self.transform(&mut input, &mut output, &mut scratch);
+                match self.spectrum {
+                    Spectrum::Power => power(&output[..self.bins], row),
+                    Spectrum::Magnitude { floor } => magnitude(&output[..self.bins], row, floor),
+                }
+            }
+            transpose(&rows, &mut spectra);
+            sink(first, count, &spectra);
+        }
+    }
+
+    fn transform(&self, input: &mut [f32], output: &mut [Complex32], scratch: &mut [Complex32]) {
+        self.fft
+            .process_with_scratch(input, output, scratch)
+            .expect("the three buffers come from the plan itself, so their lengths fit");
+    }
+}
+
+vectorised! {
+    fn power(spectrum: &[Complex32], out: &mut [f32]) {
+        for (value, bin) in out.iter_mut().zip(spectrum) {
+            *value = bin.re * bin.re + bin.im * bin.im;
+        }
+    }
+
+    fn magnitude(spectrum: &[Complex32], out: &mut [f32], floor: f32) {
+        for (value, bin) in out.iter_mut().zip(spectrum) {
+            *value = (bin.re * bin.re + bin.im * bin.im + floor).sqrt();
+        }
+    }
+
+    fn transpose(rows: &[f32], columns: &mut [[f32; LANES]]) {
+        let bins = columns.len();
+        for (bin, column) in columns.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                column[lane] = rows[lane * bins + bin];
+            }
+        }
+    }
+
+    /// `out[i] = signal[i] * window[i]`.
+    pub(crate) fn apply_window(signal: &[f32], window: &[f32], out: &mut [f32]) {
+        for ((value, sample), weight) in out.iter_mut().zip(signal).zip(window) {
+            *value = sample * weight;
+        }
+    }
+}
+
+/// The signal with `pad` samples mirrored at each end (the end samples themselves not repeated), or `None` if it
+/// is not longer than `pad`.
+pub(crate) fn reflect_padded(signal: &[f32], pad: usize) -> Option<Vec<f32>> {
+    if signal.len() <= pad {
+        return None;
+    }
+    let mut padded = Vec::with_capacity(signal.len() + 2 * pad);
+    padded.extend(signal[1..=pad].iter().rev());
+    padded.extend_from_slice(signal);
+    padded.extend(signal[signal.len() - 1 - pad..signal.len() - 1].iter().rev());
+    Some(padded)
+}

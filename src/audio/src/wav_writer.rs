@@ -1,0 +1,77 @@
+//! 16-bit PCM WAV files.
+
+use std::io::{BufWriter, Seek, Write};
+
+use crate::error::AudioError;
+
+/// What [`write_wav`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WavSummary {
+    /// Samples written.
+    pub samples: u64,
+    /// Samples that did not fit into [-1, 1] and were clipped.
+    pub clipped: u64,
+}
+
+const HEADER_BYTES: u32 = 44;
+
+/// Writes mono `samples`, full scale being [-1, 1], as a 16-bit PCM WAV file at `sample_rate` hertz.
+///
+/// The scale is 32768 (as decoders use), values round to nearest, what does not fit is clipped and counted, and
+/// NaN becomes 0 and counts as clipped.
+///
+/// # Errors
+/// [`AudioError::SampleRate`] for a rate of zero, [`AudioError::Config`] if the samples do not fit into a WAV
+/// file (4 GiB), [`AudioError::Write`] if the writer fails.
+pub fn write_wav(writer: impl Write + Seek, samples: &[f32], sample_rate: u32) -> Result<WavSummary, AudioError> {
+    if sample_rate == 0 {
+        return Err(AudioError::SampleRate { rate: 0 });
+    }
+    let bytes = data_bytes(samples)?;
+    let mut writer = BufWriter::new(writer);
+    let clipped = write_all(&mut writer, samples, sample_rate, bytes)
+        .map_err(|source| AudioError::Write { what: "the WAV file", source })?;
+    Ok(WavSummary { samples: samples.len() as u64, clipped })
+}
+
+fn data_bytes(samples: &[f32]) -> Result<u32, AudioError> {
+    let most = (u32::MAX - HEADER_BYTES) / 2;
+    match u32::try_from(samples.len()) {
+        Ok(count) if count <= most => Ok(count * 2),
+        _ => Err(AudioError::Config {
+            field: "samples",
+            value: samples.len().to_string(),
+            expected: format!("at most {most} fit into a WAV file"),
+        }),
+    }
+}
+
+fn write_all(writer: &mut impl Write, samples: &[f32], rate: u32, bytes: u32) -> std::io::Result<u64> {
+    writer.write_all(&header(rate, bytes))?;
+    let mut clipped = 0;
+    for &sample in samples {
+        let scaled = (sample * 32768.0).round();
+        clipped += u64::from(!(-32768.0..=32767.0).contains(&scaled));
+        // A float to integer cast saturates, and turns NaN into 0.
+        writer.write_all(&(scaled as i16).to_le_bytes())?;
+    }
+    writer.flush()?;
+    Ok(clipped)
+}
+
+fn header(rate: u32, bytes: u32) -> [u8; HEADER_BYTES as usize] {
+    let mut header = [0; HEADER_BYTES as usize];
+    header[0..4].copy_from_slice(b"RIFF");
+    header[4..8].copy_from_slice(&(bytes + HEADER_BYTES - 8).to_le_bytes());
+    header[8..16].copy_from_slice(b"WAVEfmt ");
+    header[16..20].copy_from_slice(&16u32.to_le_bytes());
+    header[20..22].copy_from_slice(&1u16.to_le_bytes());
+    header[22..24].copy_from_slice(&1u16.to_le_bytes());
+    header[24..28].copy_from_slice(&rate.to_le_bytes());
+    header[28..32].copy_from_slice(&rate.saturating_mul(2).to_le_bytes());
+    header[32..34].copy_from_slice(&2u16.to_le_bytes());
+    header[34..36].copy_from_slice(&16u16.to_le_bytes());
+    header[36..40].copy_from_slice(b"data");
+    header[40..44].copy_from_slice(&bytes.to_le_bytes());
+    header
+}
