@@ -1,1 +1,34 @@
-//! Training.
+//! Training: optimisers, schedules, the loop, checkpoints and metrics.
+//!
+//! [`train()`] runs a [`Task`] (a loss as a pure function of parameters, batch and draws) over a [`DataSource`] (batches in an
+//! order that is a function of seed and epoch alone), saves to a [`CheckpointStore`] and tells an [`Observer`]. It promises
+//!
+//! * **exactness**: the same settings and data give the same weights, checkpoints and metrics, bit for bit, however often the
+//!   run is killed and resumed, whatever the number of threads;
+//! * **honesty**: a trainable parameter that gets no finite gradient on the first step stops the run by name; a step whose loss
+//!   or gradient is not finite is skipped, counted and dumped; a damaged checkpoint is never used and never passed over in
+//!   silence.
+//!
+//! This crate knows neither corpora nor particular models, and commits no files: durable folders are the store's business.
+
+pub mod checkpoint;
+mod config;
+pub mod coverage;
+mod ema;
+mod error;
+mod loader;
+pub mod metrics;
+pub mod optimizer;
+mod pass;
+pub mod schedule;
+mod skipped;
+mod task;
+mod train;
+
+pub use config::{KeepConfig, TrainConfig};
+pub use error::{BoxError, TrainError};
+pub use optimizer::OptimConfig;
+pub use schedule::ScheduleConfig;
+pub use skipped::SKIPPED_FOLDER;
+pub use task::{CheckpointStore, DataSource, Loss, Observer, Progress, Task};
+pub use train::{Summary, train};

@@ -1,0 +1,188 @@
+//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+//!
+//! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32), `optimizer.safetensors` (the optimiser's
+//! state and its count of updates), `ema.safetensors` (averaged weights, when the run keeps them), `state.json` ([`State`]) and
+//! `checksums.b3`, BLAKE3 sums of the others in the form that `b3sum --check` reads.
+
+mod arrays;
+mod resume;
+mod retention;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use flowmill_nn::Parameters;
+
+use crate::ema::Ema;
+use crate::optimizer::Optimizer;
+use crate::{CheckpointStore, TrainError};
+
+pub(crate) use resume::resume;
+pub use retention::prune;
+pub use state::{FORMAT, Score, State};
+
+/// The weights.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// The optimiser's state.
+pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+/// The moving average of the weights.
+pub const EMA_FILE: &str = "ema.safetensors";
+/// Where training stands.
+pub const STATE_FILE: &str = "state.json";
+/// Checksums of the other files.
+pub const CHECKSUMS_FILE: &str = "checksums.b3";
+
+/// What a checkpoint stores beside [`State`].
+pub struct Contents<'a> {
+    /// The weights.
+    pub parameters: &'a mut Parameters,
+    /// The optimiser.
+    pub optimizer: &'a mut dyn Optimizer,
+    /// The moving average, when there is one.
+    pub ema: Option<&'a mut Ema>,
+}
+
+impl Contents<'_> {
+    fn reborrow(&mut self) -> Contents<'_> {
+        Contents {
+            parameters: self.parameters,
+            optimizer: self.optimizer,
+            ema: self.ema.as_deref_mut(),
+        }
+    }
+}
+
+/// The name of the checkpoint after so many steps.
+pub fn name(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// The step in a checkpoint's name.
+pub fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("step-")?.parse().ok()
+}
+
+/// The names of a store's checkpoints, oldest first; other names are left alone.
+pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
+    let mut steps: Vec<u64> = store
+        .list()?
+        .iter()
+        .filter_map(|name| step_of(name))
+        .collect();
+    steps.sort_unstable();
+    Ok(steps.into_iter().map(name).collect())
+}
+
+/// Saves a checkpoint under the name of its step.
+pub fn save(
+    store: &dyn CheckpointStore,
+    state: &State,
+    contents: Contents<'_>,
+) -> Result<(), TrainError> {
+    let Contents {
+        parameters,
+        optimizer,
+        mut ema,
+    } = contents;
+    store.save(&name(state.step), &mut |folder| {
+        arrays::write_parameters(&folder.join(MODEL_FILE), parameters)?;
+        arrays::write_optimizer(&folder.join(OPTIMIZER_FILE), optimizer)?;
+        if let Some(ema) = &mut ema {
+            ema.swap(parameters)?;
+            let written = arrays::write_parameters(&folder.join(EMA_FILE), parameters);
+            ema.swap(parameters)?;
+            written?;
+        }
+        let path = folder.join(STATE_FILE);
+        let text = serde_json::to_string_pretty(state)
+            .map_err(|error| TrainError::io("write", &path)(error.into()))?;
+        std::fs::write(&path, text + "\n").map_err(TrainError::io("write", &path))?;
+        write_checksums(folder)
+    })
+}
+
+/// Reads the state of a checkpoint without checking or loading the rest.
+pub fn read_state(folder: &Path) -> Result<State, TrainError> {
+    let path = folder.join(STATE_FILE);
+    let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
+    serde_json::from_slice(&bytes).map_err(|error| TrainError::io("read", &path)(error.into()))
+}
+
+/// Loads a checkpoint: all files match their checksums, or it is an error that says which does not.
+/// One of another run than `identity` is an error too.
+pub fn load(
+    store: &dyn CheckpointStore,
+    name: &str,
+    identity: &str,
+    contents: Contents<'_>,
+) -> Result<State, TrainError> {
+    let files =
+        verified(&store.path(name)).map_err(|reason| TrainError::checkpoint(name, reason))?;
+    let file = |file: &str| {
+        files
+            .get(file)
+            .map(Vec::as_slice)
+            .ok_or_else(|| TrainError::checkpoint(name, format!("has no {file}")))
+    };
+    let damaged = |file: &'static str| {
+        move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"))
+    };
+    let state: State = serde_json::from_slice(file(STATE_FILE)?)
+        .map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
+    if state.format != FORMAT || state.run != identity {
+        return Err(TrainError::OtherRun {
+            name: name.to_owned(),
+        });
+    }
+    if let Some(ema) = contents.ema {
+        arrays::read_parameters(file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
+        ema.swap(contents.parameters)?;
+    }
+    arrays::read_parameters(file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
+    arrays::read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer)
+        .map_err(damaged(OPTIMIZER_FILE))?;
+    Ok(state)
+}
+
+/// Whether every file of a checkpoint matches its checksum; the error says what does not.
+pub fn verify(folder: &Path) -> Result<(), String> {
+    verified(folder).map(|_| ())
+}
+
+fn write_checksums(folder: &Path) -> Result<(), TrainError> {
+    let mut lines = String::new();
+    for name in [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE] {
+        let path = folder.join(name);
+        if path.exists() {
+            let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
+            lines += &format!("{}  {name}\n", blake3::hash(&bytes).to_hex());
+        }
+    }
+    let path = folder.join(CHECKSUMS_FILE);
+    std::fs::write(&path, lines).map_err(TrainError::io("write", &path))
+}
+
+/// The contents of the files that the checksums name, each as written.
+fn verified(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
+    let read =
+        |name: &str| std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
+    let checksums = String::from_utf8(read(CHECKSUMS_FILE)?)
+        .map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
+    let mut files = BTreeMap::new();
+    for line in checksums.lines() {
+        let (sum, name) = line
+            .split_once("  ")
+            .ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
+        let known = [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name);
+        if !known {
+            return Err(format!("{CHECKSUMS_FILE} names an unknown file {name:?}"));
+        }
+        let bytes = read(name)?;
+        if blake3::hash(&bytes).to_hex().as_str() != sum {
+            return Err(format!("{name} does not match its checksum"));
+        }
+        files.insert(name.to_owned(), bytes);
+    }
+    Ok(files)
+}

@@ -1,0 +1,90 @@
+//! The part of a checkpoint that people can read: where training stands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::{MetricsLengths, Window};
+
+/// Version of the checkpoint layout.
+pub const FORMAT: u32 = 1;
+
+/// Where training stands between two steps. There are no random states: every draw is a function of seed, epoch and position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Version of the layout.
+    pub format: u32,
+    /// Hash of configuration and parameter shapes: a checkpoint continues only the run that made it.
+    pub run: String,
+    /// Key of every draw.
+    pub seed: u64,
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Passes over the data done.
+    pub epoch: u64,
+    /// Batches of the present epoch done.
+    pub position: u64,
+    /// Steps skipped because loss or gradient was not finite.
+    pub skipped: u64,
+    /// How many of them were the last ones.
+    pub skipped_in_a_row: u64,
+    /// Training loss on the last metrics line.
+    pub loss: Option<f64>,
+    /// Validation loss of exactly these weights.
+    pub validation: Option<f64>,
+    /// The best validation so far.
+    pub best: Option<Score>,
+    /// Made at a step where every run of this configuration makes one, rather than on an interruption.
+    pub scheduled: bool,
+    /// How far the metrics files had got.
+    pub metrics: MetricsLengths,
+    /// Sums since the last metrics line.
+    pub window: Window,
+}
+
+/// A validation loss and the step it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Score {
+    /// Steps done.
+    pub step: u64,
+    /// Validation loss.
+    pub loss: f64,
+}
+
+impl State {
+    /// The start of a run.
+    pub fn new(run: String, seed: u64, steps: u64) -> Self {
+        Self {
+            format: FORMAT,
+            run,
+            seed,
+            step: 0,
+            steps,
+            epoch: 0,
+            position: 0,
+            skipped: 0,
+            skipped_in_a_row: 0,
+            loss: None,
+            validation: None,
+            best: None,
+            scheduled: true,
+            metrics: MetricsLengths::default(),
+            window: Window::default(),
+        }
+    }
+
+    /// Notes a validation loss of the present weights.
+    pub fn validated(&mut self, loss: f64) {
+        self.validation = loss.is_finite().then_some(loss);
+        if let Some(loss) = self.validation
+            && self.best.is_none_or(|best| loss < best.loss)
+        {
+            self.best = Some(Score {
+                step: self.step,
+                loss,
+            });
+        }
+    }
+}

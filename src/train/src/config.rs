@@ -1,0 +1,143 @@
+//! The settings of a training run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::optimizer::OptimConfig;
+use crate::schedule::ScheduleConfig;
+
+/// Everything that decides the course of training beside the task, the weights it starts from and the data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainConfig {
+    /// Key of every random draw.
+    pub seed: u64,
+    /// The optimiser.
+    pub optim: OptimConfig,
+    /// The learning rate over the steps.
+    pub schedule: ScheduleConfig,
+    /// Batches whose gradients are averaged into one step, each by its weight. An epoch's last step may have fewer.
+    pub accum_grad: usize,
+    /// Longest gradient allowed: longer ones are scaled down to it.
+    pub grad_clip: Option<f64>,
+    /// Decay of the moving average of the weights, such as 0.9999; none when absent.
+    pub ema_decay: Option<f64>,
+    /// Stop after so many steps.
+    pub max_steps: Option<u64>,
+    /// Stop after so many passes over the data.
+    pub max_epochs: Option<u64>,
+    /// Validate every so many steps; 0: only with every checkpoint.
+    pub validate_every: u64,
+    /// Save a checkpoint every so many steps; 0: only at the end.
+    pub save_every: u64,
+    /// Write a metrics line every so many steps, averaged over them.
+    pub log_every: u64,
+    /// Which checkpoints stay.
+    pub keep: KeepConfig,
+    /// Batches loaded ahead of the one in use.
+    pub prefetch: usize,
+    /// So many steps in a row without a finite loss and gradient stop the run.
+    pub max_skipped_in_a_row: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            optim: OptimConfig::default(),
+            schedule: ScheduleConfig::default(),
+            accum_grad: 1,
+            grad_clip: Some(5.0),
+            ema_decay: None,
+            max_steps: None,
+            max_epochs: Some(100),
+            validate_every: 1000,
+            save_every: 1000,
+            log_every: 10,
+            keep: KeepConfig::default(),
+            prefetch: 4,
+            max_skipped_in_a_row: 10,
+        }
+    }
+}
+
+/// Which checkpoints stay: those that any of the three rules wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeepConfig {
+    /// The newest so many, at least 1.
+    pub last: usize,
+    /// The best so many by validation loss; of equal ones the earlier.
+    pub best: usize,
+    /// Those at multiples of so many steps; 0: none for this reason.
+    pub every: u64,
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        Self {
+            last: 5,
+            best: 5,
+            every: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses settings that cannot be used.
+    pub fn check(&self) -> Result<(), TrainError> {
+        self.optim.check()?;
+        self.schedule.check()?;
+        let fail = |key, reason: &str| {
+            Err(TrainError::Config {
+                key,
+                reason: reason.to_owned(),
+            })
+        };
+        if self.accum_grad == 0 {
+            return fail("accum_grad", "must be at least 1");
+        }
+        if self
+            .grad_clip
+            .is_some_and(|limit| !(limit > 0.0 && limit.is_finite()))
+        {
+            return fail(
+                "grad_clip",
+                "must be a positive number, or null for no clipping",
+            );
+        }
+        if self
+            .ema_decay
+            .is_some_and(|decay| !(0.0..1.0).contains(&decay))
+        {
+            return fail(
+                "ema_decay",
+                "must be at least 0 and less than 1, or null for no average",
+            );
+        }
+        if self.max_steps.is_none() && self.max_epochs.is_none() {
+            return fail(
+                "max_steps",
+                "set max_steps, max_epochs or both: a run needs an end",
+            );
+        }
+        if self.max_steps == Some(0) {
+            return fail("max_steps", "must be at least 1");
+        }
+        if self.max_epochs == Some(0) {
+            return fail("max_epochs", "must be at least 1");
+        }
+        if self.log_every == 0 {
+            return fail("log_every", "must be at least 1");
+        }
+        if self.keep.last == 0 {
+            return fail(
+                "keep.last",
+                "must be at least 1: the newest checkpoint is the one to resume from",
+            );
+        }
+        if self.max_skipped_in_a_row == 0 {
+            return fail("max_skipped_in_a_row", "must be at least 1");
+        }
+        Ok(())
+    }
+}

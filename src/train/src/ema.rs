@@ -1,0 +1,63 @@
+//! An exponential moving average of the weights: smoother than the weights themselves, used to validate and to export.
+
+use candle_core::Tensor;
+use flowmill_nn::{NnError, ParameterId, Parameters, host};
+
+use crate::TrainError;
+
+/// Averages of the trainable parameters: after each update `average ← average + (1 - decay)(weight - average)`.
+#[derive(Debug)]
+pub struct Ema {
+    decay: f64,
+    averages: Vec<(ParameterId, Tensor)>,
+}
+
+impl Ema {
+    /// Starts at the present weights.
+    pub fn new(decay: f64, parameters: &Parameters) -> Result<Self, TrainError> {
+        let copy = |id| Ok((id, parameters.tensor(id).copy()?));
+        let averages = parameters
+            .trainable_ids()
+            .map(copy)
+            .collect::<Result<_, NnError>>();
+        Ok(Self {
+            decay,
+            averages: averages
+                .map_err(TrainError::tensor("copying the weights for their average"))?,
+        })
+    }
+
+    /// Takes the weights after an update into the averages.
+    pub fn update(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
+        let share = (1.0 - self.decay) as f32;
+        for (id, average) in &self.averages {
+            mix(average, parameters.tensor(*id), share).map_err(TrainError::tensor(format!(
+                "moving average of {}",
+                parameters.name(*id)
+            )))?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges averages and weights; called twice it restores both.
+    pub fn swap(&mut self, parameters: &mut Parameters) -> Result<(), TrainError> {
+        for (id, average) in &mut self.averages {
+            let weights = parameters.tensor(*id).clone();
+            let averages = std::mem::replace(average, weights);
+            parameters
+                .set(*id, averages)
+                .map_err(TrainError::tensor("exchanging weights and averages"))?;
+        }
+        Ok(())
+    }
+}
+
+fn mix(average: &Tensor, weights: &Tensor, share: f32) -> Result<(), NnError> {
+    let weights = host::slice("moving average", weights)?;
+    host::modify(average, |averages| {
+        averages
+            .iter_mut()
+            .zip(weights.iter())
+            .for_each(|(average, weight)| *average += share * (weight - *average));
+    })
+}

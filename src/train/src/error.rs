@@ -1,0 +1,172 @@
+//! What can go wrong in training, said so that a person can act on it.
+
+use std::path::PathBuf;
+
+use flowmill_nn::NnError;
+
+/// An error of the caller's own kind: of the task, the data source or the checkpoint store.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why training did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A setting that cannot be used.
+    #[error("training: `{key}`: {reason}")]
+    Config {
+        /// The setting, under its name in the recipe's `train` section.
+        key: &'static str,
+        /// What is wrong with it and what would be right.
+        reason: String,
+    },
+    /// The data source gave no batch for an epoch.
+    #[error(
+        "training: epoch {epoch} has no batches; is the training split empty, or is every item filtered out?"
+    )]
+    NoData {
+        /// The epoch, from 0.
+        epoch: u64,
+    },
+    /// The data source failed.
+    #[error("training data: {what}: {source}")]
+    Data {
+        /// What was being read: "batch 3 of epoch 1 (utterances a, b)".
+        what: String,
+        /// The data source's own error.
+        source: BoxError,
+    },
+    /// The forward pass failed.
+    #[error("{what}: {source}")]
+    Task {
+        /// What was being computed: "step 12, batch 3 of epoch 1".
+        what: String,
+        /// The task's own error.
+        source: BoxError,
+    },
+    /// The task gave a loss that cannot be averaged: its weight is not a positive number.
+    #[error("{what}: the loss has weight {weight}; a batch needs at least one valid frame")]
+    Weight {
+        /// What was being computed.
+        what: String,
+        /// The weight given.
+        weight: f64,
+    },
+    /// Parameters that the first step's gradient did not reach, or reached with NaN or infinity.
+    #[error("{}", coverage_message(.missing, .non_finite))]
+    Coverage {
+        /// Trainable parameters without any gradient.
+        missing: Vec<String>,
+        /// Trainable parameters whose gradient is not finite.
+        non_finite: Vec<String>,
+    },
+    /// Too many steps in a row had a loss or gradient that is not finite.
+    #[error(
+        "training diverged: {in_a_row} steps in a row up to step {step} had a loss or gradient that is not finite \
+         (last loss {loss}; learning rate {rate:e}; parameters with a bad gradient: {parameters}). The batches, seed and \
+         norms are in {dump}. Look at those utterances first; then try a lower learning rate, a longer warm-up or a smaller grad_clip"
+    )]
+    Diverged {
+        /// Steps skipped one after the other.
+        in_a_row: u64,
+        /// The last step tried, from 1.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Its learning rate.
+        rate: f64,
+        /// Names of parameters whose gradient was not finite, shortened.
+        parameters: String,
+        /// The last dump.
+        dump: PathBuf,
+    },
+    /// A file could not be written or read.
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io {
+        /// "write", "read", "truncate" …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A checkpoint that cannot be used.
+    #[error("checkpoint {name}: {reason}")]
+    Checkpoint {
+        /// Its name in the store.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint of another run.
+    #[error(
+        "checkpoint {name} was made with other settings or another model; remove it or train in another folder"
+    )]
+    OtherRun {
+        /// Its name in the store.
+        name: String,
+    },
+    /// The checkpoint store failed.
+    #[error("checkpoint {name}: {source}")]
+    Store {
+        /// The checkpoint's name.
+        name: String,
+        /// The store's own error.
+        source: BoxError,
+    },
+    /// A tensor operation of the trainer itself failed.
+    #[error("{what}: {source}")]
+    Tensor {
+        /// What was being computed, on which parameter.
+        what: String,
+        /// The reason.
+        source: NnError,
+    },
+}
+
+impl TrainError {
+    /// Wraps an I/O error with the file and what was being done to it.
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// Wraps an error of a tensor operation with what was being computed.
+    pub(crate) fn tensor(what: impl Into<String>) -> impl FnOnce(NnError) -> Self {
+        let what = what.into();
+        move |source| Self::Tensor { what, source }
+    }
+
+    /// A checkpoint that cannot be used.
+    pub(crate) fn checkpoint(name: &str, reason: impl Into<String>) -> Self {
+        Self::Checkpoint {
+            name: name.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn coverage_message(missing: &[String], non_finite: &[String]) -> String {
+    let mut text =
+        String::from("the first step did not give every trainable parameter a finite gradient.");
+    if !missing.is_empty() {
+        text += &format!(
+            " No gradient at all ({}): {}.",
+            missing.len(),
+            missing.join(", ")
+        );
+    }
+    if !non_finite.is_empty() {
+        text += &format!(
+            " NaN or infinite ({}): {}.",
+            non_finite.len(),
+            non_finite.join(", ")
+        );
+    }
+    text + " A parameter that the loss does not use must be frozen or removed"
+}

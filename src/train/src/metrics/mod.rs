@@ -1,0 +1,148 @@
+//! What a run leaves for people to look at: `metrics.jsonl` and a TensorBoard event file.
+//!
+//! Both hold no clock readings and no names of machines, so two runs of one recipe write the same bytes; a resumed run first
+//! cuts both back to the lengths in its checkpoint.
+
+mod append;
+pub mod tensorboard;
+mod window;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::TrainError;
+use append::AppendFile;
+pub use window::{Measured, Window};
+
+/// JSON lines: one object per logged step and one per validation.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// The event file; TensorBoard recognises it by `tfevents` in its name.
+pub const EVENTS_FILE: &str = "tensorboard/events.out.tfevents.0000000000.flowmill";
+
+/// Bytes of each file at some step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsLengths {
+    /// Of `metrics.jsonl`.
+    pub json_lines: u64,
+    /// Of the event file.
+    pub events: u64,
+}
+
+/// Both files, open for appending.
+#[derive(Debug)]
+pub struct Metrics {
+    json_lines: AppendFile,
+    events: AppendFile,
+}
+
+impl Metrics {
+    /// Opens the files in a folder, cut to the given lengths; fails when they are shorter.
+    pub fn open(folder: &Path, lengths: MetricsLengths) -> Result<Self, TrainError> {
+        let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines)?;
+        let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events)?;
+        if lengths.events == 0 {
+            events.append(&tensorboard::version_record())?;
+        }
+        Ok(Self { json_lines, events })
+    }
+
+    /// Writes the means since the last line.
+    pub fn train(
+        &mut self,
+        step: u64,
+        epoch: u64,
+        window: &Window,
+        rate: f64,
+        skipped: u64,
+    ) -> Result<(), TrainError> {
+        let mut line = json!({ "step": step, "epoch": epoch });
+        let mut scalars = vec![("train/lr".to_owned(), rate as f32)];
+        if let Some((means, grad_norm)) = window.means() {
+            add_measured(&mut line, &mut scalars, "train", &means);
+            line["grad_norm"] = number(grad_norm);
+            scalars.push(("train/grad_norm".to_owned(), grad_norm as f32));
+        }
+        line["lr"] = json!(rate);
+        line["skipped"] = json!(skipped);
+        scalars.push(("train/skipped".to_owned(), skipped as f32));
+        self.write(step, &line, &scalars)
+    }
+
+    /// Writes a validation.
+    pub fn validation(
+        &mut self,
+        step: u64,
+        epoch: u64,
+        means: &Measured,
+    ) -> Result<(), TrainError> {
+        let mut validation = json!({});
+        let mut scalars = Vec::new();
+        add_measured(&mut validation, &mut scalars, "validation", means);
+        self.write(
+            step,
+            &json!({ "step": step, "epoch": epoch, "validation": validation }),
+            &scalars,
+        )
+    }
+
+    /// Makes everything written durable and gives the lengths.
+    pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
+        self.json_lines.sync()?;
+        self.events.sync()?;
+        Ok(MetricsLengths {
+            json_lines: self.json_lines.length(),
+            events: self.events.length(),
+        })
+    }
+
+    fn write(
+        &mut self,
+        step: u64,
+        line: &Value,
+        scalars: &[(String, f32)],
+    ) -> Result<(), TrainError> {
+        self.json_lines.append(format!("{line}\n").as_bytes())?;
+        self.events
+            .append(&tensorboard::scalars_record(step, scalars))
+    }
+}
+
+fn add_measured(
+    line: &mut Value,
+    scalars: &mut Vec<(String, f32)>,
+    prefix: &str,
+    means: &Measured,
+) {
+    line["loss"] = number(means.loss);
+    scalars.push((format!("{prefix}/loss"), means.loss as f32));
+    if means.parts.is_empty() {
+        return;
+    }
+    let parts: Map<String, Value> = means
+        .parts
+        .iter()
+        .map(|(name, part)| (name.clone(), number(*part)))
+        .collect();
+    line["parts"] = Value::Object(parts);
+    scalars.extend(
+        means
+            .parts
+            .iter()
+            .map(|(name, part)| (format!("{prefix}/{name}"), *part as f32)),
+    );
+}
+
+/// A measured number with the digits that an f32 needs; null where it is not finite.
+fn number(value: f64) -> Value {
+    json!(shorten(value))
+}
+
+/// The double nearest to the shortest decimal that tells this f32 from its neighbours: few digits, so every JSON reader gets
+/// exactly the number that was written.
+pub fn shorten(value: f64) -> f64 {
+    // The text of an f32 (`NaN` and `inf` included) is always a number that parses.
+    (value as f32).to_string().parse().unwrap_or(f64::NAN)
+}

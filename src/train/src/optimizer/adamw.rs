@@ -1,0 +1,203 @@
+//! AdamW, fused: one multi-threaded pass per parameter updates moments and weights in place.
+
+use candle_core::Tensor;
+use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
+use rayon::prelude::*;
+
+use super::{OptimConfig, Optimizer, StateArray, Update};
+use crate::TrainError;
+
+/// Values that one thread updates at a time. Each value's update is independent, so the size does not change results.
+const CHUNK: usize = 1 << 14;
+
+/// AdamW by PyTorch's formula (`torch.optim.AdamW`): with g the scaled gradient and t the number of the update,
+///
+/// ```text
+/// w ← w (1 - rate decay);  m ← m + (1 - β1)(g - m);  v ← β2 v + (1 - β2) g²
+/// w ← w - rate / (1 - β1^t) · m / (√v / √(1 - β2^t) + ε)
+/// ```
+#[derive(Debug)]
+pub struct AdamW {
+    betas: [f64; 2],
+    eps: f64,
+    slots: Vec<Slot>,
+    updates: u64,
+}
+
+/// The state of one trainable parameter.
+#[derive(Debug)]
+struct Slot {
+    id: ParameterId,
+    name: String,
+    shape: Vec<usize>,
+    decay: f64,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+}
+
+/// The scalars of one update, as the kernel uses them.
+#[derive(Clone, Copy)]
+struct Kernel {
+    scale: f32,
+    keep: f32,
+    mean_weight: f32,
+    square_keep: f32,
+    square_weight: f32,
+    root_correction: f32,
+    eps: f32,
+    step_size: f32,
+}
+
+impl AdamW {
+    /// An optimiser over the trainable parameters, its moments zero.
+    pub fn new(config: &OptimConfig, parameters: &Parameters) -> Self {
+        let slots = parameters
+            .trainable_ids()
+            .map(|id| Slot::new(id, config, parameters))
+            .collect();
+        Self {
+            betas: config.betas,
+            eps: config.eps,
+            slots,
+            updates: 0,
+        }
+    }
+
+    fn kernel(&self, update: Update, decay: f64) -> Kernel {
+        let [beta1, beta2] = self.betas;
+        let number = self.updates as i32;
+        Kernel {
+            scale: update.scale as f32,
+            keep: (1.0 - update.rate * decay) as f32,
+            mean_weight: (1.0 - beta1) as f32,
+            square_keep: beta2 as f32,
+            square_weight: (1.0 - beta2) as f32,
+            root_correction: (1.0 - beta2.powi(number)).sqrt() as f32,
+            eps: self.eps as f32,
+            step_size: (update.rate / (1.0 - beta1.powi(number))) as f32,
+        }
+    }
+}
+
+impl Optimizer for AdamW {
+    fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        update: Update,
+    ) -> Result<(), TrainError> {
+        self.updates += 1;
+        let kernels: Vec<Kernel> = self
+            .slots
+            .iter()
+            .map(|slot| self.kernel(update, slot.decay))
+            .collect();
+        let parameters = &*parameters;
+        self.slots
+            .par_iter_mut()
+            .zip(kernels)
+            .try_for_each(|(slot, kernel)| {
+                let Some(gradient) = gradients.get(slot.id) else {
+                    return Ok(());
+                };
+                slot.update(parameters, gradient, kernel)
+                    .map_err(TrainError::tensor(format!("updating {}", slot.name)))
+            })
+    }
+
+    fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    fn state(&self) -> Vec<StateArray<'_>> {
+        let array = |kind, slot: &Slot| format!("{kind}.{}", slot.name);
+        let entries = self.slots.iter().flat_map(|slot| {
+            [
+                (array("exp_avg", slot), slot, &slot.mean),
+                (array("exp_avg_sq", slot), slot, &slot.square),
+            ]
+        });
+        entries
+            .map(|(name, slot, values)| StateArray {
+                name,
+                shape: slot.shape.clone(),
+                values,
+            })
+            .collect()
+    }
+
+    fn restore(
+        &mut self,
+        updates: u64,
+        find: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+    ) -> Result<(), String> {
+        for slot in &mut self.slots {
+            for (kind, values) in [
+                ("exp_avg", &mut slot.mean),
+                ("exp_avg_sq", &mut slot.square),
+            ] {
+                let name = format!("{kind}.{}", slot.name);
+                let stored = find(&name).ok_or_else(|| format!("{name} is missing"))?;
+                if stored.len() != values.len() {
+                    return Err(format!(
+                        "{name} has {} values instead of {}",
+                        stored.len(),
+                        values.len()
+                    ));
+                }
+                *values = stored;
+            }
+        }
+        self.updates = updates;
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn new(id: ParameterId, config: &OptimConfig, parameters: &Parameters) -> Self {
+        let tensor = parameters.tensor(id);
+        let count = tensor.elem_count();
+        let decays = !config.decay_matrices_only || tensor.rank() >= 2;
+        Self {
+            id,
+            name: parameters.name(id).to_owned(),
+            shape: tensor.dims().to_vec(),
+            decay: if decays { config.weight_decay } else { 0.0 },
+            mean: vec![0.0; count],
+            square: vec![0.0; count],
+        }
+    }
+
+    fn update(
+        &mut self,
+        parameters: &Parameters,
+        gradient: &Tensor,
+        kernel: Kernel,
+    ) -> Result<(), NnError> {
+        let gradient = host::slice("AdamW", gradient)?;
+        let (mean, square) = (&mut self.mean, &mut self.square);
+        host::modify(parameters.tensor(self.id), |weights| {
+            weights
+                .par_chunks_mut(CHUNK)
+                .zip(gradient.par_chunks(CHUNK))
+                .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
+                .for_each(|((weights, gradient), (mean, square))| {
+                    kernel.apply(weights, gradient, mean, square)
+                });
+        })
+    }
+}
+
+impl Kernel {
+    fn apply(self, weights: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+        for (((weight, gradient), mean), square) in
+            weights.iter_mut().zip(gradient).zip(mean).zip(square)
+        {
+            let gradient = gradient * self.scale;
+            *mean += self.mean_weight * (gradient - *mean);
+            *square = *square * self.square_keep + self.square_weight * gradient * gradient;
+            let root = square.sqrt() / self.root_correction + self.eps;
+            *weight = *weight * self.keep - self.step_size * *mean / root;
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The gradient's norm, per parameter and over all: what clipping, the coverage check and the dumps look at.
+
+use flowmill_nn::{Gradients, ParameterId, Parameters, host};
+use rayon::prelude::*;
+
+use crate::TrainError;
+
+/// Values summed as one unit. Fixed, and sums are joined in order, so that the norm does not depend on the thread count.
+const CHUNK: usize = 1 << 16;
+/// Running sums within a chunk, added up at its end.
+const LANES: usize = 8;
+
+/// Euclidean norms of the gradients of the trainable parameters.
+#[derive(Debug, Clone)]
+pub struct GradientNorms {
+    /// Over all parameters; NaN or infinite if any value is.
+    pub total: f64,
+    /// Per trainable parameter in order; `None` where there is no gradient.
+    pub each: Vec<(ParameterId, Option<f64>)>,
+}
+
+impl GradientNorms {
+    /// The factor that brings the total to at most `limit`: `limit / (total + 1e-6)` where that is below 1, as PyTorch's
+    /// `clip_grad_norm_`.
+    pub fn clip_factor(&self, limit: Option<f64>) -> f64 {
+        limit.map_or(1.0, |limit| (limit / (self.total + 1e-6)).min(1.0))
+    }
+}
+
+/// Measures the gradients times `scale`.
+pub fn gradient_norms(
+    parameters: &Parameters,
+    gradients: &Gradients,
+    scale: f64,
+) -> Result<GradientNorms, TrainError> {
+    let ids: Vec<ParameterId> = parameters.trainable_ids().collect();
+    let squares: Vec<Option<f64>> = ids
+        .par_iter()
+        .map(|&id| {
+            let Some(gradient) = gradients.get(id) else {
+                return Ok(None);
+            };
+            let square =
+                host::slice("gradient norm", gradient).map(|values| sum_of_squares(&values));
+            square.map(Some).map_err(TrainError::tensor(format!(
+                "gradient of {}",
+                parameters.name(id)
+            )))
+        })
+        .collect::<Result<_, _>>()?;
+    let total = squares.iter().flatten().sum::<f64>().sqrt() * scale;
+    let each = ids
+        .into_iter()
+        .zip(squares)
+        .map(|(id, square)| (id, square.map(|square| square.sqrt() * scale)))
+        .collect();
+    Ok(GradientNorms { total, each })
+}
+
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let sums: Vec<f64> = values.par_chunks(CHUNK).map(chunk_sum_of_squares).collect();
+    sums.iter().sum()
+}
+
+fn chunk_sum_of_squares(values: &[f32]) -> f64 {
+    let mut lanes = [0f64; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for eight in whole {
+        for (lane, &value) in lanes.iter_mut().zip(eight) {
+            *lane += f64::from(value) * f64::from(value);
+        }
+    }
+    let rest: f64 = rest
+        .iter()
+        .map(|&value| f64::from(value) * f64::from(value))
+        .sum();
+    lanes.iter().sum::<f64>() + rest
+}

@@ -1,0 +1,118 @@
+//! Forward and backward passes: a step's gradient over its batches, and a validation.
+
+use candle_core::Tensor;
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape};
+
+use crate::loader::Loaded;
+use crate::metrics::Measured;
+use crate::{DataSource, Loss, Task, TrainError};
+
+/// What the batches of one step gave.
+pub(crate) struct Pass {
+    /// Sum over batches of (weight / first batch's weight) times the gradient.
+    pub(crate) gradients: Gradients,
+    /// What to divide that sum by for the mean over everything that was summed: 1 for a single batch.
+    pub(crate) divisor: f64,
+    /// Means over the batches, by weight.
+    pub(crate) means: Measured,
+    /// The loss of each batch.
+    pub(crate) losses: Vec<f64>,
+}
+
+/// The gradient of the mean loss over everything in `batches`, whatever the size of each: as if they were one batch.
+pub(crate) fn forward_backward<T: Task>(
+    task: &T,
+    parameters: &Parameters,
+    seed: u64,
+    batches: &[Loaded<T::Batch>],
+) -> Result<Pass, TrainError> {
+    let mut pass = Pass {
+        gradients: Gradients::default(),
+        divisor: 0.0,
+        means: Measured::default(),
+        losses: Vec::new(),
+    };
+    let mut first_weight = None;
+    for Loaded {
+        epoch,
+        index,
+        batch,
+        ..
+    } in batches
+    {
+        let what = || format!("training on batch {index} of epoch {epoch}");
+        let draw = Draw::new(seed).purpose("train").epoch(*epoch).step(*index);
+        let tape = Tape::new();
+        let context = Context::training(parameters, &tape, draw.purpose("layers"));
+        let loss = task
+            .loss(&context, batch, draw)
+            .map_err(|source| TrainError::Task {
+                what: what(),
+                source,
+            })?;
+        let total = weigh(&loss, &mut pass.means, what)?;
+        pass.losses.push(total);
+        let share = loss.weight / *first_weight.get_or_insert(loss.weight);
+        pass.divisor += share;
+        let gradients = backward(&tape, &loss, share).map_err(TrainError::tensor(what()))?;
+        drop(context);
+        pass.gradients
+            .accumulate(gradients)
+            .map_err(TrainError::tensor(what()))?;
+    }
+    Ok(pass)
+}
+
+/// The mean loss over the validation batches, without recording, on draws that are the same every time. `None` without data.
+pub(crate) fn validate<T, D>(
+    task: &T,
+    parameters: &Parameters,
+    data: &D,
+    seed: u64,
+) -> Result<Option<Measured>, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    let mut means = Measured::default();
+    for (index, items) in data.validation().iter().enumerate() {
+        let what = || format!("validating on batch {index}");
+        let batch = data.load(items).map_err(|source| TrainError::Data {
+            what: what(),
+            source,
+        })?;
+        let draw = Draw::new(seed).purpose("validation").step(index as u64);
+        let loss = task.loss(&Context::inference(parameters), &batch, draw);
+        weigh(
+            &loss.map_err(|source| TrainError::Task {
+                what: what(),
+                source,
+            })?,
+            &mut means,
+            what,
+        )?;
+    }
+    Ok((means.weight > 0.0).then_some(means))
+}
+
+/// Takes a loss into the means and gives its value.
+fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result<f64, TrainError> {
+    if !(loss.weight > 0.0 && loss.weight.is_finite()) {
+        return Err(TrainError::Weight {
+            what: what(),
+            weight: loss.weight,
+        });
+    }
+    let total = f64::from(loss.total.scalar().map_err(TrainError::tensor(what()))?);
+    means.add(total, &loss.parts, loss.weight);
+    Ok(total)
+}
+
+fn backward(tape: &Tape, loss: &Loss, share: f64) -> Result<Gradients, NnError> {
+    let total = loss.total.tensor();
+    tape.backward_from(
+        &loss.total,
+        Tensor::full(share as f32, total.dims(), total.device())?,
+    )
+}

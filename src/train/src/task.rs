@@ -1,0 +1,115 @@
+//! The interfaces between the loop and what is trained, on what, where it is kept, and who watches.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Value};
+
+use crate::{BoxError, TrainError};
+
+/// A loss, averaged over what it was computed from.
+#[derive(Debug)]
+pub struct Loss {
+    /// The scalar that is minimised: a mean.
+    pub total: Value,
+    /// Its parts for the metrics, as names and means.
+    pub parts: Vec<(&'static str, f64)>,
+    /// What the mean was taken over, such as valid frames x bins: batches are averaged by it.
+    pub weight: f64,
+}
+
+/// What is trained: a pure function of parameters, batch and draws.
+pub trait Task {
+    /// What a loss is computed from.
+    type Batch: Send;
+
+    /// The loss of one batch. Every random number comes from `draw`, told apart by purpose and sample.
+    fn loss(
+        &self,
+        context: &Context<'_>,
+        batch: &Self::Batch,
+        draw: Draw,
+    ) -> Result<Loss, BoxError>;
+}
+
+/// What it is trained on: items known by number, in batches whose order is a function of (seed, epoch) alone.
+pub trait DataSource: Sync {
+    /// What [`Self::load`] makes of a batch's items.
+    type Batch: Send;
+
+    /// The batches of an epoch in order, each a list of items. Pure: resuming asks again and skips what is done.
+    fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError>;
+
+    /// Reads the items of one batch. Called on a thread of its own, ahead of use.
+    fn load(&self, items: &[u32]) -> Result<Self::Batch, BoxError>;
+
+    /// The batches to validate on, always the same; empty for no validation.
+    fn validation(&self) -> Vec<Vec<u32>>;
+
+    /// The name of an item, for dumps and errors.
+    fn id(&self, item: u32) -> &str;
+}
+
+/// Where checkpoints live: named directories, each of which is there whole or not at all.
+pub trait CheckpointStore {
+    /// Makes the checkpoint `name`: `write` fills an empty directory, which then appears under that name, durably. An existing
+    /// one of that name is replaced.
+    fn save(
+        &self,
+        name: &str,
+        write: &mut dyn FnMut(&Path) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError>;
+
+    /// The names of all checkpoints, in any order.
+    fn list(&self) -> Result<Vec<String>, TrainError>;
+
+    /// The directory of a checkpoint.
+    fn path(&self, name: &str) -> PathBuf;
+
+    /// Removes a checkpoint.
+    fn remove(&self, name: &str) -> Result<(), TrainError>;
+}
+
+/// What the loop tells about one step. Clock readings come only here, never into a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Steps done, including this one and those of earlier runs that were resumed.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// Loss of this step; not finite when the step was skipped.
+    pub loss: f64,
+    /// Learning rate of this step.
+    pub rate: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Sum of the weights of the step's batches.
+    pub weight: f64,
+    /// Seconds the step took, waiting included.
+    pub seconds: f64,
+    /// Seconds of it spent waiting for data.
+    pub data_wait: f64,
+}
+
+/// Who watches, and who may interrupt.
+pub trait Observer {
+    /// A step was done.
+    fn step(&mut self, progress: &Progress) {
+        let _ = progress;
+    }
+
+    /// A validation was done.
+    fn validated(&mut self, step: u64, loss: f64) {
+        let _ = (step, loss);
+    }
+
+    /// Something a person should read: a resume, a skipped step, a damaged checkpoint.
+    fn message(&mut self, text: &str);
+
+    /// Asked after every step; when true, the loop saves and stops.
+    fn interrupted(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,394 @@
+//! The training loop, readable from top to bottom.
+
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use flowmill_nn::Parameters;
+
+use crate::checkpoint::{self, Contents, Score, State};
+use crate::ema::Ema;
+use crate::loader::{self, Loaded, Loader};
+use crate::metrics::{Metrics, Window, shorten};
+use crate::optimizer::{GradientNorms, Optimizer, Update, gradient_norms};
+use crate::pass::{self, Pass};
+use crate::schedule::Schedule;
+use crate::skipped::{Skipped, SkippedBatch};
+use crate::{
+    CheckpointStore, DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage,
+};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Steps done, in this and all resumed runs.
+    pub steps: u64,
+    /// Passes over the data completed.
+    pub epochs: u64,
+    /// Training loss on the last metrics line.
+    pub loss: Option<f64>,
+    /// Validation loss of the final weights.
+    pub validation: Option<f64>,
+    /// The best validation.
+    pub best: Option<Score>,
+    /// Steps skipped because loss or gradient was not finite.
+    pub skipped: u64,
+    /// The step that this run resumed from, if it did.
+    pub resumed_from: Option<u64>,
+    /// Whether it was interrupted rather than finished; the checkpoint to go on from has been saved.
+    pub interrupted: bool,
+}
+
+/// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
+/// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
+/// weights, checkpoints or metrics.
+pub fn train<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    folder: &Path,
+    store: &dyn CheckpointStore,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    config.check()?;
+    let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
+    let mut interrupted = false;
+    thread::scope(|scope| {
+        let from = (run.state.epoch, run.state.position);
+        let loader = Loader::start(scope, data, from, config.max_epochs, config.prefetch);
+        while !run.finished() && !interrupted {
+            let started = Instant::now();
+            let batches = loader.group(config.accum_grad)?;
+            if batches.is_empty() {
+                break;
+            }
+            let data_wait = started.elapsed().as_secs_f64();
+            let mut progress = run.step(&batches)?;
+            (progress.data_wait, progress.seconds) = (data_wait, started.elapsed().as_secs_f64());
+            run.observer.step(&progress);
+            interrupted = run.observer.interrupted() && !run.finished();
+            run.record(&progress, interrupted)?;
+        }
+        Ok(())
+    })?;
+    Ok(run.summary(interrupted))
+}
+
+/// A run between two steps.
+struct Run<'a, T, D> {
+    task: &'a T,
+    parameters: &'a mut Parameters,
+    data: &'a D,
+    config: &'a TrainConfig,
+    folder: &'a Path,
+    store: &'a dyn CheckpointStore,
+    observer: &'a mut dyn Observer,
+    optimizer: Box<dyn Optimizer>,
+    schedule: Schedule,
+    ema: Option<Ema>,
+    metrics: Metrics,
+    state: State,
+    resumed_from: Option<u64>,
+}
+
+impl<'a, T, D> Run<'a, T, D>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    fn start(
+        task: &'a T,
+        parameters: &'a mut Parameters,
+        data: &'a D,
+        config: &'a TrainConfig,
+        folder: &'a Path,
+        store: &'a dyn CheckpointStore,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        own_weights(parameters)?;
+        let mut optimizer = config.optim.build(parameters);
+        let mut ema = config
+            .ema_decay
+            .map(|decay| Ema::new(decay, parameters))
+            .transpose()?;
+        let identity = identity(config, parameters);
+        let contents = Contents {
+            parameters,
+            optimizer: &mut *optimizer,
+            ema: ema.as_mut(),
+        };
+        let resumed = checkpoint::resume(store, folder, &identity, contents, observer)?;
+        let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
+        let (state, metrics) = match resumed {
+            Some(resumed) => resumed,
+            None => {
+                let state = State::new(identity, config.seed, steps(data, config)?);
+                (state, Metrics::open(folder, Default::default())?)
+            }
+        };
+        let schedule = Schedule::new(&config.schedule, config.optim.lr, state.steps);
+        Ok(Self {
+            task,
+            parameters,
+            data,
+            config,
+            folder,
+            store,
+            observer,
+            optimizer,
+            schedule,
+            ema,
+            metrics,
+            state,
+            resumed_from,
+        })
+    }
+
+    fn finished(&self) -> bool {
+        self.state.step >= self.state.steps
+    }
+
+    /// One step over its batches: gradient, check, update.
+    fn step(&mut self, batches: &[Loaded<T::Batch>]) -> Result<Progress, TrainError> {
+        let pass = pass::forward_backward(self.task, self.parameters, self.config.seed, batches)?;
+        let rate = self.schedule.rate(self.state.step);
+        let norms = gradient_norms(self.parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        if self.state.step == 0 {
+            self.check_coverage(&norms)?;
+        }
+        self.state.step += 1;
+        if pass.means.loss.is_finite() && norms.total.is_finite() {
+            let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
+            self.optimizer
+                .step(self.parameters, &pass.gradients, Update { rate, scale })?;
+            if let Some(ema) = &mut self.ema {
+                ema.update(self.parameters)?;
+            }
+            self.state.window.add(&pass.means, norms.total);
+            self.state.skipped_in_a_row = 0;
+        } else {
+            self.skip(batches, &pass, &norms, rate)?;
+        }
+        let progress = self.progress(&pass, &norms, rate);
+        self.advance(batches);
+        Ok(progress)
+    }
+
+    fn check_coverage(&mut self, norms: &GradientNorms) -> Result<(), TrainError> {
+        let zero = coverage::check(self.parameters, norms)?;
+        if !zero.is_empty() {
+            let names = coverage::shorten(&zero);
+            self.observer.message(&format!(
+                "on the first step the gradient of {} parameters is zero throughout: {names}",
+                zero.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Leaves the weights alone, counts, dumps; stops after too many.
+    fn skip(
+        &mut self,
+        batches: &[Loaded<T::Batch>],
+        pass: &Pass,
+        norms: &GradientNorms,
+        rate: f64,
+    ) -> Result<(), TrainError> {
+        self.state.skipped += 1;
+        self.state.skipped_in_a_row += 1;
+        let ids = |items: &[u32]| {
+            items
+                .iter()
+                .map(|&item| self.data.id(item).to_owned())
+                .collect()
+        };
+        let describe = |(batch, &loss): (&Loaded<T::Batch>, &f64)| SkippedBatch {
+            index: batch.index,
+            ids: ids(&batch.items),
+            loss,
+        };
+        let (step, seed, epoch) = (self.state.step, self.config.seed, self.state.epoch);
+        let skipped = Skipped {
+            step,
+            epoch,
+            seed,
+            rate,
+            batches: batches.iter().zip(&pass.losses).map(describe).collect(),
+            norms,
+        };
+        let dump = skipped.write(self.folder, self.parameters)?;
+        let (loss, in_a_row) = (pass.means.loss, self.state.skipped_in_a_row);
+        self.observer.message(&format!(
+            "step {step} is skipped: loss {loss}, gradient norm {}; details in {}",
+            norms.total,
+            dump.display()
+        ));
+        if in_a_row >= self.config.max_skipped_in_a_row {
+            let parameters = coverage::shorten(&skipped.bad_parameters(self.parameters));
+            return Err(TrainError::Diverged {
+                in_a_row,
+                step,
+                loss,
+                rate,
+                parameters,
+                dump,
+            });
+        }
+        Ok(())
+    }
+
+    fn progress(&self, pass: &Pass, norms: &GradientNorms, rate: f64) -> Progress {
+        let State {
+            step, steps, epoch, ..
+        } = self.state;
+        let (loss, weight, grad_norm) = (pass.means.loss, pass.means.weight, norms.total);
+        Progress {
+            step,
+            steps,
+            epoch,
+            loss,
+            rate,
+            grad_norm,
+            weight,
+            seconds: 0.0,
+            data_wait: 0.0,
+        }
+    }
+
+    fn advance(&mut self, batches: &[Loaded<T::Batch>]) {
+        if let Some(batch) = batches.last() {
+            (self.state.epoch, self.state.position) = if batch.last {
+                (batch.epoch + 1, 0)
+            } else {
+                (batch.epoch, batch.index + 1)
+            };
+        }
+    }
+
+    /// Metrics, validation and checkpoint, each when it is due.
+    fn record(&mut self, progress: &Progress, interrupted: bool) -> Result<(), TrainError> {
+        let due = |every: u64| every > 0 && progress.step.is_multiple_of(every);
+        let save = due(self.config.save_every) || self.finished();
+        if due(self.config.log_every) || self.finished() {
+            let window = std::mem::take(&mut self.state.window);
+            self.log(progress, &window)?;
+        }
+        self.state.validation = None;
+        if save || due(self.config.validate_every) {
+            self.validate(progress.epoch)?;
+        }
+        if save || interrupted {
+            self.save(save)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn log(&mut self, progress: &Progress, window: &Window) -> Result<(), TrainError> {
+        self.state.loss = window.means().map(|(means, _)| shorten(means.loss));
+        self.metrics.train(
+            progress.step,
+            progress.epoch,
+            window,
+            progress.rate,
+            self.state.skipped,
+        )
+    }
+
+    fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {
+        if let Some(ema) = &mut self.ema {
+            ema.swap(self.parameters)?;
+        }
+        let means = pass::validate(self.task, self.parameters, self.data, self.config.seed);
+        if let Some(ema) = &mut self.ema {
+            ema.swap(self.parameters)?;
+        }
+        let Some(means) = means? else { return Ok(()) };
+        self.state.validated(shorten(means.loss));
+        self.metrics.validation(self.state.step, epoch, &means)?;
+        self.observer.validated(self.state.step, means.loss);
+        Ok(())
+    }
+
+    fn save(&mut self, scheduled: bool) -> Result<(), TrainError> {
+        self.state.metrics = self.metrics.sync()?;
+        self.state.scheduled = scheduled;
+        let contents = Contents {
+            parameters: self.parameters,
+            optimizer: &mut *self.optimizer,
+            ema: self.ema.as_mut(),
+        };
+        checkpoint::save(self.store, &self.state, contents)?;
+        checkpoint::prune(self.store, &self.config.keep, self.observer)
+    }
+
+    fn summary(self, interrupted: bool) -> Summary {
+        let State {
+            step,
+            epoch,
+            loss,
+            validation,
+            best,
+            skipped,
+            ..
+        } = self.state;
+        Summary {
+            steps: step,
+            epochs: epoch,
+            loss,
+            validation,
+            best,
+            skipped,
+            resumed_from: self.resumed_from,
+            interrupted,
+        }
+    }
+}
+
+/// Steps of the whole run, counted on the data's own batches.
+fn steps<D: DataSource>(data: &D, config: &TrainConfig) -> Result<u64, TrainError> {
+    let limit = config.max_steps.unwrap_or(u64::MAX);
+    let Some(epochs) = config.max_epochs else {
+        return Ok(limit);
+    };
+    let mut steps = 0;
+    for epoch in 0..epochs {
+        if steps >= limit {
+            break;
+        }
+        steps += loader::plan(data, epoch)?.len().div_ceil(config.accum_grad) as u64;
+    }
+    Ok(steps.min(limit))
+}
+
+/// Gives every trainable parameter memory of its own, which updates then change in place.
+fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError> {
+    for id in parameters.trainable_ids().collect::<Vec<_>>() {
+        let copied = parameters
+            .tensor(id)
+            .copy()
+            .map_err(Into::into)
+            .and_then(|copy| parameters.set(id, copy));
+        copied.map_err(TrainError::tensor(format!(
+            "preparing {}",
+            parameters.name(id)
+        )))?;
+    }
+    Ok(())
+}
+
+/// What a checkpoint must have been made with to be continued: settings, and names, shapes and trainability of parameters.
+fn identity(config: &TrainConfig, parameters: &Parameters) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{config:?}").as_bytes());
+    for id in parameters.ids() {
+        let (name, dims) = (parameters.name(id), parameters.tensor(id).dims());
+        hasher.update(format!("\n{name} {dims:?} {}", parameters.trainable(id)).as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
