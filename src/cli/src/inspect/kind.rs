@@ -108,7 +108,9 @@ impl Kind {
         let mut content = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.take(LARGEST_JSON).read_to_end(&mut content)?;
-        Ok(if super::receipt::parse(&content).is_some() { Self::Receipt } else { Self::Json })
+        let value: Option<serde_json::Value> = serde_json::from_slice(&content).ok();
+        let is_receipt = value.as_ref().is_some_and(super::receipt::looks_like_one);
+        Ok(if is_receipt { Self::Receipt } else { Self::Json })
     }
 }
 

@@ -1,0 +1,7 @@
+//! Tests of the whole program: recipes through the `flowmill` binary, on real files.
+//!
+//! Every test works in a folder of its own, on a copy of the miniature recipe (`tests/recipes/mini`: twelve short
+//! utterances, a tiny model, a few steps). `FLOWMILL_TEST_SEED` replays the random tests, `FLOWMILL_TEST_KILLS` sets how
+//! many times the crash test kills.
+
+mod support;

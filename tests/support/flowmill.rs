@@ -1,0 +1,75 @@
+//! Running the binary.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How a run of the binary ended.
+pub struct Outcome {
+    /// The exit code; none when it was killed.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// Everything it printed, for searching and for messages of failed tests.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+
+    /// Checks the exit code.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit code; it printed:\n{}", self.text());
+        self.expect_no_panic()
+    }
+
+    /// Checks that nothing panicked and no backtrace was shown.
+    #[track_caller]
+    pub fn expect_no_panic(self) -> Self {
+        let text = self.text();
+        assert!(!text.contains("panicked at") && !text.contains("stack backtrace"), "it panicked:\n{text}");
+        self
+    }
+
+    /// Checks that all of `words` were printed.
+    #[track_caller]
+    pub fn expect_words(self, words: &[&str]) -> Self {
+        let text = self.text();
+        for word in words {
+            assert!(text.contains(word), "`{word}` was not printed; it printed:\n{text}");
+        }
+        self
+    }
+}
+
+/// The binary with `arguments`, in `folder`, with an environment that does not depend on who runs the test.
+pub fn command<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowmill"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").env_remove("RAYON_NUM_THREADS");
+    command
+}
+
+/// Runs the binary with `arguments` in `folder` and waits for its end.
+pub fn flowmill<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Outcome {
+    let start = Instant::now();
+    let output = command(folder, arguments).output().expect("the binary can be started");
+    outcome(output, start.elapsed())
+}
+
+/// What a finished process left.
+pub fn outcome(output: Output, took: Duration) -> Outcome {
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took,
+    }
+}

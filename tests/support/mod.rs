@@ -1,0 +1,9 @@
+//! What the tests share: the binary, the miniature recipe, and comparing trees of files.
+
+pub mod flowmill;
+pub mod mini;
+pub mod tree;
+
+pub use flowmill::{Outcome, flowmill};
+pub use mini::Mini;
+pub use tree::Tree;
