@@ -122,7 +122,8 @@ where
             optimizer: &mut *optimizer,
             ema: ema.as_mut(),
         };
-        let resumed = checkpoint::resume(store, folder, &identity, contents, observer)?;
+        let resumed =
+            checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
         let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
         let (state, metrics) = match resumed {
             Some(resumed) => resumed,

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::metrics::Metrics;
-use crate::{CheckpointStore, Observer, TrainError};
+use crate::{CheckpointStore, KeepConfig, Observer, TrainError};
 
-use super::{Contents, State, load, names};
+use super::{Contents, State, load, names, prune};
 
 /// Loads the newest sound checkpoint and opens the metrics where it left them. A damaged one is named, removed, and the one
 /// before it is tried; `None` when there is none, with the contents' start values left as they were.
@@ -16,6 +16,7 @@ pub(crate) fn resume(
     store: &dyn CheckpointStore,
     folder: &Path,
     identity: &str,
+    keep: &KeepConfig,
     mut contents: Contents<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Option<(State, Metrics)>, TrainError> {
@@ -28,6 +29,7 @@ pub(crate) fn resume(
                     "resuming from {name}: step {} of {}",
                     state.step, state.steps
                 ));
+                prune(store, keep, observer)?;
                 return Ok(Some((state, metrics)));
             }
             Err(error @ TrainError::OtherRun { .. }) => return Err(error),
