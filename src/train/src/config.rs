@@ -74,11 +74,7 @@ pub struct KeepConfig {
 
 impl Default for KeepConfig {
     fn default() -> Self {
-        Self {
-            last: 5,
-            best: 5,
-            every: 0,
-        }
+        Self { last: 5, best: 5, every: 0 }
     }
 }
 
@@ -87,38 +83,18 @@ impl TrainConfig {
     pub fn check(&self) -> Result<(), TrainError> {
         self.optim.check()?;
         self.schedule.check()?;
-        let fail = |key, reason: &str| {
-            Err(TrainError::Config {
-                key,
-                reason: reason.to_owned(),
-            })
-        };
+        let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
         if self.accum_grad == 0 {
             return fail("accum_grad", "must be at least 1");
         }
-        if self
-            .grad_clip
-            .is_some_and(|limit| !(limit > 0.0 && limit.is_finite()))
-        {
-            return fail(
-                "grad_clip",
-                "must be a positive number, or null for no clipping",
-            );
+        if self.grad_clip.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
+            return fail("grad_clip", "must be a positive number, or null for no clipping");
         }
-        if self
-            .ema_decay
-            .is_some_and(|decay| !(0.0..1.0).contains(&decay))
-        {
-            return fail(
-                "ema_decay",
-                "must be at least 0 and less than 1, or null for no average",
-            );
+        if self.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            return fail("ema_decay", "must be at least 0 and less than 1, or null for no average");
         }
         if self.max_steps.is_none() && self.max_epochs.is_none() {
-            return fail(
-                "max_steps",
-                "set max_steps, max_epochs or both: a run needs an end",
-            );
+            return fail("max_steps", "set max_steps, max_epochs or both: a run needs an end");
         }
         if self.max_steps == Some(0) {
             return fail("max_steps", "must be at least 1");
@@ -130,10 +106,7 @@ impl TrainConfig {
             return fail("log_every", "must be at least 1");
         }
         if self.keep.last == 0 {
-            return fail(
-                "keep.last",
-                "must be at least 1: the newest checkpoint is the one to resume from",
-            );
+            return fail("keep.last", "must be at least 1: the newest checkpoint is the one to resume from");
         }
         if self.max_skipped_in_a_row == 0 {
             return fail("max_skipped_in_a_row", "must be at least 1");

@@ -13,32 +13,19 @@ const SHOWN: usize = 8;
 pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<String>, TrainError> {
     let name = |id: &ParameterId| parameters.name(*id).to_owned();
     let select = |wanted: fn(Option<f64>) -> bool| -> Vec<String> {
-        norms
-            .each
-            .iter()
-            .filter(|(_, norm)| wanted(*norm))
-            .map(|(id, _)| name(id))
-            .collect()
+        norms.each.iter().filter(|(_, norm)| wanted(*norm)).map(|(id, _)| name(id)).collect()
     };
     let missing = select(|norm| norm.is_none());
     let non_finite = select(|norm| norm.is_some_and(|norm| !norm.is_finite()));
     if !missing.is_empty() || !non_finite.is_empty() {
-        return Err(TrainError::Coverage {
-            missing,
-            non_finite,
-        });
+        return Err(TrainError::Coverage { missing, non_finite });
     }
     Ok(select(|norm| norm == Some(0.0)))
 }
 
 /// A list of names for a message, its tail as a number: "a, b and 3 more".
 pub(crate) fn shorten(names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(SHOWN)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),

@@ -16,25 +16,16 @@ impl Ema {
     /// Starts at the present weights.
     pub fn new(decay: f64, parameters: &Parameters) -> Result<Self, TrainError> {
         let copy = |id| Ok((id, parameters.tensor(id).copy()?));
-        let averages = parameters
-            .trainable_ids()
-            .map(copy)
-            .collect::<Result<_, NnError>>();
-        Ok(Self {
-            decay,
-            averages: averages
-                .map_err(TrainError::tensor("copying the weights for their average"))?,
-        })
+        let averages = parameters.trainable_ids().map(copy).collect::<Result<_, NnError>>();
+        Ok(Self { decay, averages: averages.map_err(TrainError::tensor("copying the weights for their average"))? })
     }
 
     /// Takes the weights after an update into the averages.
     pub fn update(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         let share = (1.0 - self.decay) as f32;
         for (id, average) in &self.averages {
-            mix(average, parameters.tensor(*id), share).map_err(TrainError::tensor(format!(
-                "moving average of {}",
-                parameters.name(*id)
-            )))?;
+            mix(average, parameters.tensor(*id), share)
+                .map_err(TrainError::tensor(format!("moving average of {}", parameters.name(*id))))?;
         }
         Ok(())
     }
@@ -44,9 +35,7 @@ impl Ema {
         for (id, average) in &mut self.averages {
             let weights = parameters.tensor(*id).clone();
             let averages = std::mem::replace(average, weights);
-            parameters
-                .set(*id, averages)
-                .map_err(TrainError::tensor("exchanging weights and averages"))?;
+            parameters.set(*id, averages).map_err(TrainError::tensor("exchanging weights and averages"))?;
         }
         Ok(())
     }
@@ -55,9 +44,6 @@ impl Ema {
 fn mix(average: &Tensor, weights: &Tensor, share: f32) -> Result<(), NnError> {
     let weights = host::slice("moving average", weights)?;
     host::modify(average, |averages| {
-        averages
-            .iter_mut()
-            .zip(weights.iter())
-            .for_each(|(average, weight)| *average += share * (weight - *average));
+        averages.iter_mut().zip(weights.iter()).for_each(|(average, weight)| *average += share * (weight - *average));
     })
 }

@@ -19,9 +19,7 @@ pub enum TrainError {
         reason: String,
     },
     /// The data source gave no batch for an epoch.
-    #[error(
-        "training: epoch {epoch} has no batches; is the training split empty, or is every item filtered out?"
-    )]
+    #[error("training: epoch {epoch} has no batches; is the training split empty, or is every item filtered out?")]
     NoData {
         /// The epoch, from 0.
         epoch: u64,
@@ -97,9 +95,7 @@ pub enum TrainError {
         reason: String,
     },
     /// A checkpoint of another run.
-    #[error(
-        "checkpoint {name} was made with other settings or another model; remove it or train in another folder"
-    )]
+    #[error("checkpoint {name} was made with other settings or another model; remove it or train in another folder")]
     OtherRun {
         /// Its name in the store.
         name: String,
@@ -124,16 +120,9 @@ pub enum TrainError {
 
 impl TrainError {
     /// Wraps an I/O error with the file and what was being done to it.
-    pub fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// Wraps an error of a tensor operation with what was being computed.
@@ -144,29 +133,17 @@ impl TrainError {
 
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: &str, reason: impl Into<String>) -> Self {
-        Self::Checkpoint {
-            name: name.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Checkpoint { name: name.to_owned(), reason: reason.into() }
     }
 }
 
 fn coverage_message(missing: &[String], non_finite: &[String]) -> String {
-    let mut text =
-        String::from("the first step did not give every trainable parameter a finite gradient.");
+    let mut text = String::from("the first step did not give every trainable parameter a finite gradient.");
     if !missing.is_empty() {
-        text += &format!(
-            " No gradient at all ({}): {}.",
-            missing.len(),
-            missing.join(", ")
-        );
+        text += &format!(" No gradient at all ({}): {}.", missing.len(), missing.join(", "));
     }
     if !non_finite.is_empty() {
-        text += &format!(
-            " NaN or infinite ({}): {}.",
-            non_finite.len(),
-            non_finite.join(", ")
-        );
+        text += &format!(" NaN or infinite ({}): {}.", non_finite.len(), non_finite.join(", "));
     }
     text + " A parameter that the loss does not use must be frozen or removed"
 }

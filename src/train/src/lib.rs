@@ -21,7 +21,9 @@ pub mod metrics;
 pub mod optimizer;
 mod pass;
 pub mod schedule;
+mod setup;
 mod skipped;
+mod summary;
 mod task;
 mod train;
 
@@ -30,5 +32,6 @@ pub use error::{BoxError, TrainError};
 pub use optimizer::OptimConfig;
 pub use schedule::ScheduleConfig;
 pub use skipped::SKIPPED_FOLDER;
+pub use summary::Summary;
 pub use task::{CheckpointStore, DataSource, Loss, Observer, Progress, Task};
-pub use train::{Summary, train};
+pub use train::train;

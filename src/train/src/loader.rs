@@ -73,15 +73,8 @@ impl<B: Send> Loader<B> {
 /// The batches of an epoch, of which there must be one.
 pub(crate) fn plan<D: DataSource>(data: &D, epoch: u64) -> Result<Vec<Vec<u32>>, TrainError> {
     let batches = data.batches(epoch);
-    let batches = batches.map_err(|source| TrainError::Data {
-        what: format!("the order of epoch {epoch}"),
-        source,
-    })?;
-    if batches.is_empty() {
-        Err(TrainError::NoData { epoch })
-    } else {
-        Ok(batches)
-    }
+    let batches = batches.map_err(|source| TrainError::Data { what: format!("the order of epoch {epoch}"), source })?;
+    if batches.is_empty() { Err(TrainError::NoData { epoch }) } else { Ok(batches) }
 }
 
 fn load<D: DataSource>(
@@ -93,17 +86,8 @@ fn load<D: DataSource>(
 ) -> Result<Loaded<D::Batch>, TrainError> {
     let batch = data.load(&items).map_err(|source| {
         let ids: Vec<String> = items.iter().map(|&item| data.id(item).to_owned()).collect();
-        let what = format!(
-            "batch {index} of epoch {epoch} ({})",
-            crate::coverage::shorten(&ids)
-        );
+        let what = format!("batch {index} of epoch {epoch} ({})", crate::coverage::shorten(&ids));
         TrainError::Data { what, source }
     })?;
-    Ok(Loaded {
-        epoch,
-        index,
-        last: index + 1 == count,
-        items,
-        batch,
-    })
+    Ok(Loaded { epoch, index, last: index + 1 == count, items, batch })
 }

@@ -27,39 +27,22 @@ pub(crate) fn forward_backward<T: Task>(
     seed: u64,
     batches: &[Loaded<T::Batch>],
 ) -> Result<Pass, TrainError> {
-    let mut pass = Pass {
-        gradients: Gradients::default(),
-        divisor: 0.0,
-        means: Measured::default(),
-        losses: Vec::new(),
-    };
+    let mut pass =
+        Pass { gradients: Gradients::default(), divisor: 0.0, means: Measured::default(), losses: Vec::new() };
     let mut first_weight = None;
-    for Loaded {
-        epoch,
-        index,
-        batch,
-        ..
-    } in batches
-    {
+    for Loaded { epoch, index, batch, .. } in batches {
         let what = || format!("training on batch {index} of epoch {epoch}");
         let draw = Draw::new(seed).purpose("train").epoch(*epoch).step(*index);
         let tape = Tape::new();
         let context = Context::training(parameters, &tape, draw.purpose("layers"));
-        let loss = task
-            .loss(&context, batch, draw)
-            .map_err(|source| TrainError::Task {
-                what: what(),
-                source,
-            })?;
+        let loss = task.loss(&context, batch, draw).map_err(|source| TrainError::Task { what: what(), source })?;
         let total = weigh(&loss, &mut pass.means, what)?;
         pass.losses.push(total);
         let share = loss.weight / *first_weight.get_or_insert(loss.weight);
         pass.divisor += share;
         let gradients = backward(&tape, &loss, share).map_err(TrainError::tensor(what()))?;
         drop(context);
-        pass.gradients
-            .accumulate(gradients)
-            .map_err(TrainError::tensor(what()))?;
+        pass.gradients.accumulate(gradients).map_err(TrainError::tensor(what()))?;
     }
     Ok(pass)
 }
@@ -78,20 +61,10 @@ where
     let mut means = Measured::default();
     for (index, items) in data.validation().iter().enumerate() {
         let what = || format!("validating on batch {index}");
-        let batch = data.load(items).map_err(|source| TrainError::Data {
-            what: what(),
-            source,
-        })?;
+        let batch = data.load(items).map_err(|source| TrainError::Data { what: what(), source })?;
         let draw = Draw::new(seed).purpose("validation").step(index as u64);
         let loss = task.loss(&Context::inference(parameters), &batch, draw);
-        weigh(
-            &loss.map_err(|source| TrainError::Task {
-                what: what(),
-                source,
-            })?,
-            &mut means,
-            what,
-        )?;
+        weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, &mut means, what)?;
     }
     Ok((means.weight > 0.0).then_some(means))
 }
@@ -99,10 +72,7 @@ where
 /// Takes a loss into the means and gives its value.
 fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result<f64, TrainError> {
     if !(loss.weight > 0.0 && loss.weight.is_finite()) {
-        return Err(TrainError::Weight {
-            what: what(),
-            weight: loss.weight,
-        });
+        return Err(TrainError::Weight { what: what(), weight: loss.weight });
     }
     let total = f64::from(loss.total.scalar().map_err(TrainError::tensor(what()))?);
     means.add(total, &loss.parts, loss.weight);
@@ -111,8 +81,5 @@ fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result
 
 fn backward(tape: &Tape, loss: &Loss, share: f64) -> Result<Gradients, NnError> {
     let total = loss.total.tensor();
-    tape.backward_from(
-        &loss.total,
-        Tensor::full(share as f32, total.dims(), total.device())?,
-    )
+    tape.backward_from(&loss.total, Tensor::full(share as f32, total.dims(), total.device())?)
 }

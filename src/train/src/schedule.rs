@@ -32,11 +32,7 @@ pub struct ScheduleConfig {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self {
-            name: ScheduleName::WarmupLr,
-            warmup_steps: 2500,
-            final_ratio: 0.01,
-        }
+        Self { name: ScheduleName::WarmupLr, warmup_steps: 2500, final_ratio: 0.01 }
     }
 }
 
@@ -48,20 +44,12 @@ impl ScheduleConfig {
 
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         if self.name != ScheduleName::Constant && self.warmup_steps == 0 {
-            let reason =
-                "must be at least 1 for a schedule with warm-up; use `name: constant` for none"
-                    .to_owned();
-            return Err(TrainError::Config {
-                key: "schedule.warmup_steps",
-                reason,
-            });
+            let reason = "must be at least 1 for a schedule with warm-up; use `name: constant` for none".to_owned();
+            return Err(TrainError::Config { key: "schedule.warmup_steps", reason });
         }
         if !(0.0..=1.0).contains(&self.final_ratio) {
             let reason = format!("{} is not between 0 and 1", self.final_ratio);
-            return Err(TrainError::Config {
-                key: "schedule.final_ratio",
-                reason,
-            });
+            return Err(TrainError::Config { key: "schedule.final_ratio", reason });
         }
         Ok(())
     }
@@ -78,11 +66,7 @@ pub struct Schedule {
 impl Schedule {
     /// `base`: the full learning rate; `horizon`: steps of the whole run, used by shapes that end somewhere.
     pub fn new(config: &ScheduleConfig, base: f64, horizon: u64) -> Self {
-        Self {
-            config: config.clone(),
-            base,
-            horizon,
-        }
+        Self { config: config.clone(), base, horizon }
     }
 
     /// The learning rate of the update number `step`, from 0.

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use flowmill_nn::Parameters;
 use serde_json::{Value, json};
 
-use crate::TrainError;
+use crate::checkpoint::State;
+use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
+use crate::{DataSource, TrainError};
 
 /// The folder of the dumps.
 pub const SKIPPED_FOLDER: &str = "skipped";
@@ -31,23 +33,32 @@ pub(crate) struct Skipped<'a> {
     pub(crate) norms: &'a GradientNorms,
 }
 
-impl Skipped<'_> {
+/// Names what was in the batches of a step.
+pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], losses: &[f64]) -> Vec<SkippedBatch> {
+    let ids = |items: &[u32]| items.iter().map(|&item| data.id(item).to_owned()).collect();
+    let entries = batches.iter().zip(losses);
+    entries.map(|(batch, &loss)| SkippedBatch { index: batch.index, ids: ids(&batch.items), loss }).collect()
+}
+
+impl<'a> Skipped<'a> {
+    pub(crate) fn new(state: &State, rate: f64, batches: Vec<SkippedBatch>, norms: &'a GradientNorms) -> Self {
+        Self { step: state.step, epoch: state.epoch, seed: state.seed, rate, batches, norms }
+    }
+
+    /// What to tell a person.
+    pub(crate) fn message(&self, loss: f64, dump: &Path) -> String {
+        let norm = self.norms.total;
+        format!("step {} is skipped: loss {loss}, gradient norm {norm}; details in {}", self.step, dump.display())
+    }
+
     /// The names of the parameters whose gradient is not finite.
     pub(crate) fn bad_parameters(&self, parameters: &Parameters) -> Vec<String> {
-        let bad = self
-            .norms
-            .each
-            .iter()
-            .filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
+        let bad = self.norms.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
         bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
     }
 
     /// Writes the dump into `folder` and gives its path. The same step always writes the same bytes.
-    pub(crate) fn write(
-        &self,
-        folder: &Path,
-        parameters: &Parameters,
-    ) -> Result<PathBuf, TrainError> {
+    pub(crate) fn write(&self, folder: &Path, parameters: &Parameters) -> Result<PathBuf, TrainError> {
         let folder = folder.join(SKIPPED_FOLDER);
         std::fs::create_dir_all(&folder).map_err(TrainError::io("create", &folder))?;
         let path = folder.join(format!("step-{:06}.json", self.step));
@@ -62,13 +73,9 @@ impl Skipped<'_> {
     }
 
     fn to_json(&self, parameters: &Parameters) -> Value {
-        let batch = |batch: &SkippedBatch| json!({ "index": batch.index, "loss": number(batch.loss), "ids": batch.ids });
-        let norm = |(id, norm): &(_, Option<f64>)| {
-            (
-                parameters.name(*id).to_owned(),
-                norm.map_or(Value::Null, number),
-            )
-        };
+        let batch =
+            |batch: &SkippedBatch| json!({ "index": batch.index, "loss": number(batch.loss), "ids": batch.ids });
+        let norm = |(id, norm): &(_, Option<f64>)| (parameters.name(*id).to_owned(), norm.map_or(Value::Null, number));
         json!({
             "step": self.step,
             "epoch": self.epoch,
@@ -83,9 +90,5 @@ impl Skipped<'_> {
 
 /// A number, or its name where JSON has none for it.
 fn number(value: f64) -> Value {
-    if value.is_finite() {
-        json!(crate::metrics::shorten(value))
-    } else {
-        json!(value.to_string())
-    }
+    if value.is_finite() { json!(crate::metrics::shorten(value)) } else { json!(value.to_string()) }
 }

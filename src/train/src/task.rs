@@ -24,12 +24,7 @@ pub trait Task {
     type Batch: Send;
 
     /// The loss of one batch. Every random number comes from `draw`, told apart by purpose and sample.
-    fn loss(
-        &self,
-        context: &Context<'_>,
-        batch: &Self::Batch,
-        draw: Draw,
-    ) -> Result<Loss, BoxError>;
+    fn loss(&self, context: &Context<'_>, batch: &Self::Batch, draw: Draw) -> Result<Loss, BoxError>;
 }
 
 /// What it is trained on: items known by number, in batches whose order is a function of (seed, epoch) alone.
@@ -54,11 +49,7 @@ pub trait DataSource: Sync {
 pub trait CheckpointStore {
     /// Makes the checkpoint `name`: `write` fills an empty directory, which then appears under that name, durably. An existing
     /// one of that name is replaced.
-    fn save(
-        &self,
-        name: &str,
-        write: &mut dyn FnMut(&Path) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError>;
+    fn save(&self, name: &str, write: &mut dyn FnMut(&Path) -> Result<(), TrainError>) -> Result<(), TrainError>;
 
     /// The names of all checkpoints, in any order.
     fn list(&self) -> Result<Vec<String>, TrainError>;

@@ -6,38 +6,17 @@ use std::time::Instant;
 
 use flowmill_nn::Parameters;
 
-use crate::checkpoint::{self, Contents, Score, State};
+use crate::checkpoint::{self, Contents, State};
 use crate::ema::Ema;
-use crate::loader::{self, Loaded, Loader};
+use crate::loader::{Loaded, Loader};
 use crate::metrics::{Metrics, Window, shorten};
 use crate::optimizer::{GradientNorms, Optimizer, Update, gradient_norms};
 use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
-use crate::skipped::{Skipped, SkippedBatch};
-use crate::{
-    CheckpointStore, DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage,
-};
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// Steps done, in this and all resumed runs.
-    pub steps: u64,
-    /// Passes over the data completed.
-    pub epochs: u64,
-    /// Training loss on the last metrics line.
-    pub loss: Option<f64>,
-    /// Validation loss of the final weights.
-    pub validation: Option<f64>,
-    /// The best validation.
-    pub best: Option<Score>,
-    /// Steps skipped because loss or gradient was not finite.
-    pub skipped: u64,
-    /// The step that this run resumed from, if it did.
-    pub resumed_from: Option<u64>,
-    /// Whether it was interrupted rather than finished; the checkpoint to go on from has been saved.
-    pub interrupted: bool,
-}
+use crate::setup::{identity, own_weights, steps};
+use crate::skipped::{self, Skipped};
+use crate::summary::Summary;
+use crate::{CheckpointStore, DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage};
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
 /// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
@@ -76,7 +55,7 @@ where
         }
         Ok(())
     })?;
-    Ok(run.summary(interrupted))
+    Ok(Summary::new(&run.state, run.resumed_from, interrupted))
 }
 
 /// A run between two steps.
@@ -112,18 +91,10 @@ where
     ) -> Result<Self, TrainError> {
         own_weights(parameters)?;
         let mut optimizer = config.optim.build(parameters);
-        let mut ema = config
-            .ema_decay
-            .map(|decay| Ema::new(decay, parameters))
-            .transpose()?;
+        let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
         let identity = identity(config, parameters);
-        let contents = Contents {
-            parameters,
-            optimizer: &mut *optimizer,
-            ema: ema.as_mut(),
-        };
-        let resumed =
-            checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
+        let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
+        let resumed = checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
         let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
         let (state, metrics) = match resumed {
             Some(resumed) => resumed,
@@ -165,8 +136,7 @@ where
         self.state.step += 1;
         if pass.means.loss.is_finite() && norms.total.is_finite() {
             let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
-            self.optimizer
-                .step(self.parameters, &pass.gradients, Update { rate, scale })?;
+            self.optimizer.step(self.parameters, &pass.gradients, Update { rate, scale })?;
             if let Some(ema) = &mut self.ema {
                 ema.update(self.parameters)?;
             }
@@ -202,72 +172,27 @@ where
     ) -> Result<(), TrainError> {
         self.state.skipped += 1;
         self.state.skipped_in_a_row += 1;
-        let ids = |items: &[u32]| {
-            items
-                .iter()
-                .map(|&item| self.data.id(item).to_owned())
-                .collect()
-        };
-        let describe = |(batch, &loss): (&Loaded<T::Batch>, &f64)| SkippedBatch {
-            index: batch.index,
-            ids: ids(&batch.items),
-            loss,
-        };
-        let (step, seed, epoch) = (self.state.step, self.config.seed, self.state.epoch);
-        let skipped = Skipped {
-            step,
-            epoch,
-            seed,
-            rate,
-            batches: batches.iter().zip(&pass.losses).map(describe).collect(),
-            norms,
-        };
+        let skipped = Skipped::new(&self.state, rate, skipped::describe(self.data, batches, &pass.losses), norms);
         let dump = skipped.write(self.folder, self.parameters)?;
         let (loss, in_a_row) = (pass.means.loss, self.state.skipped_in_a_row);
-        self.observer.message(&format!(
-            "step {step} is skipped: loss {loss}, gradient norm {}; details in {}",
-            norms.total,
-            dump.display()
-        ));
-        if in_a_row >= self.config.max_skipped_in_a_row {
-            let parameters = coverage::shorten(&skipped.bad_parameters(self.parameters));
-            return Err(TrainError::Diverged {
-                in_a_row,
-                step,
-                loss,
-                rate,
-                parameters,
-                dump,
-            });
+        self.observer.message(&skipped.message(loss, &dump));
+        if in_a_row < self.config.max_skipped_in_a_row {
+            return Ok(());
         }
-        Ok(())
+        let parameters = coverage::shorten(&skipped.bad_parameters(self.parameters));
+        Err(TrainError::Diverged { in_a_row, step: self.state.step, loss, rate, parameters, dump })
     }
 
     fn progress(&self, pass: &Pass, norms: &GradientNorms, rate: f64) -> Progress {
-        let State {
-            step, steps, epoch, ..
-        } = self.state;
+        let State { step, steps, epoch, .. } = self.state;
         let (loss, weight, grad_norm) = (pass.means.loss, pass.means.weight, norms.total);
-        Progress {
-            step,
-            steps,
-            epoch,
-            loss,
-            rate,
-            grad_norm,
-            weight,
-            seconds: 0.0,
-            data_wait: 0.0,
-        }
+        Progress { step, steps, epoch, loss, rate, grad_norm, weight, seconds: 0.0, data_wait: 0.0 }
     }
 
     fn advance(&mut self, batches: &[Loaded<T::Batch>]) {
         if let Some(batch) = batches.last() {
-            (self.state.epoch, self.state.position) = if batch.last {
-                (batch.epoch + 1, 0)
-            } else {
-                (batch.epoch, batch.index + 1)
-            };
+            (self.state.epoch, self.state.position) =
+                if batch.last { (batch.epoch + 1, 0) } else { (batch.epoch, batch.index + 1) };
         }
     }
 
@@ -283,22 +208,12 @@ where
         if save || due(self.config.validate_every) {
             self.validate(progress.epoch)?;
         }
-        if save || interrupted {
-            self.save(save)
-        } else {
-            Ok(())
-        }
+        if save || interrupted { self.save(save) } else { Ok(()) }
     }
 
     fn log(&mut self, progress: &Progress, window: &Window) -> Result<(), TrainError> {
         self.state.loss = window.means().map(|(means, _)| shorten(means.loss));
-        self.metrics.train(
-            progress.step,
-            progress.epoch,
-            window,
-            progress.rate,
-            self.state.skipped,
-        )
+        self.metrics.train(progress.step, progress.epoch, window, progress.rate, self.state.skipped)
     }
 
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {
@@ -319,77 +234,9 @@ where
     fn save(&mut self, scheduled: bool) -> Result<(), TrainError> {
         self.state.metrics = self.metrics.sync()?;
         self.state.scheduled = scheduled;
-        let contents = Contents {
-            parameters: self.parameters,
-            optimizer: &mut *self.optimizer,
-            ema: self.ema.as_mut(),
-        };
+        let contents =
+            Contents { parameters: self.parameters, optimizer: &mut *self.optimizer, ema: self.ema.as_mut() };
         checkpoint::save(self.store, &self.state, contents)?;
         checkpoint::prune(self.store, &self.config.keep, self.observer)
     }
-
-    fn summary(self, interrupted: bool) -> Summary {
-        let State {
-            step,
-            epoch,
-            loss,
-            validation,
-            best,
-            skipped,
-            ..
-        } = self.state;
-        Summary {
-            steps: step,
-            epochs: epoch,
-            loss,
-            validation,
-            best,
-            skipped,
-            resumed_from: self.resumed_from,
-            interrupted,
-        }
-    }
-}
-
-/// Steps of the whole run, counted on the data's own batches.
-fn steps<D: DataSource>(data: &D, config: &TrainConfig) -> Result<u64, TrainError> {
-    let limit = config.max_steps.unwrap_or(u64::MAX);
-    let Some(epochs) = config.max_epochs else {
-        return Ok(limit);
-    };
-    let mut steps = 0;
-    for epoch in 0..epochs {
-        if steps >= limit {
-            break;
-        }
-        steps += loader::plan(data, epoch)?.len().div_ceil(config.accum_grad) as u64;
-    }
-    Ok(steps.min(limit))
-}
-
-/// Gives every trainable parameter memory of its own, which updates then change in place.
-fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError> {
-    for id in parameters.trainable_ids().collect::<Vec<_>>() {
-        let copied = parameters
-            .tensor(id)
-            .copy()
-            .map_err(Into::into)
-            .and_then(|copy| parameters.set(id, copy));
-        copied.map_err(TrainError::tensor(format!(
-            "preparing {}",
-            parameters.name(id)
-        )))?;
-    }
-    Ok(())
-}
-
-/// What a checkpoint must have been made with to be continued: settings, and names, shapes and trainability of parameters.
-fn identity(config: &TrainConfig, parameters: &Parameters) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{config:?}").as_bytes());
-    for id in parameters.ids() {
-        let (name, dims) = (parameters.name(id), parameters.tensor(id).dims());
-        hasher.update(format!("\n{name} {dims:?} {}", parameters.trainable(id)).as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
 }

@@ -35,10 +35,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let length = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
         let (digits, rest) = bytes.split_at(length);
         *bytes = rest;
-        digits
-            .iter()
-            .rev()
-            .fold(0, |value, digit| value << 7 | u64::from(digit & 0x7f))
+        digits.iter().rev().fold(0, |value, digit| value << 7 | u64::from(digit & 0x7f))
     }
     let mut fields = Vec::new();
     while !bytes.is_empty() {
@@ -70,9 +67,7 @@ fn event(record: &[u8]) -> Event {
             1 => event.wall_time = f64::from_le_bytes(content.try_into().unwrap()),
             2 => event.step = u64::from_le_bytes(content.try_into().unwrap()),
             3 => event.version = Some(String::from_utf8(content).unwrap()),
-            5 => event
-                .scalars
-                .extend(fields(&content).iter().map(|(_, value)| scalar(value))),
+            5 => event.scalars.extend(fields(&content).iter().map(|(_, value)| scalar(value))),
             other => panic!("field {other}"),
         }
     }
@@ -81,33 +76,17 @@ fn event(record: &[u8]) -> Event {
 
 fn scalar(value: &[u8]) -> (String, f32) {
     let fields = fields(value);
-    assert_eq!(
-        fields.iter().map(|(field, _)| *field).collect::<Vec<_>>(),
-        [1, 2]
-    );
-    (
-        String::from_utf8(fields[0].1.clone()).unwrap(),
-        f32::from_le_bytes(fields[1].1.clone().try_into().unwrap()),
-    )
+    assert_eq!(fields.iter().map(|(field, _)| *field).collect::<Vec<_>>(), [1, 2]);
+    (String::from_utf8(fields[0].1.clone()).unwrap(), f32::from_le_bytes(fields[1].1.clone().try_into().unwrap()))
 }
 
 #[test]
 fn both_files_say_the_same_and_can_be_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
-    run(
-        folder.path(),
-        &config(20),
-        &Samples::new(40, &[5]),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    run(folder.path(), &config(20), &Samples::new(40, &[5]), 0.1, &mut observer).unwrap();
     let text = std::fs::read_to_string(folder.path().join(METRICS_FILE)).unwrap();
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bytes = std::fs::read(folder.path().join(EVENTS_FILE)).unwrap();
     let events: Vec<Event> = records(&bytes).into_iter().map(event).collect();
 
@@ -118,39 +97,19 @@ fn both_files_say_the_same_and_can_be_read_back() {
         assert_eq!(event.wall_time, event.step as f64);
         for (tag, value) in &event.scalars {
             let (kind, name) = tag.split_once('/').unwrap();
-            let values = if kind == "validation" {
-                &line["validation"]
-            } else {
-                line
-            };
-            let expected = if name == "squared_error" {
-                &values["parts"][name]
-            } else {
-                &values[name]
-            };
+            let values = if kind == "validation" { &line["validation"] } else { line };
+            let expected = if name == "squared_error" { &values["parts"][name] } else { &values[name] };
             assert_eq!(expected.as_f64().unwrap() as f32, *value, "{tag} in {line}");
         }
     }
     let steps = |key: &str| -> Vec<u64> {
-        lines
-            .iter()
-            .filter(|line| line.get(key).is_some())
-            .map(|line| line["step"].as_u64().unwrap())
-            .collect()
+        lines.iter().filter(|line| line.get(key).is_some()).map(|line| line["step"].as_u64().unwrap()).collect()
     };
     assert_eq!(steps("lr"), [3, 6, 9, 12, 15, 18, 20]);
     assert_eq!(steps("validation"), [4, 8, 10, 12, 16, 20]);
     let window = &observer.steps[3..6];
-    let mean = window
-        .iter()
-        .map(|step| step.loss * step.weight)
-        .sum::<f64>()
+    let mean = window.iter().map(|step| step.loss * step.weight).sum::<f64>()
         / window.iter().map(|step| step.weight).sum::<f64>();
-    let logged = lines.iter().find(|line| line["step"] == 6).unwrap()["loss"]
-        .as_f64()
-        .unwrap();
-    assert!(
-        (logged / mean - 1.0).abs() < 1e-6,
-        "a line holds the mean since the last one"
-    );
+    let logged = lines.iter().find(|line| line["step"] == 6).unwrap()["loss"].as_f64().unwrap();
+    assert!((logged / mean - 1.0).abs() < 1e-6, "a line holds the mean since the last one");
 }

@@ -14,12 +14,7 @@ const STEPS: u64 = 47;
 
 /// Mid-epoch, mid-accumulation, with a moving average, a skipped step and metrics between lines.
 fn hard_config() -> TrainConfig {
-    TrainConfig {
-        accum_grad: 2,
-        ema_decay: Some(0.9),
-        save_every: 5,
-        ..config(STEPS)
-    }
+    TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: 5, ..config(STEPS) }
 }
 
 fn hard_data() -> Samples {
@@ -29,14 +24,7 @@ fn hard_data() -> Samples {
 }
 
 fn undisturbed(folder: &Path) {
-    run(
-        folder,
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut Recorder::default(),
-    )
-    .unwrap();
+    run(folder, &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
 }
 
 #[test]
@@ -45,56 +33,26 @@ fn a_run_interrupted_again_and_again_ends_in_the_same_bytes() {
     undisturbed(whole.path());
     for piece in [1, 2, 3, 4, 1, 6, 5, 7, 3, 100] {
         let mut observer = Recorder::interrupting_after(piece);
-        let (summary, _) = run(
-            pieces.path(),
-            &hard_config(),
-            &hard_data(),
-            0.1,
-            &mut observer,
-        )
-        .unwrap();
+        let (summary, _) = run(pieces.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
         assert_eq!(summary.interrupted, summary.steps < STEPS);
     }
     assert_same_tree(whole.path(), pieces.path());
-    let names: Vec<_> = tree(whole.path())
-        .into_keys()
-        .filter(|path| path.ends_with("model.safetensors"))
-        .collect();
-    assert!(
-        (2..=3).contains(&names.len()),
-        "the last two and the best: {names:?}"
-    );
+    let names: Vec<_> = tree(whole.path()).into_keys().filter(|path| path.ends_with("model.safetensors")).collect();
+    assert!((2..=3).contains(&names.len()), "the last two and the best: {names:?}");
 }
 
 #[test]
 fn a_finished_run_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (first, weights) = run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut Recorder::default(),
-    )
-    .unwrap();
+    let (first, weights) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
     let before = tree(folder.path());
     let mut observer = Recorder::default();
-    let (second, again) = run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    let (second, again) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
     assert!(observer.steps.is_empty());
     assert_eq!(weights, again);
     assert_eq!(before, tree(folder.path()));
     assert_eq!(second.resumed_from, Some(STEPS));
-    assert_eq!(
-        (first.loss, first.validation, first.best),
-        (second.loss, second.validation, second.best)
-    );
+    assert_eq!((first.loss, first.validation, first.best), (second.loss, second.validation, second.best));
 }
 
 #[test]
@@ -103,10 +61,7 @@ fn threads_do_not_change_the_bytes() {
         .into_iter()
         .map(|threads| {
             let folder = tempfile::tempdir().unwrap();
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| undisturbed(folder.path()));
             folder
         })
@@ -125,40 +80,16 @@ fn damage(path: &Path) {
 fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() {
     let whole = tempfile::tempdir().unwrap();
     undisturbed(whole.path());
-    for file in [
-        "model.safetensors",
-        "optimizer.safetensors",
-        "ema.safetensors",
-        "state.json",
-        "checksums.b3",
-    ] {
+    for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json", "checksums.b3"] {
         let folder = tempfile::tempdir().unwrap();
         let mut observer = Recorder::interrupting_after(22);
-        run(
-            folder.path(),
-            &hard_config(),
-            &hard_data(),
-            0.1,
-            &mut observer,
-        )
-        .unwrap();
+        run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
         damage(&folder.path().join("checkpoints/step-000022").join(file));
         let mut observer = Recorder::default();
-        let (summary, _) = run(
-            folder.path(),
-            &hard_config(),
-            &hard_data(),
-            0.1,
-            &mut observer,
-        )
-        .unwrap();
+        let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
         assert_eq!(summary.resumed_from, Some(20), "{file}");
         let loud = |text: &String| text.contains("WARNING") && text.contains("step-000022");
-        assert!(
-            observer.messages.iter().any(loud),
-            "{file}: {:?}",
-            observer.messages
-        );
+        assert!(observer.messages.iter().any(loud), "{file}: {:?}", observer.messages);
         assert_same_tree(whole.path(), folder.path());
     }
 }
@@ -168,42 +99,14 @@ fn with_every_checkpoint_damaged_training_starts_over_and_says_so() {
     let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     undisturbed(whole.path());
     let mut observer = Recorder::interrupting_after(7);
-    run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
     for step in ["step-000005", "step-000007"] {
-        std::fs::remove_file(
-            folder
-                .path()
-                .join("checkpoints")
-                .join(step)
-                .join("model.safetensors"),
-        )
-        .unwrap();
+        std::fs::remove_file(folder.path().join("checkpoints").join(step).join("model.safetensors")).unwrap();
     }
     let mut observer = Recorder::default();
-    let (summary, _) = run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
     assert_eq!(summary.resumed_from, None);
-    assert!(
-        observer
-            .messages
-            .iter()
-            .any(|text| text.contains("from the beginning")),
-        "{:?}",
-        observer.messages
-    );
+    assert!(observer.messages.iter().any(|text| text.contains("from the beginning")), "{:?}", observer.messages);
     assert_same_tree(whole.path(), folder.path());
 }
 
@@ -211,26 +114,12 @@ fn with_every_checkpoint_damaged_training_starts_over_and_says_so() {
 fn metrics_that_a_checkpoint_needs_and_does_not_find_are_damage_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::interrupting_after(22);
-    run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
     let metrics = folder.path().join("metrics.jsonl");
     let bytes = std::fs::read(&metrics).unwrap();
     std::fs::write(&metrics, &bytes[..bytes.len() - 1]).unwrap();
     let mut observer = Recorder::default();
-    let (summary, _) = run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut observer,
-    )
-    .unwrap();
+    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
     assert!(summary.resumed_from < Some(22));
     let whole = tempfile::tempdir().unwrap();
     undisturbed(whole.path());
@@ -240,30 +129,10 @@ fn metrics_that_a_checkpoint_needs_and_does_not_find_are_damage_too() {
 #[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    run(
-        folder.path(),
-        &hard_config(),
-        &hard_data(),
-        0.1,
-        &mut Recorder::default(),
-    )
-    .unwrap();
-    let other = TrainConfig {
-        keep: KeepConfig {
-            last: 9,
-            ..KeepConfig::default()
-        },
-        ..hard_config()
-    };
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    let other = TrainConfig { keep: KeepConfig { last: 9, ..KeepConfig::default() }, ..hard_config() };
     let before = tree(folder.path());
-    let error = run(
-        folder.path(),
-        &other,
-        &hard_data(),
-        0.1,
-        &mut Recorder::default(),
-    )
-    .unwrap_err();
+    let error = run(folder.path(), &other, &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
     assert!(matches!(error, TrainError::OtherRun { .. }), "{error}");
     assert_eq!(before, tree(folder.path()), "nothing is lost");
 }
@@ -279,14 +148,7 @@ fn child() {
     };
     let mut data = hard_data();
     data.delay = Duration::from_millis(2);
-    run(
-        Path::new(&folder),
-        &hard_config(),
-        &data,
-        0.1,
-        &mut Recorder::default(),
-    )
-    .unwrap();
+    run(Path::new(&folder), &hard_config(), &data, 0.1, &mut Recorder::default()).unwrap();
 }
 
 #[test]
@@ -300,10 +162,7 @@ fn killed_anywhere_and_resumed_it_ends_in_the_same_bytes() {
     while !done {
         let arguments = ["--exact", "child", "--ignored", "--quiet"];
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(arguments)
-            .env(CHILD_FOLDER, killed.path())
-            .stdout(Stdio::null());
+        command.args(arguments).env(CHILD_FOLDER, killed.path()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         // Later tries get more time, so that the run ends.
         let patience = 30 + 4 * kills + draw.below_at(kills, 120) as u64;
@@ -316,9 +175,6 @@ fn killed_anywhere_and_resumed_it_ends_in_the_same_bytes() {
         assert!(child.wait().unwrap().success() == done);
     }
     println!("{kills} kills");
-    assert!(
-        kills >= 3,
-        "only {kills} kills: the child is too fast for this test"
-    );
+    assert!(kills >= 3, "only {kills} kills: the child is too fast for this test");
     assert_same_tree(whole.path(), killed.path());
 }

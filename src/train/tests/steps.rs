@@ -13,81 +13,36 @@ use support::{FolderStore, Recorder, Samples, config, network, run};
 fn it_learns_and_validates_on_the_same_draws_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
-    let (summary, _) = run(
-        folder.path(),
-        &config(400),
-        &Samples::new(50, &[7, 8, 9]),
-        0.05,
-        &mut observer,
-    )
-    .unwrap();
-    let (first, last) = (
-        observer.validations[0].1,
-        observer.validations.last().unwrap().1,
-    );
-    assert!(
-        last < 0.25 * first,
-        "validation loss went from {first} to {last}"
-    );
+    let (summary, _) = run(folder.path(), &config(400), &Samples::new(50, &[7, 8, 9]), 0.05, &mut observer).unwrap();
+    let (first, last) = (observer.validations[0].1, observer.validations.last().unwrap().1);
+    assert!(last < 0.25 * first, "validation loss went from {first} to {last}");
     assert_eq!(summary.steps, 400);
-    assert_eq!(
-        summary.validation,
-        Some(flowmill_train::metrics::shorten(last))
-    );
+    assert_eq!(summary.validation, Some(flowmill_train::metrics::shorten(last)));
     assert!(summary.best.unwrap().loss <= last);
     assert_eq!(observer.steps.len(), 400);
-    assert_eq!(
-        observer.steps.iter().map(|progress| progress.steps).max(),
-        Some(400)
-    );
+    assert_eq!(observer.steps.iter().map(|progress| progress.steps).max(), Some(400));
 
     let frozen = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
     let mut still = config(8);
     still.optim.lr = 1e-30;
-    run(
-        frozen.path(),
-        &still,
-        &Samples::new(50, &[7]),
-        0.05,
-        &mut observer,
-    )
-    .unwrap();
+    run(frozen.path(), &still, &Samples::new(50, &[7]), 0.05, &mut observer).unwrap();
     let losses: Vec<f64> = observer.validations.iter().map(|(_, loss)| *loss).collect();
-    assert!(
-        losses.len() == 2 && losses[0] == losses[1],
-        "same weights, same validation: {losses:?}"
-    );
+    assert!(losses.len() == 2 && losses[0] == losses[1], "same weights, same validation: {losses:?}");
 }
 
 #[test]
 fn a_parameter_that_the_loss_does_not_use_is_named() {
     let (task, mut parameters) = network(0.0);
-    parameters
-        .add(
-            "forgotten.weight",
-            Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap(),
-        )
-        .unwrap();
+    parameters.add("forgotten.weight", Tensor::zeros((2, 2), candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let store = FolderStore(folder.path().join("checkpoints"));
     let data = Samples::new(20, &[5]);
     let train = |parameters: &mut _| {
-        flowmill_train::train(
-            &task,
-            parameters,
-            &data,
-            &config(3),
-            folder.path(),
-            &store,
-            &mut Recorder::default(),
-        )
+        flowmill_train::train(&task, parameters, &data, &config(3), folder.path(), &store, &mut Recorder::default())
     };
     let error = train(&mut parameters).unwrap_err();
-    assert!(
-        matches!(&error, TrainError::Coverage { missing, .. } if missing == &["forgotten.weight"]),
-        "{error}"
-    );
+    assert!(matches!(&error, TrainError::Coverage { missing, .. } if missing == &["forgotten.weight"]), "{error}");
     assert!(error.to_string().contains("forgotten.weight"));
 
     parameters.set_trainable(parameters.find("forgotten.weight").unwrap(), false);
@@ -99,18 +54,8 @@ fn a_gradient_that_is_not_finite_on_the_first_step_is_named() {
     let mut data = Samples::new(20, &[20]);
     data.poison = Some(4);
     let folder = tempfile::tempdir().unwrap();
-    let error = run(
-        folder.path(),
-        &config(3),
-        &data,
-        0.0,
-        &mut Recorder::default(),
-    )
-    .unwrap_err();
-    assert!(
-        matches!(&error, TrainError::Coverage { non_finite, .. } if non_finite.len() == 4),
-        "{error}"
-    );
+    let error = run(folder.path(), &config(3), &data, 0.0, &mut Recorder::default()).unwrap_err();
+    assert!(matches!(&error, TrainError::Coverage { non_finite, .. } if non_finite.len() == 4), "{error}");
 }
 
 #[test]
@@ -126,31 +71,13 @@ fn a_loss_that_is_not_a_number_skips_the_step_and_leaves_a_dump() {
     let (summary, weights) = run(folder.path(), &config, &data, 0.0, &mut observer).unwrap();
     assert_eq!((summary.steps, summary.skipped), (6, 1));
     assert!(weights.values().flatten().all(|weight| weight.is_finite()));
-    assert!(
-        observer
-            .messages
-            .iter()
-            .any(|text| text.contains("step 4 is skipped")),
-        "{:?}",
-        observer.messages
-    );
+    assert!(observer.messages.iter().any(|text| text.contains("step 4 is skipped")), "{:?}", observer.messages);
 
-    let model = |step| {
-        std::fs::read(
-            folder
-                .path()
-                .join(format!("checkpoints/step-{step:06}/model.safetensors")),
-        )
-        .unwrap()
-    };
+    let model =
+        |step| std::fs::read(folder.path().join(format!("checkpoints/step-{step:06}/model.safetensors"))).unwrap();
     assert_eq!(model(3), model(4), "a skipped step changes no weight");
     assert_ne!(model(4), model(5));
-    assert_eq!(
-        read_state(&folder.path().join("checkpoints/step-000006"))
-            .unwrap()
-            .skipped_in_a_row,
-        0
-    );
+    assert_eq!(read_state(&folder.path().join("checkpoints/step-000006")).unwrap().skipped_in_a_row, 0);
 
     let dump = std::fs::read_to_string(folder.path().join("skipped/step-000004.json")).unwrap();
     let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
@@ -169,15 +96,7 @@ fn too_many_skipped_steps_in_a_row_stop_with_a_diagnosis() {
     config.max_skipped_in_a_row = 3;
     let folder = tempfile::tempdir().unwrap();
     let error = run(folder.path(), &config, &data, 0.0, &mut Recorder::default()).unwrap_err();
-    let TrainError::Diverged {
-        in_a_row,
-        step,
-        ref dump,
-        ..
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let TrainError::Diverged { in_a_row, step, ref dump, .. } = error else { panic!("{error}") };
     assert_eq!(in_a_row, 3);
     assert!(step < 20 && dump.exists());
     assert!(error.to_string().contains("hidden.weight"), "{error}");
@@ -189,41 +108,20 @@ fn accumulation_over_unequal_batches_is_one_large_batch() {
     let train = |sizes: &[usize], accum_grad| {
         let folder = tempfile::tempdir().unwrap();
         let mut observer = Recorder::default();
-        let config = TrainConfig {
-            accum_grad,
-            grad_clip: Some(0.3),
-            ..config(30)
-        };
-        let (_, weights) = run(
-            folder.path(),
-            &config,
-            &Samples::new(40, sizes),
-            0.0,
-            &mut observer,
-        )
-        .unwrap();
+        let config = TrainConfig { accum_grad, grad_clip: Some(0.3), ..config(30) };
+        let (_, weights) = run(folder.path(), &config, &Samples::new(40, sizes), 0.0, &mut observer).unwrap();
         (weights, observer.steps)
     };
     let (whole, steps) = train(&[8], 1);
     let (parts, part_steps) = train(&[5, 3], 2);
     for (one, two) in steps.iter().zip(&part_steps) {
         assert!((one.loss / two.loss - 1.0).abs() < 1e-5, "{one:?} {two:?}");
-        assert!(
-            (one.grad_norm / two.grad_norm - 1.0).abs() < 1e-5,
-            "{one:?} {two:?}"
-        );
+        assert!((one.grad_norm / two.grad_norm - 1.0).abs() < 1e-5, "{one:?} {two:?}");
         assert_eq!((one.epoch, one.weight), (two.epoch, two.weight));
     }
-    assert!(
-        difference(&whole, &parts) < 1e-4,
-        "{}",
-        difference(&whole, &parts)
-    );
+    assert!(difference(&whole, &parts) < 1e-4, "{}", difference(&whole, &parts));
     let (other, _) = train(&[4, 4], 2);
-    assert!(
-        difference(&whole, &other) < 1e-4,
-        "the same samples in other pieces"
-    );
+    assert!(difference(&whole, &other) < 1e-4, "the same samples in other pieces");
 }
 
 fn difference(left: &BTreeMap<String, Vec<f32>>, right: &BTreeMap<String, Vec<f32>>) -> f32 {
@@ -236,37 +134,14 @@ fn difference(left: &BTreeMap<String, Vec<f32>>, right: &BTreeMap<String, Vec<f3
 fn epochs_bound_the_run_and_give_the_horizon() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
-    let config = TrainConfig {
-        accum_grad: 4,
-        max_steps: None,
-        max_epochs: Some(3),
-        ..config(1)
-    };
-    let (summary, _) = run(
-        folder.path(),
-        &config,
-        &Samples::new(40, &[7]),
-        0.0,
-        &mut observer,
-    )
-    .unwrap();
+    let config = TrainConfig { accum_grad: 4, max_steps: None, max_epochs: Some(3), ..config(1) };
+    let (summary, _) = run(folder.path(), &config, &Samples::new(40, &[7]), 0.0, &mut observer).unwrap();
     assert_eq!((summary.steps, summary.epochs), (6, 3));
     assert_eq!(
-        observer
-            .steps
-            .iter()
-            .map(|progress| progress.weight)
-            .collect::<Vec<_>>(),
+        observer.steps.iter().map(|progress| progress.weight).collect::<Vec<_>>(),
         [28., 12., 28., 12., 28., 12.]
     );
-    assert_eq!(
-        observer
-            .steps
-            .iter()
-            .map(|progress| progress.epoch)
-            .collect::<Vec<_>>(),
-        [0, 0, 1, 1, 2, 2]
-    );
+    assert_eq!(observer.steps.iter().map(|progress| progress.epoch).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
     assert!(observer.steps.iter().all(|progress| progress.steps == 6));
 }
 
@@ -281,18 +156,12 @@ fn a_batch_without_weight_is_an_error() {
             batch: &support::Rows,
             draw: flowmill_nn::random::Draw,
         ) -> Result<flowmill_train::Loss, flowmill_train::BoxError> {
-            Ok(flowmill_train::Loss {
-                weight: 0.0,
-                ..self.0.loss(context, batch, draw)?
-            })
+            Ok(flowmill_train::Loss { weight: 0.0, ..self.0.loss(context, batch, draw)? })
         }
     }
     let (task, mut parameters) = network(0.0);
     let folder = tempfile::tempdir().unwrap();
-    let (store, data) = (
-        FolderStore(folder.path().join("checkpoints")),
-        Samples::new(20, &[5]),
-    );
+    let (store, data) = (FolderStore(folder.path().join("checkpoints")), Samples::new(20, &[5]));
     let task = Weightless(task);
     let trained = flowmill_train::train(
         &task,
@@ -318,15 +187,9 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
     add("optim.lr", |config| config.optim.lr = f64::NAN);
     add("optim.betas", |config| config.optim.betas = [0.9, 1.0]);
     add("optim.eps", |config| config.optim.eps = 0.0);
-    add("optim.weight_decay", |config| {
-        config.optim.weight_decay = -1.0
-    });
-    add("schedule.warmup_steps", |config| {
-        config.schedule.warmup_steps = 0
-    });
-    add("schedule.final_ratio", |config| {
-        config.schedule.final_ratio = 2.0
-    });
+    add("optim.weight_decay", |config| config.optim.weight_decay = -1.0);
+    add("schedule.warmup_steps", |config| config.schedule.warmup_steps = 0);
+    add("schedule.final_ratio", |config| config.schedule.final_ratio = 2.0);
     add("accum_grad", |config| config.accum_grad = 0);
     add("grad_clip", |config| config.grad_clip = Some(0.0));
     add("ema_decay", |config| config.ema_decay = Some(1.0));
@@ -336,10 +199,7 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
     add("keep.last", |config| config.keep.last = 0);
     for (expected, config) in bad {
         let error = config.check().unwrap_err();
-        assert!(
-            matches!(&error, TrainError::Config { key, .. } if *key == expected),
-            "{expected}: {error}"
-        );
+        assert!(matches!(&error, TrainError::Config { key, .. } if *key == expected), "{expected}: {error}");
     }
     base.check().unwrap();
 }

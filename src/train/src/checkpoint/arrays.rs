@@ -40,22 +40,11 @@ impl View for Array<'_> {
 
 /// Writes every parameter under its name.
 pub(super) fn write_parameters(path: &Path, parameters: &Parameters) -> Result<(), TrainError> {
-    let slices = parameters
-        .ids()
-        .map(|id| host::slice("save", parameters.tensor(id)));
-    let slices = slices
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(TrainError::tensor("saving the weights"))?;
+    let slices = parameters.ids().map(|id| host::slice("save", parameters.tensor(id)));
+    let slices = slices.collect::<Result<Vec<_>, _>>().map_err(TrainError::tensor("saving the weights"))?;
     let arrays = parameters.ids().zip(&slices).map(|(id, values)| {
         let shape = parameters.tensor(id).dims().to_vec();
-        (
-            parameters.name(id),
-            Array {
-                dtype: Dtype::F32,
-                shape,
-                bytes: bytemuck::cast_slice(values),
-            },
-        )
+        (parameters.name(id), Array { dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) })
     });
     write(path, arrays.collect())
 }
@@ -65,21 +54,10 @@ pub(super) fn write_optimizer(path: &Path, optimizer: &dyn Optimizer) -> Result<
     let updates = (optimizer.updates() as i64).to_le_bytes();
     let state = optimizer.state();
     let arrays = state.iter().map(|array| {
-        let view = Array {
-            dtype: Dtype::F32,
-            shape: array.shape.clone(),
-            bytes: bytemuck::cast_slice(array.values),
-        };
+        let view = Array { dtype: Dtype::F32, shape: array.shape.clone(), bytes: bytemuck::cast_slice(array.values) };
         (array.name.as_str(), view)
     });
-    let count = (
-        UPDATES,
-        Array {
-            dtype: Dtype::I64,
-            shape: vec![1],
-            bytes: &updates,
-        },
-    );
+    let count = (UPDATES, Array { dtype: Dtype::I64, shape: vec![1], bytes: &updates });
     write(path, arrays.chain([count]).collect())
 }
 
@@ -96,24 +74,17 @@ pub(super) fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Resu
         let name = parameters.name(id);
         let dims = parameters.tensor(id).dims();
         let values = values(&file, name).ok_or_else(|| format!("{name} is missing or not F32"))?;
-        let tensor = Tensor::from_vec(values, dims, &Device::Cpu)
-            .map_err(|error| format!("{name}: {error}"))?;
+        let tensor = Tensor::from_vec(values, dims, &Device::Cpu).map_err(|error| format!("{name}: {error}"))?;
         loaded.push((id, tensor));
     }
-    loaded
-        .into_iter()
-        .try_for_each(|(id, tensor)| parameters.set(id, tensor))
-        .map_err(|error| error.to_string())
+    loaded.into_iter().try_for_each(|(id, tensor)| parameters.set(id, tensor)).map_err(|error| error.to_string())
 }
 
 /// Gives the optimiser its stored state.
 pub(super) fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), String> {
     let file = parse(bytes)?;
     let updates = file.tensor(UPDATES).map_err(|error| error.to_string())?;
-    let updates: [u8; 8] = updates
-        .data()
-        .try_into()
-        .map_err(|_| format!("{UPDATES} is not one 64-bit integer"))?;
+    let updates: [u8; 8] = updates.data().try_into().map_err(|_| format!("{UPDATES} is not one 64-bit integer"))?;
     optimizer.restore(u64::from_le_bytes(updates), &mut |name| values(&file, name))
 }
 
@@ -122,10 +93,7 @@ fn parse(bytes: &[u8]) -> Result<SafeTensors<'_>, String> {
 }
 
 fn values(file: &SafeTensors<'_>, name: &str) -> Option<Vec<f32>> {
-    let view = file
-        .tensor(name)
-        .ok()
-        .filter(|view| view.dtype() == Dtype::F32)?;
+    let view = file.tensor(name).ok().filter(|view| view.dtype() == Dtype::F32)?;
     let (words, _) = view.data().as_chunks::<4>();
     Some(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
 }

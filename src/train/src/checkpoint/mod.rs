@@ -45,11 +45,7 @@ pub struct Contents<'a> {
 
 impl Contents<'_> {
     fn reborrow(&mut self) -> Contents<'_> {
-        Contents {
-            parameters: self.parameters,
-            optimizer: self.optimizer,
-            ema: self.ema.as_deref_mut(),
-        }
+        Contents { parameters: self.parameters, optimizer: self.optimizer, ema: self.ema.as_deref_mut() }
     }
 }
 
@@ -65,26 +61,14 @@ pub fn step_of(name: &str) -> Option<u64> {
 
 /// The names of a store's checkpoints, oldest first; other names are left alone.
 pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
-    let mut steps: Vec<u64> = store
-        .list()?
-        .iter()
-        .filter_map(|name| step_of(name))
-        .collect();
+    let mut steps: Vec<u64> = store.list()?.iter().filter_map(|name| step_of(name)).collect();
     steps.sort_unstable();
     Ok(steps.into_iter().map(name).collect())
 }
 
 /// Saves a checkpoint under the name of its step.
-pub fn save(
-    store: &dyn CheckpointStore,
-    state: &State,
-    contents: Contents<'_>,
-) -> Result<(), TrainError> {
-    let Contents {
-        parameters,
-        optimizer,
-        mut ema,
-    } = contents;
+pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
+    let Contents { parameters, optimizer, mut ema } = contents;
     store.save(&name(state.step), &mut |folder| {
         arrays::write_parameters(&folder.join(MODEL_FILE), parameters)?;
         arrays::write_optimizer(&folder.join(OPTIMIZER_FILE), optimizer)?;
@@ -95,8 +79,7 @@ pub fn save(
             written?;
         }
         let path = folder.join(STATE_FILE);
-        let text = serde_json::to_string_pretty(state)
-            .map_err(|error| TrainError::io("write", &path)(error.into()))?;
+        let text = serde_json::to_string_pretty(state).map_err(|error| TrainError::io("write", &path)(error.into()))?;
         std::fs::write(&path, text + "\n").map_err(TrainError::io("write", &path))?;
         write_checksums(folder)
     })
@@ -117,31 +100,22 @@ pub fn load(
     identity: &str,
     contents: Contents<'_>,
 ) -> Result<State, TrainError> {
-    let files =
-        verified(&store.path(name)).map_err(|reason| TrainError::checkpoint(name, reason))?;
+    let files = verified(&store.path(name)).map_err(|reason| TrainError::checkpoint(name, reason))?;
     let file = |file: &str| {
-        files
-            .get(file)
-            .map(Vec::as_slice)
-            .ok_or_else(|| TrainError::checkpoint(name, format!("has no {file}")))
+        files.get(file).map(Vec::as_slice).ok_or_else(|| TrainError::checkpoint(name, format!("has no {file}")))
     };
-    let damaged = |file: &'static str| {
-        move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"))
-    };
-    let state: State = serde_json::from_slice(file(STATE_FILE)?)
-        .map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
+    let damaged = |file: &'static str| move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"));
+    let state: State =
+        serde_json::from_slice(file(STATE_FILE)?).map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
     if state.format != FORMAT || state.run != identity {
-        return Err(TrainError::OtherRun {
-            name: name.to_owned(),
-        });
+        return Err(TrainError::OtherRun { name: name.to_owned() });
     }
     if let Some(ema) = contents.ema {
         arrays::read_parameters(file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
         ema.swap(contents.parameters)?;
     }
     arrays::read_parameters(file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
-    arrays::read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer)
-        .map_err(damaged(OPTIMIZER_FILE))?;
+    arrays::read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
     Ok(state)
 }
 
@@ -165,15 +139,11 @@ fn write_checksums(folder: &Path) -> Result<(), TrainError> {
 
 /// The contents of the files that the checksums name, each as written.
 fn verified(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let read =
-        |name: &str| std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
-    let checksums = String::from_utf8(read(CHECKSUMS_FILE)?)
-        .map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
+    let read = |name: &str| std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
+    let checksums = String::from_utf8(read(CHECKSUMS_FILE)?).map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
     let mut files = BTreeMap::new();
     for line in checksums.lines() {
-        let (sum, name) = line
-            .split_once("  ")
-            .ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
+        let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
         let known = [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name);
         if !known {
             return Err(format!("{CHECKSUMS_FILE} names an unknown file {name:?}"));

@@ -25,26 +25,20 @@ pub(crate) fn resume(
     for name in names(store)?.into_iter().rev() {
         match attempt(store, folder, &name, identity, contents.reborrow()) {
             Ok((state, metrics)) => {
-                observer.message(&format!(
-                    "resuming from {name}: step {} of {}",
-                    state.step, state.steps
-                ));
+                observer.message(&format!("resuming from {name}: step {} of {}", state.step, state.steps));
                 prune(store, keep, observer)?;
                 return Ok(Some((state, metrics)));
             }
             Err(error @ TrainError::OtherRun { .. }) => return Err(error),
             Err(error) => {
-                observer.message(&format!(
-                    "WARNING: {error}; it is removed, trying the one before"
-                ));
+                observer.message(&format!("WARNING: {error}; it is removed, trying the one before"));
                 store.remove(&name)?;
                 damaged = true;
             }
         }
     }
     if damaged {
-        observer
-            .message("WARNING: no sound checkpoint is left; training starts from the beginning");
+        observer.message("WARNING: no sound checkpoint is left; training starts from the beginning");
     }
     *contents.parameters = initial;
     Ok(None)

@@ -15,44 +15,24 @@ struct Saved {
 
 /// Removes the checkpoints that no rule wants. The newest always stays; one made on an interruption stays only while it is the
 /// newest. What a rule drops it never wants again, so a prune that a crash prevented is made up for by the next.
-pub fn prune(
-    store: &dyn CheckpointStore,
-    keep: &KeepConfig,
-    observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
+pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let mut saved = Vec::new();
     for name in names(store)? {
         match (read_state(&store.path(&name)), step_of(&name)) {
             (Ok(state), Some(step)) if state.step == step => {
-                saved.push((
-                    name,
-                    Saved {
-                        step,
-                        validation: state.validation,
-                        scheduled: state.scheduled,
-                    },
-                ));
+                saved.push((name, Saved { step, validation: state.validation, scheduled: state.scheduled }));
             }
             (read, _) => {
-                let reason = read
-                    .err()
-                    .map_or("its state is that of another step".to_owned(), |error| {
-                        error.to_string()
-                    });
-                observer.message(&format!(
-                    "checkpoint {name} is damaged and is removed: {reason}"
-                ));
+                let reason =
+                    read.err().map_or("its state is that of another step".to_owned(), |error| error.to_string());
+                observer.message(&format!("checkpoint {name} is damaged and is removed: {reason}"));
                 store.remove(&name)?;
             }
         }
     }
     let facts: Vec<Saved> = saved.iter().map(|(_, facts)| *facts).collect();
     let wanted = wanted(&facts, keep);
-    saved
-        .iter()
-        .zip(wanted)
-        .filter(|(_, wanted)| !wanted)
-        .try_for_each(|((name, _), _)| store.remove(name))
+    saved.iter().zip(wanted).filter(|(_, wanted)| !wanted).try_for_each(|((name, _), _)| store.remove(name))
 }
 
 /// Which of the checkpoints, oldest first, are to stay.
@@ -61,24 +41,17 @@ fn wanted(saved: &[Saved], keep: &KeepConfig) -> Vec<bool> {
     if let Some(newest) = wanted.last_mut() {
         *newest = true;
     }
-    let scheduled: Vec<usize> = (0..saved.len())
-        .filter(|&index| saved[index].scheduled)
-        .collect();
+    let scheduled: Vec<usize> = (0..saved.len()).filter(|&index| saved[index].scheduled).collect();
     for &index in scheduled.iter().rev().take(keep.last) {
         wanted[index] = true;
     }
-    let mut scored: Vec<(f64, usize)> = scheduled
-        .iter()
-        .filter_map(|&index| Some((saved[index].validation?, index)))
-        .collect();
+    let mut scored: Vec<(f64, usize)> =
+        scheduled.iter().filter_map(|&index| Some((saved[index].validation?, index))).collect();
     scored.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     for &(_, index) in scored.iter().take(keep.best) {
         wanted[index] = true;
     }
-    for &index in scheduled
-        .iter()
-        .filter(|&&index| keep.every > 0 && saved[index].step.is_multiple_of(keep.every))
-    {
+    for &index in scheduled.iter().filter(|&&index| keep.every > 0 && saved[index].step.is_multiple_of(keep.every)) {
         wanted[index] = true;
     }
     wanted
@@ -89,118 +62,45 @@ mod tests {
     use super::*;
 
     fn saved(step: u64, validation: f64) -> Saved {
-        Saved {
-            step,
-            validation: Some(validation),
-            scheduled: true,
-        }
+        Saved { step, validation: Some(validation), scheduled: true }
     }
 
     fn steps(all: &[Saved], keep: &KeepConfig) -> Vec<u64> {
-        all.iter()
-            .zip(wanted(all, keep))
-            .filter(|(_, wanted)| *wanted)
-            .map(|(saved, _)| saved.step)
-            .collect()
+        all.iter().zip(wanted(all, keep)).filter(|(_, wanted)| *wanted).map(|(saved, _)| saved.step).collect()
     }
 
     #[test]
     fn last_best_and_every_are_a_union() {
-        let all = [
-            saved(10, 0.5),
-            saved(20, 0.1),
-            saved(30, 0.4),
-            saved(40, 0.1),
-            saved(50, 0.9),
-            saved(60, 0.8),
-        ];
+        let all = [saved(10, 0.5), saved(20, 0.1), saved(30, 0.4), saved(40, 0.1), saved(50, 0.9), saved(60, 0.8)];
+        assert_eq!(steps(&all, &KeepConfig { last: 1, best: 0, every: 0 }), [60]);
         assert_eq!(
-            steps(
-                &all,
-                &KeepConfig {
-                    last: 1,
-                    best: 0,
-                    every: 0
-                }
-            ),
-            [60]
-        );
-        assert_eq!(
-            steps(
-                &all,
-                &KeepConfig {
-                    last: 2,
-                    best: 1,
-                    every: 0
-                }
-            ),
+            steps(&all, &KeepConfig { last: 2, best: 1, every: 0 }),
             [20, 50, 60],
             "of equal scores the earlier"
         );
-        assert_eq!(
-            steps(
-                &all,
-                &KeepConfig {
-                    last: 1,
-                    best: 2,
-                    every: 30
-                }
-            ),
-            [20, 30, 40, 60]
-        );
+        assert_eq!(steps(&all, &KeepConfig { last: 1, best: 2, every: 30 }), [20, 30, 40, 60]);
     }
 
     #[test]
     fn an_interruption_stays_only_while_newest() {
-        let interruption = Saved {
-            step: 25,
-            validation: None,
-            scheduled: false,
-        };
-        let keep = KeepConfig {
-            last: 2,
-            best: 0,
-            every: 0,
-        };
-        assert_eq!(
-            steps(&[saved(10, 0.5), saved(20, 0.4), interruption], &keep),
-            [10, 20, 25]
-        );
-        assert_eq!(
-            steps(
-                &[saved(10, 0.5), saved(20, 0.4), interruption, saved(30, 0.6)],
-                &keep
-            ),
-            [20, 30]
-        );
+        let interruption = Saved { step: 25, validation: None, scheduled: false };
+        let keep = KeepConfig { last: 2, best: 0, every: 0 };
+        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), interruption], &keep), [10, 20, 25]);
+        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), interruption, saved(30, 0.6)], &keep), [20, 30]);
     }
 
     /// Pruning after every save or only now and then ends with the same checkpoints.
     #[test]
     fn a_prune_left_out_is_made_up_for() {
-        let all: Vec<Saved> = (1..=12)
-            .map(|step| saved(step, f64::from((step * 7 % 5) as u32)))
-            .collect();
-        let keep = KeepConfig {
-            last: 2,
-            best: 3,
-            every: 5,
-        };
+        let all: Vec<Saved> = (1..=12).map(|step| saved(step, f64::from((step * 7 % 5) as u32))).collect();
+        let keep = KeepConfig { last: 2, best: 3, every: 5 };
         let mut kept: Vec<Saved> = Vec::new();
         for checkpoint in &all {
             kept.push(*checkpoint);
             let wanted = wanted(&kept, &keep);
-            kept = kept
-                .iter()
-                .zip(wanted)
-                .filter(|(_, wanted)| *wanted)
-                .map(|(saved, _)| *saved)
-                .collect();
+            kept = kept.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(saved, _)| *saved).collect();
         }
         let once: Vec<u64> = steps(&all, &keep);
-        assert_eq!(
-            kept.iter().map(|saved| saved.step).collect::<Vec<_>>(),
-            once
-        );
+        assert_eq!(kept.iter().map(|saved| saved.step).collect::<Vec<_>>(), once);
     }
 }

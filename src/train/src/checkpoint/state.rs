@@ -81,10 +81,7 @@ impl State {
         if let Some(loss) = self.validation
             && self.best.is_none_or(|best| loss < best.loss)
         {
-            self.best = Some(Score {
-                step: self.step,
-                loss,
-            });
+            self.best = Some(Score { step: self.step, loss });
         }
     }
 }

@@ -20,42 +20,26 @@ impl AppendFile {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
         }
-        let opened = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path);
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
         let mut file = opened.map_err(TrainError::io("open", path))?;
         let present = file.metadata().map_err(TrainError::io("read", path))?.len();
         if present < length {
             let reason = format!("has {present} bytes where the checkpoint knows of {length}");
-            return Err(TrainError::io("resume", path)(std::io::Error::other(
-                reason,
-            )));
+            return Err(TrainError::io("resume", path)(std::io::Error::other(reason)));
         }
-        file.set_len(length)
-            .map_err(TrainError::io("truncate", path))?;
-        file.seek(SeekFrom::Start(length))
-            .map_err(TrainError::io("read", path))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            length,
-        })
+        file.set_len(length).map_err(TrainError::io("truncate", path))?;
+        file.seek(SeekFrom::Start(length)).map_err(TrainError::io("read", path))?;
+        Ok(Self { path: path.to_owned(), file, length })
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        self.file
-            .write_all(bytes)
-            .map_err(TrainError::io("write", &self.path))?;
+        self.file.write_all(bytes).map_err(TrainError::io("write", &self.path))?;
         self.length += bytes.len() as u64;
         Ok(())
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
-        self.file
-            .sync_data()
-            .map_err(TrainError::io("sync", &self.path))
+        self.file.sync_data().map_err(TrainError::io("sync", &self.path))
     }
 
     pub(crate) fn length(&self) -> u64 {

@@ -50,14 +50,7 @@ impl Metrics {
     }
 
     /// Writes the means since the last line.
-    pub fn train(
-        &mut self,
-        step: u64,
-        epoch: u64,
-        window: &Window,
-        rate: f64,
-        skipped: u64,
-    ) -> Result<(), TrainError> {
+    pub fn train(&mut self, step: u64, epoch: u64, window: &Window, rate: f64, skipped: u64) -> Result<(), TrainError> {
         let mut line = json!({ "step": step, "epoch": epoch });
         let mut scalars = vec![("train/lr".to_owned(), rate as f32)];
         if let Some((means, grad_norm)) = window.means() {
@@ -72,67 +65,35 @@ impl Metrics {
     }
 
     /// Writes a validation.
-    pub fn validation(
-        &mut self,
-        step: u64,
-        epoch: u64,
-        means: &Measured,
-    ) -> Result<(), TrainError> {
+    pub fn validation(&mut self, step: u64, epoch: u64, means: &Measured) -> Result<(), TrainError> {
         let mut validation = json!({});
         let mut scalars = Vec::new();
         add_measured(&mut validation, &mut scalars, "validation", means);
-        self.write(
-            step,
-            &json!({ "step": step, "epoch": epoch, "validation": validation }),
-            &scalars,
-        )
+        self.write(step, &json!({ "step": step, "epoch": epoch, "validation": validation }), &scalars)
     }
 
     /// Makes everything written durable and gives the lengths.
     pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
         self.json_lines.sync()?;
         self.events.sync()?;
-        Ok(MetricsLengths {
-            json_lines: self.json_lines.length(),
-            events: self.events.length(),
-        })
+        Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length() })
     }
 
-    fn write(
-        &mut self,
-        step: u64,
-        line: &Value,
-        scalars: &[(String, f32)],
-    ) -> Result<(), TrainError> {
+    fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
         self.json_lines.append(format!("{line}\n").as_bytes())?;
-        self.events
-            .append(&tensorboard::scalars_record(step, scalars))
+        self.events.append(&tensorboard::scalars_record(step, scalars))
     }
 }
 
-fn add_measured(
-    line: &mut Value,
-    scalars: &mut Vec<(String, f32)>,
-    prefix: &str,
-    means: &Measured,
-) {
+fn add_measured(line: &mut Value, scalars: &mut Vec<(String, f32)>, prefix: &str, means: &Measured) {
     line["loss"] = number(means.loss);
     scalars.push((format!("{prefix}/loss"), means.loss as f32));
     if means.parts.is_empty() {
         return;
     }
-    let parts: Map<String, Value> = means
-        .parts
-        .iter()
-        .map(|(name, part)| (name.clone(), number(*part)))
-        .collect();
+    let parts: Map<String, Value> = means.parts.iter().map(|(name, part)| (name.clone(), number(*part))).collect();
     line["parts"] = Value::Object(parts);
-    scalars.extend(
-        means
-            .parts
-            .iter()
-            .map(|(name, part)| (format!("{prefix}/{name}"), *part as f32)),
-    );
+    scalars.extend(means.parts.iter().map(|(name, part)| (format!("{prefix}/{name}"), *part as f32)));
 }
 
 /// A measured number with the digits that an f32 needs; null where it is not finite.

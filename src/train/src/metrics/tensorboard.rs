@@ -41,9 +41,7 @@ fn record(event: &[u8]) -> Vec<u8> {
 /// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord wants it.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     let crc = bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0x82F6_3B78 & 0u32.wrapping_sub(crc & 1))
-        })
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & 0u32.wrapping_sub(crc & 1)))
     });
     (!crc).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
@@ -88,10 +86,7 @@ mod tests {
     /// CRC-32C of "123456789" is 0xE3069283 (the check value in the catalogue of CRCs), before the mask.
     #[test]
     fn crc32c_has_the_published_check_value() {
-        assert_eq!(
-            masked_crc32c(b"123456789"),
-            0xE306_9283u32.rotate_right(15).wrapping_add(0xA282_EAD8)
-        );
+        assert_eq!(masked_crc32c(b"123456789"), 0xE306_9283u32.rotate_right(15).wrapping_add(0xA282_EAD8));
     }
 
     #[test]

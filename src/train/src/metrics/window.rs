@@ -32,10 +32,7 @@ impl Measured {
         let share = weight / self.weight;
         self.loss += share * (loss - self.loss);
         if self.parts.is_empty() {
-            self.parts = parts
-                .iter()
-                .map(|(name, _)| ((*name).to_owned(), 0.0))
-                .collect();
+            self.parts = parts.iter().map(|(name, _)| ((*name).to_owned(), 0.0)).collect();
         }
         for (mean, (_, part)) in self.parts.iter_mut().zip(parts) {
             mean.1 += share * (part - mean.1);
@@ -51,11 +48,7 @@ impl Window {
         self.loss.0 += step.loss * step.weight;
         self.grad_norm.0 += grad_norm;
         if self.parts.is_empty() {
-            self.parts = step
-                .parts
-                .iter()
-                .map(|(name, _)| (name.clone(), Exact(0.0)))
-                .collect();
+            self.parts = step.parts.iter().map(|(name, _)| (name.clone(), Exact(0.0))).collect();
         }
         for ((_, sum), (_, part)) in self.parts.iter_mut().zip(&step.parts) {
             sum.0 += part * step.weight;
@@ -68,16 +61,8 @@ impl Window {
             return None;
         }
         let mean = |sum: &Exact| sum.0 / self.weight.0;
-        let parts = self
-            .parts
-            .iter()
-            .map(|(name, sum)| (name.clone(), mean(sum)))
-            .collect();
-        let measured = Measured {
-            loss: mean(&self.loss),
-            parts,
-            weight: self.weight.0,
-        };
+        let parts = self.parts.iter().map(|(name, sum)| (name.clone(), mean(sum))).collect();
+        let measured = Measured { loss: mean(&self.loss), parts, weight: self.weight.0 };
         Some((measured, self.grad_norm.0 / self.steps as f64))
     }
 }

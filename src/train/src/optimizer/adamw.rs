@@ -51,16 +51,8 @@ struct Kernel {
 impl AdamW {
     /// An optimiser over the trainable parameters, its moments zero.
     pub fn new(config: &OptimConfig, parameters: &Parameters) -> Self {
-        let slots = parameters
-            .trainable_ids()
-            .map(|id| Slot::new(id, config, parameters))
-            .collect();
-        Self {
-            betas: config.betas,
-            eps: config.eps,
-            slots,
-            updates: 0,
-        }
+        let slots = parameters.trainable_ids().map(|id| Slot::new(id, config, parameters)).collect();
+        Self { betas: config.betas, eps: config.eps, slots, updates: 0 }
     }
 
     fn kernel(&self, update: Update, decay: f64) -> Kernel {
@@ -80,29 +72,16 @@ impl AdamW {
 }
 
 impl Optimizer for AdamW {
-    fn step(
-        &mut self,
-        parameters: &mut Parameters,
-        gradients: &Gradients,
-        update: Update,
-    ) -> Result<(), TrainError> {
+    fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients, update: Update) -> Result<(), TrainError> {
         self.updates += 1;
-        let kernels: Vec<Kernel> = self
-            .slots
-            .iter()
-            .map(|slot| self.kernel(update, slot.decay))
-            .collect();
+        let kernels: Vec<Kernel> = self.slots.iter().map(|slot| self.kernel(update, slot.decay)).collect();
         let parameters = &*parameters;
-        self.slots
-            .par_iter_mut()
-            .zip(kernels)
-            .try_for_each(|(slot, kernel)| {
-                let Some(gradient) = gradients.get(slot.id) else {
-                    return Ok(());
-                };
-                slot.update(parameters, gradient, kernel)
-                    .map_err(TrainError::tensor(format!("updating {}", slot.name)))
-            })
+        self.slots.par_iter_mut().zip(kernels).try_for_each(|(slot, kernel)| {
+            let Some(gradient) = gradients.get(slot.id) else {
+                return Ok(());
+            };
+            slot.update(parameters, gradient, kernel).map_err(TrainError::tensor(format!("updating {}", slot.name)))
+        })
     }
 
     fn updates(&self) -> u64 {
@@ -112,38 +91,18 @@ impl Optimizer for AdamW {
     fn state(&self) -> Vec<StateArray<'_>> {
         let array = |kind, slot: &Slot| format!("{kind}.{}", slot.name);
         let entries = self.slots.iter().flat_map(|slot| {
-            [
-                (array("exp_avg", slot), slot, &slot.mean),
-                (array("exp_avg_sq", slot), slot, &slot.square),
-            ]
+            [(array("exp_avg", slot), slot, &slot.mean), (array("exp_avg_sq", slot), slot, &slot.square)]
         });
-        entries
-            .map(|(name, slot, values)| StateArray {
-                name,
-                shape: slot.shape.clone(),
-                values,
-            })
-            .collect()
+        entries.map(|(name, slot, values)| StateArray { name, shape: slot.shape.clone(), values }).collect()
     }
 
-    fn restore(
-        &mut self,
-        updates: u64,
-        find: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
-    ) -> Result<(), String> {
+    fn restore(&mut self, updates: u64, find: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> Result<(), String> {
         for slot in &mut self.slots {
-            for (kind, values) in [
-                ("exp_avg", &mut slot.mean),
-                ("exp_avg_sq", &mut slot.square),
-            ] {
+            for (kind, values) in [("exp_avg", &mut slot.mean), ("exp_avg_sq", &mut slot.square)] {
                 let name = format!("{kind}.{}", slot.name);
                 let stored = find(&name).ok_or_else(|| format!("{name} is missing"))?;
                 if stored.len() != values.len() {
-                    return Err(format!(
-                        "{name} has {} values instead of {}",
-                        stored.len(),
-                        values.len()
-                    ));
+                    return Err(format!("{name} has {} values instead of {}", stored.len(), values.len()));
                 }
                 *values = stored;
             }
@@ -168,12 +127,7 @@ impl Slot {
         }
     }
 
-    fn update(
-        &mut self,
-        parameters: &Parameters,
-        gradient: &Tensor,
-        kernel: Kernel,
-    ) -> Result<(), NnError> {
+    fn update(&mut self, parameters: &Parameters, gradient: &Tensor, kernel: Kernel) -> Result<(), NnError> {
         let gradient = host::slice("AdamW", gradient)?;
         let (mean, square) = (&mut self.mean, &mut self.square);
         host::modify(parameters.tensor(self.id), |weights| {
@@ -181,18 +135,14 @@ impl Slot {
                 .par_chunks_mut(CHUNK)
                 .zip(gradient.par_chunks(CHUNK))
                 .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
-                .for_each(|((weights, gradient), (mean, square))| {
-                    kernel.apply(weights, gradient, mean, square)
-                });
+                .for_each(|((weights, gradient), (mean, square))| kernel.apply(weights, gradient, mean, square));
         })
     }
 }
 
 impl Kernel {
     fn apply(self, weights: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
-        for (((weight, gradient), mean), square) in
-            weights.iter_mut().zip(gradient).zip(mean).zip(square)
-        {
+        for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradient).zip(mean).zip(square) {
             let gradient = gradient * self.scale;
             *mean += self.mean_weight * (gradient - *mean);
             *square = *square * self.square_keep + self.square_weight * gradient * gradient;

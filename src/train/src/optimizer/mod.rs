@@ -57,22 +57,13 @@ impl OptimConfig {
             return fail("optim.lr", format!("{} is not a positive number", self.lr));
         }
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            return fail(
-                "optim.betas",
-                format!("{:?}: each must be at least 0 and less than 1", self.betas),
-            );
+            return fail("optim.betas", format!("{:?}: each must be at least 0 and less than 1", self.betas));
         }
         if !(self.eps > 0.0 && self.eps.is_finite()) {
-            return fail(
-                "optim.eps",
-                format!("{} is not a positive number", self.eps),
-            );
+            return fail("optim.eps", format!("{} is not a positive number", self.eps));
         }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return fail(
-                "optim.weight_decay",
-                format!("{} is negative or not a number", self.weight_decay),
-            );
+            return fail("optim.weight_decay", format!("{} is negative or not a number", self.weight_decay));
         }
         Ok(())
     }
@@ -108,12 +99,7 @@ pub struct StateArray<'a> {
 /// Changes weights by their gradients; its state is a function of the gradients seen, and is stored in checkpoints.
 pub trait Optimizer {
     /// Updates every trainable parameter in place. Every trainable parameter must have a finite gradient.
-    fn step(
-        &mut self,
-        parameters: &mut Parameters,
-        gradients: &Gradients,
-        update: Update,
-    ) -> Result<(), TrainError>;
+    fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients, update: Update) -> Result<(), TrainError>;
 
     /// Updates made so far.
     fn updates(&self) -> u64;
@@ -122,9 +108,5 @@ pub trait Optimizer {
     fn state(&self) -> Vec<StateArray<'_>>;
 
     /// Takes a stored state: `updates`, and `find(name)` gives each array's values, whose number is checked here.
-    fn restore(
-        &mut self,
-        updates: u64,
-        find: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
-    ) -> Result<(), String>;
+    fn restore(&mut self, updates: u64, find: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> Result<(), String>;
 }

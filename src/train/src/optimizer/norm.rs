@@ -28,11 +28,7 @@ impl GradientNorms {
 }
 
 /// Measures the gradients times `scale`.
-pub fn gradient_norms(
-    parameters: &Parameters,
-    gradients: &Gradients,
-    scale: f64,
-) -> Result<GradientNorms, TrainError> {
+pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64) -> Result<GradientNorms, TrainError> {
     let ids: Vec<ParameterId> = parameters.trainable_ids().collect();
     let squares: Vec<Option<f64>> = ids
         .par_iter()
@@ -40,20 +36,13 @@ pub fn gradient_norms(
             let Some(gradient) = gradients.get(id) else {
                 return Ok(None);
             };
-            let square =
-                host::slice("gradient norm", gradient).map(|values| sum_of_squares(&values));
-            square.map(Some).map_err(TrainError::tensor(format!(
-                "gradient of {}",
-                parameters.name(id)
-            )))
+            let square = host::slice("gradient norm", gradient).map(|values| sum_of_squares(&values));
+            square.map(Some).map_err(TrainError::tensor(format!("gradient of {}", parameters.name(id))))
         })
         .collect::<Result<_, _>>()?;
     let total = squares.iter().flatten().sum::<f64>().sqrt() * scale;
-    let each = ids
-        .into_iter()
-        .zip(squares)
-        .map(|(id, square)| (id, square.map(|square| square.sqrt() * scale)))
-        .collect();
+    let each =
+        ids.into_iter().zip(squares).map(|(id, square)| (id, square.map(|square| square.sqrt() * scale))).collect();
     Ok(GradientNorms { total, each })
 }
 
@@ -70,9 +59,6 @@ fn chunk_sum_of_squares(values: &[f32]) -> f64 {
             *lane += f64::from(value) * f64::from(value);
         }
     }
-    let rest: f64 = rest
-        .iter()
-        .map(|&value| f64::from(value) * f64::from(value))
-        .sum();
+    let rest: f64 = rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     lanes.iter().sum::<f64>() + rest
 }

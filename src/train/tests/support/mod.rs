@@ -11,8 +11,8 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, ParameterId, Parameters, Value};
 use flowmill_train::{
-    BoxError, CheckpointStore, DataSource, KeepConfig, Loss, Observer, Progress, ScheduleConfig,
-    Summary, Task, TrainConfig, TrainError, schedule::ScheduleName,
+    BoxError, CheckpointStore, DataSource, KeepConfig, Loss, Observer, Progress, ScheduleConfig, Summary, Task,
+    TrainConfig, TrainError, schedule::ScheduleName,
 };
 
 pub const INPUTS: usize = 3;
@@ -29,25 +29,12 @@ pub struct Regression {
 pub fn network(noise: f32) -> (Regression, Parameters) {
     let mut parameters = Parameters::new();
     let mut add = |name: &str, shape: &[usize]| {
-        let tensor = Draw::new(1)
-            .purpose(name)
-            .normal_tensor(shape, &Device::Cpu)
-            .unwrap();
+        let tensor = Draw::new(1).purpose(name).normal_tensor(shape, &Device::Cpu).unwrap();
         parameters.add(name, (tensor * 0.4).unwrap()).unwrap()
     };
-    let hidden = (
-        add("hidden.weight", &[HIDDEN, INPUTS]),
-        add("hidden.bias", &[HIDDEN]),
-    );
+    let hidden = (add("hidden.weight", &[HIDDEN, INPUTS]), add("hidden.bias", &[HIDDEN]));
     let output = (add("output.weight", &[1, HIDDEN]), add("output.bias", &[1]));
-    (
-        Regression {
-            hidden,
-            output,
-            noise,
-        },
-        parameters,
-    )
+    (Regression { hidden, output, noise }, parameters)
 }
 
 /// Rows of inputs and targets.
@@ -62,26 +49,16 @@ impl Task for Regression {
     fn loss(&self, context: &Context<'_>, batch: &Rows, draw: Draw) -> Result<Loss, BoxError> {
         let count = batch.targets.len();
         let noise = draw.purpose("noise").normals(batch.inputs.len());
-        let inputs = batch
-            .inputs
-            .iter()
-            .zip(noise)
-            .map(|(input, noise)| input + self.noise * noise)
-            .collect();
+        let inputs = batch.inputs.iter().zip(noise).map(|(input, noise)| input + self.noise * noise).collect();
         let inputs = Value::from_vec(inputs, &[count, INPUTS])?;
-        let linear = |input: &Value, (weight, bias)| {
-            input.linear(&context.parameter(weight), Some(&context.parameter(bias)))
-        };
+        let linear =
+            |input: &Value, (weight, bias)| input.linear(&context.parameter(weight), Some(&context.parameter(bias)));
         let hidden = linear(&inputs, self.hidden)?;
         let error = linear(&hidden.multiply(&hidden)?, self.output)?;
         let error = error.subtract(&Value::from_vec(batch.targets.clone(), &[count, 1])?)?;
         let total = error.multiply(&error)?.mean()?;
         let parts = vec![("squared_error", f64::from(total.scalar()?))];
-        Ok(Loss {
-            total,
-            parts,
-            weight: count as f64,
-        })
+        Ok(Loss { total, parts, weight: count as f64 })
     }
 }
 
@@ -98,17 +75,8 @@ pub struct Samples {
 
 impl Samples {
     pub fn new(count: u32, sizes: &[usize]) -> Self {
-        let ids = (0..count + 16)
-            .map(|item| format!("sample-{item}"))
-            .collect();
-        Self {
-            count,
-            sizes: sizes.to_vec(),
-            seed: 9,
-            poison: None,
-            delay: Duration::ZERO,
-            ids,
-        }
+        let ids = (0..count + 16).map(|item| format!("sample-{item}")).collect();
+        Self { count, sizes: sizes.to_vec(), seed: 9, poison: None, delay: Duration::ZERO, ids }
     }
 }
 
@@ -136,21 +104,14 @@ impl DataSource for Samples {
         let draw = |item: u32| Draw::keyed(3, "sample", 0, 0, u64::from(item)).normals(INPUTS);
         let inputs: Vec<f32> = items.iter().flat_map(|&item| draw(item)).collect();
         let target = |(row, &item): (&[f32], &u32)| {
-            if self.poison == Some(item) {
-                f32::NAN
-            } else {
-                row[0] * row[1] - 0.5 * row[2]
-            }
+            if self.poison == Some(item) { f32::NAN } else { row[0] * row[1] - 0.5 * row[2] }
         };
         let targets = inputs.chunks(INPUTS).zip(items).map(target).collect();
         Ok(Rows { inputs, targets })
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {
-        vec![
-            (self.count..self.count + 10).collect(),
-            (self.count + 10..self.count + 16).collect(),
-        ]
+        vec![(self.count..self.count + 10).collect(), (self.count + 10..self.count + 16).collect()]
     }
 
     fn id(&self, item: u32) -> &str {
@@ -168,11 +129,7 @@ impl FolderStore {
 }
 
 impl CheckpointStore for FolderStore {
-    fn save(
-        &self,
-        name: &str,
-        write: &mut dyn FnMut(&Path) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
+    fn save(&self, name: &str, write: &mut dyn FnMut(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
         let partial = self.0.join(".partial");
         if partial.exists() {
             std::fs::remove_dir_all(&partial).map_err(Self::io("remove", &partial))?;
@@ -186,9 +143,7 @@ impl CheckpointStore for FolderStore {
         let Ok(entries) = std::fs::read_dir(&self.0) else {
             return Ok(Vec::new());
         };
-        Ok(entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect())
+        Ok(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -213,10 +168,7 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn interrupting_after(steps: usize) -> Self {
-        Self {
-            interrupt_after: Some(steps),
-            ..Self::default()
-        }
+        Self { interrupt_after: Some(steps), ..Self::default() }
     }
 }
 
@@ -235,29 +187,20 @@ impl Observer for Recorder {
 
     fn interrupted(&self) -> bool {
         self.asked.set(self.asked.get() + 1);
-        self.interrupt_after
-            .is_some_and(|steps| self.asked.get() >= steps)
+        self.interrupt_after.is_some_and(|steps| self.asked.get() >= steps)
     }
 }
 
 pub fn config(max_steps: u64) -> TrainConfig {
     let mut config = TrainConfig {
         seed: 5,
-        schedule: ScheduleConfig {
-            name: ScheduleName::WarmupCosine,
-            warmup_steps: 5,
-            final_ratio: 0.1,
-        },
+        schedule: ScheduleConfig { name: ScheduleName::WarmupCosine, warmup_steps: 5, final_ratio: 0.1 },
         max_steps: Some(max_steps),
         max_epochs: None,
         validate_every: 4,
         save_every: 10,
         log_every: 3,
-        keep: KeepConfig {
-            last: 2,
-            best: 1,
-            every: 0,
-        },
+        keep: KeepConfig { last: 2, best: 1, every: 0 },
         ..TrainConfig::default()
     };
     config.optim.lr = 0.02;
@@ -274,29 +217,13 @@ pub fn run(
 ) -> Result<(Summary, BTreeMap<String, Vec<f32>>), TrainError> {
     let (task, mut parameters) = network(noise);
     let store = FolderStore(folder.join("checkpoints"));
-    let summary = flowmill_train::train(
-        &task,
-        &mut parameters,
-        data,
-        config,
-        folder,
-        &store,
-        observer,
-    )?;
+    let summary = flowmill_train::train(&task, &mut parameters, data, config, folder, &store, observer)?;
     Ok((summary, weights(&parameters)))
 }
 
 pub fn weights(parameters: &Parameters) -> BTreeMap<String, Vec<f32>> {
     let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    parameters
-        .ids()
-        .map(|id| {
-            (
-                parameters.name(id).to_owned(),
-                values(parameters.tensor(id)),
-            )
-        })
-        .collect()
+    parameters.ids().map(|id| (parameters.name(id).to_owned(), values(parameters.tensor(id)))).collect()
 }
 
 /// Every file below a folder with its bytes.
@@ -309,10 +236,7 @@ pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                files.insert(
-                    path.strip_prefix(folder).unwrap().to_owned(),
-                    std::fs::read(&path).unwrap(),
-                );
+                files.insert(path.strip_prefix(folder).unwrap().to_owned(), std::fs::read(&path).unwrap());
             }
         }
     }
@@ -323,9 +247,6 @@ pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 pub fn assert_same_tree(left: &Path, right: &Path) {
     let (left, right) = (tree(left), tree(right));
     let names: std::collections::BTreeSet<&PathBuf> = left.keys().chain(right.keys()).collect();
-    let different: Vec<_> = names
-        .into_iter()
-        .filter(|name| left.get(*name) != right.get(*name))
-        .collect();
+    let different: Vec<_> = names.into_iter().filter(|name| left.get(*name) != right.get(*name)).collect();
     assert!(different.is_empty(), "these files differ: {different:?}");
 }
