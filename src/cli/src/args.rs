@@ -27,8 +27,9 @@ Exit codes:
 ///   5 average  the mean of several checkpoints
 ///   6 export   the model as others read it, and samples to listen to
 ///
-/// Every stage can be run again at any time: what is up to date is left alone, what is not is redone, and the reason
-/// is printed. Results are in `exp/NAME` beside the recipe.
+/// Every stage can be run again at any time: what is up to date is left alone,
+/// what is not is redone, and the reason is printed. Results are in exp/NAME
+/// beside the recipe.
 #[derive(Debug, Parser)]
 #[command(
     name = "flowmill",

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use flowmill_runner::{RecipeError, StageError};
+
 use crate::style;
 
 /// Why a command did not succeed; each kind has its exit code.
@@ -57,6 +59,22 @@ impl Failure {
                 style::warning("interrupted; what is finished is kept, run the same command again to go on");
             }
             Self::Told | Self::Closed => {}
+        }
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Interrupted => Self::Interrupted,
+            StageError::Recipe(error) => error.into(),
+            other => Self::Failed(other.into()),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod experiment;
 mod failure;
 mod human;
 mod inspect;
@@ -13,6 +14,7 @@ mod selection;
 mod stages;
 mod style;
 mod table;
+mod yaml;
 
 use std::process::ExitCode;
 

@@ -40,8 +40,8 @@ pub fn print_value(value: &Value, indent: usize, out: &mut dyn Write) -> Result<
             print_rest(fields.len(), limit, indent, out)
         }
         Value::Array(items) => {
-            for item in items.iter().take(MEMBERS) {
-                print_member("-", item, indent, out)?;
+            for (index, item) in items.iter().enumerate().take(MEMBERS) {
+                print_member(&format!("[{index}]"), item, indent, out)?;
             }
             print_rest(items.len(), MEMBERS, indent, out)
         }
@@ -56,12 +56,11 @@ fn print_member(name: &str, value: &Value, indent: usize, out: &mut dyn Write) -
         Value::Array(items) => items.iter().all(|item| !item.is_object() && !item.is_array()),
         _ => true,
     };
-    let colon = if name == "-" { "" } else { ":" };
     if simple {
-        writeln!(out, "{:indent$}{name}{colon} {}", "", in_one_line(value))?;
+        writeln!(out, "{:indent$}{name}: {}", "", in_one_line(value))?;
         return Ok(());
     }
-    writeln!(out, "{:indent$}{name}{colon}", "")?;
+    writeln!(out, "{:indent$}{name}:", "")?;
     print_value(value, indent + 2, out)
 }
 

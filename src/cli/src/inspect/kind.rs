@@ -49,7 +49,7 @@ impl Kind {
         let mut head = Vec::new();
         file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
         match Self::of_bytes(&head, about.len()) {
-            Some(Self::Json) => Self::of_json(&mut file, &head, about.len()),
+            Some(Self::Json) => Self::of_json(&mut file, path, &head, about.len()),
             Some(kind) => Ok(kind),
             None => bail!(
                 "{} is of no known kind: it is not Parquet, safetensors, JSON, text, PNG or a recording{}",
@@ -94,8 +94,8 @@ impl Kind {
         }
     }
 
-    /// Tells one JSON value from lines of them, and a receipt from any other value.
-    fn of_json(file: &mut File, head: &[u8], length: u64) -> Result<Self> {
+    /// Tells one JSON value from lines of them, a receipt from any other value, and text that only begins like JSON.
+    fn of_json(file: &mut File, path: &Path, head: &[u8], length: u64) -> Result<Self> {
         let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line_is_whole = serde_json::from_slice::<serde_json::Value>(first_line).is_ok();
         let rest = &head[first_line.len()..];
@@ -108,9 +108,12 @@ impl Kind {
         let mut content = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.take(LARGEST_JSON).read_to_end(&mut content)?;
-        let value: Option<serde_json::Value> = serde_json::from_slice(&content).ok();
-        let is_receipt = value.as_ref().is_some_and(super::receipt::looks_like_one);
-        Ok(if is_receipt { Self::Receipt } else { Self::Json })
+        Ok(match serde_json::from_slice(&content) {
+            Ok(value) if super::receipt::looks_like_one(&value) => Self::Receipt,
+            Err(_) if path.extension().is_none_or(|ending| ending != "json" && ending != "jsonl") => Self::Text,
+            // Damaged JSON counts as JSON, so that its error is shown.
+            Ok(_) | Err(_) => Self::Json,
+        })
     }
 }
 

@@ -84,8 +84,8 @@ fn print_rows(rows: &[Vec<(String, Value)>], out: &mut dyn Write) -> Result<()> 
     if names.len() > COLUMNS {
         for row in rows {
             writeln!(out)?;
-            let pairs: Vec<_> = row.iter().map(|(name, value)| (human::shortened(name, 60), in_one_line(value)));
-            crate::table::print_pairs(&pairs.collect::<Vec<_>>(), 2, out)?;
+            let pair = |(name, value): &(String, Value)| (human::shortened(name, 60), in_one_line(value));
+            crate::table::print_pairs(&row.iter().map(pair).collect::<Vec<_>>(), 2, out)?;
         }
         return Ok(());
     }

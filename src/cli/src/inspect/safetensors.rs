@@ -52,9 +52,10 @@ fn read_header(path: &Path) -> Result<Metadata> {
 fn print_notes(header: &Metadata, out: &mut dyn Write) -> Result<()> {
     let Some(notes) = header.metadata() else { return Ok(()) };
     let sorted: BTreeMap<_, _> = notes.iter().collect();
-    let pairs: Vec<_> = sorted.into_iter().map(|(key, text)| (human::shortened(key, 60), human::shortened(text, NOTE)));
-    writeln!(out, "notes")?;
-    Ok(print_pairs(&pairs.collect::<Vec<_>>(), 2, out)?)
+    let shortened = |(key, text): (&String, &String)| (human::shortened(key, 60), human::shortened(text, NOTE));
+    let pairs: Vec<_> = sorted.into_iter().map(shortened).collect();
+    writeln!(out, "{}", style::paint(style::TITLE, "notes"))?;
+    Ok(print_pairs(&pairs, 2, out)?)
 }
 
 /// Prints one line per tensor in the order of the file, then the sums per type.

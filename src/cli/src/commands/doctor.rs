@@ -1,0 +1,154 @@
+//! `flowmill doctor [RECIPE]`: what this machine has, and whether a recipe can run on it.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::args::{DoctorArgs, RecipeArgs};
+use crate::doctor::{build, disk, machine, weights};
+use crate::experiment;
+use crate::failure::Failure;
+use crate::human;
+use crate::stages;
+use crate::style;
+
+/// Less free disk than this is worth a warning.
+const LITTLE_DISK: u64 = 2_000_000_000;
+/// Less free memory than this is worth a warning.
+const LITTLE_MEMORY: u64 = 2_000_000_000;
+
+/// How a line of the report is marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Good,
+    Warning,
+    Bad,
+}
+
+/// Prints the report; fails when something that the recipe needs is missing.
+pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    describe_machine(out)?;
+    let named = arguments.recipe.recipe.is_some() || Path::new("recipe.yaml").is_file();
+    if !named {
+        describe_disk(Path::new("."), out)?;
+        return Ok(());
+    }
+    if describe_recipe(&arguments.recipe, out)? { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// Prints one line.
+fn line(mark: Mark, subject: &str, text: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    let (style, sign) = match mark {
+        Mark::Good => (style::GOOD, "ok  "),
+        Mark::Warning => (style::WARN, "warn"),
+        Mark::Bad => (style::BAD, "bad "),
+    };
+    Ok(writeln!(out, "{}  {subject:<10}  {text}", style::paint(style, sign))?)
+}
+
+/// Processor, memory, threads, graphics, build.
+fn describe_machine(out: &mut dyn Write) -> Result<(), Failure> {
+    let processor = machine::processor();
+    let cores = match processor.installed - processor.cores {
+        0 => format!("{} cores", processor.cores),
+        _ => format!("{} of {} cores", processor.cores, processor.installed),
+    };
+    line(Mark::Good, "processor", &format!("{cores}, {}", processor.name), out)?;
+    line(instruction_mark(&processor.features), "", &processor.features.join(" "), out)?;
+    describe_memory(out)?;
+    describe_threads(out)?;
+    describe_graphics(out)?;
+    for (name, value) in build::describe() {
+        line(Mark::Good, "build", &format!("{name}: {value}"), out)?;
+    }
+    Ok(())
+}
+
+/// Without fused multiply-add the kernels take their slow path.
+fn instruction_mark(features: &[&str]) -> Mark {
+    let fast = features.contains(&"fma") || features.contains(&"neon");
+    if fast { Mark::Good } else { Mark::Warning }
+}
+
+/// Prints the memory.
+fn describe_memory(out: &mut dyn Write) -> Result<(), Failure> {
+    let Some(memory) = machine::memory() else {
+        return line(Mark::Warning, "memory", "this system does not say", out);
+    };
+    let limit = memory.limit.filter(|limit| *limit < memory.total);
+    let usable = limit.map_or(memory.available, |limit| limit.min(memory.available));
+    let limited = limit.map_or(String::new(), |limit| format!(", limited to {}", human::bytes(limit)));
+    let text = format!("{} of {} available{limited}", human::bytes(memory.available), human::bytes(memory.total));
+    line(if usable < LITTLE_MEMORY { Mark::Warning } else { Mark::Good }, "memory", &text, out)
+}
+
+/// Prints what the environment says about threads.
+fn describe_threads(out: &mut dyn Write) -> Result<(), Failure> {
+    let settings = machine::thread_settings();
+    if settings.is_empty() {
+        return line(Mark::Good, "threads", "one per core (change it with `run --jobs N`)", out);
+    }
+    for (name, value) in settings {
+        let (mark, note) = match name {
+            "RAYON_NUM_THREADS" => (Mark::Good, "used where --jobs is left out"),
+            "POLARS_MAX_THREADS" => (Mark::Good, "used for tables"),
+            _ => (Mark::Good, "has no effect here"),
+        };
+        line(mark, "threads", &format!("{name}={value}: {note}"), out)?;
+    }
+    Ok(())
+}
+
+/// Prints the graphics devices and whether this build can use them.
+fn describe_graphics(out: &mut dyn Write) -> Result<(), Failure> {
+    let devices = machine::graphics();
+    if devices.is_empty() {
+        return line(Mark::Good, "GPU", "none found; none is needed", out);
+    }
+    for device in devices {
+        line(Mark::Warning, "GPU", &format!("{device}: {}", build::gpu()), out)?;
+    }
+    Ok(())
+}
+
+/// Prints the room on the disk at `folder`.
+fn describe_disk(folder: &Path, out: &mut dyn Write) -> Result<(), Failure> {
+    let room = match disk::room(folder) {
+        Ok(room) => room,
+        Err(error) => return line(Mark::Warning, "disk", &format!("{}: {error}", folder.display()), out),
+    };
+    let at = room.at.display();
+    let text = format!("{} free of {} at {at}", human::bytes(room.free), human::bytes(room.total));
+    match room.writable {
+        false => line(Mark::Bad, "disk", &format!("{at} cannot be written to"), out),
+        true if room.free < LITTLE_DISK => line(Mark::Warning, "disk", &text, out),
+        true => line(Mark::Good, "disk", &text, out),
+    }
+}
+
+/// Prints the state of a recipe; false when something that it needs is missing.
+fn describe_recipe(arguments: &RecipeArgs, out: &mut dyn Write) -> Result<bool, Failure> {
+    let stages = stages::all();
+    let recipe = experiment::load(arguments, &stages)?;
+    let folder = experiment::folder(arguments, &recipe)?;
+    describe_disk(folder.dir(), out)?;
+    let writable = disk::room(folder.dir()).is_ok_and(|room| room.writable);
+    let resolved = experiment::check_and_resolve(&recipe, &stages)?;
+    line(Mark::Good, "recipe", &format!("{} is well formed", recipe.file().display()), out)?;
+    Ok(describe_weights(&resolved, recipe.dir(), out)? && writable)
+}
+
+/// Prints the weights that the recipe names; false when one is missing.
+fn describe_weights(resolved: &serde_json::Value, folder: &Path, out: &mut dyn Write) -> Result<bool, Failure> {
+    let named = weights::named_in(resolved, folder);
+    if named.is_empty() {
+        line(Mark::Good, "weights", "the recipe needs none from outside", out)?;
+    }
+    for weights in &named {
+        let place = weights.path.display();
+        match weights.size {
+            Some(size) => line(Mark::Good, "weights", &format!("{}: {place}, {}", weights.key, human::bytes(size)), out)?,
+            None => line(Mark::Bad, "weights", &format!("{}: {place} is not there", weights.key), out)?,
+        }
+    }
+    Ok(named.iter().all(|weights| weights.size.is_some()))
+}

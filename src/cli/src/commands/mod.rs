@@ -1,0 +1,27 @@
+//! One file per command: thin, the work is in the crates below.
+
+mod completions;
+mod doctor;
+mod inspect;
+mod recipe;
+mod version;
+
+use std::io::Write;
+
+use crate::args::Command;
+use crate::failure::Failure;
+
+/// Runs what was typed.
+///
+/// # Errors
+/// Whatever kept the command from success; see [`Failure`] for the exit codes.
+pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        Command::Doctor(arguments) => doctor::run(arguments, out),
+        Command::Recipe(command) => recipe::run(command, out),
+        Command::Inspect(arguments) => inspect::run(arguments, out),
+        Command::Completions(arguments) => completions::run(arguments, out),
+        Command::Version => version::run(out),
+        _ => Err(Failure::usage("not in this build")),
+    }
+}

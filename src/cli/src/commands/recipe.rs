@@ -1,0 +1,37 @@
+//! `flowmill recipe show` and `flowmill recipe check`.
+
+use std::io::Write;
+
+use crate::args::{RecipeCheckArgs, RecipeCommand, RecipeShowArgs};
+use crate::experiment::{check_and_resolve, load};
+use crate::failure::Failure;
+use crate::stages;
+use crate::yaml;
+
+/// Runs one of the two.
+pub fn run(command: &RecipeCommand, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        RecipeCommand::Show(arguments) => show(arguments, out),
+        RecipeCommand::Check(arguments) => check(arguments, out),
+    }
+}
+
+/// Prints the resolved recipe.
+fn show(arguments: &RecipeShowArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let stages = stages::all();
+    let resolved = check_and_resolve(&load(&arguments.recipe, &stages)?, &stages)?;
+    if arguments.json {
+        writeln!(out, "{resolved:#}")?;
+    } else {
+        yaml::print(&resolved, 0, out)?;
+    }
+    Ok(())
+}
+
+/// Says that the recipe is right, or what is wrong.
+fn check(arguments: &RecipeCheckArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let stages = stages::all();
+    let recipe = load(&arguments.recipe, &stages)?;
+    check_and_resolve(&recipe, &stages)?;
+    Ok(writeln!(out, "{} is well formed", recipe.file().display())?)
+}
