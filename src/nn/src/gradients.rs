@@ -101,6 +101,29 @@ impl<'a> Flow<'a> {
     ) -> Result<()> {
         self.give(input, Gradient::fresh(host::tensor(elements, shape)?))
     }
+
+    /// Lets `write` add to the gradient of an input: it gets the elements and whether to add to them (otherwise they hold
+    /// nothing yet and all must be written). Saves the separate sum where gradients meet.
+    pub(crate) fn write(
+        &mut self,
+        input: usize,
+        shape: &[usize],
+        write: impl FnOnce(&mut [f32], bool),
+    ) -> Result<()> {
+        let Some(index) = self.inputs[input] else {
+            return Ok(());
+        };
+        let slot = &mut self.slots[index];
+        *slot = Some(match slot.take() {
+            Some(sum) => sum.map(|sum| write(sum, true))?,
+            None => {
+                let mut elements = host::uninitialised(shape.iter().product());
+                write(&mut elements, false);
+                Gradient::fresh(host::tensor(elements, shape)?)
+            }
+        });
+        Ok(())
+    }
 }
 
 /// The gradients of a loss with respect to parameters.

@@ -30,13 +30,17 @@ pub mod kernels;
 pub mod ops;
 pub mod parameters;
 pub mod random;
+pub mod sequences;
 pub mod tape;
 pub mod value;
 
 pub use context::Context;
 pub use error::NnError;
 pub use gradients::Gradients;
+pub use kernels::activation::Activation;
+pub use kernels::attention::Reach;
 pub use parameters::{ParameterId, Parameters};
+pub use sequences::Sequences;
 pub use tape::Tape;
 pub use value::Value;
 

@@ -1,5 +1,18 @@
 //! Differentiable operations, as methods of [`Value`](crate::Value); each file holds an operation and its backward pass.
 
+mod activation;
 mod arithmetic;
+mod attention;
+mod convolution;
+mod dropout;
+mod embedding;
 mod linear;
+mod loss;
+mod norm;
+mod rows;
 mod shape;
+
+pub use attention::{Attention, RelativePositions};
+pub use convolution::Convolution;
+pub use norm::Normalisation;
+pub use shape::concatenate;

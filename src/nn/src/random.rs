@@ -94,6 +94,11 @@ impl Draw {
         philox_4x32_10([low, high, 0, 0], self.key)
     }
 
+    /// The four uniform numbers of a block.
+    pub fn uniforms_of_block(&self, position: u64) -> [f32; 4] {
+        self.block(position).map(uniform)
+    }
+
     /// A uniform number in [0, 1) with 24 bits, at a position of the stream.
     pub fn uniform_at(&self, position: u64) -> f32 {
         uniform(self.block(position / 4)[(position % 4) as usize])

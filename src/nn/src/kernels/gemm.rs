@@ -1,5 +1,6 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
+use super::shared::Shared;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -21,10 +22,8 @@ impl<'a> Matrix<'a> {
     pub fn strided(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, columns] = shape;
         if rows > 0 && columns > 0 {
-            assert!(
-                (rows - 1) * strides[0] + (columns - 1) * strides[1] < data.len(),
-                "matrix view out of bounds"
-            );
+            let last = (rows - 1) * strides[0] + (columns - 1) * strides[1];
+            assert!(last < data.len(), "matrix view out of bounds");
         }
         Self {
             data,
@@ -45,35 +44,45 @@ impl<'a> Matrix<'a> {
 
     /// The transposed view.
     pub fn transposed(self) -> Self {
-        let Self {
-            data,
-            rows,
-            columns,
-            row_stride,
-            column_stride,
-        } = self;
         Self {
-            data,
-            rows: columns,
-            columns: rows,
-            row_stride: column_stride,
-            column_stride: row_stride,
+            data: self.data,
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
         }
+    }
+
+    /// Some of the rows.
+    pub fn row_range(self, start: usize, end: usize) -> Self {
+        let offset = if start < end {
+            start * self.row_stride
+        } else {
+            0
+        };
+        let shape = [end - start, self.columns];
+        Self::strided(
+            &self.data[offset..],
+            shape,
+            [self.row_stride, self.column_stride],
+        )
+    }
+
+    /// Some of the columns.
+    pub fn column_range(self, start: usize, end: usize) -> Self {
+        self.transposed().row_range(start, end).transposed()
     }
 }
 
+/// Where a product goes: rows of `row_stride` elements from `offset` on.
 #[derive(Clone, Copy)]
-struct Target(*mut f32);
-// SAFETY: tasks write disjoint tiles of the target.
-unsafe impl Send for Target {}
-// SAFETY: as above.
-unsafe impl Sync for Target {}
-
-impl Target {
-    fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: `multiply` checked that every element of the target lies within its slice.
-        unsafe { self.0.add(offset) }
-    }
+pub struct Target<'a> {
+    /// The buffer.
+    pub buffer: Shared<'a>,
+    /// Index of the first element of the first row.
+    pub offset: usize,
+    /// Distance between rows.
+    pub row_stride: usize,
 }
 
 /// Products below this many multiplications run as one task.
@@ -81,91 +90,116 @@ const SMALL: usize = 1 << 18;
 const TILE_ROWS: usize = 192;
 const TILE_COLUMNS: usize = 256;
 
-/// `target = a b` (or `target += a b` with `accumulate`) on one thread; `target` has rows of `row_stride` elements.
+/// `target = a b` (or `target += a b` with `accumulate`), multi-threaded; `target` has rows of `row_stride` elements. Tiles
+/// have a fixed size and each is computed by one task, so the result does not depend on the number of threads.
 ///
 /// # Panics
 /// When the shapes do not fit: a mistake in a kernel, not in its input.
-pub fn multiply_serial(
+pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
+    multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
+}
+
+/// As [`multiply`]; `then` is called for each finished tile of rows with their index and elements, while they are in
+/// the cache. Needs `row_stride` to be the number of columns of `b` when it looks at them.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn multiply_then(
     target: &mut [f32],
     row_stride: usize,
     a: Matrix,
     b: Matrix,
     accumulate: bool,
+    then: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    check(target, row_stride, a, b);
-    tile(
-        Target(target.as_mut_ptr()),
+    assert!(row_stride >= b.columns, "rows of a matrix product overlap");
+    let buffer = Shared::new(target);
+    let finish = |rows: [usize; 2]| {
+        // SAFETY: tasks that call `finish` own whole rows.
+        then(rows[0], unsafe {
+            buffer.slice(rows[0] * row_stride, (rows[1] - rows[0]) * b.columns)
+        });
+    };
+    let whole = Target {
+        buffer,
+        offset: 0,
         row_stride,
-        a,
-        b,
-        accumulate,
-        [0, a.rows],
-        [0, b.columns],
-    );
+    };
+    let few_rows = a.rows < 4 * TILE_ROWS && b.columns > TILE_COLUMNS;
+    if a.rows * b.columns * a.columns <= SMALL {
+        multiply_into(whole, a, b, accumulate);
+        finish([0, a.rows]);
+    } else if few_rows {
+        (0..b.columns.div_ceil(TILE_COLUMNS))
+            .into_par_iter()
+            .for_each(|index| {
+                let columns = [
+                    index * TILE_COLUMNS,
+                    b.columns.min((index + 1) * TILE_COLUMNS),
+                ];
+                let target = Target {
+                    offset: columns[0],
+                    ..whole
+                };
+                multiply_into(
+                    target,
+                    a,
+                    b.column_range(columns[0], columns[1]),
+                    accumulate,
+                );
+            });
+        finish([0, a.rows]);
+    } else {
+        let height = tile_rows(a.rows);
+        (0..a.rows.div_ceil(height))
+            .into_par_iter()
+            .for_each(|index| {
+                let rows = [index * height, a.rows.min((index + 1) * height)];
+                let target = Target {
+                    offset: rows[0] * row_stride,
+                    ..whole
+                };
+                multiply_into(target, a.row_range(rows[0], rows[1]), b, accumulate);
+                finish(rows);
+            });
+    }
 }
 
-/// As [`multiply_serial`], multi-threaded. Tiles have a fixed size and each is computed by one task, so the result does not
-/// depend on the number of threads.
+/// Rows per tile: a function of the problem alone.
+fn tile_rows(rows: usize) -> usize {
+    if rows >= 4 * TILE_ROWS {
+        TILE_ROWS
+    } else {
+        rows.div_ceil(8).next_multiple_of(16)
+    }
+}
+
+/// `target = a b` (or `target += a b` with `accumulate`) on one thread.
 ///
 /// # Panics
 /// When the shapes do not fit: a mistake in a kernel, not in its input.
-pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
-    check(target, row_stride, a, b);
-    let target = Target(target.as_mut_ptr());
-    if a.rows * b.columns * a.columns <= SMALL {
-        return tile(
-            target,
-            row_stride,
-            a,
-            b,
-            accumulate,
-            [0, a.rows],
-            [0, b.columns],
-        );
-    }
-    let (across, down) = (b.columns.div_ceil(TILE_COLUMNS), a.rows.div_ceil(TILE_ROWS));
-    (0..across * down).into_par_iter().for_each(|index| {
-        let (row, column) = (index / across * TILE_ROWS, index % across * TILE_COLUMNS);
-        let rows = [row, a.rows.min(row + TILE_ROWS)];
-        let columns = [column, b.columns.min(column + TILE_COLUMNS)];
-        tile(target, row_stride, a, b, accumulate, rows, columns);
-    });
-}
-
-fn check(target: &[f32], row_stride: usize, a: Matrix, b: Matrix) {
+pub fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
     assert_eq!(a.columns, b.rows, "inner sizes of a matrix product");
-    assert!(row_stride >= b.columns, "rows of a matrix product overlap");
-    if a.rows > 0 && b.columns > 0 {
-        assert!(
-            (a.rows - 1) * row_stride + b.columns <= target.len(),
-            "target of a matrix product out of bounds"
-        );
+    if a.rows == 0 || b.columns == 0 {
+        return;
     }
-}
-
-fn tile(
-    target: Target,
-    row_stride: usize,
-    a: Matrix,
-    b: Matrix,
-    accumulate: bool,
-    rows: [usize; 2],
-    columns: [usize; 2],
-) {
-    // SAFETY: views and target were checked against their slices, the tile lies within them, and tiles are disjoint.
+    let destination = target
+        .buffer
+        .matrix(target.offset, a.rows, b.columns, target.row_stride);
+    // SAFETY: both views and the target were checked against their slices; the tasks' targets are disjoint.
     unsafe {
         gemm::gemm(
-            rows[1] - rows[0],
-            columns[1] - columns[0],
+            a.rows,
+            b.columns,
             a.columns,
-            target.at(rows[0] * row_stride + columns[0]),
+            destination,
             1,
-            row_stride as isize,
+            target.row_stride as isize,
             accumulate,
-            a.data.as_ptr().add(rows[0] * a.row_stride),
+            a.data.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,
-            b.data.as_ptr().add(columns[0] * b.column_stride),
+            b.data.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
@@ -205,7 +239,7 @@ mod tests {
             (1, 1, 1),
             (5, 7, 3),
             (200, 33, 300),
-            (400, 64, 17),
+            (900, 64, 17),
             (2, 900, 600),
         ] {
             let a = draw.purpose("a").normals(rows * inner);
@@ -233,5 +267,29 @@ mod tests {
                 assert_eq!(target[columns], 1.0, "the gap between rows is left alone");
             }
         }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let draw = Draw::new(4);
+        let (rows, inner, columns) = (1500, 200, 130);
+        let (a, b) = (
+            draw.normals(rows * inner),
+            draw.purpose("b").normals(inner * columns),
+        );
+        let product = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let mut target = vec![0.0; rows * columns];
+            let (a, b) = (
+                Matrix::row_major(&a, rows, inner),
+                Matrix::row_major(&b, inner, columns),
+            );
+            pool.install(|| multiply(&mut target, columns, a, b, false));
+            target
+        };
+        assert_eq!(product(1), product(7));
     }
 }

@@ -1,7 +1,7 @@
 //! Elementwise sums, products and differences, and sums of all elements.
 
-use crate::gradients::Gradient;
-use crate::kernels::elementwise;
+use crate::gradients::{Flow, Gradient};
+use crate::kernels::{elementwise, reduce};
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
 
@@ -40,7 +40,7 @@ impl Value {
     pub fn add(&self, other: &Value) -> Result<Value> {
         let output = zipped("add", self, other, |a, b| a + b)?;
         Ok(record(output, &[self, other], || {
-            move |gradient: Gradient, flow: &mut crate::gradients::Flow<'_>| {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
                 if flow.wants(0) && flow.wants(1) {
                     flow.give(0, Gradient::shared(gradient.tensor().clone()))?;
                     return flow.give(1, Gradient::shared(gradient.tensor().clone()));
@@ -58,7 +58,7 @@ impl Value {
     pub fn subtract(&self, other: &Value) -> Result<Value> {
         let output = zipped("subtract", self, other, |a, b| a - b)?;
         Ok(record(output, &[self, other], || {
-            move |gradient: Gradient, flow: &mut crate::gradients::Flow<'_>| {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
                 if flow.wants(0) {
                     flow.give(0, Gradient::shared(gradient.tensor().clone()))?;
                     if flow.wants(1) {
@@ -81,7 +81,7 @@ impl Value {
         let (a, b) = (self.tensor(), other.tensor());
         Ok(record(output, &[self, other], || {
             let (a, b) = (a.clone(), b.clone());
-            move |gradient: Gradient, flow: &mut crate::gradients::Flow<'_>| {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
                 for (input, factor) in [(0, &b), (1, &a)] {
                     if flow.wants(input) {
                         let factor = host::slice("multiply", factor)?;
@@ -106,7 +106,7 @@ impl Value {
         });
         let output = host::tensor(elements, self.dims())?;
         Ok(record(output, &[self], || {
-            move |gradient: Gradient, flow: &mut crate::gradients::Flow<'_>| {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
                 flow.give(0, gradient.map(|g| elementwise::scale_assign(g, factor))?)
             }
         }))
@@ -117,12 +117,12 @@ impl Value {
     /// # Errors
     /// When the value is not a CPU tensor.
     pub fn sum(&self) -> Result<Value> {
-        let total = elementwise::sum(&host::slice("sum", self.tensor())?) as f32;
+        let total = reduce::sum(&host::slice("sum", self.tensor())?, |x| x) as f32;
         let output = host::tensor(vec![total], &[])?;
         let shape = self.dims();
         Ok(record(output, &[self], || {
             let shape = shape.to_vec();
-            move |gradient: Gradient, flow: &mut crate::gradients::Flow<'_>| {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let upstream = host::slice("sum", gradient.tensor())?[0];
                 flow.give_vec(0, vec![upstream; shape.iter().product()], &shape)
             }

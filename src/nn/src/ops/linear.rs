@@ -1,19 +1,22 @@
-//! Matrix product with a weight, bias and activation fused.
+//! Matrix product with a weight; bias, activation and residual fused.
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialised;
-use crate::kernels::elementwise;
-use crate::kernels::gemm::{Matrix, multiply};
+use crate::kernels::activation::Activation;
+use crate::kernels::gemm::{Matrix, multiply, multiply_then};
+use crate::kernels::reduce;
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
+use rayon::prelude::*;
 
-struct Shape {
+#[derive(Clone, Copy)]
+struct Sizes {
     rows: usize,
     inputs: usize,
     outputs: usize,
 }
 
-fn check(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Shape> {
+fn sizes(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Sizes> {
     let &[outputs, inputs] = weight.dims() else {
         return Err(NnError::shape(
             "linear weight",
@@ -35,11 +38,69 @@ fn check(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Shape> {
             bias.dims(),
         ));
     }
-    Ok(Shape {
+    Ok(Sizes {
         rows: input.rows(),
         inputs,
         outputs,
     })
+}
+
+/// Writes what the product is added to: the bias, the residual, or both.
+fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) {
+    let chunk = crate::kernels::elementwise::rows_per_chunk(outputs) * outputs;
+    let tasks = out.par_chunks_mut(chunk.max(1)).enumerate();
+    tasks.for_each(|(index, out)| {
+        let rows = out.chunks_exact_mut(outputs).enumerate();
+        for (row, out) in rows {
+            let residual =
+                residual.map(|residual| &residual[index * chunk + row * outputs..][..outputs]);
+            match (bias, residual) {
+                (Some(bias), Some(residual)) => {
+                    out.iter_mut()
+                        .zip(bias)
+                        .zip(residual)
+                        .for_each(|((out, b), r)| *out = b + r);
+                }
+                (Some(source), None) | (None, Some(source)) => out.copy_from_slice(source),
+                (None, None) => {}
+            }
+        }
+    });
+}
+
+/// Gives the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation) from that of the product.
+fn give(
+    flow: &mut Flow<'_>,
+    dy: &[f32],
+    input: &candle_core::Tensor,
+    weight: &candle_core::Tensor,
+    has_bias: bool,
+    sizes: Sizes,
+) -> Result<()> {
+    let Sizes {
+        rows,
+        inputs,
+        outputs,
+    } = sizes;
+    let gradient = Matrix::row_major(dy, rows, outputs);
+    if flow.wants(0) {
+        let w = host::slice("linear", weight)?;
+        let w = Matrix::row_major(&w, outputs, inputs);
+        flow.write(0, input.dims(), |dx, add| {
+            multiply(dx, inputs, gradient, w, add)
+        })?;
+    }
+    if flow.wants(1) {
+        let x = host::slice("linear", input)?;
+        let x = Matrix::row_major(&x, rows, inputs);
+        flow.write(1, weight.dims(), |dw, add| {
+            multiply(dw, inputs, gradient.transposed(), x, add)
+        })?;
+    }
+    if has_bias && flow.wants(2) {
+        flow.give_vec(2, reduce::sum_rows(dy, outputs), &[outputs])?;
+    }
+    Ok(())
 }
 
 impl Value {
@@ -48,35 +109,131 @@ impl Value {
     /// # Errors
     /// When the shapes do not fit.
     pub fn linear(&self, weight: &Value, bias: Option<&Value>) -> Result<Value> {
-        let Shape {
+        self.linear_onto(weight, bias, None)
+    }
+
+    /// `residual + self weight^T + bias`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn linear_onto(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        residual: Option<&Value>,
+    ) -> Result<Value> {
+        let sizes = sizes(self, weight, bias)?;
+        let Sizes {
             rows,
             inputs,
             outputs,
-        } = check(self, weight, bias)?;
+        } = sizes;
+        let mut shape = self.dims().to_vec();
+        shape[self.dims().len() - 1] = outputs;
+        if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
+            return Err(NnError::shape(
+                "linear residual",
+                format!("{shape:?}"),
+                residual.dims(),
+            ));
+        }
         let (x, w) = (
             host::slice("linear", self.tensor())?,
             host::slice("linear", weight.tensor())?,
         );
-        let mut elements = uninitialised(rows * outputs);
-        if let Some(bias) = bias {
-            let bias = host::slice("linear", bias.tensor())?;
-            elements
-                .chunks_exact_mut(outputs)
-                .for_each(|row| row.copy_from_slice(&bias));
-        }
-        let product = (
-            Matrix::row_major(&x, rows, inputs),
-            Matrix::row_major(&w, outputs, inputs).transposed(),
+        let mut out = uninitialised(rows * outputs);
+        let added = [bias, residual].map(|value| {
+            value
+                .map(|value| host::slice("linear", value.tensor()))
+                .transpose()
+        });
+        let [bias_slice, residual_slice] = added;
+        prepare(
+            &mut out,
+            outputs,
+            bias_slice?.as_deref(),
+            residual_slice?.as_deref(),
         );
-        multiply(&mut elements, outputs, product.0, product.1, bias.is_some());
+        let w = Matrix::row_major(&w, outputs, inputs).transposed();
+        multiply(
+            &mut out,
+            outputs,
+            Matrix::row_major(&x, rows, inputs),
+            w,
+            bias.is_some() || residual.is_some(),
+        );
+        drop(x);
+        let output = host::tensor(out, &shape)?;
+
+        let values: Vec<&Value> = [Some(self), Some(weight), bias, residual]
+            .into_iter()
+            .flatten()
+            .collect();
+        Ok(record(output, &values, || {
+            let (input, weight) = (self.tensor().clone(), weight.tensor().clone());
+            let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("linear", gradient.tensor())?;
+                give(flow, &dy, &input, &weight, has_bias, sizes)?;
+                drop(dy);
+                if has_residual {
+                    flow.give(2 + usize::from(has_bias), gradient)?;
+                }
+                Ok(())
+            }
+        }))
+    }
+
+    /// `f(self weight^T + bias)`; the activation runs on each tile while it is in the cache.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn linear_activated(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        activation: Activation,
+    ) -> Result<Value> {
+        if activation == Activation::Identity {
+            return self.linear(weight, bias);
+        }
+        let sizes = sizes(self, weight, bias)?;
+        let Sizes {
+            rows,
+            inputs,
+            outputs,
+        } = sizes;
+        let (x, w) = (
+            host::slice("linear", self.tensor())?,
+            host::slice("linear", weight.tensor())?,
+        );
+        let mut before = uninitialised(rows * outputs);
+        let bias_slice = bias
+            .map(|bias| host::slice("linear", bias.tensor()))
+            .transpose()?;
+        prepare(&mut before, outputs, bias_slice.as_deref(), None);
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
-        let output = host::tensor(elements, &shape)?;
-
+        let w = Matrix::row_major(&w, outputs, inputs).transposed();
+        let x = Matrix::row_major(&x, rows, inputs);
         let values: Vec<&Value> = [Some(self), Some(weight), bias]
             .into_iter()
             .flatten()
             .collect();
+        if values.iter().all(|value| !value.is_recorded()) {
+            multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, rows| {
+                activation.apply(rows)
+            });
+            return Ok(Value::new(host::tensor(before, &shape)?, None));
+        }
+        let mut after = uninitialised(rows * outputs);
+        let buffer = crate::kernels::shared::Shared::new(&mut after);
+        multiply_then(&mut before, outputs, x, w, bias.is_some(), |row, before| {
+            // SAFETY: each tile of rows is finished once.
+            activation.write(unsafe { buffer.slice(row * outputs, before.len()) }, before);
+        });
+        let output = host::tensor(after, &shape)?;
+        let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
             let (input, weight, has_bias) = (
                 self.tensor().clone(),
@@ -84,36 +241,142 @@ impl Value {
                 bias.is_some(),
             );
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let dy = host::slice("linear", gradient.tensor())?;
+                let before = host::slice("linear", &before)?;
+                let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
+                give(
+                    flow,
+                    &host::slice("linear", gradient.tensor())?,
+                    &input,
+                    &weight,
+                    has_bias,
+                    sizes,
+                )
+            }
+        }))
+    }
+
+    /// The feed-forward block of a transformer as one operation: `residual + f(self w1^T + b1) w2^T + b2`. The activations of
+    /// the wide inner layer are not kept; the backward pass computes them again from what came before.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn feed_forward(
+        &self,
+        first: [&Value; 2],
+        second: [&Value; 2],
+        activation: Activation,
+        residual: &Value,
+    ) -> Result<Value> {
+        let inner = sizes(self, first[0], Some(first[1]))?;
+        let [w1, b1] = first.map(Value::tensor);
+        let [w2, b2] = second.map(Value::tensor);
+        let &[outputs, width] = second[0].dims() else {
+            return Err(NnError::shape(
+                "feed-forward weight",
+                "[output, inner]",
+                second[0].dims(),
+            ));
+        };
+        if width != inner.outputs || second[1].dims() != [outputs] {
+            return Err(NnError::shape(
+                "feed-forward weight",
+                format!("[_, {}]", inner.outputs),
+                second[0].dims(),
+            ));
+        }
+        let rows = inner.rows;
+        let outer = Sizes {
+            rows,
+            inputs: width,
+            outputs,
+        };
+        let mut shape = self.dims().to_vec();
+        shape[self.dims().len() - 1] = outputs;
+        if residual.dims() != shape {
+            return Err(NnError::shape(
+                "feed-forward residual",
+                format!("{shape:?}"),
+                residual.dims(),
+            ));
+        }
+        let mut before = uninitialised(rows * width);
+        let mut out = uninitialised(rows * outputs);
+        prepare(
+            &mut before,
+            width,
+            Some(&host::slice("feed-forward", b1)?),
+            None,
+        );
+        let skip = host::slice("feed-forward", residual.tensor())?;
+        prepare(
+            &mut out,
+            outputs,
+            Some(&host::slice("feed-forward", b2)?),
+            Some(&skip),
+        );
+        drop(skip);
+        {
+            let x = host::slice("feed-forward", self.tensor())?;
+            let (w1, w2) = (
+                host::slice("feed-forward", w1)?,
+                host::slice("feed-forward", w2)?,
+            );
+            let w1 = Matrix::row_major(&w1, width, inner.inputs).transposed();
+            let w2 = Matrix::row_major(&w2, outputs, width).transposed();
+            multiply(
+                &mut before,
+                width,
+                Matrix::row_major(&x, rows, inner.inputs),
+                w1,
+                true,
+            );
+            let after = activation.map(&before);
+            multiply(
+                &mut out,
+                outputs,
+                Matrix::row_major(&after, rows, width),
+                w2,
+                true,
+            );
+        }
+        let output = host::tensor(out, &shape)?;
+        let values = [self, first[0], first[1], second[0], second[1], residual];
+        Ok(record(output, &values, || {
+            let (input, w1, w2) = (self.tensor().clone(), w1.clone(), w2.clone());
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("feed-forward", gradient.tensor())?;
                 let dy_matrix = Matrix::row_major(&dy, rows, outputs);
-                if flow.wants(0) {
-                    let w = host::slice("linear", &weight)?;
-                    let mut dx = uninitialised(rows * inputs);
-                    multiply(
-                        &mut dx,
-                        inputs,
+                if flow.wants(3) {
+                    let after = activation.map(&before);
+                    let after = Matrix::row_major(&after, rows, width);
+                    flow.write(3, w2.dims(), |dw, add| {
+                        multiply(dw, width, dy_matrix.transposed(), after, add)
+                    })?;
+                }
+                if flow.wants(4) {
+                    flow.give_vec(4, reduce::sum_rows(&dy, outputs), &[outputs])?;
+                }
+                if flow.wants(0) || flow.wants(1) || flow.wants(2) {
+                    let w2 = host::slice("feed-forward", &w2)?;
+                    let w2 = Matrix::row_major(&w2, outer.outputs, outer.inputs);
+                    let mut inner_gradient = uninitialised(rows * width);
+                    multiply_then(
+                        &mut inner_gradient,
+                        width,
                         dy_matrix,
-                        Matrix::row_major(&w, outputs, inputs),
+                        w2,
                         false,
+                        |row, gradient| {
+                            activation.multiply_slope(
+                                gradient,
+                                &before[row * width..row * width + gradient.len()],
+                            );
+                        },
                     );
-                    flow.give_vec(0, dx, input.dims())?;
+                    give(flow, &inner_gradient, &input, &w1, true, inner)?;
                 }
-                if flow.wants(1) {
-                    let x = host::slice("linear", &input)?;
-                    let mut dw = uninitialised(outputs * inputs);
-                    multiply(
-                        &mut dw,
-                        inputs,
-                        dy_matrix.transposed(),
-                        Matrix::row_major(&x, rows, inputs),
-                        false,
-                    );
-                    flow.give_vec(1, dw, weight.dims())?;
-                }
-                if has_bias && flow.wants(2) {
-                    flow.give_vec(2, elementwise::sum_rows(&dy, outputs), &[outputs])?;
-                }
-                Ok(())
+                drop(dy);
+                flow.give(5, gradient)
             }
         }))
     }

@@ -1,0 +1,167 @@
+//! Layer and group normalisation.
+
+use super::activation::Activation;
+use super::elementwise::rows_per_chunk;
+use super::reduce::{sum_of, sum_of_pairs, sum_vectors};
+use super::vectorised;
+use crate::host::uninitialised;
+use rayon::prelude::*;
+
+/// Gain and bias of a normalisation, each as wide as a row; absent means 1 and 0.
+#[derive(Clone, Copy)]
+pub struct Affine<'a> {
+    /// Gain.
+    pub weight: Option<&'a [f32]>,
+    /// Bias.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// What the backward pass of a normalisation needs: mean and reciprocal deviation of each row.
+pub struct Moments {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+}
+
+/// Normalises each row of `width` elements, then gain, bias and activation.
+pub fn forward(
+    x: &[f32],
+    width: usize,
+    affine: Affine,
+    epsilon: f32,
+    activation: Activation,
+) -> (Vec<f32>, Moments) {
+    let rows = x.len() / width;
+    let mut out = uninitialised(x.len());
+    let mut moments = Moments {
+        mean: uninitialised(rows),
+        scale: uninitialised(rows),
+    };
+    let chunk = rows_per_chunk(width);
+    let tasks = out
+        .par_chunks_mut(chunk * width)
+        .zip(x.par_chunks(chunk * width));
+    let tasks = tasks
+        .zip(moments.mean.par_chunks_mut(chunk))
+        .zip(moments.scale.par_chunks_mut(chunk));
+    tasks.for_each(|(((out, x), mean), scale)| {
+        vectorised(|| {
+            let rows = out
+                .chunks_exact_mut(width)
+                .zip(x.chunks_exact(width))
+                .zip(mean.iter_mut().zip(scale));
+            for ((out, x), (mean, scale)) in rows {
+                (*mean, *scale) = row_moments(x, epsilon);
+                write_row(out, x, *mean, *scale, affine);
+            }
+        });
+        activation.apply(out);
+    });
+    (out, moments)
+}
+
+#[inline(always)]
+fn row_moments(x: &[f32], epsilon: f32) -> (f32, f32) {
+    let mean = sum_of(x, |x| x) / x.len() as f32;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+#[inline(always)]
+fn write_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32, affine: Affine) {
+    match (affine.weight, affine.bias) {
+        (Some(weight), Some(bias)) => {
+            for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                *out = (x - mean) * scale * weight + bias;
+            }
+        }
+        (Some(weight), None) => {
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = (x - mean) * scale * weight;
+            }
+        }
+        (None, Some(bias)) => {
+            for ((out, x), bias) in out.iter_mut().zip(x).zip(bias) {
+                *out = (x - mean) * scale + bias;
+            }
+        }
+        (None, None) => out
+            .iter_mut()
+            .zip(x)
+            .for_each(|(out, x)| *out = (x - mean) * scale),
+    }
+}
+
+/// Gradients of [`forward`]: overwrites `gradient` (of the output) by that of the input; gives those of gain and bias.
+pub fn backward(
+    gradient: &mut [f32],
+    x: &[f32],
+    width: usize,
+    affine: Affine,
+    moments: &Moments,
+    activation: Activation,
+) -> (Vec<f32>, Vec<f32>) {
+    let chunk = rows_per_chunk(width);
+    let tasks = gradient
+        .par_chunks_mut(chunk * width)
+        .zip(x.par_chunks(chunk * width));
+    let tasks = tasks
+        .zip(moments.mean.par_chunks(chunk))
+        .zip(moments.scale.par_chunks(chunk));
+    let partial: Vec<_> = tasks
+        .map(|(((gradient, x), mean), scale)| {
+            chunk_backward(gradient, x, width, affine, (mean, scale), activation)
+        })
+        .collect();
+    let (weights, biases): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
+    (sum_vectors(&weights, width), sum_vectors(&biases, width))
+}
+
+fn chunk_backward(
+    gradient: &mut [f32],
+    x: &[f32],
+    width: usize,
+    affine: Affine,
+    (mean, scale): (&[f32], &[f32]),
+    activation: Activation,
+) -> (Vec<f32>, Vec<f32>) {
+    let (mut weight_sum, mut bias_sum) = (vec![0.0f32; width], vec![0.0f32; width]);
+    let mut normal = vec![0.0f32; width];
+    let mut output = vec![0.0f32; width];
+    let rows = gradient
+        .chunks_exact_mut(width)
+        .zip(x.chunks_exact(width))
+        .zip(mean.iter().zip(scale));
+    for ((gradient, x), (mean, scale)) in rows {
+        vectorised(|| {
+            normal
+                .iter_mut()
+                .zip(x)
+                .for_each(|(normal, x)| *normal = (x - mean) * scale)
+        });
+        if activation != Activation::Identity {
+            vectorised(|| write_row(&mut output, x, *mean, *scale, affine));
+            activation.multiply_slope(gradient, &output);
+        }
+        vectorised(|| {
+            let sums = weight_sum.iter_mut().zip(bias_sum.iter_mut());
+            for (((weight_sum, bias_sum), gradient), normal) in
+                sums.zip(gradient.iter()).zip(&normal)
+            {
+                *weight_sum += gradient * normal;
+                *bias_sum += gradient;
+            }
+            if let Some(weight) = affine.weight {
+                gradient
+                    .iter_mut()
+                    .zip(weight)
+                    .for_each(|(gradient, weight)| *gradient *= weight);
+            }
+            let average = sum_of(gradient, |g| g) / width as f32;
+            let along = sum_of_pairs(gradient, &normal, |g, n| g * n) / width as f32;
+            for (gradient, normal) in gradient.iter_mut().zip(&normal) {
+                *gradient = scale * (*gradient - average - normal * along);
+            }
+        });
+    }
+    (weight_sum, bias_sum)
+}

@@ -1,0 +1,216 @@
+//! Multi-head scaled dot-product attention.
+
+use crate::gradients::{Flow, Gradient};
+use crate::kernels::attention::{self as kernel, Inputs, Item, Reach, Relative, Settings};
+use crate::random::Draw;
+use crate::tape::record;
+use crate::{NnError, Result, Sequences, Value, host};
+
+/// Settings of an attention.
+#[derive(Debug, Clone)]
+pub struct Attention<'a> {
+    /// Number of heads; the channels of the inputs are divided among them, head by head.
+    pub heads: usize,
+    /// Which keys a query sees, by position.
+    pub reach: Reach,
+    /// The rows of the queries of each item.
+    pub queries: &'a Sequences,
+    /// The rows of the keys and values of each item that may be seen: padding is left out.
+    pub keys: &'a Sequences,
+    /// Rate and random stream of the dropout on the weights.
+    pub dropout: Option<(f32, Draw)>,
+}
+
+/// Relative positions as the conformer uses them (Transformer-XL, appendix B; ESPnet's form): a query i scores a key j by
+/// `(q_i + u) k_j + (q_i + v) p_(i-j)`.
+#[derive(Debug, Clone, Copy)]
+pub struct RelativePositions<'a> {
+    /// Projected encodings `[2 time - 1, head x channel]`, from distance `time - 1` (the key in the past) to `1 - time`.
+    pub encodings: &'a Value,
+    /// `u`, `[head, channel]`.
+    pub content_bias: &'a Value,
+    /// `v`, `[head, channel]`.
+    pub position_bias: &'a Value,
+}
+
+fn settings(
+    queries: &Value,
+    keys: &Value,
+    values: &Value,
+    attention: &Attention,
+) -> Result<(Settings, Vec<Item>)> {
+    let width = queries.width();
+    if attention.heads == 0 || width % attention.heads != 0 {
+        return Err(NnError::invalid(
+            "attention",
+            format!("{width} channels in {} heads", attention.heads),
+        ));
+    }
+    if keys.width() != width || values.dims() != keys.dims() {
+        return Err(NnError::shape(
+            "attention",
+            format!("keys and values [.., {width}]"),
+            values.dims(),
+        ));
+    }
+    if queries.rows() != attention.queries.total() || keys.rows() != attention.keys.total() {
+        return Err(NnError::shape(
+            "attention",
+            format!("{} query rows", attention.queries.total()),
+            queries.dims(),
+        ));
+    }
+    if attention.queries.len() != attention.keys.len() {
+        return Err(NnError::invalid(
+            "attention",
+            "queries and keys have different numbers of items",
+        ));
+    }
+    if let Reach::Chunk(0) | Reach::Chunks { size: 0, .. } = attention.reach {
+        return Err(NnError::invalid(
+            "attention",
+            "a chunk has at least one position",
+        ));
+    }
+    if let Some((rate, _)) = attention
+        .dropout
+        .filter(|(rate, _)| !(0.0..1.0).contains(rate))
+    {
+        return Err(NnError::invalid(
+            "attention dropout",
+            format!("{rate} is not in [0, 1)"),
+        ));
+    }
+    let ranges = attention
+        .queries
+        .ranges()
+        .iter()
+        .zip(attention.keys.ranges());
+    let items = ranges
+        .map(|(queries, keys)| Item {
+            queries: queries.clone(),
+            keys: keys.clone(),
+        })
+        .collect();
+    let head_width = width / attention.heads;
+    let settings = Settings {
+        heads: attention.heads,
+        head_width,
+        scale: 1.0 / (head_width as f32).sqrt(),
+        reach: attention.reach,
+        dropout: attention.dropout.filter(|(rate, _)| *rate > 0.0),
+    };
+    Ok((settings, items))
+}
+
+fn check_relative(relative: &RelativePositions, settings: &Settings, items: &[Item]) -> Result<()> {
+    let bias = [settings.heads, settings.head_width];
+    for value in [relative.content_bias, relative.position_bias] {
+        if value.dims() != bias {
+            return Err(NnError::shape(
+                "attention position bias",
+                format!("{bias:?}"),
+                value.dims(),
+            ));
+        }
+    }
+    let longest = items
+        .iter()
+        .map(|item| item.queries.len().max(item.keys.len()))
+        .max()
+        .unwrap_or(0);
+    let &[rows, width] = relative.encodings.dims() else {
+        return Err(NnError::shape(
+            "attention encodings",
+            "[2 time - 1, channel]",
+            relative.encodings.dims(),
+        ));
+    };
+    if width != settings.heads * settings.head_width || rows % 2 == 0 || rows.div_ceil(2) < longest
+    {
+        let expected = format!(
+            "[2 time - 1, {}] with time >= {longest}",
+            settings.heads * settings.head_width
+        );
+        return Err(NnError::shape(
+            "attention encodings",
+            expected,
+            relative.encodings.dims(),
+        ));
+    }
+    Ok(())
+}
+
+impl Value {
+    /// Attends with `self` as queries `[.., head x channel]` to `keys` and `values` of the same width; gives the weighted sums of the
+    /// values, shaped like the queries. Scores are divided by the square root of the channels per head. A query that sees
+    /// no key gives zeros. Rows that belong to no item give zeros and get no gradient.
+    ///
+    /// # Errors
+    /// When shapes or settings do not fit.
+    pub fn attend(
+        &self,
+        keys: &Value,
+        values: &Value,
+        attention: &Attention,
+        relative: Option<RelativePositions>,
+    ) -> Result<Value> {
+        let (settings, items) = settings(self, keys, values, attention)?;
+        let mut tensors = vec![self, keys, values];
+        if let Some(relative) = &relative {
+            check_relative(relative, &settings, &items)?;
+            tensors.extend([
+                relative.encodings,
+                relative.content_bias,
+                relative.position_bias,
+            ]);
+        }
+        let kept: Vec<candle_core::Tensor> =
+            tensors.iter().map(|value| value.tensor().clone()).collect();
+        let (out, log_sums) = with_inputs(&kept, |inputs| {
+            kernel::forward(inputs, &items, &settings, self.rows())
+        })?;
+        let output = host::tensor(out, self.dims())?;
+        Ok(record(output, &tensors, || {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("attention", gradient.tensor())?;
+                let gradients = with_inputs(&kept, |inputs| {
+                    kernel::backward(&dy, &log_sums, inputs, &items, &settings)
+                })?;
+                let all = [
+                    gradients.queries,
+                    gradients.keys,
+                    gradients.values,
+                    gradients.encodings,
+                    gradients.content_bias,
+                    gradients.position_bias,
+                ];
+                for (input, (gradient, tensor)) in all.into_iter().zip(&kept).enumerate() {
+                    flow.give_vec(input, gradient, tensor.dims())?;
+                }
+                Ok(())
+            }
+        }))
+    }
+}
+
+fn with_inputs<R>(tensors: &[candle_core::Tensor], work: impl FnOnce(Inputs) -> R) -> Result<R> {
+    let slices = tensors
+        .iter()
+        .map(|tensor| host::slice("attention", tensor))
+        .collect::<Result<Vec<_>>>()?;
+    let relative = match slices.get(3..6) {
+        Some([encodings, content_bias, position_bias]) => Some(Relative {
+            encodings,
+            content_bias,
+            position_bias,
+        }),
+        _ => None,
+    };
+    Ok(work(Inputs {
+        queries: &slices[0],
+        keys: &slices[1],
+        values: &slices[2],
+        relative,
+    }))
+}

@@ -1,0 +1,227 @@
+//! One-dimensional convolution, channels innermost.
+
+use crate::gradients::{Flow, Gradient};
+use crate::kernels::convolution::{self as kernel, Geometry, Layout};
+use crate::tape::record;
+use crate::{NnError, Result, Sequences, Value, host};
+
+/// Settings of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub struct Convolution {
+    /// Distance between windows.
+    pub stride: usize,
+    /// Distance between taps.
+    pub dilation: usize,
+    /// Zeros before and after each item.
+    pub padding: [usize; 2],
+}
+
+impl Default for Convolution {
+    fn default() -> Self {
+        Self {
+            stride: 1,
+            dilation: 1,
+            padding: [0, 0],
+        }
+    }
+}
+
+impl Convolution {
+    /// Output frames see their own and earlier input frames only, and there are as many of them.
+    pub fn causal(kernel: usize) -> Self {
+        Self {
+            padding: [kernel.saturating_sub(1), 0],
+            ..Self::default()
+        }
+    }
+}
+
+impl Value {
+    /// Convolves each item over time: input `[item, time, input]`, weight `[output, input, tap]` as PyTorch keeps it, bias
+    /// `[output]`; gives `[item, time', output]`.
+    ///
+    /// With `lengths`, frames of an item beyond its length count as zero and get no gradient: the product with a mask that
+    /// the public implementations compute before each convolution.
+    ///
+    /// # Errors
+    /// When the shapes do not fit or the input is shorter than the kernel.
+    pub fn conv1d(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        settings: Convolution,
+        lengths: Option<&[usize]>,
+    ) -> Result<Value> {
+        let &[items, time, _] = self.dims() else {
+            return Err(NnError::shape(
+                "conv1d",
+                "[item, time, channel]",
+                self.dims(),
+            ));
+        };
+        let whole = vec![time; items];
+        let valid = Sequences::padded(lengths.unwrap_or(&whole), time)?;
+        if valid.len() != items {
+            return Err(NnError::invalid(
+                "conv1d",
+                format!("{} lengths for {items} items", valid.len()),
+            ));
+        }
+        let geometry = geometry(self, weight, bias, settings, time)?;
+        let out_time = geometry.output_length(time);
+        let layout = Layout {
+            valid,
+            whole: Sequences::padded(&whole, time)?,
+            output: Sequences::padded(&vec![out_time; items], out_time)?,
+        };
+        convolve(
+            self,
+            weight,
+            bias,
+            geometry,
+            layout,
+            &[items, out_time, geometry.outputs],
+        )
+    }
+
+    /// As [`conv1d`](Self::conv1d) on items without padding between them: input `[row, input]`, gives `[row', output]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn conv1d_packed(
+        &self,
+        weight: &Value,
+        bias: Option<&Value>,
+        settings: Convolution,
+        items: &Sequences,
+    ) -> Result<Value> {
+        if self.dims().len() != 2 || self.rows() != items.total() {
+            return Err(NnError::shape(
+                "conv1d",
+                format!("[{}, channel]", items.total()),
+                self.dims(),
+            ));
+        }
+        let shortest = items.lengths().into_iter().min().unwrap_or(0);
+        let geometry = geometry(self, weight, bias, settings, shortest)?;
+        let lengths: Vec<usize> = items
+            .lengths()
+            .iter()
+            .map(|length| geometry.output_length(*length))
+            .collect();
+        let output = Sequences::packed(&lengths);
+        let shape = [output.total(), geometry.outputs];
+        convolve(
+            self,
+            weight,
+            bias,
+            geometry,
+            Layout {
+                valid: items.clone(),
+                whole: items.clone(),
+                output,
+            },
+            &shape,
+        )
+    }
+}
+
+fn geometry(
+    input: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    settings: Convolution,
+    shortest: usize,
+) -> Result<Geometry> {
+    let &[outputs, inputs, kernel] = weight.dims() else {
+        return Err(NnError::shape(
+            "conv1d weight",
+            "[output, input, tap]",
+            weight.dims(),
+        ));
+    };
+    if input.width() != inputs {
+        return Err(NnError::shape(
+            "conv1d",
+            format!("[.., {inputs}]"),
+            input.dims(),
+        ));
+    }
+    if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
+        return Err(NnError::shape(
+            "conv1d bias",
+            format!("[{outputs}]"),
+            bias.dims(),
+        ));
+    }
+    let Convolution {
+        stride,
+        dilation,
+        padding,
+    } = settings;
+    if stride == 0 || dilation == 0 || kernel == 0 || inputs == 0 {
+        return Err(NnError::invalid(
+            "conv1d",
+            "kernel, stride, dilation and channels must be at least 1",
+        ));
+    }
+    let geometry = Geometry {
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        dilation,
+        padding,
+    };
+    if geometry.output_length(shortest) == 0 {
+        let message =
+            format!("an item of {shortest} frames is shorter than the kernel of {kernel} taps");
+        return Err(NnError::invalid("conv1d", message));
+    }
+    Ok(geometry)
+}
+
+fn convolve(
+    input: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    geometry: Geometry,
+    layout: Layout,
+    shape: &[usize],
+) -> Result<Value> {
+    let taps = kernel::taps_outermost(&host::slice("conv1d", weight.tensor())?, &geometry);
+    let offset = bias
+        .map(|bias| host::slice("conv1d", bias.tensor()))
+        .transpose()?;
+    let x = host::slice("conv1d", input.tensor())?;
+    let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
+    let output = host::tensor(out, shape)?;
+    let values: Vec<&Value> = [Some(input), Some(weight), bias]
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok(record(output, &values, || {
+        let (input, weight, has_bias) = (
+            input.tensor().clone(),
+            weight.tensor().clone(),
+            bias.is_some(),
+        );
+        move |gradient: Gradient, flow: &mut Flow<'_>| {
+            let dy = host::slice("conv1d", gradient.tensor())?;
+            if flow.wants(0) {
+                let dx = kernel::backward_input(&dy, &taps, &geometry, &layout);
+                flow.give_vec(0, dx, input.dims())?;
+            }
+            if flow.wants(1) {
+                let x = host::slice("conv1d", &input)?;
+                let dw = kernel::backward_weight(&x, &dy, &geometry, &layout);
+                flow.give_vec(1, dw, weight.dims())?;
+            }
+            if has_bias && flow.wants(2) {
+                let db = kernel::backward_bias(&dy, geometry.outputs, &layout.output);
+                flow.give_vec(2, db, &[geometry.outputs])?;
+            }
+            Ok(())
+        }
+    }))
+}

@@ -1,0 +1,94 @@
+//! Which rows of a `[row, channel]` matrix belong to which item of a batch.
+
+use crate::{NnError, Result};
+use std::ops::Range;
+
+/// The rows of each item. A padded batch `[item, time, channel]` has items at equal distances, some of whose rows are valid;
+/// a packed one has them one after the other without gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequences {
+    rows: Vec<Range<usize>>,
+    total: usize,
+}
+
+impl Sequences {
+    /// A padded batch: item `i` has `lengths[i]` valid rows out of `time`.
+    ///
+    /// # Errors
+    /// When a length exceeds `time`.
+    pub fn padded(lengths: &[usize], time: usize) -> Result<Self> {
+        if let Some(length) = lengths.iter().find(|length| **length > time) {
+            return Err(NnError::invalid(
+                "lengths",
+                format!("{length} rows do not fit into {time}"),
+            ));
+        }
+        let rows = lengths
+            .iter()
+            .enumerate()
+            .map(|(item, length)| item * time..item * time + length);
+        Ok(Self {
+            rows: rows.collect(),
+            total: lengths.len() * time,
+        })
+    }
+
+    /// Items one after the other.
+    pub fn packed(lengths: &[usize]) -> Self {
+        let mut rows = Vec::with_capacity(lengths.len());
+        let mut total = 0;
+        for length in lengths {
+            rows.push(total..total + length);
+            total += length;
+        }
+        Self { rows, total }
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows of each item.
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.rows
+    }
+
+    /// Number of rows of each item.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.rows.iter().map(|rows| rows.len()).collect()
+    }
+
+    /// Number of rows of the matrix, those between items included.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Number of rows that belong to an item.
+    pub fn valid(&self) -> usize {
+        self.rows.iter().map(|rows| rows.len()).sum()
+    }
+
+    /// Whether every row belongs to an item.
+    pub fn is_packed(&self) -> bool {
+        self.valid() == self.total
+    }
+
+    /// The items with every row repeated `factor` times.
+    pub fn repeated(&self, factor: usize) -> Self {
+        let rows = self
+            .rows
+            .iter()
+            .map(|rows| rows.start * factor..rows.end * factor)
+            .collect();
+        Self {
+            rows,
+            total: self.total * factor,
+        }
+    }
+}
