@@ -23,7 +23,7 @@ pub struct TrainConfig {
     pub ema_decay: Option<f64>,
     /// Stop after so many steps.
     pub max_steps: Option<u64>,
-    /// Stop after so many passes over the data.
+    /// Stop after so many passes over the data; one of the two must be given, the first one reached counts.
     pub max_epochs: Option<u64>,
     /// Validate every so many steps; 0: only with every checkpoint.
     pub validate_every: u64,
@@ -49,7 +49,7 @@ impl Default for TrainConfig {
             grad_clip: Some(5.0),
             ema_decay: None,
             max_steps: None,
-            max_epochs: Some(100),
+            max_epochs: None,
             validate_every: 1000,
             save_every: 1000,
             log_every: 10,
