@@ -63,10 +63,7 @@ impl PlanContext {
             return store::read_receipts(&dir, &self.own_keys);
         }
         let Some(summary) = store::read_summary(&dir)? else {
-            return Err(StageError::new(format!(
-                "{} is not finished; run it with --stage {number}",
-                dir.name
-            )));
+            return Err(StageError::new(format!("{} is not finished; run it with --stage {number}", dir.name)));
         };
         store::read_receipts(&dir, &summary.phases.concat())
     }

@@ -29,6 +29,9 @@ pub enum StageError {
     /// The work stopped because the person asked for it; a resumable part continues next time.
     #[error("interrupted")]
     Interrupted,
+    /// No more bytes fit on the disk; says where and how many are left.
+    #[error("{0}")]
+    DiskFull(String),
     /// An error of another crate.
     #[error("{}", chain(.0.as_ref()))]
     Other(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -42,10 +45,7 @@ impl StageError {
 
     /// An input or output error with the path it concerns.
     pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Self::File {
-            path: path.as_ref().to_owned(),
-            source,
-        }
+        Self::File { path: path.as_ref().to_owned(), source }
     }
 
     /// Wraps an error of another crate, for `map_err(StageError::other)`.
@@ -55,12 +55,12 @@ impl StageError {
 
     /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
     pub fn is_disk_full(&self) -> bool {
+        if matches!(self, Self::DiskFull(_)) {
+            return true;
+        }
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
-            if error
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(is_disk_full)
-            {
+            if error.downcast_ref::<std::io::Error>().is_some_and(is_disk_full) {
                 return true;
             }
             cause = error.source();
@@ -100,10 +100,7 @@ impl From<&str> for StageError {
 /// Whether an error of the system means that no more bytes fit: full disk, quota, or the limit on file sizes.
 pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
 /// The system's words, with plainer ones where a person would have to look them up.

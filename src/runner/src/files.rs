@@ -45,8 +45,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageErr
 /// Writes a small file and forces it to the disk.
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     let mut file = File::create(path).map_err(|e| StageError::file(path, e))?;
-    file.write_all(bytes)
-        .map_err(|e| StageError::file(path, e))?;
+    file.write_all(bytes).map_err(|e| StageError::file(path, e))?;
     file.sync_all().map_err(|e| StageError::file(path, e))
 }
 
@@ -126,9 +125,7 @@ pub(crate) fn files_below(root: &Path) -> Result<Vec<String>, StageError> {
 /// `root` and all folders below it, the deepest last.
 pub(crate) fn dirs_below(root: &Path) -> Result<Vec<PathBuf>, StageError> {
     let mut dirs = vec![root.to_owned()];
-    walk(root, "", &mut Vec::new(), &mut |dir| {
-        dirs.push(dir.to_owned())
-    })?;
+    walk(root, "", &mut Vec::new(), &mut |dir| dirs.push(dir.to_owned()))?;
     Ok(dirs)
 }
 
@@ -153,37 +150,21 @@ fn link_file(from: &Path, to: &Path) -> Result<(), StageError> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    fs::copy(from, to)
-        .map(drop)
-        .map_err(|e| StageError::file(to, e))
+    fs::copy(from, to).map(drop).map_err(|e| StageError::file(to, e))
 }
 
-fn walk(
-    root: &Path,
-    prefix: &str,
-    found: &mut Vec<String>,
-    on_dir: &mut dyn FnMut(&Path),
-) -> Result<(), StageError> {
+fn walk(root: &Path, prefix: &str, found: &mut Vec<String>, on_dir: &mut dyn FnMut(&Path)) -> Result<(), StageError> {
     for name in list_names(&root.join(prefix))? {
-        let relative = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}/{name}")
-        };
+        let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         let path = root.join(&relative);
-        let kind = fs::symlink_metadata(&path)
-            .map_err(|e| StageError::file(&path, e))?
-            .file_type();
+        let kind = fs::symlink_metadata(&path).map_err(|e| StageError::file(&path, e))?.file_type();
         if kind.is_dir() {
             on_dir(&path);
             walk(root, &relative, found, on_dir)?;
         } else if kind.is_file() {
             found.push(relative);
         } else {
-            return Err(StageError::new(format!(
-                "{}: neither a file nor a folder",
-                path.display()
-            )));
+            return Err(StageError::new(format!("{}: neither a file nor a folder", path.display())));
         }
     }
     Ok(())
@@ -191,6 +172,5 @@ fn walk(
 
 fn utf8_name(path: &Path) -> Result<String, StageError> {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.map(str::to_owned)
-        .ok_or_else(|| StageError::new(format!("{}: the name is not UTF-8", path.display())))
+    name.map(str::to_owned).ok_or_else(|| StageError::new(format!("{}: the name is not UTF-8", path.display())))
 }

@@ -16,9 +16,7 @@ pub struct Experiment {
 impl Experiment {
     /// `exp/NAME` beside the recipe file.
     pub fn of_recipe(recipe: &Recipe) -> Self {
-        Self {
-            dir: recipe.dir().join("exp").join(recipe.name()),
-        }
+        Self { dir: recipe.dir().join("exp").join(recipe.name()) }
     }
 
     /// A folder of the person's choice (`--exp DIR`).
@@ -26,9 +24,7 @@ impl Experiment {
     /// # Errors
     /// When the current directory, which a relative folder is taken from, is gone.
     pub fn at(dir: impl AsRef<Path>) -> std::io::Result<Self> {
-        Ok(Self {
-            dir: std::path::absolute(dir)?,
-        })
+        Ok(Self { dir: std::path::absolute(dir)? })
     }
 
     /// The folder.
@@ -63,10 +59,7 @@ pub(crate) struct StageDir {
 
 impl StageDir {
     pub fn new(experiment: &Path, name: String) -> Self {
-        Self {
-            path: experiment.join(&name),
-            name,
-        }
+        Self { path: experiment.join(&name), name }
     }
 
     pub fn receipts(&self) -> PathBuf {

@@ -8,25 +8,58 @@
 //! |---|---|
 //! | what a stage gives | [`Stage`], [`Phase`], [`Part`], [`PartWork`], [`PartReport`] |
 //! | the recipe file | [`Recipe`], [`RecipeError`] |
+//! | running, asking, removing | [`run`], [`status`], [`clean`], [`show`], [`check`] |
 //! | what lies on disk | [`Experiment`], [`Receipt`] |
 
+mod assess;
+mod cache;
+mod clean;
+mod clock;
 mod context;
+mod dry_run;
 mod error;
+mod executor;
 mod files;
+mod interrupt;
+mod journal;
 mod layout;
+mod lockfile;
+mod names;
+mod panics;
 mod part;
+mod reason;
 mod receipt;
 mod recipe;
+mod rejects;
+mod report;
+mod run;
+mod run_error;
 mod sealed;
+mod session;
 mod stage;
+mod staging;
+mod status;
 mod store;
+mod totals;
 mod work;
+mod yaml;
 
+pub use clean::clean;
 pub use context::PlanContext;
 pub use error::StageError;
+pub use interrupt::Interrupt;
 pub use layout::Experiment;
+pub use lockfile::{Holder, holder};
 pub use part::{Part, Phase};
+pub use reason::ReasonCount;
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection};
 pub use recipe::{Recipe, RecipeError};
+pub use rejects::RejectionKind;
+pub use report::Reporter;
+pub use run::{RunOptions, RunSummary, StageOutcome, run};
+pub use run_error::RunError;
+pub use session::{StageRange, check, show};
 pub use stage::Stage;
+pub use status::{StageState, StageStatus, status};
 pub use work::{PartReport, PartWork};
+pub use yaml::to_yaml;

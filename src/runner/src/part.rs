@@ -17,10 +17,7 @@ pub struct Phase {
 impl Phase {
     /// A phase with its title and parts.
     pub fn new(title: impl Into<String>, parts: Vec<Part>) -> Self {
-        Self {
-            title: title.into(),
-            parts,
-        }
+        Self { title: title.into(), parts }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{StageError, sealed};
+use crate::{PartReport, StageError, sealed};
 
 /// Raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;
@@ -37,6 +37,16 @@ pub struct OutputRecord {
     pub size: u64,
     /// Hex of the BLAKE3 of its content.
     pub blake3: String,
+}
+
+/// Everything that a part's outputs are a function of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Fingerprint {
+    pub stage: String,
+    pub version: u32,
+    pub key: String,
+    pub config: Value,
+    pub inputs: Vec<InputRecord>,
 }
 
 /// What a finished part read, did and wrote. Two runs of the same give the same receipt, byte for byte: it holds no
@@ -72,35 +82,64 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// The receipt of a part that has just done its work.
+    pub(crate) fn new(
+        fingerprint: Fingerprint,
+        report: PartReport,
+        files: Vec<OutputRecord>,
+        rejected: Vec<Rejection>,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            stage: fingerprint.stage,
+            version: fingerprint.version,
+            key: fingerprint.key,
+            config: fingerprint.config,
+            inputs: fingerprint.inputs,
+            files,
+            carries_rows: report.carries_rows,
+            rows_in: report.rows_in,
+            rows_out: report.rows_out,
+            facts: report.facts.into_iter().collect(),
+            rejected,
+            stage_dir: PathBuf::new(),
+        }
+    }
+
     /// Reads a receipt file, for `inspect`.
     ///
     /// # Errors
     /// When it is missing, damaged, or of another format.
     pub fn read(path: &Path) -> Result<Self, StageError> {
         let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
-        let receipt: Self = sealed::open(&bytes)
-            .map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
+        let receipt: Self = sealed::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
         if receipt.format != FORMAT {
-            return Err(StageError::new(format!(
-                "{}: receipt format {}",
-                path.display(),
-                receipt.format
-            )));
+            return Err(StageError::new(format!("{}: receipt format {}", path.display(), receipt.format)));
         }
         Ok(receipt)
     }
 
     /// The part's outputs, absolute.
     pub fn outputs(&self) -> Vec<PathBuf> {
-        self.files
-            .iter()
-            .map(|file| self.stage_dir.join(&file.path))
-            .collect()
+        self.files.iter().map(|file| self.stage_dir.join(&file.path)).collect()
     }
 
     /// A fact by its name.
     pub fn fact(&self, name: &str) -> Option<&Value> {
         self.facts.get(name)
+    }
+
+    /// What of it the rest of the stage needs.
+    pub(crate) fn done(&self) -> PartDone {
+        PartDone {
+            key: self.key.clone(),
+            carries_rows: self.carries_rows,
+            rows_in: self.rows_in,
+            rows_out: self.rows_out,
+            facts: self.facts.clone(),
+            rejected: self.rejected.clone(),
+            outputs: self.files.iter().map(|file| file.path.clone()).collect(),
+        }
     }
 
     /// Remembers which folder the outputs are in.
@@ -110,10 +149,21 @@ impl Receipt {
     }
 }
 
+/// What a stage keeps in memory of a finished part.
+#[derive(Debug, Clone)]
+pub(crate) struct PartDone {
+    pub key: String,
+    pub carries_rows: bool,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub facts: Map<String, Value>,
+    pub rejected: Vec<Rejection>,
+    pub outputs: Vec<String>,
+}
+
 /// What is kept of a stage whose phases are all done; it is there only while that is so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StageSummary {
-    pub format: u32,
     pub stage: String,
     pub version: u32,
     /// The keys of the parts, phase by phase.
@@ -121,5 +171,6 @@ pub(crate) struct StageSummary {
     pub rows_in: u64,
     pub rows_out: u64,
     pub rejected: u64,
+    pub carries_rows: bool,
     pub facts: Map<String, Value>,
 }

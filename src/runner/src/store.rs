@@ -10,9 +10,7 @@ use crate::{StageError, sealed};
 
 /// The receipts of these parts, all of which must be there.
 pub(crate) fn read_receipts(dir: &StageDir, keys: &[String]) -> Result<Vec<Receipt>, StageError> {
-    keys.par_iter()
-        .map(|key| Ok(Receipt::read(&dir.receipt(key))?.within(&dir.path)))
-        .collect()
+    keys.par_iter().map(|key| Ok(Receipt::read(&dir.receipt(key))?.within(&dir.path))).collect()
 }
 
 /// The summary of a stage; none while it is not finished or when the summary is damaged.

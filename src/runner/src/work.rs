@@ -64,10 +64,7 @@ impl PartWork {
     /// A reason groups with its equals up to the first `:`, so put what is particular to the row behind one:
     /// `too short: 0.08 s, at least 0.1 s`.
     pub fn reject(&self, id: impl Into<String>, reason: impl Display) {
-        let rejection = Rejection {
-            id: id.into(),
-            reason: reason.to_string(),
-        };
+        let rejection = Rejection { id: id.into(), reason: reason.to_string() };
         lock(&self.rejected).push(rejection);
     }
 
@@ -126,10 +123,7 @@ impl PartWork {
     /// When the folder cannot be read.
     pub fn persisted(&self) -> Result<Vec<String>, StageError> {
         let names = files::list_names(&self.staging_dir())?;
-        Ok(names
-            .into_iter()
-            .filter(|name| !name.starts_with(TEMPORARY))
-            .collect())
+        Ok(names.into_iter().filter(|name| !name.starts_with(TEMPORARY)).collect())
     }
 
     /// Removes what [`PartWork::persist_dir`] made, at once for any later reader.
@@ -139,9 +133,7 @@ impl PartWork {
     pub fn remove_persisted(&self, name: &str) -> Result<(), StageError> {
         check_plain_name(name)?;
         let path = self.staging_dir().join(name);
-        let doomed = self
-            .staging_dir()
-            .join(format!("{TEMPORARY}removed-{name}"));
+        let doomed = self.staging_dir().join(format!("{TEMPORARY}removed-{name}"));
         files::remove_any(&doomed)?;
         match std::fs::rename(&path, &doomed) {
             Ok(()) => files::remove_any(&doomed),
@@ -155,11 +147,7 @@ impl PartWork {
     ///
     /// # Errors
     /// When it is not there or cannot be linked or copied.
-    pub fn output_persisted(
-        &self,
-        name: &str,
-        relative_to_stage_dir: &str,
-    ) -> Result<(), StageError> {
+    pub fn output_persisted(&self, name: &str, relative_to_stage_dir: &str) -> Result<(), StageError> {
         let target = self.output(relative_to_stage_dir)?;
         files::link_tree(&self.staging_dir().join(name), &target)
     }
@@ -187,12 +175,7 @@ pub struct PartReport {
 impl PartReport {
     /// A part that rows go through.
     pub fn rows(rows_in: u64, rows_out: u64) -> Self {
-        Self {
-            rows_in,
-            rows_out,
-            facts: Vec::new(),
-            carries_rows: true,
-        }
+        Self { rows_in, rows_out, facts: Vec::new(), carries_rows: true }
     }
 
     /// A part that carries no rows: a codebook, a training, an index.
@@ -208,10 +191,8 @@ impl PartReport {
 }
 
 /// Locks even after a panic of another holder: what is kept behind these locks is whole at every instant.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn check_output_name(name: &str) -> Result<(), StageError> {
@@ -223,15 +204,9 @@ fn check_output_name(name: &str) -> Result<(), StageError> {
         )));
     }
     // The components are plain, so the first one exists.
-    let first = path
-        .components()
-        .next()
-        .map(|c| c.as_os_str().to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let first = path.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
     if crate::layout::RESERVED.contains(&first.as_str()) {
-        return Err(StageError::new(format!(
-            "the output `{name}` would take a name that the runner uses itself"
-        )));
+        return Err(StageError::new(format!("the output `{name}` would take a name that the runner uses itself")));
     }
     Ok(())
 }
@@ -240,8 +215,6 @@ fn check_plain_name(name: &str) -> Result<(), StageError> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(_)), None) if !name.starts_with(TEMPORARY) => Ok(()),
-        _ => Err(StageError::new(format!(
-            "`{name}` is no plain name for a folder"
-        ))),
+        _ => Err(StageError::new(format!("`{name}` is no plain name for a folder"))),
     }
 }

@@ -1,10 +1,7 @@
 //! From a recipe's tree to typed configuration, every error with the key and the line it was written on.
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
-};
+use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::RecipeError;
@@ -12,14 +9,8 @@ use super::node::{Content, Entry, Node, Place, Scalar};
 use super::suggest;
 
 /// Reads `node`, which stands at the dotted `path`, as a `T`.
-pub(crate) fn from_node<T: de::DeserializeOwned>(
-    node: &Node,
-    path: &str,
-) -> Result<T, RecipeError> {
-    let reader = Reader {
-        node,
-        path: path.to_owned(),
-    };
+pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, RecipeError> {
+    let reader = Reader { node, path: path.to_owned() };
     T::deserialize(reader).map_err(|error| error.into_recipe_error(node, path))
 }
 
@@ -33,17 +24,11 @@ pub(crate) struct Error {
 
 impl Error {
     fn at(place: &Place, path: &str, message: String) -> Self {
-        Self {
-            found: Some((place.clone(), path.to_owned())),
-            message,
-            unknown: None,
-        }
+        Self { found: Some((place.clone(), path.to_owned())), message, unknown: None }
     }
 
     fn into_recipe_error(self, node: &Node, path: &str) -> RecipeError {
-        let (place, path) = self
-            .found
-            .unwrap_or_else(|| (node.place.clone(), path.to_owned()));
+        let (place, path) = self.found.unwrap_or_else(|| (node.place.clone(), path.to_owned()));
         RecipeError::at(Some(place), path, self.message)
     }
 }
@@ -58,41 +43,24 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self {
-            found: None,
-            message: message.to_string(),
-            unknown: None,
-        }
+        Self { found: None, message: message.to_string(), unknown: None }
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format!(
-            "expected {}, found {found}",
-            plain_words(&expected.to_string())
-        ))
+        Self::custom(format!("expected {}, found {found}", plain_words(&expected.to_string())))
     }
 
     fn invalid_value(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format!(
-            "expected {}, found {found}",
-            plain_words(&expected.to_string())
-        ))
+        Self::custom(format!("expected {}, found {found}", plain_words(&expected.to_string())))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let message = format!("unknown key{}", suggest::hint(field, expected));
-        Self {
-            found: None,
-            message,
-            unknown: Some(field.to_owned()),
-        }
+        Self { found: None, message, unknown: Some(field.to_owned()) }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(format!(
-            "unknown choice \"{variant}\"{}",
-            suggest::hint(variant, expected)
-        ))
+        Self::custom(format!("unknown choice \"{variant}\"{}", suggest::hint(variant, expected)))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -105,8 +73,9 @@ fn plain_words(expected: &str) -> String {
     match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
-        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
-        | "a nonzero usize" => "a whole number, 1 or more".to_owned(),
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => {
+            "a whole number, 1 or more".to_owned()
+        }
         "f32" | "f64" => "a number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a string" | "string" | "a borrowed string" | "path string" => "text".to_owned(),
@@ -125,11 +94,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn child(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Adds place and path to an error that has none.
@@ -142,10 +107,7 @@ impl<'a> Reader<'a> {
             Some(entry) => (entry.key_place.clone(), self.child(&entry.key)),
             None => (self.node.place.clone(), self.path.clone()),
         };
-        Error {
-            found: Some(found),
-            ..error
-        }
+        Error { found: Some(found), ..error }
     }
 
     fn expected(&self, what: &str) -> Error {
@@ -154,32 +116,17 @@ impl<'a> Reader<'a> {
     }
 
     fn refuse_unknown(&self, entries: &[Entry], fields: &[&str]) -> Result<(), Error> {
-        match entries
-            .iter()
-            .find(|entry| !fields.contains(&entry.key.as_str()))
-        {
+        match entries.iter().find(|entry| !fields.contains(&entry.key.as_str())) {
             None => Ok(()),
             Some(entry) => {
                 let message = format!("unknown key{}", suggest::hint(&entry.key, fields));
-                Err(Error::at(
-                    &entry.key_place,
-                    &self.child(&entry.key),
-                    message,
-                ))
+                Err(Error::at(&entry.key_place, &self.child(&entry.key), message))
             }
         }
     }
 
-    fn visit_entries<'de, V: Visitor<'de>>(
-        self,
-        entries: &'a [Entry],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        let access = Entries {
-            parent: &self,
-            entries: entries.iter(),
-            value: None,
-        };
+    fn visit_entries<'de, V: Visitor<'de>>(self, entries: &'a [Entry], visitor: V) -> Result<V::Value, Error> {
+        let access = Entries { parent: &self, entries: entries.iter(), value: None };
         visitor.visit_map(access).map_err(|e| self.locate(e))
     }
 
@@ -209,11 +156,8 @@ impl<'a> Reader<'a> {
             Some(Scalar::Unsigned(_) | Scalar::Negative(_)) => self.visit_scalar(visitor),
             // 1e6 is a float to YAML and a whole number to everybody else.
             Some(Scalar::Float(value)) if value.fract() == 0.0 && value.abs() < 9e15 => {
-                let visited = if value < 0.0 {
-                    visitor.visit_i64(value as i64)
-                } else {
-                    visitor.visit_u64(value as u64)
-                };
+                let visited =
+                    if value < 0.0 { visitor.visit_i64(value as i64) } else { visitor.visit_u64(value as u64) };
                 visited.map_err(|e| self.locate(e))
             }
             _ => Err(self.expected(what)),
@@ -261,9 +205,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     /// A number where text belongs is taken as written: speakers are called `1089`.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.content {
-            Content::Scalar { raw, .. } if !self.node.is_null() => {
-                visitor.visit_str(raw).map_err(|e| self.locate(e))
-            }
+            Content::Scalar { raw, .. } if !self.node.is_null() => visitor.visit_str(raw).map_err(|e| self.locate(e)),
             _ => Err(self.expected("text")),
         }
     }
@@ -281,26 +223,14 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.node.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.node.is_null() {
-            visitor.visit_unit()
-        } else {
-            Err(self.expected("nothing"))
-        }
+        if self.node.is_null() { visitor.visit_unit() } else { Err(self.expected("nothing")) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -308,19 +238,11 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         let Content::List(items) = &self.node.content else {
             return Err(self.expected("a list"));
         };
-        let access = Items {
-            parent: &self,
-            items: items.iter(),
-            next: 0,
-        };
+        let access = Items { parent: &self, items: items.iter(), next: 0 };
         visitor.visit_seq(access).map_err(|e| self.locate(e))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(
-        self,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Error> {
         match &self.node.content {
             Content::List(items) if items.len() == length => self.deserialize_seq(visitor),
             Content::List(items) => {
@@ -378,11 +300,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
             let message = format!("unknown choice \"{name}\"{}", suggest::hint(name, variants));
             return Err(Error::at(place, &self.path, message));
         }
-        let access = Choice {
-            parent: &self,
-            name,
-            value,
-        };
+        let access = Choice { parent: &self, name, value };
         visitor.visit_enum(access).map_err(|e| self.locate(e))
     }
 
@@ -402,23 +320,14 @@ struct Entries<'p, 'a> {
 impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         let Some(entry) = self.entries.next() else {
             return Ok(None);
         };
         self.value = Some(entry);
-        let key = Reader {
-            node: &key_node(entry),
-            path: self.parent.child(&entry.key),
-        };
+        let key = Reader { node: &key_node(entry), path: self.parent.child(&entry.key) };
         let located = seed.deserialize(key).map_err(|e| match &e.unknown {
-            Some(_) => Error {
-                found: Some((entry.key_place.clone(), self.parent.child(&entry.key))),
-                ..e
-            },
+            Some(_) => Error { found: Some((entry.key_place.clone(), self.parent.child(&entry.key))), ..e },
             None => e,
         });
         located.map(Some)
@@ -428,23 +337,14 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
         let Some(entry) = self.value.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        seed.deserialize(Reader {
-            node: &entry.node,
-            path: self.parent.child(&entry.key),
-        })
+        seed.deserialize(Reader { node: &entry.node, path: self.parent.child(&entry.key) })
     }
 }
 
 /// A key as a value, so that maps may have numbers as keys.
 fn key_node(entry: &Entry) -> Node {
-    let content = Content::Scalar {
-        raw: entry.key.clone(),
-        quoted: false,
-    };
-    Node {
-        content,
-        place: entry.key_place.clone(),
-    }
+    let content = Content::Scalar { raw: entry.key.clone(), quoted: false };
+    Node { content, place: entry.key_place.clone() }
 }
 
 struct Items<'p, 'a> {
@@ -456,10 +356,7 @@ struct Items<'p, 'a> {
 impl<'de> SeqAccess<'de> for Items<'_, '_> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let Some(node) = self.items.next() else {
             return Ok(None);
         };
@@ -486,10 +383,7 @@ impl<'a> Choice<'_, 'a> {
             let message = format!("`{}` needs its settings: `{}: {{…}}`", self.name, self.name);
             return Err(de::Error::custom(message));
         };
-        Ok(Reader {
-            node,
-            path: self.parent.child(self.name),
-        })
+        Ok(Reader { node, path: self.parent.child(self.name) })
     }
 }
 
@@ -508,10 +402,7 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
 
     fn unit_variant(self) -> Result<(), Error> {
         match self.value {
-            Some(node) if !node.is_null() => Err(de::Error::custom(format!(
-                "`{}` takes no settings",
-                self.name
-            ))),
+            Some(node) if !node.is_null() => Err(de::Error::custom(format!("`{}` takes no settings", self.name))),
             _ => Ok(()),
         }
     }
@@ -519,15 +410,9 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
         let empty = Node::empty_map(self.parent.node.place.clone());
         match self.value {
-            Some(node) => seed.deserialize(Reader {
-                node,
-                path: self.parent.child(self.name),
-            }),
+            Some(node) => seed.deserialize(Reader { node, path: self.parent.child(self.name) }),
             // All settings left out: their defaults.
-            None => seed.deserialize(Reader {
-                node: &empty,
-                path: self.parent.child(self.name),
-            }),
+            None => seed.deserialize(Reader { node: &empty, path: self.parent.child(self.name) }),
         }
     }
 
@@ -535,17 +420,10 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
         de::Deserializer::deserialize_tuple(self.content()?, length, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
         let empty = Node::empty_map(self.parent.node.place.clone());
         let node = self.value.unwrap_or(&empty);
-        let reader = Reader {
-            node,
-            path: self.parent.child(self.name),
-        };
+        let reader = Reader { node, path: self.parent.child(self.name) };
         de::Deserializer::deserialize_struct(reader, "", fields, visitor)
     }
 }

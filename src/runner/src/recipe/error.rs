@@ -14,32 +14,16 @@ pub struct RecipeError {
 
 impl RecipeError {
     pub(crate) fn new(place: Place, message: impl fmt::Display) -> Self {
-        Self {
-            place: Some(place),
-            key: String::new(),
-            message: message.to_string(),
-        }
+        Self { place: Some(place), key: String::new(), message: message.to_string() }
     }
 
-    pub(crate) fn at(
-        place: Option<Place>,
-        key: impl Into<String>,
-        message: impl fmt::Display,
-    ) -> Self {
-        Self {
-            place,
-            key: key.into(),
-            message: message.to_string(),
-        }
+    pub(crate) fn at(place: Option<Place>, key: impl Into<String>, message: impl fmt::Display) -> Self {
+        Self { place, key: key.into(), message: message.to_string() }
     }
 
     /// An error that no line of a recipe is to blame for, such as a recipe that is not there.
     pub fn without_place(message: impl fmt::Display) -> Self {
-        Self {
-            place: None,
-            key: String::new(),
-            message: message.to_string(),
-        }
+        Self { place: None, key: String::new(), message: message.to_string() }
     }
 
     /// The key it concerns, dotted, such as `train.optim.lr`; empty when there is none.
@@ -49,10 +33,7 @@ impl RecipeError {
 
     /// The line it concerns, from 1, when it concerns one.
     pub fn line(&self) -> Option<usize> {
-        self.place
-            .as_ref()
-            .map(|place| place.line)
-            .filter(|&line| line > 0)
+        self.place.as_ref().map(|place| place.line).filter(|&line| line > 0)
     }
 }
 

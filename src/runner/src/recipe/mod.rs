@@ -49,11 +49,7 @@ impl Recipe {
     /// A file that is missing, too large or not UTF-8; YAML that is broken or nested without bound; a duplicate or
     /// unknown key; `base` in a circle; a wrong type among the recipe's own keys.
     pub fn load(path: &Path, overrides: &[String], sections: &[&str]) -> Result<Self, RecipeError> {
-        let shown = if path.is_dir() {
-            path.join("recipe.yaml")
-        } else {
-            path.to_owned()
-        };
+        let shown = if path.is_dir() { path.join("recipe.yaml") } else { path.to_owned() };
         let mut root = load_with_bases(&shown)?;
         for assignment in overrides {
             overlay::set(&mut root, assignment)?;
@@ -65,17 +61,7 @@ impl Recipe {
         let seed = read_own(&root, "seed")?.unwrap_or(0);
         let max_rejected = read_max_rejected(&root)?;
         let sections = sections.iter().map(|&s| s.to_owned()).collect();
-        Ok(Self {
-            inner: Arc::new(Inner {
-                file,
-                dir,
-                root,
-                sections,
-                name,
-                seed,
-                max_rejected,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { file, dir, root, sections, name, seed, max_rejected }) })
     }
 
     /// The recipe's name, which is also its experiment's: the key `name`, or the name of the recipe's folder.
@@ -160,15 +146,9 @@ fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
     let mut seen: Vec<PathBuf> = Vec::new();
     let mut next = Some((path.to_owned(), None));
     while let Some((path, asked_by)) = next.take() {
-        let real = path
-            .canonicalize()
-            .map_err(|e| unreadable(&path, &e, asked_by.clone()))?;
+        let real = path.canonicalize().map_err(|e| unreadable(&path, &e, asked_by.clone()))?;
         if seen.contains(&real) {
-            return Err(RecipeError::at(
-                asked_by,
-                "base",
-                format!("{} extends itself in a circle", path.display()),
-            ));
+            return Err(RecipeError::at(asked_by, "base", format!("{} extends itself in a circle", path.display())));
         }
         seen.push(real);
         if seen.len() > MAX_BASES {
@@ -186,20 +166,13 @@ fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
     bottom_up.ok_or_else(|| RecipeError::without_place("no recipe was read"))
 }
 
-fn base_of(
-    root: &Node,
-    path: &Path,
-) -> Result<Option<(PathBuf, Option<node::Place>)>, RecipeError> {
+fn base_of(root: &Node, path: &Path) -> Result<Option<(PathBuf, Option<node::Place>)>, RecipeError> {
     let Some(entry) = root.get("base").filter(|entry| !entry.node.is_null()) else {
         return Ok(None);
     };
     let base: String = de::from_node(&entry.node, "base")?;
     let base = path.parent().unwrap_or(Path::new("")).join(base);
-    let base = if base.is_dir() {
-        base.join("recipe.yaml")
-    } else {
-        base
-    };
+    let base = if base.is_dir() { base.join("recipe.yaml") } else { base };
     Ok(Some((base, Some(entry.node.place.clone()))))
 }
 
@@ -208,30 +181,19 @@ fn read_file(path: &Path, asked_by: Option<node::Place>) -> Result<Node, RecipeE
     let fail = |e: &std::io::Error| unreadable(path, e, asked_by.clone());
     let file = std::fs::File::open(path).map_err(|e| fail(&e))?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| fail(&e))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| fail(&e))?;
     let origin: Arc<str> = path.to_string_lossy().into();
     let place = |line| node::Place::new(&origin, line);
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(RecipeError::new(
-            place(0),
-            format!("larger than {MAX_BYTES} bytes; is this a recipe?"),
-        ));
+        return Err(RecipeError::new(place(0), format!("larger than {MAX_BYTES} bytes; is this a recipe?")));
     }
     let text = std::str::from_utf8(&bytes).map_err(|e| {
-        let line = 1 + bytes[..e.valid_up_to()]
-            .iter()
-            .filter(|&&b| b == b'\n')
-            .count();
+        let line = 1 + bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count();
         RecipeError::new(place(line), "not UTF-8")
     })?;
     let root = parse::parse(text.trim_start_matches('\u{feff}'), &origin)?;
     if root.entries().is_none() {
-        let message = format!(
-            "a recipe is a mapping of keys to values, this is {}",
-            root.describe()
-        );
+        let message = format!("a recipe is a mapping of keys to values, this is {}", root.describe());
         return Err(RecipeError::new(root.place, message));
     }
     Ok(root)
@@ -243,34 +205,20 @@ fn unreadable(path: &Path, error: &std::io::Error, asked_by: Option<node::Place>
         std::io::ErrorKind::NotFound => "; give the folder of a recipe or its file".to_owned(),
         _ => String::new(),
     };
-    let message = format!(
-        "cannot read the recipe {}: {}{hint}",
-        path.display(),
-        crate::error::describe_io(error)
-    );
+    let message = format!("cannot read the recipe {}: {}{hint}", path.display(), crate::error::describe_io(error));
     RecipeError::at(asked_by, key, message)
 }
 
 fn check_top_level(root: &Node, sections: &[&str]) -> Result<(), RecipeError> {
     let known: Vec<&str> = OWN_KEYS.iter().chain(sections).copied().collect();
     let Some(entries) = root.entries() else {
-        return Err(RecipeError::new(
-            root.place.clone(),
-            "a recipe is a mapping of keys to values",
-        ));
+        return Err(RecipeError::new(root.place.clone(), "a recipe is a mapping of keys to values"));
     };
-    match entries
-        .iter()
-        .find(|entry| !known.contains(&entry.key.as_str()))
-    {
+    match entries.iter().find(|entry| !known.contains(&entry.key.as_str())) {
         None => Ok(()),
         Some(entry) => {
             let message = format!("unknown key{}", suggest::hint(&entry.key, &known));
-            Err(RecipeError::at(
-                Some(entry.key_place.clone()),
-                &entry.key,
-                message,
-            ))
+            Err(RecipeError::at(Some(entry.key_place.clone()), &entry.key, message))
         }
     }
 }
@@ -288,14 +236,10 @@ fn read_name(root: &Node, dir: &Path) -> Result<String, RecipeError> {
         let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned());
         return Ok(folder.unwrap_or_else(|| "experiment".to_owned()));
     };
-    let plain = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_alphanumeric() || "._-".contains(c));
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
     if !plain || name.starts_with('.') || name.len() > 200 {
         let place = root.get("name").map(|entry| entry.node.place.clone());
-        let message =
-            format!("`{name}` cannot name a folder; use letters, digits, `-`, `_` and `.`");
+        let message = format!("`{name}` cannot name a folder; use letters, digits, `-`, `_` and `.`");
         return Err(RecipeError::at(place, "name", message));
     }
     Ok(name)
@@ -306,12 +250,6 @@ fn read_max_rejected(root: &Node) -> Result<f64, RecipeError> {
     if (0.0..=1.0).contains(&share) {
         return Ok(share);
     }
-    let place = root
-        .get("max_rejected")
-        .map(|entry| entry.node.place.clone());
-    Err(RecipeError::at(
-        place,
-        "max_rejected",
-        format!("expected a share of the rows from 0 to 1, found {share}"),
-    ))
+    let place = root.get("max_rejected").map(|entry| entry.node.place.clone());
+    Err(RecipeError::at(place, "max_rejected", format!("expected a share of the rows from 0 to 1, found {share}")))
 }

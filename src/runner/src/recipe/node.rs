@@ -14,10 +14,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub fn new(origin: &Arc<str>, line: usize) -> Self {
-        Self {
-            origin: Arc::clone(origin),
-            line,
-        }
+        Self { origin: Arc::clone(origin), line }
     }
 }
 
@@ -70,10 +67,7 @@ pub(crate) enum Scalar<'a> {
 impl Node {
     /// An empty mapping.
     pub fn empty_map(place: Place) -> Self {
-        Self {
-            content: Content::Map(Vec::new()),
-            place,
-        }
+        Self { content: Content::Map(Vec::new()), place }
     }
 
     /// The entries when this is a mapping.
@@ -151,17 +145,11 @@ fn resolve(raw: &str) -> Scalar<'_> {
         ".nan" | ".NaN" | ".NAN" => return Scalar::Float(f64::NAN),
         _ => {}
     }
-    resolve_integer(raw)
-        .or_else(|| resolve_float(raw))
-        .unwrap_or(Scalar::Text(raw))
+    resolve_integer(raw).or_else(|| resolve_float(raw)).unwrap_or(Scalar::Text(raw))
 }
 
 fn resolve_integer(raw: &str) -> Option<Scalar<'_>> {
-    let based = |digits: &str, radix| {
-        u64::from_str_radix(digits, radix)
-            .ok()
-            .map(Scalar::Unsigned)
-    };
+    let based = |digits: &str, radix| u64::from_str_radix(digits, radix).ok().map(Scalar::Unsigned);
     match raw.get(..2) {
         Some("0x") if !raw[2..].starts_with('+') => return based(&raw[2..], 16),
         Some("0o") if !raw[2..].starts_with('+') => return based(&raw[2..], 8),
@@ -185,14 +173,9 @@ fn resolve_float(raw: &str) -> Option<Scalar<'_>> {
     }
     let mantissa = unsigned.split(['e', 'E']).next().unwrap_or_default();
     let has_digit = mantissa.bytes().any(|b| b.is_ascii_digit());
-    let plain = unsigned
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let plain = unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
     if !has_digit || !plain {
         return None;
     }
-    unsigned
-        .parse::<f64>()
-        .ok()
-        .map(|value| Scalar::Float(sign * value))
+    unsigned.parse::<f64>().ok().map(|value| Scalar::Float(sign * value))
 }

@@ -15,27 +15,14 @@ pub(crate) fn merge(below: Node, above: Node) -> Node {
                     Some(at) => {
                         let old = entries.remove(at);
                         let node = merge(old.node, entry.node);
-                        entries.insert(
-                            at,
-                            Entry {
-                                key: entry.key,
-                                key_place: entry.key_place,
-                                node,
-                            },
-                        );
+                        entries.insert(at, Entry { key: entry.key, key_place: entry.key_place, node });
                     }
                     None => entries.push(entry),
                 }
             }
-            Node {
-                content: Content::Map(entries),
-                place: above.place,
-            }
+            Node { content: Content::Map(entries), place: above.place }
         }
-        (_, content) => Node {
-            content,
-            place: above.place,
-        },
+        (_, content) => Node { content, place: above.place },
     }
 }
 
@@ -45,26 +32,14 @@ pub(crate) fn set(root: &mut Node, assignment: &str) -> Result<(), RecipeError> 
     let place = Place::new(&origin, 0);
     let fail = |key: &str, message: String| RecipeError::at(Some(place.clone()), key, message);
     let Some((path, value)) = assignment.split_once('=') else {
-        return Err(fail(
-            "",
-            "write it as KEY=VALUE, such as train.optim.lr=1e-4".to_owned(),
-        ));
+        return Err(fail("", "write it as KEY=VALUE, such as train.optim.lr=1e-4".to_owned()));
     };
     let path = path.trim();
     if path.is_empty() || path.split('.').any(str::is_empty) {
-        return Err(fail(
-            "",
-            format!("`{path}` is no key; write it as train.optim.lr"),
-        ));
+        return Err(fail("", format!("`{path}` is no key; write it as train.optim.lr")));
     }
     let mut value = match value.trim() {
-        "" => Node {
-            content: Content::Scalar {
-                raw: String::new(),
-                quoted: true,
-            },
-            place: place.clone(),
-        },
+        "" => Node { content: Content::Scalar { raw: String::new(), quoted: true }, place: place.clone() },
         value => parse(value, &origin).map_err(|e| fail(path, e.message))?,
     };
     forget_lines(&mut value, &place);
@@ -86,8 +61,7 @@ fn descend<'a>(root: &'a mut Node, path: &str, place: &Place) -> Result<&'a mut 
             Content::List(items) => {
                 let length = items.len();
                 let index = key.parse::<usize>().ok().filter(|&index| index < length);
-                let index =
-                    index.ok_or_else(|| format!("`{key}` is no index into a list of {length}"))?;
+                let index = index.ok_or_else(|| format!("`{key}` is no index into a list of {length}"))?;
                 &mut items[index]
             }
             Content::Scalar { .. } => return Err(format!("what `{key}` would be in is {found}")),
@@ -97,24 +71,11 @@ fn descend<'a>(root: &'a mut Node, path: &str, place: &Place) -> Result<&'a mut 
 }
 
 fn entry_or_new<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'a mut Node {
-    let at = entries
-        .iter()
-        .position(|entry| entry.key == key)
-        .unwrap_or_else(|| {
-            let nothing = Node {
-                content: Content::Scalar {
-                    raw: String::new(),
-                    quoted: false,
-                },
-                place: place.clone(),
-            };
-            entries.push(Entry {
-                key: key.to_owned(),
-                key_place: place.clone(),
-                node: nothing,
-            });
-            entries.len() - 1
-        });
+    let at = entries.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
+        let nothing = Node { content: Content::Scalar { raw: String::new(), quoted: false }, place: place.clone() };
+        entries.push(Entry { key: key.to_owned(), key_place: place.clone(), node: nothing });
+        entries.len() - 1
+    });
     entries[at].key_place = place.clone();
     &mut entries[at].node
 }

@@ -23,9 +23,7 @@ pub(crate) fn parse(text: &str, origin: &Arc<str>) -> Result<Node, RecipeError> 
         })?;
         builder.take(event, span.start.line())?;
     }
-    let root = builder
-        .root
-        .unwrap_or_else(|| Node::empty_map(Place::new(origin, 1)));
+    let root = builder.root.unwrap_or_else(|| Node::empty_map(Place::new(origin, 1)));
     if root.is_null() {
         return Ok(Node::empty_map(root.place));
     }
@@ -53,14 +51,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(origin: &'a Arc<str>) -> Self {
-        Self {
-            origin,
-            open: Vec::new(),
-            root: None,
-            anchors: HashMap::new(),
-            values: 0,
-            documents: 0,
-        }
+        Self { origin, open: Vec::new(), root: None, anchors: HashMap::new(), values: 0, documents: 0 }
     }
 
     fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), RecipeError> {
@@ -71,13 +62,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let text_tag = tag.is_some_and(|tag| tag.suffix == "str");
                 let quoted = style != ScalarStyle::Plain || text_tag;
-                let node = Node {
-                    content: Content::Scalar {
-                        raw: text.into_owned(),
-                        quoted,
-                    },
-                    place,
-                };
+                let node = Node { content: Content::Scalar { raw: text.into_owned(), quoted }, place };
                 self.complete(node, anchor)
             }
             Event::SequenceStart(anchor, _) => self.start(Content::List(Vec::new()), anchor, place),
@@ -90,10 +75,7 @@ impl<'a> Builder<'a> {
     fn start_document(&mut self, place: Place) -> Result<(), RecipeError> {
         self.documents += 1;
         if self.documents > 1 {
-            return Err(RecipeError::new(
-                place,
-                "a second document starts here; a recipe is one document",
-            ));
+            return Err(RecipeError::new(place, "a second document starts here; a recipe is one document"));
         }
         Ok(())
     }
@@ -101,12 +83,7 @@ impl<'a> Builder<'a> {
     fn start(&mut self, content: Content, anchor: usize, place: Place) -> Result<(), RecipeError> {
         self.refuse_as_key(&place)?;
         self.check_depth(1, &place)?;
-        self.open.push(Open {
-            node: Node { content, place },
-            anchor,
-            key: None,
-            seen: HashMap::new(),
-        });
+        self.open.push(Open { node: Node { content, place }, anchor, key: None, seen: HashMap::new() });
         Ok(())
     }
 
@@ -120,10 +97,7 @@ impl<'a> Builder<'a> {
     fn alias(&mut self, anchor: usize, place: &Place) -> Result<(), RecipeError> {
         self.refuse_as_key(place)?;
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(RecipeError::new(
-                place.clone(),
-                "an alias to an anchor that is not complete before it",
-            ));
+            return Err(RecipeError::new(place.clone(), "an alias to an anchor that is not complete before it"));
         };
         self.check_depth(node.depth(), place)?;
         // The value itself is counted when it is attached.
@@ -157,11 +131,7 @@ impl<'a> Builder<'a> {
         match &mut open.node.content {
             Content::List(items) => items.push(node),
             Content::Map(entries) => match open.key.take() {
-                Some((key, key_place)) => entries.push(Entry {
-                    key,
-                    key_place,
-                    node,
-                }),
+                Some((key, key_place)) => entries.push(Entry { key, key_place, node }),
                 None => open.key = Some(new_key(&mut open.seen, node)?),
             },
             // Only collections are opened.
@@ -172,35 +142,23 @@ impl<'a> Builder<'a> {
 
     fn refuse_as_key(&self, place: &Place) -> Result<(), RecipeError> {
         match self.open.last() {
-            Some(Open {
-                node:
-                    Node {
-                        content: Content::Map(_),
-                        ..
-                    },
-                key: None,
-                ..
-            }) => Err(RecipeError::new(place.clone(), "a key must be plain text")),
+            Some(Open { node: Node { content: Content::Map(_), .. }, key: None, .. }) => {
+                Err(RecipeError::new(place.clone(), "a key must be plain text"))
+            }
             _ => Ok(()),
         }
     }
 
     fn check_depth(&self, more: usize, place: &Place) -> Result<(), RecipeError> {
         if self.open.len() + more > MAX_DEPTH {
-            return Err(RecipeError::new(
-                place.clone(),
-                format!("nested deeper than {MAX_DEPTH} levels"),
-            ));
+            return Err(RecipeError::new(place.clone(), format!("nested deeper than {MAX_DEPTH} levels")));
         }
         Ok(())
     }
 }
 
 fn too_many_values(place: Place) -> RecipeError {
-    RecipeError::new(
-        place,
-        format!("more than {MAX_VALUES} values, aliases written out"),
-    )
+    RecipeError::new(place, format!("more than {MAX_VALUES} values, aliases written out"))
 }
 
 fn new_key(seen: &mut HashMap<String, usize>, node: Node) -> Result<(String, Place), RecipeError> {
@@ -208,10 +166,7 @@ fn new_key(seen: &mut HashMap<String, usize>, node: Node) -> Result<(String, Pla
         return Err(RecipeError::new(node.place, "a key must be plain text"));
     };
     if let Some(line) = seen.insert(raw.clone(), node.place.line) {
-        return Err(RecipeError::new(
-            node.place,
-            format!("`{raw}` is already given on line {line}"),
-        ));
+        return Err(RecipeError::new(node.place, format!("`{raw}` is already given on line {line}")));
     }
     Ok((raw, node.place))
 }

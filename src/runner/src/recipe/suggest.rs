@@ -1,17 +1,12 @@
 //! "Did you mean": the nearest of the names that exist.
 
 /// The known name nearest to what was written, when it is near enough to be meant.
-pub(crate) fn nearest<'a>(
-    written: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&written, name), name))
-        .filter(|&(distance, name)| {
-            distance <= 1 + name.chars().count().min(written.chars().count()) / 4
-        })
+        .filter(|&(distance, name)| distance <= 1 + name.chars().count().min(written.chars().count()) / 4)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
 }

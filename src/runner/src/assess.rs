@@ -1,0 +1,226 @@
+//! Is a part up to date, and if not, why?
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::cache::{ContentCache, hex};
+use crate::layout::StageDir;
+use crate::names::Names;
+use crate::part::Part;
+use crate::reason::{Reason, differences};
+use crate::receipt::{PartDone, Receipt};
+use crate::recipe::OWN_KEYS;
+use crate::{StageError, sealed};
+
+/// More reasons than this are not collected for one part.
+const MAX_REASONS: usize = 20;
+
+/// What parts of a stage are compared with.
+pub(crate) struct Assessor<'a> {
+    pub dir: &'a StageDir,
+    /// The stage's name, which is its section of the recipe.
+    pub name: &'a str,
+    pub version: u32,
+    /// The names of all sections of the recipe.
+    pub sections: &'a [String],
+    pub names: &'a Names,
+    pub cache: &'a ContentCache,
+    pub force: bool,
+}
+
+/// A part with its inputs as receipts call them, sorted, each once.
+pub(crate) struct Planned {
+    pub part: Part,
+    pub inputs: Vec<(String, PathBuf)>,
+}
+
+/// A part and whether it has to run.
+pub(crate) enum Verdict {
+    /// Its receipt holds.
+    UpToDate(PartDone),
+    /// It has to run, for at least one reason.
+    Run(Planned, Vec<Reason>),
+}
+
+impl Assessor<'_> {
+    /// Compares the parts of a phase with their receipts; the answers are in the order of the parts.
+    pub fn assess(&self, parts: Vec<Part>) -> Result<Vec<Verdict>, StageError> {
+        parts.into_par_iter().map(|part| self.assess_part(part)).collect()
+    }
+
+    fn assess_part(&self, part: Part) -> Result<Verdict, StageError> {
+        let planned = self.plan(part)?;
+        if self.force {
+            return Ok(Verdict::Run(planned, vec![Reason::Forced]));
+        }
+        let receipt = match self.read_receipt(&planned.part.key)? {
+            Ok(receipt) => receipt,
+            Err(reason) => return Ok(Verdict::Run(planned, vec![reason])),
+        };
+        let mut reasons = self.compare_recipe(&planned, &receipt)?;
+        self.compare_inputs(&planned, &receipt, &mut reasons)?;
+        self.compare_outputs(&receipt, &mut reasons)?;
+        reasons.truncate(MAX_REASONS);
+        Ok(if reasons.is_empty() { Verdict::UpToDate(receipt.done()) } else { Verdict::Run(planned, reasons) })
+    }
+
+    fn plan(&self, part: Part) -> Result<Planned, StageError> {
+        let mut inputs = Vec::with_capacity(part.inputs.len());
+        for path in &part.inputs {
+            let path = self.names.absolute(path);
+            inputs.push((self.names.name(&path)?, path));
+        }
+        inputs.sort();
+        inputs.dedup();
+        Ok(Planned { part, inputs })
+    }
+
+    /// The receipt, or why there is none to go by.
+    fn read_receipt(&self, key: &str) -> Result<Result<Receipt, Reason>, StageError> {
+        let path = self.dir.receipt(key);
+        if !path.try_exists().map_err(|e| StageError::file(&path, e))? {
+            return Ok(Err(Reason::NeverRun));
+        }
+        let receipt = match Receipt::read(&path) {
+            Ok(receipt) => receipt,
+            Err(StageError::File { source, .. }) => return Err(StageError::file(path, source)),
+            Err(damage) => {
+                let words = damage.to_string();
+                let words = words.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&words).to_owned();
+                return Ok(Err(Reason::ReceiptDamaged(words)));
+            }
+        };
+        if receipt.key != key || receipt.stage != self.dir.name {
+            return Ok(Err(Reason::ReceiptDamaged("it is another part's".to_owned())));
+        }
+        Ok(Ok(receipt))
+    }
+
+    fn compare_recipe(&self, planned: &Planned, receipt: &Receipt) -> Result<Vec<Reason>, StageError> {
+        let mut reasons = Vec::new();
+        if receipt.version != self.version {
+            reasons.push(Reason::Version(receipt.version, self.version));
+        }
+        let config = as_read_back(&planned.part.config)?;
+        let (Value::Object(old), Value::Object(new)) = (&receipt.config, &config) else {
+            return Err(StageError::new(format!("the configuration of part {} is no object", planned.part.key)));
+        };
+        let gone = old.keys().filter(|key| !new.contains_key(*key));
+        for key in new.keys().chain(gone) {
+            let (old, new) = (single(key, old.get(key)), single(key, new.get(key)));
+            reasons.extend(differences(self.prefix(key), &old, &new));
+        }
+        Ok(reasons)
+    }
+
+    /// Keys that are not the recipe's own top-level keys belong to the stage's section.
+    fn prefix(&self, key: &str) -> &str {
+        let top_level = OWN_KEYS.contains(&key) || self.sections.iter().any(|section| section == key);
+        if top_level { "" } else { self.name }
+    }
+
+    fn compare_inputs(
+        &self,
+        planned: &Planned,
+        receipt: &Receipt,
+        reasons: &mut Vec<Reason>,
+    ) -> Result<(), StageError> {
+        let mut old: HashMap<&str, Option<&str>> =
+            receipt.inputs.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
+        for (name, path) in &planned.inputs {
+            if reasons.len() > MAX_REASONS {
+                return Ok(());
+            }
+            let Some(before) = old.remove(name.as_str()) else {
+                reasons.push(Reason::InputAdded(name.clone()));
+                continue;
+            };
+            let now = self.cache.content(path)?.map(|content| hex(&content.hash));
+            match (before, now.as_deref()) {
+                (before, now) if before == now => {}
+                (None, _) => reasons.push(Reason::InputAppeared(name.clone())),
+                (_, None) => reasons.push(Reason::InputMissing(name.clone())),
+                _ => reasons.push(Reason::InputChanged(name.clone())),
+            }
+        }
+        let mut gone: Vec<&str> = old.into_keys().collect();
+        gone.sort_unstable();
+        reasons.extend(gone.into_iter().map(|name| Reason::InputRemoved(name.to_owned())));
+        Ok(())
+    }
+
+    /// Adds a reason for every output that is not what the receipt says.
+    pub fn compare_outputs(&self, receipt: &Receipt, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
+        for output in &receipt.files {
+            let shown = || format!("{}/{}", self.dir.name, output.path);
+            let path = self.dir.path.join(&output.path);
+            match std::fs::metadata(&path) {
+                Ok(meta) if !meta.is_file() || meta.len() != output.size => {
+                    reasons.push(Reason::OutputDiffers(shown()));
+                    continue;
+                }
+                _ => {}
+            }
+            match self.cache.content(&path)? {
+                None => reasons.push(Reason::OutputMissing(shown())),
+                Some(content) if hex(&content.hash) != output.blake3 => reasons.push(Reason::OutputDiffers(shown())),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The configuration as it comes back from a receipt, so that reading and writing numbers cannot make a difference.
+fn as_read_back(config: &Value) -> Result<Value, StageError> {
+    serde_json::from_str(&config.to_string()).map_err(StageError::other)
+}
+
+/// An object of one key, or of none when there is no value.
+fn single(key: &str, value: Option<&Value>) -> Value {
+    Value::Object(value.map(|value| (key.to_owned(), value.clone())).into_iter().collect())
+}
+
+/// Checks the keys of a phase's parts: plain, and not used before in the stage.
+pub(crate) fn check_keys(parts: &[Part], earlier: &[String]) -> Result<(), StageError> {
+    let mut seen: std::collections::HashSet<&str> = earlier.iter().map(String::as_str).collect();
+    for part in parts {
+        if !is_plain_key(&part.key) {
+            return Err(StageError::new(format!("`{}` is no name for a part", part.key)));
+        }
+        if !seen.insert(&part.key) {
+            return Err(StageError::new(format!("two parts are called {}", part.key)));
+        }
+    }
+    Ok(())
+}
+
+fn is_plain_key(key: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.ends_with(".json")
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    key.len() <= 200 && key.split('/').all(plain)
+}
+
+/// Keys of receipts on disk that are no longer planned, sorted.
+pub(crate) fn orphans(dir: &StageDir, planned: &[String]) -> Result<Vec<String>, StageError> {
+    let receipts = dir.receipts();
+    if !receipts.is_dir() {
+        return Ok(Vec::new());
+    }
+    let planned: std::collections::HashSet<&str> = planned.iter().map(String::as_str).collect();
+    let files = crate::files::files_below(&receipts)?;
+    let keys = files.iter().filter_map(|file| file.strip_suffix(".json"));
+    Ok(keys.filter(|key| !planned.contains(key)).map(str::to_owned).collect())
+}
+
+/// The fingerprint of resumable work, kept in its staging folder.
+pub(crate) fn digest(fingerprint: &crate::receipt::Fingerprint) -> Result<Vec<u8>, StageError> {
+    sealed::seal(fingerprint).map_err(StageError::other)
+}

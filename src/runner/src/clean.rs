@@ -1,0 +1,35 @@
+//! `clean`: removes the folders of stages.
+
+use std::path::PathBuf;
+
+use crate::lockfile::Lock;
+use crate::session::{StageRange, folders, in_order, select};
+use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, files};
+
+/// Removes what the selected stages have written, everything in their folders included, and gives the folders back;
+/// with `dry_run` it only says which they would be. Refuses while a run works on the experiment.
+///
+/// # Errors
+/// A stage that is not there, an experiment in use, a folder that cannot be removed.
+pub fn clean(
+    stages: &[Box<dyn Stage>],
+    experiment: &Experiment,
+    range: &StageRange,
+    dry_run: bool,
+    command: &str,
+    reporter: &Reporter,
+) -> Result<Vec<PathBuf>, RunError> {
+    let stages = in_order(stages);
+    let selected = select(&stages, range)?;
+    let doomed: Vec<PathBuf> = folders(experiment, &stages[selected]).into_iter().filter(|dir| dir.exists()).collect();
+    if doomed.is_empty() || dry_run {
+        return Ok(doomed);
+    }
+    let _lock = Lock::take(experiment, &Holder::this(command), false, &Interrupt::default(), reporter)?;
+    for dir in &doomed {
+        // The summary first: half-removed, the stage must not look finished.
+        files::remove_any(&dir.join("stage.json")).map_err(RunError::experiment)?;
+        files::remove_any(dir).map_err(RunError::experiment)?;
+    }
+    Ok(doomed)
+}

@@ -1,0 +1,118 @@
+//! `run --dry-run` and `status`: what would run, and why, touching nothing.
+
+use crate::assess::{Verdict, orphans};
+use crate::reason::{Reason, ReasonCount, summarise, tally};
+use crate::run::count;
+use crate::session::Session;
+use crate::totals::Totals;
+use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, store};
+
+/// What was found out about a stage.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Parts of the phases that can be planned now.
+    pub parts: usize,
+    /// Those of them that would run.
+    pub to_run: Vec<String>,
+    pub reasons: Vec<ReasonCount>,
+    /// Receipts of parts that are no longer planned.
+    pub orphans: Vec<String>,
+    /// Whether all phases could be planned and all parts are up to date.
+    pub up_to_date: bool,
+    /// Whether it is finished on disk, up to date or not.
+    pub finished: bool,
+    /// Whether any part has ever run.
+    pub ever_run: bool,
+    pub totals: Totals,
+}
+
+/// Compares a stage with what lies on disk. Phases after one that would run cannot be known.
+pub(crate) fn look(session: &Session<'_>, stage: &dyn Stage, force: bool) -> Result<Found, StageError> {
+    let dir = session.dir(stage);
+    let assessor = session.assessor(stage, &dir, force);
+    let summary = store::read_summary(&dir)?;
+    let mut found = Found { finished: summary.is_some(), ever_run: dir.receipts().is_dir(), ..Found::default() };
+    let mut keys: Vec<String> = Vec::new();
+    let mut phases = 0;
+    while found.to_run.is_empty() {
+        let Some(phase) = session.plan(stage, phases, &keys)? else {
+            found.orphans = orphans(&dir, &keys)?;
+            found.up_to_date = found.orphans.is_empty() && found.finished;
+            return Ok(found);
+        };
+        phases += 1;
+        found.parts += phase.parts.len();
+        keys.extend(phase.parts.iter().map(|part| part.key.clone()));
+        let mut done = Vec::new();
+        let mut reasons: Vec<Reason> = Vec::new();
+        for verdict in assessor.assess(phase.parts)? {
+            match verdict {
+                Verdict::UpToDate(part) => done.push(part),
+                Verdict::Run(planned, why) => {
+                    found.to_run.push(planned.part.key);
+                    reasons.extend(why);
+                }
+            }
+        }
+        found.reasons = tally(&reasons);
+        if found.to_run.is_empty() {
+            found.totals.add_phase(&done)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Says for each selected stage what would run.
+pub(crate) fn dry_run(
+    session: &Session<'_>,
+    selected: std::ops::Range<usize>,
+    force: bool,
+    reporter: &Reporter,
+) -> Result<RunSummary, RunError> {
+    let mut summary = RunSummary::default();
+    let mut waits_for: Option<String> = None;
+    for (at, stage) in session.stages.iter().enumerate().take(selected.end) {
+        let name = session.dir(*stage).name;
+        if !selected.contains(&at) {
+            let unusable = session.unusable(*stage).map_err(|e| RunError::stage(&name, e))?;
+            if let Some(why) = unusable {
+                let wanted = session.dir(session.stages[selected.start]).name;
+                return Err(RunError::NotFinished { stage: wanted, missing: name, why, number: stage.number() });
+            }
+            continue;
+        }
+        let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
+        match (look(session, *stage, force), &waits_for) {
+            (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
+                reporter.line(format!("{name}: would run: {}", describe(&found)));
+                outcome.parts = found.parts;
+                outcome.ran = found.to_run.len();
+                outcome.ran_keys = found.to_run;
+                waits_for.get_or_insert(name);
+            }
+            (Ok(found), None) => {
+                reporter.line(format!("{name}: up to date"));
+                outcome.parts = found.parts;
+                (outcome.rows_in, outcome.rows_out) = (found.totals.rows_in, found.totals.rows_out);
+                outcome.rejected = found.totals.rejected;
+            }
+            // What it reads may be rewritten, so neither its parts nor its failure to plan them count yet.
+            (_, Some(earlier)) => reporter.line(format!("{name}: compared when {earlier} is done")),
+            (Err(error), None) => return Err(RunError::stage(&name, error)),
+        }
+        summary.stages.push(outcome);
+    }
+    Ok(summary)
+}
+
+fn describe(found: &Found) -> String {
+    let mut words = Vec::new();
+    if !found.to_run.is_empty() {
+        let (to_run, parts) = (found.to_run.len(), count(found.parts, "part"));
+        words.push(format!("{to_run} of {parts}: {}", summarise(&found.reasons, 5)));
+    }
+    if let Some(first) = found.orphans.first() {
+        words.push(format!("remove {} no longer planned, such as {first}", count(found.orphans.len(), "part")));
+    }
+    words.join("; ")
+}

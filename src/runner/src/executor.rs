@@ -1,0 +1,272 @@
+//! Runs parts on local threads.
+//!
+//! `jobs` threads do the work; a few more sync and rename what is done, for waiting on the disk costs no processor.
+//! Which part is done first changes nothing but the order of progress.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use crate::assess::{self, Planned};
+use crate::cache::{Content, ContentCache, Hash, Stamp, hash_file, hex};
+use crate::layout::StageDir;
+use crate::panics;
+use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
+use crate::report::{PartProgress, PhaseProgress};
+use crate::staging::{self, Prepared, Publisher};
+use crate::work::lock;
+use crate::{Interrupt, PartReport, PartWork, RunError, StageError, files, lockfile};
+
+/// Threads that sync and rename; the disk merges what is synced at the same time.
+const PUBLISHERS: usize = 8;
+/// Prepared parts that may wait for them.
+const QUEUE: usize = 64;
+
+/// The parts of one phase that have to run, and what they run in.
+pub(crate) struct Executor<'a> {
+    pub dir: &'a StageDir,
+    pub version: u32,
+    pub cache: &'a ContentCache,
+    pub publisher: &'a Publisher<'a>,
+    pub progress: &'a Arc<PhaseProgress>,
+    /// Whether progress counts rows; otherwise it counts parts.
+    pub counts_rows: bool,
+    pub interrupt: &'a Interrupt,
+    pub jobs: usize,
+    /// Resumable work of an earlier, forced-over run is not taken up.
+    pub fresh: bool,
+}
+
+/// A file that was hashed before the work, to be looked at again after it.
+struct Watched {
+    path: PathBuf,
+    stamp: Stamp,
+    hash: Hash,
+}
+
+struct Shared {
+    waiting: Mutex<VecDeque<Planned>>,
+    done: Mutex<Vec<PartDone>>,
+    failure: Mutex<Option<RunError>>,
+    stop: AtomicBool,
+    /// Threads each part may use.
+    jobs_per_part: usize,
+}
+
+impl Shared {
+    fn fail(&self, error: RunError) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut failure = lock(&self.failure);
+        // A part that fails says more than one that was interrupted.
+        match (&*failure, &error) {
+            (None | Some(RunError::Interrupted), _) => *failure = Some(error),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+impl Executor<'_> {
+    /// Runs the parts; on a failure, those that have begun still finish, and what is finished stays.
+    pub fn run(&self, parts: Vec<Planned>) -> Result<Vec<PartDone>, RunError> {
+        let workers = self.jobs.clamp(1, parts.len().max(1));
+        let shared = Shared {
+            jobs_per_part: (self.jobs / workers).max(1),
+            waiting: Mutex::new(parts.into()),
+            done: Mutex::default(),
+            failure: Mutex::default(),
+            stop: AtomicBool::new(false),
+        };
+        let (sender, receiver) = sync_channel(QUEUE);
+        let receiver = Mutex::new(receiver);
+        std::thread::scope(|scope| {
+            for _ in 0..PUBLISHERS.min(workers * 4) {
+                scope.spawn(|| self.publish_all(&receiver, &shared));
+            }
+            for _ in 0..workers {
+                let sender = sender.clone();
+                let shared = &shared;
+                scope.spawn(move || self.work_all(&sender, shared));
+            }
+            drop(sender);
+        });
+        self.progress.finish();
+        let synced = self.publisher.sync_names().map_err(|e| RunError::stage(&self.dir.name, e));
+        match lock(&shared.failure).take() {
+            Some(error) => Err(error),
+            None => synced.map(|()| std::mem::take(&mut *lock(&shared.done))),
+        }
+    }
+
+    fn work_all(&self, sender: &SyncSender<(Prepared, PartProgress)>, shared: &Shared) {
+        while !shared.stop.load(Ordering::Relaxed) {
+            let Some(planned) = lock(&shared.waiting).pop_front() else {
+                return;
+            };
+            if self.interrupt.is_set() {
+                return shared.fail(RunError::Interrupted);
+            }
+            match self.work_one(planned, shared.jobs_per_part) {
+                // The publishers live as long as a sender does.
+                Ok(prepared) => drop(sender.send(prepared)),
+                Err(error) => return shared.fail(error),
+            }
+        }
+    }
+
+    fn publish_all(&self, receiver: &Mutex<Receiver<(Prepared, PartProgress)>>, shared: &Shared) {
+        loop {
+            let next = lock(receiver).recv();
+            let Ok((prepared, progress)) = next else {
+                return;
+            };
+            let (key, staging) = (prepared.receipt.key.clone(), prepared.staging.clone());
+            match self.publisher.publish(prepared) {
+                Ok(done) => {
+                    progress.finish();
+                    lock(&shared.done).push(done);
+                }
+                Err(error) => {
+                    let _already_failing = files::remove_any(&staging);
+                    shared.fail(self.part_error(&key, error));
+                }
+            }
+        }
+    }
+
+    /// Runs a part up to the point where all of it lies in its staging folder.
+    fn work_one(&self, mut planned: Planned, jobs: usize) -> Result<(Prepared, PartProgress), RunError> {
+        let key = planned.part.key.clone();
+        let resumable = planned.part.resumable;
+        let staging = self.dir.staging(&key);
+        let progress = PartProgress::new(self.progress, &key, planned.part.rows, self.counts_rows);
+        let progress = Arc::new(progress);
+        let outcome = self.try_work(&mut planned, &staging, jobs, &progress);
+        match outcome {
+            Ok(prepared) => {
+                // The work is over and took its own share of the progress with it, unless a thread of it lives on.
+                let progress = Arc::try_unwrap(progress)
+                    .unwrap_or_else(|_| PartProgress::new(self.progress, &key, 0, self.counts_rows));
+                Ok((prepared, progress))
+            }
+            Err(error) => {
+                if !resumable {
+                    // Room for others; the error that matters is the one already here.
+                    let _already_failing = files::remove_any(&staging);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn try_work(
+        &self,
+        planned: &mut Planned,
+        staging: &std::path::Path,
+        jobs: usize,
+        progress: &Arc<PartProgress>,
+    ) -> Result<Prepared, RunError> {
+        let key = planned.part.key.clone();
+        let fail = |error| self.part_error(&key, error);
+        let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
+        let digest = assess::digest(&fingerprint).map_err(fail)?;
+        if self.fresh {
+            files::remove_any(staging).map_err(fail)?;
+        }
+        staging::begin(staging, planned.part.resumable.then_some(&digest)).map_err(fail)?;
+        let work = PartWork {
+            key: key.clone(),
+            staging: staging.to_owned(),
+            jobs,
+            interrupt: self.interrupt.flag(),
+            progress: Arc::clone(progress) as _,
+            rejected: Mutex::default(),
+        };
+        let report = self.call(planned, &work)?;
+        let rejected = work.take_rejected();
+        check_rows(&report, rejected.len() as u64).map_err(fail)?;
+        check_unchanged(&watched).map_err(fail)?;
+        let outputs = staging::outputs(staging).map_err(fail)?;
+        let (records, hashes) = outputs.into_iter().unzip();
+        let receipt = Receipt::new(fingerprint, report, records, rejected);
+        let prepared = Prepared { staging: staging.to_owned(), receipt, hashes };
+        prepared.write_receipt().map_err(fail)?;
+        Ok(prepared)
+    }
+
+    /// Calls the stage's code; its panics become errors.
+    fn call(&self, planned: &mut Planned, work: &PartWork) -> Result<PartReport, RunError> {
+        let key = &work.key;
+        let Some(closure) = planned.part.work.take() else {
+            return Err(self.part_error(key, StageError::new("the part has no work to do")));
+        };
+        match panics::recording(|| catch_unwind(AssertUnwindSafe(|| closure(work)))) {
+            (Ok(report), _) => report.map_err(|error| self.part_error(key, error)),
+            (Err(payload), recorded) => Err(RunError::Panic {
+                stage: self.dir.name.clone(),
+                part: key.clone(),
+                message: recorded.unwrap_or_else(|| panics::message(payload.as_ref())),
+            }),
+        }
+    }
+
+    /// Hashes the inputs, so that a change during the work is noticed after it.
+    fn fingerprint(&self, planned: &Planned) -> Result<(Fingerprint, Vec<Watched>), StageError> {
+        let mut inputs = Vec::with_capacity(planned.inputs.len());
+        let mut watched = Vec::with_capacity(planned.inputs.len());
+        for (name, path) in &planned.inputs {
+            let content: Option<Content> = self.cache.content(path)?;
+            inputs.push(InputRecord { path: name.clone(), blake3: content.map(|content| hex(&content.hash)) });
+            if let Some(Content { stamp: Some(stamp), hash }) = content {
+                watched.push(Watched { path: path.clone(), stamp, hash });
+            }
+        }
+        let fingerprint = Fingerprint {
+            stage: self.dir.name.clone(),
+            version: self.version,
+            key: planned.part.key.clone(),
+            config: planned.part.config.clone(),
+            inputs,
+        };
+        Ok((fingerprint, watched))
+    }
+
+    fn part_error(&self, key: &str, source: StageError) -> RunError {
+        if matches!(source, StageError::Interrupted) {
+            return RunError::Interrupted;
+        }
+        let source = match (source.is_disk_full(), lockfile::free_space(&self.dir.path)) {
+            (true, Some(free)) => {
+                let at = self.dir.path.display();
+                StageError::DiskFull(format!("{source} ({} MB free where {at} is)", free / 1_000_000))
+            }
+            _ => source,
+        };
+        RunError::Stage { stage: self.dir.name.clone(), part: Some(key.to_owned()), source }
+    }
+}
+
+fn check_rows(report: &PartReport, rejected: u64) -> Result<(), StageError> {
+    let (rows_in, rows_out) = (report.rows_in, report.rows_out);
+    if !report.carries_rows && rejected > 0 {
+        return Err(StageError::new(format!("a part that carries no rows rejected {rejected}")));
+    }
+    if rows_out.checked_add(rejected) != Some(rows_in) {
+        return Err(StageError::new(format!(
+            "rows do not add up: {rows_in} in, but {rows_out} out and {rejected} rejected"
+        )));
+    }
+    Ok(())
+}
+
+fn check_unchanged(watched: &[Watched]) -> Result<(), StageError> {
+    for Watched { path, stamp, hash } in watched {
+        let now = std::fs::metadata(path).map_err(|e| StageError::file(path, e))?;
+        if Stamp::of(&now) != *stamp && hash_file(path)?.0 != *hash {
+            return Err(StageError::new(format!("{} changed while it was being read; run again", path.display())));
+        }
+    }
+    Ok(())
+}

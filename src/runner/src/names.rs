@@ -1,0 +1,45 @@
+//! How receipts call files: relative to the recipe or the experiment, so that a copied tree stays up to date.
+
+use std::path::{Path, PathBuf};
+
+use crate::StageError;
+
+const EXPERIMENT: &str = "exp:";
+const RECIPE: &str = "recipe:";
+
+/// Turns paths into the names that receipts keep.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    recipe_dir: PathBuf,
+    experiment_dir: PathBuf,
+}
+
+impl Names {
+    pub fn new(recipe_dir: &Path, experiment_dir: &Path) -> Self {
+        Self { recipe_dir: recipe_dir.to_owned(), experiment_dir: experiment_dir.to_owned() }
+    }
+
+    /// The absolute path of what a stage declared; relative ones are taken from the recipe's folder.
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.recipe_dir.join(path)
+    }
+
+    /// The name a receipt keeps for an absolute path.
+    pub fn name(&self, path: &Path) -> Result<String, StageError> {
+        let (prefix, relative) = if let Ok(relative) = path.strip_prefix(&self.experiment_dir) {
+            (EXPERIMENT, relative)
+        } else if let Ok(relative) = path.strip_prefix(&self.recipe_dir) {
+            (RECIPE, relative)
+        } else {
+            ("", path)
+        };
+        let text = relative.to_str();
+        let text = text.ok_or_else(|| StageError::new(format!("{}: the name is not UTF-8", path.display())))?;
+        Ok(format!("{prefix}{text}"))
+    }
+}
+
+/// A receipt's name of a file as a person would write it.
+pub(crate) fn display(name: &str) -> &str {
+    name.strip_prefix(EXPERIMENT).or_else(|| name.strip_prefix(RECIPE)).unwrap_or(name)
+}

@@ -1,0 +1,39 @@
+//! Panics of parts: caught, and told with their place instead of printed into the progress bar.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::sync::Once;
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(false) };
+    static RECORDED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+static HOOK: Once = Once::new();
+
+/// Runs `body`; what a panic of this thread said meanwhile, with its place, comes back beside its result.
+pub(crate) fn recording<T>(body: impl FnOnce() -> T) -> (T, Option<String>) {
+    HOOK.call_once(install);
+    RECORDING.set(true);
+    let result = body();
+    RECORDING.set(false);
+    (result, RECORDED.take())
+}
+
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+}
+
+/// All other threads keep the hook that was there.
+fn install() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !RECORDING.get() {
+            return others(info);
+        }
+        let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
+        RECORDED.set(Some(format!("{}{place}", message(info.payload()))));
+    }));
+}

@@ -1,0 +1,180 @@
+//! Why a part would run, in words that name the field or the file.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::names;
+
+/// Longer values are cut in messages.
+const MAX_VALUE: usize = 60;
+
+/// Why a part is not up to date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// There is no receipt.
+    NeverRun,
+    /// The receipt cannot be read; holds what is wrong with it.
+    ReceiptDamaged(String),
+    /// The person asked for it.
+    Forced,
+    /// The stage's version is another.
+    Version(u32, u32),
+    /// A field of the configuration: dotted key, old and new value.
+    Field(String, String, String),
+    /// An input has other content.
+    InputChanged(String),
+    /// An input that the part did not read before.
+    InputAdded(String),
+    /// An input that the part does not read any more.
+    InputRemoved(String),
+    /// An input that was absent is there now.
+    InputAppeared(String),
+    /// An input that was there is absent now.
+    InputMissing(String),
+    /// An output is gone.
+    OutputMissing(String),
+    /// An output has other content than the receipt says.
+    OutputDiffers(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRun => write!(f, "never run"),
+            Self::ReceiptDamaged(what) => write!(f, "the receipt cannot be used: {what}"),
+            Self::Forced => write!(f, "--force"),
+            Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
+            Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
+            Self::InputChanged(name) => write!(f, "input {} changed", names::display(name)),
+            Self::InputAdded(name) => write!(f, "input {} is new", names::display(name)),
+            Self::InputRemoved(name) => write!(f, "input {} is no longer read", names::display(name)),
+            Self::InputAppeared(name) => write!(f, "input {} appeared", names::display(name)),
+            Self::InputMissing(name) => write!(f, "input {} is missing", names::display(name)),
+            Self::OutputMissing(path) => write!(f, "output {path} is missing"),
+            Self::OutputDiffers(path) => write!(f, "output {path} differs from its receipt"),
+        }
+    }
+}
+
+/// A reason with the number of parts that have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReasonCount {
+    /// The reason in words.
+    pub reason: String,
+    /// How many parts would run for it.
+    pub parts: usize,
+}
+
+/// Counts the reasons of many parts, the most frequent first, then in the order of the parts.
+pub(crate) fn tally<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> Vec<ReasonCount> {
+    let mut places = std::collections::HashMap::new();
+    let mut counts: Vec<ReasonCount> = Vec::new();
+    for reason in reasons {
+        let words = reason.to_string();
+        let at = *places.entry(words.clone()).or_insert(counts.len());
+        if at == counts.len() {
+            counts.push(ReasonCount { reason: words, parts: 0 });
+        }
+        counts[at].parts += 1;
+    }
+    counts.sort_by_key(|count| std::cmp::Reverse(count.parts));
+    counts
+}
+
+/// The first reasons in one line: `train.lr: 1 → 2; input a changed; and 3 more reasons`.
+pub(crate) fn summarise(counts: &[ReasonCount], at_most: usize) -> String {
+    let mut words: Vec<String> = counts.iter().take(at_most).map(|count| count.reason.clone()).collect();
+    if counts.len() > at_most {
+        words.push(format!("and {} more reasons", counts.len() - at_most));
+    }
+    words.join("; ")
+}
+
+/// Every field that differs between two configurations, dotted below `prefix`.
+pub(crate) fn differences(prefix: &str, old: &Value, new: &Value) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    compare(prefix, old, new, &mut reasons);
+    reasons
+}
+
+fn compare(path: &str, old: &Value, new: &Value, reasons: &mut Vec<Reason>) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            let removed = old.iter().filter(|(key, _)| !new.contains_key(*key));
+            let all = new.keys().chain(removed.map(|(key, _)| key));
+            for key in all {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                compare_field(&below, old.get(key), new.get(key), reasons);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (at, (old, new)) in old.iter().zip(new).enumerate() {
+                compare(&format!("{path}[{at}]"), old, new, reasons);
+            }
+        }
+        _ if old == new => {}
+        _ => reasons.push(Reason::Field(path.to_owned(), show(Some(old)), show(Some(new)))),
+    }
+}
+
+fn compare_field(path: &str, old: Option<&Value>, new: Option<&Value>, reasons: &mut Vec<Reason>) {
+    match (old, new) {
+        (Some(old), Some(new)) => compare(path, old, new, reasons),
+        _ => reasons.push(Reason::Field(path.to_owned(), show(old), show(new))),
+    }
+}
+
+fn show(value: Option<&Value>) -> String {
+    let text = match value {
+        None => "(not there)".to_owned(),
+        Some(Value::Array(items)) if items.len() > 8 => format!("[{} entries]", items.len()),
+        Some(Value::Number(number)) => show_number(number),
+        Some(value) => value.to_string(),
+    };
+    match text.char_indices().nth(MAX_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A number that was single precision in its struct is shown with the digits that person wrote.
+fn show_number(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() && f64::from(value as f32) == value => (value as f32).to_string(),
+        _ => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn words(old: &Value, new: &Value) -> Vec<String> {
+        differences("train", old, new).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_changed_field_is_named_with_its_path_and_values() {
+        let old = json!({"optim": {"lr": 0.001, "name": "adamw"}, "steps": [1, 2]});
+        let new = json!({"optim": {"lr": 0.0005, "name": "adamw"}, "steps": [1, 3]});
+        assert_eq!(words(&old, &new), ["train.optim.lr: 0.001 → 0.0005", "train.steps[1]: 2 → 3"]);
+    }
+
+    #[test]
+    fn added_and_removed_fields_and_lists_of_another_length_are_named() {
+        let old = json!({"a": 1, "l": [1]});
+        let new = json!({"b": null, "l": [1, 2]});
+        let expected = ["train.b: (not there) → null", "train.l: [1] → [1,2]", "train.a: 1 → (not there)"];
+        assert_eq!(words(&old, &new), expected);
+    }
+
+    #[test]
+    fn equal_reasons_are_counted_and_the_commonest_comes_first() {
+        let reasons = [Reason::Forced, Reason::NeverRun, Reason::NeverRun];
+        let counts = tally(&reasons);
+        assert_eq!((counts[0].reason.as_str(), counts[0].parts), ("never run", 2));
+        assert_eq!(summarise(&counts, 1), "never run; and 1 more reasons");
+    }
+}

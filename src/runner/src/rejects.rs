@@ -1,0 +1,69 @@
+//! `rejected.parquet`: every row a stage set aside, with its reason.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+
+use crate::StageError;
+use crate::receipt::{PartDone, Rejection};
+
+/// Rows encoded at a time, which bounds the size of an Arrow array whatever the reasons' lengths.
+const BATCH: usize = 4096;
+
+/// The file's bytes: columns `id`, `reason`, `part`, in the order of the parts; none when no row was rejected.
+pub(crate) fn encode(parts: &[PartDone]) -> Result<Option<Vec<u8>>, StageError> {
+    let all = parts.iter().flat_map(|part| part.rejected.iter().map(move |row| (row, part.key.as_str())));
+    let rows: Vec<(&Rejection, &str)> = all.collect();
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let field = |name: &str| Field::new(name, DataType::Utf8, false);
+    let schema = Arc::new(Schema::new(vec![field("id"), field("reason"), field("part")]));
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default())).build();
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, Arc::clone(&schema), Some(properties)).map_err(StageError::other)?;
+    for chunk in rows.chunks(BATCH) {
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values(chunk.iter().map(|(row, _)| &row.id)));
+        let reasons: ArrayRef = Arc::new(StringArray::from_iter_values(chunk.iter().map(|(row, _)| &row.reason)));
+        let keys: ArrayRef = Arc::new(StringArray::from_iter_values(chunk.iter().map(|(_, key)| key)));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![ids, reasons, keys]);
+        writer.write(&batch.map_err(StageError::other)?).map_err(StageError::other)?;
+    }
+    writer.close().map_err(StageError::other)?;
+    Ok(Some(bytes))
+}
+
+/// A kind of rejection: what stands before the first `:` of the reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectionKind {
+    /// The reason without what is particular to a row.
+    pub reason: String,
+    /// How many rows.
+    pub rows: u64,
+    /// Some of their ids.
+    pub examples: Vec<String>,
+}
+
+/// Kinds of rejections, the commonest first, with up to three examples each.
+pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
+    let mut places = std::collections::HashMap::new();
+    let mut kinds: Vec<RejectionKind> = Vec::new();
+    for row in parts.iter().flat_map(|part| &part.rejected) {
+        let reason = row.reason.split(": ").next().unwrap_or_default();
+        let at = *places.entry(reason).or_insert(kinds.len());
+        if at == kinds.len() {
+            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new() });
+        }
+        kinds[at].rows += 1;
+        if kinds[at].examples.len() < 3 {
+            kinds[at].examples.push(row.id.clone());
+        }
+    }
+    kinds.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
+    kinds
+}

@@ -1,0 +1,228 @@
+//! What a person sees: lines on the standard output, a progress bar or plain progress lines on the standard error.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::work::{Progress, lock};
+
+/// Without a terminal, progress is said no more often than this.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+const REDRAW: Duration = Duration::from_millis(200);
+
+type Sink = Arc<Mutex<dyn Write + Send>>;
+
+/// Where results, notes and progress go. Cheap to clone.
+#[derive(Clone)]
+pub struct Reporter {
+    results: Sink,
+    notes: Sink,
+    bars: Option<MultiProgress>,
+    quiet: bool,
+}
+
+impl Reporter {
+    /// Results to the standard output, the rest to the standard error, with a bar when that is a terminal.
+    pub fn new() -> Self {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        let results: Sink = Arc::new(Mutex::new(std::io::stdout()));
+        let notes: Sink = Arc::new(Mutex::new(std::io::stderr()));
+        Self { results, notes, bars, quiet: false }
+    }
+
+    /// Says nothing; errors are the caller's to print.
+    pub fn quiet() -> Self {
+        let nowhere: Sink = Arc::new(Mutex::new(std::io::sink()));
+        Self { results: Arc::clone(&nowhere), notes: nowhere, bars: None, quiet: true }
+    }
+
+    /// Plain lines into writers of the caller's.
+    pub fn to_writers(results: impl Write + Send + 'static, notes: impl Write + Send + 'static) -> Self {
+        Self { results: Arc::new(Mutex::new(results)), notes: Arc::new(Mutex::new(notes)), bars: None, quiet: false }
+    }
+
+    /// A line that is part of the result.
+    pub fn line(&self, text: impl std::fmt::Display) {
+        self.write(&self.results, &text.to_string());
+    }
+
+    /// A line for the person watching.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        self.write(&self.notes, &text.to_string());
+    }
+
+    /// Whether nothing is said.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn write(&self, sink: &Sink, text: &str) {
+        // Nobody reads any more (a closed pipe): the work goes on.
+        let write = || {
+            let mut sink = lock(sink);
+            drop(writeln!(sink, "{text}").and_then(|()| sink.flush()));
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Starts the progress of a phase that goes through `total` units called `unit`.
+    pub(crate) fn phase(&self, title: &str, unit: &'static str, total: u64) -> Arc<PhaseProgress> {
+        let bar = self.bars.as_ref().map(|bars| bars.add(new_bar(title, unit, total)));
+        let started = Instant::now();
+        Arc::new(PhaseProgress {
+            reporter: self.clone(),
+            title: title.to_owned(),
+            unit,
+            total,
+            done: AtomicU64::new(0),
+            bar,
+            started,
+            last_said: Mutex::new(started),
+        })
+    }
+}
+
+impl Default for Reporter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn new_bar(title: &str, unit: &str, total: u64) -> ProgressBar {
+    let template = format!("  {{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left ");
+    let bar = ProgressBar::new(total).with_message(title.to_owned());
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(REDRAW);
+    bar
+}
+
+/// The progress of one phase.
+pub(crate) struct PhaseProgress {
+    reporter: Reporter,
+    title: String,
+    unit: &'static str,
+    total: u64,
+    done: AtomicU64,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_said: Mutex<Instant>,
+}
+
+impl PhaseProgress {
+    /// Removes the bar.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn add(&self, units: u64) {
+        let done = self.done.fetch_add(units, Ordering::Relaxed).saturating_add(units);
+        match &self.bar {
+            Some(bar) => bar.inc(units),
+            None if !self.reporter.quiet => self.say_now_and_then(done),
+            None => {}
+        }
+    }
+
+    fn say_now_and_then(&self, done: u64) {
+        let Ok(mut last) = self.last_said.try_lock() else {
+            return;
+        };
+        if last.elapsed() >= PLAIN_INTERVAL {
+            *last = Instant::now();
+            self.reporter.note(self.describe(done, self.started.elapsed()));
+        }
+    }
+
+    fn describe(&self, done: u64, elapsed: Duration) -> String {
+        let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+        let left = (self.total.saturating_sub(done)) as f64 / rate.max(1e-9);
+        let (title, unit, total) = (&self.title, self.unit, self.total);
+        format!("  {title}: {done} of {total} {unit}, {rate:.1}/s, {} left", seconds(left))
+    }
+}
+
+/// The share of one part in the progress of its phase.
+pub(crate) struct PartProgress {
+    phase: Arc<PhaseProgress>,
+    key: String,
+    planned: u64,
+    advanced: AtomicU64,
+    /// Whether the phase counts rows; otherwise it counts parts.
+    counts_rows: bool,
+}
+
+impl PartProgress {
+    pub fn new(phase: &Arc<PhaseProgress>, key: &str, planned: u64, counts_rows: bool) -> Self {
+        let (phase, key) = (Arc::clone(phase), key.to_owned());
+        Self { phase, key, planned, advanced: AtomicU64::new(0), counts_rows }
+    }
+
+    /// Accounts for what the part did not say itself.
+    pub fn finish(&self) {
+        let units = if self.counts_rows { self.planned } else { 1 };
+        self.phase.add(units.saturating_sub(self.advanced.load(Ordering::Relaxed)));
+    }
+}
+
+impl Progress for PartProgress {
+    fn advance(&self, rows: u64) {
+        if !self.counts_rows {
+            return;
+        }
+        // Never more than was planned, so that the bar ends at its end.
+        let before = self.advanced.fetch_add(rows, Ordering::Relaxed).min(self.planned);
+        let now = before.saturating_add(rows).min(self.planned);
+        self.phase.add(now - before);
+    }
+
+    fn message(&self, line: &str) {
+        self.phase.reporter.note(format!("  {}: {line}", self.key));
+    }
+}
+
+/// A time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
+pub(crate) fn seconds(value: f64) -> String {
+    if !value.is_finite() || value >= 1e8 {
+        return "a long time".to_owned();
+    }
+    let whole = value.round() as u64;
+    match whole {
+        _ if value < 10.0 => format!("{value:.1} s"),
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_ends_at_its_end_whatever_a_part_says() {
+        let phase = Reporter::quiet().phase("x", "rows", 30);
+        for said in [0, 7, 25] {
+            let part = PartProgress::new(&phase, "k", 10, true);
+            part.advance(said);
+            part.finish();
+        }
+        assert_eq!(phase.done.load(Ordering::Relaxed), 30);
+    }
+
+    #[test]
+    fn a_plain_line_has_rate_and_time_left() {
+        let phase = Reporter::quiet().phase("Decode", "rows", 1000);
+        let line = phase.describe(250, Duration::from_secs(10));
+        assert_eq!(line, "  Decode: 250 of 1000 rows, 25.0/s, 30 s left");
+    }
+}

@@ -1,0 +1,417 @@
+//! `run`: one stage after the other, phase by phase, only what is not up to date.
+
+use std::time::{Duration, Instant};
+
+use crate::assess::{Verdict, orphans};
+use crate::executor::Executor;
+use crate::journal::{self, Outcome};
+use crate::layout::StageDir;
+use crate::lockfile::Lock;
+use crate::reason::{Reason, summarise, tally};
+use crate::receipt::{PartDone, StageSummary};
+use crate::report::seconds;
+use crate::session::{Session, StageRange, select};
+use crate::staging::Publisher;
+use crate::totals::Totals;
+use crate::{
+    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
+    sealed,
+};
+
+/// What to run and how.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Which stages.
+    pub stages: StageRange,
+    /// Runs every part of them, up to date or not.
+    pub force: bool,
+    /// Only says what would run and why.
+    pub dry_run: bool,
+    /// How many threads work; at least one does.
+    pub jobs: usize,
+    /// Hashes every file anew instead of going by sizes and times.
+    pub verify: bool,
+    /// Waits for another run of the experiment instead of failing.
+    pub wait: bool,
+    /// The command line, for the journal and for others who find the experiment locked.
+    pub command: String,
+    /// The program's version, for the journal.
+    pub version: String,
+    /// Asks to stop.
+    pub interrupt: Interrupt,
+}
+
+impl Default for RunOptions {
+    /// All stages, what is not up to date, on all processors.
+    fn default() -> Self {
+        Self {
+            stages: StageRange::default(),
+            force: false,
+            dry_run: false,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            verify: false,
+            wait: false,
+            command: String::new(),
+            version: String::new(),
+            interrupt: Interrupt::default(),
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunSummary {
+    /// The selected stages in order.
+    pub stages: Vec<StageOutcome>,
+}
+
+/// What a run did for one stage.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StageOutcome {
+    /// Its folder: `0-prep`.
+    pub stage: String,
+    /// How many parts it has.
+    pub parts: usize,
+    /// How many of them ran (or would run, of a dry run).
+    pub ran: usize,
+    /// The keys of those that ran, sorted.
+    pub ran_keys: Vec<String>,
+    /// Rows that came in.
+    pub rows_in: u64,
+    /// Rows that went out.
+    pub rows_out: u64,
+    /// Rows set aside.
+    pub rejected: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// Runs the selected stages of a recipe, or says what would run.
+///
+/// # Errors
+/// See [`RunError`]. Whatever the error, finished parts are kept.
+pub fn run(
+    stages: &[Box<dyn Stage>],
+    recipe: &Recipe,
+    experiment: &Experiment,
+    options: &RunOptions,
+    reporter: &Reporter,
+) -> Result<RunSummary, RunError> {
+    let session = Session::new(stages, recipe, experiment, options.jobs, options.verify);
+    let selected = select(&session.stages, &options.stages)?;
+    for (at, stage) in session.stages.iter().enumerate() {
+        if selected.contains(&at) { stage.check(recipe)? } else { stage.show(recipe).map(drop)? }
+    }
+    if options.dry_run {
+        return dry_run::dry_run(&session, selected, options.force, reporter);
+    }
+    let me = Holder::this(&options.command);
+    let lock = Lock::take(experiment, &me, options.wait, &options.interrupt, reporter)?;
+    let started = Instant::now();
+    if let Some(dead) = &lock.dead_owner {
+        reporter.note(format!("the last run died ({dead}); carrying on from what it finished"));
+        note_in_journal(reporter, journal::append(experiment, dead, &options.version, None, Outcome::Died, None));
+    }
+    // The cache was loaded before the lock was held, and somebody else may have worked meanwhile.
+    let session = Session::new(stages, recipe, experiment, options.jobs, options.verify);
+    let result = Run { session: &session, options, reporter }.stages(selected);
+    if let Err(error) = session.cache.save(&experiment.cache_file()) {
+        reporter.note(format!("the short-cut for unchanged files could not be saved, which only costs time: {error}"));
+    }
+    let outcome = match &result {
+        Ok(_) => Outcome::Done,
+        Err(RunError::Interrupted) => Outcome::Interrupted,
+        Err(_) => Outcome::Failed,
+    };
+    let error = result.as_ref().err().map(ToString::to_string);
+    let took = Some(started.elapsed());
+    note_in_journal(reporter, journal::append(experiment, &me, &options.version, took, outcome, error.as_deref()));
+    result
+}
+
+/// The journal is for people; that it cannot be written (a full disk, say) is not what a run fails of.
+fn note_in_journal(reporter: &Reporter, appended: Result<(), StageError>) {
+    if let Err(error) = appended {
+        reporter.note(format!("the journal could not be written: {error}"));
+    }
+}
+
+struct Run<'a> {
+    session: &'a Session<'a>,
+    options: &'a RunOptions,
+    reporter: &'a Reporter,
+}
+
+impl Run<'_> {
+    fn stages(&self, selected: std::ops::Range<usize>) -> Result<RunSummary, RunError> {
+        self.check_earlier(selected.start)?;
+        let started = Instant::now();
+        let mut summary = RunSummary::default();
+        for stage in &self.session.stages[selected] {
+            if self.options.interrupt.is_set() {
+                return Err(RunError::Interrupted);
+            }
+            let dir = self.session.dir(*stage);
+            let name = dir.name.clone();
+            let publisher = Publisher::new(&dir, &self.session.cache);
+            let run =
+                StageRun { run: self, stage: *stage, dir: &dir, publisher, started: Instant::now(), titled: false };
+            let outcome = run.all().inspect_err(|_| {
+                // Only what cannot be resumed is gone from it; an empty folder goes too.
+                let _not_empty = std::fs::remove_dir(dir.staging_root());
+            });
+            summary.stages.push(outcome.map_err(|e| name_stage(e, &name))?);
+        }
+        self.close(&summary, started.elapsed());
+        Ok(summary)
+    }
+
+    /// The stages before the selected ones must be finished and whole.
+    fn check_earlier(&self, first: usize) -> Result<(), RunError> {
+        for earlier in &self.session.stages[..first] {
+            let name = self.session.dir(*earlier).name;
+            let unusable = self.session.unusable(*earlier).map_err(|e| RunError::stage(&name, e))?;
+            if let Some(why) = unusable {
+                let stage = self.session.dir(self.session.stages[first]).name;
+                return Err(RunError::NotFinished { stage, missing: name, why, number: earlier.number() });
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, summary: &RunSummary, took: Duration) {
+        let ran = summary.stages.iter().filter(|stage| stage.ran > 0).count();
+        let all = summary.stages.len();
+        let took = seconds(took.as_secs_f64());
+        match ran {
+            0 => self.reporter.line(format!("nothing to do: all {all} stages are up to date ({took})")),
+            _ => self.reporter.line(format!("done: {ran} of {all} stages ran, {took}")),
+        }
+    }
+}
+
+fn name_stage(error: RunError, name: &str) -> RunError {
+    match error {
+        RunError::Experiment(source) => RunError::stage(name, source),
+        other => other,
+    }
+}
+
+/// One stage of a run.
+struct StageRun<'a> {
+    run: &'a Run<'a>,
+    stage: &'a dyn Stage,
+    dir: &'a StageDir,
+    publisher: Publisher<'a>,
+    started: Instant,
+    /// Whether the title line has been said.
+    titled: bool,
+}
+
+/// What has happened to a stage so far.
+#[derive(Default)]
+struct Progressed {
+    totals: Totals,
+    phases: Vec<Vec<String>>,
+    parts: Vec<PartDone>,
+    ran: Vec<String>,
+    changed: bool,
+}
+
+impl StageRun<'_> {
+    fn all(mut self) -> Result<StageOutcome, RunError> {
+        self.publisher.recover().map_err(RunError::experiment)?;
+        let mut so_far = Progressed::default();
+        loop {
+            let keys = so_far.phases.concat();
+            let planned = self.run.session.plan(self.stage, so_far.phases.len(), &keys);
+            let Some(phase) = planned.map_err(RunError::experiment)? else {
+                break;
+            };
+            self.phase(phase, &mut so_far)?;
+            self.check_rejected(&so_far)?;
+        }
+        self.retire_orphans(&mut so_far)?;
+        self.finish(&so_far).map_err(RunError::experiment)?;
+        Ok(self.close(so_far))
+    }
+
+    /// Brings one phase up to date.
+    fn phase(&mut self, phase: Phase, so_far: &mut Progressed) -> Result<(), RunError> {
+        let keys: Vec<String> = phase.parts.iter().map(|part| part.key.clone()).collect();
+        let assessor = self.run.session.assessor(self.stage, self.dir, self.run.options.force);
+        let mut done = Vec::new();
+        let mut to_run = Vec::new();
+        let mut reasons = Vec::new();
+        for verdict in assessor.assess(phase.parts).map_err(RunError::experiment)? {
+            match verdict {
+                Verdict::UpToDate(part) => done.push(part),
+                Verdict::Run(planned, why) => {
+                    to_run.push(planned);
+                    reasons.extend(why);
+                }
+            }
+        }
+        for part in &done {
+            self.publisher.claim(&part.key, &part.outputs).map_err(RunError::experiment)?;
+        }
+        if !to_run.is_empty() {
+            self.invalidate(so_far)?;
+            self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
+            so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
+            let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();
+            let (unit, total) = if rows > 0 { ("rows", rows) } else { ("parts", to_run.len() as u64) };
+            let progress = self.run.reporter.phase(&format!("{}: {}", self.dir.name, phase.title), unit, total);
+            let executor = Executor {
+                dir: self.dir,
+                version: self.stage.version(),
+                cache: &self.run.session.cache,
+                publisher: &self.publisher,
+                progress: &progress,
+                counts_rows: rows > 0,
+                interrupt: &self.run.options.interrupt,
+                jobs: self.run.session.jobs,
+                fresh: self.run.options.force,
+            };
+            done.extend(executor.run(to_run)?);
+        }
+        let place: std::collections::HashMap<&str, usize> =
+            keys.iter().enumerate().map(|(at, key)| (key.as_str(), at)).collect();
+        done.sort_by_key(|part| place.get(part.key.as_str()).copied());
+        so_far.totals.add_phase(&done).map_err(RunError::experiment)?;
+        so_far.parts.extend(done);
+        so_far.phases.push(keys);
+        Ok(())
+    }
+
+    /// From here until it is finished again the stage counts as unfinished.
+    fn invalidate(&self, so_far: &mut Progressed) -> Result<(), RunError> {
+        if std::mem::replace(&mut so_far.changed, true) {
+            return Ok(());
+        }
+        files::make_dir(&self.dir.path).map_err(RunError::experiment)?;
+        files::remove_any(&self.dir.summary()).map_err(RunError::experiment)?;
+        files::sync_dir(&self.dir.path).map_err(RunError::experiment)
+    }
+
+    fn say_title(&mut self, phase: &str, to_run: usize, parts: usize, reasons: &[Reason]) {
+        let name = &self.dir.name;
+        let counts = tally(reasons);
+        let never = counts.len() == 1 && counts[0].reason == Reason::NeverRun.to_string();
+        if !std::mem::replace(&mut self.titled, true) {
+            self.run.reporter.line(format!("{name}: {}", self.stage.title()));
+        }
+        let many = if to_run == parts { count(parts, "part") } else { format!("{to_run} of {}", count(parts, "part")) };
+        let why = if never { String::new() } else { format!(", because {}", summarise(&counts, 3)) };
+        self.run.reporter.line(format!("  {phase}: {many}{why}"));
+    }
+
+    /// Fails when more rows were rejected than the recipe allows; they can be read in any case.
+    fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
+        let allowed = self.run.session.recipe.max_rejected();
+        let Totals { rows_in, rejected, .. } = so_far.totals;
+        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 {
+            return Ok(());
+        }
+        self.write_rejected(&so_far.parts).map_err(RunError::experiment)?;
+        Err(RunError::TooManyRejected {
+            stage: self.dir.name.clone(),
+            rejected,
+            rows_in,
+            allowed,
+            kinds: rejects::kinds(&so_far.parts),
+            file: self.dir.rejected(),
+        })
+    }
+
+    fn retire_orphans(&mut self, so_far: &mut Progressed) -> Result<(), RunError> {
+        let orphans = orphans(self.dir, &so_far.phases.concat()).map_err(RunError::experiment)?;
+        let Some(first) = orphans.first().cloned() else {
+            return Ok(());
+        };
+        self.invalidate(so_far)?;
+        for key in &orphans {
+            self.publisher.retire(key).map_err(RunError::experiment)?;
+        }
+        let more = if orphans.len() > 1 { format!(" and {} more", orphans.len() - 1) } else { String::new() };
+        let removed = count(orphans.len(), "part");
+        self.run.reporter.line(format!("{}: removed {removed} no longer planned: {first}{more}", self.dir.name));
+        Ok(())
+    }
+
+    /// Writes what is kept of the whole stage, touching nothing that is as it should be.
+    fn finish(&self, so_far: &Progressed) -> Result<(), StageError> {
+        self.write_rejected(&so_far.parts)?;
+        let totals = &so_far.totals;
+        let summary = StageSummary {
+            stage: self.dir.name.clone(),
+            version: self.stage.version(),
+            phases: so_far.phases.clone(),
+            rows_in: totals.rows_in,
+            rows_out: totals.rows_out,
+            rejected: totals.rejected,
+            carries_rows: totals.carries_rows,
+            facts: totals.facts.clone(),
+        };
+        let bytes = sealed::seal(&summary).map_err(StageError::other)?;
+        self.publisher.sync_names()?;
+        self.write_if_other(&self.dir.summary(), &bytes)?;
+        let staging = self.dir.staging_root();
+        if staging.exists() {
+            files::remove_any(&staging)?;
+        }
+        Ok(())
+    }
+
+    fn write_rejected(&self, parts: &[PartDone]) -> Result<(), StageError> {
+        let path = self.dir.rejected();
+        match rejects::encode(parts)? {
+            Some(bytes) => self.write_if_other(&path, &bytes),
+            None if path.exists() => files::remove_any(&path),
+            None => Ok(()),
+        }
+    }
+
+    fn write_if_other(&self, path: &std::path::Path, bytes: &[u8]) -> Result<(), StageError> {
+        if std::fs::read(path).is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        let staging = self.dir.staging_root();
+        files::make_dir(&staging)?;
+        // `%` is in no part's key, and a part's folder has one only between names.
+        let temporary = staging.join("%file");
+        files::write_synced(&temporary, bytes)?;
+        std::fs::rename(&temporary, path).map_err(|e| StageError::file(path, e))?;
+        files::sync_dir(&self.dir.path)
+    }
+
+    fn close(&self, so_far: Progressed) -> StageOutcome {
+        let Progressed { totals, parts, mut ran, .. } = so_far;
+        ran.sort();
+        let took = self.started.elapsed().as_secs_f64();
+        let name = &self.dir.name;
+        let words = if ran.is_empty() {
+            [Some("up to date".to_owned()), totals.rows(), None, None]
+        } else {
+            let rows = totals.rows().unwrap_or_else(|| "done".to_owned());
+            [Some(rows), Some(seconds(took)), totals.facts(), None]
+        };
+        let words: Vec<String> = words.into_iter().flatten().collect();
+        self.run.reporter.line(format!("{name}: {}", words.join(", ")));
+        StageOutcome {
+            stage: name.clone(),
+            parts: parts.len(),
+            ran: ran.len(),
+            ran_keys: ran,
+            rows_in: totals.rows_in,
+            rows_out: totals.rows_out,
+            rejected: totals.rejected,
+            seconds: took,
+        }
+    }
+}
+
+/// `1 part`, `3 parts`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

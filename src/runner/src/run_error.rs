@@ -1,0 +1,139 @@
+//! What a command ends with when it does not end well.
+
+use std::path::PathBuf;
+
+use crate::rejects::RejectionKind;
+use crate::{Holder, RecipeError, StageError, error};
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The command line asks for something that is not there.
+    #[error("{0}")]
+    Usage(String),
+    /// A stage was asked for whose predecessor is not finished.
+    #[error("{stage} needs {missing}, which {why}; run it first: --stage {number}")]
+    NotFinished {
+        /// The stage that was asked for.
+        stage: String,
+        /// The one before it.
+        missing: String,
+        /// What is wrong with that one.
+        why: String,
+        /// The number of that one.
+        number: u8,
+    },
+    /// Another run works on the experiment.
+    #[error("{} is in use by {}; wait for it, or stop it", dir.display(), describe_holder(.holder.as_ref()))]
+    Locked {
+        /// The experiment's folder.
+        dir: PathBuf,
+        /// Who works there.
+        holder: Option<Holder>,
+    },
+    /// A stage, or a part of it, failed.
+    #[error("{}: {}", where_it_failed(stage, .part.as_deref()), describe_failure(source))]
+    Stage {
+        /// The stage's folder: `3-pack`.
+        stage: String,
+        /// The part, when one is to blame.
+        part: Option<String>,
+        /// What went wrong.
+        #[source]
+        source: StageError,
+    },
+    /// A part panicked: a defect of the program, not of the data.
+    #[error("{stage}/{part}: this is a bug in flowmill, please report it: {message}")]
+    Panic {
+        /// The stage's folder.
+        stage: String,
+        /// The part.
+        part: String,
+        /// What the panic said, and where.
+        message: String,
+    },
+    /// More rows were rejected than the recipe allows.
+    #[error("{}", describe_rejected(self))]
+    TooManyRejected {
+        /// The stage's folder.
+        stage: String,
+        /// How many rows were rejected.
+        rejected: u64,
+        /// Of so many that came in.
+        rows_in: u64,
+        /// The share that the recipe allows.
+        allowed: f64,
+        /// Why, the commonest first.
+        kinds: Vec<RejectionKind>,
+        /// All of them.
+        file: PathBuf,
+    },
+    /// The experiment's folder cannot be used.
+    #[error("{0}")]
+    Experiment(#[source] StageError),
+    /// The person asked to stop.
+    #[error("interrupted; what was finished is kept, and the next run carries on from there")]
+    Interrupted,
+}
+
+impl RunError {
+    /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } => 2,
+            Self::Stage { source: StageError::Recipe(_), .. } => 2,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn experiment(error: StageError) -> Self {
+        Self::Experiment(error)
+    }
+
+    pub(crate) fn stage(stage: &str, source: StageError) -> Self {
+        match source {
+            StageError::Interrupted => Self::Interrupted,
+            source => Self::Stage { stage: stage.to_owned(), part: None, source },
+        }
+    }
+}
+
+fn where_it_failed(stage: &str, part: Option<&str>) -> String {
+    part.map_or_else(|| stage.to_owned(), |part| format!("{stage}/{part}"))
+}
+
+fn describe_holder(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another run".to_owned(), ToString::to_string)
+}
+
+fn describe_failure(source: &StageError) -> String {
+    let text = error::chain(source);
+    if source.is_disk_full() {
+        return format!("{text}; make room and run again: finished parts are kept, nothing half-written is");
+    }
+    text
+}
+
+fn describe_rejected(error: &RunError) -> String {
+    let RunError::TooManyRejected { stage, rejected, rows_in, allowed, kinds, file } = error else {
+        return String::new();
+    };
+    let share = 100.0 * *rejected as f64 / (*rows_in).max(1) as f64;
+    let mut text = format!(
+        "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
+        100.0 * allowed
+    );
+    for kind in kinds.iter().take(5) {
+        let examples = kind.examples.join(", ");
+        text.push_str(&format!("\n  {} × {} (such as {examples})", kind.rows, kind.reason));
+    }
+    if kinds.len() > 5 {
+        text.push_str(&format!("\n  and {} more kinds", kinds.len() - 5));
+    }
+    text.push_str(&format!("\n  every one with its reason: {}", file.display()));
+    text
+}

@@ -1,0 +1,150 @@
+//! `status`: every stage's state, rows and age, and why it would run.
+
+use std::time::{Duration, SystemTime};
+
+use crate::dry_run::{Found, look};
+use crate::reason::ReasonCount;
+use crate::session::Session;
+use crate::{Experiment, Recipe, RunError, Stage, StageError, files, store};
+
+/// How a stage stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageState {
+    /// Finished and up to date.
+    Done,
+    /// Some parts are finished, others have yet to run for the first time.
+    Partial,
+    /// Finished once, but something has changed since.
+    Stale,
+    /// No part has ever run.
+    Never,
+    /// Up to date as far as can be told, but a stage before it would run first.
+    Waiting,
+}
+
+impl std::fmt::Display for StageState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::Partial => "partial",
+            Self::Stale => "stale",
+            Self::Never => "never run",
+            Self::Waiting => "waiting",
+        })
+    }
+}
+
+/// A stage as `status` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageStatus {
+    /// Its folder: `0-prep`.
+    pub stage: String,
+    /// Its number.
+    pub number: u8,
+    /// What it does.
+    pub title: String,
+    /// How it stands.
+    pub state: StageState,
+    /// Rows in, when the stage carries rows and is finished.
+    pub rows_in: Option<u64>,
+    /// Rows out, likewise.
+    pub rows_out: Option<u64>,
+    /// Rows set aside, likewise.
+    pub rejected: Option<u64>,
+    /// Parts that can be planned now.
+    pub parts: usize,
+    /// Those of them that would run.
+    pub to_run: usize,
+    /// How long ago the stage last changed.
+    pub age: Option<Duration>,
+    /// Why it would run, the commonest reason first; empty when it would not.
+    pub reasons: Vec<ReasonCount>,
+}
+
+/// How every stage of an experiment stands. Nothing is written.
+///
+/// # Errors
+/// When a section of the recipe does not parse, or a stage cannot plan although all before it are up to date.
+pub fn status(
+    stages: &[Box<dyn Stage>],
+    recipe: &Recipe,
+    experiment: &Experiment,
+) -> Result<Vec<StageStatus>, RunError> {
+    let session = Session::new(stages, recipe, experiment, 1, false);
+    let mut earlier: Option<String> = None;
+    let mut all = Vec::new();
+    for stage in &session.stages {
+        stage.show(recipe)?;
+        let status = stage_status(&session, *stage, earlier.as_deref());
+        let status = status.map_err(|e| RunError::stage(&session.dir(*stage).name, e))?;
+        if status.state != StageState::Done {
+            earlier.get_or_insert_with(|| status.stage.clone());
+        }
+        all.push(status);
+    }
+    Ok(all)
+}
+
+fn stage_status(session: &Session<'_>, stage: &dyn Stage, earlier: Option<&str>) -> Result<StageStatus, StageError> {
+    let dir = session.dir(stage);
+    let found = match (look(session, stage, false), earlier) {
+        (Ok(found), _) => found,
+        // What it reads will be rewritten first, so it is no matter that it cannot plan on it.
+        (Err(_), Some(_)) => Found { ever_run: dir.receipts().is_dir(), ..Found::default() },
+        (Err(error), None) => return Err(error),
+    };
+    let (state, reasons) = judge(&found, earlier);
+    let summary = store::read_summary(&dir)?;
+    let rows = summary.filter(|summary| summary.carries_rows);
+    Ok(StageStatus {
+        stage: dir.name.clone(),
+        number: stage.number(),
+        title: stage.title().to_owned(),
+        state,
+        rows_in: rows.as_ref().map(|summary| summary.rows_in),
+        rows_out: rows.as_ref().map(|summary| summary.rows_out),
+        rejected: rows.as_ref().map(|summary| summary.rejected),
+        parts: found.parts,
+        to_run: found.to_run.len(),
+        age: age(&dir)?,
+        reasons,
+    })
+}
+
+fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>) {
+    let mut reasons = found.reasons.clone();
+    if !found.orphans.is_empty() {
+        reasons.push(ReasonCount { reason: "no longer planned".to_owned(), parts: found.orphans.len() });
+    }
+    if let Some(earlier) = earlier {
+        let waits = ReasonCount { reason: format!("{earlier} runs first"), parts: found.parts };
+        if reasons.is_empty() || !found.ever_run {
+            let state = if found.ever_run { StageState::Waiting } else { StageState::Never };
+            return (state, vec![waits]);
+        }
+    }
+    let state = match found {
+        Found { ever_run: false, .. } => StageState::Never,
+        Found { up_to_date: true, .. } => StageState::Done,
+        Found { finished: true, .. } => StageState::Stale,
+        _ => StageState::Partial,
+    };
+    if reasons.is_empty() && state != StageState::Done {
+        reasons.push(ReasonCount { reason: "not finished".to_owned(), parts: 0 });
+    }
+    (state, reasons)
+}
+
+/// Since the stage was finished or, when it is not, since its newest receipt.
+fn age(dir: &crate::layout::StageDir) -> Result<Option<Duration>, StageError> {
+    let modified = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let newest = match modified(&dir.summary()) {
+        Some(time) => Some(time),
+        None if dir.receipts().is_dir() => {
+            let receipts = files::files_below(&dir.receipts())?;
+            receipts.iter().filter_map(|file| modified(&dir.receipts().join(file))).max()
+        }
+        None => None,
+    };
+    Ok(newest.map(|time| SystemTime::now().duration_since(time).unwrap_or_default()))
+}
