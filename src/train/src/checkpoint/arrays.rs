@@ -16,8 +16,14 @@ const UPDATES: &str = "updates";
 /// An array as safetensors wants to see it.
 struct Array<'a> {
     dtype: Dtype,
-    shape: Vec<usize>,
+    shape: &'a [usize],
     bytes: &'a [u8],
+}
+
+impl<'a> Array<'a> {
+    fn f32(shape: &'a [usize], values: &'a [f32]) -> Self {
+        Self { dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) }
+    }
 }
 
 impl View for Array<'_> {
@@ -26,7 +32,7 @@ impl View for Array<'_> {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
@@ -42,22 +48,24 @@ impl View for Array<'_> {
 pub(super) fn write_parameters(path: &Path, parameters: &Parameters) -> Result<(), TrainError> {
     let slices = parameters.ids().map(|id| host::slice("save", parameters.tensor(id)));
     let slices = slices.collect::<Result<Vec<_>, _>>().map_err(TrainError::tensor("saving the weights"))?;
-    let arrays = parameters.ids().zip(&slices).map(|(id, values)| {
-        let shape = parameters.tensor(id).dims().to_vec();
-        (parameters.name(id), Array { dtype: Dtype::F32, shape, bytes: bytemuck::cast_slice(values) })
-    });
-    write(path, arrays.collect())
+    let entries = parameters.ids().zip(&slices);
+    write_f32(path, entries.map(|(id, values)| (parameters.name(id), parameters.tensor(id).dims(), &values[..])))
+}
+
+/// Writes arrays of f32, each with its name and shape.
+pub(super) fn write_f32<'a>(
+    path: &Path,
+    arrays: impl Iterator<Item = (&'a str, &'a [usize], &'a [f32])>,
+) -> Result<(), TrainError> {
+    write(path, arrays.map(|(name, shape, values)| (name, Array::f32(shape, values))).collect())
 }
 
 /// Writes an optimiser's state and its count of updates.
 pub(super) fn write_optimizer(path: &Path, optimizer: &dyn Optimizer) -> Result<(), TrainError> {
     let updates = (optimizer.updates() as i64).to_le_bytes();
     let state = optimizer.state();
-    let arrays = state.iter().map(|array| {
-        let view = Array { dtype: Dtype::F32, shape: array.shape.clone(), bytes: bytemuck::cast_slice(array.values) };
-        (array.name.as_str(), view)
-    });
-    let count = (UPDATES, Array { dtype: Dtype::I64, shape: vec![1], bytes: &updates });
+    let arrays = state.iter().map(|array| (array.name.as_str(), Array::f32(&array.shape, array.values)));
+    let count = (UPDATES, Array { dtype: Dtype::I64, shape: &[1], bytes: &updates });
     write(path, arrays.chain([count]).collect())
 }
 

@@ -5,6 +5,7 @@
 //! `checksums.b3`, BLAKE3 sums of the others in the form that `b3sum --check` reads.
 
 mod arrays;
+mod average;
 mod resume;
 mod retention;
 mod state;
@@ -18,6 +19,7 @@ use crate::ema::Ema;
 use crate::optimizer::Optimizer;
 use crate::{CheckpointStore, TrainError};
 
+pub use average::average_weights;
 pub(crate) use resume::resume;
 pub use retention::prune;
 pub use state::{FORMAT, Score, State};
