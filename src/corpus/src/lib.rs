@@ -1,1 +1,36 @@
-//! Corpus.
+//! Corpora: what rows of data there are, how they are stored, and in which order training sees them.
+//!
+//! | module | concern |
+//! |---|---|
+//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`] | read and validate the formats people keep recordings in; each gives a [`Reading`] |
+//! | [`utterances`] | the columnar, memory-lean table a reading fills (a million rows fit easily) |
+//! | [`split`] | train / dev / test by lists or by a hash of the id |
+//! | [`table`] | utterance tables, embeddings and tokens as Parquet, through Polars |
+//! | [`source`] | the bytes behind an utterance: a file, or a piped command when allowed |
+//! | [`shard`] | training shards with CosyVoice's columns, their index, and random access to their rows |
+//! | [`sampling`] | epochs and frame-budget batches, computed from lengths alone |
+//!
+//! This crate may not know of audio decoding, stages, recipes or networks: it moves bytes and rows.
+//! It writes only to the paths it is given; making files durable is the caller's business.
+
+mod checksum;
+mod error;
+pub mod folder;
+pub mod kaldi;
+mod lines;
+pub mod ljspeech;
+pub mod manifest;
+mod paths;
+mod reading;
+pub mod sampling;
+pub mod shard;
+pub mod source;
+pub mod split;
+mod strings;
+pub mod table;
+pub mod utterances;
+
+pub use checksum::{Checksum, file_checksum};
+pub use error::CorpusError;
+pub use reading::{Reading, Rejection};
+pub use utterances::{Row, Utterance, Utterances};

@@ -1,0 +1,86 @@
+//! The one error type of the crate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with a corpus as a whole. A problem of a single row is a [`crate::Rejection`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum CorpusError {
+    /// The operating system refused a read or a write.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// "read", "write", "list" …
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file or directory is not of the shape its format asks for; the message says what to do.
+    #[error("{}: {problem}", path.display())]
+    Structure {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong and how to repair it.
+        problem: String,
+    },
+    /// A Parquet table could not be written or read through Polars.
+    #[error("{}: {source}", path.display())]
+    Table {
+        /// The Parquet file.
+        path: PathBuf,
+        /// Polars' reason.
+        source: polars::error::PolarsError,
+    },
+    /// A shard could not be written or read.
+    #[error("{}: {source}", path.display())]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// The Parquet library's reason.
+        source: parquet::errors::ParquetError,
+    },
+    /// A file's content does not have the checksum its index recorded.
+    #[error(
+        "{}: its content has BLAKE3 {found}, the index says {expected}; delete the file and run the pack stage again",
+        path.display()
+    )]
+    Checksum {
+        /// The shard.
+        path: PathBuf,
+        /// What the index recorded, in hexadecimal.
+        expected: String,
+        /// What was found, in hexadecimal.
+        found: String,
+    },
+    /// A piped `wav.scp` entry did not give usable bytes.
+    #[error("the command `{command}` {problem}")]
+    Pipe {
+        /// The command, without the trailing `|`.
+        command: String,
+        /// What happened.
+        problem: String,
+    },
+}
+
+impl CorpusError {
+    /// An input or output error on `path`.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_path_buf(), source }
+    }
+
+    /// A structural problem of `path`.
+    pub(crate) fn structure(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Structure { path: path.to_path_buf(), problem: problem.into() }
+    }
+
+    /// A Polars error on `path`.
+    pub(crate) fn table(path: &Path, source: polars::error::PolarsError) -> Self {
+        Self::Table { path: path.to_path_buf(), source }
+    }
+
+    /// A Parquet error on `path`.
+    pub(crate) fn shard(path: &Path, source: impl Into<parquet::errors::ParquetError>) -> Self {
+        Self::Shard { path: path.to_path_buf(), source: source.into() }
+    }
+}

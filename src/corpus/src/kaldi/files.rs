@@ -1,0 +1,198 @@
+//! The files of a Kaldi directory as sorted lists of keyed entries.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::CorpusError;
+use crate::lines::TextFile;
+
+/// One `key value` line as spans into its file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    key_start: usize,
+    value_start: usize,
+    key_len: u32,
+    value_len: u32,
+    /// Counted from 1.
+    pub(super) line: u32,
+}
+
+/// A file's entries, sorted by key in C order and then by line.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    file: TextFile,
+    pub(super) entries: Vec<Entry>,
+    /// The first line whose key is smaller than the one before.
+    pub(super) unsorted_at: Option<u32>,
+}
+
+impl Keyed {
+    /// Reads `dir/name`, one entry a line.
+    fn open(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
+        Ok(TextFile::open(dir, name)?.map(|file| {
+            let lines = file.lines();
+            let entries = lines
+                .par_iter()
+                .map(|line| {
+                    let bytes = file.bytes_at(line.start, line.len);
+                    let key_len = bytes.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(bytes.len());
+                    let rest = &bytes[key_len..];
+                    let gap = rest.len() - rest.trim_ascii_start().len();
+                    Entry {
+                        key_start: line.start,
+                        value_start: line.start + key_len + gap,
+                        key_len: key_len as u32,
+                        value_len: line.len - (key_len + gap) as u32,
+                        line: line.number,
+                    }
+                })
+                .collect();
+            Self::sorted(file, entries)
+        }))
+    }
+
+    /// Reads `spk2utt`, turned round: one entry per utterance, whose value is the speaker.
+    fn open_inverted(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
+        let Some(lines) = Self::open(dir, name)? else { return Ok(None) };
+        let Keyed { file, entries: speakers, unsorted_at } = lines;
+        let mut entries = Vec::new();
+        for speaker in &speakers {
+            let value = file.bytes_at(speaker.value_start, speaker.value_len);
+            let mut at = speaker.value_start;
+            for word in value.split(|b| matches!(b, b' ' | b'\t')) {
+                if !word.is_empty() {
+                    entries.push(Entry {
+                        key_start: at,
+                        value_start: speaker.key_start,
+                        key_len: word.len() as u32,
+                        value_len: speaker.key_len,
+                        line: speaker.line,
+                    });
+                }
+                at += word.len() + 1;
+            }
+        }
+        let mut inverted = Self::sorted(file, entries);
+        inverted.unsorted_at = unsorted_at;
+        Ok(Some(inverted))
+    }
+
+    /// Sorts entries given in line order.
+    fn sorted(file: TextFile, mut entries: Vec<Entry>) -> Self {
+        let key = |e: &Entry| file.bytes_at(e.key_start, e.key_len);
+        let unsorted_at = entries.windows(2).find(|pair| key(&pair[0]) > key(&pair[1])).map(|pair| pair[1].line);
+        if unsorted_at.is_some() {
+            entries.par_sort_unstable_by(|a, b| key(a).cmp(key(b)).then(a.line.cmp(&b.line)));
+        }
+        Self { file, entries, unsorted_at }
+    }
+
+    /// An entry's key, as bytes.
+    pub(super) fn key(&self, entry: &Entry) -> &[u8] {
+        self.file.bytes_at(entry.key_start, entry.key_len)
+    }
+
+    /// An entry's value, as bytes.
+    pub(super) fn value_bytes(&self, entry: &Entry) -> &[u8] {
+        self.file.bytes_at(entry.value_start, entry.value_len)
+    }
+
+    /// An entry's value as text; the error says where its UTF-8 breaks.
+    pub(super) fn value(&self, entry: &Entry) -> Result<&str, String> {
+        utf8(self.value_bytes(entry)).map_err(|problem| format!("{} {problem}", self.place(entry)))
+    }
+
+    /// "text:12": the file and line of an entry.
+    pub(super) fn place(&self, entry: &Entry) -> String {
+        format!("{}:{}", self.file.name, entry.line)
+    }
+
+    /// The file's name below the directory.
+    pub(super) fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// The file's length in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.file.len()
+    }
+
+    /// The entries with this key; `from` is where the search may start and moves past them.
+    pub(super) fn take(&self, from: &mut usize, key: &[u8]) -> &[Entry] {
+        while self.entries.get(*from).is_some_and(|entry| self.key(entry) < key) {
+            *from += 1;
+        }
+        let start = *from;
+        while self.entries.get(*from).is_some_and(|entry| self.key(entry) == key) {
+            *from += 1;
+        }
+        &self.entries[start..*from]
+    }
+
+    /// The entries with this key, wherever they are.
+    pub(super) fn find(&self, key: &[u8]) -> &[Entry] {
+        let start = self.entries.partition_point(|entry| self.key(entry) < key);
+        self.take(&mut start.clone(), key)
+    }
+}
+
+/// Bytes as text; the error names the byte at which UTF-8 breaks.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let byte = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
+        format!("is not valid UTF-8 (byte 0x{byte:02X}); convert the file, for example with iconv")
+    })
+}
+
+/// The files of one directory.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) wav_scp: Keyed,
+    pub(super) text: Keyed,
+    pub(super) utt2spk: Keyed,
+    pub(super) segments: Option<Keyed>,
+    pub(super) utt2lang: Option<Keyed>,
+    /// Turned round: keyed by utterance.
+    pub(super) spk2utt: Option<Keyed>,
+}
+
+impl Files {
+    /// Reads the directory's files.
+    pub(super) fn open(dir: &Path) -> Result<Self, CorpusError> {
+        if !dir.is_dir() {
+            return Err(CorpusError::structure(dir, "is no directory; a Kaldi data directory is expected here"));
+        }
+        Ok(Self {
+            wav_scp: required(dir, "wav.scp", "a line per recording: its id and its path")?,
+            text: required(dir, "text", "a line per utterance: its id and its transcript")?,
+            utt2spk: required(dir, "utt2spk", "a line per utterance: its id and its speaker")?,
+            segments: Keyed::open(dir, "segments")?,
+            utt2lang: Keyed::open(dir, "utt2lang")?,
+            spk2utt: Keyed::open_inverted(dir, "spk2utt")?,
+        })
+    }
+
+    /// All files that are there.
+    pub(super) fn present(&self) -> impl Iterator<Item = &Keyed> {
+        [Some(&self.wav_scp), Some(&self.text), Some(&self.utt2spk), self.segments.as_ref(), self.utt2lang.as_ref()]
+            .into_iter()
+            .chain([self.spk2utt.as_ref()])
+            .flatten()
+    }
+
+    /// Where those files lie.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        self.present().map(|keyed| keyed.file.path.clone()).collect()
+    }
+}
+
+/// A file that must be there and must not be empty.
+fn required(dir: &Path, name: &str, holds: &str) -> Result<Keyed, CorpusError> {
+    let keyed = Keyed::open(dir, name)?
+        .ok_or_else(|| CorpusError::structure(dir, format!("has no file `{name}` ({holds})")))?;
+    if keyed.entries.is_empty() {
+        return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should hold {holds}")));
+    }
+    Ok(keyed)
+}

@@ -1,0 +1,172 @@
+//! Text files as keyed lines: `key value…`, parsed in parallel, held as spans into one buffer.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::CorpusError;
+
+/// Lines are parsed in pieces of about this many bytes.
+const PIECE: usize = 1 << 20;
+
+/// A text file in memory, without its byte-order mark.
+#[derive(Debug)]
+pub(crate) struct TextFile {
+    /// The name to show: the path below the data directory.
+    pub(crate) name: String,
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl TextFile {
+    /// Reads `dir/name`; `None` when there is no such file.
+    pub(crate) fn open(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
+        let path = dir.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Self::from_bytes(name, path, bytes))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(CorpusError::io("read", &path, e)),
+        }
+    }
+
+    /// Takes bytes that were read already.
+    pub(crate) fn from_bytes(name: &str, path: PathBuf, mut bytes: Vec<u8>) -> Self {
+        if bytes.starts_with(b"\xEF\xBB\xBF") {
+            bytes.drain(..3);
+        }
+        Self { name: name.to_owned(), path, bytes }
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All lines that are not blank, each with its number (from 1), the line end (LF or CRLF) and blanks around it removed.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let pieces = self.pieces();
+        let counts: Vec<u32> = pieces.par_iter().map(|&(from, to)| count_newlines(&self.bytes[from..to])).collect();
+        let mut first = 1u32;
+        let mut starts = Vec::with_capacity(pieces.len());
+        for count in counts {
+            starts.push(first);
+            first = first.saturating_add(count);
+        }
+        let parts: Vec<Vec<Line>> =
+            pieces.par_iter().zip(&starts).map(|(&(from, to), &number)| self.lines_of(from, to, number)).collect();
+        let mut lines = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+        parts.into_iter().for_each(|part| lines.extend(part));
+        lines
+    }
+
+    /// The text of a line, or where its UTF-8 breaks.
+    pub(crate) fn text(&self, line: &Line) -> Result<&str, String> {
+        std::str::from_utf8(self.bytes_at(line.start, line.len)).map_err(|e| {
+            let byte = e.valid_up_to() + 1;
+            format!("is not valid UTF-8 (byte {byte} of the line); convert the file, for example with iconv")
+        })
+    }
+
+    /// The bytes of a line with what is not UTF-8 replaced, to show.
+    pub(crate) fn lossy(&self, line: &Line) -> String {
+        String::from_utf8_lossy(self.bytes_at(line.start, line.len)).into_owned()
+    }
+
+    /// A stretch of the file; panics beyond its end, as indexing a slice does.
+    pub(crate) fn bytes_at(&self, start: usize, len: u32) -> &[u8] {
+        &self.bytes[start..start + len as usize]
+    }
+
+    /// Stretches that end after a newline.
+    fn pieces(&self) -> Vec<(usize, usize)> {
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        while from < self.bytes.len() {
+            let target = (from + PIECE).min(self.bytes.len());
+            let to = self.bytes[target..].iter().position(|&b| b == b'\n').map_or(self.bytes.len(), |at| target + at + 1);
+            pieces.push((from, to));
+            from = to;
+        }
+        pieces
+    }
+
+    /// The lines of one piece.
+    fn lines_of(&self, from: usize, to: usize, mut number: u32) -> Vec<Line> {
+        let mut lines = Vec::with_capacity((to - from) / 64);
+        let mut at = from;
+        for raw in self.bytes[from..to].split_inclusive(|&b| b == b'\n') {
+            let body = raw.trim_ascii();
+            if !body.is_empty() {
+                let lead = raw.len() - raw.trim_ascii_start().len();
+                let len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+                lines.push(Line { start: at + lead, len, number });
+            }
+            at += raw.len();
+            number = number.saturating_add(1);
+        }
+        lines
+    }
+}
+
+/// One line that is not blank.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    pub(crate) start: usize,
+    pub(crate) len: u32,
+    /// Counted from 1.
+    pub(crate) number: u32,
+}
+
+/// How many newlines there are.
+fn count_newlines(bytes: &[u8]) -> u32 {
+    let count = bytes.iter().filter(|&&b| b == b'\n').count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Splits `key rest` at the first blank; the rest has no blanks around it and may be empty.
+pub(crate) fn split_key(line: &str) -> (&str, &str) {
+    match line.find([' ', '\t']) {
+        Some(at) => (&line[..at], line[at..].trim_matches([' ', '\t'])),
+        None => (line, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> TextFile {
+        TextFile::from_bytes("text", PathBuf::from("text"), bytes.to_vec())
+    }
+
+    #[test]
+    fn marks_blank_lines_and_line_ends_disappear_but_numbers_stay() {
+        let file = file(b"\xEF\xBB\xBFa 1\r\n\r\n  b 2 \n\n\nc 3");
+        let lines: Vec<(u32, String)> =
+            file.lines().iter().map(|l| (l.number, file.text(l).unwrap().to_owned())).collect();
+        assert_eq!(lines, [(1, "a 1".into()), (3, "b 2".into()), (6, "c 3".into())]);
+    }
+
+    #[test]
+    fn numbers_hold_across_pieces() {
+        let text: String = (1..=200_000).map(|n| format!("utterance-{n} {n}\n")).collect();
+        let file = file(text.as_bytes());
+        assert!(file.pieces().len() > 2);
+        let lines = file.lines();
+        assert_eq!(lines.len(), 200_000);
+        for line in lines.iter().step_by(997) {
+            assert_eq!(split_key(file.text(line).unwrap()).1, line.number.to_string());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_named() {
+        let file = file(b"a ok\nb caf\xE9\n");
+        let lines = file.lines();
+        assert!(file.text(&lines[0]).is_ok());
+        assert!(file.text(&lines[1]).unwrap_err().contains("byte 6"));
+    }
+}

@@ -1,0 +1,33 @@
+//! Training shards: Parquet files with the columns CosyVoice's `tools/make_parquet_list.py` writes, plus the training mel.
+//!
+//! | column | type | what |
+//! |---|---|---|
+//! | `utt` `wav` `text` `spk` | string | id, path as the data say, transcript, speaker |
+//! | `audio_data` | binary | the recording's own bytes; a cut WAV for a piece of a longer recording |
+//! | `utt_embedding` `spk_embedding` | list of float32 | of the utterance, of its speaker |
+//! | `speech_token` | list of int64 | |
+//! | `lang` | string or null | |
+//! | `duration` `sample_rate` | float64, int32 | seconds and Hz of `audio_data` |
+//! | `mel` | list of float16 or float32 | frame after frame, `mel_frames` × `mel_bins` values |
+//! | `mel_frames` `mel_bins` | int32 | the layout of `mel` |
+//!
+//! Row groups are small (8 MiB or 50 rows) and pages smaller still, so that single rows can be fetched without reading their
+//! neighbours. A split's shards are listed with their checksums in `index.json` ([`ShardIndex`]), which [`Shards`] verifies.
+
+mod cache;
+mod columns;
+mod decode;
+mod index;
+mod lists;
+mod reader;
+mod row;
+mod store;
+mod writer;
+
+pub use columns::{Column, MelStore};
+pub use index::{ShardEntry, ShardIndex};
+pub use lists::{ListPaths, write_data_lists, write_shard_lists};
+pub use reader::ShardReader;
+pub use row::{Mel, ShardRow};
+pub use store::Shards;
+pub use writer::{ShardOptions, ShardSummary, ShardWriter};

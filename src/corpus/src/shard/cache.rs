@@ -1,0 +1,67 @@
+//! A bounded cache of decoded rows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::ShardRow;
+
+/// Rows by number, the least recently used dropped first when they take more than a budget.
+#[derive(Debug)]
+pub(super) struct RowCache {
+    budget: usize,
+    bytes: usize,
+    clock: u64,
+    rows: HashMap<u32, (u64, Arc<ShardRow>)>,
+    by_use: BTreeMap<u64, u32>,
+}
+
+impl RowCache {
+    /// A cache that holds rows of at most `budget` bytes.
+    pub(super) fn new(budget: usize) -> Self {
+        Self { budget, bytes: 0, clock: 0, rows: HashMap::new(), by_use: BTreeMap::new() }
+    }
+
+    /// A row, when it is held.
+    pub(super) fn get(&mut self, item: u32) -> Option<Arc<ShardRow>> {
+        self.clock += 1;
+        let (used, row) = self.rows.get_mut(&item)?;
+        self.by_use.remove(used);
+        *used = self.clock;
+        self.by_use.insert(self.clock, item);
+        Some(row.clone())
+    }
+
+    /// Holds a row, dropping others where it must; a row beyond the whole budget is not held.
+    pub(super) fn put(&mut self, item: u32, row: &Arc<ShardRow>) {
+        if row.size() > self.budget || self.rows.contains_key(&item) {
+            return;
+        }
+        self.clock += 1;
+        self.bytes += row.size();
+        self.rows.insert(item, (self.clock, row.clone()));
+        self.by_use.insert(self.clock, item);
+        while self.bytes > self.budget {
+            let Some((_, oldest)) = self.by_use.pop_first() else { return };
+            if let Some((_, row)) = self.rows.remove(&oldest) {
+                self.bytes -= row.size();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_row_goes_first() {
+        let row = Arc::new(ShardRow { audio_data: vec![0; 1000], ..ShardRow::default() });
+        let mut cache = RowCache::new(row.size() * 2);
+        cache.put(1, &row);
+        cache.put(2, &row);
+        assert!(cache.get(1).is_some());
+        cache.put(3, &row);
+        assert!(cache.get(2).is_none() && cache.get(1).is_some() && cache.get(3).is_some());
+        assert_eq!(cache.bytes, row.size() * 2);
+    }
+}

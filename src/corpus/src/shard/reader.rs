@@ -1,0 +1,119 @@
+//! Reading a shard: all its rows in order, or any few of them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::file::metadata::PageIndexPolicy;
+
+use super::{Column, ShardRow, decode};
+use crate::CorpusError;
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 64;
+
+/// A shard's footer; the file itself is opened for each read, so that any number of shards can be at hand.
+#[derive(Clone, Debug)]
+pub struct ShardReader {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl ShardReader {
+    /// Reads a shard's footer.
+    ///
+    /// # Errors
+    /// [`CorpusError::Io`] when it cannot be opened, [`CorpusError::Shard`] when it is no Parquet file.
+    pub fn open(path: &Path) -> Result<Self, CorpusError> {
+        let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| CorpusError::shard(path, e))?;
+        Ok(Self { path: path.to_path_buf(), metadata })
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.row_groups().iter().sum()
+    }
+
+    /// How many rows each row group has.
+    pub fn row_groups(&self) -> Vec<usize> {
+        self.metadata.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(0)).collect()
+    }
+
+    /// The names and Arrow types of its columns.
+    pub fn schema(&self) -> Vec<(String, String)> {
+        let fields = self.metadata.schema().fields().iter();
+        fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+    }
+
+    /// The key-value pairs of its footer, without the one Arrow keeps for itself.
+    pub fn key_values(&self) -> Vec<(String, String)> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+        pairs
+            .filter(|pair| pair.key != "ARROW:schema")
+            .map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default()))
+            .collect()
+    }
+
+    /// All rows in order, with the given columns, in bounded memory.
+    ///
+    /// # Errors
+    /// [`CorpusError::Io`] when the file cannot be opened; each row may fail with [`CorpusError::Shard`].
+    pub fn iter(
+        &self,
+        columns: &[Column],
+    ) -> Result<impl Iterator<Item = Result<ShardRow, CorpusError>> + use<>, CorpusError> {
+        let batches = self.batches(columns, None)?;
+        let path = self.path.clone();
+        Ok(batches.flat_map(move |batch| {
+            match batch.and_then(|batch| decode::rows(&batch)) {
+                Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
+                Err(e) => vec![Err(CorpusError::shard(&path, e))],
+            }
+        }))
+    }
+
+    /// The rows with the given numbers, which must ascend, with the given columns. Reads only the pages these rows are in.
+    ///
+    /// # Errors
+    /// [`CorpusError::Structure`] for a row that does not exist; [`CorpusError::Io`] and [`CorpusError::Shard`].
+    pub fn fetch(&self, rows: &[usize], columns: &[Column]) -> Result<Vec<ShardRow>, CorpusError> {
+        let have = self.rows();
+        if let Some(row) = rows.iter().find(|row| **row >= have) {
+            return Err(CorpusError::structure(&self.path, format!("has {have} rows, row {row} was asked for")));
+        }
+        if rows.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(CorpusError::structure(&self.path, "rows were not asked for in ascending order"));
+        }
+        let mut found = Vec::with_capacity(rows.len());
+        for batch in self.batches(columns, Some(rows))? {
+            let batch = batch.map_err(|e| CorpusError::shard(&self.path, e))?;
+            found.extend(decode::rows(&batch).map_err(|e| CorpusError::shard(&self.path, e))?);
+        }
+        if found.len() != rows.len() {
+            let problem = format!("gave {} rows where {} were asked for", found.len(), rows.len());
+            return Err(CorpusError::structure(&self.path, problem));
+        }
+        Ok(found)
+    }
+
+    /// Record batches with the given columns of all rows or of some.
+    fn batches(&self, columns: &[Column], rows: Option<&[usize]>) -> Result<ParquetRecordBatchReader, CorpusError> {
+        let file = File::open(&self.path).map_err(|e| CorpusError::io("read", &self.path, e))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let wanted: Vec<usize> = (0..builder.schema().fields().len())
+            .filter(|&at| columns.iter().any(|c| c.names().contains(&builder.schema().field(at).name().as_str())))
+            .collect();
+        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+        let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+        if let Some(rows) = rows {
+            let ranges = rows.iter().map(|&row| row..row + 1);
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, self.rows()));
+        }
+        builder.build().map_err(|e| CorpusError::shard(&self.path, e))
+    }
+}

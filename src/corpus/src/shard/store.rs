@@ -1,0 +1,138 @@
+//! Random access to a split: its shards as one list of rows.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cache::RowCache;
+use super::{Column, ShardIndex, ShardReader, ShardRow};
+use crate::CorpusError;
+
+/// A split's shards as one list of rows, read on demand. Each shard's checksum is verified when it is first touched. May be used from
+/// several threads at once.
+#[derive(Debug)]
+pub struct Shards {
+    folder: PathBuf,
+    index: ShardIndex,
+    columns: Vec<Column>,
+    /// The number of every shard's first row, and at the end the number of rows.
+    starts: Vec<u32>,
+    readers: Vec<Mutex<Option<ShardReader>>>,
+    cache: Mutex<RowCache>,
+}
+
+impl Shards {
+    /// Opens a split by its `index.json`. Rows will have the given columns; decoded rows of up to `cache_bytes` are kept.
+    ///
+    /// # Errors
+    /// As [`ShardIndex::read`]; [`CorpusError::Structure`] for a split of more than 2³² rows.
+    pub fn open(index_path: &Path, columns: &[Column], cache_bytes: usize) -> Result<Self, CorpusError> {
+        let index = ShardIndex::read(index_path)?;
+        let mut starts = vec![0u32];
+        for shard in &index.shards {
+            let next = u64::from(starts[starts.len() - 1]) + shard.rows;
+            starts.push(u32::try_from(next).map_err(|_| CorpusError::structure(index_path, "has too many rows"))?);
+        }
+        let readers = index.shards.iter().map(|_| Mutex::new(None)).collect();
+        let folder = index_path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let cache = Mutex::new(RowCache::new(cache_bytes));
+        Ok(Self { folder, index, columns: columns.to_vec(), starts, readers, cache })
+    }
+
+    /// The index it was opened by.
+    pub fn index(&self) -> &ShardIndex {
+        &self.index
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.starts[self.starts.len() - 1] as usize
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every row's length in mel frames: what [`crate::sampling`] takes.
+    pub fn lengths(&self) -> Vec<u32> {
+        self.index.shards.iter().flat_map(|shard| shard.frames.iter().copied()).collect()
+    }
+
+    /// How many rows every shard has: what [`crate::sampling`] takes.
+    pub fn shard_sizes(&self) -> Vec<u32> {
+        self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    /// A row's utterance id; empty for a row that does not exist.
+    pub fn id(&self, item: u32) -> &str {
+        self.place(item).map_or("", |(shard, row)| &self.index.shards[shard].utterances[row])
+    }
+
+    /// Rows by number, in the order asked for.
+    ///
+    /// # Errors
+    /// [`CorpusError::Checksum`] for a shard that is not what the index says, [`CorpusError::Structure`] for a row that does not
+    /// exist, [`CorpusError::Io`] and [`CorpusError::Shard`].
+    pub fn fetch(&self, items: &[u32]) -> Result<Vec<Arc<ShardRow>>, CorpusError> {
+        let mut found: Vec<Option<Arc<ShardRow>>> = {
+            let mut cache = lock(&self.cache);
+            items.iter().map(|&item| cache.get(item)).collect()
+        };
+        let mut missing: Vec<u32> = items.iter().zip(&found).filter(|(_, row)| row.is_none()).map(|(&i, _)| i).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let read = self.read(&missing)?;
+        let mut cache = lock(&self.cache);
+        missing.iter().zip(&read).for_each(|(&item, row)| cache.put(item, row));
+        drop(cache);
+        for (item, row) in items.iter().zip(&mut found) {
+            if row.is_none() {
+                *row = missing.binary_search(item).ok().map(|at| read[at].clone());
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads ascending rows from their shards.
+    fn read(&self, items: &[u32]) -> Result<Vec<Arc<ShardRow>>, CorpusError> {
+        let mut rows = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while let Some(&first) = rest.first() {
+            let Some((shard, _)) = self.place(first) else {
+                return Err(CorpusError::structure(&self.folder, format!("has {} rows, row {first} was asked for", self.len())));
+            };
+            let (start, end) = (self.starts[shard], self.starts[shard + 1]);
+            let count = rest.partition_point(|&item| item < end);
+            let local: Vec<usize> = rest[..count].iter().map(|&item| (item - start) as usize).collect();
+            rows.extend(self.reader(shard)?.fetch(&local, &self.columns)?.into_iter().map(Arc::new));
+            rest = &rest[count..];
+        }
+        Ok(rows)
+    }
+
+    /// The shard a row is in, and its number there.
+    fn place(&self, item: u32) -> Option<(usize, usize)> {
+        if item as usize >= self.len() {
+            return None;
+        }
+        let shard = self.starts.partition_point(|&start| start <= item) - 1;
+        Some((shard, (item - self.starts[shard]) as usize))
+    }
+
+    /// A shard's reader; the first time its checksum is verified.
+    fn reader(&self, shard: usize) -> Result<ShardReader, CorpusError> {
+        let mut slot = lock(&self.readers[shard]);
+        if let Some(reader) = slot.as_ref() {
+            return Ok(reader.clone());
+        }
+        let entry = &self.index.shards[shard];
+        self.index.verify(&self.folder, entry)?;
+        let reader = ShardReader::open(&self.folder.join(&entry.file))?;
+        Ok(slot.insert(reader).clone())
+    }
+}
+
+/// A lock whose content stays good when another thread panicked.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,207 @@
+//! The bytes behind an utterance's `wav`: a file, or the output of a command.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::CorpusError;
+
+/// How much a piped command may do before it is killed with all its children.
+#[derive(Clone, Copy, Debug)]
+pub struct PipeLimits {
+    /// The longest it may run.
+    pub time: Duration,
+    /// The most bytes it may write.
+    pub bytes: u64,
+}
+
+impl Default for PipeLimits {
+    /// Five minutes and one GiB.
+    fn default() -> Self {
+        Self { time: Duration::from_secs(300), bytes: 1 << 30 }
+    }
+}
+
+/// What a `wav` string stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A path, relative to the recipe's folder or absolute.
+    File(&'a str),
+    /// A shell command that writes audio to its standard output; runs in the recipe's folder.
+    Pipe(&'a str),
+}
+
+impl<'a> Source<'a> {
+    /// Tells paths from commands: a command ends in `|`.
+    pub fn of(wav: &'a str) -> Self {
+        match wav.strip_suffix('|') {
+            Some(command) => Self::Pipe(command.trim_end()),
+            None => Self::File(wav),
+        }
+    }
+
+    /// The file, when it is one: what a part declares as its input.
+    pub fn file(&self, root: &Path) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(root.join(path)),
+            Self::Pipe(_) => None,
+        }
+    }
+
+    /// The audio file's bytes as they are, or the command's output.
+    ///
+    /// # Errors
+    /// [`CorpusError::Io`] for a file that cannot be read; [`CorpusError::Pipe`] for a command that fails, gives nothing, runs too
+    /// long or writes too much.
+    pub fn read(&self, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, CorpusError> {
+        match self {
+            Self::File(path) => {
+                let path = root.join(path);
+                std::fs::read(&path).map_err(|e| CorpusError::io("read", &path, e))
+            }
+            Self::Pipe(command) => run(command, root, limits)
+                .map_err(|problem| CorpusError::Pipe { command: (*command).to_owned(), problem }),
+        }
+    }
+}
+
+/// The shell words that make a command of a data directory run in that directory.
+pub(crate) fn change_directory(dir: &str) -> String {
+    format!("cd {} || exit 1; ", quoted(dir))
+}
+
+/// A word quoted for `sh`.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
+}
+
+/// Runs a command in a process group of its own and collects its output.
+fn run(command: &str, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, String> {
+    let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
+    let mut child = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("cannot be started: {e}"))?;
+    let output = collect(child.stdout.take(), limits.bytes);
+    let complaint = collect(child.stderr.take(), 4096);
+    let result = attend(&mut child, &output, limits);
+    if result.is_err() {
+        kill_group(&child);
+        // The group was killed, so this returns at once; its status says nothing more.
+        let _ = child.wait();
+    }
+    result.map_err(|problem| explained(problem, &complaint))
+}
+
+/// Waits for the output and the end of a command.
+fn attend(child: &mut Child, output: &Receiver<Vec<u8>>, limits: &PipeLimits) -> Result<Vec<u8>, String> {
+    let deadline = Instant::now() + limits.time;
+    let too_long = || format!("ran longer than {} s and was killed", limits.time.as_secs_f32());
+    let bytes = output.recv_timeout(limits.time).map_err(|_| too_long())?;
+    if bytes.len() as u64 > limits.bytes {
+        return Err(format!("wrote more than {} bytes and was killed", limits.bytes));
+    }
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|e| format!("cannot be waited for: {e}"))? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            return Err(too_long());
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    match (status.success(), bytes.is_empty()) {
+        (false, _) => Err(format!("failed ({status})")),
+        (true, true) => Err("wrote nothing".into()),
+        (true, false) => Ok(bytes),
+    }
+}
+
+/// Reads a stream to its end, or one byte past `limit`, on a thread of its own.
+fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(stream) = stream {
+            // A stream that breaks ends early; the command's exit status tells the rest.
+            let _ = stream.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Kills a command and all it started. The child has not been reaped, so its number still names its group.
+fn kill_group(child: &Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+/// A problem with what the command itself complained about.
+fn explained(problem: String, complaint: &Receiver<Vec<u8>>) -> String {
+    let complaint = complaint.recv_timeout(Duration::from_millis(200)).unwrap_or_default();
+    match String::from_utf8_lossy(&complaint).trim() {
+        "" => problem,
+        said => format!("{problem}: {}", said.chars().take(400).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(milliseconds: u64, bytes: u64) -> PipeLimits {
+        PipeLimits { time: Duration::from_millis(milliseconds), bytes }
+    }
+
+    #[test]
+    fn commands_are_told_from_paths() {
+        assert_eq!(Source::of("a b.wav"), Source::File("a b.wav"));
+        assert_eq!(Source::of("sox a.wav -t wav - |"), Source::Pipe("sox a.wav -t wav -"));
+    }
+
+    #[test]
+    fn a_command_gives_its_output() {
+        let bytes = Source::of("printf abc |").read(Path::new("/"), &limits(5000, 10)).unwrap();
+        assert_eq!(bytes, b"abc");
+    }
+
+    #[test]
+    fn failures_say_what_happened() {
+        let problem = |command: &str, limits| Source::of(command).read(Path::new("/"), &limits).unwrap_err().to_string();
+        assert!(problem("echo no >&2; exit 3 |", limits(5000, 10)).contains("exit status: 3): no"));
+        assert!(problem("true |", limits(5000, 10)).contains("wrote nothing"));
+        assert!(problem("yes |", limits(5000, 100)).contains("more than 100 bytes"));
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_its_children() {
+        let start = Instant::now();
+        let error = Source::of("sleep 60 | cat |").read(Path::new("/"), &limits(200, 10)).unwrap_err();
+        assert!(error.to_string().contains("longer than"));
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn directories_are_quoted_for_the_shell() {
+        assert_eq!(change_directory("../data/x/"), "cd ../data/x/ || exit 1; ");
+        assert_eq!(change_directory("it's here/"), r"cd 'it'\''s here/' || exit 1; ");
+    }
+}

@@ -1,0 +1,148 @@
+//! Which split an utterance belongs to.
+
+use std::path::Path;
+
+use crate::CorpusError;
+use crate::lines::{TextFile, split_key};
+
+/// Splits by shares of the corpus: a row's place is a hash of its id (or of its speaker), so it does not move when rows are added.
+#[derive(Clone, Debug)]
+pub struct Fractions {
+    /// Name and upper bound in [0, 1] of every split, ascending; the last bound is 1.
+    bounds: Vec<(String, f64)>,
+}
+
+impl Fractions {
+    /// `shares` are the splits cut off in the order given (`[("test", 0.1), ("dev", 0.1)]`); `rest` takes what is left.
+    ///
+    /// # Errors
+    /// A sentence when a share is not in (0, 1) or they leave nothing.
+    pub fn new(shares: &[(String, f64)], rest: &str) -> Result<Self, String> {
+        let mut bounds = Vec::with_capacity(shares.len() + 1);
+        let mut bound = 0.0;
+        for (name, share) in shares {
+            if !(*share > 0.0 && *share < 1.0) {
+                return Err(format!("the share of `{name}` is {share}; a share lies between 0 and 1"));
+            }
+            bound += share;
+            bounds.push((name.clone(), bound));
+        }
+        if bound >= 1.0 {
+            return Err(format!("the shares add up to {bound}, which leaves nothing for `{rest}`"));
+        }
+        bounds.push((rest.to_owned(), 1.0));
+        Ok(Self { bounds })
+    }
+
+    /// The names of the splits, in the order of [`Fractions::assign`]'s indices.
+    pub fn names(&self) -> Vec<String> {
+        self.bounds.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The index of the split a key (an utterance's id or its speaker's) falls into.
+    pub fn assign(&self, key: &str) -> usize {
+        let place = unit_hash(key);
+        self.bounds.iter().position(|(_, bound)| place < *bound).unwrap_or(self.bounds.len() - 1)
+    }
+}
+
+/// A number in [0, 1) that depends on the key alone: the first 53 bits of its BLAKE3 hash.
+fn unit_hash(key: &str) -> f64 {
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
+    (u64::from_be_bytes(first) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Splits by list files.
+#[derive(Clone, Debug)]
+pub struct Lists {
+    names: Vec<String>,
+    /// Every listed id with the index of its split, sorted by id.
+    ids: Vec<(Box<str>, u32)>,
+}
+
+impl Lists {
+    /// Reads list files: one id a line (what follows on the line is ignored, so that a `text` or `utt2spk` serves too).
+    ///
+    /// # Errors
+    /// [`CorpusError::Structure`] when a file is missing, is not UTF-8, lists an id twice, or two lists share an id.
+    pub fn read(lists: &[(String, &Path)]) -> Result<Self, CorpusError> {
+        let mut ids = Vec::new();
+        for (index, (name, path)) in lists.iter().enumerate() {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+            let file = TextFile::open(parent, &file)?
+                .ok_or_else(|| CorpusError::structure(path, format!("does not exist; it should list the ids of `{name}`")))?;
+            for line in file.lines() {
+                let text = file.text(&line).map_err(|problem| {
+                    CorpusError::structure(path, format!("line {} {problem}", line.number))
+                })?;
+                ids.push((Box::from(split_key(text).0), index as u32));
+            }
+        }
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let (id, (first, second)) = (&pair[0].0, (pair[0].1 as usize, pair[1].1 as usize));
+            let problem = match first == second {
+                true => format!("lists `{id}` twice"),
+                false => format!("lists `{id}`, which {} lists too; splits may not overlap", lists[first].1.display()),
+            };
+            return Err(CorpusError::structure(lists[second].1, problem));
+        }
+        Ok(Self { names: lists.iter().map(|(name, _)| name.clone()).collect(), ids })
+    }
+
+    /// The names of the splits, in the order of [`Lists::assign`]'s indices.
+    pub fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    /// The index of the split that lists this id.
+    pub fn assign(&self, utt: &str) -> Option<usize> {
+        let at = self.ids.binary_search_by(|(id, _)| id.as_ref().cmp(utt)).ok()?;
+        Some(self.ids[at].1 as usize)
+    }
+
+    /// All listed ids with the index of their split, in C order.
+    pub fn ids(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.ids.iter().map(|(id, split)| (id.as_ref(), *split as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractions_hold_and_are_stable() {
+        let split = Fractions::new(&[("test".into(), 0.05), ("dev".into(), 0.1)], "train").unwrap();
+        let mut counts = [0; 3];
+        for n in 0..20_000 {
+            counts[split.assign(&format!("utterance-{n}"))] += 1;
+        }
+        assert!((900..1100).contains(&counts[0]), "{counts:?}");
+        assert!((1850..2150).contains(&counts[1]), "{counts:?}");
+        // A fixed value: the split of an id may never change between versions.
+        assert_eq!(unit_hash("1688-142285-0000"), unit_hash("1688-142285-0000"));
+        assert!((unit_hash("") - f64::from(0xaf13_49b9u32) / 4_294_967_296.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn shares_that_leave_nothing_are_refused() {
+        assert!(Fractions::new(&[("dev".into(), 0.6), ("test".into(), 0.4)], "train").unwrap_err().contains("nothing"));
+        assert!(Fractions::new(&[("dev".into(), 0.0)], "train").unwrap_err().contains("between"));
+    }
+
+    #[test]
+    fn lists_may_not_overlap() {
+        let dir = tempfile::tempdir().unwrap();
+        let (train, dev) = (dir.path().join("train.list"), dir.path().join("dev.list"));
+        std::fs::write(&train, "a\r\nb extra\n\n").unwrap();
+        std::fs::write(&dev, "c\n").unwrap();
+        let files = [("train".to_owned(), train.as_path()), ("dev".to_owned(), dev.as_path())];
+        let lists = Lists::read(&files).unwrap();
+        assert_eq!([lists.assign("a"), lists.assign("b"), lists.assign("c"), lists.assign("d")], [Some(0), Some(0), Some(1), None]);
+        std::fs::write(&dev, "c\nb\n").unwrap();
+        assert!(Lists::read(&files).unwrap_err().to_string().contains("`b`"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Tables on disk: Parquet with zstd, written and read through Polars.
+//!
+//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`; embeddings and tokens are
+//! two columns, an id and a list. The same rows always give the same bytes.
+
+mod lists;
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use polars::prelude::*;
+
+pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
+
+use crate::{CorpusError, Row, Utterance};
+
+/// Writes utterances as a Parquet table.
+///
+/// # Errors
+/// [`CorpusError::Io`] and [`CorpusError::Table`].
+pub fn write_utterances(path: &Path, utterances: &[Utterance]) -> Result<(), CorpusError> {
+    write_rows(path, utterances.iter().map(Utterance::as_row))
+}
+
+/// Writes borrowed rows as a Parquet table, the one [`read_utterances`] reads.
+///
+/// # Errors
+/// [`CorpusError::Io`] and [`CorpusError::Table`].
+pub fn write_rows<'a>(path: &Path, rows: impl ExactSizeIterator<Item = Row<'a>>) -> Result<(), CorpusError> {
+    write_frame(path, rows_to_frame(rows).map_err(|e| CorpusError::table(path, e))?)
+}
+
+/// Reads a table of [`write_utterances`].
+///
+/// # Errors
+/// [`CorpusError::Io`] and [`CorpusError::Table`]; [`CorpusError::Structure`] when a required value is missing.
+pub fn read_utterances(path: &Path) -> Result<Vec<Utterance>, CorpusError> {
+    let frame = read_frame(path, None)?;
+    frame_to_utterances(path, &frame)
+}
+
+/// Reads only the `wav` column of an utterance table: what a planner needs to know which files a part reads.
+///
+/// # Errors
+/// As [`read_utterances`].
+pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
+    let frame = read_frame(path, Some(vec!["wav".into()]))?;
+    required_strings(path, &frame, "wav")
+}
+
+/// A table as a Polars frame: all columns, or the named ones.
+///
+/// # Errors
+/// [`CorpusError::Io`] and [`CorpusError::Table`].
+pub fn read_frame(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame, CorpusError> {
+    let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
+    ParquetReader::new(file)
+        .read_parallel(ParallelStrategy::None)
+        .with_columns(columns)
+        .finish()
+        .map_err(|e| CorpusError::table(path, e))
+}
+
+/// Writes a Polars frame as Parquet with zstd and without anything that differs from run to run.
+///
+/// # Errors
+/// [`CorpusError::Io`] and [`CorpusError::Table`].
+pub fn write_frame(path: &Path, mut frame: DataFrame) -> Result<(), CorpusError> {
+    let file = File::create(path).map_err(|e| CorpusError::io("write", path, e))?;
+    ParquetWriter::new(BufWriter::with_capacity(1 << 17, file))
+        .with_compression(ParquetCompression::Zstd(None))
+        .set_parallel(false)
+        .finish(&mut frame)
+        .map_err(|e| CorpusError::table(path, e))?;
+    Ok(())
+}
+
+/// The columns of an utterance table.
+fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResult<DataFrame> {
+    let count = rows.len();
+    let strings = |name: &str| StringChunkedBuilder::new(name.into(), count);
+    let (mut utt, mut spk, mut text, mut lang, mut wav) =
+        (strings("utt"), strings("spk"), strings("text"), strings("lang"), strings("wav"));
+    let (mut start, mut end, mut duration) =
+        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for row in rows {
+        utt.append_value(row.utt);
+        spk.append_value(row.spk);
+        text.append_value(row.text);
+        lang.append_option(row.lang);
+        wav.append_value(row.wav);
+        start.push(row.start);
+        end.push(row.end);
+        duration.push(row.duration);
+        sample_rate.push(row.sample_rate);
+        channels.push(row.channels);
+    }
+    let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
+    let seconds = [("start", start), ("end", end), ("duration", duration)]
+        .map(|(name, values)| Float64Chunked::from_slice_options(name.into(), &values).into_column());
+    let counts = [("sample_rate", sample_rate), ("channels", channels)]
+        .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
+    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).collect())
+}
+
+/// The rows of an utterance table.
+fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>, CorpusError> {
+    let fail = |e| CorpusError::table(path, e);
+    let required = |name: &str| required_strings(path, frame, name).map(Vec::into_iter);
+    let lang: Vec<Option<String>> =
+        strings_of(frame, "lang").map_err(fail)?.iter().map(|v| v.map(str::to_owned)).collect();
+    let seconds = |name: &str| -> Result<Vec<Option<f64>>, CorpusError> {
+        Ok(frame.column(name).and_then(|c| c.f64()).map_err(fail)?.iter().collect())
+    };
+    let counts = |name: &str| -> Result<Vec<Option<u32>>, CorpusError> {
+        Ok(frame.column(name).and_then(|c| c.u32()).map_err(fail)?.iter().collect())
+    };
+    let (mut spk, mut text, mut wav) = (required("spk")?, required("text")?, required("wav")?);
+    let (mut start, mut end) = (seconds("start")?.into_iter(), seconds("end")?.into_iter());
+    let (mut duration, mut lang) = (seconds("duration")?.into_iter(), lang.into_iter());
+    let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
+    Ok(required("utt")?
+        .map(|utt| Utterance {
+            utt,
+            spk: spk.next().unwrap_or_default(),
+            text: text.next().unwrap_or_default(),
+            lang: lang.next().flatten(),
+            wav: wav.next().unwrap_or_default(),
+            start: start.next().flatten(),
+            end: end.next().flatten(),
+            duration: duration.next().flatten(),
+            sample_rate: sample_rate.next().flatten(),
+            channels: channels.next().flatten(),
+        })
+        .collect())
+}
+
+/// A column of strings.
+fn strings_of<'a>(frame: &'a DataFrame, name: &str) -> PolarsResult<&'a StringChunked> {
+    frame.column(name)?.str()
+}
+
+/// A column of strings without a missing one.
+fn required_strings(path: &Path, frame: &DataFrame, name: &str) -> Result<Vec<String>, CorpusError> {
+    strings_of(frame, name)
+        .map_err(|e| CorpusError::table(path, e))?
+        .iter()
+        .enumerate()
+        .map(|(row, value)| {
+            value.map(str::to_owned).ok_or_else(|| {
+                CorpusError::structure(path, format!("row {row} has no `{name}`; the file was not written by Flowmill"))
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! Utterances: one as a plain struct, many as a columnar table.
+
+use crate::strings::Strings;
+
+/// One utterance, the row every stage works on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Utterance {
+    /// The utterance's id, unique in an experiment.
+    pub utt: String,
+    /// The speaker's id.
+    pub spk: String,
+    /// The transcript.
+    pub text: String,
+    /// The language, when the data says.
+    pub lang: Option<String>,
+    /// The recording: a path as the data says, joined on the data directory (so relative to the recipe's folder when the
+    /// recipe gave a relative directory), or a command ending in `|` when pipes are allowed.
+    /// [`crate::source::Source`] tells the two apart and reads either.
+    pub wav: String,
+    /// Where the utterance starts in the recording, in seconds; `None`: at its beginning.
+    pub start: Option<f64>,
+    /// Where it ends, in seconds; `None`: at the recording's end.
+    pub end: Option<f64>,
+    /// The utterance's duration in seconds, when known.
+    pub duration: Option<f64>,
+    /// The recording's sample rate in Hz, when probed.
+    pub sample_rate: Option<u32>,
+    /// The recording's number of channels, when probed.
+    pub channels: Option<u32>,
+}
+
+impl Utterance {
+    /// The same row, borrowed.
+    pub fn as_row(&self) -> Row<'_> {
+        Row {
+            utt: &self.utt,
+            spk: &self.spk,
+            text: &self.text,
+            lang: self.lang.as_deref(),
+            wav: &self.wav,
+            start: self.start,
+            end: self.end,
+            duration: self.duration,
+            sample_rate: self.sample_rate,
+            channels: self.channels,
+        }
+    }
+}
+
+/// One utterance, borrowed from a table; the fields are those of [`Utterance`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Row<'a> {
+    pub utt: &'a str,
+    pub spk: &'a str,
+    pub text: &'a str,
+    pub lang: Option<&'a str>,
+    pub wav: &'a str,
+    pub start: Option<f64>,
+    pub end: Option<f64>,
+    pub duration: Option<f64>,
+    pub sample_rate: Option<u32>,
+    pub channels: Option<u32>,
+}
+
+impl Row<'_> {
+    /// The same row, owned.
+    pub fn to_utterance(&self) -> Utterance {
+        Utterance {
+            utt: self.utt.to_owned(),
+            spk: self.spk.to_owned(),
+            text: self.text.to_owned(),
+            lang: self.lang.map(str::to_owned),
+            wav: self.wav.to_owned(),
+            start: self.start,
+            end: self.end,
+            duration: self.duration,
+            sample_rate: self.sample_rate,
+            channels: self.channels,
+        }
+    }
+}
+
+/// A table of unprobed utterances in columns: a handful of allocations for a million rows.
+#[derive(Clone, Debug, Default)]
+pub struct Utterances {
+    utt: Strings,
+    spk: Strings,
+    text: Strings,
+    /// Empty strings stand for an unknown language.
+    lang: Strings,
+    wav: Strings,
+    /// NaN stands for "not given" in the three columns of seconds.
+    start: Vec<f64>,
+    end: Vec<f64>,
+    duration: Vec<f64>,
+}
+
+impl Utterances {
+    /// Room for `rows` rows whose transcripts and paths take about the given bytes in all.
+    pub(crate) fn with_capacity(rows: usize, text_bytes: usize, wav_bytes: usize) -> Self {
+        Self {
+            utt: Strings::with_capacity(rows, rows * 24),
+            spk: Strings::with_capacity(rows, rows * 8),
+            text: Strings::with_capacity(rows, text_bytes),
+            lang: Strings::with_capacity(rows, 0),
+            wav: Strings::with_capacity(rows, wav_bytes),
+            start: Vec::with_capacity(rows),
+            end: Vec::with_capacity(rows),
+            duration: Vec::with_capacity(rows),
+        }
+    }
+
+    /// Appends a row; its `sample_rate` and `channels` are not kept, they come from probing.
+    pub fn push(&mut self, row: Row<'_>) {
+        self.push_with_path(row, &[row.wav]);
+    }
+
+    /// Appends a row whose path is given in pieces (so that no path has to be built first).
+    pub(crate) fn push_with_path(&mut self, row: Row<'_>, wav: &[&str]) {
+        self.utt.push(row.utt);
+        self.spk.push(row.spk);
+        self.text.push(row.text);
+        self.lang.push(row.lang.unwrap_or_default());
+        self.wav.push_pieces(wav);
+        self.start.push(row.start.unwrap_or(f64::NAN));
+        self.end.push(row.end.unwrap_or(f64::NAN));
+        self.duration.push(row.duration.unwrap_or(f64::NAN));
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.utt.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row with that index; panics when it does not exist, as indexing a slice does.
+    pub fn row(&self, index: usize) -> Row<'_> {
+        let lang = self.lang.get(index);
+        Row {
+            utt: self.utt.get(index),
+            spk: self.spk.get(index),
+            text: self.text.get(index),
+            lang: (!lang.is_empty()).then_some(lang),
+            wav: self.wav.get(index),
+            start: given(self.start[index]),
+            end: given(self.end[index]),
+            duration: given(self.duration[index]),
+            sample_rate: None,
+            channels: None,
+        }
+    }
+
+    /// All rows in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+        (0..self.len()).map(|index| self.row(index))
+    }
+}
+
+/// `None` for the NaN that stands for a missing number.
+fn given(value: f64) -> Option<f64> {
+    (!value.is_nan()).then_some(value)
+}
