@@ -1,0 +1,50 @@
+//! Large arrays: results do not depend on the number of threads.
+
+use candle_core::{Device, Tensor};
+use flowmill_nn::{Context, Gradients, Parameters, Tape, Value, random::Draw};
+use flowmill_train::OptimConfig;
+use flowmill_train::optimizer::{Update, gradient_norms};
+
+const ROWS: usize = 401;
+const COLUMNS: usize = 999;
+
+fn draw(name: &str) -> Tensor {
+    Draw::new(4).purpose(name).normal_tensor(&[ROWS, COLUMNS], &Device::Cpu).unwrap()
+}
+
+fn parameters() -> Parameters {
+    let mut parameters = Parameters::new();
+    parameters.add("weight", draw("weight")).unwrap();
+    parameters
+}
+
+fn gradients(parameters: &Parameters) -> Gradients {
+    let tape = Tape::new();
+    let context = Context::training(parameters, &tape, Draw::new(0));
+    let weight = context.parameter(parameters.find("weight").unwrap());
+    let loss = weight.multiply(&Value::plain(draw("gradient")).unwrap()).unwrap().sum().unwrap();
+    tape.backward(&loss).unwrap()
+}
+
+#[test]
+fn norm_and_update_are_the_same_on_any_number_of_threads() {
+    let mut results: Vec<(u64, Vec<f32>)> = Vec::new();
+    for threads in [1, 2, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        results.push(pool.install(|| {
+            let mut parameters = parameters();
+            let gradients = gradients(&parameters);
+            let norms = gradient_norms(&parameters, &gradients, 1.0).unwrap();
+            let mut optimizer = OptimConfig::default().build(&parameters);
+            for _ in 0..3 {
+                optimizer.step(&mut parameters, &gradients, Update { rate: 1e-2, scale: 0.7 }).unwrap();
+            }
+            let weight = parameters.tensor(parameters.find("weight").unwrap());
+            (norms.total.to_bits(), weight.flatten_all().unwrap().to_vec1().unwrap())
+        }));
+    }
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]));
+    let plain = draw("gradient").flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let expected = plain.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    assert!((f64::from_bits(results[0].0) / expected - 1.0).abs() < 1e-12);
+}
