@@ -4,4 +4,8 @@
 //! utterances, a tiny model, a few steps). `FLOWMILL_TEST_SEED` replays the random tests, `FLOWMILL_TEST_KILLS` sets how
 //! many times the crash test kills.
 
+mod alone;
+mod crash;
+mod disk_full;
+mod idempotence;
 mod support;

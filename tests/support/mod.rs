@@ -2,6 +2,7 @@
 
 pub mod flowmill;
 pub mod mini;
+pub mod random;
 pub mod tree;
 
 pub use flowmill::{Outcome, flowmill};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::selection::StageSelector;
+use flowmill_runner::StageRange;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -109,13 +109,20 @@ pub struct RecipeArgs {
 
 /// The first and the last stage.
 #[derive(Debug, Clone, Args)]
-pub struct StageRange {
+pub struct StageArgs {
     /// The first stage, by number or name [default: the first]
     #[arg(long, value_name = "STAGE", aliases = ["start-stage", "start_stage"])]
-    pub stage: Option<StageSelector>,
+    pub stage: Option<String>,
     /// The last stage, by number or name [default: the last]
     #[arg(long, value_name = "STAGE", aliases = ["stop_stage", "end-stage"])]
-    pub stop_stage: Option<StageSelector>,
+    pub stop_stage: Option<String>,
+}
+
+impl StageArgs {
+    /// As the runner takes it.
+    pub fn range(&self) -> StageRange {
+        StageRange { first: self.stage.clone(), last: self.stop_stage.clone() }
+    }
 }
 
 /// Runs the stages of a recipe.
@@ -147,7 +154,7 @@ pub struct RunArgs {
     pub recipe: RecipeArgs,
     /// The stages to run.
     #[command(flatten)]
-    pub range: StageRange,
+    pub stages: StageArgs,
     /// Run the selected stages even where they are up to date
     #[arg(long)]
     pub force: bool,
@@ -160,15 +167,18 @@ pub struct RunArgs {
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
-    /// Print errors and warnings only
+    /// Wait when another run works on the experiment, instead of failing
+    #[arg(long)]
+    pub wait: bool,
+    /// Print errors only
     #[arg(long, short = 'q')]
     pub quiet: bool,
 }
 
 /// Shows every stage of a recipe: state, rows, age, and why it would run.
 ///
-/// States: done (up to date), ready (would run), partial (some parts are done), waiting (an earlier stage comes first),
-/// failed. Nothing is changed.
+/// States: done (up to date), partial (some parts are done), stale (something changed since), never run, waiting (a stage
+/// before it runs first). Nothing is changed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -182,9 +192,6 @@ pub struct StatusArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Read every output and compare its checksum, instead of trusting size and time of change
-    #[arg(long)]
-    pub verify: bool,
 }
 
 /// What `flowmill recipe` does.
@@ -256,7 +263,7 @@ pub struct CleanArgs {
     pub recipe: RecipeArgs,
     /// The stages to delete.
     #[command(flatten)]
-    pub range: StageRange,
+    pub stages: StageArgs,
     /// Print what would be deleted, and delete nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
@@ -342,8 +349,8 @@ mod tests {
     fn kaldi_style_spelling_is_understood() {
         let typed = ["flowmill", "run", "recipes/demo", "--stage", "0", "--stop_stage", "pack"];
         let Command::Run(arguments) = Cli::parse_from(typed).command else { panic!("not `run`") };
-        assert_eq!(arguments.range.stage, Some(StageSelector::Number(0)));
-        assert_eq!(arguments.range.stop_stage, Some(StageSelector::Name("pack".into())));
+        let expected = StageRange { first: Some("0".into()), last: Some("pack".into()) };
+        assert_eq!(arguments.stages.range(), expected);
     }
 
     #[test]

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use flowmill_runner::{Experiment, Recipe, Stage};
-use serde_json::{Value, json};
 
 use crate::args::RecipeArgs;
 use crate::failure::Failure;
-use crate::stages;
 
 /// Reads the recipe with the changes of the command line.
 ///
@@ -20,9 +18,14 @@ pub fn load(arguments: &RecipeArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe,
         None if Path::new("recipe.yaml").is_file() => PathBuf::from("recipe.yaml"),
         None => return Err(Failure::usage("no recipe was given, and there is no recipe.yaml in this folder")),
     };
-    let names = stages::names(stages);
-    let sections: Vec<&str> = names.iter().map(|stage| stage.1).collect();
+    let sections: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
     Ok(Recipe::load(&path, &arguments.set, &sections)?)
+}
+
+/// The command line as it was typed, for the journal and for others who find the experiment locked.
+pub fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    format!("flowmill {}", words.join(" "))
 }
 
 /// The experiment folder: that of the command line, or the recipe's own.
@@ -36,23 +39,4 @@ pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Fai
         }
         None => Ok(Experiment::of_recipe(recipe)),
     }
-}
-
-/// Checks the recipe and gives it with every default filled in.
-///
-/// # Errors
-/// The first thing that is wrong with it.
-pub fn check_and_resolve(recipe: &Recipe, stages: &[Box<dyn Stage>]) -> Result<Value, Failure> {
-    for stage in stages {
-        stage.check(recipe)?;
-    }
-    let mut resolved = json!({
-        "name": recipe.name(),
-        "seed": recipe.seed(),
-        "max_rejected": recipe.max_rejected(),
-    });
-    for stage in stages {
-        resolved[stage.name()] = stage.show(recipe)?;
-    }
-    Ok(resolved)
 }

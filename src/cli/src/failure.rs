@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use flowmill_runner::{RecipeError, StageError};
+use flowmill_runner::{RecipeError, RunError};
 
 use crate::style;
 
@@ -69,12 +69,12 @@ impl From<RecipeError> for Failure {
     }
 }
 
-impl From<StageError> for Failure {
-    fn from(error: StageError) -> Self {
-        match error {
-            StageError::Interrupted => Self::Interrupted,
-            StageError::Recipe(error) => error.into(),
-            other => Self::Failed(other.into()),
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error.exit_code() {
+            130 => Self::Interrupted,
+            2 => Self::Usage(error.into()),
+            _ => Self::Failed(error.into()),
         }
     }
 }

@@ -32,17 +32,15 @@ pub fn bytes(size: u64) -> String {
     if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
-/// A length of time: `0.4 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`.
-pub fn duration(length: Duration) -> String {
-    let seconds = length.as_secs_f64();
-    if seconds < 59.95 {
-        return format!("{seconds:.1} s");
-    }
-    let whole = seconds.round() as u64;
-    match whole {
-        0..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+/// An age in its largest unit: `now`, `40 s`, `3 min`, `5 h`, `12 d`.
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..5 => "now".into(),
+        5..100 => format!("{seconds} s"),
+        100..6000 => format!("{} min", seconds / 60),
+        6000..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -100,11 +98,11 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units() {
-        assert_eq!(duration(Duration::from_millis(430)), "0.4 s");
-        assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
-        assert_eq!(duration(Duration::from_secs(7500)), "2 h 5 min");
-        assert_eq!(duration(Duration::from_secs(273_600)), "3 d 4 h");
+    fn ages_have_one_unit() {
+        assert_eq!(age(Duration::from_millis(430)), "now");
+        assert_eq!(age(Duration::from_secs(200)), "3 min");
+        assert_eq!(age(Duration::from_secs(7500)), "2 h");
+        assert_eq!(age(Duration::from_secs(273_600)), "3 d");
     }
 
     #[test]

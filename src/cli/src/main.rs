@@ -10,11 +10,9 @@ mod experiment;
 mod failure;
 mod human;
 mod inspect;
-mod selection;
 mod stages;
 mod style;
 mod table;
-mod yaml;
 
 use std::process::ExitCode;
 

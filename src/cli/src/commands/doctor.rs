@@ -132,7 +132,8 @@ fn describe_recipe(arguments: &RecipeArgs, out: &mut dyn Write) -> Result<bool, 
     let folder = experiment::folder(arguments, &recipe)?;
     describe_disk(folder.dir(), out)?;
     let writable = disk::room(folder.dir()).is_ok_and(|room| room.writable);
-    let resolved = experiment::check_and_resolve(&recipe, &stages)?;
+    flowmill_runner::check(&stages, &recipe)?;
+    let resolved = flowmill_runner::show(&stages, &recipe)?;
     line(Mark::Good, "recipe", &format!("{} is well formed", recipe.file().display()), out)?;
     Ok(describe_weights(&resolved, recipe.dir(), out)? && writable)
 }

@@ -1,9 +1,12 @@
 //! One file per command: thin, the work is in the crates below.
 
+mod clean;
 mod completions;
 mod doctor;
 mod inspect;
 mod recipe;
+mod run;
+mod status;
 mod version;
 
 use std::io::Write;
@@ -17,9 +20,12 @@ use crate::failure::Failure;
 /// Whatever kept the command from success; see [`Failure`] for the exit codes.
 pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
-        Command::Doctor(arguments) => doctor::run(arguments, out),
+        Command::Run(arguments) => run::run(arguments),
+        Command::Status(arguments) => status::run(arguments, out),
         Command::Recipe(command) => recipe::run(command, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),
+        Command::Clean(arguments) => clean::run(arguments, out),
+        Command::Doctor(arguments) => doctor::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),
         Command::Version => version::run(out),
         _ => Err(Failure::usage("not in this build")),

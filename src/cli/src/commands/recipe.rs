@@ -3,10 +3,9 @@
 use std::io::Write;
 
 use crate::args::{RecipeCheckArgs, RecipeCommand, RecipeShowArgs};
-use crate::experiment::{check_and_resolve, load};
+use crate::experiment::load;
 use crate::failure::Failure;
 use crate::stages;
-use crate::yaml;
 
 /// Runs one of the two.
 pub fn run(command: &RecipeCommand, out: &mut dyn Write) -> Result<(), Failure> {
@@ -19,11 +18,11 @@ pub fn run(command: &RecipeCommand, out: &mut dyn Write) -> Result<(), Failure> 
 /// Prints the resolved recipe.
 fn show(arguments: &RecipeShowArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
-    let resolved = check_and_resolve(&load(&arguments.recipe, &stages)?, &stages)?;
+    let resolved = flowmill_runner::show(&stages, &load(&arguments.recipe, &stages)?)?;
     if arguments.json {
         writeln!(out, "{resolved:#}")?;
     } else {
-        yaml::print(&resolved, 0, out)?;
+        write!(out, "{}", flowmill_runner::to_yaml(&resolved))?;
     }
     Ok(())
 }
@@ -32,6 +31,6 @@ fn show(arguments: &RecipeShowArgs, out: &mut dyn Write) -> Result<(), Failure> 
 fn check(arguments: &RecipeCheckArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
     let recipe = load(&arguments.recipe, &stages)?;
-    check_and_resolve(&recipe, &stages)?;
+    flowmill_runner::check(&stages, &recipe)?;
     Ok(writeln!(out, "{} is well formed", recipe.file().display())?)
 }

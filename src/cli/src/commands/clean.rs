@@ -1,0 +1,72 @@
+//! `flowmill clean RECIPE`: deletes results of stages.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use flowmill_runner::{Experiment, Reporter, Stage};
+
+use crate::args::CleanArgs;
+use crate::experiment::{command_line, folder, load};
+use crate::failure::Failure;
+use crate::human;
+use crate::stages;
+use crate::style;
+
+/// Shows what would be deleted, asks, deletes.
+pub fn run(arguments: &CleanArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let stages = stages::all();
+    let recipe = load(&arguments.recipe, &stages)?;
+    let experiment = folder(&arguments.recipe, &recipe)?;
+    let doomed = clean(arguments, &stages, &experiment, true)?;
+    if doomed.is_empty() {
+        return Ok(writeln!(out, "nothing to delete in {}", experiment.dir().display())?);
+    }
+    for folder in &doomed {
+        writeln!(out, "{}  {}", folder.display(), human::bytes(size(folder)))?;
+    }
+    if arguments.dry_run {
+        return Ok(());
+    }
+    if !arguments.yes && !asked(out)? {
+        return Ok(writeln!(out, "nothing was deleted")?);
+    }
+    clean(arguments, &stages, &experiment, false)?;
+    Ok(writeln!(out, "deleted")?)
+}
+
+/// Lets the runner delete the selected stages, or only name their folders.
+fn clean(
+    arguments: &CleanArgs,
+    stages: &[Box<dyn Stage>],
+    experiment: &Experiment,
+    dry_run: bool,
+) -> Result<Vec<PathBuf>, Failure> {
+    let range = arguments.stages.range();
+    let reporter = Reporter::new();
+    Ok(flowmill_runner::clean(stages, experiment, &range, dry_run, &command_line(), &reporter)?)
+}
+
+/// Asks on the terminal.
+fn asked(out: &mut dyn Write) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("this would delete the folders above; say --yes where nobody can be asked"));
+    }
+    write!(out, "{} [y/N] ", style::paint(style::WARN, "delete these?"))?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// The bytes of all files below a folder; what cannot be read counts nothing.
+fn size(folder: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => size(&entry.path()),
+            Ok(_) => entry.metadata().map_or(0, |about| about.len()),
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,41 @@
+//! `flowmill run RECIPE`: runs what is not up to date.
+
+use anyhow::Context;
+use flowmill_runner::{Interrupt, Reporter, RunOptions};
+
+use crate::args::RunArgs;
+use crate::experiment::{command_line, folder, load};
+use crate::failure::Failure;
+use crate::stages;
+
+/// Runs the selected stages; the runner tells what happens.
+pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
+    let stages = stages::all();
+    let recipe = load(&arguments.recipe, &stages)?;
+    let experiment = folder(&arguments.recipe, &recipe)?;
+    let jobs = threads(arguments.jobs)?;
+    let options = RunOptions {
+        stages: arguments.stages.range(),
+        force: arguments.force,
+        dry_run: arguments.dry_run,
+        jobs,
+        verify: arguments.verify,
+        wait: arguments.wait,
+        command: command_line(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        interrupt: Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?,
+    };
+    let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };
+    flowmill_runner::run(&stages, &recipe, &experiment, &options, &reporter)?;
+    Ok(())
+}
+
+/// Sizes the pool of threads that everything shares, and gives its size.
+fn threads(jobs: Option<u16>) -> Result<usize, Failure> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(jobs) = jobs {
+        pool = pool.num_threads(jobs.into());
+    }
+    pool.build_global().context("cannot start the threads").map_err(Failure::Failed)?;
+    Ok(rayon::current_num_threads())
+}

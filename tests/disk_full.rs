@@ -1,0 +1,67 @@
+//! A full disk: a clear error, and nothing half-written is taken for whole later.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Mini, Tree};
+
+/// A small file system in memory, gone when dropped.
+struct SmallDisk<'a> {
+    at: &'a Path,
+}
+
+impl<'a> SmallDisk<'a> {
+    /// Mounts `size` (as `mount` understands it) at a folder; says why not where that is not allowed.
+    fn mount(at: &'a Path, size: &str) -> Result<Self, String> {
+        std::fs::create_dir_all(at).map_err(|error| error.to_string())?;
+        let option = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self { at }),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Gives it another size.
+    fn resize(&self, size: &str) {
+        let option = format!("remount,size={size}");
+        let output = Command::new("mount").args(["-o", &option]).arg(self.at).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Nothing else can be done about a mount that stays.
+        let _result = Command::new("umount").arg(self.at).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room() {
+    let undisturbed = Mini::finished();
+    let expected = undisturbed.tree();
+    let mini = Mini::new();
+    let exp = mini.path("exp");
+    let disk = match SmallDisk::mount(&exp, "64k") {
+        Ok(disk) => disk,
+        Err(reason) => return println!("skipped: a small disk cannot be mounted here ({reason})"),
+    };
+    let mut refused = 0;
+    for size in ["64k", "400k", "1m", "1500k", "2m"] {
+        disk.resize(size);
+        let outcome = mini.run(&["--quiet"]).expect_no_panic();
+        if outcome.code == Some(0) {
+            break;
+        }
+        let outcome = outcome.expect_code(1);
+        let told = outcome.text().to_lowercase();
+        assert!(told.contains("no space left"), "at {size}:\n{told}");
+        refused += 1;
+    }
+    assert!(refused >= 2, "the disk was never full, so nothing was tested");
+    disk.resize("1g");
+    mini.run(&["--quiet"]).expect_code(0);
+    Tree::expect_same_bytes(&mini.tree(), &expected, "after the disk had been full");
+}

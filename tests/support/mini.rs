@@ -1,0 +1,113 @@
+//! A copy of the miniature recipe in a folder of its own, with the recordings beside it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::flowmill::{Outcome, command, flowmill};
+use super::tree::Tree;
+
+/// The copy; the folder is removed in the end.
+pub struct Mini {
+    folder: TempDir,
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Copies the files (not the folders) of a folder.
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+impl Mini {
+    /// Copies the recipe, its lists, and its twelve recordings to `data/audio/ID.flac`.
+    pub fn new() -> Self {
+        let source = repository().join("tests/recipes/mini");
+        let mini = Self { folder: tempfile::tempdir().unwrap() };
+        copy_files(&source, mini.folder());
+        copy_files(&source.join("data"), &mini.path("data"));
+        fs::create_dir(mini.path("data/audio")).unwrap();
+        let mut entries = String::new();
+        for line in fs::read_to_string(source.join("data/wav.scp")).unwrap().lines() {
+            let (id, path) = line.split_once(' ').unwrap();
+            fs::copy(source.join("data").join(path), mini.recording(id)).unwrap();
+            entries.push_str(&format!("{id} audio/{id}.flac\n"));
+        }
+        fs::write(mini.path("data/wav.scp"), entries).unwrap();
+        mini
+    }
+
+    /// A copy whose seven stages are done.
+    pub fn finished() -> Self {
+        let mini = Self::new();
+        mini.run(&[]).expect_code(0);
+        mini
+    }
+
+    /// The folder of the recipe.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A path in that folder.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder().join(relative)
+    }
+
+    /// A path in the experiment folder.
+    pub fn exp(&self, relative: &str) -> PathBuf {
+        self.folder().join("exp/mini").join(relative)
+    }
+
+    /// The recording of an utterance.
+    pub fn recording(&self, id: &str) -> PathBuf {
+        self.path(&format!("data/audio/{id}.flac"))
+    }
+
+    /// `flowmill run` with further arguments.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        self.flowmill("run", arguments)
+    }
+
+    /// One of the commands that take a recipe, with further arguments.
+    pub fn flowmill(&self, name: &str, arguments: &[&str]) -> Outcome {
+        flowmill(self.folder(), &self.arguments(name, arguments))
+    }
+
+    /// The same as a process that is not started yet.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> std::process::Command {
+        command(self.folder(), &self.arguments(name, arguments))
+    }
+
+    /// What is typed.
+    fn arguments(&self, name: &str, arguments: &[&str]) -> Vec<OsString> {
+        [name, "."].iter().chain(arguments).map(OsString::from).collect()
+    }
+
+    /// The state of every stage as `status --json` tells it.
+    pub fn status(&self) -> serde_json::Value {
+        let outcome = self.flowmill("status", &["--json"]).expect_code(0);
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {}", outcome.stdout))
+    }
+
+    /// The files of the experiment.
+    pub fn tree(&self) -> Tree {
+        Tree::of(&self.exp(""))
+    }
+
+    /// The files of the experiment with this ending, sorted.
+    pub fn files_ending(&self, ending: &str) -> Vec<PathBuf> {
+        self.tree().0.into_keys().filter(|path| path.to_string_lossy().ends_with(ending)).collect()
+    }
+}
