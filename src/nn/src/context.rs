@@ -25,25 +25,14 @@ struct Training {
 impl<'a> Context<'a> {
     /// A context that computes without recording.
     pub fn inference(parameters: &'a Parameters) -> Self {
-        Self {
-            parameters,
-            training: None,
-        }
+        Self { parameters, training: None }
     }
 
     /// A context that records on `tape` and draws dropout masks from `draw` (keyed by the step).
     pub fn training(parameters: &'a Parameters, tape: &Tape, draw: Draw) -> Self {
         let leaves = RefCell::new(vec![None; parameters.len()]);
-        let training = Training {
-            tape: tape.clone(),
-            leaves,
-            draw,
-            calls: Cell::new(0),
-        };
-        Self {
-            parameters,
-            training: Some(training),
-        }
+        let training = Training { tape: tape.clone(), leaves, draw, calls: Cell::new(0) };
+        Self { parameters, training: Some(training) }
     }
 
     /// Whether dropout and the like are active.
@@ -59,16 +48,11 @@ impl<'a> Context<'a> {
     /// The value of a parameter: recorded when this context records and the parameter is trainable.
     pub fn parameter(&self, id: ParameterId) -> Value {
         let tensor = || self.parameters.tensor(id).clone();
-        let Some(training) = self
-            .training
-            .as_ref()
-            .filter(|_| self.parameters.trainable(id))
-        else {
+        let Some(training) = self.training.as_ref().filter(|_| self.parameters.trainable(id)) else {
             return Value::new(tensor(), None);
         };
         let leaf = &mut training.leaves.borrow_mut()[id.index()];
-        leaf.get_or_insert_with(|| Value::new(tensor(), Some(training.tape.parameter(id))))
-            .clone()
+        leaf.get_or_insert_with(|| Value::new(tensor(), Some(training.tape.parameter(id)))).clone()
     }
 
     /// The random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same

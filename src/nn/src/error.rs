@@ -50,9 +50,7 @@ pub enum NnError {
     #[error("a parameter named `{0}` exists already")]
     DuplicateParameter(String),
     /// `backward` was asked for a value that no tape has recorded.
-    #[error(
-        "backward: the loss does not depend on any trainable parameter, or was recorded on another tape"
-    )]
+    #[error("backward: the loss does not depend on any trainable parameter, or was recorded on another tape")]
     NotRecorded,
     /// A weight file that cannot be read.
     #[error("{path}: {message}")]
@@ -67,18 +65,11 @@ pub enum NnError {
 impl NnError {
     /// A shape error; `expected` names the axes.
     pub fn shape(operation: &'static str, expected: impl Into<String>, found: &[usize]) -> Self {
-        Self::Shape {
-            operation,
-            expected: expected.into(),
-            found: format!("{found:?}"),
-        }
+        Self::Shape { operation, expected: expected.into(), found: format!("{found:?}") }
     }
 
     /// An argument that is refused.
     pub fn invalid(what: &'static str, message: impl Into<String>) -> Self {
-        Self::Invalid {
-            what,
-            message: message.into(),
-        }
+        Self::Invalid { what, message: message.into() }
     }
 }

@@ -15,18 +15,12 @@ pub(crate) struct Gradient {
 impl Gradient {
     /// A gradient whose memory nobody else refers to.
     pub(crate) fn fresh(tensor: Tensor) -> Self {
-        Self {
-            tensor,
-            fresh: true,
-        }
+        Self { tensor, fresh: true }
     }
 
     /// A gradient whose memory may be in use elsewhere.
     pub(crate) fn shared(tensor: Tensor) -> Self {
-        Self {
-            tensor,
-            fresh: false,
-        }
+        Self { tensor, fresh: false }
     }
 
     pub(crate) fn tensor(&self) -> &Tensor {
@@ -35,29 +29,18 @@ impl Gradient {
 
     /// The same elements under another shape of as many elements.
     pub(crate) fn reshape(self, shape: &[usize]) -> Result<Self> {
-        Ok(Self {
-            tensor: self.tensor.reshape(shape)?,
-            fresh: self.fresh,
-        })
+        Ok(Self { tensor: self.tensor.reshape(shape)?, fresh: self.fresh })
     }
 
     /// Changes the elements: in place when fresh, on a copy otherwise.
     pub(crate) fn map(self, change: impl FnOnce(&mut [f32])) -> Result<Self> {
-        let tensor = if self.fresh {
-            self.tensor
-        } else {
-            self.tensor.copy()?
-        };
+        let tensor = if self.fresh { self.tensor } else { self.tensor.copy()? };
         host::modify(&tensor, change)?;
         Ok(Self::fresh(tensor))
     }
 
     fn add(self, other: Self) -> Result<Self> {
-        let (target, addend) = if self.fresh || !other.fresh {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (target, addend) = if self.fresh || !other.fresh { (self, other) } else { (other, self) };
         let addend = host::slice("gradient", &addend.tensor)?;
         target.map(|sum| elementwise::add_assign(sum, &addend))
     }
@@ -93,23 +76,13 @@ impl<'a> Flow<'a> {
     }
 
     /// Gives the gradient of an input from newly computed elements.
-    pub(crate) fn give_vec(
-        &mut self,
-        input: usize,
-        elements: Vec<f32>,
-        shape: &[usize],
-    ) -> Result<()> {
+    pub(crate) fn give_vec(&mut self, input: usize, elements: Vec<f32>, shape: &[usize]) -> Result<()> {
         self.give(input, Gradient::fresh(host::tensor(elements, shape)?))
     }
 
     /// Lets `write` add to the gradient of an input: it gets the elements and whether to add to them (otherwise they hold
     /// nothing yet and all must be written). Saves the separate sum where gradients meet.
-    pub(crate) fn write(
-        &mut self,
-        input: usize,
-        shape: &[usize],
-        write: impl FnOnce(&mut [f32], bool),
-    ) -> Result<()> {
+    pub(crate) fn write(&mut self, input: usize, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) -> Result<()> {
         let Some(index) = self.inputs[input] else {
             return Ok(());
         };
@@ -170,16 +143,8 @@ impl Gradients {
     /// When a parameter's gradients differ in shape.
     pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
         for (id, tensor) in other.by_parameter {
-            if let Some(sum) = self
-                .by_parameter
-                .get(&id)
-                .filter(|sum| sum.dims() != tensor.dims())
-            {
-                return Err(NnError::shape(
-                    "accumulate",
-                    format!("{:?}", sum.dims()),
-                    tensor.dims(),
-                ));
+            if let Some(sum) = self.by_parameter.get(&id).filter(|sum| sum.dims() != tensor.dims()) {
+                return Err(NnError::shape("accumulate", format!("{:?}", sum.dims()), tensor.dims()));
             }
             self.insert(id, Gradient::fresh(tensor))?;
         }
@@ -192,9 +157,7 @@ impl Gradients {
     /// When a gradient is not a contiguous CPU tensor.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
         for tensor in self.by_parameter.values() {
-            host::modify(tensor, |elements| {
-                elementwise::scale_assign(elements, factor as f32)
-            })?;
+            host::modify(tensor, |elements| elementwise::scale_assign(elements, factor as f32))?;
         }
         Ok(())
     }

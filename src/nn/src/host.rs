@@ -28,11 +28,7 @@ fn unsupported(operation: &'static str, tensor: &Tensor) -> NnError {
         Device::Cpu => "the CPU (strided)".to_owned(),
         other => format!("{:?}", other.location()),
     };
-    NnError::Unsupported {
-        operation,
-        dtype: tensor.dtype(),
-        device,
-    }
+    NnError::Unsupported { operation, dtype: tensor.dtype(), device }
 }
 
 /// The elements of a contiguous `f32` CPU tensor.
@@ -43,10 +39,7 @@ pub fn slice<'a>(operation: &'static str, tensor: &'a Tensor) -> Result<HostSlic
     let (storage, layout) = tensor.storage_and_layout();
     let range = layout.contiguous_offsets();
     match (&*storage, range) {
-        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(HostSlice {
-            storage,
-            range: start..end,
-        }),
+        (Storage::Cpu(CpuStorage::F32(_)), Some((start, end))) => Ok(HostSlice { storage, range: start..end }),
         _ => Err(unsupported(operation, tensor)),
     }
 }

@@ -48,11 +48,7 @@ impl Parameters {
         let id = ParameterId(self.entries.len());
         let tensor = host::contiguous(&tensor)?;
         self.by_name.insert(name.clone(), id);
-        self.entries.push(Entry {
-            name,
-            tensor,
-            trainable: true,
-        });
+        self.entries.push(Entry { name, tensor, trainable: true });
         Ok(id)
     }
 
@@ -127,10 +123,7 @@ impl Parameters {
 
     /// Number of elements of all parameters, or of the trainable ones.
     pub fn element_count(&self, only_trainable: bool) -> usize {
-        let counted = self
-            .entries
-            .iter()
-            .filter(|entry| entry.trainable || !only_trainable);
+        let counted = self.entries.iter().filter(|entry| entry.trainable || !only_trainable);
         counted.map(|entry| entry.tensor.elem_count()).sum()
     }
 }

@@ -46,11 +46,7 @@ impl Draw {
 
     /// The stream of one (seed, purpose, epoch, step, sample).
     pub fn keyed(seed: u64, purpose: &str, epoch: u64, step: u64, sample: u64) -> Self {
-        Self::new(seed)
-            .purpose(purpose)
-            .epoch(epoch)
-            .step(step)
-            .sample(sample)
+        Self::new(seed).purpose(purpose).epoch(epoch).step(step).sample(sample)
     }
 
     /// The sub-stream for a named purpose ("noise", "dropout", a parameter's name).
@@ -83,9 +79,7 @@ impl Draw {
     fn child(self, kind: u32, value: u64) -> Self {
         let [low, high] = split(value);
         let words = philox_4x32_10([low, high, kind, u32::MAX], self.key);
-        Self {
-            key: [words[0], words[1]],
-        }
+        Self { key: [words[0], words[1]] }
     }
 
     /// Four random words at a block position.
@@ -127,9 +121,7 @@ impl Draw {
 
     fn numbers(&self, count: usize, convert: impl Fn([u32; 4]) -> [f32; 4]) -> Vec<f32> {
         let blocks = count.div_ceil(4) as u64;
-        let mut numbers: Vec<f32> = (0..blocks)
-            .flat_map(|position| convert(self.block(position)))
-            .collect();
+        let mut numbers: Vec<f32> = (0..blocks).flat_map(|position| convert(self.block(position))).collect();
         numbers.truncate(count);
         numbers
     }
@@ -139,11 +131,7 @@ impl Draw {
     /// # Errors
     /// When candle cannot make a tensor of that shape.
     pub fn uniform_tensor(&self, shape: &[usize], device: &Device) -> crate::Result<Tensor> {
-        Ok(Tensor::from_vec(
-            self.uniforms(shape.iter().product()),
-            shape,
-            device,
-        )?)
+        Ok(Tensor::from_vec(self.uniforms(shape.iter().product()), shape, device)?)
     }
 
     /// A tensor of standard normal numbers.
@@ -151,11 +139,7 @@ impl Draw {
     /// # Errors
     /// When candle cannot make a tensor of that shape.
     pub fn normal_tensor(&self, shape: &[usize], device: &Device) -> crate::Result<Tensor> {
-        Ok(Tensor::from_vec(
-            self.normals(shape.iter().product()),
-            shape,
-            device,
-        )?)
+        Ok(Tensor::from_vec(self.normals(shape.iter().product()), shape, device)?)
     }
 }
 
@@ -184,16 +168,8 @@ mod tests {
     #[test]
     fn philox_gives_the_published_known_answers() {
         let cases = [
-            (
-                [0; 4],
-                [0; 2],
-                [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
-            ),
-            (
-                [u32::MAX; 4],
-                [u32::MAX; 2],
-                [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
-            ),
+            ([0; 4], [0; 2], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]),
+            ([u32::MAX; 4], [u32::MAX; 2], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]),
             (
                 [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
                 [0xa4093822, 0x299f31d0],
@@ -239,23 +215,13 @@ mod tests {
         let draw = Draw::keyed(11, "moments", 0, 0, 0);
         let moments = |numbers: &[f32]| {
             let mean = numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / count as f64;
-            let variance = numbers
-                .iter()
-                .map(|x| (f64::from(*x) - mean).powi(2))
-                .sum::<f64>()
-                / count as f64;
+            let variance = numbers.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count as f64;
             (mean, variance)
         };
         let (mean, variance) = moments(&draw.uniforms(count));
-        assert!(
-            (mean - 0.5).abs() < 2e-3 && (variance - 1.0 / 12.0).abs() < 1e-3,
-            "{mean} {variance}"
-        );
+        assert!((mean - 0.5).abs() < 2e-3 && (variance - 1.0 / 12.0).abs() < 1e-3, "{mean} {variance}");
         let (mean, variance) = moments(&draw.normals(count));
-        assert!(
-            mean.abs() < 7e-3 && (variance - 1.0).abs() < 1e-2,
-            "{mean} {variance}"
-        );
+        assert!(mean.abs() < 7e-3 && (variance - 1.0).abs() < 1e-2, "{mean} {variance}");
         assert!((0..1000).all(|position| draw.below_at(position, 7) < 7));
     }
 }

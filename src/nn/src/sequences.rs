@@ -18,19 +18,10 @@ impl Sequences {
     /// When a length exceeds `time`.
     pub fn padded(lengths: &[usize], time: usize) -> Result<Self> {
         if let Some(length) = lengths.iter().find(|length| **length > time) {
-            return Err(NnError::invalid(
-                "lengths",
-                format!("{length} rows do not fit into {time}"),
-            ));
+            return Err(NnError::invalid("lengths", format!("{length} rows do not fit into {time}")));
         }
-        let rows = lengths
-            .iter()
-            .enumerate()
-            .map(|(item, length)| item * time..item * time + length);
-        Ok(Self {
-            rows: rows.collect(),
-            total: lengths.len() * time,
-        })
+        let rows = lengths.iter().enumerate().map(|(item, length)| item * time..item * time + length);
+        Ok(Self { rows: rows.collect(), total: lengths.len() * time })
     }
 
     /// Items one after the other.
@@ -81,14 +72,7 @@ impl Sequences {
 
     /// The items with every row repeated `factor` times.
     pub fn repeated(&self, factor: usize) -> Self {
-        let rows = self
-            .rows
-            .iter()
-            .map(|rows| rows.start * factor..rows.end * factor)
-            .collect();
-        Self {
-            rows,
-            total: self.total * factor,
-        }
+        let rows = self.rows.iter().map(|rows| rows.start * factor..rows.end * factor).collect();
+        Self { rows, total: self.total * factor }
     }
 }

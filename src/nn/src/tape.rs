@@ -13,10 +13,7 @@ pub(crate) type Backward = Box<dyn FnOnce(crate::gradients::Gradient, &mut Flow<
 
 enum Entry {
     Parameter(ParameterId),
-    Operation {
-        inputs: Vec<Option<usize>>,
-        backward: Backward,
-    },
+    Operation { inputs: Vec<Option<usize>>, backward: Backward },
 }
 
 /// Records the operations on values that depend on trainable parameters. Cloning gives another handle on the same list.
@@ -62,10 +59,7 @@ impl Tape {
     fn push(&self, entry: Entry) -> Node {
         let mut entries = self.entries.borrow_mut();
         entries.push(entry);
-        Node {
-            tape: self.clone(),
-            index: entries.len() - 1,
-        }
+        Node { tape: self.clone(), index: entries.len() - 1 }
     }
 
     pub(crate) fn parameter(&self, id: ParameterId) -> Node {
@@ -92,16 +86,9 @@ impl Tape {
     /// # Errors
     /// As [`backward`](Self::backward), and when the shapes differ.
     pub fn backward_from(&self, output: &Value, seed: Tensor) -> Result<Gradients> {
-        let node = output
-            .node()
-            .filter(|node| self.is(&node.tape))
-            .ok_or(NnError::NotRecorded)?;
+        let node = output.node().filter(|node| self.is(&node.tape)).ok_or(NnError::NotRecorded)?;
         if output.dims() != seed.dims() {
-            return Err(NnError::shape(
-                "backward",
-                format!("{:?}", output.dims()),
-                seed.dims(),
-            ));
+            return Err(NnError::shape("backward", format!("{:?}", output.dims()), seed.dims()));
         }
         let mut entries = std::mem::take(&mut *self.entries.borrow_mut());
         entries.truncate(node.index + 1);
@@ -134,15 +121,7 @@ where
     let Some(tape) = inputs.iter().find_map(|value| value.tape()) else {
         return Value::new(output, None);
     };
-    let indices = inputs.iter().map(|value| {
-        value
-            .node()
-            .filter(|node| node.tape.is(tape))
-            .map(|node| node.index)
-    });
-    let entry = Entry::Operation {
-        inputs: indices.collect(),
-        backward: Box::new(backward()),
-    };
+    let indices = inputs.iter().map(|value| value.node().filter(|node| node.tape.is(tape)).map(|node| node.index));
+    let entry = Entry::Operation { inputs: indices.collect(), backward: Box::new(backward()) };
     Value::new(output, Some(tape.push(entry)))
 }

@@ -19,10 +19,7 @@ impl Value {
     /// # Errors
     /// When candle cannot convert it.
     pub fn plain(tensor: Tensor) -> Result<Self> {
-        Ok(Self {
-            tensor: host::contiguous(&tensor)?,
-            node: None,
-        })
+        Ok(Self { tensor: host::contiguous(&tensor)?, node: None })
     }
 
     /// A plain value of the given elements.
@@ -30,10 +27,7 @@ impl Value {
     /// # Errors
     /// When the number of elements is not that of the shape.
     pub fn from_vec(elements: Vec<f32>, shape: &[usize]) -> Result<Self> {
-        Ok(Self {
-            tensor: host::tensor(elements, shape)?,
-            node: None,
-        })
+        Ok(Self { tensor: host::tensor(elements, shape)?, node: None })
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
@@ -67,10 +61,7 @@ impl Value {
 
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
-        Self {
-            tensor: self.tensor.clone(),
-            node: None,
-        }
+        Self { tensor: self.tensor.clone(), node: None }
     }
 
     pub(crate) fn node(&self) -> Option<&Node> {

@@ -60,11 +60,7 @@ macro_rules! function {
 }
 
 function!(Relu, |x| x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 });
-function!(
-    LeakyRelu,
-    |x| if x > 0.0 { x } else { LEAK * x },
-    if x > 0.0 { 1.0 } else { LEAK }
-);
+function!(LeakyRelu, |x| if x > 0.0 { x } else { LEAK * x }, if x > 0.0 { 1.0 } else { LEAK });
 function!(Silu, |x| x * sigmoid(x), {
     let gate = sigmoid(x);
     gate * (1.0 + x * (1.0 - gate))
@@ -131,20 +127,11 @@ fn apply_with<F: Function>(x: &mut [f32]) {
 }
 
 fn write_with<F: Function>(out: &mut [f32], x: &[f32]) {
-    vectorised(|| {
-        out.iter_mut()
-            .zip(x)
-            .for_each(|(out, x)| *out = F::value(*x))
-    });
+    vectorised(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = F::value(*x)));
 }
 
 fn slope_with<F: Function>(gradient: &mut [f32], x: &[f32]) {
-    vectorised(|| {
-        gradient
-            .iter_mut()
-            .zip(x)
-            .for_each(|(g, x)| *g *= F::slope(*x))
-    });
+    vectorised(|| gradient.iter_mut().zip(x).for_each(|(g, x)| *g *= F::slope(*x)));
 }
 
 impl Activation {
@@ -169,9 +156,7 @@ impl Activation {
     /// `f(x[i])`, multi-threaded.
     pub fn map(self, x: &[f32]) -> Vec<f32> {
         let mut out = uninitialised(x.len());
-        out.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(out, x)| self.write(out, x));
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| self.write(out, x));
         out
     }
 

@@ -154,26 +154,13 @@ fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
 }
 
 impl<'a> Block<'a> {
-    fn new(
-        inputs: Inputs<'a>,
-        settings: &'a Settings,
-        items: &'a [Item],
-        task: (usize, usize, usize),
-    ) -> Self {
+    fn new(inputs: Inputs<'a>, settings: &'a Settings, items: &'a [Item], task: (usize, usize, usize)) -> Self {
         let (index, head, start) = task;
         let item = &items[index];
         let queries = start..item.queries.len().min(start + BLOCK);
         let seen = |query: usize| settings.reach.keys(query, item.keys.len());
         let keys = seen(queries.start).start..seen(queries.end - 1).end;
-        Self {
-            inputs,
-            settings,
-            item,
-            index,
-            head,
-            queries,
-            keys,
-        }
+        Self { inputs, settings, item, index, head, queries, keys }
     }
 
     fn columns(&self) -> usize {
@@ -183,11 +170,7 @@ impl<'a> Block<'a> {
     /// The head's channels of some rows of a `[row, head x channel]` matrix.
     fn view(&self, data: &'a [f32], rows: Range<usize>) -> Matrix<'a> {
         let (width, head_width) = (self.settings.width(), self.settings.head_width);
-        let data = if rows.is_empty() {
-            data
-        } else {
-            &data[rows.start * width + self.columns()..]
-        };
+        let data = if rows.is_empty() { data } else { &data[rows.start * width + self.columns()..] };
         Matrix::strided(data, [rows.len(), head_width], [width, 1])
     }
 
@@ -205,10 +188,7 @@ impl<'a> Block<'a> {
         let bias = &bias[self.columns()..self.columns() + head_width];
         for (row, out) in self.query_rows().zip(out.chunks_exact_mut(head_width)) {
             let query = &self.inputs.queries[row * width + self.columns()..][..head_width];
-            out.iter_mut()
-                .zip(query)
-                .zip(bias)
-                .for_each(|((out, query), bias)| *out = query + bias);
+            out.iter_mut().zip(query).zip(bias).for_each(|((out, query), bias)| *out = query + bias);
         }
     }
 
@@ -229,14 +209,8 @@ impl<'a> Block<'a> {
             let queries = self.view(self.inputs.queries, self.query_rows());
             return product(&mut scratch.scores, columns, queries, keys, false);
         };
-        self.biased(
-            relative.content_bias,
-            sized(&mut scratch.content, rows * head_width),
-        );
-        self.biased(
-            relative.position_bias,
-            sized(&mut scratch.position, rows * head_width),
-        );
+        self.biased(relative.content_bias, sized(&mut scratch.content, rows * head_width));
+        self.biased(relative.position_bias, sized(&mut scratch.position, rows * head_width));
         let content = Matrix::row_major(&scratch.content, rows, head_width);
         product(&mut scratch.scores, columns, content, keys, false);
         let distances = self.distance_rows(&relative);
@@ -249,10 +223,7 @@ impl<'a> Block<'a> {
             for row in 0..rows {
                 let shifted = &scratch.distances[row * span + rows - 1 - row..][..columns];
                 let scores = &mut scratch.scores[row * columns..(row + 1) * columns];
-                scores
-                    .iter_mut()
-                    .zip(shifted)
-                    .for_each(|(score, shifted)| *score += shifted);
+                scores.iter_mut().zip(shifted).for_each(|(score, shifted)| *score += shifted);
             }
         });
     }
@@ -273,9 +244,7 @@ impl<'a> Block<'a> {
             let log_sum = vectorised(|| {
                 let scores = &mut scores[seen];
                 let largest = maximum(scores) * scale;
-                scores
-                    .iter_mut()
-                    .for_each(|score| *score = exp(score.mul_add(scale, -largest)));
+                scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -largest)));
                 let sum = sum_of(scores, |score| score);
                 let inverse = 1.0 / sum;
                 scores.iter_mut().for_each(|score| *score *= inverse);
@@ -305,11 +274,7 @@ impl<'a> Block<'a> {
         let columns = self.keys.len();
         let stream = draw.sample(self.index as u64).sample(self.head as u64);
         let factor = 1.0 / (1.0 - rate);
-        for (query, out) in self
-            .queries
-            .clone()
-            .zip(out.chunks_exact_mut(columns.max(1)))
-        {
+        for (query, out) in self.queries.clone().zip(out.chunks_exact_mut(columns.max(1))) {
             let row = stream.sample(query as u64);
             for (key, out) in out.iter_mut().enumerate() {
                 let kept = row.uniform_at((self.keys.start + key) as u64) >= rate;
@@ -325,16 +290,7 @@ fn clear_outside(row: &mut [f32], seen: &Range<usize>) {
 }
 
 fn product(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
-    multiply_into(
-        Target {
-            buffer: Shared::new(target),
-            offset: 0,
-            row_stride,
-        },
-        a,
-        b,
-        accumulate,
-    );
+    multiply_into(Target { buffer: Shared::new(target), offset: 0, row_stride }, a, b, accumulate);
 }
 
 fn multiply_elements(a: &mut [f32], b: &[f32]) {
@@ -343,12 +299,7 @@ fn multiply_elements(a: &mut [f32], b: &[f32]) {
 
 /// Attends. Gives the output `[query row, head x channel]`, zero on rows of no item, and for the backward pass the logarithm of
 /// each softmax sum, `[head, query row]`.
-pub fn forward(
-    inputs: Inputs,
-    items: &[Item],
-    settings: &Settings,
-    query_rows: usize,
-) -> (Vec<f32>, Vec<f32>) {
+pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: usize) -> (Vec<f32>, Vec<f32>) {
     let mut out = vec![0.0; query_rows * settings.width()];
     let mut log_sums = vec![0.0; query_rows * settings.heads];
     let (buffer, sums) = (Shared::new(&mut out), Shared::new(&mut log_sums));
@@ -357,40 +308,29 @@ pub fn forward(
         .flat_map(|index| (0..settings.heads).map(move |head| (index, head)))
         .flat_map(|(index, head)| blocks(index).map(move |start| (index, head, start)))
         .collect();
-    tasks
-        .into_par_iter()
-        .for_each_init(Scratch::default, |scratch, task| {
-            let block = Block::new(inputs, settings, items, task);
-            if block.keys.is_empty() {
-                return;
-            }
-            block.scores(scratch);
-            let (rows, columns) = (block.queries.len(), block.keys.len());
-            let scores = &mut scratch.scores[..rows * columns];
-            let first = block.item.queries.start;
-            block.softmax(scores, |query, log_sum| {
-                // SAFETY: each task writes the sums of its own queries.
-                unsafe { sums.slice(block.head * query_rows + first + query, 1)[0] = log_sum };
-            });
-            if let Some((rate, draw)) = settings.dropout {
-                let factors = sized(&mut scratch.kept, rows * columns);
-                block.dropout_factors(rate, draw, factors);
-                multiply_elements(scores, factors);
-            }
-            let offset = block.query_rows().start * settings.width() + block.columns();
-            let target = Target {
-                buffer,
-                offset,
-                row_stride: settings.width(),
-            };
-            let values = block.view(inputs.values, block.key_rows());
-            multiply_into(
-                target,
-                Matrix::row_major(scores, rows, columns),
-                values,
-                false,
-            );
+    tasks.into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+        let block = Block::new(inputs, settings, items, task);
+        if block.keys.is_empty() {
+            return;
+        }
+        block.scores(scratch);
+        let (rows, columns) = (block.queries.len(), block.keys.len());
+        let scores = &mut scratch.scores[..rows * columns];
+        let first = block.item.queries.start;
+        block.softmax(scores, |query, log_sum| {
+            // SAFETY: each task writes the sums of its own queries.
+            unsafe { sums.slice(block.head * query_rows + first + query, 1)[0] = log_sum };
         });
+        if let Some((rate, draw)) = settings.dropout {
+            let factors = sized(&mut scratch.kept, rows * columns);
+            block.dropout_factors(rate, draw, factors);
+            multiply_elements(scores, factors);
+        }
+        let offset = block.query_rows().start * settings.width() + block.columns();
+        let target = Target { buffer, offset, row_stride: settings.width() };
+        let values = block.view(inputs.values, block.key_rows());
+        multiply_into(target, Matrix::row_major(scores, rows, columns), values, false);
+    });
     (out, log_sums)
 }
 
@@ -407,27 +347,15 @@ pub fn backward(
         items.iter().map(|item| range(item).len()).sum::<usize>() == rows
     };
     let room = |length: usize, written: bool| {
-        if written {
-            uninitialised(length)
-        } else {
-            vec![0.0; length]
-        }
+        if written { uninitialised(length) } else { vec![0.0; length] }
     };
     let sees_all = items.iter().all(|item| !item.keys.is_empty());
-    let mut queries = room(
-        inputs.queries.len(),
-        sees_all && covers(inputs.queries.len() / width, |item| item.queries.clone()),
-    );
+    let mut queries =
+        room(inputs.queries.len(), sees_all && covers(inputs.queries.len() / width, |item| item.queries.clone()));
     let mut keys = vec![0.0; inputs.keys.len()];
     let mut values = vec![0.0; inputs.values.len()];
-    let shared = (
-        Shared::new(&mut queries),
-        Shared::new(&mut keys),
-        Shared::new(&mut values),
-    );
-    let tasks: Vec<_> = (0..items.len())
-        .flat_map(|index| (0..settings.heads).map(move |head| (index, head)))
-        .collect();
+    let shared = (Shared::new(&mut queries), Shared::new(&mut keys), Shared::new(&mut values));
+    let tasks: Vec<_> = (0..items.len()).flat_map(|index| (0..settings.heads).map(move |head| (index, head))).collect();
     let relative: Vec<_> = tasks
         .par_iter()
         .map_init(Scratch::default, |scratch, (index, head)| {
@@ -441,16 +369,8 @@ pub fn backward(
             sums
         })
         .collect();
-    let [encodings, content_bias, position_bias] =
-        collect_relative(&relative, &inputs, settings, &tasks);
-    InputGradients {
-        queries,
-        keys,
-        values,
-        encodings,
-        content_bias,
-        position_bias,
-    }
+    let [encodings, content_bias, position_bias] = collect_relative(&relative, &inputs, settings, &tasks);
+    InputGradients { queries, keys, values, encodings, content_bias, position_bias }
 }
 
 /// Sums of one item and head that other items add to.
@@ -462,19 +382,9 @@ struct RelativeSums {
 
 impl RelativeSums {
     fn new(inputs: &Inputs, settings: &Settings) -> Self {
-        let rows = inputs
-            .relative
-            .map_or(0, |relative| relative.encodings.len() / settings.heads);
-        let bias = if inputs.relative.is_some() {
-            settings.head_width
-        } else {
-            0
-        };
-        Self {
-            encodings: vec![0.0; rows],
-            content_bias: vec![0.0; bias],
-            position_bias: vec![0.0; bias],
-        }
+        let rows = inputs.relative.map_or(0, |relative| relative.encodings.len() / settings.heads);
+        let bias = if inputs.relative.is_some() { settings.head_width } else { 0 };
+        Self { encodings: vec![0.0; rows], content_bias: vec![0.0; bias], position_bias: vec![0.0; bias] }
     }
 }
 
@@ -494,16 +404,9 @@ fn collect_relative(
     let mut position_bias = vec![0.0; width];
     for (sums, (_, head)) in sums.iter().zip(tasks) {
         let channels = head * head_width..(head + 1) * head_width;
-        let rows = encodings
-            .chunks_exact_mut(width)
-            .zip(sums.encodings.chunks_exact(head_width));
-        rows.for_each(|(total, sum)| {
-            super::elementwise::add_assign_serial(&mut total[channels.clone()], sum)
-        });
-        super::elementwise::add_assign_serial(
-            &mut content_bias[channels.clone()],
-            &sums.content_bias,
-        );
+        let rows = encodings.chunks_exact_mut(width).zip(sums.encodings.chunks_exact(head_width));
+        rows.for_each(|(total, sum)| super::elementwise::add_assign_serial(&mut total[channels.clone()], sum));
+        super::elementwise::add_assign_serial(&mut content_bias[channels.clone()], &sums.content_bias);
         super::elementwise::add_assign_serial(&mut position_bias[channels], &sums.position_bias);
     }
     [encodings, content_bias, position_bias]
@@ -522,35 +425,18 @@ impl Block<'_> {
         let width = self.settings.width();
         let query_offset = self.query_rows().start * width + self.columns();
         let key_offset = self.key_rows().start * width + self.columns();
-        let at = |buffer, offset| Target {
-            buffer,
-            offset,
-            row_stride: width,
-        };
+        let at = |buffer, offset| Target { buffer, offset, row_stride: width };
         self.scores(scratch);
         let total_rows = log_sums.len() / self.settings.heads;
         let log_sums = &log_sums[self.head * total_rows + self.item.queries.start..];
-        let Scratch {
-            scores,
-            distances,
-            content,
-            position,
-            kept,
-            gradient: score_gradient,
-        } = scratch;
+        let Scratch { scores, distances, content, position, kept, gradient: score_gradient } = scratch;
         let weights = &mut scores[..rows * columns];
         self.softmax_again(weights, log_sums);
 
         let shape = [rows, self.settings.head_width];
         let dy = Matrix::strided(&gradient[query_offset..], shape, [width, 1]);
         let score_gradient = sized(score_gradient, rows * columns);
-        product(
-            score_gradient,
-            columns,
-            dy,
-            self.view(self.inputs.values, self.key_rows()).transposed(),
-            false,
-        );
+        product(score_gradient, columns, dy, self.view(self.inputs.values, self.key_rows()).transposed(), false);
         if let Some((rate, draw)) = self.settings.dropout {
             let factors = sized(kept, rows * columns);
             self.dropout_factors(rate, draw, factors);
@@ -573,12 +459,7 @@ impl Block<'_> {
         };
         let head_width = self.settings.head_width;
         let content_view = Matrix::row_major(content, rows, head_width);
-        multiply_into(
-            at(keys, key_offset),
-            slopes.transposed(),
-            content_view,
-            true,
-        );
+        multiply_into(at(keys, key_offset), slopes.transposed(), content_view, true);
         let content = sized(content, rows * head_width);
         product(content, head_width, slopes, key_view, false);
         add_rows(&mut sums.content_bias, content);
@@ -586,10 +467,8 @@ impl Block<'_> {
         let rows_needed = self.distance_rows(&relative);
         let span = rows_needed.len();
         let distances = sized(distances, rows * span);
-        for (row, (distances, slopes)) in distances
-            .chunks_exact_mut(span)
-            .zip(score_gradient.chunks_exact(columns))
-            .enumerate()
+        for (row, (distances, slopes)) in
+            distances.chunks_exact_mut(span).zip(score_gradient.chunks_exact(columns)).enumerate()
         {
             let shift = rows - 1 - row;
             distances[..shift].fill(0.0);
@@ -605,30 +484,20 @@ impl Block<'_> {
         };
         multiply_into(target, distances.transposed(), position_view, true);
         let position = sized(position, rows * head_width);
-        product(
-            position,
-            head_width,
-            distances,
-            self.view(relative.encodings, rows_needed),
-            false,
-        );
+        product(position, head_width, distances, self.view(relative.encodings, rows_needed), false);
         add_rows(&mut sums.position_bias, position);
 
         super::elementwise::add_assign_serial(content, position);
         for (row, source) in content.chunks_exact(head_width).enumerate() {
             // SAFETY: each task writes the gradient of its own queries and head.
-            unsafe { queries.slice(query_offset + row * width, head_width) }
-                .copy_from_slice(source);
+            unsafe { queries.slice(query_offset + row * width, head_width) }.copy_from_slice(source);
         }
     }
 }
 
 /// From the gradient of the weights to that of the scores: w (g - sum of w g) scale.
 fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f32) {
-    for (weights, gradient) in weights
-        .chunks_exact(columns)
-        .zip(gradient.chunks_exact_mut(columns))
-    {
+    for (weights, gradient) in weights.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
         vectorised(|| {
             let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient);
             for (gradient, weight) in gradient.iter_mut().zip(weights) {

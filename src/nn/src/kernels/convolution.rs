@@ -33,11 +33,7 @@ impl Geometry {
     pub fn output_length(&self, length: usize) -> usize {
         let padded = length + self.padding[0] + self.padding[1];
         let reach = self.dilation * (self.kernel - 1) + 1;
-        if padded < reach {
-            0
-        } else {
-            (padded - reach) / self.stride + 1
-        }
+        if padded < reach { 0 } else { (padded - reach) / self.stride + 1 }
     }
 
     /// How many taps form one contiguous run of the padded input: all of them, or one when they are dilated.
@@ -58,16 +54,13 @@ pub fn taps_outermost(weight: &[f32], geometry: &Geometry) -> Vec<f32> {
 fn reorder(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = uninitialised(source.len());
     let block = (rows * columns).max(1);
-    out.par_chunks_mut(block)
-        .zip(source.par_chunks(block))
-        .with_min_len(16)
-        .for_each(|(out, source)| {
-            for (column, out) in out.chunks_exact_mut(rows.max(1)).enumerate() {
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = source[row * columns + column];
-                }
+    out.par_chunks_mut(block).zip(source.par_chunks(block)).with_min_len(16).for_each(|(out, source)| {
+        for (column, out) in out.chunks_exact_mut(rows.max(1)).enumerate() {
+            for (row, out) in out.iter_mut().enumerate() {
+                *out = source[row * columns + column];
             }
-        });
+        }
+    });
     out
 }
 
@@ -89,13 +82,7 @@ struct Padded {
 }
 
 /// `lengths` are those of the items without padding, zeros at their end included.
-fn pad(
-    x: &[f32],
-    width: usize,
-    valid: &Sequences,
-    lengths: &[usize],
-    padding: [usize; 2],
-) -> Padded {
+fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [usize; 2]) -> Padded {
     let mut starts = Vec::with_capacity(lengths.len());
     let mut rows = 0;
     for length in lengths {
@@ -104,51 +91,30 @@ fn pad(
     }
     let mut data = uninitialised(rows * width);
     let buffer = Shared::new(&mut data);
-    valid
-        .ranges()
-        .par_iter()
-        .zip(lengths.par_iter().zip(&starts))
-        .for_each(|(item, (length, start))| {
-            let rows = padding[0] + length + padding[1];
-            // SAFETY: items do not overlap.
-            let out = unsafe { buffer.slice(start * width, rows * width) };
-            let (before, rest) = out.split_at_mut(padding[0] * width);
-            let (middle, after) = rest.split_at_mut(item.len() * width);
-            before.fill(0.0);
-            middle.copy_from_slice(&x[item.start * width..item.end * width]);
-            after.fill(0.0);
-        });
+    valid.ranges().par_iter().zip(lengths.par_iter().zip(&starts)).for_each(|(item, (length, start))| {
+        let rows = padding[0] + length + padding[1];
+        // SAFETY: items do not overlap.
+        let out = unsafe { buffer.slice(start * width, rows * width) };
+        let (before, rest) = out.split_at_mut(padding[0] * width);
+        let (middle, after) = rest.split_at_mut(item.len() * width);
+        before.fill(0.0);
+        middle.copy_from_slice(&x[item.start * width..item.end * width]);
+        after.fill(0.0);
+    });
     Padded { data, starts }
 }
 
 /// Tasks: (item, first output row, one past the last).
 fn tiles(lengths: impl Iterator<Item = usize>) -> Vec<(usize, usize, usize)> {
-    let tile = |length: usize| {
-        (0..length)
-            .step_by(TILE_ROWS)
-            .map(move |row| (row, length.min(row + TILE_ROWS)))
-    };
-    lengths
-        .enumerate()
-        .flat_map(|(item, length)| tile(length).map(move |(row, end)| (item, row, end)))
-        .collect()
+    let tile = |length: usize| (0..length).step_by(TILE_ROWS).map(move |row| (row, length.min(row + TILE_ROWS)));
+    lengths.enumerate().flat_map(|(item, length)| tile(length).map(move |(row, end)| (item, row, end))).collect()
 }
 
 /// The windows of some output rows under one group of taps: a view of the padded input.
-fn windows<'a>(
-    padded: &'a Padded,
-    geometry: &Geometry,
-    item: usize,
-    rows: Range<usize>,
-    tap: usize,
-) -> Matrix<'a> {
+fn windows<'a>(padded: &'a Padded, geometry: &Geometry, item: usize, rows: Range<usize>, tap: usize) -> Matrix<'a> {
     let first = padded.starts[item] + rows.start * geometry.stride + tap * geometry.dilation;
     let shape = [rows.len(), geometry.group() * geometry.inputs];
-    let data = if rows.is_empty() {
-        &[][..]
-    } else {
-        &padded.data[first * geometry.inputs..]
-    };
+    let data = if rows.is_empty() { &[][..] } else { &padded.data[first * geometry.inputs..] };
     Matrix::strided(data, shape, [geometry.stride * geometry.inputs, 1])
 }
 
@@ -156,83 +122,42 @@ fn windows<'a>(
 fn tap_weights<'a>(weight: &'a [f32], geometry: &Geometry, tap: usize) -> Matrix<'a> {
     let width = geometry.kernel * geometry.inputs;
     let data = &weight[tap * geometry.inputs..];
-    Matrix::strided(
-        data,
-        [geometry.outputs, geometry.group() * geometry.inputs],
-        [width, 1],
-    )
+    Matrix::strided(data, [geometry.outputs, geometry.group() * geometry.inputs], [width, 1])
 }
 
 /// Convolves each item of `x`, `[row, input]`; gives `[row, output]`, zero on rows of no item. `weight` is
 /// `[output, tap, input]`.
-pub fn forward(
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    geometry: &Geometry,
-    layout: &Layout,
-) -> Vec<f32> {
-    let padded = pad(
-        x,
-        geometry.inputs,
-        &layout.valid,
-        &layout.whole.lengths(),
-        geometry.padding,
-    );
+pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, layout: &Layout) -> Vec<f32> {
+    let padded = pad(x, geometry.inputs, &layout.valid, &layout.whole.lengths(), geometry.padding);
     slide(&padded, weight, bias, geometry, &layout.output)
 }
 
 /// The windows of a padded input times the weights.
-fn slide(
-    padded: &Padded,
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    geometry: &Geometry,
-    to: &Sequences,
-) -> Vec<f32> {
+fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, to: &Sequences) -> Vec<f32> {
     let width = geometry.outputs;
-    let mut out = if to.is_packed() {
-        uninitialised(to.total() * width)
-    } else {
-        vec![0.0; to.total() * width]
-    };
+    let mut out = if to.is_packed() { uninitialised(to.total() * width) } else { vec![0.0; to.total() * width] };
     let buffer = Shared::new(&mut out);
-    tiles(to.lengths().into_iter())
-        .into_par_iter()
-        .for_each(|(item, row, end)| {
-            let offset = (to.ranges()[item].start + row) * width;
-            if let Some(bias) = bias {
-                // SAFETY: tiles do not overlap.
-                let out = unsafe { buffer.slice(offset, (end - row) * width) };
-                out.chunks_exact_mut(width)
-                    .for_each(|out| out.copy_from_slice(bias));
-            }
-            let target = Target {
-                buffer,
-                offset,
-                row_stride: width,
-            };
-            for tap in (0..geometry.kernel).step_by(geometry.group()) {
-                let a = windows(padded, geometry, item, row..end, tap);
-                let b = tap_weights(weight, geometry, tap).transposed();
-                multiply_into(target, a, b, bias.is_some() || tap > 0);
-            }
-        });
+    tiles(to.lengths().into_iter()).into_par_iter().for_each(|(item, row, end)| {
+        let offset = (to.ranges()[item].start + row) * width;
+        if let Some(bias) = bias {
+            // SAFETY: tiles do not overlap.
+            let out = unsafe { buffer.slice(offset, (end - row) * width) };
+            out.chunks_exact_mut(width).for_each(|out| out.copy_from_slice(bias));
+        }
+        let target = Target { buffer, offset, row_stride: width };
+        for tap in (0..geometry.kernel).step_by(geometry.group()) {
+            let a = windows(padded, geometry, item, row..end, tap);
+            let b = tap_weights(weight, geometry, tap).transposed();
+            multiply_into(target, a, b, bias.is_some() || tap > 0);
+        }
+    });
     out
 }
 
 /// The gradient of the input: zero on rows that do not count.
-pub fn backward_input(
-    gradient: &[f32],
-    weight: &[f32],
-    geometry: &Geometry,
-    layout: &Layout,
-) -> Vec<f32> {
+pub fn backward_input(gradient: &[f32], weight: &[f32], geometry: &Geometry, layout: &Layout) -> Vec<f32> {
     let reach = geometry.kernel - 1;
-    if geometry.stride == 1
-        && geometry.dilation == 1
-        && geometry.padding.iter().all(|padding| *padding <= reach)
-    {
+    if geometry.stride == 1 && geometry.dilation == 1 && geometry.padding.iter().all(|padding| *padding <= reach) {
         return correlate(gradient, weight, geometry, layout);
     }
     let mut dx = vec![0.0; layout.valid.total() * geometry.inputs];
@@ -249,20 +174,10 @@ pub fn backward_input(
             let weight = Matrix::strided(&weight[tap * geometry.inputs..], shape, strides);
             let offset = tap * geometry.dilation * geometry.inputs;
             let row_stride = geometry.stride * geometry.inputs;
-            multiply_into(
-                Target {
-                    buffer: Shared::new(&mut padded),
-                    offset,
-                    row_stride,
-                },
-                dy,
-                weight,
-                true,
-            );
+            multiply_into(Target { buffer: Shared::new(&mut padded), offset, row_stride }, dy, weight, true);
         }
         // SAFETY: items do not overlap.
-        let dx =
-            unsafe { buffer.slice(valid.start * geometry.inputs, valid.len() * geometry.inputs) };
+        let dx = unsafe { buffer.slice(valid.start * geometry.inputs, valid.len() * geometry.inputs) };
         dx.copy_from_slice(&padded[geometry.padding[0] * geometry.inputs..][..dx.len()]);
     });
     dx
@@ -270,26 +185,12 @@ pub fn backward_input(
 
 /// The input gradient of a convolution with stride 1: a convolution of the gradient with the taps reversed.
 fn correlate(gradient: &[f32], weight: &[f32], geometry: &Geometry, layout: &Layout) -> Vec<f32> {
-    let Geometry {
-        inputs,
-        outputs,
-        kernel,
-        padding,
-        ..
-    } = *geometry;
+    let Geometry { inputs, outputs, kernel, padding, .. } = *geometry;
     let padding = padding.map(|padding| kernel - 1 - padding);
-    let reversed = Geometry {
-        inputs: outputs,
-        outputs: inputs,
-        padding,
-        ..*geometry
-    };
+    let reversed = Geometry { inputs: outputs, outputs: inputs, padding, ..*geometry };
     // [output, tap, input] -> [input, reversed tap, output]
     let mut flipped = uninitialised(weight.len());
-    let blocks = flipped
-        .par_chunks_mut((kernel * outputs).max(1))
-        .enumerate()
-        .with_min_len(16);
+    let blocks = flipped.par_chunks_mut((kernel * outputs).max(1)).enumerate().with_min_len(16);
     blocks.for_each(|(input, flipped)| {
         for (tap, flipped) in flipped.chunks_exact_mut(outputs).enumerate() {
             for (output, flipped) in flipped.iter_mut().enumerate() {
@@ -297,30 +198,13 @@ fn correlate(gradient: &[f32], weight: &[f32], geometry: &Geometry, layout: &Lay
             }
         }
     });
-    let padded = pad(
-        gradient,
-        outputs,
-        &layout.output,
-        &layout.output.lengths(),
-        padding,
-    );
+    let padded = pad(gradient, outputs, &layout.output, &layout.output.lengths(), padding);
     slide(&padded, &flipped, None, &reversed, &layout.valid)
 }
 
 /// The gradient of the weights, `[output, input, tap]`.
-pub fn backward_weight(
-    x: &[f32],
-    gradient: &[f32],
-    geometry: &Geometry,
-    layout: &Layout,
-) -> Vec<f32> {
-    let padded = pad(
-        x,
-        geometry.inputs,
-        &layout.valid,
-        &layout.whole.lengths(),
-        geometry.padding,
-    );
+pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout: &Layout) -> Vec<f32> {
+    let padded = pad(x, geometry.inputs, &layout.valid, &layout.whole.lengths(), geometry.padding);
     let width = geometry.kernel * geometry.inputs;
     let mut dw = vec![0.0; geometry.outputs * width];
     let buffer = Shared::new(&mut dw);
@@ -328,38 +212,16 @@ pub fn backward_weight(
     let (height, span) = weight_tile(geometry.outputs, group);
     let tasks: Vec<_> = (0..geometry.kernel)
         .step_by(geometry.group())
-        .flat_map(|tap| {
-            (0..geometry.outputs)
-                .step_by(height)
-                .map(move |output| (tap, output))
-        })
-        .flat_map(|(tap, output)| {
-            (0..group)
-                .step_by(span)
-                .map(move |column| (tap, output, column))
-        })
+        .flat_map(|tap| (0..geometry.outputs).step_by(height).map(move |output| (tap, output)))
+        .flat_map(|(tap, output)| (0..group).step_by(span).map(move |column| (tap, output, column)))
         .collect();
     tasks.into_par_iter().for_each(|(tap, output, column)| {
-        let (end, stop) = (
-            geometry.outputs.min(output + height),
-            group.min(column + span),
-        );
-        let target = Target {
-            buffer,
-            offset: output * width + tap * geometry.inputs + column,
-            row_stride: width,
-        };
-        for (item, rows) in layout
-            .output
-            .ranges()
-            .iter()
-            .enumerate()
-            .filter(|(_, rows)| !rows.is_empty())
-        {
+        let (end, stop) = (geometry.outputs.min(output + height), group.min(column + span));
+        let target = Target { buffer, offset: output * width + tap * geometry.inputs + column, row_stride: width };
+        for (item, rows) in layout.output.ranges().iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let dy = &gradient[rows.start * geometry.outputs..rows.end * geometry.outputs];
             let dy = Matrix::row_major(dy, rows.len(), geometry.outputs).column_range(output, end);
-            let view =
-                windows(&padded, geometry, item, 0..rows.len(), tap).column_range(column, stop);
+            let view = windows(&padded, geometry, item, 0..rows.len(), tap).column_range(column, stop);
             multiply_into(target, dy.transposed(), view, true);
         }
     });
@@ -373,9 +235,7 @@ fn weight_tile(outputs: usize, columns: usize) -> (usize, usize) {
 
 /// The gradient of the bias: the sum over the rows of all items.
 pub fn backward_bias(gradient: &[f32], outputs: usize, to: &Sequences) -> Vec<f32> {
-    let sum = |rows: &Range<usize>| {
-        sum_rows_serial(&gradient[rows.start * outputs..rows.end * outputs], outputs)
-    };
+    let sum = |rows: &Range<usize>| sum_rows_serial(&gradient[rows.start * outputs..rows.end * outputs], outputs);
     let sums: Vec<Vec<f32>> = to.ranges().par_iter().map(sum).collect();
     sum_vectors(&sums, outputs)
 }

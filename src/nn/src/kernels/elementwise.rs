@@ -11,19 +11,14 @@ pub const CHUNK: usize = 16 * 1024;
 pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = uninitialised(a.len());
     let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK));
-    tasks.for_each(|(out, a)| {
-        vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a)))
-    });
+    tasks.for_each(|(out, a)| vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a))));
     out
 }
 
 /// `out[i] = f(a[i], b[i])`; as long as the shorter one.
 pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = uninitialised(a.len().min(b.len()));
-    let tasks = out
-        .par_chunks_mut(CHUNK)
-        .zip(a.par_chunks(CHUNK))
-        .zip(b.par_chunks(CHUNK));
+    let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
     tasks.for_each(|((out, a), b)| {
         vectorised(|| {
             for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
@@ -36,8 +31,7 @@ pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32>
 
 /// `a[i] = f(a[i])`.
 pub fn map_assign(a: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    a.par_chunks_mut(CHUNK)
-        .for_each(|a| vectorised(|| a.iter_mut().for_each(|a| *a = f(*a))));
+    a.par_chunks_mut(CHUNK).for_each(|a| vectorised(|| a.iter_mut().for_each(|a| *a = f(*a))));
 }
 
 /// `a[i] = f(a[i], b[i])`.

@@ -31,21 +31,9 @@ pub fn sigmoid(x: f32) -> f32 {
 /// Hyperbolic tangent: a rational function on [-7.9, 7.9].
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
-    const ODD: [f32; 7] = [
-        -2.760_768_5e-16,
-        2.000_188e-13,
-        -8.604_672e-11,
-        5.122_297e-8,
-        1.485_722_4e-5,
-        6.372_619e-4,
-        4.893_525_e-3,
-    ];
-    const EVEN: [f32; 4] = [
-        1.198_258_4e-6,
-        1.185_347_1e-4,
-        2.268_434_6e-3,
-        4.893_525_e-3,
-    ];
+    const ODD: [f32; 7] =
+        [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619e-4, 4.893_525_e-3];
+    const EVEN: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525_e-3];
     let x = x.clamp(-7.905_311, 7.905_311);
     let square = x * x;
     let mut numerator = ODD[0];
@@ -71,13 +59,7 @@ pub fn erf(x: f32) -> f32 {
         -2.954_600e-3,
         -1.609_603_3e-2,
     ];
-    const EVEN: [f32; 5] = [
-        -1.456_607_2e-5,
-        -2.133_740_6e-4,
-        -1.682_827e-3,
-        -7.373_329e-3,
-        -1.426_473_9e-2,
-    ];
+    const EVEN: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
     let mut numerator = ODD[0];
@@ -117,46 +99,18 @@ mod tests {
 
     #[test]
     fn functions_agree_with_double_precision() {
-        assert!(
-            worst(exp, f64::exp, 80.0) < 3e-7,
-            "{}",
-            worst(exp, f64::exp, 80.0)
-        );
+        assert!(worst(exp, f64::exp, 80.0) < 3e-7, "{}", worst(exp, f64::exp, 80.0));
         let exact = |x: f64| 1.0 / (1.0 + (-x).exp());
-        assert!(
-            worst(sigmoid, exact, 30.0) < 5e-7,
-            "{}",
-            worst(sigmoid, exact, 30.0)
-        );
-        assert!(
-            worst(tanh, f64::tanh, 12.0) < 6e-7,
-            "{}",
-            worst(tanh, f64::tanh, 12.0)
-        );
-        assert!(
-            worst(erf, erf_series, 3.0) < 6e-7,
-            "{}",
-            worst(erf, erf_series, 3.0)
-        );
+        assert!(worst(sigmoid, exact, 30.0) < 5e-7, "{}", worst(sigmoid, exact, 30.0));
+        assert!(worst(tanh, f64::tanh, 12.0) < 6e-7, "{}", worst(tanh, f64::tanh, 12.0));
+        assert!(worst(erf, erf_series, 3.0) < 6e-7, "{}", worst(erf, erf_series, 3.0));
         assert!((erf(9.0) - 1.0).abs() < 1e-6 && (erf(-9.0) + 1.0).abs() < 1e-6);
     }
 
     #[test]
     fn extremes_stay_finite_and_nan_stays_nan() {
-        for x in [
-            f32::MIN,
-            -1e4,
-            1e4,
-            f32::MAX,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-        ] {
-            assert!(
-                exp(x).is_finite()
-                    && sigmoid(x).is_finite()
-                    && tanh(x).is_finite()
-                    && erf(x).is_finite()
-            );
+        for x in [f32::MIN, -1e4, 1e4, f32::MAX, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(exp(x).is_finite() && sigmoid(x).is_finite() && tanh(x).is_finite() && erf(x).is_finite());
         }
         assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && erf(f32::NAN).is_nan());
     }

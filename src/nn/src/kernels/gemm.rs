@@ -25,13 +25,7 @@ impl<'a> Matrix<'a> {
             let last = (rows - 1) * strides[0] + (columns - 1) * strides[1];
             assert!(last < data.len(), "matrix view out of bounds");
         }
-        Self {
-            data,
-            rows,
-            columns,
-            row_stride: strides[0],
-            column_stride: strides[1],
-        }
+        Self { data, rows, columns, row_stride: strides[0], column_stride: strides[1] }
     }
 
     /// A row-major matrix.
@@ -55,17 +49,9 @@ impl<'a> Matrix<'a> {
 
     /// Some of the rows.
     pub fn row_range(self, start: usize, end: usize) -> Self {
-        let offset = if start < end {
-            start * self.row_stride
-        } else {
-            0
-        };
+        let offset = if start < end { start * self.row_stride } else { 0 };
         let shape = [end - start, self.columns];
-        Self::strided(
-            &self.data[offset..],
-            shape,
-            [self.row_stride, self.column_stride],
-        )
+        Self::strided(&self.data[offset..], shape, [self.row_stride, self.column_stride])
     }
 
     /// Some of the columns.
@@ -116,62 +102,34 @@ pub fn multiply_then(
     let buffer = Shared::new(target);
     let finish = |rows: [usize; 2]| {
         // SAFETY: tasks that call `finish` own whole rows.
-        then(rows[0], unsafe {
-            buffer.slice(rows[0] * row_stride, (rows[1] - rows[0]) * b.columns)
-        });
+        then(rows[0], unsafe { buffer.slice(rows[0] * row_stride, (rows[1] - rows[0]) * b.columns) });
     };
-    let whole = Target {
-        buffer,
-        offset: 0,
-        row_stride,
-    };
+    let whole = Target { buffer, offset: 0, row_stride };
     let few_rows = a.rows < 4 * TILE_ROWS && b.columns > TILE_COLUMNS;
     if a.rows * b.columns * a.columns <= SMALL {
         multiply_into(whole, a, b, accumulate);
         finish([0, a.rows]);
     } else if few_rows {
-        (0..b.columns.div_ceil(TILE_COLUMNS))
-            .into_par_iter()
-            .for_each(|index| {
-                let columns = [
-                    index * TILE_COLUMNS,
-                    b.columns.min((index + 1) * TILE_COLUMNS),
-                ];
-                let target = Target {
-                    offset: columns[0],
-                    ..whole
-                };
-                multiply_into(
-                    target,
-                    a,
-                    b.column_range(columns[0], columns[1]),
-                    accumulate,
-                );
-            });
+        (0..b.columns.div_ceil(TILE_COLUMNS)).into_par_iter().for_each(|index| {
+            let columns = [index * TILE_COLUMNS, b.columns.min((index + 1) * TILE_COLUMNS)];
+            let target = Target { offset: columns[0], ..whole };
+            multiply_into(target, a, b.column_range(columns[0], columns[1]), accumulate);
+        });
         finish([0, a.rows]);
     } else {
         let height = tile_rows(a.rows);
-        (0..a.rows.div_ceil(height))
-            .into_par_iter()
-            .for_each(|index| {
-                let rows = [index * height, a.rows.min((index + 1) * height)];
-                let target = Target {
-                    offset: rows[0] * row_stride,
-                    ..whole
-                };
-                multiply_into(target, a.row_range(rows[0], rows[1]), b, accumulate);
-                finish(rows);
-            });
+        (0..a.rows.div_ceil(height)).into_par_iter().for_each(|index| {
+            let rows = [index * height, a.rows.min((index + 1) * height)];
+            let target = Target { offset: rows[0] * row_stride, ..whole };
+            multiply_into(target, a.row_range(rows[0], rows[1]), b, accumulate);
+            finish(rows);
+        });
     }
 }
 
 /// Rows per tile: a function of the problem alone.
 fn tile_rows(rows: usize) -> usize {
-    if rows >= 4 * TILE_ROWS {
-        TILE_ROWS
-    } else {
-        rows.div_ceil(8).next_multiple_of(16)
-    }
+    if rows >= 4 * TILE_ROWS { TILE_ROWS } else { rows.div_ceil(8).next_multiple_of(16) }
 }
 
 /// `target = a b` (or `target += a b` with `accumulate`) on one thread.
@@ -183,9 +141,7 @@ pub fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
     if a.rows == 0 || b.columns == 0 {
         return;
     }
-    let destination = target
-        .buffer
-        .matrix(target.offset, a.rows, b.columns, target.row_stride);
+    let destination = target.buffer.matrix(target.offset, a.rows, b.columns, target.row_stride);
     // SAFETY: both views and the target were checked against their slices; the tasks' targets are disjoint.
     unsafe {
         gemm::gemm(
@@ -218,44 +174,20 @@ mod tests {
     use crate::random::Draw;
 
     fn naive(a: Matrix, b: Matrix) -> Vec<f64> {
-        let element = |m: &Matrix, r: usize, c: usize| {
-            f64::from(m.data[r * m.row_stride + c * m.column_stride])
-        };
-        let inner = |r: usize, c: usize| {
-            (0..a.columns)
-                .map(|k| element(&a, r, k) * element(&b, k, c))
-                .sum()
-        };
-        (0..a.rows)
-            .flat_map(|r| (0..b.columns).map(move |c| (r, c)))
-            .map(|(r, c)| inner(r, c))
-            .collect()
+        let element = |m: &Matrix, r: usize, c: usize| f64::from(m.data[r * m.row_stride + c * m.column_stride]);
+        let inner = |r: usize, c: usize| (0..a.columns).map(|k| element(&a, r, k) * element(&b, k, c)).sum();
+        (0..a.rows).flat_map(|r| (0..b.columns).map(move |c| (r, c))).map(|(r, c)| inner(r, c)).collect()
     }
 
     #[test]
     fn products_agree_with_loops_for_all_layouts() {
         let draw = Draw::new(3);
-        for (rows, inner, columns) in [
-            (1, 1, 1),
-            (5, 7, 3),
-            (200, 33, 300),
-            (900, 64, 17),
-            (2, 900, 600),
-        ] {
+        for (rows, inner, columns) in [(1, 1, 1), (5, 7, 3), (200, 33, 300), (900, 64, 17), (2, 900, 600)] {
             let a = draw.purpose("a").normals(rows * inner);
             let b = draw.purpose("b").normals(inner * columns);
-            let layouts_a = [
-                Matrix::row_major(&a, rows, inner),
-                Matrix::row_major(&a, inner, rows).transposed(),
-            ];
-            let layouts_b = [
-                Matrix::row_major(&b, inner, columns),
-                Matrix::row_major(&b, columns, inner).transposed(),
-            ];
-            for (a, b) in layouts_a
-                .into_iter()
-                .flat_map(|a| layouts_b.map(|b| (a, b)))
-            {
+            let layouts_a = [Matrix::row_major(&a, rows, inner), Matrix::row_major(&a, inner, rows).transposed()];
+            let layouts_b = [Matrix::row_major(&b, inner, columns), Matrix::row_major(&b, columns, inner).transposed()];
+            for (a, b) in layouts_a.into_iter().flat_map(|a| layouts_b.map(|b| (a, b))) {
                 let stride = columns + 2;
                 let mut target = vec![1.0; rows * stride];
                 multiply(&mut target, stride, a, b, true);
@@ -273,20 +205,11 @@ mod tests {
     fn results_do_not_depend_on_the_number_of_threads() {
         let draw = Draw::new(4);
         let (rows, inner, columns) = (1500, 200, 130);
-        let (a, b) = (
-            draw.normals(rows * inner),
-            draw.purpose("b").normals(inner * columns),
-        );
+        let (a, b) = (draw.normals(rows * inner), draw.purpose("b").normals(inner * columns));
         let product = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut target = vec![0.0; rows * columns];
-            let (a, b) = (
-                Matrix::row_major(&a, rows, inner),
-                Matrix::row_major(&b, inner, columns),
-            );
+            let (a, b) = (Matrix::row_major(&a, rows, inner), Matrix::row_major(&b, inner, columns));
             pool.install(|| multiply(&mut target, columns, a, b, false));
             target
         };

@@ -23,32 +23,16 @@ pub struct Moments {
 }
 
 /// Normalises each row of `width` elements, then gain, bias and activation.
-pub fn forward(
-    x: &[f32],
-    width: usize,
-    affine: Affine,
-    epsilon: f32,
-    activation: Activation,
-) -> (Vec<f32>, Moments) {
+pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation: Activation) -> (Vec<f32>, Moments) {
     let rows = x.len() / width;
     let mut out = uninitialised(x.len());
-    let mut moments = Moments {
-        mean: uninitialised(rows),
-        scale: uninitialised(rows),
-    };
+    let mut moments = Moments { mean: uninitialised(rows), scale: uninitialised(rows) };
     let chunk = rows_per_chunk(width);
-    let tasks = out
-        .par_chunks_mut(chunk * width)
-        .zip(x.par_chunks(chunk * width));
-    let tasks = tasks
-        .zip(moments.mean.par_chunks_mut(chunk))
-        .zip(moments.scale.par_chunks_mut(chunk));
+    let tasks = out.par_chunks_mut(chunk * width).zip(x.par_chunks(chunk * width));
+    let tasks = tasks.zip(moments.mean.par_chunks_mut(chunk)).zip(moments.scale.par_chunks_mut(chunk));
     tasks.for_each(|(((out, x), mean), scale)| {
         vectorised(|| {
-            let rows = out
-                .chunks_exact_mut(width)
-                .zip(x.chunks_exact(width))
-                .zip(mean.iter_mut().zip(scale));
+            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean.iter_mut().zip(scale));
             for ((out, x), (mean, scale)) in rows {
                 (*mean, *scale) = row_moments(x, epsilon);
                 write_row(out, x, *mean, *scale, affine);
@@ -84,10 +68,7 @@ fn write_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32, affine: Affine) 
                 *out = (x - mean) * scale + bias;
             }
         }
-        (None, None) => out
-            .iter_mut()
-            .zip(x)
-            .for_each(|(out, x)| *out = (x - mean) * scale),
+        (None, None) => out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - mean) * scale),
     }
 }
 
@@ -101,16 +82,10 @@ pub fn backward(
     activation: Activation,
 ) -> (Vec<f32>, Vec<f32>) {
     let chunk = rows_per_chunk(width);
-    let tasks = gradient
-        .par_chunks_mut(chunk * width)
-        .zip(x.par_chunks(chunk * width));
-    let tasks = tasks
-        .zip(moments.mean.par_chunks(chunk))
-        .zip(moments.scale.par_chunks(chunk));
+    let tasks = gradient.par_chunks_mut(chunk * width).zip(x.par_chunks(chunk * width));
+    let tasks = tasks.zip(moments.mean.par_chunks(chunk)).zip(moments.scale.par_chunks(chunk));
     let partial: Vec<_> = tasks
-        .map(|(((gradient, x), mean), scale)| {
-            chunk_backward(gradient, x, width, affine, (mean, scale), activation)
-        })
+        .map(|(((gradient, x), mean), scale)| chunk_backward(gradient, x, width, affine, (mean, scale), activation))
         .collect();
     let (weights, biases): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
     (sum_vectors(&weights, width), sum_vectors(&biases, width))
@@ -127,34 +102,21 @@ fn chunk_backward(
     let (mut weight_sum, mut bias_sum) = (vec![0.0f32; width], vec![0.0f32; width]);
     let mut normal = vec![0.0f32; width];
     let mut output = vec![0.0f32; width];
-    let rows = gradient
-        .chunks_exact_mut(width)
-        .zip(x.chunks_exact(width))
-        .zip(mean.iter().zip(scale));
+    let rows = gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean.iter().zip(scale));
     for ((gradient, x), (mean, scale)) in rows {
-        vectorised(|| {
-            normal
-                .iter_mut()
-                .zip(x)
-                .for_each(|(normal, x)| *normal = (x - mean) * scale)
-        });
+        vectorised(|| normal.iter_mut().zip(x).for_each(|(normal, x)| *normal = (x - mean) * scale));
         if activation != Activation::Identity {
             vectorised(|| write_row(&mut output, x, *mean, *scale, affine));
             activation.multiply_slope(gradient, &output);
         }
         vectorised(|| {
             let sums = weight_sum.iter_mut().zip(bias_sum.iter_mut());
-            for (((weight_sum, bias_sum), gradient), normal) in
-                sums.zip(gradient.iter()).zip(&normal)
-            {
+            for (((weight_sum, bias_sum), gradient), normal) in sums.zip(gradient.iter()).zip(&normal) {
                 *weight_sum += gradient * normal;
                 *bias_sum += gradient;
             }
             if let Some(weight) = affine.weight {
-                gradient
-                    .iter_mut()
-                    .zip(weight)
-                    .for_each(|(gradient, weight)| *gradient *= weight);
+                gradient.iter_mut().zip(weight).for_each(|(gradient, weight)| *gradient *= weight);
             }
             let average = sum_of(gradient, |g| g) / width as f32;
             let along = sum_of_pairs(gradient, &normal, |g, n| g * n) / width as f32;

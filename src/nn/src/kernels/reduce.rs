@@ -51,9 +51,7 @@ pub fn maximum(a: &[f32]) -> f32 {
     for (lane, a) in lanes.iter_mut().zip(chunks.remainder()) {
         *lane = if *a > *lane { *a } else { *lane };
     }
-    lanes
-        .iter()
-        .fold(f32::NEG_INFINITY, |largest, lane| largest.max(*lane))
+    lanes.iter().fold(f32::NEG_INFINITY, |largest, lane| largest.max(*lane))
 }
 
 #[inline(always)]
@@ -61,9 +59,7 @@ fn fold(lanes: &mut [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = lanes.split_at_mut(half);
-        low.iter_mut()
-            .zip(high)
-            .for_each(|(low, high)| *low += *high);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
         half /= 2;
     }
     lanes[0]
@@ -71,10 +67,7 @@ fn fold(lanes: &mut [f32; LANES]) -> f32 {
 
 /// The sum of `f(a[i])` over a slice of any length: chunks in single precision, their sums in double precision, in order.
 pub fn sum(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
-    let partial: Vec<f32> = a
-        .par_chunks(CHUNK)
-        .map(|a| vectorised(|| sum_of(a, &f)))
-        .collect();
+    let partial: Vec<f32> = a.par_chunks(CHUNK).map(|a| vectorised(|| sum_of(a, &f))).collect();
     partial.iter().map(|sum| f64::from(*sum)).sum()
 }
 
@@ -84,12 +77,7 @@ pub fn sum_rows(a: &[f32], width: usize) -> Vec<f32> {
         return Vec::new();
     }
     let chunks = a.par_chunks(rows_per_chunk(width) * width);
-    sum_vectors(
-        &chunks
-            .map(|a| sum_rows_serial(a, width))
-            .collect::<Vec<_>>(),
-        width,
-    )
+    sum_vectors(&chunks.map(|a| sum_rows_serial(a, width)).collect::<Vec<_>>(), width)
 }
 
 /// As [`sum_rows`], on one thread.
@@ -104,9 +92,7 @@ pub fn sum_rows_serial(a: &[f32], width: usize) -> Vec<f32> {
 /// The sum of vectors, in order.
 pub fn sum_vectors(vectors: &[Vec<f32>], width: usize) -> Vec<f32> {
     let mut total = vec![0.0; width];
-    vectors
-        .iter()
-        .for_each(|vector| add_assign_serial(&mut total, vector));
+    vectors.iter().for_each(|vector| add_assign_serial(&mut total, vector));
     total
 }
 
@@ -122,19 +108,9 @@ mod tests {
             let b = Draw::new(2).uniforms(length);
             let exact: f64 = a.iter().map(|a| f64::from(*a)).sum();
             assert!((sum(&a, |a| a) - exact).abs() <= 1e-6 * exact.max(1.0));
-            let exact: f64 = a
-                .iter()
-                .zip(&b)
-                .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                .sum();
-            assert!(
-                (f64::from(sum_of_pairs(&a, &b, |a, b| a * b)) - exact).abs()
-                    <= 1e-4 * exact.max(1.0)
-            );
-            assert_eq!(
-                maximum(&a),
-                a.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-            );
+            let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            assert!((f64::from(sum_of_pairs(&a, &b, |a, b| a * b)) - exact).abs() <= 1e-4 * exact.max(1.0));
+            assert_eq!(maximum(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
         let rows: Vec<f32> = (0..60_000).map(|i| (i % 3) as f32).collect();
         assert_eq!(sum_rows(&rows, 3), [0.0, 20_000.0, 40_000.0]);

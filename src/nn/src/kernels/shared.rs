@@ -18,11 +18,7 @@ unsafe impl Sync for Shared<'_> {}
 impl<'a> Shared<'a> {
     /// Shares a slice among tasks.
     pub fn new(slice: &'a mut [f32]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            length: slice.len(),
-            lifetime: PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), length: slice.len(), lifetime: PhantomData }
     }
 
     /// The elements `offset..offset + length`.
@@ -42,18 +38,9 @@ impl<'a> Shared<'a> {
     ///
     /// # Panics
     /// When the matrix reaches beyond the buffer.
-    pub(crate) fn matrix(
-        &self,
-        offset: usize,
-        rows: usize,
-        columns: usize,
-        row_stride: usize,
-    ) -> *mut f32 {
+    pub(crate) fn matrix(&self, offset: usize, rows: usize, columns: usize, row_stride: usize) -> *mut f32 {
         if rows > 0 && columns > 0 {
-            assert!(
-                offset + (rows - 1) * row_stride + columns <= self.length,
-                "shared matrix out of bounds"
-            );
+            assert!(offset + (rows - 1) * row_stride + columns <= self.length, "shared matrix out of bounds");
         }
         self.start.wrapping_add(offset)
     }

@@ -14,18 +14,12 @@ impl Value {
         if activation == Activation::Identity {
             return Ok(self.clone());
         }
-        let output = host::tensor(
-            activation.map(&host::slice("activation", self.tensor())?),
-            self.dims(),
-        )?;
+        let output = host::tensor(activation.map(&host::slice("activation", self.tensor())?), self.dims())?;
         Ok(record(output, &[self], || {
             let input = self.tensor().clone();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let input = host::slice("activation", &input)?;
-                flow.give(
-                    0,
-                    gradient.map(|gradient| activation.chain(gradient, &input))?,
-                )
+                flow.give(0, gradient.map(|gradient| activation.chain(gradient, &input))?)
             }
         }))
     }

@@ -9,11 +9,7 @@ fn same_shape(operation: &'static str, a: &Value, b: &Value) -> Result<()> {
     if a.dims() == b.dims() {
         return Ok(());
     }
-    Err(NnError::shape(
-        operation,
-        format!("two values of shape {:?}", a.dims()),
-        b.dims(),
-    ))
+    Err(NnError::shape(operation, format!("two values of shape {:?}", a.dims()), b.dims()))
 }
 
 /// The elements of both values combined one by one.
@@ -24,11 +20,7 @@ fn zipped(
     f: impl Fn(f32, f32) -> f32 + Sync,
 ) -> Result<candle_core::Tensor> {
     same_shape(operation, a, b)?;
-    let elements = elementwise::zip(
-        &host::slice(operation, a.tensor())?,
-        &host::slice(operation, b.tensor())?,
-        f,
-    );
+    let elements = elementwise::zip(&host::slice(operation, a.tensor())?, &host::slice(operation, b.tensor())?, f);
     host::tensor(elements, a.dims())
 }
 
@@ -86,8 +78,7 @@ impl Value {
                     if flow.wants(input) {
                         let factor = host::slice("multiply", factor)?;
                         let upstream = Gradient::shared(gradient.tensor().clone());
-                        let product =
-                            upstream.map(|g| elementwise::zip_assign(g, &factor, |g, f| g * f))?;
+                        let product = upstream.map(|g| elementwise::zip_assign(g, &factor, |g, f| g * f))?;
                         flow.give(input, product)?;
                     }
                 }
@@ -101,9 +92,7 @@ impl Value {
     /// # Errors
     /// When the value is not a CPU tensor.
     pub fn affine(&self, factor: f32, offset: f32) -> Result<Value> {
-        let elements = elementwise::map(&host::slice("affine", self.tensor())?, |x| {
-            x.mul_add(factor, offset)
-        });
+        let elements = elementwise::map(&host::slice("affine", self.tensor())?, |x| x.mul_add(factor, offset));
         let output = host::tensor(elements, self.dims())?;
         Ok(record(output, &[self], || {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -134,7 +123,6 @@ impl Value {
     /// # Errors
     /// When the value is not a CPU tensor.
     pub fn mean(&self) -> Result<Value> {
-        self.sum()?
-            .affine(1.0 / self.tensor().elem_count().max(1) as f32, 0.0)
+        self.sum()?.affine(1.0 / self.tensor().elem_count().max(1) as f32, 0.0)
     }
 }

@@ -33,65 +33,28 @@ pub struct RelativePositions<'a> {
     pub position_bias: &'a Value,
 }
 
-fn settings(
-    queries: &Value,
-    keys: &Value,
-    values: &Value,
-    attention: &Attention,
-) -> Result<(Settings, Vec<Item>)> {
+fn settings(queries: &Value, keys: &Value, values: &Value, attention: &Attention) -> Result<(Settings, Vec<Item>)> {
     let width = queries.width();
     if attention.heads == 0 || width % attention.heads != 0 {
-        return Err(NnError::invalid(
-            "attention",
-            format!("{width} channels in {} heads", attention.heads),
-        ));
+        return Err(NnError::invalid("attention", format!("{width} channels in {} heads", attention.heads)));
     }
     if keys.width() != width || values.dims() != keys.dims() {
-        return Err(NnError::shape(
-            "attention",
-            format!("keys and values [.., {width}]"),
-            values.dims(),
-        ));
+        return Err(NnError::shape("attention", format!("keys and values [.., {width}]"), values.dims()));
     }
     if queries.rows() != attention.queries.total() || keys.rows() != attention.keys.total() {
-        return Err(NnError::shape(
-            "attention",
-            format!("{} query rows", attention.queries.total()),
-            queries.dims(),
-        ));
+        return Err(NnError::shape("attention", format!("{} query rows", attention.queries.total()), queries.dims()));
     }
     if attention.queries.len() != attention.keys.len() {
-        return Err(NnError::invalid(
-            "attention",
-            "queries and keys have different numbers of items",
-        ));
+        return Err(NnError::invalid("attention", "queries and keys have different numbers of items"));
     }
     if let Reach::Chunk(0) | Reach::Chunks { size: 0, .. } = attention.reach {
-        return Err(NnError::invalid(
-            "attention",
-            "a chunk has at least one position",
-        ));
+        return Err(NnError::invalid("attention", "a chunk has at least one position"));
     }
-    if let Some((rate, _)) = attention
-        .dropout
-        .filter(|(rate, _)| !(0.0..1.0).contains(rate))
-    {
-        return Err(NnError::invalid(
-            "attention dropout",
-            format!("{rate} is not in [0, 1)"),
-        ));
+    if let Some((rate, _)) = attention.dropout.filter(|(rate, _)| !(0.0..1.0).contains(rate)) {
+        return Err(NnError::invalid("attention dropout", format!("{rate} is not in [0, 1)")));
     }
-    let ranges = attention
-        .queries
-        .ranges()
-        .iter()
-        .zip(attention.keys.ranges());
-    let items = ranges
-        .map(|(queries, keys)| Item {
-            queries: queries.clone(),
-            keys: keys.clone(),
-        })
-        .collect();
+    let ranges = attention.queries.ranges().iter().zip(attention.keys.ranges());
+    let items = ranges.map(|(queries, keys)| Item { queries: queries.clone(), keys: keys.clone() }).collect();
     let head_width = width / attention.heads;
     let settings = Settings {
         heads: attention.heads,
@@ -107,36 +70,16 @@ fn check_relative(relative: &RelativePositions, settings: &Settings, items: &[It
     let bias = [settings.heads, settings.head_width];
     for value in [relative.content_bias, relative.position_bias] {
         if value.dims() != bias {
-            return Err(NnError::shape(
-                "attention position bias",
-                format!("{bias:?}"),
-                value.dims(),
-            ));
+            return Err(NnError::shape("attention position bias", format!("{bias:?}"), value.dims()));
         }
     }
-    let longest = items
-        .iter()
-        .map(|item| item.queries.len().max(item.keys.len()))
-        .max()
-        .unwrap_or(0);
+    let longest = items.iter().map(|item| item.queries.len().max(item.keys.len())).max().unwrap_or(0);
     let &[rows, width] = relative.encodings.dims() else {
-        return Err(NnError::shape(
-            "attention encodings",
-            "[2 time - 1, channel]",
-            relative.encodings.dims(),
-        ));
+        return Err(NnError::shape("attention encodings", "[2 time - 1, channel]", relative.encodings.dims()));
     };
-    if width != settings.heads * settings.head_width || rows % 2 == 0 || rows.div_ceil(2) < longest
-    {
-        let expected = format!(
-            "[2 time - 1, {}] with time >= {longest}",
-            settings.heads * settings.head_width
-        );
-        return Err(NnError::shape(
-            "attention encodings",
-            expected,
-            relative.encodings.dims(),
-        ));
+    if width != settings.heads * settings.head_width || rows % 2 == 0 || rows.div_ceil(2) < longest {
+        let expected = format!("[2 time - 1, {}] with time >= {longest}", settings.heads * settings.head_width);
+        return Err(NnError::shape("attention encodings", expected, relative.encodings.dims()));
     }
     Ok(())
 }
@@ -159,24 +102,16 @@ impl Value {
         let mut tensors = vec![self, keys, values];
         if let Some(relative) = &relative {
             check_relative(relative, &settings, &items)?;
-            tensors.extend([
-                relative.encodings,
-                relative.content_bias,
-                relative.position_bias,
-            ]);
+            tensors.extend([relative.encodings, relative.content_bias, relative.position_bias]);
         }
-        let kept: Vec<candle_core::Tensor> =
-            tensors.iter().map(|value| value.tensor().clone()).collect();
-        let (out, log_sums) = with_inputs(&kept, |inputs| {
-            kernel::forward(inputs, &items, &settings, self.rows())
-        })?;
+        let kept: Vec<candle_core::Tensor> = tensors.iter().map(|value| value.tensor().clone()).collect();
+        let (out, log_sums) = with_inputs(&kept, |inputs| kernel::forward(inputs, &items, &settings, self.rows()))?;
         let output = host::tensor(out, self.dims())?;
         Ok(record(output, &tensors, || {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("attention", gradient.tensor())?;
-                let gradients = with_inputs(&kept, |inputs| {
-                    kernel::backward(&dy, &log_sums, inputs, &items, &settings)
-                })?;
+                let gradients =
+                    with_inputs(&kept, |inputs| kernel::backward(&dy, &log_sums, inputs, &items, &settings))?;
                 let all = [
                     gradients.queries,
                     gradients.keys,
@@ -195,22 +130,10 @@ impl Value {
 }
 
 fn with_inputs<R>(tensors: &[candle_core::Tensor], work: impl FnOnce(Inputs) -> R) -> Result<R> {
-    let slices = tensors
-        .iter()
-        .map(|tensor| host::slice("attention", tensor))
-        .collect::<Result<Vec<_>>>()?;
+    let slices = tensors.iter().map(|tensor| host::slice("attention", tensor)).collect::<Result<Vec<_>>>()?;
     let relative = match slices.get(3..6) {
-        Some([encodings, content_bias, position_bias]) => Some(Relative {
-            encodings,
-            content_bias,
-            position_bias,
-        }),
+        Some([encodings, content_bias, position_bias]) => Some(Relative { encodings, content_bias, position_bias }),
         _ => None,
     };
-    Ok(work(Inputs {
-        queries: &slices[0],
-        keys: &slices[1],
-        values: &slices[2],
-        relative,
-    }))
+    Ok(work(Inputs { queries: &slices[0], keys: &slices[1], values: &slices[2], relative }))
 }

@@ -18,21 +18,14 @@ pub struct Convolution {
 
 impl Default for Convolution {
     fn default() -> Self {
-        Self {
-            stride: 1,
-            dilation: 1,
-            padding: [0, 0],
-        }
+        Self { stride: 1, dilation: 1, padding: [0, 0] }
     }
 }
 
 impl Convolution {
     /// Output frames see their own and earlier input frames only, and there are as many of them.
     pub fn causal(kernel: usize) -> Self {
-        Self {
-            padding: [kernel.saturating_sub(1), 0],
-            ..Self::default()
-        }
+        Self { padding: [kernel.saturating_sub(1), 0], ..Self::default() }
     }
 }
 
@@ -53,19 +46,12 @@ impl Value {
         lengths: Option<&[usize]>,
     ) -> Result<Value> {
         let &[items, time, _] = self.dims() else {
-            return Err(NnError::shape(
-                "conv1d",
-                "[item, time, channel]",
-                self.dims(),
-            ));
+            return Err(NnError::shape("conv1d", "[item, time, channel]", self.dims()));
         };
         let whole = vec![time; items];
         let valid = Sequences::padded(lengths.unwrap_or(&whole), time)?;
         if valid.len() != items {
-            return Err(NnError::invalid(
-                "conv1d",
-                format!("{} lengths for {items} items", valid.len()),
-            ));
+            return Err(NnError::invalid("conv1d", format!("{} lengths for {items} items", valid.len())));
         }
         let geometry = geometry(self, weight, bias, settings, time)?;
         let out_time = geometry.output_length(time);
@@ -74,14 +60,7 @@ impl Value {
             whole: Sequences::padded(&whole, time)?,
             output: Sequences::padded(&vec![out_time; items], out_time)?,
         };
-        convolve(
-            self,
-            weight,
-            bias,
-            geometry,
-            layout,
-            &[items, out_time, geometry.outputs],
-        )
+        convolve(self, weight, bias, geometry, layout, &[items, out_time, geometry.outputs])
     }
 
     /// As [`conv1d`](Self::conv1d) on items without padding between them: input `[row, input]`, gives `[row', output]`.
@@ -96,33 +75,14 @@ impl Value {
         items: &Sequences,
     ) -> Result<Value> {
         if self.dims().len() != 2 || self.rows() != items.total() {
-            return Err(NnError::shape(
-                "conv1d",
-                format!("[{}, channel]", items.total()),
-                self.dims(),
-            ));
+            return Err(NnError::shape("conv1d", format!("[{}, channel]", items.total()), self.dims()));
         }
         let shortest = items.lengths().into_iter().min().unwrap_or(0);
         let geometry = geometry(self, weight, bias, settings, shortest)?;
-        let lengths: Vec<usize> = items
-            .lengths()
-            .iter()
-            .map(|length| geometry.output_length(*length))
-            .collect();
+        let lengths: Vec<usize> = items.lengths().iter().map(|length| geometry.output_length(*length)).collect();
         let output = Sequences::packed(&lengths);
         let shape = [output.total(), geometry.outputs];
-        convolve(
-            self,
-            weight,
-            bias,
-            geometry,
-            Layout {
-                valid: items.clone(),
-                whole: items.clone(),
-                output,
-            },
-            &shape,
-        )
+        convolve(self, weight, bias, geometry, Layout { valid: items.clone(), whole: items.clone(), output }, &shape)
     }
 }
 
@@ -134,48 +94,21 @@ fn geometry(
     shortest: usize,
 ) -> Result<Geometry> {
     let &[outputs, inputs, kernel] = weight.dims() else {
-        return Err(NnError::shape(
-            "conv1d weight",
-            "[output, input, tap]",
-            weight.dims(),
-        ));
+        return Err(NnError::shape("conv1d weight", "[output, input, tap]", weight.dims()));
     };
     if input.width() != inputs {
-        return Err(NnError::shape(
-            "conv1d",
-            format!("[.., {inputs}]"),
-            input.dims(),
-        ));
+        return Err(NnError::shape("conv1d", format!("[.., {inputs}]"), input.dims()));
     }
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
-        return Err(NnError::shape(
-            "conv1d bias",
-            format!("[{outputs}]"),
-            bias.dims(),
-        ));
+        return Err(NnError::shape("conv1d bias", format!("[{outputs}]"), bias.dims()));
     }
-    let Convolution {
-        stride,
-        dilation,
-        padding,
-    } = settings;
+    let Convolution { stride, dilation, padding } = settings;
     if stride == 0 || dilation == 0 || kernel == 0 || inputs == 0 {
-        return Err(NnError::invalid(
-            "conv1d",
-            "kernel, stride, dilation and channels must be at least 1",
-        ));
+        return Err(NnError::invalid("conv1d", "kernel, stride, dilation and channels must be at least 1"));
     }
-    let geometry = Geometry {
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        dilation,
-        padding,
-    };
+    let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding };
     if geometry.output_length(shortest) == 0 {
-        let message =
-            format!("an item of {shortest} frames is shorter than the kernel of {kernel} taps");
+        let message = format!("an item of {shortest} frames is shorter than the kernel of {kernel} taps");
         return Err(NnError::invalid("conv1d", message));
     }
     Ok(geometry)
@@ -190,22 +123,13 @@ fn convolve(
     shape: &[usize],
 ) -> Result<Value> {
     let taps = kernel::taps_outermost(&host::slice("conv1d", weight.tensor())?, &geometry);
-    let offset = bias
-        .map(|bias| host::slice("conv1d", bias.tensor()))
-        .transpose()?;
+    let offset = bias.map(|bias| host::slice("conv1d", bias.tensor())).transpose()?;
     let x = host::slice("conv1d", input.tensor())?;
     let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
     let output = host::tensor(out, shape)?;
-    let values: Vec<&Value> = [Some(input), Some(weight), bias]
-        .into_iter()
-        .flatten()
-        .collect();
+    let values: Vec<&Value> = [Some(input), Some(weight), bias].into_iter().flatten().collect();
     Ok(record(output, &values, || {
-        let (input, weight, has_bias) = (
-            input.tensor().clone(),
-            weight.tensor().clone(),
-            bias.is_some(),
-        );
+        let (input, weight, has_bias) = (input.tensor().clone(), weight.tensor().clone(), bias.is_some());
         move |gradient: Gradient, flow: &mut Flow<'_>| {
             let dy = host::slice("conv1d", gradient.tensor())?;
             if flow.wants(0) {

@@ -11,18 +11,15 @@ use rayon::prelude::*;
 /// Multiplies each element by 0 or 1 / (1 - rate).
 fn mask(elements: &mut [f32], rate: f32, draw: Draw) {
     let factor = 1.0 / (1.0 - rate);
-    elements
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(chunk, elements)| {
-            let first = (chunk * CHUNK / 4) as u64;
-            for (block, elements) in elements.chunks_mut(4).enumerate() {
-                let uniforms = draw.uniforms_of_block(first + block as u64);
-                for (element, uniform) in elements.iter_mut().zip(uniforms) {
-                    *element *= if uniform >= rate { factor } else { 0.0 };
-                }
+    elements.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, elements)| {
+        let first = (chunk * CHUNK / 4) as u64;
+        for (block, elements) in elements.chunks_mut(4).enumerate() {
+            let uniforms = draw.uniforms_of_block(first + block as u64);
+            for (element, uniform) in elements.iter_mut().zip(uniforms) {
+                *element *= if uniform >= rate { factor } else { 0.0 };
             }
-        });
+        }
+    });
 }
 
 impl Value {
@@ -33,25 +30,18 @@ impl Value {
     /// When the rate is not in [0, 1).
     pub fn dropout(&self, rate: f32, draw: Draw) -> Result<Value> {
         if !(0.0..1.0).contains(&rate) {
-            return Err(NnError::invalid(
-                "dropout",
-                format!("{rate} is not in [0, 1)"),
-            ));
+            return Err(NnError::invalid("dropout", format!("{rate} is not in [0, 1)")));
         }
         if rate == 0.0 {
             return Ok(self.clone());
         }
         let mut elements = host::slice("dropout", self.tensor())?.to_vec();
         mask(&mut elements, rate, draw);
-        Ok(record(
-            host::tensor(elements, self.dims())?,
-            &[self],
-            || {
-                move |gradient: Gradient, flow: &mut Flow<'_>| {
-                    flow.give(0, gradient.map(|gradient| mask(gradient, rate, draw))?)
-                }
-            },
-        ))
+        Ok(record(host::tensor(elements, self.dims())?, &[self], || {
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                flow.give(0, gradient.map(|gradient| mask(gradient, rate, draw))?)
+            }
+        }))
     }
 }
 
@@ -69,8 +59,6 @@ impl Context<'_> {
 
     /// Rate and stream for the dropout on attention weights; `None` in inference or when the rate is 0.
     pub fn attention_dropout(&self, rate: f32) -> Option<(f32, Draw)> {
-        self.next_draw()
-            .filter(|_| rate > 0.0)
-            .map(|draw| (rate, draw))
+        self.next_draw().filter(|_| rate > 0.0).map(|draw| (rate, draw))
     }
 }

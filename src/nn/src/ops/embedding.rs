@@ -15,18 +15,10 @@ impl Value {
             return Err(NnError::shape("embedding", "[entry, channel]", self.dims()));
         };
         if indices.len() != shape.iter().product::<usize>() {
-            return Err(NnError::shape(
-                "embedding",
-                format!("{} indices", indices.len()),
-                shape,
-            ));
+            return Err(NnError::shape("embedding", format!("{} indices", indices.len()), shape));
         }
         if let Some(index) = indices.iter().find(|index| **index as usize >= entries) {
-            return Err(NnError::Index {
-                operation: "embedding",
-                index: i64::from(*index),
-                size: entries,
-            });
+            return Err(NnError::Index { operation: "embedding", index: i64::from(*index), size: entries });
         }
         let table = host::slice("embedding", self.tensor())?;
         let mut out = host::uninitialised(indices.len() * width);

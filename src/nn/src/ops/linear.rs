@@ -18,31 +18,15 @@ struct Sizes {
 
 fn sizes(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Sizes> {
     let &[outputs, inputs] = weight.dims() else {
-        return Err(NnError::shape(
-            "linear weight",
-            "[output, input]",
-            weight.dims(),
-        ));
+        return Err(NnError::shape("linear weight", "[output, input]", weight.dims()));
     };
     if input.width() != inputs || input.dims().is_empty() {
-        return Err(NnError::shape(
-            "linear",
-            format!("[.., {inputs}]"),
-            input.dims(),
-        ));
+        return Err(NnError::shape("linear", format!("[.., {inputs}]"), input.dims()));
     }
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
-        return Err(NnError::shape(
-            "linear bias",
-            format!("[{outputs}]"),
-            bias.dims(),
-        ));
+        return Err(NnError::shape("linear bias", format!("[{outputs}]"), bias.dims()));
     }
-    Ok(Sizes {
-        rows: input.rows(),
-        inputs,
-        outputs,
-    })
+    Ok(Sizes { rows: input.rows(), inputs, outputs })
 }
 
 /// Writes what the product is added to: the bias, the residual, or both.
@@ -52,14 +36,10 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
     tasks.for_each(|(index, out)| {
         let rows = out.chunks_exact_mut(outputs).enumerate();
         for (row, out) in rows {
-            let residual =
-                residual.map(|residual| &residual[index * chunk + row * outputs..][..outputs]);
+            let residual = residual.map(|residual| &residual[index * chunk + row * outputs..][..outputs]);
             match (bias, residual) {
                 (Some(bias), Some(residual)) => {
-                    out.iter_mut()
-                        .zip(bias)
-                        .zip(residual)
-                        .for_each(|((out, b), r)| *out = b + r);
+                    out.iter_mut().zip(bias).zip(residual).for_each(|((out, b), r)| *out = b + r);
                 }
                 (Some(source), None) | (None, Some(source)) => out.copy_from_slice(source),
                 (None, None) => {}
@@ -77,25 +57,17 @@ fn give(
     has_bias: bool,
     sizes: Sizes,
 ) -> Result<()> {
-    let Sizes {
-        rows,
-        inputs,
-        outputs,
-    } = sizes;
+    let Sizes { rows, inputs, outputs } = sizes;
     let gradient = Matrix::row_major(dy, rows, outputs);
     if flow.wants(0) {
         let w = host::slice("linear", weight)?;
         let w = Matrix::row_major(&w, outputs, inputs);
-        flow.write(0, input.dims(), |dx, add| {
-            multiply(dx, inputs, gradient, w, add)
-        })?;
+        flow.write(0, input.dims(), |dx, add| multiply(dx, inputs, gradient, w, add))?;
     }
     if flow.wants(1) {
         let x = host::slice("linear", input)?;
         let x = Matrix::row_major(&x, rows, inputs);
-        flow.write(1, weight.dims(), |dw, add| {
-            multiply(dw, inputs, gradient.transposed(), x, add)
-        })?;
+        flow.write(1, weight.dims(), |dw, add| multiply(dw, inputs, gradient.transposed(), x, add))?;
     }
     if has_bias && flow.wants(2) {
         flow.give_vec(2, reduce::sum_rows(dy, outputs), &[outputs])?;
@@ -116,59 +88,25 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn linear_onto(
-        &self,
-        weight: &Value,
-        bias: Option<&Value>,
-        residual: Option<&Value>,
-    ) -> Result<Value> {
+    pub fn linear_onto(&self, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
         let sizes = sizes(self, weight, bias)?;
-        let Sizes {
-            rows,
-            inputs,
-            outputs,
-        } = sizes;
+        let Sizes { rows, inputs, outputs } = sizes;
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
-            return Err(NnError::shape(
-                "linear residual",
-                format!("{shape:?}"),
-                residual.dims(),
-            ));
+            return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
-        let (x, w) = (
-            host::slice("linear", self.tensor())?,
-            host::slice("linear", weight.tensor())?,
-        );
+        let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
         let mut out = uninitialised(rows * outputs);
-        let added = [bias, residual].map(|value| {
-            value
-                .map(|value| host::slice("linear", value.tensor()))
-                .transpose()
-        });
+        let added = [bias, residual].map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
         let [bias_slice, residual_slice] = added;
-        prepare(
-            &mut out,
-            outputs,
-            bias_slice?.as_deref(),
-            residual_slice?.as_deref(),
-        );
+        prepare(&mut out, outputs, bias_slice?.as_deref(), residual_slice?.as_deref());
         let w = Matrix::row_major(&w, outputs, inputs).transposed();
-        multiply(
-            &mut out,
-            outputs,
-            Matrix::row_major(&x, rows, inputs),
-            w,
-            bias.is_some() || residual.is_some(),
-        );
+        multiply(&mut out, outputs, Matrix::row_major(&x, rows, inputs), w, bias.is_some() || residual.is_some());
         drop(x);
         let output = host::tensor(out, &shape)?;
 
-        let values: Vec<&Value> = [Some(self), Some(weight), bias, residual]
-            .into_iter()
-            .flatten()
-            .collect();
+        let values: Vec<&Value> = [Some(self), Some(weight), bias, residual].into_iter().flatten().collect();
         Ok(record(output, &values, || {
             let (input, weight) = (self.tensor().clone(), weight.tensor().clone());
             let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
@@ -188,42 +126,23 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn linear_activated(
-        &self,
-        weight: &Value,
-        bias: Option<&Value>,
-        activation: Activation,
-    ) -> Result<Value> {
+    pub fn linear_activated(&self, weight: &Value, bias: Option<&Value>, activation: Activation) -> Result<Value> {
         if activation == Activation::Identity {
             return self.linear(weight, bias);
         }
         let sizes = sizes(self, weight, bias)?;
-        let Sizes {
-            rows,
-            inputs,
-            outputs,
-        } = sizes;
-        let (x, w) = (
-            host::slice("linear", self.tensor())?,
-            host::slice("linear", weight.tensor())?,
-        );
+        let Sizes { rows, inputs, outputs } = sizes;
+        let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
         let mut before = uninitialised(rows * outputs);
-        let bias_slice = bias
-            .map(|bias| host::slice("linear", bias.tensor()))
-            .transpose()?;
+        let bias_slice = bias.map(|bias| host::slice("linear", bias.tensor())).transpose()?;
         prepare(&mut before, outputs, bias_slice.as_deref(), None);
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
         let w = Matrix::row_major(&w, outputs, inputs).transposed();
         let x = Matrix::row_major(&x, rows, inputs);
-        let values: Vec<&Value> = [Some(self), Some(weight), bias]
-            .into_iter()
-            .flatten()
-            .collect();
+        let values: Vec<&Value> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
         if values.iter().all(|value| !value.is_recorded()) {
-            multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, rows| {
-                activation.apply(rows)
-            });
+            multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, rows| activation.apply(rows));
             return Ok(Value::new(host::tensor(before, &shape)?, None));
         }
         let mut after = uninitialised(rows * outputs);
@@ -235,22 +154,11 @@ impl Value {
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
-            let (input, weight, has_bias) = (
-                self.tensor().clone(),
-                weight.tensor().clone(),
-                bias.is_some(),
-            );
+            let (input, weight, has_bias) = (self.tensor().clone(), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let before = host::slice("linear", &before)?;
                 let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
-                give(
-                    flow,
-                    &host::slice("linear", gradient.tensor())?,
-                    &input,
-                    &weight,
-                    has_bias,
-                    sizes,
-                )
+                give(flow, &host::slice("linear", gradient.tensor())?, &input, &weight, has_bias, sizes)
             }
         }))
     }
@@ -271,73 +179,32 @@ impl Value {
         let [w1, b1] = first.map(Value::tensor);
         let [w2, b2] = second.map(Value::tensor);
         let &[outputs, width] = second[0].dims() else {
-            return Err(NnError::shape(
-                "feed-forward weight",
-                "[output, inner]",
-                second[0].dims(),
-            ));
+            return Err(NnError::shape("feed-forward weight", "[output, inner]", second[0].dims()));
         };
         if width != inner.outputs || second[1].dims() != [outputs] {
-            return Err(NnError::shape(
-                "feed-forward weight",
-                format!("[_, {}]", inner.outputs),
-                second[0].dims(),
-            ));
+            return Err(NnError::shape("feed-forward weight", format!("[_, {}]", inner.outputs), second[0].dims()));
         }
         let rows = inner.rows;
-        let outer = Sizes {
-            rows,
-            inputs: width,
-            outputs,
-        };
+        let outer = Sizes { rows, inputs: width, outputs };
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
         if residual.dims() != shape {
-            return Err(NnError::shape(
-                "feed-forward residual",
-                format!("{shape:?}"),
-                residual.dims(),
-            ));
+            return Err(NnError::shape("feed-forward residual", format!("{shape:?}"), residual.dims()));
         }
         let mut before = uninitialised(rows * width);
         let mut out = uninitialised(rows * outputs);
-        prepare(
-            &mut before,
-            width,
-            Some(&host::slice("feed-forward", b1)?),
-            None,
-        );
+        prepare(&mut before, width, Some(&host::slice("feed-forward", b1)?), None);
         let skip = host::slice("feed-forward", residual.tensor())?;
-        prepare(
-            &mut out,
-            outputs,
-            Some(&host::slice("feed-forward", b2)?),
-            Some(&skip),
-        );
+        prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2)?), Some(&skip));
         drop(skip);
         {
             let x = host::slice("feed-forward", self.tensor())?;
-            let (w1, w2) = (
-                host::slice("feed-forward", w1)?,
-                host::slice("feed-forward", w2)?,
-            );
+            let (w1, w2) = (host::slice("feed-forward", w1)?, host::slice("feed-forward", w2)?);
             let w1 = Matrix::row_major(&w1, width, inner.inputs).transposed();
             let w2 = Matrix::row_major(&w2, outputs, width).transposed();
-            multiply(
-                &mut before,
-                width,
-                Matrix::row_major(&x, rows, inner.inputs),
-                w1,
-                true,
-            );
+            multiply(&mut before, width, Matrix::row_major(&x, rows, inner.inputs), w1, true);
             let after = activation.map(&before);
-            multiply(
-                &mut out,
-                outputs,
-                Matrix::row_major(&after, rows, width),
-                w2,
-                true,
-            );
+            multiply(&mut out, outputs, Matrix::row_major(&after, rows, width), w2, true);
         }
         let output = host::tensor(out, &shape)?;
         let values = [self, first[0], first[1], second[0], second[1], residual];
@@ -349,9 +216,7 @@ impl Value {
                 if flow.wants(3) {
                     let after = activation.map(&before);
                     let after = Matrix::row_major(&after, rows, width);
-                    flow.write(3, w2.dims(), |dw, add| {
-                        multiply(dw, width, dy_matrix.transposed(), after, add)
-                    })?;
+                    flow.write(3, w2.dims(), |dw, add| multiply(dw, width, dy_matrix.transposed(), after, add))?;
                 }
                 if flow.wants(4) {
                     flow.give_vec(4, reduce::sum_rows(&dy, outputs), &[outputs])?;
@@ -360,19 +225,9 @@ impl Value {
                     let w2 = host::slice("feed-forward", &w2)?;
                     let w2 = Matrix::row_major(&w2, outer.outputs, outer.inputs);
                     let mut inner_gradient = uninitialised(rows * width);
-                    multiply_then(
-                        &mut inner_gradient,
-                        width,
-                        dy_matrix,
-                        w2,
-                        false,
-                        |row, gradient| {
-                            activation.multiply_slope(
-                                gradient,
-                                &before[row * width..row * width + gradient.len()],
-                            );
-                        },
-                    );
+                    multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |row, gradient| {
+                        activation.multiply_slope(gradient, &before[row * width..row * width + gradient.len()]);
+                    });
                     give(flow, &inner_gradient, &input, &w1, true, inner)?;
                 }
                 drop(dy);

@@ -15,49 +15,32 @@ impl Value {
     /// When the shapes do not fit.
     pub fn mean_square_error(&self, target: &Value, rows: &Sequences) -> Result<Value> {
         if self.dims() != target.dims() || self.rows() != rows.total() {
-            return Err(NnError::shape(
-                "mean square error",
-                format!("{:?}", self.dims()),
-                target.dims(),
-            ));
+            return Err(NnError::shape("mean square error", format!("{:?}", self.dims()), target.dims()));
         }
         let width = self.width();
         let count = (rows.valid() * width).max(1) as f64;
-        let (a, b) = (
-            host::slice("loss", self.tensor())?,
-            host::slice("loss", target.tensor())?,
-        );
+        let (a, b) = (host::slice("loss", self.tensor())?, host::slice("loss", target.tensor())?);
         let error = |rows: &std::ops::Range<usize>| {
             let elements = rows.start * width..rows.end * width;
             let (a, b) = (a[elements.clone()].chunks(4096), b[elements].chunks(4096));
-            let square = |(a, b): (&[f32], &[f32])| {
-                vectorised(|| sum_of_pairs(a, b, |a, b| (a - b) * (a - b)))
-            };
+            let square = |(a, b): (&[f32], &[f32])| vectorised(|| sum_of_pairs(a, b, |a, b| (a - b) * (a - b)));
             a.zip(b).map(|pair| f64::from(square(pair))).sum::<f64>()
         };
         let errors: Vec<f64> = rows.ranges().par_iter().map(error).collect();
         let output = host::tensor(vec![(errors.iter().sum::<f64>() / count) as f32], &[])?;
         drop((a, b));
         Ok(record(output, &[self], || {
-            let (input, target, rows) =
-                (self.tensor().clone(), target.tensor().clone(), rows.clone());
+            let (input, target, rows) = (self.tensor().clone(), target.tensor().clone(), rows.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let upstream = host::slice("loss", gradient.tensor())?[0];
                 let factor = (2.0 * f64::from(upstream) / count) as f32;
                 let (a, b) = (host::slice("loss", &input)?, host::slice("loss", &target)?);
-                let mut out = if rows.is_packed() {
-                    uninitialised(a.len())
-                } else {
-                    vec![0.0; a.len()]
-                };
+                let mut out = if rows.is_packed() { uninitialised(a.len()) } else { vec![0.0; a.len()] };
                 for rows in rows.ranges() {
                     let elements = rows.start * width..rows.end * width;
                     let pairs = a[elements.clone()].iter().zip(&b[elements.clone()]);
                     vectorised(|| {
-                        out[elements]
-                            .iter_mut()
-                            .zip(pairs)
-                            .for_each(|(out, (a, b))| *out = factor * (a - b))
+                        out[elements].iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = factor * (a - b))
                     });
                 }
                 flow.give_vec(0, out, input.dims())

@@ -17,10 +17,7 @@ pub struct Normalisation {
 
 impl Default for Normalisation {
     fn default() -> Self {
-        Self {
-            epsilon: 1e-5,
-            activation: Activation::Identity,
-        }
+        Self { epsilon: 1e-5, activation: Activation::Identity }
     }
 }
 
@@ -32,74 +29,32 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn layer_norm(
-        &self,
-        weight: Option<&Value>,
-        bias: Option<&Value>,
-        settings: Normalisation,
-    ) -> Result<Value> {
+    pub fn layer_norm(&self, weight: Option<&Value>, bias: Option<&Value>, settings: Normalisation) -> Result<Value> {
         let width = self.width();
-        for parameter in [weight, bias]
-            .into_iter()
-            .flatten()
-            .filter(|value| value.dims() != [width])
-        {
-            return Err(NnError::shape(
-                "layer norm",
-                format!("weight and bias of [{width}]"),
-                parameter.dims(),
-            ));
+        for parameter in [weight, bias].into_iter().flatten().filter(|value| value.dims() != [width]) {
+            return Err(NnError::shape("layer norm", format!("weight and bias of [{width}]"), parameter.dims()));
         }
         if self.tensor().elem_count() == 0 {
-            return Err(NnError::shape(
-                "layer norm",
-                "at least one element",
-                self.dims(),
-            ));
+            return Err(NnError::shape("layer norm", "at least one element", self.dims()));
         }
-        let gain = weight
-            .map(|value| host::slice("layer norm", value.tensor()))
-            .transpose()?;
-        let offset = bias
-            .map(|value| host::slice("layer norm", value.tensor()))
-            .transpose()?;
-        let affine = Affine {
-            weight: gain.as_deref(),
-            bias: offset.as_deref(),
-        };
+        let gain = weight.map(|value| host::slice("layer norm", value.tensor())).transpose()?;
+        let offset = bias.map(|value| host::slice("layer norm", value.tensor())).transpose()?;
+        let affine = Affine { weight: gain.as_deref(), bias: offset.as_deref() };
         let x = host::slice("layer norm", self.tensor())?;
-        let (out, moments) =
-            norm::forward(&x, width, affine, settings.epsilon, settings.activation);
+        let (out, moments) = norm::forward(&x, width, affine, settings.epsilon, settings.activation);
         let output = host::tensor(out, self.dims())?;
         let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
         Ok(record(output, &values, || {
             let input = self.tensor().clone();
-            let [weight, bias] =
-                [weight, bias].map(|value| value.map(|value| value.tensor().clone()));
+            let [weight, bias] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let gain = weight
-                    .as_ref()
-                    .map(|value| host::slice("layer norm", value))
-                    .transpose()?;
-                let offset = bias
-                    .as_ref()
-                    .map(|value| host::slice("layer norm", value))
-                    .transpose()?;
-                let affine = Affine {
-                    weight: gain.as_deref(),
-                    bias: offset.as_deref(),
-                };
+                let gain = weight.as_ref().map(|value| host::slice("layer norm", value)).transpose()?;
+                let offset = bias.as_ref().map(|value| host::slice("layer norm", value)).transpose()?;
+                let affine = Affine { weight: gain.as_deref(), bias: offset.as_deref() };
                 let x = host::slice("layer norm", &input)?;
                 let mut sums = None;
                 let gradient = gradient.map(|gradient| {
-                    sums = Some(norm::backward(
-                        gradient,
-                        &x,
-                        width,
-                        affine,
-                        &moments,
-                        settings.activation,
-                    ));
+                    sums = Some(norm::backward(gradient, &x, width, affine, &moments, settings.activation));
                 })?;
                 flow.give(0, gradient)?;
                 let (weight_sum, bias_sum) = sums.unwrap_or_default();
@@ -120,45 +75,19 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn group_norm(
-        &self,
-        groups: usize,
-        weight: &Value,
-        bias: &Value,
-        settings: Normalisation,
-    ) -> Result<Value> {
+    pub fn group_norm(&self, groups: usize, weight: &Value, bias: &Value, settings: Normalisation) -> Result<Value> {
         let &[items, time, channels] = self.dims() else {
-            return Err(NnError::shape(
-                "group norm",
-                "[item, time, channel]",
-                self.dims(),
-            ));
+            return Err(NnError::shape("group norm", "[item, time, channel]", self.dims()));
         };
         if groups == 0 || channels % groups != 0 {
-            return Err(NnError::invalid(
-                "group norm",
-                format!("{channels} channels in {groups} groups"),
-            ));
+            return Err(NnError::invalid("group norm", format!("{channels} channels in {groups} groups")));
         }
         // [item, time, group, channel] -> [item, group, time x channel]: then it is a layer norm without gain.
-        let split = self
-            .reshape(&[items, time, groups, channels / groups])?
-            .swap_middle()?;
+        let split = self.reshape(&[items, time, groups, channels / groups])?.swap_middle()?;
         let flat = split.reshape(&[items, groups, time * channels / groups])?;
-        let plain = Normalisation {
-            activation: Activation::Identity,
-            ..settings
-        };
-        let normal = flat.layer_norm(None, None, plain)?.reshape(&[
-            items,
-            groups,
-            time,
-            channels / groups,
-        ])?;
+        let plain = Normalisation { activation: Activation::Identity, ..settings };
+        let normal = flat.layer_norm(None, None, plain)?.reshape(&[items, groups, time, channels / groups])?;
         let normal = normal.swap_middle()?.reshape(&[items, time, channels])?;
-        normal
-            .scale_channels(weight)?
-            .add_channels(bias)?
-            .activate(settings.activation)
+        normal.scale_channels(weight)?.add_channels(bias)?.activate(settings.activation)
     }
 }

@@ -13,21 +13,13 @@ use rayon::prelude::*;
 fn zip_channels(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = uninitialised(a.len());
     let chunk = rows_per_chunk(b.len()) * b.len().max(1);
-    out.par_chunks_mut(chunk)
-        .zip(a.par_chunks(chunk))
-        .for_each(|(out, a)| {
-            vectorised(|| {
-                for (out, a) in out
-                    .chunks_exact_mut(b.len().max(1))
-                    .zip(a.chunks_exact(b.len().max(1)))
-                {
-                    out.iter_mut()
-                        .zip(a)
-                        .zip(b)
-                        .for_each(|((out, a), b)| *out = f(*a, *b));
-                }
-            });
+    out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).for_each(|(out, a)| {
+        vectorised(|| {
+            for (out, a) in out.chunks_exact_mut(b.len().max(1)).zip(a.chunks_exact(b.len().max(1))) {
+                out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b));
+            }
         });
+    });
     out
 }
 
@@ -35,60 +27,31 @@ fn check_channels(operation: &'static str, value: &Value, channels: &Value) -> R
     if channels.dims() == [value.width()] {
         return Ok(());
     }
-    Err(NnError::shape(
-        operation,
-        format!("[{}]", value.width()),
-        channels.dims(),
-    ))
+    Err(NnError::shape(operation, format!("[{}]", value.width()), channels.dims()))
 }
 
-fn check_items(
-    operation: &'static str,
-    value: &Value,
-    items: &Value,
-    rows: &Sequences,
-) -> Result<()> {
+fn check_items(operation: &'static str, value: &Value, items: &Value, rows: &Sequences) -> Result<()> {
     if items.dims() == [rows.len(), value.width()] && value.rows() == rows.total() {
         return Ok(());
     }
-    let expected = format!(
-        "[{}, {}] for {} rows",
-        rows.len(),
-        value.width(),
-        rows.total()
-    );
+    let expected = format!("[{}, {}] for {} rows", rows.len(), value.width(), rows.total());
     Err(NnError::shape(operation, expected, items.dims()))
 }
 
 /// Runs `work(item, its rows of out)` for each item in parallel.
-fn for_items(
-    out: &mut [f32],
-    width: usize,
-    rows: &Sequences,
-    work: impl Fn(usize, &mut [f32]) + Sync,
-) {
+fn for_items(out: &mut [f32], width: usize, rows: &Sequences, work: impl Fn(usize, &mut [f32]) + Sync) {
     let buffer = crate::kernels::shared::Shared::new(out);
-    rows.ranges()
-        .par_iter()
-        .enumerate()
-        .for_each(|(item, rows)| {
-            // SAFETY: the rows of items do not overlap.
-            work(item, unsafe {
-                buffer.slice(rows.start * width, rows.len() * width)
-            });
-        });
+    rows.ranges().par_iter().enumerate().for_each(|(item, rows)| {
+        // SAFETY: the rows of items do not overlap.
+        work(item, unsafe { buffer.slice(rows.start * width, rows.len() * width) });
+    });
 }
 
 /// Sums the rows of each item: `[item, channel]`.
 fn sum_items(elements: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
-    let sum = |rows: &std::ops::Range<usize>| {
-        reduce::sum_rows_serial(&elements[rows.start * width..rows.end * width], width)
-    };
-    rows.ranges()
-        .par_iter()
-        .map(sum)
-        .collect::<Vec<_>>()
-        .concat()
+    let sum =
+        |rows: &std::ops::Range<usize>| reduce::sum_rows_serial(&elements[rows.start * width..rows.end * width], width);
+    rows.ranges().par_iter().map(sum).collect::<Vec<_>>().concat()
 }
 
 impl Value {
@@ -98,10 +61,7 @@ impl Value {
     /// When the shapes do not fit.
     pub fn scale_channels(&self, factors: &Value) -> Result<Value> {
         check_channels("scale channels", self, factors)?;
-        let (x, f) = (
-            host::slice("scale", self.tensor())?,
-            host::slice("scale", factors.tensor())?,
-        );
+        let (x, f) = (host::slice("scale", self.tensor())?, host::slice("scale", factors.tensor())?);
         let output = host::tensor(zip_channels(&x, &f, |x, f| x * f), self.dims())?;
         Ok(record(output, &[self, factors], || {
             let (input, factors) = (self.tensor().clone(), factors.tensor().clone());
@@ -110,11 +70,7 @@ impl Value {
                 if flow.wants(1) {
                     let x = host::slice("scale", &input)?;
                     let products = crate::kernels::elementwise::zip(&dy, &x, |dy, x| dy * x);
-                    flow.give_vec(
-                        1,
-                        reduce::sum_rows(&products, factors.elem_count()),
-                        factors.dims(),
-                    )?;
+                    flow.give_vec(1, reduce::sum_rows(&products, factors.elem_count()), factors.dims())?;
                 }
                 if flow.wants(0) {
                     let f = host::slice("scale", &factors)?;
@@ -131,10 +87,7 @@ impl Value {
     /// When the shapes do not fit.
     pub fn add_channels(&self, offsets: &Value) -> Result<Value> {
         check_channels("add channels", self, offsets)?;
-        let (x, o) = (
-            host::slice("add", self.tensor())?,
-            host::slice("add", offsets.tensor())?,
-        );
+        let (x, o) = (host::slice("add", self.tensor())?, host::slice("add", offsets.tensor())?);
         let output = host::tensor(zip_channels(&x, &o, |x, o| x + o), self.dims())?;
         let width = self.width();
         Ok(record(output, &[self, offsets], || {
@@ -159,16 +112,14 @@ impl Value {
         let vectors = host::slice("add items", items.tensor())?;
         for_items(&mut out, width, rows, |item, out| {
             let vector = &vectors[item * width..(item + 1) * width];
-            out.chunks_exact_mut(width)
-                .for_each(|out| add_assign_serial(out, vector));
+            out.chunks_exact_mut(width).for_each(|out| add_assign_serial(out, vector));
         });
         let output = host::tensor(out, self.dims())?;
         Ok(record(output, &[self, items], || {
             let rows = rows.clone();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 if flow.wants(1) {
-                    let sums =
-                        sum_items(&host::slice("add items", gradient.tensor())?, width, &rows);
+                    let sums = sum_items(&host::slice("add items", gradient.tensor())?, width, &rows);
                     flow.give_vec(1, sums, &[rows.len(), width])?;
                 }
                 flow.give(0, gradient)
@@ -182,8 +133,7 @@ impl Value {
     /// # Errors
     /// When the shapes do not fit.
     pub fn modulate(&self, scale: &Value, shift: &Value, rows: &Sequences) -> Result<Value> {
-        self.scale_items(&scale.affine(1.0, 1.0)?, rows)?
-            .add_items(shift, rows)
+        self.scale_items(&scale.affine(1.0, 1.0)?, rows)?.add_items(shift, rows)
     }
 
     /// Multiplies all rows of each item by the vector of the item (`items`: `[item, channel]`): the gate of adaptive layer
@@ -195,15 +145,11 @@ impl Value {
         check_items("scale items", self, items, rows)?;
         let width = self.width();
         let output = {
-            let (x, v) = (
-                host::slice("scale items", self.tensor())?,
-                host::slice("scale items", items.tensor())?,
-            );
+            let (x, v) = (host::slice("scale items", self.tensor())?, host::slice("scale items", items.tensor())?);
             host::tensor(scale_rows(&x, &v, width, rows), self.dims())?
         };
         Ok(record(output, &[self, items], || {
-            let (input, items, rows) =
-                (self.tensor().clone(), items.tensor().clone(), rows.clone());
+            let (input, items, rows) = (self.tensor().clone(), items.tensor().clone(), rows.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("scale items", gradient.tensor())?;
                 if flow.wants(1) {
@@ -227,32 +173,20 @@ impl Value {
     pub fn expand_items(&self, rows: &Sequences) -> Result<Value> {
         let width = self.width();
         if self.dims() != [rows.len(), width] {
-            return Err(NnError::shape(
-                "expand items",
-                format!("[{}, channel]", rows.len()),
-                self.dims(),
-            ));
+            return Err(NnError::shape("expand items", format!("[{}, channel]", rows.len()), self.dims()));
         }
         let vectors = host::slice("expand items", self.tensor())?;
-        let mut out = if rows.is_packed() {
-            uninitialised(rows.total() * width)
-        } else {
-            vec![0.0; rows.total() * width]
-        };
+        let mut out =
+            if rows.is_packed() { uninitialised(rows.total() * width) } else { vec![0.0; rows.total() * width] };
         for_items(&mut out, width, rows, |item, out| {
             let vector = &vectors[item * width..(item + 1) * width];
-            out.chunks_exact_mut(width.max(1))
-                .for_each(|out| out.copy_from_slice(vector));
+            out.chunks_exact_mut(width.max(1)).for_each(|out| out.copy_from_slice(vector));
         });
         let output = host::tensor(out, &[rows.total(), width])?;
         Ok(record(output, &[self], || {
             let rows = rows.clone();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let sums = sum_items(
-                    &host::slice("expand items", gradient.tensor())?,
-                    width,
-                    &rows,
-                );
+                let sums = sum_items(&host::slice("expand items", gradient.tensor())?, width, &rows);
                 flow.give_vec(0, sums, &[rows.len(), width])
             }
         }))
@@ -264,20 +198,13 @@ impl Value {
     /// When the number of rows differs.
     pub fn mask_rows(&self, rows: &Sequences) -> Result<Value> {
         if self.rows() != rows.total() {
-            return Err(NnError::shape(
-                "mask rows",
-                format!("{} rows", rows.total()),
-                self.dims(),
-            ));
+            return Err(NnError::shape("mask rows", format!("{} rows", rows.total()), self.dims()));
         }
         if rows.is_packed() {
             return Ok(self.clone());
         }
         let width = self.width();
-        let output = host::tensor(
-            keep_rows(&host::slice("mask rows", self.tensor())?, width, rows),
-            self.dims(),
-        )?;
+        let output = host::tensor(keep_rows(&host::slice("mask rows", self.tensor())?, width, rows), self.dims())?;
         Ok(record(output, &[self], || {
             let (rows, shape) = (rows.clone(), self.dims().to_vec());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -293,11 +220,7 @@ impl Value {
     /// When the number of rows differs.
     pub fn pack_rows(&self, rows: &Sequences) -> Result<Value> {
         if self.rows() != rows.total() {
-            return Err(NnError::shape(
-                "pack rows",
-                format!("{} rows", rows.total()),
-                self.dims(),
-            ));
+            return Err(NnError::shape("pack rows", format!("{} rows", rows.total()), self.dims()));
         }
         let width = self.width();
         if rows.is_packed() {
@@ -305,11 +228,8 @@ impl Value {
         }
         let output = {
             let x = host::slice("pack rows", self.tensor())?;
-            let packed: Vec<&[f32]> = rows
-                .ranges()
-                .iter()
-                .map(|rows| &x[rows.start * width..rows.end * width])
-                .collect();
+            let packed: Vec<&[f32]> =
+                rows.ranges().iter().map(|rows| &x[rows.start * width..rows.end * width]).collect();
             host::tensor(packed.concat(), &[rows.valid(), width])?
         };
         Ok(record(output, &[self], || {
@@ -327,11 +247,7 @@ impl Value {
     /// When the number of rows differs.
     pub fn unpack_rows(&self, rows: &Sequences) -> Result<Value> {
         if self.rows() != rows.valid() {
-            return Err(NnError::shape(
-                "unpack rows",
-                format!("{} rows", rows.valid()),
-                self.dims(),
-            ));
+            return Err(NnError::shape("unpack rows", format!("{} rows", rows.valid()), self.dims()));
         }
         let width = self.width();
         let unpacked = unpack(&host::slice("unpack rows", self.tensor())?, width, rows);
@@ -340,11 +256,8 @@ impl Value {
             let (rows, shape) = (rows.clone(), self.dims().to_vec());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("unpack rows", gradient.tensor())?;
-                let packed: Vec<&[f32]> = rows
-                    .ranges()
-                    .iter()
-                    .map(|rows| &dy[rows.start * width..rows.end * width])
-                    .collect();
+                let packed: Vec<&[f32]> =
+                    rows.ranges().iter().map(|rows| &dy[rows.start * width..rows.end * width]).collect();
                 flow.give_vec(0, packed.concat(), &shape)
             }
         }))
@@ -357,26 +270,15 @@ impl Value {
     /// When the value has no time axis or the factor is 0.
     pub fn repeat_frames(&self, factor: usize) -> Result<Value> {
         let &[items, time, width] = self.dims() else {
-            return Err(NnError::shape(
-                "repeat frames",
-                "[item, time, channel]",
-                self.dims(),
-            ));
+            return Err(NnError::shape("repeat frames", "[item, time, channel]", self.dims()));
         };
         if factor == 0 {
-            return Err(NnError::invalid(
-                "repeat frames",
-                "the factor must be at least 1",
-            ));
+            return Err(NnError::invalid("repeat frames", "the factor must be at least 1"));
         }
         let x = host::slice("repeat frames", self.tensor())?;
         let mut out = uninitialised(x.len() * factor);
-        for (out, row) in out
-            .chunks_exact_mut((factor * width).max(1))
-            .zip(x.chunks_exact(width.max(1)))
-        {
-            out.chunks_exact_mut(width)
-                .for_each(|out| out.copy_from_slice(row));
+        for (out, row) in out.chunks_exact_mut((factor * width).max(1)).zip(x.chunks_exact(width.max(1))) {
+            out.chunks_exact_mut(width).for_each(|out| out.copy_from_slice(row));
         }
         let output = host::tensor(out, &[items, time * factor, width])?;
         Ok(record(output, &[self], || {
@@ -384,14 +286,9 @@ impl Value {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("repeat frames", gradient.tensor())?;
                 let mut dx = uninitialised(dy.len() / factor);
-                for (dx, dy) in dx
-                    .chunks_exact_mut(width.max(1))
-                    .zip(dy.chunks_exact((factor * width).max(1)))
-                {
+                for (dx, dy) in dx.chunks_exact_mut(width.max(1)).zip(dy.chunks_exact((factor * width).max(1))) {
                     dx.copy_from_slice(&dy[..width]);
-                    dy[width..]
-                        .chunks_exact(width)
-                        .for_each(|dy| add_assign_serial(dx, dy));
+                    dy[width..].chunks_exact(width).for_each(|dy| add_assign_serial(dx, dy));
                 }
                 flow.give_vec(0, dx, &shape)
             }
@@ -400,24 +297,14 @@ impl Value {
 }
 
 fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
-    let mut out = if rows.is_packed() {
-        uninitialised(x.len())
-    } else {
-        vec![0.0; x.len()]
-    };
+    let mut out = if rows.is_packed() { uninitialised(x.len()) } else { vec![0.0; x.len()] };
     for_items(&mut out, width, rows, |item, out| {
         let vector = &vectors[item * width..(item + 1) * width];
         let first = rows.ranges()[item].start * width;
         let x = &x[first..first + out.len()];
         vectorised(|| {
-            for (out, x) in out
-                .chunks_exact_mut(width.max(1))
-                .zip(x.chunks_exact(width.max(1)))
-            {
-                out.iter_mut()
-                    .zip(x)
-                    .zip(vector)
-                    .for_each(|((out, x), v)| *out = x * v);
+            for (out, x) in out.chunks_exact_mut(width.max(1)).zip(x.chunks_exact(width.max(1))) {
+                out.iter_mut().zip(x).zip(vector).for_each(|((out, x), v)| *out = x * v);
             }
         });
     });

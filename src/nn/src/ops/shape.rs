@@ -28,23 +28,12 @@ impl Value {
     pub fn swap_middle(&self) -> Result<Value> {
         let axes = self.dims().len();
         if axes < 3 {
-            return Err(NnError::shape(
-                "swap middle",
-                "at least three axes",
-                self.dims(),
-            ));
+            return Err(NnError::shape("swap middle", "at least three axes", self.dims()));
         }
-        let [a, b, width] = [
-            self.dims()[axes - 3],
-            self.dims()[axes - 2],
-            self.dims()[axes - 1],
-        ];
+        let [a, b, width] = [self.dims()[axes - 3], self.dims()[axes - 2], self.dims()[axes - 1]];
         let mut shape = self.dims().to_vec();
         shape.swap(axes - 3, axes - 2);
-        let output = host::tensor(
-            swap(&host::slice("swap", self.tensor())?, a, b, width),
-            &shape,
-        )?;
+        let output = host::tensor(swap(&host::slice("swap", self.tensor())?, a, b, width), &shape)?;
         Ok(record(output, &[self], || {
             let before = self.dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -61,19 +50,12 @@ impl Value {
     pub fn transpose(&self) -> Result<Value> {
         let axes = self.dims().len();
         if axes < 2 {
-            return Err(NnError::shape(
-                "transpose",
-                "at least two axes",
-                self.dims(),
-            ));
+            return Err(NnError::shape("transpose", "at least two axes", self.dims()));
         }
         let (a, b) = (self.dims()[axes - 2], self.dims()[axes - 1]);
         let mut shape = self.dims().to_vec();
         shape.swap(axes - 2, axes - 1);
-        let output = host::tensor(
-            swap(&host::slice("transpose", self.tensor())?, a, b, 1),
-            &shape,
-        )?;
+        let output = host::tensor(swap(&host::slice("transpose", self.tensor())?, a, b, 1), &shape)?;
         Ok(record(output, &[self], || {
             let before = self.dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -88,15 +70,13 @@ impl Value {
 fn swap(x: &[f32], a: usize, b: usize, width: usize) -> Vec<f32> {
     let mut out = uninitialised(x.len());
     let block = (a * b * width).max(1);
-    out.par_chunks_mut(block)
-        .zip(x.par_chunks(block))
-        .for_each(|(out, x)| {
-            for (j, out) in out.chunks_exact_mut((a * width).max(1)).enumerate() {
-                for (i, out) in out.chunks_exact_mut(width.max(1)).enumerate() {
-                    out.copy_from_slice(&x[(i * b + j) * width..][..width]);
-                }
+    out.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(out, x)| {
+        for (j, out) in out.chunks_exact_mut((a * width).max(1)).enumerate() {
+            for (i, out) in out.chunks_exact_mut(width.max(1)).enumerate() {
+                out.copy_from_slice(&x[(i * b + j) * width..][..width]);
             }
-        });
+        }
+    });
     out
 }
 
@@ -105,39 +85,28 @@ fn swap(x: &[f32], a: usize, b: usize, width: usize) -> Vec<f32> {
 /// # Errors
 /// When there is nothing to join or the shapes do not fit.
 pub fn concatenate(values: &[&Value]) -> Result<Value> {
-    let first = values
-        .first()
-        .ok_or_else(|| NnError::invalid("concatenate", "nothing to join"))?;
+    let first = values.first().ok_or_else(|| NnError::invalid("concatenate", "nothing to join"))?;
     let outer = &first.dims()[..first.dims().len().saturating_sub(1)];
     for value in values {
         if value.dims().is_empty() || value.dims()[..value.dims().len() - 1] != *outer {
-            return Err(NnError::shape(
-                "concatenate",
-                format!("{outer:?} and channels"),
-                value.dims(),
-            ));
+            return Err(NnError::shape("concatenate", format!("{outer:?} and channels"), value.dims()));
         }
     }
     let widths: Vec<usize> = values.iter().map(|value| value.width()).collect();
     let total: usize = widths.iter().sum();
-    let slices = values
-        .iter()
-        .map(|value| host::slice("concatenate", value.tensor()))
-        .collect::<Result<Vec<_>>>()?;
+    let slices = values.iter().map(|value| host::slice("concatenate", value.tensor())).collect::<Result<Vec<_>>>()?;
     let sources: Vec<&[f32]> = slices.iter().map(|slice| &**slice).collect();
     let mut out = uninitialised(first.rows() * total);
     let chunk = rows_per_chunk(total);
-    out.par_chunks_mut((chunk * total).max(1))
-        .enumerate()
-        .for_each(|(index, out)| {
-            for (row, mut out) in out.chunks_exact_mut(total).enumerate() {
-                for (source, width) in sources.iter().zip(&widths) {
-                    let (part, rest) = out.split_at_mut(*width);
-                    part.copy_from_slice(&source[(index * chunk + row) * width..][..*width]);
-                    out = rest;
-                }
+    out.par_chunks_mut((chunk * total).max(1)).enumerate().for_each(|(index, out)| {
+        for (row, mut out) in out.chunks_exact_mut(total).enumerate() {
+            for (source, width) in sources.iter().zip(&widths) {
+                let (part, rest) = out.split_at_mut(*width);
+                part.copy_from_slice(&source[(index * chunk + row) * width..][..*width]);
+                out = rest;
             }
-        });
+        }
+    });
     let output = host::tensor(out, &[outer, &[total]].concat())?;
     Ok(record(output, values, || {
         let shapes: Vec<Vec<usize>> = values.iter().map(|value| value.dims().to_vec()).collect();
@@ -160,13 +129,9 @@ fn columns(x: &[f32], total: usize, range: std::ops::Range<usize>) -> Vec<f32> {
     let width = range.len();
     let mut out = uninitialised(x.len() / total.max(1) * width);
     let chunk = rows_per_chunk(total);
-    let tasks = out
-        .par_chunks_mut((chunk * width).max(1))
-        .zip(x.par_chunks((chunk * total).max(1)));
+    let tasks = out.par_chunks_mut((chunk * width).max(1)).zip(x.par_chunks((chunk * total).max(1)));
     tasks.for_each(|(out, x)| {
-        let rows = out
-            .chunks_exact_mut(width.max(1))
-            .zip(x.chunks_exact(total.max(1)));
+        let rows = out.chunks_exact_mut(width.max(1)).zip(x.chunks_exact(total.max(1)));
         rows.for_each(|(out, x)| out.copy_from_slice(&x[range.clone()]));
     });
     out
@@ -180,31 +145,17 @@ impl Value {
     pub fn channels(&self, range: std::ops::Range<usize>) -> Result<Value> {
         let total = self.width();
         if range.start > range.end || range.end > total || self.dims().is_empty() {
-            return Err(NnError::shape(
-                "channels",
-                format!("at least {} channels", range.end),
-                self.dims(),
-            ));
+            return Err(NnError::shape("channels", format!("at least {} channels", range.end), self.dims()));
         }
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = range.len();
-        let output = host::tensor(
-            columns(
-                &host::slice("channels", self.tensor())?,
-                total,
-                range.clone(),
-            ),
-            &shape,
-        )?;
+        let output = host::tensor(columns(&host::slice("channels", self.tensor())?, total, range.clone()), &shape)?;
         Ok(record(output, &[self], || {
             let before = self.dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("channels", gradient.tensor())?;
                 let mut dx = vec![0.0; before.iter().product()];
-                for (dx, dy) in dx
-                    .chunks_exact_mut(total)
-                    .zip(dy.chunks_exact(range.len().max(1)))
-                {
+                for (dx, dy) in dx.chunks_exact_mut(total).zip(dy.chunks_exact(range.len().max(1))) {
                     dx[range.clone()].copy_from_slice(dy);
                 }
                 flow.give_vec(0, dx, &before)

@@ -1,0 +1,231 @@
+//! Every recorded operation against finite differences.
+
+mod support;
+
+use flowmill_nn::ops::{Attention, Convolution, Normalisation, RelativePositions, concatenate};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Activation, Reach, Sequences, Value};
+use support::{check_gradients, check_gradients_at, value};
+
+const ACTIVATIONS: [Activation; 9] = [
+    Activation::Identity,
+    Activation::Relu,
+    Activation::LeakyRelu,
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::Mish,
+    Activation::Tanh,
+    Activation::Sigmoid,
+];
+
+/// Those without a kink, which finite differences cannot cross.
+fn smooth() -> impl Iterator<Item = Activation> {
+    ACTIVATIONS.into_iter().filter(|activation| !matches!(activation, Activation::Relu | Activation::LeakyRelu))
+}
+
+#[test]
+fn arithmetic() {
+    let shapes: [&[usize]; 2] = [&[3, 5], &[3, 5]];
+    check_gradients("add", &shapes, |x| x[0].add(&x[1]).unwrap());
+    check_gradients("subtract", &shapes, |x| x[0].subtract(&x[1]).unwrap());
+    check_gradients("multiply", &shapes, |x| x[0].multiply(&x[1]).unwrap());
+    check_gradients("affine", &shapes[..1], |x| x[0].affine(-1.5, 0.25).unwrap());
+    check_gradients("sum", &shapes[..1], |x| x[0].sum().unwrap());
+    check_gradients("mean", &shapes[..1], |x| x[0].mean().unwrap());
+}
+
+#[test]
+fn values_used_twice_get_both_gradients() {
+    check_gradients("fan out", &[&[4, 3]], |x| {
+        let a = x[0].multiply(&x[0]).unwrap();
+        let b = a.add(&a).unwrap().add(&x[0]).unwrap();
+        b.subtract(&x[0].affine(3.0, 0.0).unwrap()).unwrap().add(&a).unwrap()
+    });
+    check_gradients("shared weight", &[&[4, 3], &[3, 3]], |x| {
+        x[0].linear(&x[1], None).unwrap().linear(&x[1], None).unwrap().add(&x[0]).unwrap()
+    });
+}
+
+#[test]
+fn activations() {
+    for activation in smooth() {
+        check_gradients(&format!("{activation:?}"), &[&[2, 40]], |x| x[0].activate(activation).unwrap());
+    }
+    for activation in [Activation::Relu, Activation::LeakyRelu] {
+        // Away from the kink: magnitudes of at least 0.2.
+        check_gradients(&format!("{activation:?}"), &[&[40]], |x| {
+            let sign = |x: f32| if x < 0.0 { -0.2 } else { 0.2 };
+            let offsets = support::normals(&format!("{activation:?} 0"), &[40]).into_iter().map(sign).collect();
+            x[0].add(&Value::from_vec(offsets, &[40]).unwrap()).unwrap().activate(activation).unwrap()
+        });
+    }
+}
+
+#[test]
+fn linear() {
+    let shapes: [&[usize]; 4] = [&[2, 3, 5], &[4, 5], &[4], &[2, 3, 4]];
+    check_gradients("linear", &shapes[..2], |x| x[0].linear(&x[1], None).unwrap());
+    check_gradients("linear bias", &shapes[..3], |x| x[0].linear(&x[1], Some(&x[2])).unwrap());
+    check_gradients("linear onto", &shapes, |x| x[0].linear_onto(&x[1], Some(&x[2]), Some(&x[3])).unwrap());
+    check_gradients("linear onto, no bias", &[shapes[0], shapes[1], shapes[3]], |x| {
+        x[0].linear_onto(&x[1], None, Some(&x[2])).unwrap()
+    });
+    for activation in smooth() {
+        check_gradients(&format!("linear {activation:?}"), &shapes[..3], |x| {
+            x[0].linear_activated(&x[1], Some(&x[2]), activation).unwrap()
+        });
+    }
+}
+
+#[test]
+fn feed_forward() {
+    let shapes: [&[usize]; 6] = [&[3, 4], &[6, 4], &[6], &[4, 6], &[4], &[3, 4]];
+    check_gradients_at("feed forward", &shapes, 0.7, |x| {
+        x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::Gelu, &x[5]).unwrap()
+    });
+}
+
+#[test]
+fn a_large_linear_agrees_with_its_parts() {
+    // Large enough to be cut into tiles in both directions.
+    let (x, w, b) = (value("x", &[1000, 70]), value("w", &[600, 70]), value("b", &[600]));
+    let whole = x.linear_activated(&w, Some(&b), Activation::Silu).unwrap();
+    let parts = x.linear(&w, None).unwrap().add_channels(&b).unwrap().activate(Activation::Silu).unwrap();
+    let expected: Vec<f64> = support::elements(&parts).into_iter().map(f64::from).collect();
+    assert!(support::worst(&support::elements(&whole), &expected) < 1e-5);
+}
+
+#[test]
+fn embedding() {
+    check_gradients("embedding", &[&[5, 3]], |x| x[0].embed(&[4, 0, 4, 2, 1, 4], &[2, 3]).unwrap());
+}
+
+#[test]
+fn layer_norm() {
+    let shapes: [&[usize]; 3] = [&[3, 7], &[7], &[7]];
+    let settings = Normalisation::default();
+    check_gradients("norm", &shapes[..1], |x| x[0].layer_norm(None, None, settings).unwrap());
+    check_gradients("norm gain", &shapes[..2], |x| x[0].layer_norm(Some(&x[1]), None, settings).unwrap());
+    check_gradients("norm bias", &[shapes[0], shapes[2]], |x| x[0].layer_norm(None, Some(&x[1]), settings).unwrap());
+    for activation in smooth() {
+        let settings = Normalisation { activation, ..settings };
+        check_gradients(&format!("norm {activation:?}"), &shapes, |x| {
+            x[0].layer_norm(Some(&x[1]), Some(&x[2]), settings).unwrap()
+        });
+    }
+}
+
+#[test]
+fn group_norm() {
+    let settings = Normalisation { activation: Activation::Mish, ..Normalisation::default() };
+    check_gradients("group norm", &[&[2, 3, 6], &[6], &[6]], |x| x[0].group_norm(2, &x[1], &x[2], settings).unwrap());
+}
+
+#[test]
+fn convolution() {
+    let cases = [
+        (3, Convolution::causal(3)),
+        (4, Convolution { padding: [0, 3], ..Convolution::default() }),
+        (3, Convolution { padding: [1, 1], stride: 2, ..Convolution::default() }),
+        (3, Convolution { padding: [2, 1], dilation: 2, ..Convolution::default() }),
+        (2, Convolution { padding: [3, 2], ..Convolution::default() }),
+        (1, Convolution::default()),
+    ];
+    for (kernel, settings) in cases {
+        let weight = [3, 2, kernel];
+        let shapes: [&[usize]; 3] = [&[2, 6, 2], &weight, &[3]];
+        check_gradients(&format!("conv {settings:?}"), &shapes, |x| {
+            x[0].conv1d(&x[1], Some(&x[2]), settings, None).unwrap()
+        });
+        check_gradients(&format!("masked conv {settings:?}"), &shapes, |x| {
+            x[0].conv1d(&x[1], Some(&x[2]), settings, Some(&[4, 6])).unwrap()
+        });
+        let items = Sequences::packed(&[4, 8]);
+        check_gradients(&format!("packed conv {settings:?}"), &[&[12, 2], &weight], |x| {
+            x[0].conv1d_packed(&x[1], None, settings, &items).unwrap()
+        });
+    }
+}
+
+fn attention_over<'a>(items: &'a [Sequences; 2], reach: Reach) -> Attention<'a> {
+    Attention { heads: 2, reach, queries: &items[0], keys: &items[1], dropout: None }
+}
+
+const REACHES: [Reach; 4] = [Reach::Full, Reach::Chunk(1), Reach::Chunk(2), Reach::Chunks { size: 2, left: 1 }];
+
+#[test]
+fn attention() {
+    let items = [Sequences::padded(&[5, 5], 5).unwrap(), Sequences::padded(&[5, 3], 5).unwrap()];
+    let shape: &[usize] = &[2, 5, 4];
+    for reach in REACHES {
+        let mut settings = attention_over(&items, reach);
+        check_gradients(&format!("attention {reach:?}"), &[shape, shape, shape], |x| {
+            x[0].attend(&x[1], &x[2], &settings, None).unwrap()
+        });
+        settings.dropout = Some((0.3, Draw::new(1)));
+        check_gradients(&format!("attention dropout {reach:?}"), &[shape, shape, shape], |x| {
+            x[0].attend(&x[1], &x[2], &settings, None).unwrap()
+        });
+    }
+}
+
+#[test]
+fn attention_with_relative_positions() {
+    let items = [Sequences::padded(&[5, 5], 5).unwrap(), Sequences::padded(&[5, 3], 5).unwrap()];
+    let shape: &[usize] = &[2, 5, 4];
+    for reach in REACHES {
+        let settings = attention_over(&items, reach);
+        check_gradients(&format!("relative {reach:?}"), &[shape, shape, shape, &[9, 4], &[2, 2], &[2, 2]], |x| {
+            let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
+            x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
+        });
+    }
+}
+
+#[test]
+fn attention_across_blocks_of_queries() {
+    // More queries than one block holds; few channels keep the differences quick.
+    let items = [Sequences::packed(&[70, 3]), Sequences::packed(&[66, 4])];
+    let settings = Attention { heads: 1, ..attention_over(&items, Reach::Chunk(20)) };
+    check_gradients("blocks", &[&[73, 1], &[70, 1], &[70, 1]], |x| x[0].attend(&x[1], &x[2], &settings, None).unwrap());
+    let items = [Sequences::packed(&[70]), Sequences::packed(&[66])];
+    let settings = Attention { heads: 1, ..attention_over(&items, Reach::Full) };
+    check_gradients("relative blocks", &[&[70, 1], &[66, 1], &[66, 1], &[139, 1], &[1, 1], &[1, 1]], |x| {
+        let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
+        x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
+    });
+}
+
+#[test]
+fn rows_and_channels() {
+    let rows = Sequences::padded(&[2, 3], 3).unwrap();
+    let shapes: [&[usize]; 3] = [&[2, 3, 4], &[2, 4], &[2, 4]];
+    check_gradients("scale channels", &[shapes[0], &[4]], |x| x[0].scale_channels(&x[1]).unwrap());
+    check_gradients("add channels", &[shapes[0], &[4]], |x| x[0].add_channels(&x[1]).unwrap());
+    check_gradients("add items", &shapes[..2], |x| x[0].add_items(&x[1], &rows).unwrap());
+    check_gradients("scale items", &shapes[..2], |x| x[0].scale_items(&x[1], &rows).unwrap());
+    check_gradients("modulate", &shapes, |x| x[0].modulate(&x[1], &x[2], &rows).unwrap());
+    check_gradients("expand items", &shapes[1..2], |x| x[0].expand_items(&rows).unwrap());
+    check_gradients("mask rows", &shapes[..1], |x| x[0].mask_rows(&rows).unwrap());
+    check_gradients("pack rows", &shapes[..1], |x| x[0].pack_rows(&rows).unwrap());
+    check_gradients("unpack rows", &[&[5, 4]], |x| x[0].unpack_rows(&rows).unwrap());
+    check_gradients("repeat frames", &shapes[..1], |x| x[0].repeat_frames(2).unwrap());
+    check_gradients("channels", &shapes[..1], |x| x[0].channels(1..3).unwrap());
+    check_gradients("reshape", &shapes[..1], |x| x[0].reshape(&[6, 4]).unwrap());
+    check_gradients("transpose", &shapes[..1], |x| x[0].transpose().unwrap());
+    check_gradients("swap middle", &shapes[..1], |x| x[0].swap_middle().unwrap());
+    check_gradients("concatenate", &[shapes[0], &[2, 3, 1]], |x| concatenate(&[&x[0], &x[1], &x[0]]).unwrap());
+}
+
+#[test]
+fn dropout() {
+    check_gradients("dropout", &[&[7, 5]], |x| x[0].dropout(0.4, Draw::new(9)).unwrap());
+}
+
+#[test]
+fn mean_square_error() {
+    let rows = Sequences::padded(&[2, 3], 3).unwrap();
+    let target = value("target", &[2, 3, 4]);
+    check_gradients("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
+}
