@@ -167,7 +167,9 @@ impl fmt::Display for DecodeWarning {
             Self::Truncated { claimed_frames: None, frames } => {
                 write!(f, "truncated: the stream breaks off after {frames} frames")
             }
-            Self::StreamedSize => write!(f, "the header holds no size (written to a pipe); read to the end of the file"),
+            Self::StreamedSize => {
+                write!(f, "the header holds no size (written to a pipe); read to the end of the file")
+            }
             Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
             Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
             Self::CorruptPackets { count, first } => write!(f, "{count} corrupt packets left out (first: {first})"),

@@ -15,14 +15,20 @@
 mod audio;
 mod error;
 mod simd;
+mod trim;
 mod wav_writer;
 
 pub mod decode;
 pub mod features;
+pub mod measure;
+pub mod pitch;
 pub mod resample;
+pub mod spectrogram_image;
+pub mod vocode;
 
 pub use audio::{Audio, AudioInfo, DecodeWarning};
 pub use decode::{decode_bytes, decode_file, probe};
 pub use error::{AudioError, Fault};
 pub use resample::resample;
+pub use trim::{TrimConfig, trim_silence};
 pub use wav_writer::{WavSummary, write_wav};

@@ -17,7 +17,7 @@ const LOWPASS_WIDTH: f64 = 6.0;
 /// Cut-off as a fraction of half the lower rate.
 const ROLLOFF: f64 = 0.99;
 /// Filters larger than this (all phases together) are refused.
-const MAX_TAPS: u64 = 1 << 24;
+const MAX_TAPS: u64 = 1 << 22;
 /// Pairs of rates whose filters are kept.
 const CACHED_PAIRS: usize = 16;
 /// Filter lengths are padded to multiples of this.

@@ -93,7 +93,8 @@ pub(super) fn warnings(header: &WavHeader, layout: Layout) -> Vec<DecodeWarning>
 
 fn decoder(header: &WavHeader, layout: Layout) -> Result<AdpcmDecoder, Fault> {
     let id = if header.tag == TAG_ADPCM_IMA { CODEC_ID_ADPCM_IMA_WAV } else { CODEC_ID_ADPCM_MS };
-    let positions = if header.channels == 1 { Position::FRONT_LEFT } else { Position::FRONT_LEFT | Position::FRONT_RIGHT };
+    let positions =
+        if header.channels == 1 { Position::FRONT_LEFT } else { Position::FRONT_LEFT | Position::FRONT_RIGHT };
     let mut parameters = AudioCodecParameters::new();
     parameters
         .for_codec(id)

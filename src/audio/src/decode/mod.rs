@@ -5,6 +5,7 @@
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod adpcm;
+mod mp4_edits;
 mod mpeg_frames;
 mod ogg_pages;
 mod opus;

@@ -135,15 +135,40 @@ impl Packets {
     }
 }
 
-/// A warning if the last stream of the file was never ended; and one if bytes lie between the pages.
-pub(super) fn missing_end(bytes: &[u8], frames: u64) -> Vec<DecodeWarning> {
+/// What a walk over all pages of a file finds.
+pub(super) struct Scan {
+    /// Where the last whole page ends, in bytes.
+    pub(super) end: usize,
+    ended: bool,
+    /// Bytes between pages.
+    skipped: u64,
+    /// Bytes behind the last page.
+    left_over: u64,
+}
+
+/// Walks over all pages.
+pub(super) fn scan(bytes: &[u8]) -> Scan {
     let mut pages = Pages::new(bytes);
-    let ended = pages.by_ref().last().is_some_and(|page| page.ends_stream());
-    let mut warnings = Vec::new();
-    if !ended {
-        warnings.push(DecodeWarning::Truncated { claimed_frames: None, frames });
-    } else if pages.skipped > 0 {
-        warnings.push(DecodeWarning::LostSync { bytes: pages.skipped });
+    let mut scan = Scan { end: 0, ended: false, skipped: 0, left_over: bytes.len() as u64 };
+    while let Some(page) = pages.next() {
+        let left_over = (bytes.len() - pages.at) as u64;
+        scan = Scan { end: pages.at, ended: page.ends_stream(), skipped: pages.skipped, left_over };
     }
-    warnings
+    scan
+}
+
+impl Scan {
+    /// Whether the file ends inside a page.
+    pub(super) fn breaks_off(&self) -> bool {
+        !self.ended && self.left_over > 0
+    }
+
+    /// A warning if the file breaks off inside a page, or if bytes lie between the pages. (Browsers never mark the
+    /// end of a stream, so the lack of a mark alone means nothing.)
+    pub(super) fn warning(&self, frames: u64) -> Option<DecodeWarning> {
+        if self.breaks_off() {
+            return Some(DecodeWarning::Truncated { claimed_frames: None, frames });
+        }
+        (self.skipped > 0).then_some(DecodeWarning::LostSync { bytes: self.skipped })
+    }
 }

@@ -1,8 +1,8 @@
 //! Ogg Opus (RFC 7845): pre-skip, output gain and end trimming applied; always 48 kHz.
 
-use opus_wave::{OpusMSDecoder, SampleRate};
+use ropus::OpusMSDecoder;
 
-use super::ogg_pages::{Packets, Pages};
+use super::ogg_pages::{self, Packets, Pages};
 use super::{Decoded, MAX_SAMPLES, check_format, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
@@ -14,10 +14,9 @@ const MAX_PACKET_FRAMES: usize = 5760;
 /// Decodes the first Opus stream of an Ogg file.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let mut stream: Option<Stream> = None;
-    let mut pages = Pages::new(bytes);
     let mut packets = Packets::default();
     let mut outcome = Ok(());
-    for page in pages.by_ref() {
+    for page in Pages::new(bytes) {
         let current = stream.get_or_insert_with(|| Stream::new(page.serial));
         if page.serial != current.serial {
             continue;
@@ -36,7 +35,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
             break;
         }
     }
-    stream.ok_or_else(|| malformed("it holds no whole page"))?.finish(pages.skipped)
+    stream.ok_or_else(|| malformed("it holds no whole page"))?.finish(&ogg_pages::scan(bytes))
 }
 
 fn malformed(problem: impl Into<String>) -> Fault {
@@ -89,7 +88,7 @@ struct Stream {
     serial: u32,
     state: State,
     samples: Vec<Vec<f32>>,
-    buffer: Vec<f32>,
+    buffer: Vec<i16>,
     last_granule: i64,
     ended: bool,
     corrupt: u64,
@@ -114,16 +113,12 @@ impl Stream {
         match std::mem::replace(&mut self.state, State::WantsHead) {
             State::WantsHead => self.state = State::WantsComment(Head::parse(packet)?),
             State::WantsComment(head) => {
-                let decoder = OpusMSDecoder::new(
-                    SampleRate::Hz48000,
-                    head.channels,
-                    head.streams,
-                    head.coupled,
-                    &head.mapping,
-                );
-                let decoder = decoder.map_err(|error| malformed(format!("its Opus header is unusable: {error}")))?;
+                let (channels, streams, coupled) = (head.channels as i32, head.streams as i32, head.coupled as i32);
+                let decoder = OpusMSDecoder::new(RATE as i32, channels, streams, coupled, &head.mapping);
+                let unusable = |code| malformed(format!("its Opus channel mapping is refused (code {code})"));
+                let decoder = decoder.map_err(unusable)?;
                 self.samples = vec![Vec::new(); head.channels];
-                self.buffer = vec![0.0; MAX_PACKET_FRAMES * head.channels];
+                self.buffer = vec![0; MAX_PACKET_FRAMES * head.channels];
                 self.state = State::Decodes(head, Box::new(decoder));
             }
             State::Decodes(head, mut decoder) => {
@@ -135,26 +130,29 @@ impl Stream {
     }
 
     fn audio_packet(&mut self, packet: &[u8], head: &Head, decoder: &mut OpusMSDecoder) -> Result<(), Fault> {
-        let decoded = decoder.decode_float(Some(packet), &mut self.buffer, MAX_PACKET_FRAMES as i32);
+        let frame_limit = MAX_PACKET_FRAMES as i32;
+        let decoded = decoder.decode(Some(packet), packet.len() as i32, &mut self.buffer, frame_limit, false);
         let frames = match decoded {
             Ok(frames) => (frames.max(0) as usize).min(MAX_PACKET_FRAMES),
-            Err(error) => {
+            Err(code) => {
                 self.corrupt += 1;
-                self.first_error.get_or_insert_with(|| error.to_string());
+                self.first_error.get_or_insert_with(|| format!("invalid Opus packet (code {code})"));
                 return Ok(());
             }
         };
         let total = (self.samples[0].len() + frames) * head.channels;
         within("the number of samples", total as u64, MAX_SAMPLES)?;
+        let scale = head.gain / 32_768.0;
         let interleaved = &self.buffer[..frames * head.channels];
         for (index, channel) in self.samples.iter_mut().enumerate() {
-            channel.extend(interleaved.iter().skip(index).step_by(head.channels).map(|sample| sample * head.gain));
+            let own = interleaved.iter().skip(index).step_by(head.channels);
+            channel.extend(own.map(|sample| f32::from(*sample) * scale));
         }
         Ok(())
     }
 
     /// Cuts off what the encoder added at both ends.
-    fn finish(mut self, skipped: u64) -> Result<Decoded, Fault> {
+    fn finish(mut self, scan: &ogg_pages::Scan) -> Result<Decoded, Fault> {
         let State::Decodes(head, _) = &self.state else {
             return Err(malformed("the file ends before the first audio packet"));
         };
@@ -173,11 +171,7 @@ impl Stream {
         if let Some(first) = self.first_error {
             warnings.push(DecodeWarning::CorruptPackets { count: self.corrupt, first });
         }
-        if !self.ended {
-            warnings.push(DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 });
-        } else if skipped > 0 {
-            warnings.push(DecodeWarning::LostSync { bytes: skipped });
-        }
+        warnings.extend(scan.warning((end - start) as u64));
         Ok(Decoded {
             audio: Audio { samples: self.samples, sample_rate: RATE, warnings },
             codec: "opus".into(),

@@ -55,9 +55,9 @@ pub(super) fn to_planar(bytes: &[u8], encoding: Encoding, big_endian: bool, chan
         Encoding::ALaw => planar(bytes, channels, big_endian, |[byte]| a_law(byte)),
         Encoding::MuLaw => planar(bytes, channels, big_endian, |[byte]| mu_law(byte)),
         Encoding::Signed16 => planar(bytes, channels, big_endian, |b| f32::from(i16::from_le_bytes(b)) / 32_768.0),
-        Encoding::Signed24 => planar(bytes, channels, big_endian, |[a, b, c]| {
-            integer(i32::from_le_bytes([0, a, b, c]))
-        }),
+        Encoding::Signed24 => {
+            planar(bytes, channels, big_endian, |[a, b, c]| integer(i32::from_le_bytes([0, a, b, c])))
+        }
         Encoding::Signed32 => planar(bytes, channels, big_endian, |b| integer(i32::from_le_bytes(b))),
         Encoding::Signed64 => planar(bytes, channels, big_endian, |b| i64::from_le_bytes(b) as f32 * (0.5f32).powi(63)),
         Encoding::Float32 => planar(bytes, channels, big_endian, f32::from_le_bytes),

@@ -44,7 +44,7 @@ const UNKNOWN_SIZE: u32 = u32::MAX;
 /// Reads the header from a source of `length` bytes.
 pub(super) fn read_header(source: &mut (impl Read + Seek), length: u64) -> Result<WavHeader, Fault> {
     let mut reader = Reader { source, big_endian: false, length };
-    reader.big_endian = &reader.bytes::<4>(0, "the RIFF header")? == b"RIFX";
+    reader.big_endian = reader.bytes::<12>(0, "the RIFF header")?.starts_with(b"RIFX");
     let mut format = None;
     let mut data_bytes_64 = None;
     let mut at = 12;

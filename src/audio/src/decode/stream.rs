@@ -3,8 +3,8 @@
 use std::io::Cursor;
 
 use symphonia::core::audio::GenericAudioBufferRef;
-use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
@@ -12,21 +12,32 @@ use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
 
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, mpeg_frames, ogg_pages, over_range, within};
+use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, mpeg_frames, ogg_pages, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
-    let mut reader = open(bytes, content)?;
+    let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
+    // Symphonia gives up on a file that ends inside a page.
+    let bytes = ogg.as_ref().map_or(bytes, |scan| &bytes[..scan.end]);
+    let mut reader = open(bytes, content).map_err(|fault| match &ogg {
+        Some(scan) if scan.breaks_off() => broken_off(content),
+        _ => fault,
+    })?;
     let mut decoder = first_decoder(reader.as_ref(), content)?;
     let mut collected = Collected::default();
     collected.run(reader.as_mut(), &mut decoder, content)?;
     let mut warnings = collected.warnings();
-    match content {
-        Content::Mpeg => warnings.extend(mpeg_frames::warnings(bytes)),
-        Content::Ogg => warnings.extend(ogg_pages::missing_end(bytes, collected.frames())),
-        _ => warnings.extend(collected.shorter_than_claimed(decoder.claimed_frames)),
+    warnings.extend(match &ogg {
+        Some(scan) => scan.warning(collected.frames()),
+        None => collected.shorter_than_claimed(decoder.claimed_frames),
+    });
+    if content == Content::Mpeg {
+        warnings.extend(mpeg_frames::warnings(bytes));
+    }
+    if content == Content::Mp4 {
+        collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
     if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 {
         warnings.push(DecodeWarning::ChecksumMismatch);
@@ -43,6 +54,11 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
 
 fn malformed(content: Content, error: &Error) -> Fault {
     Fault::Malformed { container: content.name().into(), problem: error.to_string() }
+}
+
+fn broken_off(content: Content) -> Fault {
+    let problem = "the file breaks off before its first stretch of audio is complete".into();
+    Fault::Malformed { container: content.name().into(), problem }
 }
 
 fn open(bytes: &[u8], content: Content) -> Result<Box<dyn FormatReader + '_>, Fault> {
@@ -179,11 +195,19 @@ impl Collected {
         Ok(())
     }
 
+    /// Drops frames at the beginning.
+    fn skip(&mut self, frames: u64) {
+        let frames = frames.min(self.frames()) as usize;
+        for channel in &mut self.samples {
+            channel.drain(..frames);
+        }
+    }
+
     fn warnings(&self) -> Vec<DecodeWarning> {
-        let corrupt = self.first_error.iter().map(|first| DecodeWarning::CorruptPackets {
-            count: self.corrupt,
-            first: first.clone(),
-        });
+        let corrupt = self
+            .first_error
+            .iter()
+            .map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first: first.clone() });
         corrupt.collect()
     }
 

@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
-use super::mel::require;
 use super::Features;
+use super::mel::require;
 use crate::error::AudioError;
 
 /// How cepstra are computed: orthonormal DCT-II of the log-mel bands, then sinusoidal liftering.

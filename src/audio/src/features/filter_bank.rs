@@ -24,6 +24,12 @@ impl MelScale {
         }
     }
 
+    /// The `n_mels + 2` edges and centres of equally wide bands over a range in hertz.
+    pub(super) fn points(self, n_mels: usize, range: (f64, f64)) -> impl Iterator<Item = f64> {
+        let (low, high) = (self.mel(range.0), self.mel(range.1));
+        (0..n_mels + 2).map(move |i| self.hertz(low + (high - low) * i as f64 / (n_mels + 1) as f64))
+    }
+
     fn hertz(self, mel: f64) -> f64 {
         match self {
             Self::Slaney if mel >= 15.0 => SLANEY_BREAK * ((mel - 15.0) * slaney_log_step()).exp(),
@@ -61,11 +67,10 @@ impl FilterBank {
         n_mels: usize,
         range: (f64, f64),
     ) -> Self {
-        let (low, high) = (scale.mel(range.0), scale.mel(range.1));
-        let point = |i: usize| scale.hertz(low + (high - low) * i as f64 / (n_mels + 1) as f64);
+        let points: Vec<f64> = scale.points(n_mels, range).collect();
         let bin_width = f64::from(sample_rate) / n_fft as f64;
-        let filters = (0..n_mels).map(|i| {
-            let (left, centre, right) = (point(i), point(i + 1), point(i + 2));
+        let filters = points.windows(3).map(|edges| {
+            let (left, centre, right) = (edges[0], edges[1], edges[2]);
             let height = if scale == MelScale::Slaney { 2.0 / (right - left) } else { 1.0 };
             Filter::sample(n_fft / 2 + 1, |bin| {
                 let hertz = bin as f64 * bin_width;

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Features;
 use super::filter_bank::FilterBank;
 use super::framing::{Analysis, Spectrum};
 use super::mel::{filtered, require};
 use super::window::Window;
-use super::Features;
 use crate::error::AudioError;
 use crate::simd::{floored_log, vectorised};
 
@@ -155,11 +155,10 @@ vectorised! {
     fn emphasise(frame: &[f32], window: &[f32], coefficient: f32, input: &mut [f32]) {
         let mean = sum(frame) / frame.len() as f32;
         let input = &mut input[..frame.len()];
-        // x[n] - m - c (x[n-1] - m) = x[n] - c x[n-1] - (1-c) m
-        let offset = (1.0 - coefficient) * mean;
-        input[0] = (frame[0] * (1.0 - coefficient) - offset) * window[0];
+        let emphasised = |sample: f32, before: f32| (sample - mean) - coefficient * (before - mean);
+        input[0] = emphasised(frame[0], frame[0]) * window[0];
         for n in 1..frame.len() {
-            input[n] = (frame[n] - coefficient * frame[n - 1] - offset) * window[n];
+            input[n] = emphasised(frame[n], frame[n - 1]) * window[n];
         }
     }
 }

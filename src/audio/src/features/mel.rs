@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Features;
 use super::filter_bank::{FilterBank, MelScale};
 use super::framing::{Analysis, LANES, Spectrum, apply_window, reflect_padded};
 use super::window::hann_periodic;
-use super::Features;
 use crate::error::AudioError;
 use crate::simd::floored_log;
 
@@ -60,9 +60,9 @@ impl MelConfig {
         Self { sample_rate: 22_050, n_fft: 1024, win_length: 1024, hop_length: 256, ..Self::cosyvoice2() }
     }
 
-    /// Step-Audio's token-to-mel flow.
+    /// Step-Audio's token-to-mel flow: as CosyVoice 2, but with window 2048 and bands up to half the sampling rate.
     pub fn step_audio() -> Self {
-        Self::cosyvoice2()
+        Self { n_fft: 2048, win_length: 2048, fmax: 12_000.0, ..Self::cosyvoice2() }
     }
 
     /// Frames per second.
@@ -105,6 +105,15 @@ impl MelConfig {
         require(self.fmax <= nyquist, "fmax", self.fmax, || format!("at most half the sampling rate, {nyquist}"))?;
         require(self.magnitude_floor >= 0.0, "magnitude_floor", self.magnitude_floor, || "at least 0".into())?;
         require(self.log_floor.is_normal() && self.log_floor > 0.0, "log_floor", self.log_floor, || "above 0".into())
+    }
+
+    /// Centre of every band, in hertz.
+    pub fn centres(&self) -> Vec<f64> {
+        self.mel_scale
+            .points(self.n_mels, (f64::from(self.fmin), f64::from(self.fmax)))
+            .skip(1)
+            .take(self.n_mels)
+            .collect()
     }
 
     pub(crate) fn filter_bank(&self) -> FilterBank {
@@ -156,8 +165,7 @@ impl MelSpectrogram {
             format!("fewer bands: {} of them contain no bin of the spectrum", filters.empty_filters())
         })?;
         let spectrum = Spectrum::Magnitude { floor: config.magnitude_floor };
-        let analysis =
-            Analysis::new(config.n_fft, config.n_fft, config.hop_length, filters.bins_read(), spectrum);
+        let analysis = Analysis::new(config.n_fft, config.n_fft, config.hop_length, filters.bins_read(), spectrum);
         let window = hann_periodic(config.win_length, config.n_fft);
         Ok(Self { config, analysis, window, filters })
     }

@@ -13,14 +13,15 @@ mod whisper;
 mod window;
 
 pub use cepstrum::{CepstrumConfig, deltas, mfcc};
-pub use filter_bank::MelScale;
 pub(crate) use filter_bank::FilterBank;
+pub use filter_bank::MelScale;
 pub(crate) use framing::{plan_forward, plan_inverse, reflect_padded};
 pub use kaldi::{KaldiConfig, KaldiFbank};
+pub(crate) use mel::require;
 pub use mel::{MelConfig, MelSpectrogram};
 pub use whisper::WhisperLogMel;
-pub(crate) use window::hann_periodic;
 pub use window::Window;
+pub(crate) use window::hann_periodic;
 
 use crate::error::AudioError;
 

@@ -1,10 +1,10 @@
 //! Whisper's log-mel, which the supervised speech tokenizers read too.
 
+use super::Features;
 use super::filter_bank::{FilterBank, MelScale};
 use super::framing::{Analysis, Spectrum, apply_window, reflect_padded};
 use super::mel::{filtered, require};
 use super::window::hann_periodic;
-use super::Features;
 use crate::error::AudioError;
 use crate::simd::floored_log;
 

@@ -1,0 +1,59 @@
+//! The edit list of MP4 files: how many frames at the beginning are the encoder's, not the recording's.
+
+/// Boxes looked at per level; real files have a dozen.
+const MAX_BOXES: usize = 1000;
+
+/// The children of a box's content, as type and content.
+fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    let next = move || {
+        let [s0, s1, s2, s3, t0, t1, t2, t3, rest @ ..] = bytes else { return None };
+        let (header, size) = match (u32::from_be_bytes([*s0, *s1, *s2, *s3]), rest) {
+            (0, _) => (8, bytes.len()),
+            (1, [l0, l1, l2, l3, l4, l5, l6, l7, ..]) => {
+                let long = u64::from_be_bytes([*l0, *l1, *l2, *l3, *l4, *l5, *l6, *l7]);
+                (16, usize::try_from(long).ok()?)
+            }
+            (size, _) => (8, size as usize),
+        };
+        let content = bytes.get(header..size)?;
+        bytes = &bytes[size..];
+        Some(([*t0, *t1, *t2, *t3], content))
+    };
+    std::iter::from_fn(next).take(MAX_BOXES)
+}
+
+fn child<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+    path.iter()
+        .try_fold(bytes, |content, name| boxes(content).find(|(kind, _)| kind == *name).map(|(_, inside)| inside))
+}
+
+/// Frames at `sample_rate` that the first sound track's edit list skips; 0 if there is no such list.
+pub(super) fn leading_frames(bytes: &[u8], sample_rate: u32) -> u64 {
+    skipped(bytes, sample_rate).unwrap_or(0)
+}
+
+fn skipped(bytes: &[u8], sample_rate: u32) -> Option<u64> {
+    let movie = child(bytes, &[b"moov"])?;
+    let is_sound =
+        |track: &[u8]| child(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(b"soun"));
+    let track =
+        boxes(movie).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track).find(|track| is_sound(track))?;
+    let media_header = child(track, &[b"mdia", b"mdhd"])?;
+    let at = if media_header.first()? == &1 { 20 } else { 12 };
+    let ticks_per_second = u32::from_be_bytes(*media_header.get(at..)?.first_chunk()?);
+    let start = first_media_time(child(track, &[b"edts", b"elst"])?)?;
+    let frames = u128::from(start) * u128::from(sample_rate) / u128::from(ticks_per_second.max(1));
+    u64::try_from(frames).ok()
+}
+
+/// Where in the media the first edit that is not a pause starts.
+fn first_media_time(list: &[u8]) -> Option<u64> {
+    let long = list.first()? == &1;
+    let entries = list.get(8..)?;
+    let times = entries.chunks_exact(if long { 20 } else { 12 }).map(|entry| match (long, entry) {
+        (true, [_, _, _, _, _, _, _, _, time @ ..]) => time.first_chunk().map_or(-1, |time| i64::from_be_bytes(*time)),
+        (false, [_, _, _, _, time @ ..]) => time.first_chunk().map_or(-1, |time| i64::from(i32::from_be_bytes(*time))),
+        _ => -1,
+    });
+    times.filter_map(|time| u64::try_from(time).ok()).next()
+}

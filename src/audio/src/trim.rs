@@ -1,0 +1,66 @@
+//! Silence at the ends of a recording, found as `librosa.effects.trim` finds it.
+
+use crate::error::AudioError;
+use crate::features::require;
+
+/// What counts as silence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrimConfig {
+    /// How far below the loudest frame a frame must lie to be silent, in decibels.
+    pub top_db: f64,
+    /// Samples of a frame.
+    pub frame_length: usize,
+    /// Samples from one frame to the next.
+    pub hop_length: usize,
+}
+
+impl Default for TrimConfig {
+    fn default() -> Self {
+        Self { top_db: 20.0, frame_length: 2048, hop_length: 512 }
+    }
+}
+
+/// Power below which librosa does not tell levels apart.
+const POWER_FLOOR: f64 = 1e-10;
+
+/// The range of samples, first and one past the last, between silent beginnings and ends; `(0, 0)` if there is
+/// nothing but silence.
+///
+/// A frame's level is its mean square over `frame_length` samples centred on it (zeros beyond the ends), against the
+/// loudest frame.
+///
+/// # Errors
+/// [`AudioError::Config`] if a length is 0 or the threshold is not positive.
+pub fn trim_silence(samples: &[f32], config: &TrimConfig) -> Result<(usize, usize), AudioError> {
+    require(config.frame_length > 0, "frame_length", config.frame_length, || "at least 1".into())?;
+    require(config.hop_length > 0, "hop_length", config.hop_length, || "at least 1".into())?;
+    require(config.top_db > 0.0, "top_db", config.top_db, || "above 0".into())?;
+    let power = frame_powers(samples, config);
+    let loudest = power.iter().copied().fold(0.0, f64::max);
+    if loudest == 0.0 {
+        return Ok((0, 0));
+    }
+    let level = |power: f64| 10.0 * (power.max(POWER_FLOOR) / loudest.max(POWER_FLOOR)).log10();
+    let sounds = |power: &f64| level(*power) > -config.top_db;
+    let Some(first) = power.iter().position(sounds) else { return Ok((0, 0)) };
+    let last = power.iter().rposition(sounds).unwrap_or(first);
+    Ok((first * config.hop_length, ((last + 1) * config.hop_length).min(samples.len())))
+}
+
+/// Mean square of every frame; frame `i` is centred on sample `i * hop_length`.
+fn frame_powers(samples: &[f32], config: &TrimConfig) -> Vec<f64> {
+    let half = config.frame_length / 2;
+    let padded = samples.len() + 2 * half;
+    if padded < config.frame_length {
+        return Vec::new();
+    }
+    let frames = 1 + (padded - config.frame_length) / config.hop_length;
+    let square = |start: usize| {
+        // Positions are in the padded signal; only what overlaps the samples counts.
+        let from = start.saturating_sub(half).min(samples.len());
+        let to = (start + config.frame_length).saturating_sub(half).min(samples.len());
+        let sum: f64 = samples[from..to].iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        sum / config.frame_length as f64
+    };
+    (0..frames).map(|frame| square(frame * config.hop_length)).collect()
+}
