@@ -26,13 +26,18 @@ pub mod context;
 pub mod error;
 pub mod gradients;
 pub mod host;
+pub mod init;
 pub mod kernels;
+pub mod layers;
+pub mod objectives;
 pub mod ops;
 pub mod parameters;
 pub mod random;
 pub mod sequences;
+pub mod solvers;
 pub mod tape;
 pub mod value;
+pub mod weights;
 
 pub use context::Context;
 pub use error::NnError;

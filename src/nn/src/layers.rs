@@ -1,0 +1,14 @@
+//! Layers: groups of parameters with a forward pass. Each is made from a [`Builder`](crate::init::Builder), holds ids only and takes its
+//! weights from a [`Context`](crate::Context), so one layer serves training and inference.
+
+mod conv;
+mod embedding;
+mod linear;
+mod norm;
+mod position;
+
+pub use conv::Conv1d;
+pub use embedding::Embedding;
+pub use linear::{FeedForward, Linear};
+pub use norm::LayerNorm;
+pub use position::{relative_encodings, sinusoidal_time};

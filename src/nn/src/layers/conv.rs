@@ -1,0 +1,58 @@
+//! One-dimensional convolution.
+
+use crate::init::{Builder, Init};
+use crate::ops::Convolution;
+use crate::{Context, ParameterId, Result, Sequences, Value};
+
+/// Convolution over time, channels innermost: parameters `weight` `[output, input, tap]` and `bias` `[output]`.
+#[derive(Debug, Clone)]
+pub struct Conv1d {
+    weight: ParameterId,
+    bias: ParameterId,
+    settings: Convolution,
+}
+
+impl Conv1d {
+    /// Initialised as PyTorch does.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(builder: Builder, inputs: usize, outputs: usize, kernel: usize, settings: Convolution) -> Result<Self> {
+        let init = Init::default_for(inputs * kernel);
+        Self::with_init(builder, [outputs, inputs, kernel], settings, init, init)
+    }
+
+    /// With the given initial distributions; `shape` is `[output, input, tap]`.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn with_init(
+        mut builder: Builder,
+        shape: [usize; 3],
+        settings: Convolution,
+        weight: Init,
+        bias: Init,
+    ) -> Result<Self> {
+        let weight = builder.add("weight", &shape, weight)?;
+        let bias = builder.add("bias", &shape[..1], bias)?;
+        Ok(Self { weight, bias, settings })
+    }
+
+    /// Convolves a padded batch `[item, time, input]`; see [`Value::conv1d`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward(&self, context: &Context, input: &Value, lengths: Option<&[usize]>) -> Result<Value> {
+        let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
+        input.conv1d(&weight, Some(&bias), self.settings, lengths)
+    }
+
+    /// Convolves a packed batch `[row, input]`; see [`Value::conv1d_packed`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
+        let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
+        input.conv1d_packed(&weight, Some(&bias), self.settings, items)
+    }
+}

@@ -1,0 +1,42 @@
+//! Layer normalisation with gain and bias.
+
+use crate::init::{Builder, Init};
+use crate::ops::Normalisation;
+use crate::{Activation, Context, ParameterId, Result, Value};
+
+/// Layer normalisation over the innermost axis: parameters `weight` and `bias` `[channel]`.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: ParameterId,
+    bias: ParameterId,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// Starts as the plain normalisation.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(mut builder: Builder, channels: usize, epsilon: f32) -> Result<Self> {
+        let weight = builder.add("weight", &[channels], Init::Constant(1.0))?;
+        let bias = builder.add("bias", &[channels], Init::Constant(0.0))?;
+        Ok(Self { weight, bias, epsilon })
+    }
+
+    /// Normalises `[.., channel]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
+        self.forward_activated(context, input, Activation::Identity)
+    }
+
+    /// Normalises `[.., channel]`, then applies an activation, in one pass.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward_activated(&self, context: &Context, input: &Value, activation: Activation) -> Result<Value> {
+        let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
+        input.layer_norm(Some(&weight), Some(&bias), Normalisation { epsilon: self.epsilon, activation })
+    }
+}

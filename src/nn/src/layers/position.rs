@@ -1,0 +1,45 @@
+//! Fixed sinusoidal encodings of positions, distances and times.
+
+use crate::{NnError, Result, Value};
+
+/// Encodings of the distances `time - 1 ..= 1 - time` (query minus key), `[2 time - 1, channel]`: sines at even channels, cosines at odd
+/// ones, wavelengths in geometric progression up to 10000 x 2 pi ("Attention is all you need"; the two-sided form of ESPnet).
+///
+/// # Errors
+/// When the number of channels is odd or there is no frame.
+pub fn relative_encodings(time: usize, channels: usize) -> Result<Value> {
+    if !channels.is_multiple_of(2) || time == 0 {
+        return Err(NnError::invalid("relative encodings", format!("{time} frames, {channels} channels")));
+    }
+    let rate = -(10_000f32.ln()) / channels as f32;
+    let rates: Vec<f32> = (0..channels / 2).map(|pair| ((2 * pair) as f32 * rate).exp()).collect();
+    let mut encodings = Vec::with_capacity((2 * time - 1) * channels);
+    for row in 0..2 * time - 1 {
+        let distance = time as f32 - 1.0 - row as f32;
+        encodings.extend(rates.iter().flat_map(|rate| [(distance * rate).sin(), (distance * rate).cos()]));
+    }
+    Value::from_vec(encodings, &[2 * time - 1, channels])
+}
+
+/// Encodings of flow or diffusion times in [0, 1], `[item, channel]`: sines of 1000 t at geometrically spaced rates from 1 to
+/// 1/10000, then their cosines (Ho et al., arXiv 2006.11239).
+///
+/// # Errors
+/// When the number of channels is odd or less than 4.
+pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
+    if !channels.is_multiple_of(2) || channels < 4 {
+        return Err(NnError::invalid(
+            "time encoding",
+            format!("{channels} channels: an even number from 4 on is needed"),
+        ));
+    }
+    let half = channels / 2;
+    let rate = -(10_000f32.ln()) / (half - 1) as f32;
+    let rates: Vec<f32> = (0..half).map(|channel| (channel as f32 * rate).exp()).collect();
+    let encode = |time: &f32| {
+        let angles: Vec<f32> = rates.iter().map(|rate| 1000.0 * time * rate).collect();
+        let sines: Vec<f32> = angles.iter().map(|angle| angle.sin()).collect();
+        sines.into_iter().chain(angles.into_iter().map(f32::cos)).collect::<Vec<_>>()
+    };
+    Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+}
