@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let gradients = tape.backward(&loss)?;
     drop((context, sums, loss));
-    let mut optimizer = OptimConfig::default().build(&parameters);
+    let mut optimizer = OptimConfig::default().build(&parameters)?;
     let count = 1e6 * millions as f64;
     report("gradient norm", 4.0 * count, || Ok(drop(gradient_norms(&parameters, &gradients, 1.0)?)))?;
     let update = Update { rate: 1e-3, scale: 0.5 };

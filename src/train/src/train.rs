@@ -90,7 +90,7 @@ where
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainError> {
         own_weights(parameters)?;
-        let mut optimizer = config.optim.build(parameters);
+        let mut optimizer = config.optim.build(parameters)?;
         let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
         let identity = identity(config, parameters);
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };

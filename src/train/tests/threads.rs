@@ -35,7 +35,7 @@ fn norm_and_update_are_the_same_on_any_number_of_threads() {
             let mut parameters = parameters();
             let gradients = gradients(&parameters);
             let norms = gradient_norms(&parameters, &gradients, 1.0).unwrap();
-            let mut optimizer = OptimConfig::default().build(&parameters);
+            let mut optimizer = OptimConfig::default().build(&parameters).unwrap();
             for _ in 0..3 {
                 optimizer.step(&mut parameters, &gradients, Update { rate: 1e-2, scale: 0.7 }).unwrap();
             }

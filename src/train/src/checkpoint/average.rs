@@ -1,63 +1,52 @@
 //! The mean of several checkpoints' weights.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors};
+use candle_core::Tensor;
+use flowmill_nn::{NnError, host, weights};
 
 use crate::TrainError;
 
-use super::arrays::write_f32;
+/// Sums in double precision, with the shape of what is summed.
+type Sums = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
 
-/// Writes the mean of the weights in `files` (F32 safetensors of the same names and shapes), summed in double precision in the
-/// order given and rounded once.
+/// Writes the mean of the weights in `files` (safetensors of the same names and shapes), summed in double precision in the order
+/// given and rounded once.
 ///
 /// # Errors
-/// When there is no file, one cannot be read, or one has other names, shapes or types than the first.
+/// When there is no file, one cannot be read, or one has other names or shapes than the first.
 pub fn average_weights(files: &[PathBuf], target: &Path) -> Result<(), TrainError> {
-    let mut sums: Vec<Sum> = Vec::new();
+    let mut sums = Sums::new();
     for (index, path) in files.iter().enumerate() {
-        let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
-        let added = if index == 0 { first(&bytes).map(|first| sums = first) } else { add(&mut sums, &bytes) };
-        added.map_err(|reason| TrainError::io("average", path)(std::io::Error::other(reason)))?;
-    }
-    let count = files.len() as f64;
-    let mean = |sum: &Sum| sum.values.iter().map(|value| (value / count) as f32).collect::<Vec<f32>>();
-    let means: Vec<Vec<f32>> = sums.iter().map(mean).collect();
-    let arrays = sums.iter().zip(&means).map(|(sum, mean)| (sum.name.as_str(), sum.shape.as_slice(), mean.as_slice()));
-    write_f32(target, arrays)
-}
-
-struct Sum {
-    name: String,
-    shape: Vec<usize>,
-    values: Vec<f64>,
-}
-
-fn first(bytes: &[u8]) -> Result<Vec<Sum>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let zero = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| Sum {
-        name: name.to_owned(),
-        shape: view.shape().to_vec(),
-        values: vec![0.0; view.shape().iter().product()],
-    };
-    let mut sums: Vec<Sum> = file.iter().map(|(name, view)| zero((name, view))).collect();
-    sums.sort_by(|a, b| a.name.cmp(&b.name));
-    add(&mut sums, bytes)?;
-    Ok(sums)
-}
-
-fn add(sums: &mut [Sum], bytes: &[u8]) -> Result<(), String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    if file.len() != sums.len() {
-        return Err(format!("has {} arrays where the first file has {}", file.len(), sums.len()));
-    }
-    for Sum { name, shape, values } in sums {
-        let view = file.tensor(name).map_err(|error| error.to_string())?;
-        if view.dtype() != Dtype::F32 || view.shape() != shape.as_slice() {
-            return Err(format!("{name} is {:?} {:?} instead of F32 {shape:?}", view.dtype(), view.shape()));
+        let failed = || TrainError::tensor(format!("averaging {}", path.display()));
+        let file = weights::read(path).map_err(failed())?;
+        if index == 0 {
+            let zeros = |tensor: &Tensor| (tensor.dims().to_vec(), vec![0.0; tensor.elem_count()]);
+            sums = file.tensors.iter().map(|(name, tensor)| (name.clone(), zeros(tensor))).collect();
         }
-        let (words, _) = view.data().as_chunks::<4>();
-        values.iter_mut().zip(words).for_each(|(sum, word)| *sum += f64::from(f32::from_le_bytes(*word)));
+        add(&mut sums, &file.tensors).map_err(failed())?;
+    }
+    if sums.is_empty() {
+        return Err(TrainError::tensor("averaging")(NnError::invalid("files", "there is nothing to average")));
+    }
+    let mean = |values: &[f64]| values.iter().map(|value| (value / files.len() as f64) as f32).collect();
+    let means = sums.into_iter().map(|(name, (shape, values))| Ok((name, host::tensor(mean(&values), &shape)?)));
+    let written =
+        means.collect::<Result<Vec<_>, _>>().and_then(|means| weights::write(target, &means, &BTreeMap::new()));
+    written.map_err(TrainError::tensor("writing the averaged weights"))
+}
+
+fn add(sums: &mut Sums, tensors: &BTreeMap<String, Tensor>) -> Result<(), NnError> {
+    if !sums.keys().eq(tensors.keys()) {
+        return Err(NnError::invalid("tensors", "their names are not those of the first file"));
+    }
+    for ((shape, sum), tensor) in sums.values_mut().zip(tensors.values()) {
+        if tensor.dims() != shape.as_slice() {
+            return Err(NnError::shape("average", format!("{shape:?}"), tensor.dims()));
+        }
+        let values = host::slice("average", tensor)?;
+        sum.iter_mut().zip(values.iter()).for_each(|(sum, value)| *sum += f64::from(*value));
     }
     Ok(())
 }
@@ -66,9 +55,13 @@ fn add(sums: &mut [Sum], bytes: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn file(folder: &Path, name: &str, arrays: &[(&str, &[usize], &[f32])]) -> PathBuf {
+    type Array<'a> = (&'a str, &'a [usize], &'a [f32]);
+
+    fn file(folder: &Path, name: &str, arrays: &[Array<'_>]) -> PathBuf {
         let path = folder.join(name);
-        write_f32(&path, arrays.iter().copied()).unwrap();
+        let tensor =
+            |&(name, shape, values): &Array<'_>| (name.to_owned(), host::tensor(values.to_vec(), shape).unwrap());
+        weights::write(&path, &arrays.iter().map(tensor).collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
         path
     }
 
@@ -81,15 +74,11 @@ mod tests {
         });
         let target = folder.path().join("mean");
         average_weights(&files, &target).unwrap();
-        let bytes = std::fs::read(&target).unwrap();
-        let mean = SafeTensors::deserialize(&bytes).unwrap();
-        let floats = |name| {
-            let (words, _) = mean.tensor(name).unwrap().data().as_chunks::<4>();
-            words.iter().map(|word| f32::from_le_bytes(*word)).collect::<Vec<f32>>()
-        };
+        let mean = weights::read(&target).unwrap().tensors;
+        let floats = |name| mean[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(floats("a"), [1.0], "single precision would give 0.75");
         assert_eq!(floats("b"), [1.0, 2.0]);
-        assert_eq!(mean.tensor("b").unwrap().shape(), [2, 1]);
+        assert_eq!(mean["b"].dims(), [2, 1]);
     }
 
     #[test]
@@ -106,5 +95,6 @@ mod tests {
             assert!(average_weights(&[good.clone(), bad], &target).is_err());
         }
         assert!(average_weights(&[folder.path().join("absent")], &target).is_err());
+        assert!(average_weights(&[], &target).is_err());
     }
 }

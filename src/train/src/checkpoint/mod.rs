@@ -4,7 +4,6 @@
 //! state and its count of updates), `ema.safetensors` (averaged weights, when the run keeps them), `state.json` ([`State`]) and
 //! `checksums.b3`, BLAKE3 sums of the others in the form that `b3sum --check` reads.
 
-mod arrays;
 mod average;
 mod resume;
 mod retention;
@@ -13,7 +12,8 @@ mod state;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use flowmill_nn::Parameters;
+use candle_core::Tensor;
+use flowmill_nn::{Parameters, weights};
 
 use crate::ema::Ema;
 use crate::optimizer::Optimizer;
@@ -34,6 +34,9 @@ pub const EMA_FILE: &str = "ema.safetensors";
 pub const STATE_FILE: &str = "state.json";
 /// Checksums of the other files.
 pub const CHECKSUMS_FILE: &str = "checksums.b3";
+
+/// Metadata key of the optimiser's number of updates.
+const UPDATES: &str = "updates";
 
 /// What a checkpoint stores beside [`State`].
 pub struct Contents<'a> {
@@ -72,11 +75,11 @@ pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;
     store.save(&name(state.step), &mut |folder| {
-        arrays::write_parameters(&folder.join(MODEL_FILE), parameters)?;
-        arrays::write_optimizer(&folder.join(OPTIMIZER_FILE), optimizer)?;
+        write_weights(&folder.join(MODEL_FILE), &parameters.named_tensors(), None)?;
+        write_weights(&folder.join(OPTIMIZER_FILE), &optimizer.state(), Some(optimizer.updates()))?;
         if let Some(ema) = &mut ema {
             ema.swap(parameters)?;
-            let written = arrays::write_parameters(&folder.join(EMA_FILE), parameters);
+            let written = write_weights(&folder.join(EMA_FILE), &parameters.named_tensors(), None);
             ema.swap(parameters)?;
             written?;
         }
@@ -113,12 +116,31 @@ pub fn load(
         return Err(TrainError::OtherRun { name: name.to_owned() });
     }
     if let Some(ema) = contents.ema {
-        arrays::read_parameters(file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
+        read_parameters(file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
         ema.swap(contents.parameters)?;
     }
-    arrays::read_parameters(file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
-    arrays::read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
+    read_parameters(file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
+    read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
     Ok(state)
+}
+
+fn write_weights(path: &Path, tensors: &[(String, Tensor)], updates: Option<u64>) -> Result<(), TrainError> {
+    let metadata = updates.map(|updates| (UPDATES.to_owned(), updates.to_string())).into_iter().collect();
+    weights::write(path, tensors, &metadata).map_err(TrainError::tensor("saving a checkpoint"))
+}
+
+/// Sets every parameter to its stored value.
+fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Result<(), String> {
+    let file = weights::from_bytes(bytes, Path::new(MODEL_FILE)).map_err(|error| error.to_string())?;
+    let report = parameters.load(&file.tensors).map_err(|error| error.to_string())?;
+    if report.is_exact() { Ok(()) } else { Err(report.to_string()) }
+}
+
+/// Gives the optimiser its stored state.
+fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), String> {
+    let mut file = weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
+    let updates = file.metadata.get(UPDATES).and_then(|text| text.parse().ok());
+    optimizer.restore(updates.ok_or("the number of updates is missing")?, &mut file.tensors)
 }
 
 /// Whether every file of a checkpoint matches its checksum; the error says what does not.

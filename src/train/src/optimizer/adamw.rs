@@ -1,10 +1,12 @@
 //! AdamW, fused: one multi-threaded pass per parameter updates moments and weights in place.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
 use rayon::prelude::*;
 
-use super::{OptimConfig, Optimizer, StateArray, Update};
+use super::{OptimConfig, Optimizer, Update};
 use crate::TrainError;
 
 /// Values that one thread updates at a time. Each value's update is independent, so the size does not change results.
@@ -29,10 +31,9 @@ pub struct AdamW {
 struct Slot {
     id: ParameterId,
     name: String,
-    shape: Vec<usize>,
     decay: f64,
-    mean: Vec<f32>,
-    square: Vec<f32>,
+    mean: Tensor,
+    square: Tensor,
 }
 
 /// The scalars of one update, as the kernel uses them.
@@ -50,9 +51,13 @@ struct Kernel {
 
 impl AdamW {
     /// An optimiser over the trainable parameters, its moments zero.
-    pub fn new(config: &OptimConfig, parameters: &Parameters) -> Self {
-        let slots = parameters.trainable_ids().map(|id| Slot::new(id, config, parameters)).collect();
-        Self { betas: config.betas, eps: config.eps, slots, updates: 0 }
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn new(config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
+        let slots = parameters.trainable_ids().map(|id| Slot::new(id, config, parameters)).collect::<Result<_, _>>();
+        let slots = slots.map_err(TrainError::tensor("setting up AdamW"))?;
+        Ok(Self { betas: config.betas, eps: config.eps, slots, updates: 0 })
     }
 
     fn kernel(&self, update: Update, decay: f64) -> Kernel {
@@ -76,7 +81,7 @@ impl Optimizer for AdamW {
         self.updates += 1;
         let kernels: Vec<Kernel> = self.slots.iter().map(|slot| self.kernel(update, slot.decay)).collect();
         let parameters = &*parameters;
-        self.slots.par_iter_mut().zip(kernels).try_for_each(|(slot, kernel)| {
+        self.slots.par_iter().zip(kernels).try_for_each(|(slot, kernel)| {
             let Some(gradient) = gradients.get(slot.id) else {
                 return Ok(());
             };
@@ -88,59 +93,70 @@ impl Optimizer for AdamW {
         self.updates
     }
 
-    fn state(&self) -> Vec<StateArray<'_>> {
-        let array = |kind, slot: &Slot| format!("{kind}.{}", slot.name);
-        let entries = self.slots.iter().flat_map(|slot| {
-            [(array("exp_avg", slot), slot, &slot.mean), (array("exp_avg_sq", slot), slot, &slot.square)]
-        });
-        entries.map(|(name, slot, values)| StateArray { name, shape: slot.shape.clone(), values }).collect()
+    fn state(&self) -> Vec<(String, Tensor)> {
+        let named = |slot: &Slot| slot.state().map(|(name, tensor)| (name, tensor.clone()));
+        self.slots.iter().flat_map(named).collect()
     }
 
-    fn restore(&mut self, updates: u64, find: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> Result<(), String> {
+    fn restore(&mut self, updates: u64, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         for slot in &mut self.slots {
-            for (kind, values) in [("exp_avg", &mut slot.mean), ("exp_avg_sq", &mut slot.square)] {
-                let name = format!("{kind}.{}", slot.name);
-                let stored = find(&name).ok_or_else(|| format!("{name} is missing"))?;
-                if stored.len() != values.len() {
-                    return Err(format!("{name} has {} values instead of {}", stored.len(), values.len()));
-                }
-                *values = stored;
-            }
+            let [mean, square] = slot.state().map(|(name, tensor)| take(stored, name, tensor.dims()));
+            (slot.mean, slot.square) = (mean?, square?);
         }
         self.updates = updates;
         Ok(())
     }
 }
 
+/// A stored tensor of the given name and shape.
+fn take(stored: &mut BTreeMap<String, Tensor>, name: String, dims: &[usize]) -> Result<Tensor, String> {
+    let tensor = stored.remove(&name).ok_or_else(|| format!("{name} is missing"))?;
+    if tensor.dims() != dims {
+        return Err(format!("{name} has shape {:?} instead of {dims:?}", tensor.dims()));
+    }
+    Ok(tensor)
+}
+
 impl Slot {
-    fn new(id: ParameterId, config: &OptimConfig, parameters: &Parameters) -> Self {
+    fn new(id: ParameterId, config: &OptimConfig, parameters: &Parameters) -> Result<Self, NnError> {
         let tensor = parameters.tensor(id);
-        let count = tensor.elem_count();
         let decays = !config.decay_matrices_only || tensor.rank() >= 2;
-        Self {
+        let zeros = || host::tensor(vec![0.0; tensor.elem_count()], tensor.dims());
+        Ok(Self {
             id,
             name: parameters.name(id).to_owned(),
-            shape: tensor.dims().to_vec(),
             decay: if decays { config.weight_decay } else { 0.0 },
-            mean: vec![0.0; count],
-            square: vec![0.0; count],
-        }
+            mean: zeros()?,
+            square: zeros()?,
+        })
     }
 
-    fn update(&mut self, parameters: &Parameters, gradient: &Tensor, kernel: Kernel) -> Result<(), NnError> {
+    fn state(&self) -> [(String, &Tensor); 2] {
+        [(format!("exp_avg.{}", self.name), &self.mean), (format!("exp_avg_sq.{}", self.name), &self.square)]
+    }
+
+    fn update(&self, parameters: &Parameters, gradient: &Tensor, kernel: Kernel) -> Result<(), NnError> {
         let gradient = host::slice("AdamW", gradient)?;
-        let (mean, square) = (&mut self.mean, &mut self.square);
+        let (mut mean_changed, mut square_changed) = (Ok(()), Ok(()));
         host::modify(parameters.tensor(self.id), |weights| {
-            weights
-                .par_chunks_mut(CHUNK)
-                .zip(gradient.par_chunks(CHUNK))
-                .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
-                .for_each(|((weights, gradient), (mean, square))| kernel.apply(weights, gradient, mean, square));
-        })
+            mean_changed = host::modify(&self.mean, |mean| {
+                square_changed =
+                    host::modify(&self.square, |square| kernel.apply_all(weights, &gradient, mean, square));
+            });
+        })?;
+        mean_changed.and(square_changed)
     }
 }
 
 impl Kernel {
+    fn apply_all(self, weights: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
+        weights
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
+            .for_each(|((weights, gradient), (mean, square))| self.apply(weights, gradient, mean, square));
+    }
+
     fn apply(self, weights: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
         for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradient).zip(mean).zip(square) {
             let gradient = gradient * self.scale;

@@ -3,6 +3,9 @@
 mod adamw;
 mod norm;
 
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
 use flowmill_nn::{Gradients, Parameters};
 use serde::{Deserialize, Serialize};
 
@@ -69,9 +72,9 @@ impl OptimConfig {
     }
 
     /// Builds the optimiser over the trainable parameters, with empty state.
-    pub fn build(&self, parameters: &Parameters) -> Box<dyn Optimizer> {
+    pub fn build(&self, parameters: &Parameters) -> Result<Box<dyn Optimizer>, TrainError> {
         match self.name {
-            OptimizerName::AdamW => Box::new(AdamW::new(self, parameters)),
+            OptimizerName::AdamW => Ok(Box::new(AdamW::new(self, parameters)?)),
         }
     }
 }
@@ -85,17 +88,6 @@ pub struct Update {
     pub scale: f64,
 }
 
-/// One array of optimiser state, as a checkpoint stores it.
-#[derive(Debug)]
-pub struct StateArray<'a> {
-    /// `KIND.PARAMETER`, such as `exp_avg.encoder.embed.weight`.
-    pub name: String,
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// Its values in row-major order.
-    pub values: &'a [f32],
-}
-
 /// Changes weights by their gradients; its state is a function of the gradients seen, and is stored in checkpoints.
 pub trait Optimizer {
     /// Updates every trainable parameter in place. Every trainable parameter must have a finite gradient.
@@ -104,9 +96,13 @@ pub trait Optimizer {
     /// Updates made so far.
     fn updates(&self) -> u64;
 
-    /// The state, in parameter order.
-    fn state(&self) -> Vec<StateArray<'_>>;
+    /// The state in parameter order, each tensor as `KIND.PARAMETER`, such as `exp_avg.encoder.embed.weight`. They are the
+    /// tensors that the next step changes in place.
+    fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes a stored state: `updates`, and `find(name)` gives each array's values, whose number is checked here.
-    fn restore(&mut self, updates: u64, find: &mut dyn FnMut(&str) -> Option<Vec<f32>>) -> Result<(), String>;
+    /// Takes over a stored state.
+    ///
+    /// # Errors
+    /// What is missing or has another shape.
+    fn restore(&mut self, updates: u64, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String>;
 }

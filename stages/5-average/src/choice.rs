@@ -1,0 +1,106 @@
+//! Which checkpoints go into the mean.
+
+use std::path::PathBuf;
+
+use flowmill_runner::StageError;
+use flowmill_train::checkpoint::{EMA_FILE, MODEL_FILE, STATE_FILE, read_state};
+
+use crate::config::{AverageSection, Which};
+
+/// A checkpoint of the training stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Validation loss.
+    pub validation: Option<f64>,
+}
+
+impl Candidate {
+    /// Reads what the choice needs to know of a checkpoint's folder.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn read(folder: PathBuf) -> Result<Self, StageError> {
+        let state = read_state(&folder).map_err(StageError::other)?;
+        Ok(Self { folder, step: state.step, validation: state.validation })
+    }
+
+    /// Where its state lies.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join(STATE_FILE)
+    }
+
+    /// Its weights' file: the moving average, when training kept one.
+    pub fn weights(&self) -> PathBuf {
+        let average = self.folder.join(EMA_FILE);
+        if average.exists() { average } else { self.folder.join(MODEL_FILE) }
+    }
+}
+
+/// The candidates that the section wants, oldest first.
+///
+/// # Errors
+/// When there is none to choose from.
+pub fn choose(section: &AverageSection, mut candidates: Vec<Candidate>) -> Result<Vec<Candidate>, StageError> {
+    if candidates.is_empty() {
+        return Err(StageError::new("there are no checkpoints; run the training stage again with --force"));
+    }
+    candidates.sort_by_key(|candidate| candidate.step);
+    match section.which {
+        Which::Last => candidates.reverse(),
+        Which::Best => {
+            candidates.retain(|candidate| candidate.validation.is_some());
+            if candidates.is_empty() {
+                return Err(StageError::new(
+                    "no checkpoint has a validation loss, so there is no best one; give `average.which: last` or a validation split",
+                ));
+            }
+            let score = |candidate: &Candidate| candidate.validation.unwrap_or(f64::INFINITY);
+            candidates.sort_by(|a, b| score(a).total_cmp(&score(b)));
+        }
+    }
+    candidates.truncate(section.count);
+    candidates.sort_by_key(|candidate| candidate.step);
+    Ok(candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates() -> Vec<Candidate> {
+        let losses = [(30, Some(0.2)), (10, Some(0.3)), (40, None), (20, Some(0.2)), (50, Some(0.5))];
+        let candidate = |(step, validation)| Candidate { folder: PathBuf::from(format!("{step}")), step, validation };
+        losses.into_iter().map(candidate).collect()
+    }
+
+    fn steps(which: Which, count: usize) -> Vec<u64> {
+        let chosen = choose(&AverageSection { which, count }, candidates()).unwrap();
+        chosen.iter().map(|candidate| candidate.step).collect()
+    }
+
+    #[test]
+    fn the_last_are_the_newest() {
+        assert_eq!(steps(Which::Last, 2), [40, 50]);
+        assert_eq!(steps(Which::Last, 9), [10, 20, 30, 40, 50]);
+    }
+
+    #[test]
+    fn the_best_have_the_lowest_loss_and_of_equal_ones_the_earlier() {
+        assert_eq!(steps(Which::Best, 1), [20]);
+        assert_eq!(steps(Which::Best, 3), [10, 20, 30]);
+        assert_eq!(steps(Which::Best, 9), [10, 20, 30, 50]);
+    }
+
+    #[test]
+    fn nothing_to_choose_from_is_an_error() {
+        let section = AverageSection { which: Which::Best, count: 1 };
+        let unscored = candidates().into_iter().filter(|candidate| candidate.validation.is_none()).collect();
+        let error = choose(&section, unscored).unwrap_err().to_string();
+        assert!(error.contains("average.which: last"), "{error}");
+        assert!(choose(&section, Vec::new()).is_err());
+    }
+}
