@@ -86,7 +86,7 @@ pub fn read_directory(root: &Path, dir: &str) -> Result<Reading, CorpusError> {
     let mut previous: Option<&str> = None;
     for ((id, path), text) in ids.iter().zip(texts) {
         if previous == Some(id) {
-            reading.reject(id, format!("{path} has the same id as another recording; rename one"));
+            reading.reject(id, format!("repeated id: {path} has the id of another recording; rename one"));
             continue;
         }
         previous = Some(id);
@@ -129,15 +129,15 @@ fn transcript(folder: &Path, texts: &[String], audio: &str) -> Result<(String, S
         .iter()
         .map(|extension| format!("{}.{extension}", stem(audio)))
         .find(|path| texts.binary_search(path).is_ok())
-        .ok_or_else(|| format!("{audio} has no transcript beside it ({}.txt or .lab)", stem(audio)))?;
-    let bytes = fs::read(folder.join(&beside)).map_err(|e| format!("{beside} cannot be read: {e}"))?;
+        .ok_or_else(|| format!("no transcript: {audio} has no {}.txt or .lab beside it", stem(audio)))?;
+    let bytes = fs::read(folder.join(&beside)).map_err(|e| format!("bad transcript: {beside} cannot be read: {e}"))?;
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF".as_slice()).unwrap_or(&bytes);
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-        format!("{beside}:{line} is not valid UTF-8; convert the file, for example with iconv")
+        format!("bad transcript: {beside}:{line} is not valid UTF-8; convert the file, for example with iconv")
     })?;
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.is_empty() { Err(format!("{beside} is empty")) } else { Ok((beside, text)) }
+    if text.is_empty() { Err(format!("bad transcript: {beside} is empty")) } else { Ok((beside, text)) }
 }
 
 /// Whether a recording lies beside a transcript.

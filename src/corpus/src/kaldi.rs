@@ -1,7 +1,7 @@
 //! Kaldi data directories: `wav.scp`, `text`, `utt2spk`, and optionally `segments`, `utt2lang` and `spk2utt`.
 //!
 //! Everything Kaldi's own `validate_data_dir.sh` and `validate_text.pl` look at in these files is checked. What they refuse wholesale
-//! is settled row by row here: a row with a problem is rejected with the file and line, the others stay; an unsorted file is sorted and
+//! is settled row by row here: a row with a problem is rejected with the file and line ("bad line in text: line 12 has an id but no text"), the others stay; an unsorted file is sorted and
 //! mentioned. Paths in `wav.scp` may hold blanks and are relative to the directory. Files may have CRLF line ends, a byte-order
 //! mark and blank lines.
 

@@ -35,7 +35,7 @@ pub fn read_directory(root: &Path, dir: &str, speaker: &str) -> Result<Reading, 
             Err(problem) => {
                 let shown = file.lossy(line);
                 let id = shown.split('|').next().unwrap_or_default();
-                reading.reject(id, format!("metadata.csv:{} {problem}", line.number));
+                reading.reject(id, format!("bad line in metadata.csv: line {} {problem}", line.number));
             }
         }
     }
@@ -46,7 +46,7 @@ pub fn read_directory(root: &Path, dir: &str, speaker: &str) -> Result<Reading, 
         if let Some((last, line)) = previous
             && last == id
         {
-            reading.reject(id, format!("metadata.csv:{number} repeats the id of line {line}"));
+            reading.reject(id, format!("repeated id: metadata.csv:{number} has the id of line {line}"));
             continue;
         }
         previous = Some((id, number));

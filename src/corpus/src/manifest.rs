@@ -67,7 +67,7 @@ pub fn read_file(root: &Path, path: &str) -> Result<Reading, CorpusError> {
         if let Some((id, line)) = previous
             && id == row.id
         {
-            reading.reject(id, format!("{name}:{} has the same id as line {line}", row.line));
+            reading.reject(id, format!("repeated id: {name}:{} has the id of line {line}", row.line));
             continue;
         }
         previous = Some((&row.id, row.line));
@@ -96,15 +96,15 @@ fn push(reading: &mut Reading, prefix: &str, row: &Checked) {
 
 /// Parses and checks one line; an error is an id (as far as known) and a reason.
 fn parse(file: &TextFile, name: &str, line: &Line) -> Result<Checked, (String, String)> {
-    let place = format!("{name}:{}", line.number);
-    let unnamed = |problem: String| (place.clone(), format!("{place} {problem}"));
+    let described = |problem: String| format!("bad line in the manifest: {name}:{} {problem}", line.number);
+    let unnamed = |problem: String| (format!("{name}:{}", line.number), described(problem));
     let text = file.text(line).map_err(unnamed)?;
     let mut record: Record = serde_json::from_str(text).map_err(|e| unnamed(format!("is no manifest row: {e}")))?;
     let id = match record.id.take() {
         Some(id) => id,
         None => id_of(&record),
     };
-    let reject = |problem: String| (id.clone(), format!("{place} {problem}"));
+    let reject = |problem: String| (id.clone(), described(problem));
     if id.is_empty() || record.audio_filepath.is_empty() {
         return Err(unnamed("has no `audio_filepath`".into()));
     }

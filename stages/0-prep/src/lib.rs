@@ -1,1 +1,58 @@
-//! Stage.
+//! Stage 0, `prep`: data directories in, checked utterance tables per split out.
+//!
+//! | phase | parts | outputs |
+//! |---|---|---|
+//! | read | `read` | `manifests/SPLIT/rows-00000.parquet`: what the index files say, validated and split |
+//! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with what the recordings are, filtered |
+//!
+//! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and there is no second.
+//! A changed recording thus repeats one part, a changed index file the reading and those parts whose rows it changed.
+
+mod collect;
+mod config;
+mod filter;
+mod listing;
+mod probe;
+mod read;
+
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+
+pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+
+/// The stage.
+pub struct Prep;
+
+impl Stage for Prep {
+    fn number(&self) -> u8 {
+        0
+    }
+
+    fn name(&self) -> &'static str {
+        config::SECTION
+    }
+
+    fn title(&self) -> &'static str {
+        "read, check and split the data"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        PrepConfig::of(recipe)?.check_files(recipe)
+    }
+
+    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
+        Ok(serde_json::json!(PrepConfig::of(recipe)?))
+    }
+
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        let config = PrepConfig::of(context.recipe())?;
+        match phase {
+            0 => read::phase(&config, context).map(Some),
+            1 if config.probe => probe::phase(&config, context).map(Some),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,1 +1,59 @@
-//! Stage.
+//! Stage 3, `pack`: utterances, embeddings, tokens and recordings in, training shards out.
+//!
+//! | phase | parts | outputs |
+//! |---|---|---|
+//! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` and `SPLIT/shard-00000.json`, what is in it |
+//! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
+//!
+//! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them.
+
+mod config;
+mod index;
+mod pack;
+mod record;
+mod sources;
+mod statistics;
+mod utterance;
+
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+
+pub use config::{Definition, ListStyle, MelSection, PackConfig};
+pub use statistics::MelStatistics;
+
+/// The stage.
+pub struct Pack;
+
+impl Stage for Pack {
+    fn number(&self) -> u8 {
+        3
+    }
+
+    fn name(&self) -> &'static str {
+        config::SECTION
+    }
+
+    fn title(&self) -> &'static str {
+        "pack training shards"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        PackConfig::of(recipe).map(drop)
+    }
+
+    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
+        Ok(serde_json::json!(PackConfig::of(recipe)?))
+    }
+
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        let config = PackConfig::of(context.recipe())?;
+        match phase {
+            0 => pack::phase(&config, context).map(Some),
+            1 => index::phase(&config, context).map(Some),
+            _ => Ok(None),
+        }
+    }
+}

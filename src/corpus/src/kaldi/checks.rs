@@ -1,4 +1,4 @@
-//! The checks of single values. Each gives the problem as words that follow "FILE:LINE ".
+//! The checks of single values. Each gives the problem as words that follow "line 12 ".
 
 /// A piece of speech within a recording.
 #[derive(Debug, PartialEq)]

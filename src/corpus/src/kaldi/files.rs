@@ -100,7 +100,7 @@ impl Keyed {
 
     /// An entry's value as text; the error says where its UTF-8 breaks.
     pub(super) fn value(&self, entry: &Entry) -> Result<&str, String> {
-        utf8(self.value_bytes(entry)).map_err(|problem| format!("{} {problem}", self.place(entry)))
+        utf8(self.value_bytes(entry))
     }
 
     /// "text:12": the file and line of an entry.

@@ -110,7 +110,7 @@ impl<'a> Joiner<'a> {
         let files = self.files;
         for (keyed, group) in [(self.placing(), groups.place), (&files.text, groups.text), (&files.utt2spk, groups.speaker)] {
             for extra in group.iter().skip(1) {
-                let reason = format!("{} repeats the id of line {}", keyed.place(extra), group[0].line);
+                let reason = format!("repeated id: {} has the id of line {}", keyed.place(extra), group[0].line);
                 self.reading.reject(&id, reason);
             }
         }
@@ -147,7 +147,7 @@ impl<'a> Joiner<'a> {
     fn checked_id<'k>(&self, key: &'k [u8], met: &[(&Keyed, &[Entry])]) -> Result<&'k str, String> {
         utf8(key).and_then(|id| checks::id(id).map(|()| id)).map_err(|problem| {
             let place = met.iter().find_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry)));
-            format!("{} {problem}", place.unwrap_or_default())
+            format!("bad id: {} {problem}", place.unwrap_or_default())
         })
     }
 
@@ -162,7 +162,7 @@ impl<'a> Joiner<'a> {
         let found = wav_scp.find(segment.recording.as_bytes());
         unambiguous(wav_scp, found)?;
         let Some(recording) = found.first() else {
-            return Err(format!("{}: wav.scp has no recording `{}`", segments.place(entry), segment.recording));
+            return Err(format!("no such recording: {} uses `{}`, wav.scp does not have it", segments.place(entry), segment.recording));
         };
         Ok((path(recording)?, Some(segment.start), Some(segment.end)))
     }
@@ -176,7 +176,7 @@ impl<'a> Joiner<'a> {
         match listed.iter().find(|entry| spk2utt.value_bytes(entry) != spk.as_bytes()) {
             None => Ok(()),
             Some(other) => Err(format!(
-                "{} gives it to speaker `{}`, {} to `{spk}`; spk2utt follows from utt2spk, so delete it or make it anew",
+                "two speakers: {} gives it to `{}`, {} to `{spk}`; spk2utt follows from utt2spk, so delete it or make it anew",
                 spk2utt.place(other),
                 String::from_utf8_lossy(spk2utt.value_bytes(other)),
                 self.files.utt2spk.place(speaker),
@@ -225,7 +225,8 @@ impl<'a> Joiner<'a> {
 
 /// Applies a check to an entry's value; a problem is preceded by file and line.
 fn located<'a, T>(keyed: &'a Keyed, entry: &Entry, check: impl FnOnce(&'a str) -> Result<T, String>) -> Result<T, String> {
-    check(keyed.value(entry)?).map_err(|problem| format!("{} {problem}", keyed.place(entry)))
+    let problem = |problem: String| format!("bad line in {}: line {} {problem}", keyed.name(), entry.line);
+    check(keyed.value(entry).map_err(problem)?).map_err(problem)
 }
 
 /// Refuses an id whose repeated lines contradict each other.
@@ -233,15 +234,15 @@ fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
     let Some((first, others)) = group.split_first() else { return Ok(()) };
     match others.iter().find(|other| keyed.value_bytes(other) != keyed.value_bytes(first)) {
         None => Ok(()),
-        Some(other) => Err(format!("{} contradicts line {} for the same id", keyed.place(other), first.line)),
+        Some(other) => Err(format!("contradiction: {} says otherwise than line {} of the same id", keyed.place(other), first.line)),
     }
 }
 
-/// "in text:3 but not in wav.scp".
+/// "not in wav.scp: only in text:3".
 fn missing(absent: &str, met: &[(&Keyed, &[Entry])]) -> String {
     let places: Vec<String> =
         met.iter().filter_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry))).collect();
-    format!("in {} but not in {absent}", places.join(" and "))
+    format!("not in {absent}: only in {}", places.join(" and "))
 }
 
 /// A warning for recordings no segment uses.

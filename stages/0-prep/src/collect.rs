@@ -1,0 +1,242 @@
+//! All sources as one list of rows, each with its split.
+
+use std::path::Path;
+
+use flowmill_corpus::split::{Fractions, Lists};
+use flowmill_corpus::{CorpusError, Reading, Row, Utterances, folder, kaldi, ljspeech, manifest};
+use flowmill_runner::PartWork;
+use rayon::prelude::*;
+
+use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+
+/// Where a row is: which source, which row of it.
+#[derive(Clone, Copy)]
+struct Place {
+    source: u32,
+    row: u32,
+}
+
+/// The good rows of all sources, by split.
+pub struct Collection {
+    tables: Vec<Utterances>,
+    /// Every split with its rows in C order of their ids; sorted by name.
+    splits: Vec<(String, Vec<Place>)>,
+    /// Rows met, good and bad.
+    pub rows_in: u64,
+}
+
+/// One split of a [`Collection`].
+pub struct Split<'a> {
+    /// Its name.
+    pub name: &'a str,
+    tables: &'a [Utterances],
+    places: &'a [Place],
+}
+
+impl Collection {
+    /// The splits, sorted by name; none is empty.
+    pub fn splits(&self) -> impl Iterator<Item = Split<'_>> {
+        let tables = self.tables.as_slice();
+        self.splits.iter().map(move |(name, places)| Split { name, tables, places })
+    }
+
+    /// Drops the rows for which `refuse` has a reason, telling `reject`.
+    pub fn filter(&mut self, refuse: impl Fn(&Row<'_>) -> Option<String> + Sync, reject: impl Fn(&str, String) + Sync) {
+        let tables = &self.tables;
+        for (_, places) in &mut self.splits {
+            let kept: Vec<Place> = places
+                .par_iter()
+                .filter(|place| {
+                    let row = row(tables, place);
+                    let reason = refuse(&row);
+                    reason.map(|reason| reject(row.utt, reason)).is_none()
+                })
+                .copied()
+                .collect();
+            *places = kept;
+        }
+        self.splits.retain(|(_, places)| !places.is_empty());
+    }
+}
+
+impl<'a> Split<'a> {
+    /// How many rows it has.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The rows in chunks of `size`.
+    pub fn chunks(&self, size: usize) -> Vec<Split<'a>> {
+        self.places.chunks(size).map(|places| Split { places, ..*self }).collect()
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'a>> + use<'a> {
+        let tables = self.tables;
+        self.places.iter().map(move |place| row(tables, place))
+    }
+}
+
+/// The row at a place.
+fn row<'a>(tables: &'a [Utterances], place: &Place) -> Row<'a> {
+    tables[place.source as usize].row(place.row as usize)
+}
+
+/// Reads all sources, sets their rejected rows aside and divides the others into splits.
+///
+/// # Errors
+/// When a source or a list cannot be used at all.
+pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Collection, CorpusError> {
+    let mut tables = Vec::new();
+    let mut rows_in = 0;
+    for source in &config.data {
+        let reading = read(config, source, root)?;
+        rows_in += reading.lines;
+        reading.warnings.iter().for_each(|warning| work.message(format!("{}: {warning}", source.dir)));
+        reading.rejected.into_iter().for_each(|rejection| work.reject(rejection.id, rejection.reason));
+        tables.push(reading.utterances);
+    }
+    let places = merged(config, &tables, work);
+    let splits = divide(config, root, &tables, places, work)?;
+    Ok(Collection { tables, splits, rows_in })
+}
+
+/// Reads one source.
+fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
+    match config.format_of(source) {
+        Format::Kaldi => {
+            let options = kaldi::KaldiOptions { allow_pipes: config.allow_pipes };
+            kaldi::read_directory(root, &source.dir, &options)
+        }
+        Format::Folder => folder::read_directory(root, &source.dir),
+        Format::Ljspeech => ljspeech::read_directory(root, &source.dir, source.speaker.as_deref().unwrap_or("ljspeech")),
+        Format::Manifest => manifest::read_file(root, &source.dir),
+    }
+}
+
+/// All rows in C order of their ids; an id that an earlier source has too is rejected.
+fn merged(config: &PrepConfig, tables: &[Utterances], work: &PartWork) -> Vec<Place> {
+    let place = |source: usize| move |row: usize| Place { source: source as u32, row: row as u32 };
+    let mut places: Vec<Place> =
+        tables.iter().enumerate().flat_map(|(source, table)| (0..table.len()).map(place(source))).collect();
+    if tables.len() < 2 {
+        return places;
+    }
+    places.par_sort_by(|a, b| (row(tables, a).utt, a.source).cmp(&(row(tables, b).utt, b.source)));
+    let mut kept: Vec<Place> = Vec::with_capacity(places.len());
+    for place in places {
+        let utt = row(tables, &place).utt;
+        match kept.last().filter(|last| row(tables, last).utt == utt) {
+            None => kept.push(place),
+            Some(first) => {
+                let (here, there) = (&config.data[place.source as usize].dir, &config.data[first.source as usize].dir);
+                work.reject(utt, format!("id in two sources: in {here}, taken from {there}"));
+            }
+        }
+    }
+    kept
+}
+
+/// Divides the rows into splits, sorted by name.
+fn divide(
+    config: &PrepConfig,
+    root: &Path,
+    tables: &[Utterances],
+    places: Vec<Place>,
+    work: &PartWork,
+) -> Result<Vec<(String, Vec<Place>)>, CorpusError> {
+    let (names, assigned) = match config.split.by {
+        SplitBy::Given => given(config, &places),
+        SplitBy::Fraction => by_fraction(&config.split, tables, &places),
+        SplitBy::List => by_list(&config.split, root, tables, &places, work)?,
+    };
+    let mut splits: Vec<(String, Vec<Place>)> = names.into_iter().map(|name| (name, Vec::new())).collect();
+    for (place, split) in places.iter().zip(assigned) {
+        if let Some(split) = split {
+            splits[split].1.push(*place);
+        }
+    }
+    splits.retain(|(_, places)| !places.is_empty());
+    splits.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(splits)
+}
+
+/// The names of splits, and for every row the index of its split, if it has one.
+type Assigned = (Vec<String>, Vec<Option<usize>>);
+
+/// Every row belongs to its source's split.
+fn given(config: &PrepConfig, places: &[Place]) -> Assigned {
+    let mut names: Vec<String> = config.data.iter().filter_map(|source| source.split.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of_source: Vec<Option<usize>> = config
+        .data
+        .iter()
+        .map(|source| source.split.as_ref().and_then(|split| names.binary_search(split).ok()))
+        .collect();
+    let assigned = places.iter().map(|place| of_source[place.source as usize]).collect();
+    (names, assigned)
+}
+
+/// Every row belongs where the hash of its id or speaker falls.
+fn by_fraction(split: &SplitConfig, tables: &[Utterances], places: &[Place]) -> Assigned {
+    // The shares were checked with the recipe; without any, everything is the rest.
+    let Ok(fractions) = Fractions::new(&split.shares(), split.rest_or_train()) else {
+        return (vec![split.rest_or_train().to_owned()], vec![Some(0); places.len()]);
+    };
+    let assign = |place: &Place| {
+        let row = row(tables, place);
+        let key = match split.unit {
+            SplitUnit::Utterance => row.utt,
+            SplitUnit::Speaker => row.spk,
+        };
+        Some(fractions.assign(key))
+    };
+    let assigned = places.par_iter().map(assign).collect();
+    (fractions.names(), assigned)
+}
+
+/// Every row belongs to the split that lists it.
+fn by_list(
+    split: &SplitConfig,
+    root: &Path,
+    tables: &[Utterances],
+    places: &[Place],
+    work: &PartWork,
+) -> Result<Assigned, CorpusError> {
+    let files: Vec<(String, std::path::PathBuf)> =
+        split.lists.iter().map(|(name, list)| (name.clone(), root.join(list))).collect();
+    let borrowed: Vec<(String, &Path)> = files.iter().map(|(name, path)| (name.clone(), path.as_path())).collect();
+    let lists = Lists::read(&borrowed)?;
+    let mut names = lists.names();
+    let rest = split.rest.as_ref().map(|rest| {
+        names.iter().position(|name| name == rest).unwrap_or_else(|| {
+            names.push(rest.clone());
+            names.len() - 1
+        })
+    });
+    let assigned: Vec<Option<usize>> =
+        places.par_iter().map(|place| lists.assign(row(tables, place).utt).or(rest)).collect();
+    for (place, split) in places.iter().zip(&assigned) {
+        if split.is_none() {
+            work.reject(row(tables, place).utt, "in no split's list: add it to one, or set prep.split.rest");
+        }
+    }
+    warn_of_unknown(&lists, tables, places, work);
+    Ok((names, assigned))
+}
+
+/// Tells of listed ids that the data do not have.
+fn warn_of_unknown(lists: &Lists, tables: &[Utterances], places: &[Place], work: &PartWork) {
+    let names = lists.names();
+    let mut unknown: Vec<(u64, &str)> = vec![(0, ""); names.len()];
+    for (id, split) in lists.ids() {
+        if places.binary_search_by(|place| row(tables, place).utt.cmp(id)).is_err() {
+            let entry = &mut unknown[split];
+            *entry = (entry.0 + 1, if entry.0 == 0 { id } else { entry.1 });
+        }
+    }
+    for (name, (count, first)) in names.iter().zip(unknown).filter(|(_, (count, _))| *count > 0) {
+        work.message(format!("the list of {name} has {count} ids that the data do not (first: {first})"));
+    }
+}

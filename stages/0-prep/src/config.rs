@@ -1,0 +1,322 @@
+//! The recipe's section `prep`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use flowmill_corpus::split::Fractions;
+use flowmill_runner::{Recipe, RecipeError};
+use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The section's name.
+pub const SECTION: &str = "prep";
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrepConfig {
+    /// Where the data are: a path, or a list of paths or [`Source`]s.
+    #[serde(deserialize_with = "sources")]
+    pub data: Vec<Source>,
+    /// The format of sources that do not say their own.
+    pub format: Format,
+    /// Train, dev and test.
+    pub split: SplitConfig,
+    /// Whether `wav.scp` entries that are commands may be run.
+    pub allow_pipes: bool,
+    /// Whether recordings are opened to learn their duration, rate and channels.
+    pub probe: bool,
+    /// Shortest utterance kept, in seconds.
+    pub min_duration: f64,
+    /// Longest utterance kept, in seconds.
+    pub max_duration: f64,
+    /// Shortest transcript kept, in characters.
+    pub min_text: usize,
+    /// Longest transcript kept, in characters.
+    pub max_text: usize,
+    /// Utterances per part.
+    pub part_size: usize,
+}
+
+impl Default for PrepConfig {
+    fn default() -> Self {
+        Self {
+            data: Vec::new(),
+            format: Format::default(),
+            split: SplitConfig::default(),
+            allow_pipes: false,
+            probe: true,
+            min_duration: 0.1,
+            max_duration: 60.0,
+            min_text: 1,
+            max_text: 2000,
+            part_size: 1000,
+        }
+    }
+}
+
+/// How data are laid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A Kaldi data directory.
+    #[default]
+    Kaldi,
+    /// Recordings with `.txt` or `.lab` beside them.
+    Folder,
+    /// `metadata.csv` and `wavs/`.
+    Ljspeech,
+    /// A JSON-lines manifest as NeMo's.
+    Manifest,
+}
+
+/// One place data come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The directory (or manifest file), relative to the recipe's folder.
+    pub dir: String,
+    /// Its format, when it is not `prep.format`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// The split all its rows belong to (`prep.split.by: given`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The speaker of formats that name none (`ljspeech`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
+}
+
+impl Source {
+    fn at(dir: &str) -> Self {
+        Self { dir: dir.to_owned(), format: None, split: None, speaker: None }
+    }
+}
+
+/// How rows are divided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitConfig {
+    /// By what.
+    pub by: SplitBy,
+    /// `by: list`: for every split a file that lists its utterances.
+    pub lists: BTreeMap<String, String>,
+    /// `by: fraction`: the share of every split but the rest.
+    pub fractions: BTreeMap<String, f64>,
+    /// `by: fraction`: the split that takes what is left. `by: list`: the split of rows in no list; without it they are rejected.
+    pub rest: Option<String>,
+    /// `by: fraction`: whether single utterances or whole speakers are divided.
+    pub unit: SplitUnit,
+}
+
+impl Default for SplitConfig {
+    fn default() -> Self {
+        let fractions = [("dev", 0.05), ("test", 0.05)].map(|(name, share)| (name.to_owned(), share));
+        Self {
+            by: SplitBy::default(),
+            lists: BTreeMap::new(),
+            fractions: fractions.into(),
+            rest: None,
+            unit: SplitUnit::default(),
+        }
+    }
+}
+
+impl SplitConfig {
+    /// The split of what `by: fraction` leaves.
+    pub(crate) fn rest_or_train(&self) -> &str {
+        self.rest.as_deref().unwrap_or("train")
+    }
+
+    /// The shares, in a fixed order.
+    pub(crate) fn shares(&self) -> Vec<(String, f64)> {
+        self.fractions.iter().map(|(name, share)| (name.clone(), *share)).collect()
+    }
+}
+
+/// What decides a row's split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBy {
+    /// A hash of its id: stable when rows are added.
+    #[default]
+    Fraction,
+    /// Files that list the ids of each split.
+    List,
+    /// The source it comes from.
+    Given,
+}
+
+/// What is divided by fractions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitUnit {
+    /// Every utterance for itself: all speakers may be in all splits.
+    #[default]
+    Utterance,
+    /// All utterances of a speaker together: dev and test have unseen speakers.
+    Speaker,
+}
+
+impl PrepConfig {
+    /// The section of a recipe, checked for combinations that cannot be.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
+        let config: Self = recipe.section(SECTION)?;
+        match config.problem() {
+            Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
+            None => Ok(config),
+        }
+    }
+
+    /// The format of a source.
+    pub(crate) fn format_of(&self, source: &Source) -> Format {
+        source.format.unwrap_or(self.format)
+    }
+
+    /// The first combination that cannot be, with its key.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        if self.data.is_empty() {
+            return Some(("data", "name at least one data directory: `data: ../../data/NAME`".into()));
+        }
+        if self.part_size == 0 {
+            return Some(("part_size", "a part has at least one utterance".into()));
+        }
+        if !(self.min_duration >= 0.0 && self.max_duration > self.min_duration) {
+            let (least, most) = (self.min_duration, self.max_duration);
+            return Some(("max_duration", format!("no duration lies between {least} and {most} seconds")));
+        }
+        if self.max_text < self.min_text {
+            let (least, most) = (self.min_text, self.max_text);
+            return Some(("max_text", format!("no text has at least {least} and at most {most} characters")));
+        }
+        self.split_problem()
+    }
+
+    /// The first thing wrong with the splits.
+    fn split_problem(&self) -> Option<(&'static str, String)> {
+        let split = &self.split;
+        let given = self.data.iter().filter(|source| source.split.is_some()).count();
+        match split.by {
+            SplitBy::Given if given < self.data.len() => {
+                return Some(("data", "with `split.by: given` every entry needs its `split`".into()));
+            }
+            SplitBy::List | SplitBy::Fraction if given > 0 => {
+                return Some(("data", "entries name their `split`; set `split.by: given`".into()));
+            }
+            SplitBy::List if split.lists.is_empty() => {
+                return Some(("split.lists", "`by: list` needs lists: `lists: {train: FILE, dev: FILE}`".into()));
+            }
+            _ => {}
+        }
+        let named = match split.by {
+            SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect::<Vec<_>>(),
+            SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
+            SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
+        };
+        if let Some(name) = named.iter().find(|name| !is_split_name(name)) {
+            return Some(("split", format!("`{name}` cannot name a split; use letters, digits, `-` and `_`")));
+        }
+        if split.by == SplitBy::Fraction {
+            if split.fractions.contains_key(split.rest_or_train()) {
+                return Some(("split.rest", format!("`{}` is both a share and the rest", split.rest_or_train())));
+            }
+            if let Err(problem) = Fractions::new(&split.shares(), split.rest_or_train()) {
+                return Some(("split.fractions", problem));
+            }
+        }
+        None
+    }
+
+    /// Refuses data and lists that are not there.
+    ///
+    /// # Errors
+    /// The key that names the missing file.
+    pub(crate) fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        for source in &self.data {
+            let path = recipe.resolve(&source.dir);
+            let (there, what) = match self.format_of(source) {
+                Format::Manifest => (path.is_file(), "manifest"),
+                _ => (path.is_dir(), "directory"),
+            };
+            if !there {
+                let message = format!("there is no {what} {}; paths are relative to the recipe's folder", path.display());
+                return Err(recipe.error(&format!("{SECTION}.data"), message));
+            }
+        }
+        for (name, list) in &self.split.lists {
+            let path = recipe.resolve(list);
+            if self.split.by == SplitBy::List && !path.is_file() {
+                let key = format!("{SECTION}.split.lists.{name}");
+                return Err(recipe.error(&key, format!("there is no list {}", path.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name may be a folder of the stage: plain, and none the stage uses itself.
+fn is_split_name(name: &str) -> bool {
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    plain && !name.is_empty() && name.len() <= 100 && !["manifests", "read", "receipts"].contains(&name)
+}
+
+/// A path, or a list of paths and mappings.
+fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D::Error> {
+    struct Sources;
+
+    impl<'de> Visitor<'de> for Sources {
+        type Value = Vec<Source>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a path, or a list of paths and `{dir: …}` mappings")
+        }
+
+        fn visit_str<E: de::Error>(self, path: &str) -> Result<Self::Value, E> {
+            Ok(vec![Source::at(path)])
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Source::deserialize(MapAccessDeserializer::new(map)).map(|source| vec![source])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut sources = Vec::new();
+            while let Some(One(source)) = seq.next_element()? {
+                sources.push(source);
+            }
+            Ok(sources)
+        }
+    }
+
+    deserializer.deserialize_any(Sources)
+}
+
+/// One entry of the list.
+struct One(Source);
+
+impl<'de> Deserialize<'de> for One {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entry;
+
+        impl<'de> Visitor<'de> for Entry {
+            type Value = One;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path or a `{dir: …}` mapping")
+            }
+
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<One, E> {
+                Ok(One(Source::at(path)))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<One, A::Error> {
+                Source::deserialize(MapAccessDeserializer::new(map)).map(One)
+            }
+        }
+
+        deserializer.deserialize_any(Entry)
+    }
+}

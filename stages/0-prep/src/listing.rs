@@ -1,0 +1,67 @@
+//! What the reading part depends on: index files, and for folders which files there are.
+
+use std::path::PathBuf;
+
+use flowmill_corpus::{folder, kaldi};
+use flowmill_runner::{PlanContext, StageError};
+use serde_json::{Value, json};
+
+use crate::{Format, PrepConfig, Source, SplitBy};
+
+/// The files the reading part reads, and a digest of the names of files where their being there matters.
+pub struct Dependencies {
+    /// Index files, transcripts and split lists.
+    pub files: Vec<PathBuf>,
+    /// For every source whose recordings are found by listing a folder, a digest of that list; `null` for the others.
+    pub listings: Vec<Value>,
+}
+
+/// What reading depends on.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Dependencies, StageError> {
+    let mut files = Vec::new();
+    let mut listings = Vec::new();
+    for source in &config.data {
+        let place = context.resolve(&source.dir);
+        listings.push(match config.format_of(source) {
+            Format::Kaldi => {
+                files.extend(kaldi::FILES.map(|name| place.join(name)));
+                Value::Null
+            }
+            Format::Manifest => {
+                files.push(place);
+                Value::Null
+            }
+            Format::Ljspeech => {
+                files.push(place.join("metadata.csv"));
+                let wavs = format!("{}/wavs", source.dir.trim_end_matches('/'));
+                if context.resolve(&wavs).is_dir() { digest(&list(context, &wavs)?.audio) } else { Value::Null }
+            }
+            Format::Folder => folder_dependencies(source, context, &mut files)?,
+        });
+    }
+    if config.split.by == SplitBy::List {
+        files.extend(config.split.lists.values().map(|list| context.resolve(list)));
+    }
+    Ok(Dependencies { files, listings })
+}
+
+/// A folder depends on its transcripts' content and on the names of its recordings.
+fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<PathBuf>) -> Result<Value, StageError> {
+    let listing = list(context, &source.dir)?;
+    let place = context.resolve(&source.dir);
+    files.extend(listing.text.iter().map(|path| place.join(path)));
+    Ok(digest(&listing.audio))
+}
+
+fn list(context: &PlanContext, dir: &str) -> Result<folder::Listing, StageError> {
+    folder::list(context.recipe_dir(), dir).map_err(StageError::other)
+}
+
+/// How many names there are, and a hash of them.
+fn digest(names: &[String]) -> Value {
+    let hash = blake3::hash(names.join("\n").as_bytes()).to_hex();
+    json!(format!("{} recordings, {}", names.len(), &hash[..16]))
+}

@@ -1,0 +1,158 @@
+//! The second phase: every recording opened once, rows completed and filtered.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::{Utterance, table};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::read::{KEY, filters};
+use crate::{PrepConfig, filter};
+
+/// How far a segment may reach beyond its recording, in seconds, before it is refused rather than cut (as Kaldi's
+/// extract-segments does by default).
+const MAX_OVERSHOOT: f64 = 0.5;
+
+/// What a recording is.
+#[derive(Clone, Copy)]
+struct Recording {
+    seconds: f64,
+    sample_rate: u32,
+    channels: u32,
+}
+
+/// Plans the probing: a part per table of the first phase.
+pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let mut tables = Vec::new();
+    for receipt in context.receipts(0)?.into_iter().filter(|receipt| receipt.key == KEY) {
+        tables.extend(receipt.outputs());
+    }
+    let parts: Result<Vec<Part>, StageError> =
+        tables.par_iter().map(|manifest| part(config, context, manifest)).collect();
+    Ok(Phase::new("probe", parts?))
+}
+
+/// Plans one part.
+fn part(config: &PrepConfig, context: &PlanContext, manifest: &Path) -> Result<Part, StageError> {
+    let key = key_of(manifest)
+        .ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
+    let root = context.recipe_dir().to_path_buf();
+    let wavs = table::read_wav_column(manifest).map_err(StageError::other)?;
+    let mut files: Vec<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(&root)).collect();
+    files.sort_unstable();
+    files.dedup();
+    let (config, manifest, output) = (config.clone(), manifest.to_path_buf(), format!("{key}.parquet"));
+    Ok(Part::new(key)
+        .config(json!({ "filter": filters(&config) }))
+        .input(&manifest)
+        .inputs(files)
+        .rows(wavs.len() as u64)
+        .work(move |work| run(&config, &root, &manifest, &output, work)))
+}
+
+/// `SPLIT/part-00000` of `…/manifests/SPLIT/rows-00000.parquet`.
+fn key_of(manifest: &Path) -> Option<String> {
+    let number = manifest.file_stem()?.to_str()?.strip_prefix("rows-")?;
+    let split = manifest.parent()?.file_name()?.to_str()?;
+    Some(format!("{split}/part-{number}"))
+}
+
+/// Opens the recordings of one part and writes its rows.
+fn run(
+    config: &PrepConfig,
+    root: &Path,
+    manifest: &Path,
+    output: &str,
+    work: &PartWork,
+) -> Result<PartReport, StageError> {
+    let rows = table::read_utterances(manifest).map_err(StageError::other)?;
+    let rows_in = rows.len() as u64;
+    let recordings = recordings(&rows, root, work)?;
+    let mut kept = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let utt = row.utt.clone();
+        let completed = match &recordings[&row.wav] {
+            Ok(recording) => complete(&mut row, recording),
+            Err(reason) => Err(reason.clone()),
+        };
+        let refused = completed.err().or_else(|| filter::text(config, &row.text));
+        match refused.or_else(|| filter::duration(config, row.duration)) {
+            Some(reason) => work.reject(utt, reason),
+            None => kept.push(row),
+        }
+    }
+    table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
+    let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
+    let split = output.split('/').next().unwrap_or_default();
+    Ok(PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64))
+}
+
+/// Probes every recording of the rows once, in parallel.
+fn recordings(
+    rows: &[Utterance],
+    root: &Path,
+    work: &PartWork,
+) -> Result<BTreeMap<String, Result<Recording, String>>, StageError> {
+    let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
+    rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
+    let uses: Vec<(&str, u64)> = uses.into_iter().collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs().max(1)).build().map_err(StageError::other)?;
+    pool.install(|| {
+        let probed = uses.par_iter().map(|(wav, rows)| {
+            if work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let recording = probe(wav, root);
+            work.advance(*rows);
+            Ok(((*wav).to_owned(), recording))
+        });
+        probed.collect()
+    })
+}
+
+/// What a recording is, or why it cannot be used.
+fn probe(wav: &str, root: &Path) -> Result<Recording, String> {
+    let source = Source::of(wav);
+    let recording = match source.file(root) {
+        Some(path) => flowmill_audio::probe(&path).map(|info| Recording {
+            seconds: info.seconds(),
+            sample_rate: info.sample_rate,
+            channels: info.channels,
+        }),
+        None => {
+            let bytes = source.read(root, &PipeLimits::default()).map_err(|e| format!("command failed: {e}"))?;
+            flowmill_audio::decode_bytes(&bytes, wav).map(|audio| Recording {
+                seconds: audio.seconds(),
+                sample_rate: audio.sample_rate,
+                channels: audio.samples.len() as u32,
+            })
+        }
+    };
+    recording.map_err(|e| format!("unreadable recording: {}", without_root(&e.to_string(), root)))
+}
+
+/// A message in which files are named as the data name them, so that it is the same wherever the recipe lies.
+fn without_root(message: &str, root: &Path) -> String {
+    message.replace(&format!("{}/", root.display()), "")
+}
+
+/// Fills in what the recording is; a segment that ends a little behind it is cut to it.
+fn complete(row: &mut Utterance, recording: &Recording) -> Result<(), String> {
+    let seconds = recording.seconds;
+    let start = row.start.unwrap_or(0.0);
+    let end = row.end.unwrap_or(seconds);
+    if start >= seconds || end > seconds + MAX_OVERSHOOT {
+        return Err(format!("segment outside its recording: {start} s to {end} s of {seconds:.3} s"));
+    }
+    let end = end.min(seconds);
+    if row.end.is_some() {
+        row.end = Some(end);
+    }
+    row.duration = Some(end - start);
+    row.sample_rate = Some(recording.sample_rate);
+    row.channels = Some(recording.channels);
+    Ok(())
+}

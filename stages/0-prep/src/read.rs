@@ -1,0 +1,90 @@
+//! The first phase: index files in, tables of checked and split rows out.
+
+use std::path::Path;
+
+use flowmill_corpus::table;
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::collect::{Collection, collect};
+use crate::listing::dependencies;
+use crate::{PrepConfig, filter};
+
+/// The part's key.
+pub const KEY: &str = "read";
+
+/// Plans the reading: one part.
+pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let depends = dependencies(config, context)?;
+    let mut own = json!({
+        "data": config.data,
+        "format": config.format,
+        "split": config.split,
+        "allow_pipes": config.allow_pipes,
+        "probe": config.probe,
+        "part_size": config.part_size,
+        "recordings": depends.listings,
+    });
+    if !config.probe {
+        // Without a second phase the filters are applied here.
+        own["filter"] = filters(config);
+    }
+    let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
+    let part = Part::new(KEY).config(own).inputs(depends.files).work(move |work| run(&config, &root, work));
+    Ok(Phase::new("read", vec![part]))
+}
+
+/// The fields of the filters, for a part's configuration.
+pub fn filters(config: &PrepConfig) -> serde_json::Value {
+    json!({
+        "min_duration": config.min_duration,
+        "max_duration": config.max_duration,
+        "min_text": config.min_text,
+        "max_text": config.max_text,
+    })
+}
+
+/// Where the rows of a split's part lie, relative to the stage: the input of the second phase, or the stage's result.
+fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
+    if config.probe { format!("manifests/{split}/rows-{part:05}.parquet") } else { format!("{split}/part-{part:05}.parquet") }
+}
+
+/// Reads everything and writes the tables.
+fn run(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<PartReport, StageError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs().max(1)).build().map_err(StageError::other)?;
+    pool.install(|| {
+        let mut collection = collect(config, root, work).map_err(StageError::other)?;
+        if !config.probe {
+            collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
+        }
+        let rows_out = write(config, &collection, work)?;
+        let report = PartReport::rows(collection.rows_in, rows_out);
+        Ok(if config.probe { report } else { with_counts(report, &collection) })
+    })
+}
+
+/// Writes every split in parts.
+fn write(config: &PrepConfig, collection: &Collection, work: &PartWork) -> Result<u64, StageError> {
+    let mut rows = 0;
+    for split in collection.splits() {
+        rows += split.len() as u64;
+        let chunks = split.chunks(config.part_size);
+        chunks.par_iter().enumerate().try_for_each(|(part, chunk)| {
+            if work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let path = work.output(&output_name(config, split.name, part))?;
+            table::write_rows(&path, chunk.rows()).map_err(StageError::other)
+        })?;
+    }
+    if rows == 0 {
+        return Err(StageError::new("no row is left; see the reasons in the data's own files, or loosen prep's limits"));
+    }
+    Ok(rows)
+}
+
+/// Adds how many rows each split has.
+fn with_counts(report: PartReport, collection: &Collection) -> PartReport {
+    collection.splits().fold(report, |report, split| report.fact(split.name, split.len() as u64))
+}

@@ -1,0 +1,150 @@
+//! The recipe's section `pack`.
+
+use flowmill_audio::AudioError;
+use flowmill_audio::features::MelConfig;
+use flowmill_corpus::shard::MelStore;
+use flowmill_runner::{Recipe, RecipeError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The section's name.
+pub const SECTION: &str = "pack";
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PackConfig {
+    /// Rows of stage 0 per shard.
+    pub utterances_per_shard: usize,
+    /// The zstd level, 1 to 22.
+    pub compression_level: i32,
+    /// The training mel.
+    pub mel: MelSection,
+    /// How `data.list` and its companions name files.
+    pub list_paths: ListStyle,
+}
+
+impl Default for PackConfig {
+    fn default() -> Self {
+        Self {
+            utterances_per_shard: 1000,
+            compression_level: 3,
+            mel: MelSection::default(),
+            list_paths: ListStyle::default(),
+        }
+    }
+}
+
+/// Which mel is stored, and how.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MelSection {
+    /// Its precision, or `none`.
+    pub store: MelStore,
+    /// Whose mel it is.
+    pub definition: Definition,
+    /// What differs from that definition.
+    pub overrides: Overrides,
+}
+
+/// Published mel definitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Definition {
+    /// [`MelConfig::cosyvoice2`].
+    #[default]
+    Cosyvoice2,
+    /// [`MelConfig::matcha`].
+    Matcha,
+    /// [`MelConfig::step_audio`].
+    StepAudio,
+}
+
+/// Fields of [`MelConfig`] set otherwise than in the definition.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Overrides {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_fft: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub win_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hop_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_mels: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fmin: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fmax: Option<f32>,
+}
+
+/// How list files name other files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListStyle {
+    /// By their names alone: the lists may move with their folder and are the same everywhere; CosyVoice, which opens paths relative
+    /// to its working directory, has to run in that folder.
+    #[default]
+    Name,
+    /// By absolute paths: CosyVoice may run anywhere, the lists are of this place only.
+    Absolute,
+}
+
+impl MelSection {
+    /// The mel with all overrides applied.
+    pub fn config(&self) -> MelConfig {
+        let mut mel = match self.definition {
+            Definition::Cosyvoice2 => MelConfig::cosyvoice2(),
+            Definition::Matcha => MelConfig::matcha(),
+            Definition::StepAudio => MelConfig::step_audio(),
+        };
+        let own = &self.overrides;
+        mel.sample_rate = own.sample_rate.unwrap_or(mel.sample_rate);
+        mel.n_fft = own.n_fft.unwrap_or(mel.n_fft);
+        mel.win_length = own.win_length.unwrap_or(mel.win_length);
+        mel.hop_length = own.hop_length.unwrap_or(mel.hop_length);
+        mel.n_mels = own.n_mels.unwrap_or(mel.n_mels);
+        mel.fmin = own.fmin.unwrap_or(mel.fmin);
+        mel.fmax = own.fmax.unwrap_or(mel.fmax);
+        mel
+    }
+
+    /// The mel as shards, indexes and receipts describe it: `definition`, `store` and every field of [`MelConfig`].
+    pub fn describe(&self) -> Value {
+        json!({ "definition": self.definition, "store": self.store, "config": self.config() })
+    }
+}
+
+impl PackConfig {
+    /// The section of a recipe, checked for combinations that cannot be.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
+        let config: Self = recipe.section(SECTION)?;
+        match config.problem() {
+            Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
+            None => Ok(config),
+        }
+    }
+
+    /// The first thing wrong, with its key.
+    fn problem(&self) -> Option<(String, String)> {
+        if self.utterances_per_shard == 0 {
+            return Some(("utterances_per_shard".into(), "a shard has at least one row".into()));
+        }
+        if !(1..=22).contains(&self.compression_level) {
+            return Some(("compression_level".into(), "zstd has the levels 1 to 22".into()));
+        }
+        match self.mel.config().check() {
+            Ok(()) => None,
+            Err(AudioError::Config { field, value, expected }) => {
+                Some((format!("mel.overrides.{field}"), format!("{field} is {value}; expected {expected}")))
+            }
+            Err(other) => Some(("mel.overrides".into(), other.to_string())),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The second phase: each split's index and lists, and the statistics of the training mels.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::shard::{ListPaths, MelStore, ShardEntry, ShardIndex, write_data_lists, write_shard_lists};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use serde_json::{Value, json};
+
+use crate::record::ShardRecord;
+use crate::statistics::Moments;
+use crate::{ListStyle, PackConfig};
+
+/// The split whose mels the statistics are of.
+const TRAIN: &str = "train";
+
+/// Plans an index per split and the statistics.
+pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let own = context.stage_dir(3);
+    let mut records: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in context.receipts(3)?.iter().flat_map(|receipt| receipt.outputs()) {
+        let is_record = path.extension().is_some_and(|extension| extension == "json");
+        let split = path.strip_prefix(&own).ok().and_then(Path::parent).and_then(Path::to_str).map(str::to_owned);
+        if let (Some(split), true) = (split, is_record) {
+            records.entry(split).or_default().push(path);
+        }
+    }
+    let mut parts: Vec<Part> =
+        records.iter().map(|(split, records)| index_part(config, &own, split, records.clone())).collect();
+    if let Some(train) = records.get(TRAIN).filter(|_| config.mel.store != MelStore::None) {
+        parts.push(statistics_part(config, train.clone()));
+    }
+    Ok(Phase::new("index", parts))
+}
+
+/// Plans the index of one split.
+fn index_part(config: &PackConfig, own: &Path, split: &str, records: Vec<PathBuf>) -> Part {
+    let prefix = match config.list_paths {
+        ListStyle::Name => String::new(),
+        ListStyle::Absolute => format!("{}/", own.join(split).display()),
+    };
+    let (mel, split, paths) = (config.mel.describe(), split.to_owned(), ListPaths { prefix });
+    Part::new(format!("{split}/index"))
+        .config(json!({ "mel": &mel, "list_prefix": &paths.prefix }))
+        .inputs(&records)
+        .work(move |work| write_index(&split, mel, &paths, &records, work))
+}
+
+/// Writes the index and the lists of one split. Shards without rows are left out.
+fn write_index(
+    split: &str,
+    mel: Value,
+    paths: &ListPaths,
+    records: &[PathBuf],
+    work: &PartWork,
+) -> Result<PartReport, StageError> {
+    let path = work.output(&format!("{split}/index.json"))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut entries: Vec<ShardEntry> = Vec::with_capacity(records.len());
+    for path in records {
+        let record = ShardRecord::read(path)?;
+        if record.entry.rows > 0 {
+            write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, paths).map_err(StageError::other)?;
+            entries.push(record.entry);
+        }
+    }
+    write_data_lists(folder, &entries, paths).map_err(StageError::other)?;
+    ShardIndex::new(split, mel, entries).write(&path).map_err(StageError::other)?;
+    Ok(PartReport::summary())
+}
+
+/// Plans the statistics of the training mels.
+fn statistics_part(config: &PackConfig, records: Vec<PathBuf>) -> Part {
+    Part::new("mel_statistics").config(json!({ "mel": config.mel.describe() })).inputs(&records).work(move |work| {
+        let mut moments = Moments::default();
+        for path in &records {
+            moments.merge(&ShardRecord::read(path)?.moments);
+        }
+        let path = work.output("mel_statistics.json")?;
+        let text = serde_json::to_string_pretty(&moments.statistics(TRAIN)).map_err(StageError::other)?;
+        std::fs::write(&path, text + "\n").map_err(|e| StageError::file(&path, e))?;
+        Ok(PartReport::summary())
+    })
+}

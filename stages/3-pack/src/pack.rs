@@ -1,0 +1,155 @@
+//! The first phase: a shard per stretch of rows.
+
+use std::path::Path;
+
+use flowmill_audio::features::{MelConfig, MelSpectrogram};
+use flowmill_corpus::shard::{MelStore, ShardEntry, ShardOptions, ShardRow, ShardWriter};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::record::ShardRecord;
+use crate::sources::{Joined, Stretch, stretches};
+use crate::utterance::{Made, rows_of_recording};
+use crate::PackConfig;
+
+/// About how many rows a thread has in hand at a time.
+const ROWS_PER_THREAD: usize = 16;
+
+/// Plans the shards.
+pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    context.receipts(1)?;
+    context.receipts(2)?;
+    let stretches = stretches(context, config.utterances_per_shard)?;
+    Ok(Phase::new("pack", stretches.into_iter().map(|stretch| part(config, context, stretch)).collect()))
+}
+
+/// Plans one shard.
+fn part(config: &PackConfig, context: &PlanContext, stretch: Stretch) -> Part {
+    let root = context.recipe_dir().to_path_buf();
+    let own = json!({
+        "compression_level": config.compression_level,
+        "mel": config.mel.describe(),
+        "rows": stretch.describe(),
+    });
+    let config = config.clone();
+    Part::new(stretch.key())
+        .config(own)
+        .inputs(stretch.inputs(&root))
+        .rows(stretch.rows())
+        .work(move |work| Packer::new(&config, &root, work)?.run(&stretch))
+}
+
+/// Packs one shard.
+struct Packer<'a> {
+    config: &'a PackConfig,
+    root: &'a Path,
+    work: &'a PartWork,
+    mel_config: MelConfig,
+    /// `None` when no mel is stored.
+    mel: Option<MelSpectrogram>,
+}
+
+impl<'a> Packer<'a> {
+    fn new(config: &'a PackConfig, root: &'a Path, work: &'a PartWork) -> Result<Self, StageError> {
+        let mel_config = config.mel.config();
+        let mel = match config.mel.store {
+            MelStore::None => None,
+            MelStore::Float16 | MelStore::Float32 => {
+                Some(MelSpectrogram::new(mel_config.clone()).map_err(StageError::other)?)
+            }
+        };
+        Ok(Self { config, root, work, mel_config, mel })
+    }
+
+    fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.work.jobs().max(1)).build().map_err(StageError::other)?;
+        let mut rows = stretch.read()?;
+        // What stage 2 set aside was counted there.
+        rows.retain(|row| row.tokens.is_some());
+        let shard = self.work.output(&format!("{}.parquet", stretch.key()))?;
+        let options = ShardOptions {
+            mel: self.config.mel.store,
+            compression_level: self.config.compression_level,
+            metadata: vec![("flowmill.mel".into(), self.config.mel.describe().to_string())],
+        };
+        let mut writer = ShardWriter::create(&shard, &options).map_err(StageError::other)?;
+        let mut record = ShardRecord::default();
+        for window in windows(&rows, ROWS_PER_THREAD * self.work.jobs().max(1)) {
+            if self.work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let made: Vec<Made> = pool.install(|| self.make(window));
+            for (row, made) in window.iter().zip(made) {
+                match made {
+                    Ok(row) => {
+                        self.note(&mut record, &row);
+                        writer.push(row).map_err(StageError::other)?;
+                    }
+                    Err(reason) => self.work.reject(&row.utterance.utt, reason),
+                }
+            }
+            self.work.advance(window.len() as u64);
+        }
+        let summary = writer.finish().map_err(StageError::other)?;
+        record.entry.file = format!("shard-{:05}.parquet", stretch.number);
+        (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
+        record.entry.blake3 = summary.checksum.to_string();
+        record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;
+        Ok(report(rows.len(), &record.entry))
+    }
+
+    /// Makes the rows of a window, recordings side by side.
+    fn make(&self, window: &[Joined]) -> Vec<Made> {
+        let recordings: Vec<&[Joined]> = window.chunk_by(same_recording).collect();
+        let made = recordings.par_iter().map(|rows| {
+            // The pieces of one long recording share one decoding, whole recordings are single rows.
+            let rows: Vec<&Joined> = rows.iter().collect();
+            rows_of_recording(&rows, self.root, self.mel.as_ref())
+        });
+        made.collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// Notes a row for the index.
+    fn note(&self, record: &mut ShardRecord, row: &ShardRow) {
+        let frames = match &row.mel {
+            Some(mel) => {
+                record.moments.add(mel);
+                mel.frames
+            }
+            None => self.mel_config.frames((row.duration * f64::from(self.mel_config.sample_rate)).ceil() as usize),
+        };
+        record.entry.utterances.push(row.utt.clone());
+        record.entry.frames.push(u32::try_from(frames).unwrap_or(u32::MAX));
+        record.entry.seconds += row.duration;
+        record.speakers.insert(row.spk.clone());
+    }
+}
+
+/// Whether two rows are of the same recording.
+fn same_recording(a: &Joined, b: &Joined) -> bool {
+    a.utterance.wav == b.utterance.wav
+}
+
+/// Cuts rows into windows of about `size` that do not part a recording.
+fn windows(rows: &[Joined], size: usize) -> Vec<&[Joined]> {
+    let mut windows = Vec::new();
+    let mut from = 0;
+    while from < rows.len() {
+        let mut to = (from + size.max(1)).min(rows.len());
+        while to < rows.len() && same_recording(&rows[to - 1], &rows[to]) {
+            to += 1;
+        }
+        windows.push(&rows[from..to]);
+        from = to;
+    }
+    windows
+}
+
+/// What the part says when done.
+fn report(rows_in: usize, entry: &ShardEntry) -> PartReport {
+    PartReport::rows(rows_in as u64, entry.rows)
+        .fact("hours", entry.seconds / 3600.0)
+        .fact("megabytes", entry.bytes as f64 / 1e6)
+        .fact("shards", 1)
+}
