@@ -1,1 +1,4 @@
 //! Models.
+
+pub mod extractors;
+pub mod flow;

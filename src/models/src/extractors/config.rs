@@ -1,0 +1,88 @@
+//! The extractors that a recipe can name.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Column, ConfigError, Extractor, Fit, State, StateError,
+    kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
+    statistics::{self, Statistics, StatisticsConfig, StatisticsFit},
+};
+
+/// An extractor as a recipe describes it: `{kind: statistics, …}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExtractorConfig {
+    /// Whitened statistics of log-mel bands; see [`super::statistics`].
+    Statistics(StatisticsConfig),
+    /// Units at 25 Hz; see [`super::kmeans`].
+    Kmeans(KmeansConfig),
+}
+
+impl ExtractorConfig {
+    /// The name of the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Statistics(_) => statistics::KIND,
+            Self::Kmeans(_) => kmeans::KIND,
+        }
+    }
+
+    /// The column that the extractor fills.
+    pub fn column(&self) -> Column {
+        match self {
+            Self::Statistics(config) => config.column(),
+            Self::Kmeans(config) => config.column(),
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Statistics(config) => config.check(),
+            Self::Kmeans(config) => config.check(),
+        }
+    }
+
+    /// The settings that measuring reads: of two configurations that agree in them, what parts accumulated is the same.
+    pub fn measuring(&self) -> serde_json::Value {
+        match self {
+            Self::Statistics(config) => config.measuring(),
+            Self::Kmeans(config) => config.measuring(),
+        }
+    }
+
+    /// Whether fitting draws random numbers, so that the result depends on the seed.
+    pub fn reads_seed(&self) -> bool {
+        matches!(self, Self::Kmeans(_))
+    }
+
+    /// How to fit the extractor. A kind with published weights would read them in [`Fit::finish`] and measure nothing.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn fit(&self, seed: u64) -> Result<Box<dyn Fit>, ConfigError> {
+        Ok(match self {
+            Self::Statistics(config) => Box::new(StatisticsFit::new(config.clone())?),
+            Self::Kmeans(config) => Box::new(KmeansFit::new(config.clone(), seed)?),
+        })
+    }
+}
+
+/// The extractor that a fitted state describes, whatever its kind: the state alone is enough to use it elsewhere.
+///
+/// # Errors
+/// When the state is of no known kind, or incomplete.
+pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
+    match state.kind() {
+        statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
+        kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
+        other => Err(StateError::Foreign {
+            wanted: format!("{} or {}", statistics::KIND, kmeans::KIND),
+            found: other.to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,115 @@
+//! What can go wrong with a row, a configuration, or a fitted state.
+
+use std::path::PathBuf;
+
+/// Why one row gives no value; the row is rejected with this as its reason.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtractError {
+    /// The row's media could not be read or decoded.
+    #[error("{0}")]
+    Media(String),
+    /// The row's media is of a kind that this extractor does not take.
+    #[error("wrong kind of media: {extractor} takes {wanted}, the row has {found}")]
+    WrongMedia {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// What it takes.
+        wanted: &'static str,
+        /// What the row has.
+        found: &'static str,
+    },
+    /// The recording is shorter than the extractor's smallest unit.
+    #[error("too short for {extractor}: {seconds:.3} s of audio, at least {needed:.3} s")]
+    TooShort {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// How long the recording is, in seconds.
+        seconds: f64,
+        /// How long it has to be, in seconds.
+        needed: f64,
+    },
+    /// The audio could not be resampled or turned into features.
+    #[error(transparent)]
+    Audio(#[from] flowmill_audio::AudioError),
+    /// The extractor computed something that is not a number.
+    #[error("{extractor} gave a value that is not finite")]
+    NotFinite {
+        /// The extractor's kind.
+        extractor: &'static str,
+    },
+}
+
+/// A setting of an extractor that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct ConfigError {
+    /// The setting's key inside the extractor's configuration.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl ConfigError {
+    /// An error about one field.
+    pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            field,
+            reason: reason.into(),
+        }
+    }
+}
+
+/// A fitted state, or a part of one, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a state.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The state lacks an array, or has it in another shape or type.
+    #[error("the state of {kind} has no array {array:?} of type {wanted}")]
+    Missing {
+        /// The extractor's kind.
+        kind: String,
+        /// The array's name.
+        array: String,
+        /// The expected type and shape.
+        wanted: String,
+    },
+    /// The state belongs to another kind of extractor or to other settings.
+    #[error("the state belongs to {found:?}, not to {wanted:?}; fit the extractor again")]
+    Foreign {
+        /// The kind it was asked for.
+        wanted: String,
+        /// The kind that it names.
+        found: String,
+    },
+    /// There was nothing to fit on.
+    #[error("{kind} cannot be fitted: {reason}")]
+    NotEnough {
+        /// The extractor's kind.
+        kind: &'static str,
+        /// What is missing.
+        reason: String,
+    },
+    /// The result is not a number.
+    #[error("fitting {kind} gave a value that is not finite")]
+    NotFinite {
+        /// The extractor's kind.
+        kind: &'static str,
+    },
+}

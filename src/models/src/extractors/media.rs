@@ -1,0 +1,121 @@
+//! What a row offers an extractor.
+
+use std::sync::OnceLock;
+
+use flowmill_audio::Audio;
+
+use super::ExtractError;
+
+/// The media of one row. Video and lists of images will be further variants.
+#[non_exhaustive]
+pub enum Media {
+    /// A recording, or the segment of one that the row names.
+    Audio(LazyAudio),
+}
+
+impl Media {
+    /// A recording that `load` decodes when an extractor first asks for it.
+    pub fn audio<E: std::fmt::Display>(
+        load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Audio(LazyAudio::new(load))
+    }
+
+    /// The recording in the bytes that `read` gives, from `start` to `end` (seconds; left out: from its beginning, to
+    /// its end).
+    ///
+    /// `name` helps to tell the format of bytes that do not say it themselves.
+    pub fn recording<E: std::fmt::Display>(
+        name: String,
+        span: (Option<f64>, Option<f64>),
+        read: impl Fn() -> Result<Vec<u8>, E> + Send + Sync + 'static,
+    ) -> Self {
+        Self::audio(move || {
+            let bytes = read().map_err(|error| error.to_string())?;
+            let audio =
+                flowmill_audio::decode_bytes(&bytes, &name).map_err(|error| error.to_string())?;
+            match span {
+                (None, None) => Ok(audio),
+                (start, end) => {
+                    let (start, end) =
+                        (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
+                    audio.segment(start, end).map_err(|error| error.to_string())
+                }
+            }
+        })
+    }
+
+    /// The recording of a row, for an extractor that listens.
+    ///
+    /// # Errors
+    /// [`ExtractError::WrongMedia`] when the row has something else.
+    pub fn as_audio(&self, _extractor: &'static str) -> Result<&LazyAudio, ExtractError> {
+        match self {
+            Self::Audio(audio) => Ok(audio),
+        }
+    }
+}
+
+type Load = dyn Fn() -> Result<Audio, String> + Send + Sync;
+
+/// A recording that is decoded once, when it is first needed, and dropped with its row.
+pub struct LazyAudio {
+    load: Box<Load>,
+    decoded: OnceLock<Result<Mono, String>>,
+}
+
+struct Mono {
+    samples: Vec<f32>,
+    sample_rate: u32,
+}
+
+impl LazyAudio {
+    /// A recording that `load` decodes; `load` applies the row's segment.
+    pub fn new<E: std::fmt::Display>(
+        load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            load: Box::new(move || load().map_err(|error| error.to_string())),
+            decoded: OnceLock::new(),
+        }
+    }
+
+    /// The mean of the channels at the given sample rate (Hz).
+    ///
+    /// # Errors
+    /// [`ExtractError::Media`] with the decoder's reason, or the resampler's.
+    pub fn mono_at(&self, sample_rate: u32) -> Result<Vec<f32>, ExtractError> {
+        let mono = self.mono()?;
+        Ok(flowmill_audio::resample(
+            &mono.samples,
+            mono.sample_rate,
+            sample_rate,
+        )?)
+    }
+
+    /// How long the recording is, in seconds.
+    ///
+    /// # Errors
+    /// [`ExtractError::Media`] with the decoder's reason.
+    pub fn seconds(&self) -> Result<f64, ExtractError> {
+        let mono = self.mono()?;
+        Ok(mono.samples.len() as f64 / f64::from(mono.sample_rate))
+    }
+
+    fn mono(&self) -> Result<&Mono, ExtractError> {
+        let decoded = self.decoded.get_or_init(|| {
+            let audio = (self.load)()?;
+            let sample_rate = audio.sample_rate;
+            if sample_rate == 0 {
+                return Err("the sample rate is 0".to_owned());
+            }
+            Ok(Mono {
+                samples: audio.into_mono(),
+                sample_rate,
+            })
+        });
+        decoded
+            .as_ref()
+            .map_err(|reason| ExtractError::Media(reason.clone()))
+    }
+}

@@ -1,0 +1,35 @@
+//! Extractors: what stages 1 and 2 run over rows to add a column.
+//!
+//! An extractor has a *kind* (its name in a recipe), possibly *weights* (fitted on the corpus, or published ones), and
+//! one *output column*. It sees the [`Media`] of a row — audio today; video and images have their place there — and
+//! gives one [`Extracted`] value. The kinds that need no downloaded weights are fitted on the training split first;
+//! see [`Fit`].
+//!
+//! | kind | column | values |
+//! |---|---|---|
+//! | `statistics` | `utt_embedding` | 192 numbers of unit length: whitened mean and deviation of log-mel and its deltas |
+//! | `kmeans` | `speech_token` | units at 25 Hz: nearest centres of log-mel, level and pitch |
+//!
+//! A new kind is a module here with a configuration struct, a type that implements [`Extractor`] (and [`Fit`], if it
+//! learns from the corpus), and one variant of [`ExtractorConfig`]. The stages need no change.
+
+mod config;
+mod error;
+mod extractor;
+mod fit;
+pub mod kmeans;
+mod linear_algebra;
+mod matrix;
+mod media;
+mod rows;
+mod state;
+pub mod statistics;
+
+pub use config::{ExtractorConfig, from_state};
+pub use error::{ConfigError, ExtractError, StateError};
+pub use extractor::{Column, Extracted, Extractor, ValueType};
+pub use fit::{Accumulator, Facts, Fit, Fitted, Scope};
+pub use matrix::Matrix;
+pub use media::{LazyAudio, Media};
+pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
+pub use state::State;

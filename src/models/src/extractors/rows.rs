@@ -1,0 +1,130 @@
+//! Running an extractor over rows: the one driver of stages 1 and 2.
+//!
+//! Rows are worked on in parallel, a few at a time so that memory stays bounded, and their results are handed on in row
+//! order, so that nothing depends on the number of threads.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::{ExtractError, Extracted, Extractor, Fit, Fitted, Media, Scope, State, StateError};
+
+/// How many rows per thread are in flight: enough to even out long and short recordings.
+const ROWS_PER_THREAD: usize = 8;
+
+/// What the driver tells its caller about rows while it runs.
+pub trait RowEvents: Sync {
+    /// A row cannot be used, and why.
+    fn reject(&self, id: &str, reason: &ExtractError);
+    /// So many rows are done, used or rejected.
+    fn advance(&self, rows: u64);
+    /// Whether to stop.
+    fn interrupted(&self) -> bool;
+}
+
+/// The run was asked to stop, or a result could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RowWork {
+    /// [`RowEvents::interrupted`] said so.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// A state did not fit.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// The run was asked to stop between rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// Does `work` for every row in parallel and gives the results to `take` in row order. Rows that fail are rejected.
+///
+/// # Errors
+/// [`RowWork::Interrupted`] between rows, or what `take` says.
+pub fn for_each_row<'r, R: Sync, T: Send>(
+    rows: &'r [R],
+    events: &dyn RowEvents,
+    id: impl Fn(&R) -> &str,
+    work: impl Fn(&R) -> Result<T, ExtractError> + Sync,
+    mut take: impl FnMut(&'r R, T) -> Result<(), StateError>,
+) -> Result<(), RowWork> {
+    let batch = ROWS_PER_THREAD * rayon::current_num_threads().max(1);
+    for rows in rows.chunks(batch) {
+        let results: Vec<Option<Result<T, ExtractError>>> =
+            rows.par_iter().map(|row| one(row, events, &work)).collect();
+        for (row, result) in rows.iter().zip(results) {
+            match result.ok_or(Interrupted)? {
+                Ok(value) => take(row, value)?,
+                Err(reason) => events.reject(id(row), &reason),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one<R, T>(
+    row: &R,
+    events: &dyn RowEvents,
+    work: &(impl Fn(&R) -> Result<T, ExtractError> + Sync),
+) -> Option<Result<T, ExtractError>> {
+    if events.interrupted() {
+        return None;
+    }
+    let result = work(row);
+    events.advance(1);
+    Some(result)
+}
+
+/// Extracts every row; gives the usable rows with their values, in row order.
+///
+/// # Errors
+/// [`RowWork::Interrupted`].
+pub fn apply<'r, R: Sync>(
+    extractor: &dyn Extractor,
+    rows: &'r [R],
+    events: &dyn RowEvents,
+    id: impl Fn(&R) -> &str,
+    media: impl Fn(&R) -> Media + Sync,
+) -> Result<Vec<(&'r R, Extracted)>, RowWork> {
+    let mut values = Vec::with_capacity(rows.len());
+    let work = |row: &R| extractor.extract(&media(row));
+    for_each_row(rows, events, id, work, |row, value| {
+        values.push((row, value));
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// Measures every row and accumulates the usable ones in row order; gives the state of these rows and their number.
+///
+/// # Errors
+/// [`RowWork::Interrupted`], or a state that does not fit.
+pub fn fit_rows<R: Sync>(
+    fit: &dyn Fit,
+    rows: &[R],
+    events: &dyn RowEvents,
+    id: impl Fn(&R) -> &str,
+    media: impl Fn(&R) -> Media + Sync,
+) -> Result<(State, u64), RowWork> {
+    let mut accumulator = fit.accumulator(Scope::Part);
+    let mut used = 0;
+    let work = |row: &R| fit.measure(&media(row));
+    for_each_row(rows, events, &id, work, |row, measured| {
+        used += 1;
+        accumulator.add(id(row), &measured)
+    })?;
+    Ok((accumulator.into_state(), used))
+}
+
+/// Reads the states of all parts in order, merges them and finishes the fit.
+///
+/// # Errors
+/// When a file is not a state of this extractor, or there is too little to fit on.
+pub fn fit_parts(fit: &dyn Fit, files: &[PathBuf]) -> Result<Fitted, StateError> {
+    let mut accumulator = fit.accumulator(Scope::Whole);
+    for file in files {
+        accumulator.absorb(&State::load(file)?)?;
+    }
+    fit.finish(&accumulator.into_state())
+}

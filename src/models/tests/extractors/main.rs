@@ -1,0 +1,5 @@
+//! The extractors on real speech.
+
+mod kmeans;
+mod speech;
+mod statistics;
