@@ -53,10 +53,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about one field.
     pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
-        Self {
-            field,
-            reason: reason.into(),
-        }
+        Self { field, reason: reason.into() }
     }
 }
 

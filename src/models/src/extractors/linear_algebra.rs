@@ -80,11 +80,7 @@ mod tests {
     use super::*;
 
     fn product(a: &[f64], b: &[f64], size: usize) -> Vec<f64> {
-        let entry = |i: usize| {
-            (0..size)
-                .map(|k| a[i / size * size + k] * b[k * size + i % size])
-                .sum()
-        };
+        let entry = |i: usize| (0..size).map(|k| a[i / size * size + k] * b[k * size + i % size]).sum();
         (0..size * size).map(entry).collect()
     }
 
@@ -92,14 +88,8 @@ mod tests {
     fn the_inverse_square_root_undoes_the_matrix() {
         let size = 24;
         let draw = flowmill_nn::random::Draw::keyed(1, "matrix", 0, 0, 0);
-        let factor: Vec<f64> = draw
-            .normals(size * size)
-            .into_iter()
-            .map(f64::from)
-            .collect();
-        let transposed: Vec<f64> = (0..size * size)
-            .map(|i| factor[i % size * size + i / size])
-            .collect();
+        let factor: Vec<f64> = draw.normals(size * size).into_iter().map(f64::from).collect();
+        let transposed: Vec<f64> = (0..size * size).map(|i| factor[i % size * size + i / size]).collect();
         let mut matrix = product(&factor, &transposed, size);
         (0..size).for_each(|i| matrix[i * size + i] += 0.5);
         let root = inverse_square_root(&matrix, size).unwrap();

@@ -15,9 +15,7 @@ pub enum Media {
 
 impl Media {
     /// A recording that `load` decodes when an extractor first asks for it.
-    pub fn audio<E: std::fmt::Display>(
-        load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn audio<E: std::fmt::Display>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
         Self::Audio(LazyAudio::new(load))
     }
 
@@ -32,13 +30,11 @@ impl Media {
     ) -> Self {
         Self::audio(move || {
             let bytes = read().map_err(|error| error.to_string())?;
-            let audio =
-                flowmill_audio::decode_bytes(&bytes, &name).map_err(|error| error.to_string())?;
+            let audio = flowmill_audio::decode_bytes(&bytes, &name).map_err(|error| error.to_string())?;
             match span {
                 (None, None) => Ok(audio),
                 (start, end) => {
-                    let (start, end) =
-                        (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
+                    let (start, end) = (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
                     audio.segment(start, end).map_err(|error| error.to_string())
                 }
             }
@@ -71,13 +67,8 @@ struct Mono {
 
 impl LazyAudio {
     /// A recording that `load` decodes; `load` applies the row's segment.
-    pub fn new<E: std::fmt::Display>(
-        load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            load: Box::new(move || load().map_err(|error| error.to_string())),
-            decoded: OnceLock::new(),
-        }
+    pub fn new<E: std::fmt::Display>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
+        Self { load: Box::new(move || load().map_err(|error| error.to_string())), decoded: OnceLock::new() }
     }
 
     /// The mean of the channels at the given sample rate (Hz).
@@ -86,11 +77,7 @@ impl LazyAudio {
     /// [`ExtractError::Media`] with the decoder's reason, or the resampler's.
     pub fn mono_at(&self, sample_rate: u32) -> Result<Vec<f32>, ExtractError> {
         let mono = self.mono()?;
-        Ok(flowmill_audio::resample(
-            &mono.samples,
-            mono.sample_rate,
-            sample_rate,
-        )?)
+        Ok(flowmill_audio::resample(&mono.samples, mono.sample_rate, sample_rate)?)
     }
 
     /// How long the recording is, in seconds.
@@ -109,13 +96,8 @@ impl LazyAudio {
             if sample_rate == 0 {
                 return Err("the sample rate is 0".to_owned());
             }
-            Ok(Mono {
-                samples: audio.into_mono(),
-                sample_rate,
-            })
+            Ok(Mono { samples: audio.into_mono(), sample_rate })
         });
-        decoded
-            .as_ref()
-            .map_err(|reason| ExtractError::Media(reason.clone()))
+        decoded.as_ref().map_err(|reason| ExtractError::Media(reason.clone()))
     }
 }

@@ -50,11 +50,7 @@ struct Identity {
 impl State {
     /// A state without arrays.
     pub fn new(kind: impl Into<String>, settings: serde_json::Value) -> Self {
-        Self {
-            kind: kind.into(),
-            settings,
-            arrays: BTreeMap::new(),
-        }
+        Self { kind: kind.into(), settings, arrays: BTreeMap::new() }
     }
 
     /// The kind of extractor that it belongs to.
@@ -75,10 +71,7 @@ impl State {
         if self.kind == kind {
             return Ok(());
         }
-        Err(StateError::Foreign {
-            wanted: kind.to_owned(),
-            found: self.kind.clone(),
-        })
+        Err(StateError::Foreign { wanted: kind.to_owned(), found: self.kind.clone() })
     }
 
     /// Sets an array of 32-bit numbers.
@@ -97,13 +90,7 @@ impl State {
     }
 
     fn set(&mut self, name: &str, shape: &[usize], values: Values) {
-        self.arrays.insert(
-            name.to_owned(),
-            Array {
-                shape: shape.to_vec(),
-                values,
-            },
-        );
+        self.arrays.insert(name.to_owned(), Array { shape: shape.to_vec(), values });
     }
 
     /// An array of 32-bit numbers of this shape; `None` for an axis of any length.
@@ -142,19 +129,13 @@ impl State {
     fn array(&self, name: &str, shape: &[Option<usize>]) -> Option<&Values> {
         let array = self.arrays.get(name)?;
         let fits = array.shape.len() == shape.len()
-            && array
-                .shape
-                .iter()
-                .zip(shape)
-                .all(|(has, wanted)| wanted.is_none_or(|wanted| wanted == *has));
+            && array.shape.iter().zip(shape).all(|(has, wanted)| wanted.is_none_or(|wanted| wanted == *has));
         fits.then_some(&array.values)
     }
 
     fn missing(&self, name: &str, dtype: &str, shape: &[Option<usize>]) -> StateError {
-        let axes: Vec<String> = shape
-            .iter()
-            .map(|axis| axis.map_or("any".to_owned(), |axis| axis.to_string()))
-            .collect();
+        let axes: Vec<String> =
+            shape.iter().map(|axis| axis.map_or("any".to_owned(), |axis| axis.to_string())).collect();
         StateError::Missing {
             kind: self.kind.clone(),
             array: name.to_owned(),
@@ -167,31 +148,17 @@ impl State {
     /// # Errors
     /// [`StateError::Io`]; [`StateError::Format`] when an array does not fill its shape.
     pub fn save(&self, path: &Path) -> Result<(), StateError> {
-        let format = |reason: String| StateError::Format {
-            path: path.to_owned(),
-            reason,
-        };
-        let io = |source| StateError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let identity = Identity {
-            kind: self.kind.clone(),
-            settings: self.settings.clone(),
-        };
-        let identity =
-            serde_json::to_string(&identity).map_err(|error| format(error.to_string()))?;
+        let format = |reason: String| StateError::Format { path: path.to_owned(), reason };
+        let io = |source| StateError::Io { path: path.to_owned(), source };
+        let identity = Identity { kind: self.kind.clone(), settings: self.settings.clone() };
+        let identity = serde_json::to_string(&identity).map_err(|error| format(error.to_string()))?;
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), identity)]);
         for (name, array) in &self.arrays {
             if array.shape.iter().product::<usize>() != array.values.len() {
-                return Err(format(format!(
-                    "the array {name} does not fill its shape {:?}",
-                    array.shape
-                )));
+                return Err(format(format!("the array {name} does not fill its shape {:?}", array.shape)));
             }
         }
-        let bytes = safetensors::serialize(&self.arrays, Some(metadata))
-            .map_err(|error| format(error.to_string()))?;
+        let bytes = safetensors::serialize(&self.arrays, Some(metadata)).map_err(|error| format(error.to_string()))?;
         let mut file = std::fs::File::create(path).map_err(io)?;
         file.write_all(&bytes).map_err(io)
     }
@@ -201,25 +168,15 @@ impl State {
     /// # Errors
     /// [`StateError::Io`], [`StateError::Format`].
     pub fn load(path: &Path) -> Result<Self, StateError> {
-        let bytes = std::fs::read(path).map_err(|source| StateError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_bytes(&bytes).map_err(|reason| StateError::Format {
-            path: path.to_owned(),
-            reason,
-        })
+        let bytes = std::fs::read(path).map_err(|source| StateError::Io { path: path.to_owned(), source })?;
+        Self::from_bytes(&bytes).map_err(|reason| StateError::Format { path: path.to_owned(), reason })
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-        let identity = metadata
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(METADATA_KEY));
+        let identity = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
         let identity = identity.ok_or_else(|| format!("it has no metadata {METADATA_KEY:?}"))?;
-        let identity: Identity =
-            serde_json::from_str(identity).map_err(|error| error.to_string())?;
+        let identity: Identity = serde_json::from_str(identity).map_err(|error| error.to_string())?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let mut state = Self::new(identity.kind, identity.settings);
         for (name, view) in tensors.iter() {
@@ -251,18 +208,9 @@ impl Values {
 
     fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::F32(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-            Self::F64(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-            Self::U64(values) => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
+            Self::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::U64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         }
     }
 }
@@ -289,12 +237,7 @@ impl View for &Array {
     }
 
     fn data_len(&self) -> usize {
-        self.values.len()
-            * if matches!(self.values, Values::F32(_)) {
-                4
-            } else {
-                8
-            }
+        self.values.len() * if matches!(self.values, Values::F32(_)) { 4 } else { 8 }
     }
 }
 
@@ -304,11 +247,7 @@ mod tests {
 
     fn state() -> State {
         let mut state = State::new("kmeans", serde_json::json!({"k": 2}));
-        state.set_f32(
-            "centres",
-            &[2, 3],
-            vec![1.0, -2.5, 3.0, 0.0, 5.0, f32::MIN_POSITIVE],
-        );
+        state.set_f32("centres", &[2, 3], vec![1.0, -2.5, 3.0, 0.0, 5.0, f32::MIN_POSITIVE]);
         state.set_f64("sum", &[1], vec![0.1]);
         state.set_u64("keys", &[2], vec![u64::MAX, 7]);
         state
@@ -321,20 +260,16 @@ mod tests {
         state().save(&first).unwrap();
         state().save(&second).unwrap();
         assert_eq!(State::load(&first).unwrap(), state());
-        assert_eq!(
-            std::fs::read(&first).unwrap(),
-            std::fs::read(&second).unwrap()
-        );
+        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
     }
 
     #[test]
     fn arrays_of_another_shape_or_type_are_refused_by_name() {
         let state = state();
         assert_eq!(state.f32("centres", &[None, Some(3)]).unwrap().len(), 6);
-        for error in [
-            state.f32("centres", &[None, Some(4)]).unwrap_err(),
-            state.f64("centres", &[None, None]).unwrap_err(),
-        ] {
+        for error in
+            [state.f32("centres", &[None, Some(4)]).unwrap_err(), state.f64("centres", &[None, None]).unwrap_err()]
+        {
             assert!(error.to_string().contains("centres"), "{error}");
         }
         assert!(state.expect_kind("statistics").is_err());
@@ -348,10 +283,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 4, 20, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(
-                matches!(State::load(&path), Err(StateError::Format { .. })),
-                "{length} bytes"
-            );
+            assert!(matches!(State::load(&path), Err(StateError::Format { .. })), "{length} bytes");
         }
     }
 }

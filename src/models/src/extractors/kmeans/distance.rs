@@ -19,14 +19,8 @@ pub(super) struct Nearest {
 
 impl Nearest {
     pub(super) fn new(centres: Matrix) -> Self {
-        let half_squares = centres
-            .iter()
-            .map(|centre| 0.5 * dot(centre, centre))
-            .collect();
-        Self {
-            centres,
-            half_squares,
-        }
+        let half_squares = centres.iter().map(|centre| 0.5 * dot(centre, centre)).collect();
+        Self { centres, half_squares }
     }
 
     pub(super) fn centres(&self) -> &Matrix {
@@ -37,11 +31,7 @@ impl Nearest {
     pub(super) fn assign(&self, frames: &Matrix) -> Vec<(u32, f32)> {
         let columns = frames.columns();
         let block = |block: &[f32]| self.assign_block(block, columns);
-        frames
-            .as_slice()
-            .par_chunks(FRAMES_PER_BLOCK * columns)
-            .flat_map_iter(block)
-            .collect()
+        frames.as_slice().par_chunks(FRAMES_PER_BLOCK * columns).flat_map_iter(block).collect()
     }
 
     /// |x − c|² = |x|² − 2 (x·c − |c|² / 2): the nearest centre has the largest x·c − |c|² / 2.
@@ -56,15 +46,9 @@ impl Nearest {
             }
         }
         let distance = |(&(unit, _), frame): (&(u32, f32), &[f32])| {
-            (
-                unit,
-                squared_distance(frame, self.centres.row(unit as usize)),
-            )
+            (unit, squared_distance(frame, self.centres.row(unit as usize)))
         };
-        best.iter()
-            .zip(block.chunks_exact(columns))
-            .map(distance)
-            .collect()
+        best.iter().zip(block.chunks_exact(columns)).map(distance).collect()
     }
 }
 

@@ -35,10 +35,7 @@ impl Clustering {
     /// Clusters the frames; at least one frame and one unit.
     pub(super) fn fit(frames: &Matrix, k: usize, iterations: usize, draw: Draw) -> Self {
         let chosen = seeding::choose(frames, k, draw);
-        let seeds = chosen
-            .into_iter()
-            .flat_map(|frame| frames.row(frame).iter().copied())
-            .collect();
+        let seeds = chosen.into_iter().flat_map(|frame| frames.row(frame).iter().copied()).collect();
         let mut nearest = Nearest::new(Matrix::new(seeds, frames.columns()));
         let mut assigned = nearest.assign(frames);
         let mut distortion = mean_distance(&assigned);
@@ -58,11 +55,7 @@ impl Clustering {
             iterations: done,
             converged,
             distortion,
-            variance_explained: if variance > 0.0 {
-                1.0 - distortion / variance
-            } else {
-                1.0
-            },
+            variance_explained: if variance > 0.0 { 1.0 - distortion / variance } else { 1.0 },
         }
     }
 }
@@ -72,27 +65,15 @@ fn centres_of(frames: &Matrix, assigned: &[(u32, f32)], before: &Matrix) -> Matr
     let members = members_by_unit(assigned, before.rows());
     let empty = members.iter().filter(|members| members.is_empty()).count();
     let mut farthest = farthest_frames(assigned, empty).into_iter();
-    let replacements: Vec<Option<usize>> = members
-        .iter()
-        .map(|members| {
-            if members.is_empty() {
-                farthest.next()
-            } else {
-                None
-            }
-        })
-        .collect();
-    let centre =
-        |(unit, members): (usize, &Vec<usize>)| match (members.is_empty(), replacements[unit]) {
-            (false, _) => mean_of(frames, members),
-            (true, Some(frame)) => frames.row(frame).to_vec(),
-            (true, None) => before.row(unit).to_vec(),
-        };
-    let centres: Vec<Vec<f32>> = members
-        .par_iter()
-        .enumerate()
-        .map(|(unit, members)| centre((unit, members)))
-        .collect();
+    let replacements: Vec<Option<usize>> =
+        members.iter().map(|members| if members.is_empty() { farthest.next() } else { None }).collect();
+    let centre = |(unit, members): (usize, &Vec<usize>)| match (members.is_empty(), replacements[unit]) {
+        (false, _) => mean_of(frames, members),
+        (true, Some(frame)) => frames.row(frame).to_vec(),
+        (true, None) => before.row(unit).to_vec(),
+    };
+    let centres: Vec<Vec<f32>> =
+        members.par_iter().enumerate().map(|(unit, members)| centre((unit, members))).collect();
     Matrix::new(centres.concat(), frames.columns())
 }
 
@@ -123,18 +104,11 @@ fn mean_of(frames: &Matrix, members: &[usize]) -> Vec<f32> {
             *sum += f64::from(value);
         }
     }
-    sums.into_iter()
-        .map(|sum| (sum / members.len() as f64) as f32)
-        .collect()
+    sums.into_iter().map(|sum| (sum / members.len() as f64) as f32).collect()
 }
 
 fn mean_distance(assigned: &[(u32, f32)]) -> f64 {
-    let chunk = |chunk: &[(u32, f32)]| {
-        chunk
-            .iter()
-            .map(|&(_, distance)| f64::from(distance))
-            .sum::<f64>()
-    };
+    let chunk = |chunk: &[(u32, f32)]| chunk.iter().map(|&(_, distance)| f64::from(distance)).sum::<f64>();
     let sums: Vec<f64> = assigned.par_chunks(CHUNK).map(chunk).collect();
     sums.into_iter().sum::<f64>() / assigned.len().max(1) as f64
 }
@@ -143,10 +117,7 @@ fn mean_distance(assigned: &[(u32, f32)]) -> f64 {
 fn total_variance(frames: &Matrix) -> f64 {
     let everything: Vec<usize> = (0..frames.rows()).collect();
     let mean = mean_of(frames, &everything);
-    let distances: Vec<(u32, f32)> = frames
-        .iter()
-        .map(|frame| (0, squared_distance(frame, &mean)))
-        .collect();
+    let distances: Vec<(u32, f32)> = frames.iter().map(|frame| (0, squared_distance(frame, &mean))).collect();
     mean_distance(&distances)
 }
 
@@ -185,10 +156,7 @@ mod tests {
     fn the_result_does_not_depend_on_the_number_of_threads() {
         let frames = blobs(40, 100);
         let fit = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| Clustering::fit(&frames, 64, 20, Draw::new(5)))
         };
         let (one, three) = (fit(1), fit(3));
@@ -200,9 +168,8 @@ mod tests {
     #[test]
     fn more_iterations_never_raise_the_distortion() {
         let frames = blobs(30, 40);
-        let distortions: Vec<f64> = [1, 2, 5, 20]
-            .map(|iterations| Clustering::fit(&frames, 16, iterations, Draw::new(2)).distortion)
-            .into();
+        let distortions: Vec<f64> =
+            [1, 2, 5, 20].map(|iterations| Clustering::fit(&frames, 16, iterations, Draw::new(2)).distortion).into();
         assert!(distortions.is_sorted_by(|a, b| a >= b), "{distortions:?}");
     }
 }

@@ -28,20 +28,13 @@ impl Measure {
         config.check()?;
         let mel = MelSpectrogram::new(MelConfig::cosyvoice2())
             .map_err(|error| ConfigError::new("kind", error.to_string()))?;
-        Ok(Self {
-            mel,
-            config: config.clone(),
-        })
+        Ok(Self { mel, config: config.clone() })
     }
 
     /// How long a measured vector is.
     pub(super) fn dimensions(&self) -> usize {
         let bands = self.mel.config().n_mels;
-        let slopes = if self.config.slope_weight > 0.0 {
-            bands
-        } else {
-            0
-        };
+        let slopes = if self.config.slope_weight > 0.0 { bands } else { 0 };
         let level = usize::from(self.config.level_weight > 0.0);
         let pitch = if self.config.pitch_weight > 0.0 { 2 } else { 0 };
         bands + slopes + level + pitch
@@ -55,11 +48,7 @@ impl Measure {
         let seconds = |samples: usize| samples as f64 / f64::from(sample_rate);
         if samples.len() < needed {
             let (seconds, needed) = (seconds(samples.len()), seconds(needed));
-            return Err(ExtractError::TooShort {
-                extractor: KIND,
-                seconds,
-                needed,
-            });
+            return Err(ExtractError::TooShort { extractor: KIND, seconds, needed });
         }
         let mel = self.mel.compute(&samples)?;
         let mut columns = vec![self.bands(&mel)];
@@ -76,11 +65,7 @@ impl Measure {
             columns.iter_mut().for_each(Features::subtract_mean);
         }
         let measured = join(&columns);
-        if measured.is_finite() {
-            Ok(measured)
-        } else {
-            Err(ExtractError::NotFinite { extractor: KIND })
-        }
+        if measured.is_finite() { Ok(measured) } else { Err(ExtractError::NotFinite { extractor: KIND }) }
     }
 
     /// The mean of a unit's frames, band by band.
@@ -100,9 +85,7 @@ impl Measure {
         let ramp = unit_ramp(FRAMES_PER_UNIT + 2 * self.config.context);
         per_unit(mel.frames, mel.bins, |unit, values| {
             for (place, height) in ramp.iter().enumerate() {
-                let frame = (unit * FRAMES_PER_UNIT + place)
-                    .saturating_sub(self.config.context)
-                    .min(mel.frames - 1);
+                let frame = (unit * FRAMES_PER_UNIT + place).saturating_sub(self.config.context).min(mel.frames - 1);
                 let weight = height * self.config.slope_weight;
                 for (value, band) in values.iter_mut().zip(mel.frame(frame)) {
                     *value += weight * band;
@@ -121,50 +104,23 @@ impl Measure {
 
     /// The logarithm of the fundamental frequency over the reference (0 when unvoiced), and voicing.
     fn pitches(&self, samples: &[f32], mel: &Features) -> Result<Features, ExtractError> {
-        let MelConfig {
-            sample_rate,
-            hop_length,
-            ..
-        } = *self.mel.config();
-        let track = track_pitch(
-            samples,
-            &PitchConfig {
-                sample_rate,
-                hop_length,
-                ..PitchConfig::default()
-            },
-        )?;
+        let MelConfig { sample_rate, hop_length, .. } = *self.mel.config();
+        let track = track_pitch(samples, &PitchConfig { sample_rate, hop_length, ..PitchConfig::default() })?;
         let weight = self.config.pitch_weight;
-        Ok(per_unit(
-            mel.frames.min(track.f0.len()),
-            2,
-            |unit, values| {
-                let voiced: Vec<f32> = own_frames(unit)
-                    .map(|frame| track.f0[frame])
-                    .filter(|hertz| *hertz > 0.0)
-                    .collect();
-                if !voiced.is_empty() {
-                    let log = voiced
-                        .iter()
-                        .map(|hertz| (hertz / REFERENCE_PITCH).ln())
-                        .sum::<f32>()
-                        / voiced.len() as f32;
-                    values[0] = weight * log;
-                    values[1] =
-                        weight * VOICING_FRACTION * voiced.len() as f32 / FRAMES_PER_UNIT as f32;
-                }
-            },
-        ))
+        Ok(per_unit(mel.frames.min(track.f0.len()), 2, |unit, values| {
+            let voiced: Vec<f32> = own_frames(unit).map(|frame| track.f0[frame]).filter(|hertz| *hertz > 0.0).collect();
+            if !voiced.is_empty() {
+                let log = voiced.iter().map(|hertz| (hertz / REFERENCE_PITCH).ln()).sum::<f32>() / voiced.len() as f32;
+                values[0] = weight * log;
+                values[1] = weight * VOICING_FRACTION * voiced.len() as f32 / FRAMES_PER_UNIT as f32;
+            }
+        }))
     }
 }
 
 /// The level of a frame of log magnitudes, in nepers.
 fn level(frame: &[f32]) -> f32 {
-    0.5 * frame
-        .iter()
-        .map(|value| (2.0 * value).exp())
-        .sum::<f32>()
-        .ln()
+    0.5 * frame.iter().map(|value| (2.0 * value).exp()).sum::<f32>().ln()
 }
 
 fn own_frames(unit: usize) -> std::ops::Range<usize> {
@@ -178,36 +134,21 @@ fn per_unit(frames: usize, bins: usize, fill: impl Fn(usize, &mut [f32])) -> Fea
     for (unit, values) in data.chunks_exact_mut(bins).enumerate() {
         fill(unit, values);
     }
-    Features {
-        data,
-        frames: units,
-        bins,
-    }
+    Features { data, frames: units, bins }
 }
 
 /// Equally spaced values around 0 whose squares sum to 1.
 fn unit_ramp(length: usize) -> Vec<f32> {
     let centre = (length - 1) as f32 / 2.0;
-    let norm = (0..length)
-        .map(|i| (i as f32 - centre).powi(2))
-        .sum::<f32>()
-        .sqrt();
+    let norm = (0..length).map(|i| (i as f32 - centre).powi(2)).sum::<f32>().sqrt();
     (0..length).map(|i| (i as f32 - centre) / norm).collect()
 }
 
 /// Features of equally many units side by side.
 fn join(columns: &[Features]) -> Matrix {
-    let units = columns
-        .iter()
-        .map(|features| features.frames)
-        .min()
-        .unwrap_or(0);
+    let units = columns.iter().map(|features| features.frames).min().unwrap_or(0);
     let width = columns.iter().map(|features| features.bins).sum();
-    let row = |unit: usize| {
-        columns
-            .iter()
-            .flat_map(move |features| features.frame(unit).iter().copied())
-    };
+    let row = |unit: usize| columns.iter().flat_map(move |features| features.frame(unit).iter().copied());
     Matrix::new((0..units).flat_map(row).collect(), width)
 }
 
@@ -217,55 +158,30 @@ mod tests {
 
     #[test]
     fn the_slope_of_a_steady_rise_does_not_depend_on_the_place() {
-        let config = KmeansConfig {
-            context: 1,
-            slope_weight: 1.0,
-            ..KmeansConfig::default()
-        };
+        let config = KmeansConfig { context: 1, slope_weight: 1.0, ..KmeansConfig::default() };
         let measure = Measure::new(&config).unwrap();
-        let mel = Features {
-            data: (0..20).map(|frame| 0.5 * frame as f32).collect(),
-            frames: 20,
-            bins: 1,
-        };
+        let mel = Features { data: (0..20).map(|frame| 0.5 * frame as f32).collect(), frames: 20, bins: 1 };
         let slopes = measure.slopes(&mel);
         // The ramp (-1.5, -0.5, 0.5, 1.5) / sqrt(5) over a rise of 0.5 a frame: 0.5 * sqrt(5).
         for unit in 1..9 {
-            assert!(
-                (slopes.frame(unit)[0] - 0.5 * 5.0f32.sqrt()).abs() < 1e-5,
-                "{:?}",
-                slopes.frame(unit)
-            );
+            assert!((slopes.frame(unit)[0] - 0.5 * 5.0f32.sqrt()).abs() < 1e-5, "{:?}", slopes.frame(unit));
         }
-        assert!(
-            slopes.frame(0)[0] < slopes.frame(1)[0],
-            "the first frame is repeated"
-        );
+        assert!(slopes.frame(0)[0] < slopes.frame(1)[0], "the first frame is repeated");
     }
 
     #[test]
     fn a_recording_has_one_unit_per_two_mel_frames() {
-        let measure = Measure::new(&KmeansConfig {
-            pitch_weight: 0.0,
-            ..KmeansConfig::default()
-        })
-        .unwrap();
+        let measure = Measure::new(&KmeansConfig { pitch_weight: 0.0, ..KmeansConfig::default() }).unwrap();
         for samples in [960, 1919, 1920, 24_000, 24_479, 24_480] {
             let media = Media::audio(move || {
-                let tone = (0..samples)
-                    .map(|i| (i as f32 * 0.05).sin() * 0.1)
-                    .collect();
+                let tone = (0..samples).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();
                 Ok::<_, String>(flowmill_audio::Audio {
                     samples: vec![tone],
                     sample_rate: 24_000,
                     warnings: Vec::new(),
                 })
             });
-            assert_eq!(
-                measure.measure(&media).unwrap().rows(),
-                samples / 960,
-                "{samples} samples"
-            );
+            assert_eq!(measure.measure(&media).unwrap().rows(), samples / 960, "{samples} samples");
         }
     }
 }

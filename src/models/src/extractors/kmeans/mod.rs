@@ -35,8 +35,8 @@ use serde::{Deserialize, Serialize};
 pub use self::usage::Usage;
 use self::{distance::Nearest, lloyd::Clustering, measure::Measure, reservoir::Reservoir};
 use super::{
-    Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Matrix,
-    Media, Scope, State, StateError, ValueType,
+    Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Matrix, Media, Scope, State,
+    StateError, ValueType,
 };
 
 /// The extractor's kind.
@@ -99,13 +99,7 @@ impl Default for KmeansConfig {
 impl KmeansConfig {
     /// The column that it fills.
     pub fn column(&self) -> Column {
-        Column {
-            name: "speech_token",
-            values: ValueType::Tokens {
-                vocabulary: self.k,
-                rate: TOKEN_RATE,
-            },
-        }
+        Column { name: "speech_token", values: ValueType::Tokens { vocabulary: self.k, rate: TOKEN_RATE } }
     }
 
     /// The settings that measuring and sampling in a part read.
@@ -129,20 +123,12 @@ impl KmeansConfig {
             if (least..=most).contains(&value) {
                 return Ok(());
             }
-            Err(ConfigError::new(
-                field,
-                format!("{value} is not within {least} to {most}"),
-            ))
+            Err(ConfigError::new(field, format!("{value} is not within {least} to {most}")))
         };
         within("k", self.k, 2, 65_536)?;
         within("iterations", self.iterations, 1, 10_000)?;
         within("max_frames", self.max_frames, self.k, 10_000_000)?;
-        within(
-            "max_frames_per_part",
-            self.max_frames_per_part,
-            1,
-            self.max_frames,
-        )?;
+        within("max_frames_per_part", self.max_frames_per_part, 1, self.max_frames)?;
         within("context", self.context, 0, 10)?;
         for (field, weight) in [
             ("slope_weight", self.slope_weight),
@@ -150,10 +136,7 @@ impl KmeansConfig {
             ("pitch_weight", self.pitch_weight),
         ] {
             if !(0.0..=1000.0).contains(&weight) {
-                return Err(ConfigError::new(
-                    field,
-                    format!("{weight} is not within 0 to 1000"),
-                ));
+                return Err(ConfigError::new(field, format!("{weight} is not within 0 to 1000")));
             }
         }
         Ok(())
@@ -173,11 +156,7 @@ impl KmeansFit {
     /// # Errors
     /// The setting that cannot be used.
     pub fn new(config: KmeansConfig, seed: u64) -> Result<Self, ConfigError> {
-        Ok(Self {
-            measure: Measure::new(&config)?,
-            draw: Draw::new(seed).purpose("kmeans"),
-            config,
-        })
+        Ok(Self { measure: Measure::new(&config)?, draw: Draw::new(seed).purpose("kmeans"), config })
     }
 
     fn reservoir(&self, scope: Scope) -> Reservoir {
@@ -185,12 +164,7 @@ impl KmeansFit {
             Scope::Part => self.config.max_frames_per_part,
             Scope::Whole => self.config.max_frames,
         };
-        Reservoir::new(
-            &self.config,
-            self.measure.dimensions(),
-            capacity,
-            self.draw.purpose("sample"),
-        )
+        Reservoir::new(&self.config, self.measure.dimensions(), capacity, self.draw.purpose("sample"))
     }
 }
 
@@ -220,32 +194,18 @@ impl Fit for KmeansFit {
             );
             return Err(StateError::NotEnough { kind: KIND, reason });
         }
-        let clustering = Clustering::fit(
-            &frames,
-            self.config.k,
-            self.config.iterations,
-            self.draw.purpose("seeding"),
-        );
+        let clustering = Clustering::fit(&frames, self.config.k, self.config.iterations, self.draw.purpose("seeding"));
         if !clustering.centres.is_finite() {
             return Err(StateError::NotFinite { kind: KIND });
         }
-        let usage = Usage::of(
-            clustering.assignment.iter().map(|&unit| unit as usize),
-            self.config.k,
-        );
+        let usage = Usage::of(clustering.assignment.iter().map(|&unit| unit as usize), self.config.k);
         let facts = vec![
             ("frames".to_owned(), seen.into()),
             ("fitted on".to_owned(), frames.rows().into()),
             ("iterations".to_owned(), clustering.iterations.into()),
             ("converged".to_owned(), clustering.converged.into()),
-            (
-                "distortion".to_owned(),
-                rounded(clustering.distortion).into(),
-            ),
-            (
-                "variance explained".to_owned(),
-                rounded(clustering.variance_explained).into(),
-            ),
+            ("distortion".to_owned(), rounded(clustering.distortion).into()),
+            ("variance explained".to_owned(), rounded(clustering.variance_explained).into()),
             ("used".to_owned(), usage.used().into()),
             ("perplexity".to_owned(), rounded(usage.perplexity()).into()),
         ];
@@ -275,21 +235,12 @@ impl Kmeans {
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
-        let foreign = |reason: String| StateError::Foreign {
-            wanted: KIND.to_owned(),
-            found: reason,
-        };
-        let config: KmeansConfig = serde_json::from_value(state.settings().clone())
-            .map_err(|error| foreign(error.to_string()))?;
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let config: KmeansConfig =
+            serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
         let measure = Measure::new(&config).map_err(|error| foreign(error.to_string()))?;
-        let centres = state
-            .f32("centres", &[Some(config.k), Some(measure.dimensions())])?
-            .to_vec();
-        Ok(Self {
-            nearest: Nearest::new(Matrix::new(centres, measure.dimensions())),
-            measure,
-            config,
-        })
+        let centres = state.f32("centres", &[Some(config.k), Some(measure.dimensions())])?.to_vec();
+        Ok(Self { nearest: Nearest::new(Matrix::new(centres, measure.dimensions())), measure, config })
     }
 
     /// How many units there are.
@@ -305,11 +256,7 @@ impl Kmeans {
 
     /// The units of already measured frames.
     pub fn quantise(&self, measured: &Matrix) -> Vec<u32> {
-        self.nearest
-            .assign(measured)
-            .into_iter()
-            .map(|(unit, _)| unit)
-            .collect()
+        self.nearest.assign(measured).into_iter().map(|(unit, _)| unit).collect()
     }
 
     /// What the recording measures, `[unit][dimension]`, in the coordinates of [`Kmeans::centres`].
@@ -332,8 +279,6 @@ impl Extractor for Kmeans {
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
         let units = self.quantise(&self.measure(media)?);
-        Ok(Extracted::Tokens(
-            units.into_iter().map(i64::from).collect(),
-        ))
+        Ok(Extracted::Tokens(units.into_iter().map(i64::from).collect()))
     }
 }

@@ -20,22 +20,9 @@ pub(super) struct Reservoir {
 }
 
 impl Reservoir {
-    pub(super) fn new(
-        config: &KmeansConfig,
-        dimensions: usize,
-        capacity: usize,
-        draw: Draw,
-    ) -> Self {
+    pub(super) fn new(config: &KmeansConfig, dimensions: usize, capacity: usize, draw: Draw) -> Self {
         let settings = config.measuring();
-        Self {
-            settings,
-            dimensions,
-            capacity,
-            draw,
-            seen: 0,
-            frames: Vec::new(),
-            keys: BinaryHeap::new(),
-        }
+        Self { settings, dimensions, capacity, draw, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
     }
 
     /// How many frames were offered.
@@ -59,15 +46,9 @@ impl Reservoir {
     /// The kept frames and their keys in the order of the keys, which is a random one.
     fn into_sorted(self) -> (Vec<u64>, Vec<f32>) {
         let order = self.keys.into_sorted_vec();
-        let frame = |&(_, place): &(u64, usize)| {
-            self.frames[place * self.dimensions..][..self.dimensions]
-                .iter()
-                .copied()
-        };
-        (
-            order.iter().map(|(key, _)| *key).collect(),
-            order.iter().flat_map(frame).collect(),
-        )
+        let frame =
+            |&(_, place): &(u64, usize)| self.frames[place * self.dimensions..][..self.dimensions].iter().copied();
+        (order.iter().map(|(key, _)| *key).collect(), order.iter().flat_map(frame).collect())
     }
 
     /// The kept frames in the order of their keys.
@@ -80,11 +61,7 @@ impl Reservoir {
 impl Accumulator for Reservoir {
     fn add(&mut self, id: &str, measured: &Matrix) -> Result<(), StateError> {
         if measured.columns() != self.dimensions {
-            let reason = format!(
-                "a frame measures {} values, not {}",
-                measured.columns(),
-                self.dimensions
-            );
+            let reason = format!("a frame measures {} values, not {}", measured.columns(), self.dimensions);
             return Err(StateError::NotEnough { kind: KIND, reason });
         }
         let draw = self.draw.purpose(id);
@@ -137,11 +114,8 @@ mod tests {
         whole.add("a", &first).unwrap();
         whole.add("b", &second).unwrap();
         whole.add("c", &third).unwrap();
-        let (mut one, mut other, mut merged) = (
-            Box::new(reservoir(40)),
-            Box::new(reservoir(40)),
-            Box::new(reservoir(40)),
-        );
+        let (mut one, mut other, mut merged) =
+            (Box::new(reservoir(40)), Box::new(reservoir(40)), Box::new(reservoir(40)));
         other.add("c", &third).unwrap();
         one.add("b", &second).unwrap();
         one.add("a", &first).unwrap();
@@ -164,9 +138,6 @@ mod tests {
             }
         }
         // 100 expected, deviation 8.7: five deviations to either side.
-        assert!(
-            hits.iter().all(|hits| (57..=143).contains(hits)),
-            "{hits:?}"
-        );
+        assert!(hits.iter().all(|hits| (57..=143).contains(hits)), "{hits:?}");
     }
 }

@@ -21,10 +21,8 @@ pub(super) fn choose(frames: &Matrix, k: usize, draw: Draw) -> Vec<usize> {
         let sums = update(frames, &mut distances, frames.row(next));
         // 48 random bits: enough to reach every frame of a large sample.
         let words = draw.block(chosen.len() as u64);
-        let uniform =
-            (u64::from(words[0]) << 16 | u64::from(words[1] >> 16)) as f64 / (1u64 << 48) as f64;
-        next =
-            proportional(&distances, &sums, uniform).unwrap_or(chosen.len() % frames.rows().max(1));
+        let uniform = (u64::from(words[0]) << 16 | u64::from(words[1] >> 16)) as f64 / (1u64 << 48) as f64;
+        next = proportional(&distances, &sums, uniform).unwrap_or(chosen.len() % frames.rows().max(1));
     }
     chosen
 }
@@ -32,9 +30,7 @@ pub(super) fn choose(frames: &Matrix, k: usize, draw: Draw) -> Vec<usize> {
 /// Lowers the distances to that of a new centre; gives their sum in every chunk.
 fn update(frames: &Matrix, distances: &mut [f32], centre: &[f32]) -> Vec<f64> {
     let columns = frames.columns();
-    let chunks = distances
-        .par_chunks_mut(CHUNK)
-        .zip(frames.as_slice().par_chunks(CHUNK * columns));
+    let chunks = distances.par_chunks_mut(CHUNK).zip(frames.as_slice().par_chunks(CHUNK * columns));
     let chunk = |(distances, frames): (&mut [f32], &[f32])| {
         for (distance, frame) in distances.iter_mut().zip(frames.chunks_exact(columns)) {
             *distance = distance.min(squared_distance(frame, centre));
@@ -61,10 +57,7 @@ fn proportional(distances: &[f32], sums: &[f64], uniform: f64) -> Option<usize> 
             return Some(start + offset);
         }
     }
-    distances
-        .iter()
-        .rposition(|&distance| distance > 0.0)
-        .map(|offset| start + offset)
+    distances.iter().rposition(|&distance| distance > 0.0).map(|offset| start + offset)
 }
 
 #[cfg(test)]
@@ -75,20 +68,11 @@ mod tests {
     fn far_groups_each_get_a_centre() {
         let groups = 5;
         let noise = Draw::new(1).normals(200);
-        let frames = (0..100)
-            .flat_map(|i| {
-                [
-                    (i % groups) as f32 * 1000.0 + noise[2 * i],
-                    noise[2 * i + 1],
-                ]
-            })
-            .collect();
+        let frames = (0..100).flat_map(|i| [(i % groups) as f32 * 1000.0 + noise[2 * i], noise[2 * i + 1]]).collect();
         let frames = Matrix::new(frames, 2);
         for seed in 0..20 {
-            let mut reached: Vec<usize> = choose(&frames, groups, Draw::new(seed))
-                .into_iter()
-                .map(|i| i % groups)
-                .collect();
+            let mut reached: Vec<usize> =
+                choose(&frames, groups, Draw::new(seed)).into_iter().map(|i| i % groups).collect();
             reached.sort_unstable();
             assert_eq!(reached, [0, 1, 2, 3, 4], "seed {seed}");
         }
@@ -96,9 +80,6 @@ mod tests {
 
     #[test]
     fn identical_frames_do_not_stall() {
-        assert_eq!(
-            choose(&Matrix::new(vec![1.0; 6], 2), 3, Draw::new(0)).len(),
-            3
-        );
+        assert_eq!(choose(&Matrix::new(vec![1.0; 6], 2), 3, Draw::new(0)).len(), 3);
     }
 }

@@ -9,9 +9,7 @@ pub struct Usage {
 impl Usage {
     /// Counts units below `vocabulary`; others are ignored.
     pub fn of(units: impl IntoIterator<Item = usize>, vocabulary: usize) -> Self {
-        let mut usage = Self {
-            counts: vec![0; vocabulary],
-        };
+        let mut usage = Self { counts: vec![0; vocabulary] };
         usage.add(units);
         usage
     }
@@ -42,12 +40,7 @@ impl Usage {
             let share = count as f64 / total;
             -share * share.ln()
         };
-        self.counts
-            .iter()
-            .filter(|count| **count > 0)
-            .map(term)
-            .sum::<f64>()
-            .exp()
+        self.counts.iter().filter(|count| **count > 0).map(term).sum::<f64>().exp()
     }
 }
 

@@ -30,12 +30,8 @@ impl Measure {
             fmax: 7600.0,
             ..MelConfig::cosyvoice2()
         };
-        let mel = MelSpectrogram::new(mel)
-            .map_err(|error| ConfigError::new("n_mels", error.to_string()))?;
-        Ok(Self {
-            mel,
-            gate: config.gate_db / NEPER_IN_DECIBELS,
-        })
+        let mel = MelSpectrogram::new(mel).map_err(|error| ConfigError::new("n_mels", error.to_string()))?;
+        Ok(Self { mel, gate: config.gate_db / NEPER_IN_DECIBELS })
     }
 
     /// `[mean, deviation] of [static, delta]`, each over all bands.
@@ -61,9 +57,7 @@ impl Measure {
     fn speech_frames(&self, mel: &Features) -> Vec<usize> {
         let levels: Vec<f32> = mel.rows().map(level).collect();
         let loudest = levels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        (0..levels.len())
-            .filter(|&frame| levels[frame] >= loudest - self.gate)
-            .collect()
+        (0..levels.len()).filter(|&frame| levels[frame] >= loudest - self.gate).collect()
     }
 }
 
@@ -72,11 +66,7 @@ const NEPER_IN_DECIBELS: f32 = 8.685_89;
 
 /// The level of a frame of log magnitudes, in nepers.
 fn level(frame: &[f32]) -> f32 {
-    0.5 * frame
-        .iter()
-        .map(|value| (2.0 * value).exp())
-        .sum::<f32>()
-        .ln()
+    0.5 * frame.iter().map(|value| (2.0 * value).exp()).sum::<f32>().ln()
 }
 
 fn mean_and_deviation(features: &Features, frames: &[usize]) -> (Vec<f32>, Vec<f32>) {
@@ -90,8 +80,5 @@ fn mean_and_deviation(features: &Features, frames: &[usize]) -> (Vec<f32>, Vec<f
     let scale = 1.0 / frames.len().max(1) as f64;
     let mean = |&(sum, _): &(f64, f64)| sum * scale;
     let deviation = |both: &(f64, f64)| (both.1 * scale - mean(both).powi(2)).max(0.0).sqrt();
-    (
-        sums.iter().map(|both| mean(both) as f32).collect(),
-        sums.iter().map(|both| deviation(both) as f32).collect(),
-    )
+    (sums.iter().map(|both| mean(both) as f32).collect(), sums.iter().map(|both| deviation(both) as f32).collect())
 }

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use self::{measure::Measure, moments::Moments, whitening::Whitening};
 use super::{
-    Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Matrix,
-    Media, Scope, State, StateError, ValueType,
+    Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Matrix, Media, Scope, State,
+    StateError, ValueType,
 };
 
 /// The extractor's kind.
@@ -41,11 +41,7 @@ pub struct StatisticsConfig {
 
 impl Default for StatisticsConfig {
     fn default() -> Self {
-        Self {
-            n_mels: 48,
-            gate_db: 30.0,
-            shrinkage: 0.97,
-        }
+        Self { n_mels: 48, gate_db: 30.0, shrinkage: 0.97 }
     }
 }
 
@@ -57,12 +53,7 @@ impl StatisticsConfig {
 
     /// The column that it fills.
     pub fn column(&self) -> Column {
-        Column {
-            name: "utt_embedding",
-            values: ValueType::Embedding {
-                dimensions: self.dimensions(),
-            },
-        }
+        Column { name: "utt_embedding", values: ValueType::Embedding { dimensions: self.dimensions() } }
     }
 
     /// The settings that measuring reads.
@@ -76,22 +67,13 @@ impl StatisticsConfig {
     /// The field that cannot be used.
     pub fn check(&self) -> Result<(), ConfigError> {
         if !(8..=64).contains(&self.n_mels) {
-            return Err(ConfigError::new(
-                "n_mels",
-                format!("{} is not within 8 to 64 bands", self.n_mels),
-            ));
+            return Err(ConfigError::new("n_mels", format!("{} is not within 8 to 64 bands", self.n_mels)));
         }
         if !(self.gate_db > 0.0 && self.gate_db <= 200.0) {
-            return Err(ConfigError::new(
-                "gate_db",
-                format!("{} is not above 0 and at most 200 dB", self.gate_db),
-            ));
+            return Err(ConfigError::new("gate_db", format!("{} is not above 0 and at most 200 dB", self.gate_db)));
         }
         if !(self.shrinkage > 0.0 && self.shrinkage <= 1.0) {
-            return Err(ConfigError::new(
-                "shrinkage",
-                format!("{} is not above 0 and at most 1", self.shrinkage),
-            ));
+            return Err(ConfigError::new("shrinkage", format!("{} is not above 0 and at most 1", self.shrinkage)));
         }
         Ok(())
     }
@@ -109,10 +91,7 @@ impl StatisticsFit {
     /// # Errors
     /// The setting that cannot be used.
     pub fn new(config: StatisticsConfig) -> Result<Self, ConfigError> {
-        Ok(Self {
-            measure: Measure::new(&config)?,
-            config,
-        })
+        Ok(Self { measure: Measure::new(&config)?, config })
     }
 }
 
@@ -122,10 +101,7 @@ impl Fit for StatisticsFit {
     }
 
     fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
-        Ok(Matrix::new(
-            self.measure.measure(media)?,
-            self.config.dimensions(),
-        ))
+        Ok(Matrix::new(self.measure.measure(media)?, self.config.dimensions()))
     }
 
     fn accumulator(&self, _scope: Scope) -> Box<dyn Accumulator> {
@@ -139,10 +115,7 @@ impl Fit for StatisticsFit {
             ("rows fitted on".to_owned(), moments.count().into()),
             ("dimensions".to_owned(), self.config.dimensions().into()),
         ];
-        Ok(Fitted {
-            state: whitening.to_state(&self.config),
-            facts,
-        })
+        Ok(Fitted { state: whitening.to_state(&self.config), facts })
     }
 }
 
@@ -160,18 +133,11 @@ impl Statistics {
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
-        let foreign = |reason: String| StateError::Foreign {
-            wanted: KIND.to_owned(),
-            found: reason,
-        };
-        let config: StatisticsConfig = serde_json::from_value(state.settings().clone())
-            .map_err(|error| foreign(error.to_string()))?;
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let config: StatisticsConfig =
+            serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
         let measure = Measure::new(&config).map_err(|error| foreign(error.to_string()))?;
-        Ok(Self {
-            whitening: Whitening::from_state(state, config.dimensions())?,
-            measure,
-            config,
-        })
+        Ok(Self { whitening: Whitening::from_state(state, config.dimensions())?, measure, config })
     }
 }
 
@@ -196,16 +162,10 @@ impl Extractor for Statistics {
 
 /// Scales a vector to unit length; `false`, and the vector unchanged, when it has none.
 pub fn scale_to_unit_length(vector: &mut [f32]) -> bool {
-    let length = vector
-        .iter()
-        .map(|value| f64::from(*value).powi(2))
-        .sum::<f64>()
-        .sqrt();
+    let length = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if !length.is_normal() {
         return false;
     }
-    vector
-        .iter_mut()
-        .for_each(|value| *value = (f64::from(*value) / length) as f32);
+    vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
     true
 }

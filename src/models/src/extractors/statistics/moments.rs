@@ -40,19 +40,15 @@ impl Moments {
 
     /// The mean of every dimension.
     pub(super) fn mean(&self) -> Vec<f64> {
-        self.sum
-            .iter()
-            .map(|sum| sum / self.count.max(1) as f64)
-            .collect()
+        self.sum.iter().map(|sum| sum / self.count.max(1) as f64).collect()
     }
 
     /// The covariance matrix, `[dimension][dimension]`.
     pub(super) fn covariance(&self) -> Vec<f64> {
         let mean = self.mean();
         let count = self.count.max(1) as f64;
-        let entry = |(i, product): (usize, &f64)| {
-            product / count - mean[i / self.dimensions] * mean[i % self.dimensions]
-        };
+        let entry =
+            |(i, product): (usize, &f64)| product / count - mean[i / self.dimensions] * mean[i % self.dimensions];
         self.products.iter().enumerate().map(entry).collect()
     }
 }
@@ -60,11 +56,7 @@ impl Moments {
 impl Accumulator for Moments {
     fn add(&mut self, _id: &str, measured: &Matrix) -> Result<(), StateError> {
         if measured.columns() != self.dimensions {
-            let reason = format!(
-                "a row measures {} values, not {}",
-                measured.columns(),
-                self.dimensions
-            );
+            let reason = format!("a row measures {} values, not {}", measured.columns(), self.dimensions);
             return Err(StateError::NotEnough { kind: KIND, reason });
         }
         for row in measured.iter() {
@@ -94,11 +86,7 @@ impl Accumulator for Moments {
         let mut state = State::new(KIND, self.settings);
         state.set_u64("count", &[1], vec![self.count]);
         state.set_f64("sum", &[self.dimensions], self.sum);
-        state.set_f64(
-            "products",
-            &[self.dimensions, self.dimensions],
-            self.products,
-        );
+        state.set_f64("products", &[self.dimensions, self.dimensions], self.products);
         state
     }
 }
