@@ -202,7 +202,8 @@ fn check_inference(golden: &Golden, flow: &Flow, parameters: &Parameters) {
     let mels = flow.generate_from(&context, &requests, &options, &[noise.clone(), noise]).unwrap();
     let expected = frames_first(golden.tensor("out.infer_mel")).get(0).unwrap();
     assert_output("inference", &mels[0], &expected);
-    assert_eq!(elements(&mels[0]), elements(&mels[1]), "a batch gives what its items give alone");
+    // Not bit for bit: where an item lies in its batch decides how its rows fall into tiles.
+    assert_output("inference in a batch", &mels[1], &expected);
 }
 
 #[test]

@@ -70,6 +70,26 @@ impl Sequences {
         self.valid() == self.total
     }
 
+    /// The first rows of each item: as many as `lengths` says.
+    ///
+    /// # Errors
+    /// When a length exceeds its item or the number of items differs.
+    pub fn shortened(&self, lengths: &[usize]) -> Result<Self> {
+        if lengths.len() != self.rows.len() {
+            let message = format!("{} lengths for {} items", lengths.len(), self.rows.len());
+            return Err(NnError::invalid("lengths", message));
+        }
+        let mut rows = Vec::with_capacity(lengths.len());
+        for (whole, length) in self.rows.iter().zip(lengths) {
+            if *length > whole.len() {
+                let message = format!("{length} rows do not fit into {}", whole.len());
+                return Err(NnError::invalid("lengths", message));
+            }
+            rows.push(whole.start..whole.start + length);
+        }
+        Ok(Self { rows, total: self.total })
+    }
+
     /// The items with every row repeated `factor` times.
     pub fn repeated(&self, factor: usize) -> Self {
         let rows = self.rows.iter().map(|rows| rows.start * factor..rows.end * factor).collect();

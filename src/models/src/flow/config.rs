@@ -1,0 +1,265 @@
+//! The dimensions and settings of a flow, with those of the published CosyVoice 2 model as defaults.
+
+use super::{FlowError, Result};
+use flowmill_nn::solvers::TimeSchedule;
+use serde::{Deserialize, Serialize};
+
+/// Everything that defines a flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlowConfig {
+    /// Number of speech tokens.
+    pub vocab_size: usize,
+    /// Channels of the token embedding and of the encoder.
+    pub input_size: usize,
+    /// Mel bins.
+    pub output_size: usize,
+    /// Values of a speaker embedding.
+    pub spk_embed_dim: usize,
+    /// Mel frames per token.
+    pub token_mel_ratio: usize,
+    /// Tokens that the encoder looks ahead.
+    pub pre_lookahead_len: usize,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// The estimator of the velocity.
+    pub estimator: EstimatorConfig,
+    /// The flow matching objective and its inference.
+    pub matching: MatchingConfig,
+    /// Mean and deviation of each mel bin; the flow then runs on normalised mels. Absent in the public model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mel_normalisation: Option<MelNormalisation>,
+}
+
+impl Default for FlowConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 6561,
+            input_size: 512,
+            output_size: 80,
+            spk_embed_dim: 192,
+            token_mel_ratio: 2,
+            pre_lookahead_len: 3,
+            encoder: EncoderConfig::default(),
+            estimator: EstimatorConfig::default(),
+            matching: MatchingConfig::default(),
+            mel_normalisation: None,
+        }
+    }
+}
+
+/// The conformer encoder with upsampling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Heads of the self-attention.
+    pub attention_heads: usize,
+    /// Channels inside of the feed-forward blocks.
+    pub linear_units: usize,
+    /// Blocks at the token rate.
+    pub num_blocks: usize,
+    /// Blocks at the frame rate.
+    pub num_up_blocks: usize,
+    /// Dropout after linear layers.
+    pub dropout_rate: f32,
+    /// Dropout on the positional encodings and what they are added to.
+    pub positional_dropout_rate: f32,
+    /// Dropout on attention weights.
+    pub attention_dropout_rate: f32,
+    /// Tokens per chunk of the chunk-causal masks used for streaming.
+    pub static_chunk_size: usize,
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        Self {
+            attention_heads: 8,
+            linear_units: 2048,
+            num_blocks: 6,
+            num_up_blocks: 4,
+            dropout_rate: 0.1,
+            positional_dropout_rate: 0.1,
+            attention_dropout_rate: 0.1,
+            static_chunk_size: 25,
+        }
+    }
+}
+
+/// The causal one-dimensional U-Net.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EstimatorConfig {
+    /// Channels of each level. One level, as published: the causal U-Net keeps the frame rate.
+    pub channels: Vec<usize>,
+    /// Dropout in the transformer blocks.
+    pub dropout: f32,
+    /// Channels per attention head.
+    pub attention_head_dim: usize,
+    /// Transformer blocks after each residual block.
+    pub n_blocks: usize,
+    /// Residual blocks between the way down and the way up.
+    pub num_mid_blocks: usize,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// Frames per chunk of the chunk-causal masks used for streaming.
+    pub static_chunk_size: usize,
+}
+
+impl Default for EstimatorConfig {
+    fn default() -> Self {
+        Self {
+            channels: vec![256],
+            dropout: 0.0,
+            attention_head_dim: 64,
+            n_blocks: 4,
+            num_mid_blocks: 12,
+            num_heads: 8,
+            static_chunk_size: 50,
+        }
+    }
+}
+
+/// The flow matching objective, what is drawn for it, and the defaults of inference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MatchingConfig {
+    /// Deviation that is left at the end of the path.
+    pub sigma_min: f32,
+    /// How the steps of inference are spread over time.
+    pub t_scheduler: TimeSchedule,
+    /// Share of the training items whose conditions (encoder, speaker, prompt) are dropped.
+    pub training_cfg_rate: f32,
+    /// Strength r of the guidance at inference: (1 + r) conditional - r unconditional.
+    pub inference_cfg_rate: f32,
+    /// Share of the training batches with chunk-causal masks.
+    pub streaming_rate: f32,
+    /// Share of the training items that get a prompt.
+    pub prompt_rate: f32,
+    /// Longest prompt as a share of the item's frames.
+    pub prompt_fraction: f32,
+}
+
+impl Default for MatchingConfig {
+    fn default() -> Self {
+        Self {
+            sigma_min: 1e-6,
+            t_scheduler: TimeSchedule::Cosine,
+            training_cfg_rate: 0.2,
+            inference_cfg_rate: 0.7,
+            streaming_rate: 0.5,
+            prompt_rate: 0.5,
+            prompt_fraction: 0.3,
+        }
+    }
+}
+
+/// Mean and deviation of each mel bin over a training corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MelNormalisation {
+    /// Mean of each bin.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each bin.
+    pub deviation: Vec<f32>,
+}
+
+impl FlowConfig {
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    /// [`FlowError::Config`] names the first setting that does not.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |field, message: String| Err(FlowError::Config { field, message });
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("input_size", self.input_size),
+            ("output_size", self.output_size),
+            ("spk_embed_dim", self.spk_embed_dim),
+            ("token_mel_ratio", self.token_mel_ratio),
+            ("encoder.attention_heads", self.encoder.attention_heads),
+            ("encoder.linear_units", self.encoder.linear_units),
+            ("encoder.static_chunk_size", self.encoder.static_chunk_size),
+            ("estimator.attention_head_dim", self.estimator.attention_head_dim),
+            ("estimator.num_heads", self.estimator.num_heads),
+            ("estimator.static_chunk_size", self.estimator.static_chunk_size),
+        ];
+        for (field, size) in sizes {
+            if size == 0 || size > 1 << 24 {
+                return refuse(field, format!("{size} is not in 1..=16777216"));
+            }
+        }
+        if !self.input_size.is_multiple_of(self.encoder.attention_heads * 2)
+            && self.input_size != self.encoder.attention_heads
+        {
+            return refuse("input_size", format!("{} is not divisible by twice the heads", self.input_size));
+        }
+        if !matches!(self.estimator.channels.as_slice(), [1..=65_536]) {
+            return refuse("estimator.channels", format!("{:?}: one level is supported", self.estimator.channels));
+        }
+        self.check_rates()?;
+        self.check_normalisation()
+    }
+
+    fn check_rates(&self) -> Result<()> {
+        let MatchingConfig { training_cfg_rate, streaming_rate, prompt_rate, prompt_fraction, sigma_min, .. } =
+            self.matching;
+        let shares = [
+            ("matching.training_cfg_rate", training_cfg_rate),
+            ("matching.streaming_rate", streaming_rate),
+            ("matching.prompt_rate", prompt_rate),
+            ("matching.prompt_fraction", prompt_fraction),
+            ("matching.sigma_min", sigma_min),
+        ];
+        let drops = [
+            ("encoder.dropout_rate", self.encoder.dropout_rate),
+            ("encoder.positional_dropout_rate", self.encoder.positional_dropout_rate),
+            ("encoder.attention_dropout_rate", self.encoder.attention_dropout_rate),
+            ("estimator.dropout", self.estimator.dropout),
+        ];
+        for (field, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(FlowError::Config { field, message: format!("{share} is not in [0, 1]") });
+            }
+        }
+        for (field, rate) in drops {
+            if !(0.0..1.0).contains(&rate) {
+                return Err(FlowError::Config { field, message: format!("{rate} is not in [0, 1)") });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_normalisation(&self) -> Result<()> {
+        let Some(MelNormalisation { mean, deviation }) = &self.mel_normalisation else { return Ok(()) };
+        let bins = self.output_size;
+        let sound = mean.len() == bins
+            && deviation.len() == bins
+            && mean.iter().all(|mean| mean.is_finite())
+            && deviation.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0);
+        if sound {
+            return Ok(());
+        }
+        let message = format!("mean and deviation need {bins} finite values each, deviations above 0");
+        Err(FlowError::Config { field: "mel_normalisation", message })
+    }
+}
+
+impl MelNormalisation {
+    /// Mels as the flow sees them: `(x - mean) / deviation` for rows of bins.
+    pub fn apply(&self, mel: &mut [f32]) {
+        for row in mel.chunks_exact_mut(self.mean.len().max(1)) {
+            for ((x, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *x = (*x - mean) / deviation;
+            }
+        }
+    }
+
+    /// Undoes [`apply`](Self::apply).
+    pub fn invert(&self, mel: &mut [f32]) {
+        for row in mel.chunks_exact_mut(self.mean.len().max(1)) {
+            for ((x, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *x = *x * deviation + mean;
+            }
+        }
+    }
+}

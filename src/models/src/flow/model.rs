@@ -1,0 +1,195 @@
+//! The flow model: parameters, training loss.
+
+use super::batch::token_ids;
+use super::encoder::Encoder;
+use super::estimator::{Conditions, Estimator};
+use super::{FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
+use candle_core::Tensor;
+use flowmill_nn::init::Builder;
+use flowmill_nn::layers::{Embedding, Linear};
+use flowmill_nn::objectives::FlowMatching;
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, Sequences, Value, host};
+
+/// Which frames of a batch the encoder computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Extent {
+    /// Those of the items: what training and inference need.
+    #[default]
+    Valid,
+    /// The padding too, as the public implementation does.
+    Padded,
+}
+
+/// The loss of a batch.
+#[derive(Debug, Clone)]
+pub struct FlowLoss {
+    /// Mean over valid frames and bins.
+    pub total: Value,
+    /// What it is made of, by name.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Valid frames times bins: losses of batches are averaged by it.
+    pub weight: f64,
+}
+
+/// A CosyVoice 2 token-to-mel flow. Holds no weights: those are in the [`Parameters`] that were made with it.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    config: FlowConfig,
+    embedding: Embedding,
+    speaker: Linear,
+    pub(super) encoder: Encoder,
+    projection: Linear,
+    pub(super) estimator: Estimator,
+}
+
+impl Flow {
+    /// A model with freshly drawn weights, under the names of the public `state_dict`.
+    ///
+    /// # Errors
+    /// [`FlowError::Config`] when the settings do not fit together.
+    pub fn new(config: &FlowConfig, seed: u64) -> Result<(Self, Parameters)> {
+        config.check()?;
+        let mut parameters = Parameters::new();
+        let mut builder = Builder::new(&mut parameters, Draw::new(seed).purpose("initial weights"));
+        let embedding = Embedding::new(builder.scope("input_embedding"), config.vocab_size, config.input_size)?;
+        let scope = builder.scope("spk_embed_affine_layer");
+        let speaker = Linear::new(scope, config.spk_embed_dim, config.output_size)?;
+        let encoder = Encoder::new(builder.scope("encoder"), config)?;
+        let projection = Linear::new(builder.scope("encoder_proj"), config.input_size, config.output_size)?;
+        let mut decoder = builder.scope("decoder");
+        let estimator = Estimator::new(decoder.scope("estimator"), config)?;
+        Ok((Self { config: config.clone(), embedding, speaker, encoder, projection, estimator }, parameters))
+    }
+
+    /// The settings it was made from.
+    pub fn config(&self) -> &FlowConfig {
+        &self.config
+    }
+
+    /// Encodes tokens (`[batch, token]`, row-major, `longest` per item) to frames: `[frame row, channel]` and the rows of each item.
+    ///
+    /// # Errors
+    /// When a token is not in the vocabulary or the lengths do not fit.
+    pub fn encode(
+        &self,
+        context: &Context,
+        tokens: &[u32],
+        lengths: &[usize],
+        streaming: bool,
+        extent: Extent,
+    ) -> Result<(Value, Sequences)> {
+        let longest = tokens.len() / lengths.len().max(1);
+        if longest * lengths.len() != tokens.len() {
+            let message = format!("{} tokens for {} items", tokens.len(), lengths.len());
+            return Err(FlowError::Batch { item: 0, message });
+        }
+        if let Some(item) = lengths.iter().position(|length| *length == 0 || *length > longest) {
+            let message = format!("{} of {longest} tokens are valid", lengths[item]);
+            return Err(FlowError::Batch { item, message });
+        }
+        let all = match extent {
+            Extent::Valid => lengths.to_vec(),
+            Extent::Padded => vec![longest; lengths.len()],
+        };
+        let lookahead = self.encoder.lookahead();
+        let extended: Vec<usize> = all.iter().map(|length| longest.min(length + lookahead)).collect();
+        let ids: Vec<u32> = extended
+            .iter()
+            .enumerate()
+            .flat_map(|(item, length)| &tokens[item * longest..item * longest + length])
+            .copied()
+            .collect();
+        let valid = Sequences::packed(&extended).shortened(lengths)?;
+        let embedded = self.embedding.forward(context, &ids, &[ids.len()])?.mask_rows(&valid)?;
+        let (frames, rows) = self.encoder.forward(context, &embedded, &extended, &all, lengths, streaming)?;
+        Ok((frames, rows.all))
+    }
+
+    /// The encoder's frames as mel bins, `[frame row, bin]`: the condition that the flow refines.
+    pub(super) fn means(&self, context: &Context, frames: &Value) -> Result<Value> {
+        Ok(self.projection.forward(context, frames)?)
+    }
+
+    /// Speaker embeddings `[item, value]`, brought to unit length and projected to `[item, bin]`.
+    pub(super) fn project_speakers(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
+        let embeddings = host::contiguous(embeddings)?;
+        let width = self.config.spk_embed_dim;
+        let mut elements = host::slice("speaker embedding", &embeddings)?.to_vec();
+        for row in elements.chunks_exact_mut(width) {
+            let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        }
+        let unit = Value::from_vec(elements, &[embeddings.elem_count() / width, width])?;
+        Ok(self.speaker.forward(context, &unit)?)
+    }
+
+    /// The conditional flow matching loss of a batch: the mean over valid frames and bins of the squared error of the velocity.
+    ///
+    /// # Errors
+    /// [`FlowError::Batch`] when the batch does not fit the model.
+    pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
+        batch.check(&self.config)?;
+        let tokens = token_ids(&batch.tokens)?;
+        let (frames, rows) = self.encode(context, &tokens, &batch.token_lengths, draws.streaming, Extent::Valid)?;
+        let mu = self.means(context, &frames)?;
+        let speaker = self.project_speakers(context, &batch.speaker_embedding)?;
+        let mel = self.packed_mel(batch)?;
+        let noise = pack(&draws.noise, batch)?;
+        let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
+        let point = matching.point(&mel, &noise, &draws.t, &rows)?;
+        let prompt = prompts(&mel, &rows, &draws.prompt_lengths, &draws.condition_keep)?;
+        let keep = self.keep(&draws.condition_keep)?;
+        let conditions = Conditions { mu: mu.scale_items(&keep, &rows)?, speaker: speaker.multiply(&keep)?, prompt };
+        let velocity =
+            self.estimator.forward(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
+        let total = velocity.mean_square_error(&point.velocity, &rows)?;
+        let parts = vec![("cfm", f64::from(total.scalar()?))];
+        Ok(FlowLoss { total, parts, weight: (rows.valid() * self.config.output_size) as f64 })
+    }
+
+    /// The factor of each item's conditions on every bin, `[item, bin]`.
+    fn keep(&self, keep: &[f32]) -> Result<Value> {
+        let bins = self.config.output_size;
+        let elements = keep.iter().flat_map(|keep| std::iter::repeat_n(*keep, bins)).collect();
+        Ok(Value::from_vec(elements, &[keep.len(), bins])?)
+    }
+
+    /// The valid mel frames of a batch, normalised, `[row, bin]`.
+    fn packed_mel(&self, batch: &FlowBatch) -> Result<Tensor> {
+        let mel = pack(&batch.mel, batch)?;
+        let Some(normalisation) = &self.config.mel_normalisation else { return Ok(mel) };
+        let mut elements = host::slice("mel", &mel)?.to_vec();
+        normalisation.apply(&mut elements);
+        Ok(host::tensor(elements, mel.dims())?)
+    }
+}
+
+/// The valid rows of a `[batch, frame, bin]` tensor.
+fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
+    let (items, frames, _) = tensor.dims3()?;
+    if items != batch.len() {
+        let message = format!("{items} items where the batch has {}", batch.len());
+        return Err(FlowError::Batch { item: 0, message });
+    }
+    let rows = Sequences::padded(&batch.mel_lengths, frames)?;
+    Ok(Value::plain(tensor.clone())?.pack_rows(&rows)?.tensor().clone())
+}
+
+/// The leading frames of each item, where its conditions are kept; zero elsewhere.
+fn prompts(mel: &Tensor, rows: &Sequences, lengths: &[usize], keep: &[f32]) -> Result<Value> {
+    if lengths.len() != rows.len() || keep.len() != rows.len() {
+        let message = format!("{} prompts for {} items", lengths.len(), rows.len());
+        return Err(FlowError::Batch { item: 0, message });
+    }
+    let bins = mel.dims().last().copied().unwrap_or(0);
+    let source = host::slice("prompt", mel)?;
+    let mut elements = vec![0.0; source.len()];
+    for ((rows, length), keep) in rows.ranges().iter().zip(lengths).zip(keep) {
+        let prompt = rows.start * bins..(rows.start + length.min(&rows.len())) * bins;
+        for (out, x) in elements[prompt.clone()].iter_mut().zip(&source[prompt]) {
+            *out = x * keep;
+        }
+    }
+    Ok(Value::from_vec(elements, mel.dims())?)
+}
