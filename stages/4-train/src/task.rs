@@ -1,0 +1,19 @@
+//! The flow as something to train.
+
+use flowmill_models::flow::{Flow, FlowBatch, FlowDraws};
+use flowmill_nn::Context;
+use flowmill_nn::random::Draw;
+use flowmill_train::{BoxError, Loss, Task};
+
+/// Conditional flow matching on batches of utterances.
+pub struct FlowTask(pub Flow);
+
+impl Task for FlowTask {
+    type Batch = FlowBatch;
+
+    fn loss(&self, context: &Context<'_>, batch: &FlowBatch, draw: Draw) -> Result<Loss, BoxError> {
+        let draws = FlowDraws::from_draw(&draw, batch, self.0.config())?;
+        let loss = self.0.loss(context, batch, &draws)?;
+        Ok(Loss { total: loss.total, parts: loss.parts, weight: loss.weight })
+    }
+}

@@ -1,0 +1,148 @@
+//! The work of the training part.
+
+use std::path::PathBuf;
+
+use flowmill_models::flow::{Flow, FlowConfig, MelNormalisation};
+use flowmill_runner::{PartReport, PartWork, StageError};
+use flowmill_train::checkpoint::step_of;
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
+use flowmill_train::{SKIPPED_FOLDER, Summary};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::data::{DataPaths, FlowData};
+use crate::store::StagedCheckpoints;
+use crate::task::FlowTask;
+use crate::watch::Watch;
+use crate::{CONFIG_FILE, ModelConfig, TrainSection};
+
+/// Everything the part reads.
+pub struct Training {
+    /// The recipe's section, completed.
+    pub section: TrainSection,
+    /// The shards.
+    pub data: DataPaths,
+    /// Mean and deviation of every mel bin.
+    pub statistics: PathBuf,
+}
+
+/// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
+#[derive(Deserialize)]
+struct MelStatistics {
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+impl Training {
+    /// Trains, resuming what an earlier attempt left, and makes the results outputs.
+    ///
+    /// # Errors
+    /// Whatever stops training; [`StageError::Interrupted`] after saving when the person asked to stop.
+    pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
+        let config = self.resolved()?;
+        let data = FlowData::open(&self.data, &config, self.section.sampling(), self.section.speaker_embedding)?;
+        if data.train_len() == 0 {
+            return Err(StageError::new("the training split has no utterances"));
+        }
+        announce(work, &data);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
+        let (summary, weights) = pool.install(|| self.train(work, &config, &data))?;
+        if summary.interrupted {
+            return Err(StageError::Interrupted);
+        }
+        self.publish(work, &config)?;
+        Ok(report(&summary, weights, &data))
+    }
+
+    fn train(&self, work: &PartWork, config: &FlowConfig, data: &FlowData) -> Result<(Summary, usize), StageError> {
+        let settings = self.section.train_config();
+        let (flow, mut parameters) = Flow::new(config, settings.seed).map_err(StageError::other)?;
+        let weights = parameters.element_count(true);
+        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work));
+        let folder = work.staging_dir();
+        let task = FlowTask(flow);
+        let trained = flowmill_train::train(&task, &mut parameters, data, &settings, &folder, &store, &mut watch);
+        Ok((trained.map_err(StageError::other)?, weights))
+    }
+
+    /// The model's settings with the normalisation that the recipe asks for.
+    fn resolved(&self) -> Result<FlowConfig, StageError> {
+        let ModelConfig::Flow(config) = &self.section.model;
+        let mut config = config.clone();
+        if self.section.normalise_mel && config.mel_normalisation.is_none() {
+            config.mel_normalisation = Some(self.normalisation()?);
+        }
+        config.check().map_err(StageError::other)?;
+        Ok(config)
+    }
+
+    fn normalisation(&self) -> Result<MelNormalisation, StageError> {
+        let path = &self.statistics;
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => StageError::new(format!(
+                "{} is not there: with pack.mel.store: none there are no statistics to normalise by; set train.normalise_mel: false",
+                path.display()
+            )),
+            _ => StageError::file(path, error),
+        })?;
+        let statistics: MelStatistics =
+            serde_json::from_str(&text).map_err(|error| StageError::new(format!("{}: {error}", path.display())))?;
+        let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+        Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
+    }
+
+    /// Makes checkpoints, metrics and the configuration outputs.
+    fn publish(&self, work: &PartWork, config: &FlowConfig) -> Result<(), StageError> {
+        for name in work.persisted()? {
+            if step_of(&name).is_some() {
+                work.output_persisted(&name, &format!("checkpoints/{name}"))?;
+            }
+        }
+        for file in [METRICS_FILE, EVENTS_FILE] {
+            work.output_persisted(file, file)?;
+        }
+        if work.staging_dir().join(SKIPPED_FOLDER).exists() {
+            work.output_persisted(SKIPPED_FOLDER, SKIPPED_FOLDER)?;
+        }
+        let index = flowmill_corpus::shard::ShardIndex::read(&self.data.train).map_err(StageError::other)?;
+        let described = json!({
+            "family": self.section.model.family(),
+            "model": config,
+            "mel": index.mel,
+            "speaker_embedding": self.section.speaker_embedding,
+        });
+        let path = work.output(CONFIG_FILE)?;
+        std::fs::write(&path, format!("{described:#}\n")).map_err(|error| StageError::file(&path, error))
+    }
+}
+
+fn announce(work: &PartWork, data: &FlowData) {
+    if data.validation_len() == 0 {
+        work.message("there is no validation split: checkpoints have no scores, and none is the best");
+    }
+    let oversized = data.oversized();
+    if let Some(first) = oversized.first() {
+        let count = oversized.len();
+        work.message(format!("{count} utterances are longer than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"));
+    }
+}
+
+fn report(summary: &Summary, weights: usize, data: &FlowData) -> PartReport {
+    let mut report = PartReport::summary()
+        .fact("parameters", weights)
+        .fact("train_utterances", data.train_len())
+        .fact("validation_utterances", data.validation_len())
+        .fact("steps", summary.steps)
+        .fact("epochs", summary.epochs)
+        .fact("skipped_steps", summary.skipped);
+    if let Some(loss) = summary.loss {
+        report = report.fact("train_loss", loss);
+    }
+    if let Some(loss) = summary.validation {
+        report = report.fact("validation_loss", loss);
+    }
+    if let Some(best) = summary.best {
+        report = report.fact("best_validation_loss", best.loss).fact("best_step", best.step);
+    }
+    report
+}

@@ -1,0 +1,136 @@
+//! The training stage through the runner.
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use flowmill_runner::{RunError, RunOptions};
+use serde_json::Value;
+use support::{Toy, tree};
+
+fn json(toy: &Toy, file: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(toy.stage().join(file)).unwrap()).unwrap()
+}
+
+fn lines(toy: &Toy) -> Vec<Value> {
+    let text = std::fs::read_to_string(toy.stage().join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn it_trains_and_leaves_checkpoints_metrics_and_configuration() {
+    let toy = Toy::new();
+    let said = toy.ran(&[]);
+    assert!(said.contains("validation loss"), "{said}");
+    let names: Vec<PathBuf> = tree(&toy.stage()).into_keys().collect();
+    let has = |name: &str| names.iter().any(|path| path.ends_with(name));
+    for name in ["config.json", "metrics.jsonl", "events.out.tfevents.0000000000.flowmill"] {
+        assert!(has(name), "{name} in {names:?}");
+    }
+    assert!(has("checkpoints/step-000024/model.safetensors") && has("checkpoints/step-000020/state.json"), "{names:?}");
+    let config = json(&toy, "config.json");
+    assert_eq!(config["family"], "cosyvoice2-flow");
+    assert_eq!(config["model"]["vocab_size"], 10);
+    assert_eq!(config["model"]["mel_normalisation"]["deviation"][0], 1.5);
+    assert_eq!(config["mel"]["config"]["hop_length"], 480);
+    let validations: Vec<f64> = lines(&toy).iter().filter_map(|line| line["validation"]["loss"].as_f64()).collect();
+    assert!(validations.last() < validations.first(), "{validations:?}");
+
+    let before = tree(&toy.stage());
+    let said = toy.ran(&[]);
+    assert!(said.contains("nothing to do"), "{said}");
+    assert_eq!(before, tree(&toy.stage()));
+}
+
+#[test]
+fn two_runs_on_different_numbers_of_threads_leave_the_same_bytes() {
+    let (one, two) = (Toy::new(), Toy::new());
+    one.run(&[], &RunOptions { jobs: 1, ..RunOptions::default() }).0.unwrap();
+    two.run(&[], &RunOptions { jobs: 3, ..RunOptions::default() }).0.unwrap();
+    assert!(tree(&one.stage()) == tree(&two.stage()));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
+    let (whole, pieces) = (Toy::new(), Toy::new());
+    whole.ran(&[]);
+    let (mut interrupted, mut resumed) = (0, 0);
+    for piece in 1.. {
+        let options = RunOptions::default();
+        let interrupt = options.interrupt.clone();
+        let done = AtomicBool::new(false);
+        let (ran, said) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let started = std::time::Instant::now();
+                while !done.load(Ordering::Relaxed) && started.elapsed() < Duration::from_millis(20 + 15 * piece) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                interrupt.set();
+            });
+            let ran = pieces.run(&[], &options);
+            done.store(true, Ordering::Relaxed);
+            ran
+        });
+        resumed += usize::from(said.contains("resuming from"));
+        match ran {
+            Ok(_) => break,
+            Err(RunError::Interrupted) => interrupted += 1,
+            Err(error) => panic!("{error}\n{said}"),
+        }
+    }
+    assert!(interrupted > 0 && resumed > 0, "{interrupted} interruptions, {resumed} times resumed");
+    assert!(tree(&whole.stage()) == tree(&pieces.stage()));
+}
+
+#[test]
+fn without_a_validation_split_it_trains_and_says_so() {
+    let toy = Toy::new();
+    let said = toy.ran(&["pack.dev=0", "train.max_steps=4"]);
+    assert!(said.contains("no validation split"), "{said}");
+    assert!(lines(&toy).iter().all(|line| line.get("validation").is_none()));
+}
+
+#[test]
+fn data_that_the_model_cannot_take_is_named() {
+    for (overrides, expected) in [
+        (&["pack.token_offset=1"][..], "train.model.vocab_size"),
+        (&["train.model.output_size=9"], "set train.model.output_size to 8"),
+        (&["train.model.spk_embed_dim=5"], "train.model.spk_embed_dim"),
+        (&["train.model.token_mel_ratio=1"], "train.model.token_mel_ratio"),
+        (&["train.train_split=nowhere"], "nowhere"),
+    ] {
+        let (ran, _) = Toy::new().run(overrides, &RunOptions::default());
+        let error = ran.unwrap_err().to_string();
+        assert!(error.contains(expected), "{overrides:?}: {error}");
+    }
+}
+
+#[test]
+fn recipes_that_cannot_be_are_refused_before_anything_runs() {
+    for (set, expected) in [
+        ("train.optim.lr=0", "train.optim.lr"),
+        ("train.batch.max_frames_in_batch=0", "train.batch.max_frames_in_batch"),
+        ("train.validation_split=train", "train.validation_split"),
+        ("train.train_split=../x", "train.train_split"),
+        ("train.accum_grad=0", "train.accum_grad"),
+        ("train.model.estimator.channels=[]", "train.model"),
+        ("train.model.family=vall-e", "train.model"),
+        ("train.schedule.name=sawtooth", "train.schedule.name"),
+        ("train.optim.learning_rate=1", "train.optim.learning_rate"),
+    ] {
+        let toy = Toy::new();
+        let error = toy.run(&[set], &RunOptions::default()).0.unwrap_err();
+        assert!(error.to_string().contains(expected), "{set}: {error}");
+        assert!(!toy.stage().exists());
+    }
+}
+
+#[test]
+fn how_far_loading_runs_ahead_is_no_reason_to_train_again() {
+    let toy = Toy::new();
+    toy.ran(&["train.max_steps=4"]);
+    assert!(toy.ran(&["train.max_steps=4", "train.prefetch=1"]).contains("nothing to do"));
+    assert!(!toy.ran(&["train.max_steps=4", "train.optim.lr=0.002"]).contains("nothing to do"));
+}
