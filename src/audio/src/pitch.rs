@@ -34,7 +34,7 @@ impl Default for PitchConfig {
             hop_length: 480,
             fmin: 60.0,
             fmax: 500.0,
-            voicing_threshold: 0.3,
+            voicing_threshold: 0.35,
             octave_cost: 0.4,
             voicing_cost: 0.12,
         }
@@ -96,6 +96,7 @@ pub fn track_pitch(samples: &[f32], config: &PitchConfig) -> Result<PitchTrack, 
     config.check()?;
     let frames = (samples.len() / config.hop_length).max(1);
     let mut difference = Difference::new(config);
+    let samples = &voice_band(samples, config);
     let peak = samples.iter().fold(0.0f32, |peak, sample| peak.max(sample.abs()));
     let candidates: Vec<Vec<Candidate>> = (0..frames)
         .map(|frame| {
@@ -105,6 +106,52 @@ pub fn track_pitch(samples: &[f32], config: &PitchConfig) -> Result<PitchTrack, 
         })
         .collect();
     Ok(cheapest_path(&candidates, config))
+}
+
+/// The signal without hum below the lowest pitch and without hiss far above the highest.
+fn voice_band(samples: &[f32], config: &PitchConfig) -> Vec<f32> {
+    let rate = f64::from(config.sample_rate);
+    let mut high_pass = Biquad::high_pass(f64::from(config.fmin) * 0.75 / rate);
+    let mut low_pass = Biquad::low_pass((f64::from(config.fmax) * 3.0 / rate).min(0.4));
+    samples.iter().map(|sample| low_pass.step(high_pass.step(f64::from(*sample))) as f32).collect()
+}
+
+/// A second-order Butterworth filter.
+struct Biquad {
+    forward: [f64; 3],
+    back: [f64; 2],
+    memory: [f64; 2],
+}
+
+impl Biquad {
+    /// `cutoff` as a fraction of the sampling rate, by the bilinear transform; `sign` is -1 for high-pass.
+    fn design(cutoff: f64, sign: f64) -> Self {
+        let warped = (std::f64::consts::PI * cutoff).tan();
+        let square = warped * warped;
+        let scale = 1.0 / (1.0 + std::f64::consts::SQRT_2 * warped + square);
+        let gain = scale * if sign > 0.0 { square } else { 1.0 };
+        Self {
+            forward: [gain, 2.0 * sign * gain, gain],
+            back: [2.0 * (square - 1.0) * scale, (1.0 - std::f64::consts::SQRT_2 * warped + square) * scale],
+            memory: [0.0; 2],
+        }
+    }
+
+    fn low_pass(cutoff: f64) -> Self {
+        Self::design(cutoff, 1.0)
+    }
+
+    fn high_pass(cutoff: f64) -> Self {
+        Self::design(cutoff, -1.0)
+    }
+
+    /// Transposed direct form II.
+    fn step(&mut self, input: f64) -> f64 {
+        let output = self.forward[0] * input + self.memory[0];
+        self.memory[0] = self.forward[1] * input - self.back[0] * output + self.memory[1];
+        self.memory[1] = self.forward[2] * input - self.back[1] * output;
+        output
+    }
 }
 
 /// One possible period of a frame.

@@ -1,10 +1,11 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here; FLAC, MP3, AAC,
-//! Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
+//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is
+//! decoded here; MP3, AAC, Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod adpcm;
+mod flac;
 mod mp4_edits;
 mod mpeg_frames;
 mod ogg_pages;
@@ -67,6 +68,7 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     let content = sniff::content(bytes)?;
     let mut decoded = match content {
         Content::Riff => wav::decode(bytes)?,
+        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes))?,
         Content::OggOpus => opus::decode(bytes)?,
         _ => stream::decode(bytes, content)?,
     };
@@ -75,6 +77,11 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
         decoded.audio.warnings.push(warning);
     }
     Ok(decoded)
+}
+
+/// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.
+fn flac_bits(bytes: &[u8]) -> u32 {
+    flac::parse_metadata(sniff::behind_id3_or_all(bytes)).map_or(0, |(info, _)| info.bits)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {

@@ -1,6 +1,6 @@
 //! The frame structure of MPEG audio (MP1, MP2, MP3): finds what a decoder skips without a word.
 
-use super::sniff::behind_id3;
+use super::sniff::behind_id3_or_all;
 use crate::audio::DecodeWarning;
 
 /// Length of the frame whose header starts `bytes`, in bytes; `None` if that is no header. Free-format streams,
@@ -55,8 +55,7 @@ const BIT_RATES: [[[u16; 16]; 3]; 2] = [
 
 /// Walks from frame to frame: bytes between frames, and a last frame that is cut off.
 pub(super) fn warnings(bytes: &[u8]) -> Vec<DecodeWarning> {
-    let tagged = behind_id3(bytes);
-    let bytes = without_trailing_tags(if tagged.is_empty() { bytes } else { tagged });
+    let bytes = without_trailing_tags(behind_id3_or_all(bytes));
     let (mut at, mut skipped, mut cut) = (0, 0u64, 0u64);
     while at < bytes.len() {
         match frame_length(&bytes[at..]) {

@@ -124,6 +124,12 @@ pub(super) fn behind_id3(bytes: &[u8]) -> &[u8] {
     }
 }
 
+/// The bytes behind a leading ID3v2 tag, or all of them.
+pub(super) fn behind_id3_or_all(bytes: &[u8]) -> &[u8] {
+    let behind = behind_id3(bytes);
+    if behind.is_empty() { bytes } else { behind }
+}
+
 fn unknown(bytes: &[u8]) -> Fault {
     let beginning = &bytes[..bytes.len().min(64)];
     let printable = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace() || *byte >= 0x80;

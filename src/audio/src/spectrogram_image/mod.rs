@@ -142,11 +142,17 @@ impl<'a> Picture<'a> {
 
     fn draw_frequency_axis(&self, canvas: &mut Canvas, top: u32) {
         let centres = self.config.centres();
-        for hertz in axes::frequency_ticks(&centres) {
+        let mut free_below = u32::MAX;
+        for hertz in axes::frequency_ticks(&centres).into_iter().rev() {
             let row = axes::position_of(&centres, hertz) / centres.len() as f64 * f64::from(self.height);
             let y = top + self.height - (row.round() as u32).min(self.height);
             canvas.line((LEFT - 5, y), (5, 1));
             let middle = y.saturating_sub(7);
+            // From the top down, where the bands are dense enough for every label.
+            if free_below != u32::MAX && middle < free_below {
+                continue;
+            }
+            free_below = middle + 13;
             canvas.text(&axes::hertz_label(hertz), (LEFT - 8, middle), &FONT_7X13, Alignment::Right, INK);
         }
         canvas.text("Hz", (6, top.saturating_sub(17)), &FONT_7X13, Alignment::Left, INK);
