@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::lockfile::Lock;
 use crate::session::{StageRange, folders, in_order, select};
-use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, files};
+use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, files, holder};
 
 /// Removes what the selected stages have written, everything in their folders included, and gives the folders back;
 /// with `dry_run` it only says which they would be. Refuses while a run works on the experiment.
@@ -22,7 +22,13 @@ pub fn clean(
     let stages = in_order(stages);
     let selected = select(&stages, range)?;
     let doomed: Vec<PathBuf> = folders(experiment, &stages[selected]).into_iter().filter(|dir| dir.exists()).collect();
-    if doomed.is_empty() || dry_run {
+    if dry_run {
+        return Ok(doomed);
+    }
+    if let Some(holder) = holder(experiment) {
+        return Err(RunError::Locked { dir: experiment.dir().to_owned(), holder: Some(holder) });
+    }
+    if doomed.is_empty() {
         return Ok(doomed);
     }
     let _lock = Lock::take(experiment, &Holder::this(command), false, &Interrupt::default(), reporter)?;

@@ -233,16 +233,28 @@ fn read_own<T: DeserializeOwned>(root: &Node, key: &str) -> Result<Option<T>, Re
 fn read_name(root: &Node, dir: &Path) -> Result<String, RecipeError> {
     let name: Option<String> = read_own(root, "name")?;
     let Some(name) = name else {
-        let folder = dir.file_name().map(|n| n.to_string_lossy().into_owned());
-        return Ok(folder.unwrap_or_else(|| "experiment".to_owned()));
+        return Ok(name_of_folder(dir));
     };
-    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
-    if !plain || name.starts_with('.') || name.len() > 200 {
+    if !is_plain_name(&name) {
         let place = root.get("name").map(|entry| entry.node.place.clone());
         let message = format!("`{name}` cannot name a folder; use letters, digits, `-`, `_` and `.`");
         return Err(RecipeError::at(place, "name", message));
     }
     Ok(name)
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = name.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+    plain && !name.is_empty() && !name.starts_with('.') && name.len() <= 200
+}
+
+/// The name of the recipe's folder, where it can name another one, with `-` for what cannot.
+fn name_of_folder(dir: &Path) -> String {
+    let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.trim_start_matches('.').chars().map(plain).take(50).collect();
+    if name.is_empty() { "experiment".to_owned() } else { name }
 }
 
 fn read_max_rejected(root: &Node) -> Result<f64, RecipeError> {

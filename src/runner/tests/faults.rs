@@ -1,0 +1,306 @@
+//! Kills, locks, full disks, panics: what a run leaves behind, and what the next one makes of it.
+
+mod toy;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flowmill_runner::{Experiment, Interrupt, Reporter, RunOptions, clean, holder, run};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use toy::{Bent, Said, Toy, interrupted, options, tree};
+
+/// Environment variables that make `child` run a toy: its folder, its pause in milliseconds, a limit on file sizes.
+const DIR: &str = "TOY_DIR";
+const PAUSE: &str = "TOY_PAUSE_MS";
+const LIMIT: &str = "TOY_FILE_LIMIT";
+
+/// Not a test of its own: what the other tests start as a process of its own to kill it.
+#[test]
+fn child() {
+    let Ok(dir) = std::env::var(DIR) else {
+        return;
+    };
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let mut bent = Bent { pause: Duration::from_millis(number(PAUSE).unwrap_or(0)), ..Bent::default() };
+    if let Some(limit) = number(LIMIT) {
+        // Otherwise the signal ends the process before the error is seen.
+        let seen = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen).unwrap();
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        setrlimit(Resource::Fsize, Rlimit { current: Some(limit), maximum }).unwrap();
+        bent.ballast = 1 << 20;
+    }
+    let recipe = flowmill_runner::Recipe::load(Path::new(&dir), &[], &toy::SECTIONS).unwrap();
+    let options = RunOptions { interrupt: Interrupt::on_signals().unwrap(), ..options() };
+    let experiment = Experiment::of_recipe(&recipe);
+    let result = run(&toy::stages(bent), &recipe, &experiment, &options, &Reporter::new());
+    if let Err(error) = result {
+        eprintln!("{error}");
+        std::process::exit(i32::from(error.exit_code()));
+    }
+}
+
+fn start(toy: &Toy, pause: u64) -> Child {
+    command(toy, pause).spawn().unwrap()
+}
+
+fn command(toy: &Toy, pause: u64) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child", "--nocapture"]).env(DIR, toy.root.path()).env(PAUSE, pause.to_string());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A small generator for the instants; its seed is printed, and `FLOWMILL_SEED` repeats it.
+struct Instants(u64);
+
+impl Instants {
+    fn new() -> Self {
+        let given = std::env::var("FLOWMILL_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = given.unwrap_or_else(|| u64::from(std::process::id()) * 7919 + 1);
+        println!("FLOWMILL_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[test]
+fn killed_at_forty_random_instants_it_ends_in_the_same_bytes() {
+    let undisturbed = Toy::new(6);
+    undisturbed.ran(&[]);
+    let expected = tree(&undisturbed.exp());
+    let began = Instant::now();
+    assert!(start(&Toy::new(6), 3).wait().unwrap().success());
+    let whole = u64::try_from(began.elapsed().as_micros()).unwrap();
+    let mut instants = Instants::new();
+    let mut kills = 0;
+    while kills < 40 {
+        let toy = Toy::new(6);
+        loop {
+            let mut child = start(&toy, 3);
+            std::thread::sleep(Duration::from_micros(instants.below(whole)));
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+        }
+        let (result, said) = toy.run(&[]);
+        result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+        assert_eq!(tree(&toy.exp()), expected, "after {kills} kills");
+    }
+}
+
+#[test]
+fn a_killed_run_keeps_what_it_finished_and_carries_on_with_what_can_be_resumed() {
+    let toy = Toy::new(2);
+    let mut child = start(&toy, 60);
+    let checkpoint = toy.exp().join("2-learn/.staging/model/state/step-002");
+    wait_until("there is a checkpoint", || checkpoint.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (ran, said) = toy.ran(&[]);
+    assert_eq!(ran, ["2-learn/model"]);
+    assert!(said.contains("the last run died (process "), "{said}");
+    assert!(said.contains("model: carrying on from step "), "{said}");
+    let journal = fs::read_to_string(toy.exp().join("journal.jsonl")).unwrap();
+    assert!(journal.contains("\"outcome\":\"died\""), "{journal}");
+    assert!(journal.lines().last().unwrap().contains("\"outcome\":\"done\""), "{journal}");
+    let undisturbed = Toy::new(2);
+    undisturbed.ran(&[]);
+    assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
+}
+
+#[test]
+fn work_of_another_fingerprint_is_not_resumed() {
+    let toy = Toy::new(2);
+    let mut child = start(&toy, 60);
+    let checkpoint = toy.exp().join("2-learn/.staging/model/state/step-002");
+    wait_until("there is a checkpoint", || checkpoint.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (_, said) = toy.ran(&["learn.optim.learning_rate=1"]);
+    assert!(!said.contains("carrying on from step"), "{said}");
+    let undisturbed = Toy::new(2);
+    undisturbed.ran(&["learn.optim.learning_rate=1"]);
+    assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
+}
+
+#[test]
+fn a_second_run_says_who_holds_the_experiment_or_waits() {
+    let toy = Toy::new(2);
+    let mut child = start(&toy, 100);
+    let experiment = Experiment::at(toy.exp()).unwrap();
+    wait_until("the experiment is held", || holder(&experiment).is_some_and(|holder| holder.pid == child.id()));
+    let error = toy.run(&[]).0.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains(&format!("is in use by process {} on ", child.id())), "{error}");
+    let said = Said::default();
+    let reporter = Reporter::to_writers(said.clone(), said.clone());
+    let refused = clean(&toy.stages(), &experiment, &Default::default(), false, "clean", &reporter);
+    assert!(refused.unwrap_err().to_string().contains("is in use by process"));
+    let (result, said) = toy.run_with(&[], &RunOptions { wait: true, ..options() });
+    assert!(result.unwrap().stages.iter().all(|stage| stage.ran == 0), "{said}");
+    assert!(said.contains("waiting for another run of this experiment (process "), "{said}");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(holder(&experiment), None);
+}
+
+#[test]
+fn one_signal_ends_a_run_in_good_order_and_the_next_run_carries_on() {
+    let toy = Toy::new(2);
+    let child = start(&toy, 60);
+    let checkpoint = toy.exp().join("2-learn/.staging/model/state/step-001");
+    wait_until("there is a checkpoint", || checkpoint.exists());
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let journal = fs::read_to_string(toy.exp().join("journal.jsonl")).unwrap();
+    assert!(journal.contains("\"outcome\":\"interrupted\""), "{journal}");
+    let (ran, said) = toy.ran(&[]);
+    assert_eq!(ran, ["2-learn/model"]);
+    assert!(said.contains("carrying on from step "), "{said}");
+}
+
+#[test]
+fn an_interrupted_run_starts_nothing() {
+    let toy = Toy::new(2);
+    let error = toy.run_with(&[], &interrupted()).0.unwrap_err();
+    assert_eq!(error.exit_code(), 130);
+    assert!(!toy.exp().join("0-read").exists());
+}
+
+#[test]
+fn a_panic_is_told_as_a_bug_with_its_part_and_the_other_parts_stay() {
+    let mut toy = Toy::new(3);
+    toy.bent.panic_in = Some("lines/part-00002");
+    let error = toy.run(&[]).0.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    assert!(text.starts_with("0-read/lines/part-00002: this is a bug in flowmill, please report it: "), "{text}");
+    assert!(text.contains("the toy broke at "), "{text}");
+    toy.bent.panic_in = None;
+    let (ran, _) = toy.ran(&[]);
+    assert_eq!(ran.iter().filter(|key| key.starts_with("0-read")).count(), 1, "{ran:?}");
+}
+
+#[test]
+fn a_failing_part_fails_its_stage_and_leaves_nothing_half_written() {
+    let mut toy = Toy::new(3);
+    toy.bent.fail_in = Some("lines/part-00001");
+    let error = toy.run(&[]).0.unwrap_err();
+    assert_eq!(error.to_string(), "0-read/lines/part-00001: the toy was told to fail");
+    assert!(!toy.exp().join("0-read/.staging").exists());
+    assert!(!toy.exp().join("0-read/stage.json").exists());
+    assert!(toy.exp().join("0-read/lines/part-00000.txt").exists());
+}
+
+#[test]
+fn rows_that_vanish_in_a_part_fail_it() {
+    let mut toy = Toy::new(1);
+    toy.bent.lose_rows = true;
+    let error = toy.run(&[]).0.unwrap_err();
+    let expected = "0-read/lines/part-00000: rows do not add up: 3 in, but 2 out and 0 rejected";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn rejected_rows_are_kept_with_their_reasons_until_there_are_too_many() {
+    let toy = Toy::new(3);
+    let (_, said) = toy.ran(&["read.min_length=2"]);
+    assert!(said.contains("0-read: 9 rows in, 6 out, 3 rejected, "), "{said}");
+    let expected = [
+        ("file-00000.txt:3", "too short: 1 characters", "lines/part-00000"),
+        ("file-00001.txt:3", "too short: 1 characters", "lines/part-00001"),
+        ("file-00002.txt:3", "too short: 1 characters", "lines/part-00002"),
+    ];
+    assert_eq!(rejected(&toy.exp().join("0-read/rejected.parquet")), expected.map(owned));
+    let (result, said) = toy.run(&["read.min_length=2", "max_rejected=0.3"]);
+    let text = result.unwrap_err().to_string();
+    assert!(said.is_empty(), "nothing had to run: {said}");
+    assert!(text.starts_with("0-read: 3 of 9 rows rejected (33.3 %), the recipe allows 30.0 %"), "{text}");
+    assert!(text.contains("3 × too short (such as file-00000.txt:3, file-00001.txt:3"), "{text}");
+    assert!(text.contains("0-read/rejected.parquet"), "{text}");
+    let text = toy.run(&["read.min_length=2", "max_rejected=0"]).0.unwrap_err().to_string();
+    assert!(text.contains("the recipe allows 0.0 %"), "{text}");
+    toy.ran(&[]);
+    assert!(!toy.exp().join("0-read/rejected.parquet").exists(), "none is rejected any more");
+}
+
+fn owned((id, reason, part): (&str, &str, &str)) -> (String, String, String) {
+    (id.to_owned(), reason.to_owned(), part.to_owned())
+}
+
+fn rejected(path: &Path) -> Vec<(String, String, String)> {
+    use arrow::array::AsArray;
+    let file = fs::File::open(path).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 1024).unwrap();
+    let mut rows = Vec::new();
+    for batch in reader {
+        let batch = batch.unwrap();
+        let column = |name: &str| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
+        let (ids, reasons, parts) = (column("id"), column("reason"), column("part"));
+        rows.extend((0..batch.num_rows()).map(|at| owned((ids.value(at), reasons.value(at), parts.value(at)))));
+    }
+    rows
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_a_clear_error_and_nothing_half_written_counts() {
+    let toy = Toy::new(2);
+    let output = command(&toy, 0).env(LIMIT, (1 << 19).to_string()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("0-read/lines/part-0000") && said.contains("make room and run again"), "{said}");
+    assert!(!toy.exp().join("0-read/.staging").exists());
+    toy.ran(&[]);
+    let undisturbed = Toy::new(2);
+    undisturbed.ran(&[]);
+    assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
+}
+
+/// Takes the small disk away whatever happens.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
+    let mut toy = Toy::new(3);
+    let exp = toy.path("exp");
+    fs::create_dir(&exp).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&exp).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        println!("skipped: only root may mount a small disk");
+        return;
+    }
+    let _mounted = Mounted(&exp);
+    toy.bent.ballast = 900_000;
+    let error = toy.run(&[]).0.unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), 1);
+    assert!(text.contains("no space left") || text.contains("No space left"), "{text}");
+    assert!(text.contains("MB free") && text.contains("make room and run again"), "{text}");
+    toy.bent.ballast = 1000;
+    let (ran, _) = toy.ran(&[]);
+    assert!(ran.contains(&"0-read/lines/part-00002".to_owned()), "{ran:?}");
+}

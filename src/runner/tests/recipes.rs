@@ -1,0 +1,183 @@
+//! Reading recipes: what is understood, and what is said about what is not.
+
+mod toy;
+
+use flowmill_runner::{Experiment, Recipe, RecipeError, check, show, to_yaml};
+use toy::{LearnConfig, OptimName, ReadConfig, Toy};
+
+/// The error of a recipe with this text, the folder's name left out.
+fn error_of(text: &str, set: &[&str]) -> String {
+    let toy = Toy::new(1);
+    toy.write("recipe.yaml", text);
+    let error = toy.recipe(set).and_then(|recipe| check(&toy.stages(), &recipe)).unwrap_err();
+    words(&toy, &error)
+}
+
+fn words(toy: &Toy, error: &RecipeError) -> String {
+    error.to_string().replace(&format!("{}/", toy.root.path().display()), "")
+}
+
+#[test]
+fn every_mistake_is_told_with_file_line_key_and_what_is_known() {
+    let cases = [
+        (
+            "name: toy\nlearn:\n  optim:\n    learning_rte: 1\n",
+            "recipe.yaml:4: learn.optim.learning_rte: unknown key; did you mean \"learning_rate\"? (known: learning_rate, name)",
+        ),
+        (
+            "learn:\n  steps: many\n",
+            "recipe.yaml:2: learn.steps: expected a whole number, 0 or more, found the text \"many\"",
+        ),
+        ("learn:\n  steps: -1\n", "recipe.yaml:2: learn.steps: expected a whole number, 0 or more, found integer `-1`"),
+        (
+            "learn:\n  steps: 1.5\n",
+            "recipe.yaml:2: learn.steps: expected a whole number, 0 or more, found the number 1.5",
+        ),
+        ("learn:\n  optim: fast\n", "recipe.yaml:2: learn.optim: expected a mapping, found the text \"fast\""),
+        (
+            "learn:\n  optim:\n    name: adam\n",
+            "recipe.yaml:3: learn.optim.name: unknown choice \"adam\"; did you mean \"adamw\"? (known: adamw, sgd)",
+        ),
+        ("read:\n  upper: yes\n", "recipe.yaml:2: read.upper: expected true or false, found the text \"yes\""),
+        ("read:\n  dir:\n", "recipe.yaml:2: read.dir: expected text, found nothing"),
+        ("read:\n  dir: nowhere\n", "recipe.yaml:2: read.dir: there is no folder nowhere"),
+        (
+            "lern:\n  steps: 1\n",
+            "recipe.yaml:1: lern: unknown key; did you mean \"learn\"? (known: name, seed, max_rejected, base, read, join, learn)",
+        ),
+        ("learn:\n  steps: 1\n  steps: 2\n", "recipe.yaml:3: `steps` is already given on line 2"),
+        ("seed: -1\n", "recipe.yaml:1: seed: expected a whole number, 0 or more, found integer `-1`"),
+        ("max_rejected: 5\n", "recipe.yaml:1: max_rejected: expected a share of the rows from 0 to 1, found 5"),
+        ("name: ../up\n", "recipe.yaml:1: name: `../up` cannot name a folder; use letters, digits, `-`, `_` and `.`"),
+        ("- a\n- b\n", "recipe.yaml:1: a recipe is a mapping of keys to values, this is a list"),
+        (
+            "learn:\n  optim:\n    learning_rate: .inf\n",
+            "recipe.yaml:3: learn.optim.learning_rate: a number must be finite",
+        ),
+        ("a: *b\n", "recipe.yaml:1: not valid YAML: while parsing node, found unknown anchor"),
+        ("name: a\n---\nname: b\n", "recipe.yaml:2: a second document starts here; a recipe is one document"),
+        (
+            "base: none.yaml\n",
+            "recipe.yaml:1: base: cannot read the recipe none.yaml: not found; give the folder of a recipe or its file",
+        ),
+        ("base: recipe.yaml\n", "recipe.yaml:1: base: recipe.yaml extends itself in a circle"),
+        ("{a: 1}: 2\n", "recipe.yaml:1: a key must be plain text"),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(error_of(text, &[]), expected, "{text}");
+    }
+}
+
+#[test]
+fn broken_yaml_is_told_with_its_line() {
+    for text in ["name: [a\n", "name: a\n\tseed: 1\n", "name: \"a\n", "a: b: c\n", "? ? ?\n", "\u{0}\n", "%\n"] {
+        let error = error_of(text, &[]);
+        assert!(error.starts_with("recipe.yaml:"), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn a_recipe_that_is_not_there_or_no_text_is_told() {
+    let toy = Toy::new(1);
+    let error = Recipe::load(&toy.path("none"), &[], &[]).unwrap_err();
+    assert_eq!(words(&toy, &error), "cannot read the recipe none: not found; give the folder of a recipe or its file");
+    std::fs::write(toy.path("recipe.yaml"), b"name: a\nseed: \xff\n").unwrap();
+    assert_eq!(words(&toy, &toy.recipe(&[]).unwrap_err()), "recipe.yaml:2: not UTF-8");
+    std::fs::write(toy.path("recipe.yaml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    assert!(toy.recipe(&[]).unwrap_err().to_string().contains("larger than 1048576 bytes"));
+}
+
+#[test]
+fn hostile_recipes_are_refused_quickly() {
+    let bomb: String = std::iter::once("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned())
+        .chain((1..12).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(", "))))
+        .collect();
+    let texts = [
+        bomb,
+        "[".repeat(100_000),
+        "- ".repeat(100_000),
+        "{a: ".repeat(100_000),
+        "a: &a [*a]\n".to_owned(),
+        (0..200_000).map(|n| format!("{n}:\n")).collect(),
+        "? ".repeat(300_000),
+        "&a ".repeat(300_000),
+    ];
+    for text in texts {
+        let started = std::time::Instant::now();
+        let error = error_of(&text, &[]);
+        assert!(error.starts_with("recipe.yaml:"), "{error}");
+        assert!(started.elapsed().as_secs_f64() < 2.0, "{}", &text[..20]);
+    }
+}
+
+#[test]
+fn defaults_are_filled_in_and_shown() {
+    let toy = Toy::new(1);
+    toy.write("recipe.yaml", "learn: {steps: 3}\nread:\n");
+    let recipe = toy.recipe(&[]).unwrap();
+    let learn: LearnConfig = recipe.section("learn").unwrap();
+    assert_eq!((learn.steps, learn.optim.name as u8), (3, OptimName::Adamw as u8));
+    assert_eq!(recipe.section::<ReadConfig>("read").unwrap().dir, "data");
+    assert!(recipe.gives("learn.steps") && !recipe.gives("learn.optim.name") && !recipe.gives("join"));
+    assert_eq!((recipe.seed(), recipe.max_rejected()), (0, 0.05));
+    let shown = to_yaml(&show(&toy.stages(), &recipe).unwrap());
+    let name = toy.root.path().file_name().unwrap().to_string_lossy().into_owned();
+    assert_eq!(recipe.name(), name.trim_start_matches('.'));
+    let expected = "seed: 0\nmax_rejected: 0.05\nread:\n  dir: data\n  upper: false\n  min_length: 1\n  per_part: 1\njoin:\n  separator: null\nlearn:\n  steps: 3\n  optim:\n    learning_rate: 0.001\n    name: adamw\n";
+    assert_eq!(shown.split_once('\n').unwrap().1, expected);
+    toy.write("again.yaml", &shown);
+    let again = Recipe::load(&toy.path("again.yaml"), &[], &toy::SECTIONS).unwrap();
+    assert_eq!(to_yaml(&show(&toy.stages(), &again).unwrap()), shown, "what is shown is a recipe");
+}
+
+#[test]
+fn a_base_is_extended_key_by_key_and_set_comes_last() {
+    let toy = Toy::new(1);
+    toy.write(
+        "base/recipe.yaml",
+        "name: base\nseed: 5\nlearn:\n  steps: 9\n  optim: {learning_rate: 0.1, name: sgd}\n",
+    );
+    toy.write("recipe.yaml", "base: base\nname: toy\nlearn:\n  optim:\n    learning_rate: 0.2\n");
+    let recipe = toy.recipe(&["learn.steps=4", "read.dir=other", "join.separator=\"=\""]).unwrap();
+    let learn: LearnConfig = recipe.section("learn").unwrap();
+    assert_eq!((recipe.name(), recipe.seed(), learn.steps), ("toy", 5, 4));
+    assert_eq!((learn.optim.learning_rate, learn.optim.name as u8), (0.2, OptimName::Sgd as u8));
+    assert_eq!(Experiment::of_recipe(&recipe).dir(), toy.exp());
+    toy.write("base/recipe.yaml", "learn:\n  optim: {nam: sgd}\n");
+    let recipe = toy.recipe(&[]).unwrap();
+    let error = recipe.section::<LearnConfig>("learn").unwrap_err();
+    assert!(
+        words(&toy, &error).starts_with("base/recipe.yaml:2: learn.optim.nam: unknown key; did you mean \"name\"?")
+    );
+}
+
+#[test]
+fn mistakes_in_set_name_the_option() {
+    let cases = [
+        ("learn.steps=x", "--set learn.steps=x: learn.steps: expected a whole number, 0 or more, found the text \"x\""),
+        ("learn.stps=1", "--set learn.stps=1: learn.stps: unknown key; did you mean \"steps\"? (known: steps, optim)"),
+        ("learn", "--set learn: write it as KEY=VALUE, such as train.optim.lr=1e-4"),
+        ("=1", "--set =1: `` is no key; write it as train.optim.lr"),
+        ("name.x=1", "--set name.x=1: name.x: what `x` would be in is the text \"toy\""),
+        (
+            "learn.steps=[1",
+            "--set learn.steps=[1: learn.steps: not valid YAML: while parsing a flow sequence, expected ',' or ']'",
+        ),
+    ];
+    for (set, expected) in cases {
+        assert_eq!(error_of("name: toy\n", &[set]), expected);
+    }
+}
+
+#[test]
+fn text_keeps_its_writing_and_numbers_may_be_written_as_people_do() {
+    let toy = Toy::new(1);
+    toy.write(
+        "recipe.yaml",
+        "\u{feff}read: {dir: 1089}\r\nlearn:\r\n  steps: 1e3\r\n  optim: {learning_rate: 1e-4}\r\n",
+    );
+    let recipe = toy.recipe(&[]).unwrap();
+    assert_eq!(recipe.section::<ReadConfig>("read").unwrap().dir, "1089");
+    let learn: LearnConfig = recipe.section("learn").unwrap();
+    assert_eq!((learn.steps, learn.optim.learning_rate), (1000, 1e-4));
+}
