@@ -1,0 +1,151 @@
+//! Times training steps (forward and backward) of the flow on random batches: `cargo run --release -p flowmill-models --example flow_step`.
+//!
+//! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all).
+
+use flowmill_models::flow::{EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Tape};
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+struct Case {
+    name: &'static str,
+    width: usize,
+    blocks: [usize; 2],
+    channels: usize,
+    heads: usize,
+    head_dim: usize,
+    transformers: usize,
+    middle: usize,
+}
+
+impl Case {
+    fn config(&self) -> FlowConfig {
+        FlowConfig {
+            vocab_size: 500,
+            input_size: self.width,
+            encoder: EncoderConfig {
+                attention_heads: self.heads,
+                linear_units: 4 * self.width,
+                num_blocks: self.blocks[0],
+                num_up_blocks: self.blocks[1],
+                dropout_rate: 0.0,
+                positional_dropout_rate: 0.0,
+                attention_dropout_rate: 0.0,
+                ..EncoderConfig::default()
+            },
+            estimator: EstimatorConfig {
+                channels: vec![self.channels],
+                attention_head_dim: self.head_dim,
+                num_heads: self.heads,
+                n_blocks: self.transformers,
+                num_mid_blocks: self.middle,
+                ..EstimatorConfig::default()
+            },
+            ..FlowConfig::default()
+        }
+    }
+}
+
+const CASES: [Case; 4] = [
+    Case { name: "small", width: 96, blocks: [1, 1], channels: 96, heads: 2, head_dim: 48, transformers: 1, middle: 2 },
+    Case {
+        name: "medium",
+        width: 128,
+        blocks: [2, 1],
+        channels: 128,
+        heads: 2,
+        head_dim: 64,
+        transformers: 1,
+        middle: 2,
+    },
+    Case {
+        name: "large",
+        width: 128,
+        blocks: [2, 1],
+        channels: 160,
+        heads: 2,
+        head_dim: 64,
+        transformers: 1,
+        middle: 4,
+    },
+    Case {
+        name: "published",
+        width: 512,
+        blocks: [6, 4],
+        channels: 256,
+        heads: 8,
+        head_dim: 64,
+        transformers: 4,
+        middle: 12,
+    },
+];
+
+/// Utterances of 2 to 6 s until the frames are spent.
+fn batch(frames: usize, config: &FlowConfig) -> FlowBatch {
+    let draw = Draw::new(5);
+    let mut items = Vec::new();
+    let mut total = 0;
+    while total < frames {
+        let sample = items.len() as u64;
+        let tokens = (50 + draw.below_at(sample, 100) as usize).min((frames - total).div_ceil(2).max(10));
+        total += 2 * tokens;
+        let of = |purpose| draw.purpose(purpose).sample(sample);
+        items.push(FlowItem {
+            tokens: (0..tokens as u64).map(|i| of("token").below_at(i, config.vocab_size as u32)).collect(),
+            mel: of("mel").normals(2 * tokens * config.output_size),
+            speaker_embedding: of("speaker").normals(config.spk_embed_dim),
+            sample,
+        });
+    }
+    FlowBatch::collate(&items, config).expect("the sizes fit")
+}
+
+fn peak_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.map_or("?".to_owned(), |line| line.trim().to_owned())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let steps: usize = arguments.first().map_or(Ok(5), |argument| argument.parse())?;
+    let frames: usize = arguments.get(1).map_or(Ok(1600), |argument| argument.parse())?;
+    let wanted = arguments.get(2).cloned().unwrap_or_default();
+    for case in CASES.iter().filter(|case| case.name.contains(&wanted)) {
+        let config = case.config();
+        let (flow, parameters) = Flow::new(&config, 1)?;
+        let batch = batch(frames, &config);
+        let valid: usize = batch.mel_lengths.iter().sum();
+        let mut times = Vec::new();
+        for step in 0..=steps as u64 {
+            let draw = Draw::new(9).step(step);
+            let mut draws = FlowDraws::from_draw(&draw, &batch, &config)?;
+            draws.streaming = false;
+            let start = Instant::now();
+            let tape = Tape::new();
+            let context = Context::training(&parameters, &tape, draw);
+            let loss = flow.loss(&context, &batch, &draws)?;
+            let forward = start.elapsed().as_secs_f64();
+            let gradients = tape.backward(&loss.total)?;
+            assert_eq!(gradients.len(), parameters.len());
+            times.push((start.elapsed().as_secs_f64(), forward));
+        }
+        let mut times = times.split_off(1);
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (step, forward) = times[times.len() / 2];
+        println!(
+            "{:>9}: {:6.2} M parameters, {} items, {valid} frames: {:7.1} ms per step ({:.1} forward), {:.0} frames/s, peak {}",
+            case.name,
+            parameters.element_count(false) as f64 / 1e6,
+            batch.len(),
+            1e3 * step,
+            1e3 * forward,
+            valid as f64 / step,
+            peak_memory(),
+        );
+    }
+    Ok(())
+}
