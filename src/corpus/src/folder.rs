@@ -78,7 +78,8 @@ pub fn read_directory(root: &Path, dir: &str) -> Result<Reading, CorpusError> {
     let folder = root.join(dir);
     let prefix = prefix_of(dir);
     let own_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "speaker".into());
-    let mut ids: Vec<(String, &String)> = listing.audio.iter().map(|path| (stem(path).replace('/', "-"), path)).collect();
+    let mut ids: Vec<(String, &String)> =
+        listing.audio.iter().map(|path| (stem(path).replace('/', "-"), path)).collect();
     ids.sort_unstable();
     let texts: Vec<Result<(String, String), String>> =
         ids.par_iter().map(|(_, path)| transcript(&folder, &listing.text, path)).collect();

@@ -86,7 +86,8 @@ impl TextFile {
         let mut from = 0;
         while from < self.bytes.len() {
             let target = (from + PIECE).min(self.bytes.len());
-            let to = self.bytes[target..].iter().position(|&b| b == b'\n').map_or(self.bytes.len(), |at| target + at + 1);
+            let to =
+                self.bytes[target..].iter().position(|&b| b == b'\n').map_or(self.bytes.len(), |at| target + at + 1);
             pieces.push((from, to));
             from = to;
         }

@@ -51,7 +51,8 @@ pub fn read_file(root: &Path, path: &str) -> Result<Reading, CorpusError> {
     if lines.is_empty() {
         return Err(CorpusError::structure(&full, "is empty; it should hold a JSON object a line"));
     }
-    let parsed: Vec<Result<Checked, (String, String)>> = lines.par_iter().map(|line| parse(&file, name, line)).collect();
+    let parsed: Vec<Result<Checked, (String, String)>> =
+        lines.par_iter().map(|line| parse(&file, name, line)).collect();
     let mut reading = Reading { files: vec![full], ..Reading::default() };
     let mut rows = Vec::with_capacity(parsed.len());
     for outcome in parsed {

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn failures_say_what_happened() {
-        let problem = |command: &str, limits| Source::of(command).read(Path::new("/"), &limits).unwrap_err().to_string();
+        let problem =
+            |command: &str, limits| Source::of(command).read(Path::new("/"), &limits).unwrap_err().to_string();
         assert!(problem("echo no >&2; exit 3 |", limits(5000, 10)).contains("exit status: 3): no"));
         assert!(problem("true |", limits(5000, 10)).contains("wrote nothing"));
         assert!(problem("yes |", limits(5000, 100)).contains("more than 100 bytes"));

@@ -71,12 +71,13 @@ impl Lists {
         for (index, (name, path)) in lists.iter().enumerate() {
             let parent = path.parent().unwrap_or(Path::new(""));
             let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
-            let file = TextFile::open(parent, &file)?
-                .ok_or_else(|| CorpusError::structure(path, format!("does not exist; it should list the ids of `{name}`")))?;
+            let file = TextFile::open(parent, &file)?.ok_or_else(|| {
+                CorpusError::structure(path, format!("does not exist; it should list the ids of `{name}`"))
+            })?;
             for line in file.lines() {
-                let text = file.text(&line).map_err(|problem| {
-                    CorpusError::structure(path, format!("line {} {problem}", line.number))
-                })?;
+                let text = file
+                    .text(&line)
+                    .map_err(|problem| CorpusError::structure(path, format!("line {} {problem}", line.number)))?;
                 ids.push((Box::from(split_key(text).0), index as u32));
             }
         }
@@ -141,7 +142,10 @@ mod tests {
         std::fs::write(&dev, "c\n").unwrap();
         let files = [("train".to_owned(), train.as_path()), ("dev".to_owned(), dev.as_path())];
         let lists = Lists::read(&files).unwrap();
-        assert_eq!([lists.assign("a"), lists.assign("b"), lists.assign("c"), lists.assign("d")], [Some(0), Some(0), Some(1), None]);
+        assert_eq!(
+            [lists.assign("a"), lists.assign("b"), lists.assign("c"), lists.assign("d")],
+            [Some(0), Some(0), Some(1), None]
+        );
         std::fs::write(&dev, "c\nb\n").unwrap();
         assert!(Lists::read(&files).unwrap_err().to_string().contains("`b`"));
     }

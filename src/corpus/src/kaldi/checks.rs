@@ -28,7 +28,9 @@ pub(super) fn transcript(text: &str) -> Result<&str, String> {
             c as u32
         ));
     }
-    if text.contains(['<', '#']) && let Some(word) = text.split([' ', '\t']).find(|w| RESERVED.contains(w)) {
+    if text.contains(['<', '#'])
+        && let Some(word) = text.split([' ', '\t']).find(|w| RESERVED.contains(w))
+    {
         return Err(format!("contains the symbol {word}, which Kaldi reserves"));
     }
     Ok(text)
@@ -87,7 +89,10 @@ fn is_archive_offset(value: &str) -> bool {
 pub(super) fn segment(value: &str) -> Result<Segment<'_>, String> {
     let fields: Vec<&str> = value.split_ascii_whitespace().take(5).collect();
     let &[recording, start, end] = fields.as_slice() else {
-        return Err(format!("has {} fields, not the four of a segment (utterance recording start end)", fields.len() + 1));
+        return Err(format!(
+            "has {} fields, not the four of a segment (utterance recording start end)",
+            fields.len() + 1
+        ));
     };
     let seconds = |text: &str| {
         let value: f64 = text.parse().map_err(|_| format!("has `{text}` where seconds should be"))?;

@@ -1,8 +1,8 @@
 //! The join: sorted files walked side by side, every id judged once.
 
+use super::KaldiOptions;
 use super::checks;
 use super::files::{Entry, Files, Keyed, utf8};
-use super::KaldiOptions;
 use crate::paths::{pieces, prefix_of};
 use crate::{Reading, Row, Utterances};
 
@@ -14,7 +14,11 @@ pub(super) fn join(files: &Files, dir: &str, options: &KaldiOptions) -> Reading 
         options,
         prefix: prefix_of(dir),
         reading: Reading {
-            utterances: Utterances::with_capacity(rows, files.text.bytes(), files.wav_scp.bytes() + rows * (dir.len() + 1)),
+            utterances: Utterances::with_capacity(
+                rows,
+                files.text.bytes(),
+                files.wav_scp.bytes() + rows * (dir.len() + 1),
+            ),
             warnings: files.present().filter_map(unsorted_warning).collect(),
             files: files.paths(),
             ..Reading::default()
@@ -88,7 +92,8 @@ impl<'a> Joiner<'a> {
         let (mut place, mut text, mut speaker, mut language, mut listed) = (0, 0, 0, 0, 0);
         loop {
             let heads = [(placing, place), (&files.text, text), (&files.utt2spk, speaker)];
-            let next = heads.iter().filter_map(|(keyed, at)| keyed.entries.get(*at).map(|entry| keyed.key(entry))).min();
+            let next =
+                heads.iter().filter_map(|(keyed, at)| keyed.entries.get(*at).map(|entry| keyed.key(entry))).min();
             let Some(key) = next else { return };
             let groups = Groups {
                 place: placing.take(&mut place, key),
@@ -108,7 +113,9 @@ impl<'a> Joiner<'a> {
             self.reading.reject(&id, reason);
         }
         let files = self.files;
-        for (keyed, group) in [(self.placing(), groups.place), (&files.text, groups.text), (&files.utt2spk, groups.speaker)] {
+        for (keyed, group) in
+            [(self.placing(), groups.place), (&files.text, groups.text), (&files.utt2spk, groups.speaker)]
+        {
             for extra in group.iter().skip(1) {
                 let reason = format!("repeated id: {} has the id of line {}", keyed.place(extra), group[0].line);
                 self.reading.reject(&id, reason);
@@ -162,7 +169,11 @@ impl<'a> Joiner<'a> {
         let found = wav_scp.find(segment.recording.as_bytes());
         unambiguous(wav_scp, found)?;
         let Some(recording) = found.first() else {
-            return Err(format!("no such recording: {} uses `{}`, wav.scp does not have it", segments.place(entry), segment.recording));
+            return Err(format!(
+                "no such recording: {} uses `{}`, wav.scp does not have it",
+                segments.place(entry),
+                segment.recording
+            ));
         };
         Ok((path(recording)?, Some(segment.start), Some(segment.end)))
     }
@@ -224,7 +235,11 @@ impl<'a> Joiner<'a> {
 }
 
 /// Applies a check to an entry's value; a problem is preceded by file and line.
-fn located<'a, T>(keyed: &'a Keyed, entry: &Entry, check: impl FnOnce(&'a str) -> Result<T, String>) -> Result<T, String> {
+fn located<'a, T>(
+    keyed: &'a Keyed,
+    entry: &Entry,
+    check: impl FnOnce(&'a str) -> Result<T, String>,
+) -> Result<T, String> {
     let problem = |problem: String| format!("bad line in {}: line {} {problem}", keyed.name(), entry.line);
     check(keyed.value(entry).map_err(problem)?).map_err(problem)
 }
@@ -234,7 +249,9 @@ fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
     let Some((first, others)) = group.split_first() else { return Ok(()) };
     match others.iter().find(|other| keyed.value_bytes(other) != keyed.value_bytes(first)) {
         None => Ok(()),
-        Some(other) => Err(format!("contradiction: {} says otherwise than line {} of the same id", keyed.place(other), first.line)),
+        Some(other) => {
+            Err(format!("contradiction: {} says otherwise than line {} of the same id", keyed.place(other), first.line))
+        }
     }
 }
 

@@ -75,7 +75,8 @@ impl Fields<'_> {
         };
         let (frames, bins) = (count(self.mel_frames, row)?, count(self.mel_bins, row)?);
         if frames.checked_mul(bins) != Some(data.len()) {
-            let problem = format!("row {row}: a mel of {} values cannot have {frames} frames of {bins} bins", data.len());
+            let problem =
+                format!("row {row}: a mel of {} values cannot have {frames} frames of {bins} bins", data.len());
             return Err(ArrowError::SchemaError(problem));
         }
         Ok(Some(Mel { data, frames, bins }))

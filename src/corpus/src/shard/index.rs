@@ -77,7 +77,9 @@ impl ShardIndex {
         let index: Self = serde_json::from_str(&text).map_err(|e| fail(format!("is no shard index: {e}")))?;
         if index.format != FORMAT || index.version != VERSION {
             let (format, version) = (&index.format, index.version);
-            return Err(fail(format!("declares format `{format}` version {version}; this is {FORMAT} version {VERSION}")));
+            return Err(fail(format!(
+                "declares format `{format}` version {version}; this is {FORMAT} version {VERSION}"
+            )));
         }
         for shard in &index.shards {
             let rows = usize::try_from(shard.rows).unwrap_or(usize::MAX);

@@ -41,7 +41,12 @@ impl ShardReader {
 
     /// How many rows each row group has.
     pub fn row_groups(&self) -> Vec<usize> {
-        self.metadata.metadata().row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(0)).collect()
+        self.metadata
+            .metadata()
+            .row_groups()
+            .iter()
+            .map(|group| usize::try_from(group.num_rows()).unwrap_or(0))
+            .collect()
     }
 
     /// The names and Arrow types of its columns.
@@ -69,11 +74,9 @@ impl ShardReader {
     ) -> Result<impl Iterator<Item = Result<ShardRow, CorpusError>> + use<>, CorpusError> {
         let batches = self.batches(columns, None)?;
         let path = self.path.clone();
-        Ok(batches.flat_map(move |batch| {
-            match batch.and_then(|batch| decode::rows(&batch)) {
-                Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
-                Err(e) => vec![Err(CorpusError::shard(&path, e))],
-            }
+        Ok(batches.flat_map(move |batch| match batch.and_then(|batch| decode::rows(&batch)) {
+            Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
+            Err(e) => vec![Err(CorpusError::shard(&path, e))],
         }))
     }
 

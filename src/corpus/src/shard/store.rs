@@ -78,7 +78,8 @@ impl Shards {
             let mut cache = lock(&self.cache);
             items.iter().map(|&item| cache.get(item)).collect()
         };
-        let mut missing: Vec<u32> = items.iter().zip(&found).filter(|(_, row)| row.is_none()).map(|(&i, _)| i).collect();
+        let mut missing: Vec<u32> =
+            items.iter().zip(&found).filter(|(_, row)| row.is_none()).map(|(&i, _)| i).collect();
         missing.sort_unstable();
         missing.dedup();
         let read = self.read(&missing)?;
@@ -99,7 +100,10 @@ impl Shards {
         let mut rest = items;
         while let Some(&first) = rest.first() {
             let Some((shard, _)) = self.place(first) else {
-                return Err(CorpusError::structure(&self.folder, format!("has {} rows, row {first} was asked for", self.len())));
+                return Err(CorpusError::structure(
+                    &self.folder,
+                    format!("has {} rows, row {first} was asked for", self.len()),
+                ));
             };
             let (start, end) = (self.starts[shard], self.starts[shard + 1]);
             let count = rest.partition_point(|&item| item < end);

@@ -80,7 +80,8 @@ impl ShardWriter {
         let properties = properties(options).map_err(|e| CorpusError::shard(path, e))?;
         let file = File::create(path).map_err(|e| CorpusError::io("write", path, e))?;
         let out = Tallying::new(BufWriter::with_capacity(1 << 18, file));
-        let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(|e| CorpusError::shard(path, e))?;
+        let writer =
+            ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(|e| CorpusError::shard(path, e))?;
         let path = path.to_path_buf();
         Ok(Self { path, schema, mel: options.mel, writer, pending: Vec::new(), pending_bytes: 0, rows: 0 })
     }
@@ -95,7 +96,11 @@ impl ShardWriter {
         self.pending_bytes += row.size();
         self.pending.push(row);
         self.rows += 1;
-        if self.pending.len() >= ROW_GROUP_ROWS || self.pending_bytes >= ROW_GROUP_BYTES { self.flush() } else { Ok(()) }
+        if self.pending.len() >= ROW_GROUP_ROWS || self.pending_bytes >= ROW_GROUP_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the shard.
@@ -111,9 +116,13 @@ impl ShardWriter {
 
     /// Refuses rows that cannot be stored.
     fn check(&self, row: &ShardRow) -> Result<(), CorpusError> {
-        let fail = |problem: String| Err(CorpusError::structure(&self.path, format!("utterance `{}`: {problem}", row.utt)));
+        let fail =
+            |problem: String| Err(CorpusError::structure(&self.path, format!("utterance `{}`: {problem}", row.utt)));
         if row.audio_data.len() > MAX_AUDIO_BYTES {
-            return fail(format!("its audio has {} bytes; cut recordings of more than 1 GiB into segments", row.audio_data.len()));
+            return fail(format!(
+                "its audio has {} bytes; cut recordings of more than 1 GiB into segments",
+                row.audio_data.len()
+            ));
         }
         match (&row.mel, self.mel) {
             (None, MelStore::None) => Ok(()),
@@ -157,7 +166,8 @@ fn properties(options: &ShardOptions) -> Result<WriterProperties, parquet::error
         .set_write_batch_size(PAGE_ROWS)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
     let lists = ["utt_embedding", "speech_token", "mel"].map(|name| plain(&[name, "list", "element"]));
-    for column in [plain(&["audio_data"]), plain(&["utt"]), plain(&["wav"]), plain(&["text"])].into_iter().chain(lists) {
+    for column in [plain(&["audio_data"]), plain(&["utt"]), plain(&["wav"]), plain(&["text"])].into_iter().chain(lists)
+    {
         properties = properties.set_column_dictionary_enabled(column, false);
     }
     Ok(properties.build())

@@ -1,0 +1,177 @@
+//! Kaldi data directories: the real one, and messy ones.
+
+mod support;
+
+use flowmill_corpus::kaldi::{KaldiOptions, read_directory};
+use flowmill_corpus::{CorpusError, Reading};
+use support::{data, directory, ids, reason};
+
+fn read(files: &[(&str, &[u8])]) -> Reading {
+    let dir = directory(files);
+    let reading = read_directory(dir.path(), ".", &KaldiOptions::default()).expect("a readable directory");
+    assert_eq!(reading.lines, (reading.utterances.len() + reading.rejected.len()) as u64);
+    reading
+}
+
+#[test]
+fn the_real_directory_reads_whole() {
+    let reading = read_directory(&data(), "libri6", &KaldiOptions::default()).unwrap();
+    assert_eq!((reading.utterances.len(), reading.lines), (60, 60));
+    assert!(reading.rejected.is_empty() && reading.warnings.is_empty(), "{:?}", reading.warnings);
+    let first = reading.utterances.row(0);
+    assert_eq!((first.utt, first.spk, first.lang), ("1688-142285-0000", "1688", Some("en")));
+    assert_eq!(first.wav, "libri6/audio/1688/1688-142285-0000.flac");
+    assert!(data().join(first.wav).is_file());
+    assert!(first.text.starts_with("THERE'S IRON THEY SAY"));
+    assert_eq!(reading.files.len(), 5, "{:?}", reading.files);
+}
+
+#[test]
+fn blanks_in_paths_marks_carriage_returns_and_blank_lines() {
+    let reading = read(&[
+        ("wav.scp", b"\xEF\xBB\xBFs-a  my files/first take.wav \r\n\r\ns-b\t/abs/b c.wav\r\n"),
+        ("text", "s-a über  alles\r\n\n\ns-b two words".as_bytes()),
+        ("utt2spk", b"s-a s\ns-b s\n\n"),
+    ]);
+    assert_eq!(ids(&reading), ["s-a", "s-b"]);
+    assert_eq!(reading.utterances.row(0).wav, "my files/first take.wav");
+    assert_eq!(reading.utterances.row(0).text, "über  alles");
+    assert_eq!(reading.utterances.row(1).wav, "/abs/b c.wav");
+    assert!(reading.rejected.is_empty() && reading.warnings.is_empty(), "{reading:?}");
+}
+
+#[test]
+fn every_bad_row_is_rejected_with_its_file_and_line_and_the_others_stay() {
+    let reading = read(&[
+        ("wav.scp", b"s-good good.wav\ns-nopath\ns-notext a.wav\ns-pipe sox a.wav -t wav - |\ns-empty b.wav\ns-twice c.wav\ns-twice c.wav\ns-contra d.wav\ns-contra e.wav\ns-bytes f.wav\ns-space g.wav\ns-spk h.wav\ns-sym i.wav\n"),
+        ("text", b"s-good fine\ns-nopath x\ns-pipe x\ns-empty\ns-twice x\ns-contra x\ns-bytes caf\xE9\ns-space one\xE3\x80\x80two\ns-spk x\ns-sym a <s> b\ns-onlytext x\n"),
+        ("utt2spk", b"s-good s\ns-nopath s\ns-notext s\ns-pipe s\ns-empty s\ns-twice s\ns-contra s\ns-bytes s\ns-space s\ns-spk s extra\ns-sym s\ns-onlytext s\n"),
+    ]);
+    assert_eq!(ids(&reading), ["s-good", "s-twice"]);
+    for (id, words) in [
+        ("s-nopath", "bad line in wav.scp: line 2 has an id but no path"),
+        ("s-notext", "not in text: only in wav.scp:3 and utt2spk:3"),
+        ("s-pipe", "bad line in wav.scp: line 4 is a command"),
+        ("s-empty", "bad line in text: line 4 has an id but no text"),
+        ("s-twice", "repeated id: wav.scp:7 has the id of line 6"),
+        ("s-contra", "contradiction: wav.scp:9 says otherwise than line 8"),
+        ("s-bytes", "bad line in text: line 7 is not valid UTF-8 (byte 0xE9)"),
+        ("s-space", "bad line in text: line 8 contains the white space U+3000"),
+        ("s-spk", "bad line in utt2spk: line 10 has more than two fields"),
+        ("s-sym", "bad line in text: line 10 contains the symbol <s>"),
+        ("s-onlytext", "not in wav.scp: only in text:11 and utt2spk:12"),
+    ] {
+        assert!(reason(&reading, id).starts_with(words), "{id}: {}", reason(&reading, id));
+    }
+    assert!(reason(&reading, "s-pipe").contains("allow_pipes"));
+    // Twelve ids and two repeated lines.
+    assert_eq!(reading.lines, 12 + 2);
+}
+
+#[test]
+fn an_id_that_is_not_utf8_is_rejected_under_a_readable_name() {
+    let reading = read(&[
+        ("wav.scp", b"s-a a.wav\ns-\xFF b.wav\n"),
+        ("text", b"s-a x\ns-\xFF x\n"),
+        ("utt2spk", b"s-a s\ns-\xFF s\n"),
+    ]);
+    assert_eq!(ids(&reading), ["s-a"]);
+    assert!(reason(&reading, "s-\u{FFFD}").starts_with("bad id: wav.scp:2"), "{reading:?}");
+}
+
+#[test]
+fn unsorted_files_and_ids_without_their_speaker_are_mentioned_and_cost_nothing() {
+    let reading = read(&[
+        ("wav.scp", b"b b.wav\na a.wav\n"),
+        ("text", b"a x\nb y\n"),
+        ("utt2spk", b"a spk\nb spk\n"),
+        ("utt2lang", b"a en\n"),
+    ]);
+    assert_eq!(ids(&reading), ["a", "b"]);
+    assert_eq!(reading.utterances.row(1).wav, "b.wav");
+    let warnings = reading.warnings.join("\n");
+    assert!(warnings.contains("wav.scp:2 is out of C order"), "{warnings}");
+    assert!(warnings.contains("2 utterances do not begin with their speaker's id"), "{warnings}");
+    assert!(warnings.contains("1 utterances are not in utt2lang (first: b)"), "{warnings}");
+}
+
+#[test]
+fn spk2utt_is_checked_against_utt2spk() {
+    let reading = read(&[
+        ("wav.scp", b"s-a a.wav\ns-b b.wav\nt-c c.wav\n"),
+        ("text", b"s-a x\ns-b x\nt-c x\n"),
+        ("utt2spk", b"s-a s\ns-b s\nt-c t\n"),
+        ("spk2utt", b"s s-a\nt s-b t-c\n"),
+    ]);
+    assert_eq!(ids(&reading), ["s-a", "t-c"]);
+    assert!(reason(&reading, "s-b").starts_with("two speakers: spk2utt:2 gives it to `t`, utt2spk:2 to `s`"));
+}
+
+#[test]
+fn segments_cut_recordings() {
+    let reading = read(&[
+        ("wav.scp", b"rec1 long one.wav\nrec2 cat x |\nrec3 unused.wav\n"),
+        ("segments", b"s-a rec1 0.5 2.25\ns-b rec1 3 2\ns-c rec9 0 1\ns-d rec2 0 1\ns-e rec1 1\n"),
+        ("text", b"s-a x\ns-b x\ns-c x\ns-d x\ns-e x\n"),
+        ("utt2spk", b"s-a s\ns-b s\ns-c s\ns-d s\ns-e s\n"),
+    ]);
+    assert_eq!(ids(&reading), ["s-a"]);
+    let row = reading.utterances.row(0);
+    assert_eq!((row.wav, row.start, row.end, row.duration), ("long one.wav", Some(0.5), Some(2.25), Some(1.75)));
+    assert!(reason(&reading, "s-b").contains("segments: line 2 ends at 2 s, not after its start"));
+    assert!(reason(&reading, "s-c").contains("segments:3 uses `rec9`"));
+    assert!(reason(&reading, "s-d").contains("wav.scp: line 2 is a command"));
+    assert!(reason(&reading, "s-e").contains("line 5 has 3 fields"));
+    assert!(reading.warnings.iter().any(|w| w.contains("1 recordings of wav.scp are in no segment (first: rec3)")));
+}
+
+#[test]
+fn commands_run_in_the_directory_when_allowed() {
+    let dir = directory(&[
+        ("my data/wav.scp", b"s-a cat 'a b.raw' |\n"),
+        ("my data/a b.raw", b"sound"),
+        ("my data/text", b"s-a x\n"),
+        ("my data/utt2spk", b"s-a s\n"),
+    ]);
+    let reading = read_directory(dir.path(), "my data", &KaldiOptions { allow_pipes: true }).unwrap();
+    let wav = reading.utterances.row(0).wav.to_owned();
+    assert!(wav.ends_with('|'));
+    let bytes = flowmill_corpus::source::Source::of(&wav).read(dir.path(), &Default::default()).unwrap();
+    assert_eq!(bytes, b"sound");
+}
+
+#[test]
+fn structural_problems_are_errors_that_say_what_to_do() {
+    let problem = |files: &[(&str, &[u8])], dir: &str| -> String {
+        let root = directory(files);
+        let error: CorpusError = read_directory(root.path(), dir, &KaldiOptions::default()).unwrap_err();
+        error.to_string()
+    };
+    assert!(problem(&[], "nowhere").contains("is no directory"));
+    assert!(problem(&[("wav.scp", b"a a.wav\n"), ("text", b"a x\n")], ".").contains("no file `utt2spk`"));
+    let empty = problem(&[("wav.scp", b"a a.wav\n"), ("text", b"\n \n"), ("utt2spk", b"a a\n")], ".");
+    assert!(empty.contains("text") && empty.contains("is empty"), "{empty}");
+}
+
+#[test]
+fn random_bytes_neither_panic_nor_lose_rows() {
+    // A small linear congruential generator: the same bytes every time.
+    let mut state = 12345u64;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b"ab \t\n\r|~\xFF\xC3\xA9\xEF\xBB\xBF0.1-"[(state >> 33) as usize % 18]
+    };
+    for _ in 0..200 {
+        let mut content = || (0..400).map(|_| byte()).collect::<Vec<u8>>();
+        let (wav, text, spk, segments) = (content(), content(), content(), content());
+        let dir = directory(&[
+            ("wav.scp", &wav),
+            ("text", &text),
+            ("utt2spk", &spk),
+            ("segments", &segments),
+            ("spk2utt", &spk),
+        ]);
+        let reading = read_directory(dir.path(), ".", &KaldiOptions { allow_pipes: true }).unwrap();
+        assert_eq!(reading.lines, (reading.utterances.len() + reading.rejected.len()) as u64);
+    }
+}

@@ -1,0 +1,36 @@
+//! What several tests of this crate need.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::Reading;
+
+/// The folder `data` of the repository.
+pub fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")
+}
+
+/// Writes files into a fresh directory.
+pub fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(path, content).expect("a file");
+    }
+    dir
+}
+
+/// The ids of the good rows.
+pub fn ids(reading: &Reading) -> Vec<&str> {
+    reading.utterances.iter().map(|row| row.utt).collect()
+}
+
+/// The reason why an id was rejected; panics when it was not.
+pub fn reason<'a>(reading: &'a Reading, id: &str) -> &'a str {
+    match reading.rejected.iter().find(|rejection| rejection.id == id) {
+        Some(rejection) => &rejection.reason,
+        None => panic!("`{id}` was not rejected: {:?}", reading.rejected),
+    }
+}
