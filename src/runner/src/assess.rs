@@ -1,6 +1,7 @@
 //! Is a part up to date, and if not, why?
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -68,6 +69,9 @@ impl Assessor<'_> {
     }
 
     fn plan(&self, part: Part) -> Result<Planned, StageError> {
+        if !part.config.is_object() {
+            return Err(StageError::new(format!("the configuration of part {} is no object", part.key)));
+        }
         let mut inputs = Vec::with_capacity(part.inputs.len());
         for path in &part.inputs {
             let path = self.names.absolute(path);
@@ -81,12 +85,13 @@ impl Assessor<'_> {
     /// The receipt, or why there is none to go by.
     fn read_receipt(&self, key: &str) -> Result<Result<Receipt, Reason>, StageError> {
         let path = self.dir.receipt(key);
-        if !path.try_exists().map_err(|e| StageError::file(&path, e))? {
-            return Ok(Err(Reason::NeverRun));
-        }
         let receipt = match Receipt::read(&path) {
             Ok(receipt) => receipt,
-            Err(StageError::File { source, .. }) => return Err(StageError::file(path, source)),
+            Err(StageError::File { source, .. }) => {
+                // A run that works meanwhile may have just removed it.
+                let absent = matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+                return if absent { Ok(Err(Reason::NeverRun)) } else { Err(StageError::file(path, source)) };
+            }
             Err(damage) => {
                 let words = damage.to_string();
                 let words = words.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&words).to_owned();

@@ -61,9 +61,8 @@ impl Shared {
         self.stop.store(true, Ordering::Relaxed);
         let mut failure = lock(&self.failure);
         // A part that fails says more than one that was interrupted.
-        match (&*failure, &error) {
-            (None | Some(RunError::Interrupted), _) => *failure = Some(error),
-            (Some(_), _) => {}
+        if matches!(&*failure, None | Some(RunError::Interrupted)) {
+            *failure = Some(error);
         }
     }
 }

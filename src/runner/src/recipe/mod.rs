@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 pub use error::RecipeError;
-use node::{Entry, Node};
+use node::{Node, Place};
 
 /// A recipe file larger than this is refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -114,8 +114,8 @@ impl Recipe {
     /// An error about a dotted key, with the line it is written on, or that of the nearest key above it.
     pub fn error(&self, key: &str, message: impl std::fmt::Display) -> RecipeError {
         let place = match self.find(key) {
-            Some((entry, _)) => entry.key_place.clone(),
-            None => node::Place::new(&self.inner.root.place.origin, 0),
+            Some((place, _)) => place.clone(),
+            None => Place::new(&self.inner.root.place.origin, 0),
         };
         RecipeError::at(Some(place), key, message)
     }
@@ -125,18 +125,22 @@ impl Recipe {
         &self.inner.sections
     }
 
-    /// The deepest entry on the way to a dotted key, and whether it is the key itself.
-    fn find(&self, key: &str) -> Option<(&Entry, bool)> {
+    /// The place of the deepest value on the way to a dotted key (`prep.sources[0].dir`), and whether it is the key's.
+    fn find(&self, key: &str) -> Option<(&Place, bool)> {
         let mut node = &self.inner.root;
         let mut deepest = None;
-        for part in key.split('.') {
-            let Some(entry) = node.get(part) else {
-                return deepest.map(|entry| (entry, false));
+        for part in key.split(['.', '[']) {
+            let below = match part.strip_suffix(']') {
+                Some(index) => index.parse().ok().and_then(|at| node.item(at)).map(|item| (item, &item.place)),
+                None => node.get(part).map(|entry| (&entry.node, &entry.key_place)),
             };
-            deepest = Some(entry);
-            node = &entry.node;
+            let Some((child, place)) = below else {
+                return deepest.map(|place| (place, false));
+            };
+            deepest = Some(place);
+            node = child;
         }
-        deepest.map(|entry| (entry, true))
+        deepest.map(|place| (place, true))
     }
 }
 
@@ -166,7 +170,7 @@ fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
     bottom_up.ok_or_else(|| RecipeError::without_place("no recipe was read"))
 }
 
-fn base_of(root: &Node, path: &Path) -> Result<Option<(PathBuf, Option<node::Place>)>, RecipeError> {
+fn base_of(root: &Node, path: &Path) -> Result<Option<(PathBuf, Option<Place>)>, RecipeError> {
     let Some(entry) = root.get("base").filter(|entry| !entry.node.is_null()) else {
         return Ok(None);
     };
@@ -176,14 +180,14 @@ fn base_of(root: &Node, path: &Path) -> Result<Option<(PathBuf, Option<node::Pla
     Ok(Some((base, Some(entry.node.place.clone()))))
 }
 
-fn read_file(path: &Path, asked_by: Option<node::Place>) -> Result<Node, RecipeError> {
+fn read_file(path: &Path, asked_by: Option<Place>) -> Result<Node, RecipeError> {
     use std::io::Read;
     let fail = |e: &std::io::Error| unreadable(path, e, asked_by.clone());
     let file = std::fs::File::open(path).map_err(|e| fail(&e))?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| fail(&e))?;
     let origin: Arc<str> = path.to_string_lossy().into();
-    let place = |line| node::Place::new(&origin, line);
+    let place = |line| Place::new(&origin, line);
     if bytes.len() as u64 > MAX_BYTES {
         return Err(RecipeError::new(place(0), format!("larger than {MAX_BYTES} bytes; is this a recipe?")));
     }
@@ -199,7 +203,7 @@ fn read_file(path: &Path, asked_by: Option<node::Place>) -> Result<Node, RecipeE
     Ok(root)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error, asked_by: Option<node::Place>) -> RecipeError {
+fn unreadable(path: &Path, error: &std::io::Error, asked_by: Option<Place>) -> RecipeError {
     let key = if asked_by.is_some() { "base" } else { "" };
     let hint = match error.kind() {
         std::io::ErrorKind::NotFound => "; give the folder of a recipe or its file".to_owned(),

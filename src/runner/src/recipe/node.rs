@@ -83,6 +83,14 @@ impl Node {
         self.entries()?.iter().find(|entry| entry.key == key)
     }
 
+    /// An item when this is a list that has it.
+    pub fn item(&self, at: usize) -> Option<&Node> {
+        match &self.content {
+            Content::List(items) => items.get(at),
+            _ => None,
+        }
+    }
+
     /// Whether nothing was written.
     pub fn is_null(&self) -> bool {
         matches!(self.scalar(), Some(Scalar::Null))
