@@ -184,3 +184,81 @@ fn text_keeps_its_writing_and_numbers_may_be_written_as_people_do() {
     let learn: LearnConfig = recipe.section("learn").unwrap();
     assert_eq!((learn.steps, learn.optim.learning_rate), (1000, 1e-4));
 }
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Tagged {
+    model: Option<Model>,
+    sources: Vec<Source>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(tag = "family")]
+enum Model {
+    #[serde(rename = "flow")]
+    Flow(#[allow(dead_code)] Flow),
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Flow {
+    width: u32,
+    encoder: Encoder,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Encoder {
+    layers: u32,
+    rate: f64,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Source {
+    #[serde(rename = "dir")]
+    _dir: String,
+}
+
+#[test]
+fn mistakes_inside_a_choice_by_tag_are_told_with_their_own_line() {
+    let cases = [
+        (
+            "    encoder:\n      layrs: 2\n",
+            "4: read.model.encoder.layrs: unknown key; did you mean \"layers\"? (known: layers, rate)",
+        ),
+        (
+            "    encoder: {rate: 1}\n    widht: 3\n",
+            "4: read.model.widht: unknown key; did you mean \"width\"? (known: width, encoder)",
+        ),
+        ("    encoder:\n      rate: fast\n", "4: read.model.encoder.rate: expected a number, found the text \"fast\""),
+        ("    encoder: 3\n", "3: read.model.encoder: expected a mapping, found the number 3"),
+        ("    encoder: {rate: a, layers: b}\n", "3: read.model.encoder.rate: expected a number, found the text \"a\""),
+        ("    family: flaw\n", "3: read.model.family: unknown choice \"flaw\"; did you mean \"flow\"? (known: flow)"),
+        (
+            "    width: 4294967296\n",
+            "3: read.model.width: expected a whole number from 0 to 4294967295, found the number 4294967296",
+        ),
+    ];
+    for (text, expected) in cases {
+        let family = if text.contains("family") { "" } else { "    family: flow\n" };
+        let toy = Toy::new(1);
+        toy.write("recipe.yaml", &format!("read:\n  model:\n{text}{family}"));
+        let error = toy.recipe(&[]).unwrap().section::<Tagged>("read").unwrap_err();
+        assert_eq!(words(&toy, &error), format!("recipe.yaml:{expected}"));
+    }
+}
+
+#[test]
+fn mistakes_inside_lists_are_told_with_their_index() {
+    let toy = Toy::new(1);
+    toy.write("recipe.yaml", "read:\n  sources:\n    - dir: a\n    - dri: b\n");
+    let recipe = toy.recipe(&[]).unwrap();
+    let error = recipe.section::<Tagged>("read").unwrap_err();
+    let expected = "recipe.yaml:4: read.sources[1].dri: unknown key; did you mean \"dir\"? (known: dir)";
+    assert_eq!(words(&toy, &error), expected);
+    let error = recipe.error("read.sources[1].dir", "there is no folder b");
+    assert_eq!(words(&toy, &error), "recipe.yaml:4: read.sources[1].dir: there is no folder b");
+    toy.write("recipe.yaml", "read:\n  sources:\n    - {}\n");
+    let error = toy.recipe(&[]).unwrap().section::<Tagged>("read").unwrap_err();
+    assert_eq!(words(&toy, &error), "recipe.yaml:3: read.sources[0]: `dir` is missing");
+}

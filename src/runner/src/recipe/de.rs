@@ -6,30 +6,37 @@ use serde::forward_to_deserialize_any;
 
 use super::RecipeError;
 use super::node::{Content, Entry, Node, Place, Scalar};
-use super::suggest;
+use super::{pinpoint, suggest};
 
 /// Reads `node`, which stands at the dotted `path`, as a `T`.
 pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, RecipeError> {
-    let reader = Reader { node, path: path.to_owned() };
-    T::deserialize(reader).map_err(|error| error.into_recipe_error(node, path))
+    read(node, path).map_err(|error: Error| {
+        let (place, found) = error.found.clone().unwrap_or_else(|| (node.place.clone(), path.to_owned()));
+        let exact = if error.vague { pinpoint::find::<T>(node, path, &found, &error) } else { None };
+        let (place, found) = exact.unwrap_or((place, found));
+        RecipeError::at(Some(place), found, error.message)
+    })
+}
+
+pub(super) fn read<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, Error> {
+    T::deserialize(Reader { node, path: path.to_owned() })
 }
 
 /// serde's errors know no place; the innermost reader that sees one adds its own.
 #[derive(Debug)]
 pub(crate) struct Error {
     found: Option<(Place, String)>,
-    message: String,
+    pub(super) message: String,
     unknown: Option<String>,
+    /// Whether the place is only that of a mapping or list somewhere in which the mistake is.
+    vague: bool,
+    /// Whether something is not there, rather than wrong.
+    pub(super) missing: bool,
 }
 
 impl Error {
     fn at(place: &Place, path: &str, message: String) -> Self {
-        Self { found: Some((place.clone(), path.to_owned())), message, unknown: None }
-    }
-
-    fn into_recipe_error(self, node: &Node, path: &str) -> RecipeError {
-        let (place, path) = self.found.unwrap_or_else(|| (node.place.clone(), path.to_owned()));
-        RecipeError::at(Some(place), path, self.message)
+        Self { found: Some((place.clone(), path.to_owned())), message, unknown: None, vague: false, missing: false }
     }
 }
 
@@ -43,7 +50,7 @@ impl std::error::Error for Error {}
 
 impl de::Error for Error {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self { found: None, message: message.to_string(), unknown: None }
+        Self { found: None, message: message.to_string(), unknown: None, vague: false, missing: false }
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -56,7 +63,7 @@ impl de::Error for Error {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let message = format!("unknown key{}", suggest::hint(field, expected));
-        Self { found: None, message, unknown: Some(field.to_owned()) }
+        Self { found: None, message, unknown: Some(field.to_owned()), vague: false, missing: false }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -64,7 +71,7 @@ impl de::Error for Error {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::custom(format!("`{field}` is missing"))
+        Self { missing: true, ..Self::custom(format!("`{field}` is missing")) }
     }
 }
 
@@ -124,11 +131,12 @@ impl<'a> Reader<'a> {
             return error;
         }
         let unknown = error.unknown.as_deref().and_then(|key| self.node.get(key));
+        let vague = unknown.is_none() && !error.missing && !matches!(self.node.content, Content::Scalar { .. });
         let found = match unknown {
             Some(entry) => (entry.key_place.clone(), self.child(&entry.key)),
             None => (self.node.place.clone(), self.path.clone()),
         };
-        Error { found: Some(found), ..error }
+        Error { found: Some(found), vague, ..error }
     }
 
     fn expected(&self, what: &str) -> Error {

@@ -5,6 +5,7 @@ mod error;
 mod node;
 mod overlay;
 mod parse;
+mod pinpoint;
 mod suggest;
 
 use std::path::{Path, PathBuf};
