@@ -5,7 +5,10 @@
 //! many times the crash test kills.
 
 mod alone;
+mod bad_recipes;
+mod commands;
 mod crash;
 mod disk_full;
+mod formats;
 mod idempotence;
 mod support;

@@ -37,6 +37,7 @@ impl Mini {
         let mini = Self { folder: tempfile::tempdir().unwrap() };
         copy_files(&source, mini.folder());
         copy_files(&source.join("data"), &mini.path("data"));
+        copy_files(&source.join("lists"), &mini.path("lists"));
         fs::create_dir(mini.path("data/audio")).unwrap();
         let mut entries = String::new();
         for line in fs::read_to_string(source.join("data/wav.scp")).unwrap().lines() {

@@ -2,6 +2,7 @@
 
 pub mod flowmill;
 pub mod mini;
+pub mod parquet;
 pub mod random;
 pub mod tree;
 

@@ -62,34 +62,19 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands.
+/// The commands; each is described where its arguments are.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the stages of a recipe; what is up to date is left alone
-    #[command(verbatim_doc_comment)]
     Run(RunArgs),
-    /// Show every stage: its state, rows, age, and why it would run
-    #[command(verbatim_doc_comment)]
     Status(StatusArgs),
-    /// Print or check a recipe
     #[command(subcommand)]
     Recipe(RecipeCommand),
-    /// Show what is in a file: shards, tables, checkpoints, receipts, metrics, recordings
-    #[command(verbatim_doc_comment)]
     Inspect(InspectArgs),
-    /// Delete results of stages, so that they run again
-    #[command(verbatim_doc_comment)]
     Clean(CleanArgs),
-    /// Say what this machine has, and whether a recipe can run on it
-    #[command(verbatim_doc_comment)]
     Doctor(DoctorArgs),
-    /// Resynthesise recordings through an exported model
-    #[command(verbatim_doc_comment)]
     Synth(SynthArgs),
-    /// Print a completion script for a shell
-    #[command(verbatim_doc_comment)]
     Completions(CompletionsArgs),
-    /// Print the version and how this binary was built
+    /// Prints the version and how this binary was built
     Version,
 }
 
@@ -125,7 +110,7 @@ impl StageArgs {
     }
 }
 
-/// Runs the stages of a recipe.
+/// Runs the stages of a recipe; what is up to date is left alone.
 ///
 /// A stage is cut into parts. A part is up to date when its inputs, its outputs and the values of the recipe it reads
 /// are as they were when it was made; then it is left alone. Everything else is made again, and the field or file that
@@ -175,10 +160,10 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Shows every stage of a recipe: state, rows, age, and why it would run.
+/// Shows every stage: its state, rows, age, and why it would run.
 ///
-/// States: done (up to date), partial (some parts are done), stale (something changed since), never run, waiting (a stage
-/// before it runs first). Nothing is changed.
+/// States: done (up to date), partial (some parts are done), stale (something changed since), never run,
+/// waiting (a stage before it runs first). Nothing is changed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -194,12 +179,10 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// What `flowmill recipe` does.
+/// Prints or checks a recipe.
 #[derive(Debug, Subcommand)]
 pub enum RecipeCommand {
-    /// Print the recipe with every default filled in
     Show(RecipeShowArgs),
-    /// Check the recipe: keys, types, files, combinations
     Check(RecipeCheckArgs),
 }
 
@@ -214,7 +197,7 @@ pub struct RecipeShowArgs {
     pub json: bool,
 }
 
-/// Checks a recipe and touches nothing.
+/// Checks the recipe: keys, types, files, combinations.
 #[derive(Debug, Args)]
 pub struct RecipeCheckArgs {
     /// The recipe and its changes.
@@ -222,7 +205,9 @@ pub struct RecipeCheckArgs {
     pub recipe: RecipeArgs,
 }
 
-/// Shows what is in a file. What the file is, is read from its content, not from its name:
+/// Shows what is in a file: tables, checkpoints, receipts, metrics, recordings.
+///
+/// What the file is, is read from its content, not from its name:
 ///
 ///   Parquet            columns, rows, row groups, the first rows
 ///   safetensors        names, types, shapes, parameter count, notes
@@ -288,7 +273,9 @@ pub struct DoctorArgs {
     pub recipe: RecipeArgs,
 }
 
-/// Resynthesises recordings through an exported model: recording, units, mel, sound.
+/// Resynthesises recordings through an exported model.
+///
+/// Every recording goes through the units of the model and back: recording, units, mel, sound.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -306,7 +293,7 @@ pub struct SynthArgs {
     pub out: PathBuf,
 }
 
-/// Prints a completion script.
+/// Prints a completion script for a shell.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

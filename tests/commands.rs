@@ -1,0 +1,124 @@
+//! The smaller commands: help, completions, status, inspect on everything the chain writes, doctor, recipe show.
+
+use std::fs;
+
+use crate::support::random::Random;
+use crate::support::{Mini, flowmill};
+
+const COMMANDS: [&str; 9] =
+    ["run", "status", "recipe", "inspect", "clean", "doctor", "synth", "completions", "version"];
+
+#[test]
+fn help_names_every_command_and_every_command_explains_itself() {
+    let here = tempfile::tempdir().unwrap();
+    flowmill(here.path(), &["--help"]).expect_code(0).expect_words(&COMMANDS).expect_words(&["Exit codes:", "130"]);
+    for command in COMMANDS {
+        let help = flowmill(here.path(), &[command, "--help"]).expect_code(0);
+        assert!(help.stdout.contains("Usage: flowmill"), "{command}: {}", help.stdout);
+        let longest = help.stdout.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!(longest <= 120, "{command}: a line of {longest} characters");
+        assert!(!help.stdout.contains('\u{1b}'), "{command}: colours though NO_COLOR is set");
+    }
+}
+
+#[test]
+fn completions_exist_for_every_shell() {
+    let here = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = flowmill(here.path(), &["completions", shell]).expect_code(0);
+        assert!(script.stdout.contains("flowmill") && script.stdout.contains("stop-stage"), "{shell}");
+    }
+    flowmill(here.path(), &["completions", "tcsh"]).expect_code(2).expect_words(&["bash", "zsh"]);
+}
+
+#[test]
+fn kaldi_style_options_work_and_the_stages_before_are_named() {
+    let mini = Mini::new();
+    mini.run(&["--stage", "0", "--stop_stage", "0"]).expect_code(0).expect_words(&["0-prep", "12 rows in"]);
+    assert!(!mini.exp("1-embed").exists());
+    let status = mini.flowmill("status", &[]).expect_code(0);
+    status.expect_words(&["0-prep", "done", "1-embed", "never run", "6-export"]);
+}
+
+#[test]
+fn recipe_show_gives_every_default_and_is_a_recipe_of_the_same_meaning() {
+    let mini = Mini::new();
+    let shown = flowmill(mini.folder(), &["recipe", "show", "."]).expect_code(0);
+    let shown = shown.expect_words(&["name: mini", "max_rejected: 0.05", "grad_clip: 5.0"]);
+    fs::write(mini.path("recipe.yaml"), &shown.stdout).unwrap();
+    let again = flowmill(mini.folder(), &["recipe", "show", "."]).expect_code(0);
+    assert_eq!(shown.stdout, again.stdout);
+}
+
+#[test]
+fn doctor_describes_the_machine_and_finds_missing_weights() {
+    let mini = Mini::new();
+    let report = mini.flowmill("doctor", &[]).expect_code(0);
+    report.expect_words(&["cores", "memory", "free of", "GPU", "well formed"]);
+}
+
+#[test]
+fn everything_that_the_chain_writes_can_be_inspected() {
+    let mini = Mini::finished();
+    let tree = mini.tree();
+    assert!(tree.0.len() > 30, "{}", tree.0.len());
+    for path in tree.0.keys() {
+        let file = mini.exp("").join(path);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.contains("tfevents") {
+            continue;
+        }
+        let empty = fs::metadata(&file).unwrap().len() == 0;
+        let shown = flowmill(mini.folder(), &["inspect", file.to_str().unwrap()]);
+        let shown = shown.expect_code(if empty { 1 } else { 0 });
+        let kind = match name.rsplit('.').next().unwrap() {
+            "parquet" => "Parquet",
+            "safetensors" => "safetensors",
+            "jsonl" => "JSON lines",
+            "png" => "PNG",
+            "wav" => "recording",
+            "json" if path.to_string_lossy().contains("/receipts/") => "receipt",
+            _ => "",
+        };
+        assert!(shown.stdout.contains(kind), "{}: {}", path.display(), shown.stdout);
+    }
+}
+
+#[test]
+fn damaged_files_end_in_an_error_and_never_in_a_panic() {
+    let mini = Mini::finished();
+    let mut random = Random::announced("damaged files");
+    let endings = [".parquet", ".safetensors", ".json", ".jsonl", ".png", ".wav"];
+    let hostile = mini.path("hostile");
+    for ending in endings {
+        let files = mini.files_ending(ending);
+        assert!(!files.is_empty(), "the chain writes no {ending}");
+        for attempt in 0..12 {
+            let source = &files[(random.bits() % files.len() as u64) as usize];
+            let mut content = fs::read(mini.exp("").join(source)).unwrap();
+            damage(&mut content, attempt, &mut random);
+            fs::write(&hostile, &content).unwrap();
+            let shown = flowmill(mini.folder(), &["inspect", "hostile"]).expect_no_panic();
+            assert!(matches!(shown.code, Some(0 | 1)), "{} {attempt}: {}", source.display(), shown.text());
+        }
+    }
+}
+
+/// Cuts a file, or writes random bytes over its beginning, its end, or anywhere.
+fn damage(content: &mut Vec<u8>, attempt: u64, random: &mut Random) {
+    let length = content.len().max(1);
+    if attempt % 4 == 0 {
+        return content.truncate((random.unit() * length as f64) as usize);
+    }
+    for _ in 0..1 + random.bits() % 8 {
+        let near = (random.bits() % 64) as usize % length;
+        let place = match attempt % 4 {
+            1 => near,
+            2 => length - 1 - near,
+            _ => (random.unit() * length as f64) as usize,
+        };
+        if let Some(byte) = content.get_mut(place) {
+            *byte = random.bits() as u8;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Reading Parquet tables that the program wrote.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// All rows of a table.
+pub fn read(path: &Path) -> Vec<RecordBatch> {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    reader.map(Result::unwrap).collect()
+}
+
+/// One column of a batch in another type.
+fn column(batch: &RecordBatch, name: &str, as_type: &DataType) -> arrow::array::ArrayRef {
+    let column = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name} in {}", batch.schema()));
+    cast(column, as_type).unwrap()
+}
+
+/// A column of texts; missing ones are empty.
+pub fn texts(path: &Path, name: &str) -> Vec<String> {
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &DataType::Utf8);
+        column.as_string::<i32>().iter().map(|text| text.unwrap_or("").to_string()).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}
+
+/// A column of numbers; missing ones are NaN.
+pub fn numbers(path: &Path, name: &str) -> Vec<f64> {
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &DataType::Float64);
+        column.as_primitive::<Float64Type>().iter().map(|number| number.unwrap_or(f64::NAN)).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}
