@@ -1,1 +1,53 @@
-//! Stage.
+//! Stage 1, `embed`: one embedding per utterance and one per speaker.
+//!
+//! | phase | parts | outputs |
+//! |---|---|---|
+//! | measure | `measure/SPLIT/part-00000` of the split that is fitted on | what the part contributes to the fit |
+//! | fit | `fit` | `extractor.safetensors` |
+//! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt`, `spk`, `utt_embedding` |
+//! | speakers | `speakers` | `spk2embedding.parquet`: `spk`, `spk_embedding`, the mean over a speaker's utterances in all splits |
+//!
+//! Which extractor runs is the recipe's choice, as long as it gives embeddings; the stage knows none of them.
+
+mod config;
+mod phases;
+mod prep;
+mod speakers;
+mod table;
+
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+
+pub use config::EmbedConfig;
+
+/// The stage.
+pub struct Embed;
+
+impl Stage for Embed {
+    fn number(&self) -> u8 {
+        1
+    }
+
+    fn name(&self) -> &'static str {
+        config::SECTION
+    }
+
+    fn title(&self) -> &'static str {
+        "embeddings per utterance and speaker"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        EmbedConfig::of(recipe).map(drop)
+    }
+
+    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
+        Ok(serde_json::json!(EmbedConfig::of(recipe)?))
+    }
+
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        phases::plan(phase, context)
+    }
+}

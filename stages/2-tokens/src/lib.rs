@@ -1,1 +1,52 @@
-//! Stage.
+//! Stage 2, `tokens`: a sequence of discrete units for every utterance.
+//!
+//! | phase | parts | outputs |
+//! |---|---|---|
+//! | measure | `measure/SPLIT/part-00000` of the split that is fitted on | what the part contributes to the fit |
+//! | fit | `fit` | `codebook.safetensors`, and `codebook.json` with the settings and figures of the fit |
+//! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt`, `speech_token` |
+//! | usage | `usage` | `usage.json`: how many units each split uses, and their perplexity |
+//!
+//! Which extractor runs is the recipe's choice, as long as it gives tokens; the stage knows none of them.
+
+mod config;
+mod phases;
+mod prep;
+mod usage;
+
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+
+pub use config::TokensConfig;
+
+/// The stage.
+pub struct Tokens;
+
+impl Stage for Tokens {
+    fn number(&self) -> u8 {
+        2
+    }
+
+    fn name(&self) -> &'static str {
+        config::SECTION
+    }
+
+    fn title(&self) -> &'static str {
+        "discrete units per utterance"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TokensConfig::of(recipe).map(drop)
+    }
+
+    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
+        Ok(serde_json::json!(TokensConfig::of(recipe)?))
+    }
+
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        phases::plan(phase, context)
+    }
+}

@@ -1,0 +1,45 @@
+//! The recipe's section `embed`.
+
+use flowmill_models::extractors::{ExtractorConfig, ValueType, statistics::StatisticsConfig};
+use flowmill_runner::{Recipe, RecipeError};
+use serde::{Deserialize, Serialize};
+
+/// The section's name.
+pub const SECTION: &str = "embed";
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbedConfig {
+    /// What makes the embeddings.
+    pub extractor: ExtractorConfig,
+    /// The split that the extractor is fitted on.
+    pub fit_on: String,
+}
+
+impl Default for EmbedConfig {
+    fn default() -> Self {
+        Self { extractor: ExtractorConfig::Statistics(StatisticsConfig::default()), fit_on: "train".to_owned() }
+    }
+}
+
+impl EmbedConfig {
+    /// The section of a recipe, checked.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
+        let config: Self = recipe.section(SECTION)?;
+        let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);
+        config.extractor.check().map_err(|error| wrong(error.field, error.reason))?;
+        let column = config.extractor.column();
+        if !matches!(column.values, ValueType::Embedding { .. }) {
+            let (kind, gives) = (config.extractor.kind(), column.values.name());
+            return Err(wrong(
+                "kind",
+                format!("{kind} gives {gives}, this stage needs an embedding, such as of statistics"),
+            ));
+        }
+        Ok(config)
+    }
+}

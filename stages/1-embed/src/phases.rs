@@ -1,0 +1,133 @@
+//! The stage's phases and the work of their parts.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::Utterance;
+use flowmill_models::extractors::{self, Fit, State};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use serde_json::json;
+
+use crate::{
+    config::{EmbedConfig, SECTION},
+    prep::{self, Events, PrepPart},
+    speakers, table,
+};
+
+/// The fitted extractor, relative to the stage's folder.
+const EXTRACTOR: &str = "extractor.safetensors";
+
+/// The speakers' means, relative to the stage's folder.
+const SPEAKERS: &str = "spk2embedding.parquet";
+
+pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+    let config = EmbedConfig::of(context.recipe())?;
+    match phase {
+        0 => measure(&config, context).map(Some),
+        1 => fit(&config, context).map(Some),
+        2 => extract(context).map(Some),
+        3 => average(context).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn fitter(config: &EmbedConfig, context: &PlanContext) -> Result<Box<dyn Fit>, StageError> {
+    config.extractor.fit(context.recipe().seed()).map_err(StageError::other)
+}
+
+/// The part of the configuration that random draws depend on.
+fn seed(config: &EmbedConfig, context: &PlanContext) -> Option<u64> {
+    config.extractor.reads_seed().then(|| context.recipe().seed())
+}
+
+fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let mut parts = Vec::new();
+    for prep_part in prep::parts_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))? {
+        let fit = fitter(config, context)?;
+        let root = context.recipe_dir().to_owned();
+        let part = Part::new(format!("measure/{}", prep_part.key))
+            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
+            .inputs(prep_part.inputs.clone())
+            .rows(prep_part.rows)
+            .work(move |work| measure_part(work, &*fit, &root, &prep_part));
+        parts.push(part);
+    }
+    Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
+}
+
+fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+    let rows = prep::utterances(part)?;
+    let events = Events { work, count_rejected: false };
+    let media = |row: &Utterance| prep::media(root, row);
+    let (state, used) = prep::with_threads(work.jobs(), || {
+        extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)
+    })?;
+    state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
+    Ok(PartReport::summary().fact("measured", used))
+}
+
+fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let measured = prep::outputs(context, 1, "measure/")?;
+    let (fit, inputs) = (fitter(config, context)?, measured.clone());
+    let part = Part::new("fit")
+        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .inputs(inputs)
+        .work(move |work| fit_all(work, &*fit, &measured));
+    Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
+}
+
+fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartReport, StageError> {
+    let fitted = prep::with_threads(work.jobs(), || extractors::fit_parts(fit, measured).map_err(StageError::other))?;
+    fitted.state.save(&work.output(EXTRACTOR)?).map_err(StageError::other)?;
+    Ok(fitted.facts.into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
+}
+
+fn extract(context: &PlanContext) -> Result<Phase, StageError> {
+    let extractor = context.stage_dir(1).join(EXTRACTOR);
+    let parts = prep::parts(context)?.into_iter().map(|prep_part| {
+        let (root, extractor) = (context.recipe_dir().to_owned(), extractor.clone());
+        Part::new(prep_part.key.clone())
+            .input(&extractor)
+            .inputs(prep_part.inputs.clone())
+            .rows(prep_part.rows)
+            .work(move |work| extract_part(work, &extractor, &root, &prep_part))
+    });
+    Ok(Phase::new("extracting embeddings", parts.collect()))
+}
+
+fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+    let state = State::load(extractor).map_err(StageError::other)?;
+    let extractor = extractors::from_state(&state).map_err(StageError::other)?;
+    let rows = prep::utterances(part)?;
+    let events = Events { work, count_rejected: true };
+    let media = |row: &Utterance| prep::media(root, row);
+    let values = prep::with_threads(work.jobs(), || {
+        extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)
+    })?;
+    let embeddings: Vec<table::UtteranceEmbedding> = values
+        .into_iter()
+        .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))
+        .collect();
+    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings)?;
+    Ok(PartReport::rows(rows.len() as u64, embeddings.len() as u64))
+}
+
+fn average(context: &PlanContext) -> Result<Phase, StageError> {
+    let column = EmbedConfig::of(context.recipe())?.extractor.column().name;
+    let keys: Vec<String> = prep::parts(context)?.into_iter().map(|part| part.key).collect();
+    let tables: Vec<PathBuf> = keys.iter().map(|key| context.stage_dir(1).join(format!("{key}.parquet"))).collect();
+    let part = Part::new("speakers").inputs(tables.clone()).work(move |work| average_all(work, column, &tables));
+    Ok(Phase::new("averaging per speaker", vec![part]))
+}
+
+fn average_all(work: &PartWork, column: &str, tables: &[PathBuf]) -> Result<PartReport, StageError> {
+    let mut means = speakers::Means::default();
+    for path in tables {
+        for (_, spk, embedding) in table::read(path, column)? {
+            means.add(spk, &embedding);
+        }
+    }
+    let means = means.finish();
+    let path = work.output(SPEAKERS)?;
+    flowmill_corpus::table::write_embeddings(&path, "spk", "spk_embedding", &means).map_err(StageError::other)?;
+    Ok(PartReport::summary().fact("speakers", means.len()))
+}

@@ -1,0 +1,42 @@
+//! The recipe's section `tokens`.
+
+use flowmill_models::extractors::{ExtractorConfig, ValueType, kmeans::KmeansConfig};
+use flowmill_runner::{Recipe, RecipeError};
+use serde::{Deserialize, Serialize};
+
+/// The section's name.
+pub const SECTION: &str = "tokens";
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokensConfig {
+    /// What makes the tokens.
+    pub extractor: ExtractorConfig,
+    /// The split that the extractor is fitted on.
+    pub fit_on: String,
+}
+
+impl Default for TokensConfig {
+    fn default() -> Self {
+        Self { extractor: ExtractorConfig::Kmeans(KmeansConfig::default()), fit_on: "train".to_owned() }
+    }
+}
+
+impl TokensConfig {
+    /// The section of a recipe, checked.
+    ///
+    /// # Errors
+    /// The key that is wrong.
+    pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
+        let config: Self = recipe.section(SECTION)?;
+        let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);
+        config.extractor.check().map_err(|error| wrong(error.field, error.reason))?;
+        let column = config.extractor.column();
+        if !matches!(column.values, ValueType::Tokens { .. }) {
+            let (kind, gives) = (config.extractor.kind(), column.values.name());
+            return Err(wrong("kind", format!("{kind} gives {gives}, this stage needs tokens, such as of kmeans")));
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,150 @@
+//! The stage's phases and the work of their parts.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::{Utterance, table};
+use flowmill_models::extractors::{self, Extractor, Fit, State};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    config::{SECTION, TokensConfig},
+    prep::{self, Events, PrepPart},
+    usage,
+};
+
+/// The fitted extractor, relative to the stage's folder.
+const CODEBOOK: &str = "codebook.safetensors";
+
+/// Its settings and the figures of the fit.
+const CODEBOOK_FACTS: &str = "codebook.json";
+
+/// How the units are used.
+const USAGE: &str = "usage.json";
+
+pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+    let config = TokensConfig::of(context.recipe())?;
+    match phase {
+        0 => measure(&config, context).map(Some),
+        1 => fit(&config, context).map(Some),
+        2 => extract(context).map(Some),
+        3 => count(context).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn fitter(config: &TokensConfig, context: &PlanContext) -> Result<Box<dyn Fit>, StageError> {
+    config.extractor.fit(context.recipe().seed()).map_err(StageError::other)
+}
+
+/// The part of the configuration that random draws depend on.
+fn seed(config: &TokensConfig, context: &PlanContext) -> Option<u64> {
+    config.extractor.reads_seed().then(|| context.recipe().seed())
+}
+
+fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let mut parts = Vec::new();
+    for prep_part in prep::parts_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))? {
+        let fit = fitter(config, context)?;
+        let root = context.recipe_dir().to_owned();
+        let part = Part::new(format!("measure/{}", prep_part.key))
+            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
+            .inputs(prep_part.inputs.clone())
+            .rows(prep_part.rows)
+            .work(move |work| measure_part(work, &*fit, &root, &prep_part));
+        parts.push(part);
+    }
+    Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
+}
+
+fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+    let rows = prep::utterances(part)?;
+    let events = Events { work, count_rejected: false };
+    let media = |row: &Utterance| prep::media(root, row);
+    let (state, used) = prep::with_threads(work.jobs(), || {
+        extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)
+    })?;
+    state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
+    Ok(PartReport::summary().fact("measured", used))
+}
+
+fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    let measured = prep::outputs(context, 2, "measure/")?;
+    let (fit, inputs) = (fitter(config, context)?, measured.clone());
+    let part = Part::new("fit")
+        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .inputs(inputs)
+        .work(move |work| fit_all(work, &*fit, &measured));
+    Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
+}
+
+fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartReport, StageError> {
+    let fitted = prep::with_threads(work.jobs(), || extractors::fit_parts(fit, measured).map_err(StageError::other))?;
+    fitted.state.save(&work.output(CODEBOOK)?).map_err(StageError::other)?;
+    let facts: Map<String, Value> = fitted.facts.iter().cloned().collect();
+    let about = json!({"kind": fitted.state.kind(), "settings": fitted.state.settings(), "fit": facts});
+    write_json(&work.output(CODEBOOK_FACTS)?, &about)?;
+    Ok(fitted.facts.into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
+    let text = serde_json::to_string_pretty(value).map_err(StageError::other)?;
+    std::fs::write(path, text + "\n").map_err(|error| StageError::file(path, error))
+}
+
+fn extract(context: &PlanContext) -> Result<Phase, StageError> {
+    let codebook = context.stage_dir(2).join(CODEBOOK);
+    let parts = prep::parts(context)?.into_iter().map(|prep_part| {
+        let (root, codebook) = (context.recipe_dir().to_owned(), codebook.clone());
+        Part::new(prep_part.key.clone())
+            .input(&codebook)
+            .inputs(prep_part.inputs.clone())
+            .rows(prep_part.rows)
+            .work(move |work| extract_part(work, &codebook, &root, &prep_part))
+    });
+    Ok(Phase::new("extracting tokens", parts.collect()))
+}
+
+fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+    let extractor = extractor(codebook)?;
+    let rows = prep::utterances(part)?;
+    let events = Events { work, count_rejected: true };
+    let media = |row: &Utterance| prep::media(root, row);
+    let values = prep::with_threads(work.jobs(), || {
+        extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)
+    })?;
+    let tokens: Vec<(String, Vec<i64>)> =
+        values.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.into_tokens()?))).collect();
+    let path = work.output(&format!("{}.parquet", part.key))?;
+    table::write_tokens(&path, "utt", extractor.column().name, &tokens).map_err(StageError::other)?;
+    let count: usize = tokens.iter().map(|(_, tokens)| tokens.len()).sum();
+    Ok(PartReport::rows(rows.len() as u64, tokens.len() as u64).fact("tokens", count))
+}
+
+fn extractor(codebook: &Path) -> Result<Box<dyn Extractor>, StageError> {
+    let state = State::load(codebook).map_err(StageError::other)?;
+    extractors::from_state(&state).map_err(StageError::other)
+}
+
+fn count(context: &PlanContext) -> Result<Phase, StageError> {
+    let codebook = context.stage_dir(2).join(CODEBOOK);
+    let table = |part: PrepPart| (part.split, context.stage_dir(2).join(format!("{}.parquet", part.key)));
+    let tables: Vec<(String, PathBuf)> = prep::parts(context)?.into_iter().map(table).collect();
+    let part = Part::new("usage")
+        .input(&codebook)
+        .inputs(tables.iter().map(|(_, table)| table))
+        .work(move |work| count_all(work, &codebook, &tables));
+    Ok(Phase::new("counting units", vec![part]))
+}
+
+fn count_all(work: &PartWork, codebook: &Path, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
+    let column = extractor(codebook)?.column();
+    let mut counts = usage::Counts::new(column.values);
+    for (split, path) in tables {
+        for (_, tokens) in table::read_tokens(path, "utt", column.name).map_err(StageError::other)? {
+            counts.add(split, &tokens);
+        }
+    }
+    write_json(&work.output(USAGE)?, &counts.to_json())?;
+    Ok(counts.facts().into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
+}

@@ -1,0 +1,65 @@
+//! The stage under the runner, on real recordings.
+
+mod support;
+
+use flowmill_corpus::table::read_tokens;
+use flowmill_stage_tokens::Tokens;
+use support::{Miniature, ROWS, tree};
+
+const RECIPE: &str = "tokens: {extractor: {kind: kmeans, k: 64}}";
+
+#[test]
+fn every_utterance_has_its_units_or_a_reason() {
+    let miniature = Miniature::new(RECIPE);
+    let outcome = miniature.run(Tokens, &[], 2).unwrap().stages.remove(1);
+    assert_eq!((outcome.rows_in, outcome.rows_out, outcome.rejected), (ROWS, ROWS - 1, 1));
+    let dev = read_tokens(&miniature.path("2-tokens/dev/part-00000.parquet"), "utt", "speech_token").unwrap();
+    let ids: Vec<&str> = dev.iter().map(|(utt, _)| utt.as_str()).collect();
+    assert_eq!(ids, ["1688-142285-0008", "1998-15444-0008", "2033-164914-0008"]);
+    // Two seconds are cut out of each, 25 units a second.
+    assert!(dev.iter().all(|(_, tokens)| tokens.len() == 50 && tokens.iter().all(|token| (0..64).contains(token))));
+    let read = |name: &str| std::fs::read_to_string(miniature.path("2-tokens").join(name)).unwrap();
+    let usage: serde_json::Value = serde_json::from_str(&read("usage.json")).unwrap();
+    assert_eq!(usage["splits"]["dev"]["tokens"], 150);
+    assert_eq!(usage["splits"]["train"]["used"], 64);
+    assert!(usage["splits"]["train"]["perplexity"].as_f64().unwrap() > 32.0, "{usage}");
+    let codebook: serde_json::Value = serde_json::from_str(&read("codebook.json")).unwrap();
+    assert_eq!((&codebook["settings"]["k"], &codebook["fit"]["used"]), (&64.into(), &64.into()));
+}
+
+#[test]
+fn only_what_a_change_concerns_runs_again() {
+    let miniature = Miniature::new(RECIPE);
+    assert_eq!(miniature.ran(Tokens, &[]).len(), 2 + 1 + 3 + 1);
+    assert!(miniature.ran(Tokens, &[]).is_empty());
+    let again = miniature.ran(Tokens, &["tokens.extractor.k=32"]);
+    assert!(again.contains(&"fit".to_owned()) && again.contains(&"usage".to_owned()), "{again:?}");
+    assert!(!again.iter().any(|key| key.starts_with("measure/")), "{again:?}");
+    let again = miniature.ran(Tokens, &["tokens.extractor.k=32", "seed=4"]);
+    assert!(again.contains(&"measure/train/part-00001".to_owned()), "the seed decides which frames are sampled");
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let (one, three) = (Miniature::new(RECIPE), Miniature::new(RECIPE));
+    one.run(Tokens, &[], 1).unwrap();
+    three.run(Tokens, &[], 3).unwrap();
+    assert_eq!(tree(&one.path("2-tokens")), tree(&three.path("2-tokens")));
+}
+
+#[test]
+fn mistakes_in_the_recipe_are_named() {
+    let message = |recipe: &str| Miniature::new(recipe).run(Tokens, &[], 1).unwrap_err().to_string();
+    for (recipe, words) in [
+        ("tokens: {extractor: {kind: kmeans, k: 1}}", ["tokens.extractor.k", "2 to 65536"]),
+        ("tokens: {extractor: {kind: kmeans, pitch_wieght: 3}}", ["pitch_wieght", "pitch_weight"]),
+        ("tokens: {extractor: {kind: statistics}}", ["tokens.extractor.kind", "statistics gives embedding"]),
+        ("tokens: {fit_on: test}", ["tokens.fit_on", "dev, train"]),
+    ] {
+        let message = message(recipe);
+        assert!(message.contains("recipe.yaml:4"), "{message}");
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    }
+    let too_many = message("tokens: {extractor: {kind: kmeans, k: 30000}}");
+    assert!(too_many.contains("fewer than k = 30000"), "{too_many}");
+}
