@@ -109,7 +109,9 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
             kaldi::read_directory(root, &source.dir, &options)
         }
         Format::Folder => folder::read_directory(root, &source.dir),
-        Format::Ljspeech => ljspeech::read_directory(root, &source.dir, source.speaker.as_deref().unwrap_or("ljspeech")),
+        Format::Ljspeech => {
+            ljspeech::read_directory(root, &source.dir, source.speaker.as_deref().unwrap_or("ljspeech"))
+        }
         Format::Manifest => manifest::read_file(root, &source.dir),
     }
 }

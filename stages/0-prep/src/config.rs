@@ -242,7 +242,8 @@ impl PrepConfig {
                 _ => (path.is_dir(), "directory"),
             };
             if !there {
-                let message = format!("there is no {what} {}; paths are relative to the recipe's folder", path.display());
+                let message =
+                    format!("there is no {what} {}; paths are relative to the recipe's folder", path.display());
                 return Err(recipe.error(&format!("{SECTION}.data"), message));
             }
         }

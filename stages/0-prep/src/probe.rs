@@ -37,8 +37,8 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
 
 /// Plans one part.
 fn part(config: &PrepConfig, context: &PlanContext, manifest: &Path) -> Result<Part, StageError> {
-    let key = key_of(manifest)
-        .ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
+    let key =
+        key_of(manifest).ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
     let root = context.recipe_dir().to_path_buf();
     let wavs = table::read_wav_column(manifest).map_err(StageError::other)?;
     let mut files: Vec<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(&root)).collect();

@@ -47,7 +47,11 @@ pub fn filters(config: &PrepConfig) -> serde_json::Value {
 
 /// Where the rows of a split's part lie, relative to the stage: the input of the second phase, or the stage's result.
 fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
-    if config.probe { format!("manifests/{split}/rows-{part:05}.parquet") } else { format!("{split}/part-{part:05}.parquet") }
+    if config.probe {
+        format!("manifests/{split}/rows-{part:05}.parquet")
+    } else {
+        format!("{split}/part-{part:05}.parquet")
+    }
 }
 
 /// Reads everything and writes the tables.
@@ -79,7 +83,9 @@ fn write(config: &PrepConfig, collection: &Collection, work: &PartWork) -> Resul
         })?;
     }
     if rows == 0 {
-        return Err(StageError::new("no row is left; see the reasons in the data's own files, or loosen prep's limits"));
+        return Err(StageError::new(
+            "no row is left; see the reasons in the data's own files, or loosen prep's limits",
+        ));
     }
     Ok(rows)
 }

@@ -60,7 +60,8 @@ fn write_index(
     for path in records {
         let record = ShardRecord::read(path)?;
         if record.entry.rows > 0 {
-            write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, paths).map_err(StageError::other)?;
+            write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, paths)
+                .map_err(StageError::other)?;
             entries.push(record.entry);
         }
     }

@@ -8,10 +8,10 @@ use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::PackConfig;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, rows_of_recording};
-use crate::PackConfig;
 
 /// About how many rows a thread has in hand at a time.
 const ROWS_PER_THREAD: usize = 16;
@@ -63,7 +63,8 @@ impl<'a> Packer<'a> {
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.work.jobs().max(1)).build().map_err(StageError::other)?;
+        let pool =
+            rayon::ThreadPoolBuilder::new().num_threads(self.work.jobs().max(1)).build().map_err(StageError::other)?;
         let mut rows = stretch.read()?;
         // What stage 2 set aside was counted there.
         rows.retain(|row| row.tokens.is_some());
