@@ -45,8 +45,16 @@ pub fn read_utterances(path: &Path) -> Result<Vec<Utterance>, CorpusError> {
 /// # Errors
 /// As [`read_utterances`].
 pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
-    let frame = read_frame(path, Some(vec!["wav".into()]))?;
-    required_strings(path, &frame, "wav")
+    read_string_column(path, "wav")
+}
+
+/// Reads one column of strings of any table.
+///
+/// # Errors
+/// As [`read_utterances`]; also when there is no such column or a value is missing.
+pub fn read_string_column(path: &Path, name: &str) -> Result<Vec<String>, CorpusError> {
+    let frame = read_frame(path, Some(vec![name.to_owned()]))?;
+    required_strings(path, &frame, name)
 }
 
 /// A table as a Polars frame: all columns, or the named ones.
