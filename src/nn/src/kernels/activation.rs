@@ -1,7 +1,7 @@
 //! Activation functions and their slopes.
 
 use super::functions::{erf, exp, sigmoid, tanh};
-use super::vectorised;
+use super::vectorised::vectorised;
 use crate::host::uninitialised;
 use crate::kernels::elementwise::CHUNK;
 use rayon::prelude::*;
@@ -110,28 +110,34 @@ macro_rules! with_function {
     ($activation:expr, $call:ident, $($argument:expr),*) => {
         match $activation {
             Activation::Identity => {}
-            Activation::Relu => $call::<Relu>($($argument),*),
-            Activation::LeakyRelu => $call::<LeakyRelu>($($argument),*),
-            Activation::Silu => $call::<Silu>($($argument),*),
-            Activation::Gelu => $call::<Gelu>($($argument),*),
-            Activation::GeluTanh => $call::<GeluTanh>($($argument),*),
-            Activation::Mish => $call::<Mish>($($argument),*),
-            Activation::Tanh => $call::<Tanh>($($argument),*),
-            Activation::Sigmoid => $call::<Sigmoid>($($argument),*),
+            Activation::Relu => $call(Relu, $($argument),*),
+            Activation::LeakyRelu => $call(LeakyRelu, $($argument),*),
+            Activation::Silu => $call(Silu, $($argument),*),
+            Activation::Gelu => $call(Gelu, $($argument),*),
+            Activation::GeluTanh => $call(GeluTanh, $($argument),*),
+            Activation::Mish => $call(Mish, $($argument),*),
+            Activation::Tanh => $call(Tanh, $($argument),*),
+            Activation::Sigmoid => $call(Sigmoid, $($argument),*),
         }
     };
 }
 
-fn apply_with<F: Function>(x: &mut [f32]) {
-    vectorised(|| x.iter_mut().for_each(|x| *x = F::value(*x)));
+vectorised! {
+    fn apply_with[F: Function](_function: F, x: &mut [f32]) {
+        x.iter_mut().for_each(|x| *x = F::value(*x));
+    }
 }
 
-fn write_with<F: Function>(out: &mut [f32], x: &[f32]) {
-    vectorised(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = F::value(*x)));
+vectorised! {
+    fn write_with[F: Function](_function: F, out: &mut [f32], x: &[f32]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = F::value(*x));
+    }
 }
 
-fn slope_with<F: Function>(gradient: &mut [f32], x: &[f32]) {
-    vectorised(|| gradient.iter_mut().zip(x).for_each(|(g, x)| *g *= F::slope(*x)));
+vectorised! {
+    fn slope_with[F: Function](_function: F, gradient: &mut [f32], x: &[f32]) {
+        gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= F::slope(*x));
+    }
 }
 
 impl Activation {

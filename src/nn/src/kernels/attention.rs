@@ -4,11 +4,12 @@
 //! The scores exist only for a block of queries at a time, and the backward pass computes them again, so memory grows with
 //! the length of the sequences, not with its square. Heads are read in place from `[row, head x channel]` matrices.
 
+use super::elementwise::{add_assign_serial, zip_assign_serial};
 use super::functions::exp;
 use super::gemm::{Matrix, Target, multiply_into};
-use super::reduce::{maximum, sum_of, sum_of_pairs};
+use super::reduce::{add_rows, maximum, sum_of, sum_of_pairs};
 use super::shared::Shared;
-use super::vectorised;
+use super::vectorised::vectorised;
 use crate::host::uninitialised;
 use crate::random::Draw;
 use rayon::prelude::*;
@@ -219,13 +220,7 @@ impl<'a> Block<'a> {
         let encodings = self.view(relative.encodings, distances).transposed();
         let position = Matrix::row_major(&scratch.position, rows, head_width);
         product(&mut scratch.distances, span, position, encodings, false);
-        vectorised(|| {
-            for row in 0..rows {
-                let shifted = &scratch.distances[row * span + rows - 1 - row..][..columns];
-                let scores = &mut scratch.scores[row * columns..(row + 1) * columns];
-                scores.iter_mut().zip(shifted).for_each(|(score, shifted)| *score += shifted);
-            }
-        });
+        add_shifted(&mut scratch.scores[..], &scratch.distances[..], rows, columns);
     }
 
     /// The keys that a query sees, relative to the block's first key.
@@ -241,15 +236,7 @@ impl<'a> Block<'a> {
             let scores = &mut scores[row * columns..(row + 1) * columns];
             let seen = self.seen(query);
             clear_outside(scores, &seen);
-            let log_sum = vectorised(|| {
-                let scores = &mut scores[seen];
-                let largest = maximum(scores) * scale;
-                scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -largest)));
-                let sum = sum_of(scores, |score| score);
-                let inverse = 1.0 / sum;
-                scores.iter_mut().for_each(|score| *score *= inverse);
-                largest + sum.ln()
-            });
+            let log_sum = softmax_row(&mut scores[seen], scale);
             keep(query, log_sum);
         }
     }
@@ -261,11 +248,7 @@ impl<'a> Block<'a> {
             let scores = &mut scores[row * columns..(row + 1) * columns];
             let seen = self.seen(query);
             clear_outside(scores, &seen);
-            vectorised(|| {
-                for score in &mut scores[seen] {
-                    *score = exp(score.mul_add(scale, -log_sums[query]));
-                }
-            });
+            softmax_row_again(&mut scores[seen], scale, log_sums[query]);
         }
     }
 
@@ -294,7 +277,7 @@ fn product(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumula
 }
 
 fn multiply_elements(a: &mut [f32], b: &[f32]) {
-    vectorised(|| a.iter_mut().zip(b).for_each(|(a, b)| *a *= b));
+    zip_assign_serial(a, b, &|a, b| a * b);
 }
 
 /// Attends. Gives the output `[query row, head x channel]`, zero on rows of no item, and for the backward pass the logarithm of
@@ -405,9 +388,9 @@ fn collect_relative(
     for (sums, (_, head)) in sums.iter().zip(tasks) {
         let channels = head * head_width..(head + 1) * head_width;
         let rows = encodings.chunks_exact_mut(width).zip(sums.encodings.chunks_exact(head_width));
-        rows.for_each(|(total, sum)| super::elementwise::add_assign_serial(&mut total[channels.clone()], sum));
-        super::elementwise::add_assign_serial(&mut content_bias[channels.clone()], &sums.content_bias);
-        super::elementwise::add_assign_serial(&mut position_bias[channels], &sums.position_bias);
+        rows.for_each(|(total, sum)| add_assign_serial(&mut total[channels.clone()], sum));
+        add_assign_serial(&mut content_bias[channels.clone()], &sums.content_bias);
+        add_assign_serial(&mut position_bias[channels], &sums.position_bias);
     }
     [encodings, content_bias, position_bias]
 }
@@ -487,7 +470,7 @@ impl Block<'_> {
         product(position, head_width, distances, self.view(relative.encodings, rows_needed), false);
         add_rows(&mut sums.position_bias, position);
 
-        super::elementwise::add_assign_serial(content, position);
+        add_assign_serial(content, position);
         for (row, source) in content.chunks_exact(head_width).enumerate() {
             // SAFETY: each task writes the gradient of its own queries and head.
             unsafe { queries.slice(query_offset + row * width, head_width) }.copy_from_slice(source);
@@ -498,17 +481,50 @@ impl Block<'_> {
 /// From the gradient of the weights to that of the scores: w (g - sum of w g) scale.
 fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f32) {
     for (weights, gradient) in weights.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
-        vectorised(|| {
-            let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient);
-            for (gradient, weight) in gradient.iter_mut().zip(weights) {
-                *gradient = weight * (*gradient - along) * scale;
-            }
-        });
+        softmax_slope_row(weights, gradient, scale);
     }
 }
 
-fn add_rows(total: &mut [f32], rows: &[f32]) {
-    for row in rows.chunks_exact(total.len()) {
-        super::elementwise::add_assign_serial(total, row);
+vectorised! {
+    fn softmax_slope_row(weights: &[f32], gradient: &mut [f32], scale: f32) {
+        let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient);
+        for (gradient, weight) in gradient.iter_mut().zip(weights) {
+            *gradient = weight * (*gradient - along) * scale;
+        }
+    }
+}
+
+vectorised! {
+    /// Turns scores into weights; gives the logarithm of the sum of their exponentials.
+    fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
+        let largest = maximum(scores) * scale;
+        for score in scores.iter_mut() {
+            *score = exp(score.mul_add(scale, -largest));
+        }
+        let sum = sum_of(scores, |score| score);
+        let inverse = 1.0 / sum;
+        scores.iter_mut().for_each(|score| *score *= inverse);
+        largest + sum.ln()
+    }
+}
+
+vectorised! {
+    fn softmax_row_again(scores: &mut [f32], scale: f32, log_sum: f32) {
+        for score in scores {
+            *score = exp(score.mul_add(scale, -log_sum));
+        }
+    }
+}
+
+vectorised! {
+    /// Adds to each row of scores the run of its distances: the pair (row, column) has distance column
+    /// `rows - 1 - row + column`.
+    fn add_shifted(scores: &mut [f32], distances: &[f32], rows: usize, columns: usize) {
+        let span = rows + columns - 1;
+        for row in 0..rows {
+            let shifted = &distances[row * span + rows - 1 - row..][..columns];
+            let scores = &mut scores[row * columns..(row + 1) * columns];
+            scores.iter_mut().zip(shifted).for_each(|(score, shifted)| *score += shifted);
+        }
     }
 }

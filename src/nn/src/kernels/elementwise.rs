@@ -1,17 +1,73 @@
 //! Maps over slices.
 
-use super::vectorised;
+use super::vectorised::vectorised;
 use crate::host::uninitialised;
 use rayon::prelude::*;
 
 /// Elements per task: fixed, so that results do not depend on the number of threads.
 pub const CHUNK: usize = 16 * 1024;
 
+vectorised! {
+    fn map_loop[F: Fn(f32) -> f32](out: &mut [f32], a: &[f32], f: &F) {
+        for (out, a) in out.iter_mut().zip(a) {
+            *out = f(*a);
+        }
+    }
+}
+
+vectorised! {
+    fn zip_loop[F: Fn(f32, f32) -> f32](out: &mut [f32], a: &[f32], b: &[f32], f: &F) {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = f(*a, *b);
+        }
+    }
+}
+
+vectorised! {
+    fn map_assign_loop[F: Fn(f32) -> f32](a: &mut [f32], f: &F) {
+        for a in a {
+            *a = f(*a);
+        }
+    }
+}
+
+vectorised! {
+    /// `a[i] = f(a[i], b[i])` on one thread.
+    pub fn zip_assign_serial[F: Fn(f32, f32) -> f32](a: &mut [f32], b: &[f32], f: &F) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a = f(*a, *b);
+        }
+    }
+}
+
+vectorised! {
+    /// `out[row][column] = f(a[row][column], b[column])` for a vector `b` shared by all rows, on one thread.
+    pub fn zip_rows_serial[F: Fn(f32, f32) -> f32](out: &mut [f32], a: &[f32], b: &[f32], f: &F) {
+        let width = b.len().max(1);
+        for (out, a) in out.chunks_exact_mut(width).zip(a.chunks_exact(width)) {
+            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                *out = f(*a, *b);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Adds one vector to each row, on one thread.
+    pub fn add_to_rows(rows: &mut [f32], vector: &[f32]) {
+        for row in rows.chunks_exact_mut(vector.len().max(1)) {
+            for (row, vector) in row.iter_mut().zip(vector) {
+                *row += vector;
+            }
+        }
+    }
+}
+
 /// `out[i] = f(a[i])`.
 pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = uninitialised(a.len());
     let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK));
-    tasks.for_each(|(out, a)| vectorised(|| out.iter_mut().zip(a).for_each(|(out, a)| *out = f(*a))));
+    tasks.for_each(|(out, a)| map_loop(out, a, &f));
     out
 }
 
@@ -19,25 +75,30 @@ pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = uninitialised(a.len().min(b.len()));
     let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
-    tasks.for_each(|((out, a), b)| {
-        vectorised(|| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(*a, *b);
-            }
-        });
+    tasks.for_each(|((out, a), b)| zip_loop(out, a, b, &f));
+    out
+}
+
+/// `out[row][column] = f(a[row][column], b[column])` for a vector `b` shared by all rows.
+pub fn zip_rows(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = uninitialised(a.len());
+    let width = b.len().max(1);
+    let chunk = rows_per_chunk(width) * width;
+    out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).for_each(|(out, a)| {
+        zip_rows_serial(out, a, b, &f);
     });
     out
 }
 
 /// `a[i] = f(a[i])`.
 pub fn map_assign(a: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
-    a.par_chunks_mut(CHUNK).for_each(|a| vectorised(|| a.iter_mut().for_each(|a| *a = f(*a))));
+    a.par_chunks_mut(CHUNK).for_each(|a| map_assign_loop(a, &f));
 }
 
 /// `a[i] = f(a[i], b[i])`.
 pub fn zip_assign(a: &mut [f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     let tasks = a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK));
-    tasks.for_each(|(a, b)| vectorised(|| a.iter_mut().zip(b).for_each(|(a, b)| *a = f(*a, *b))));
+    tasks.for_each(|(a, b)| zip_assign_serial(a, b, &f));
 }
 
 /// `a[i] += b[i]`.
@@ -52,7 +113,7 @@ pub fn scale_assign(a: &mut [f32], factor: f32) {
 
 /// `a[i] += b[i]` on one thread.
 pub fn add_assign_serial(a: &mut [f32], b: &[f32]) {
-    vectorised(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += *b));
+    zip_assign_serial(a, b, &|a, b| a + b);
 }
 
 /// Rows of `width` elements per task.

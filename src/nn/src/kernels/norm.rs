@@ -3,7 +3,7 @@
 use super::activation::Activation;
 use super::elementwise::rows_per_chunk;
 use super::reduce::{sum_of, sum_of_pairs, sum_vectors};
-use super::vectorised;
+use super::vectorised::vectorised;
 use crate::host::uninitialised;
 use rayon::prelude::*;
 
@@ -31,16 +31,28 @@ pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation
     let tasks = out.par_chunks_mut(chunk * width).zip(x.par_chunks(chunk * width));
     let tasks = tasks.zip(moments.mean.par_chunks_mut(chunk)).zip(moments.scale.par_chunks_mut(chunk));
     tasks.for_each(|(((out, x), mean), scale)| {
-        vectorised(|| {
-            let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean.iter_mut().zip(scale));
-            for ((out, x), (mean, scale)) in rows {
-                (*mean, *scale) = row_moments(x, epsilon);
-                write_row(out, x, *mean, *scale, affine);
-            }
-        });
+        chunk_forward(out, x, width, affine, epsilon, mean, scale);
         activation.apply(out);
     });
     (out, moments)
+}
+
+vectorised! {
+    fn chunk_forward(
+        out: &mut [f32],
+        x: &[f32],
+        width: usize,
+        affine: Affine,
+        epsilon: f32,
+        mean: &mut [f32],
+        scale: &mut [f32],
+    ) {
+        let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for ((out, x), (mean, scale)) in rows.zip(mean.iter_mut().zip(scale)) {
+            (*mean, *scale) = row_moments(x, epsilon);
+            write_row(out, x, *mean, *scale, affine);
+        }
+    }
 }
 
 #[inline(always)]
@@ -104,26 +116,50 @@ fn chunk_backward(
     let mut output = vec![0.0f32; width];
     let rows = gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean.iter().zip(scale));
     for ((gradient, x), (mean, scale)) in rows {
-        vectorised(|| normal.iter_mut().zip(x).for_each(|(normal, x)| *normal = (x - mean) * scale));
+        normalise_row(&mut normal[..], x, *mean, *scale);
         if activation != Activation::Identity {
-            vectorised(|| write_row(&mut output, x, *mean, *scale, affine));
+            affine_row(&mut output[..], &normal[..], affine);
             activation.multiply_slope(gradient, &output);
         }
-        vectorised(|| {
-            let sums = weight_sum.iter_mut().zip(bias_sum.iter_mut());
-            for (((weight_sum, bias_sum), gradient), normal) in sums.zip(gradient.iter()).zip(&normal) {
-                *weight_sum += gradient * normal;
-                *bias_sum += gradient;
-            }
-            if let Some(weight) = affine.weight {
-                gradient.iter_mut().zip(weight).for_each(|(gradient, weight)| *gradient *= weight);
-            }
-            let average = sum_of(gradient, |g| g) / width as f32;
-            let along = sum_of_pairs(gradient, &normal, |g, n| g * n) / width as f32;
-            for (gradient, normal) in gradient.iter_mut().zip(&normal) {
-                *gradient = scale * (*gradient - average - normal * along);
-            }
-        });
+        row_backward(gradient, &normal[..], &mut weight_sum[..], &mut bias_sum[..], affine, *scale);
     }
     (weight_sum, bias_sum)
+}
+
+vectorised! {
+    fn normalise_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - mean) * scale);
+    }
+}
+
+vectorised! {
+    fn affine_row(out: &mut [f32], normal: &[f32], affine: Affine) {
+        write_row(out, normal, 0.0, 1.0, affine);
+    }
+}
+
+vectorised! {
+    fn row_backward(
+        gradient: &mut [f32],
+        normal: &[f32],
+        weight_sum: &mut [f32],
+        bias_sum: &mut [f32],
+        affine: Affine,
+        scale: f32,
+    ) {
+        let width = gradient.len() as f32;
+        let sums = weight_sum.iter_mut().zip(bias_sum.iter_mut());
+        for (((weight_sum, bias_sum), gradient), normal) in sums.zip(gradient.iter()).zip(normal) {
+            *weight_sum += gradient * normal;
+            *bias_sum += gradient;
+        }
+        if let Some(weight) = affine.weight {
+            gradient.iter_mut().zip(weight).for_each(|(gradient, weight)| *gradient *= weight);
+        }
+        let average = sum_of(gradient, |g| g) / width;
+        let along = sum_of_pairs(gradient, normal, |g, n| g * n) / width;
+        for (gradient, normal) in gradient.iter_mut().zip(normal) {
+            *gradient = scale * (*gradient - average - normal * along);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Sums in a fixed order.
 
 use super::elementwise::{CHUNK, add_assign_serial, rows_per_chunk};
-use super::vectorised;
+use super::vectorised::vectorised;
 use rayon::prelude::*;
 
 const LANES: usize = 32;
@@ -65,10 +65,28 @@ fn fold(lanes: &mut [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+vectorised! {
+    fn sum_task[F: Fn(f32) -> f32](a: &[f32], f: &F) -> f32 {
+        sum_of(a, f)
+    }
+}
+
+vectorised! {
+    fn sum_pairs_task[F: Fn(f32, f32) -> f32](a: &[f32], b: &[f32], f: &F) -> f32 {
+        sum_of_pairs(a, b, f)
+    }
+}
+
 /// The sum of `f(a[i])` over a slice of any length: chunks in single precision, their sums in double precision, in order.
 pub fn sum(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
-    let partial: Vec<f32> = a.par_chunks(CHUNK).map(|a| vectorised(|| sum_of(a, &f))).collect();
+    let partial: Vec<f32> = a.par_chunks(CHUNK).map(|a| sum_task(a, &f)).collect();
     partial.iter().map(|sum| f64::from(*sum)).sum()
+}
+
+/// The sum of `f(a[i], b[i])`, as [`sum`], on one thread.
+pub fn sum_pairs_serial(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
+    let chunks = a.chunks(4096).zip(b.chunks(4096));
+    chunks.map(|(a, b)| f64::from(sum_pairs_task(a, b, &f))).sum()
 }
 
 /// Sums over rows: `out[column] = sum of a[row][column]`.
@@ -83,10 +101,19 @@ pub fn sum_rows(a: &[f32], width: usize) -> Vec<f32> {
 /// As [`sum_rows`], on one thread.
 pub fn sum_rows_serial(a: &[f32], width: usize) -> Vec<f32> {
     let mut total = vec![0.0; width];
-    for row in a.chunks_exact(width.max(1)) {
-        add_assign_serial(&mut total, row);
-    }
+    add_rows(&mut total, a);
     total
+}
+
+vectorised! {
+    /// Adds every row of `rows` to `total`, on one thread.
+    pub fn add_rows(total: &mut [f32], rows: &[f32]) {
+        for row in rows.chunks_exact(total.len().max(1)) {
+            for (total, x) in total.iter_mut().zip(row) {
+                *total += x;
+            }
+        }
+    }
 }
 
 /// The sum of vectors, in order.

@@ -2,8 +2,8 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialised;
-use crate::kernels::reduce::sum_of_pairs;
-use crate::kernels::vectorised;
+use crate::kernels::elementwise::zip_assign_serial;
+use crate::kernels::reduce::sum_pairs_serial;
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use rayon::prelude::*;
@@ -22,9 +22,7 @@ impl Value {
         let (a, b) = (host::slice("loss", self.tensor())?, host::slice("loss", target.tensor())?);
         let error = |rows: &std::ops::Range<usize>| {
             let elements = rows.start * width..rows.end * width;
-            let (a, b) = (a[elements.clone()].chunks(4096), b[elements].chunks(4096));
-            let square = |(a, b): (&[f32], &[f32])| vectorised(|| sum_of_pairs(a, b, |a, b| (a - b) * (a - b)));
-            a.zip(b).map(|pair| f64::from(square(pair))).sum::<f64>()
+            sum_pairs_serial(&a[elements.clone()], &b[elements], |a, b| (a - b) * (a - b))
         };
         let errors: Vec<f64> = rows.ranges().par_iter().map(error).collect();
         let output = host::tensor(vec![(errors.iter().sum::<f64>() / count) as f32], &[])?;
@@ -38,10 +36,9 @@ impl Value {
                 let mut out = if rows.is_packed() { uninitialised(a.len()) } else { vec![0.0; a.len()] };
                 for rows in rows.ranges() {
                     let elements = rows.start * width..rows.end * width;
-                    let pairs = a[elements.clone()].iter().zip(&b[elements.clone()]);
-                    vectorised(|| {
-                        out[elements].iter_mut().zip(pairs).for_each(|(out, (a, b))| *out = factor * (a - b))
-                    });
+                    let out = &mut out[elements.clone()];
+                    out.copy_from_slice(&a[elements.clone()]);
+                    zip_assign_serial(out, &b[elements], &|a, b| factor * (a - b));
                 }
                 flow.give_vec(0, out, input.dims())
             }

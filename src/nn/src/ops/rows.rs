@@ -2,26 +2,11 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialised;
-use crate::kernels::elementwise::{add_assign_serial, rows_per_chunk};
+use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
-use crate::kernels::vectorised;
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use rayon::prelude::*;
-
-/// `out[row][channel] = f(a[row][channel], b[channel])`.
-fn zip_channels(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = uninitialised(a.len());
-    let chunk = rows_per_chunk(b.len()) * b.len().max(1);
-    out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).for_each(|(out, a)| {
-        vectorised(|| {
-            for (out, a) in out.chunks_exact_mut(b.len().max(1)).zip(a.chunks_exact(b.len().max(1))) {
-                out.iter_mut().zip(a).zip(b).for_each(|((out, a), b)| *out = f(*a, *b));
-            }
-        });
-    });
-    out
-}
 
 fn check_channels(operation: &'static str, value: &Value, channels: &Value) -> Result<()> {
     if channels.dims() == [value.width()] {
@@ -62,7 +47,7 @@ impl Value {
     pub fn scale_channels(&self, factors: &Value) -> Result<Value> {
         check_channels("scale channels", self, factors)?;
         let (x, f) = (host::slice("scale", self.tensor())?, host::slice("scale", factors.tensor())?);
-        let output = host::tensor(zip_channels(&x, &f, |x, f| x * f), self.dims())?;
+        let output = host::tensor(zip_rows(&x, &f, |x, f| x * f), self.dims())?;
         Ok(record(output, &[self, factors], || {
             let (input, factors) = (self.tensor().clone(), factors.tensor().clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -74,7 +59,7 @@ impl Value {
                 }
                 if flow.wants(0) {
                     let f = host::slice("scale", &factors)?;
-                    flow.give_vec(0, zip_channels(&dy, &f, |dy, f| dy * f), input.dims())?;
+                    flow.give_vec(0, zip_rows(&dy, &f, |dy, f| dy * f), input.dims())?;
                 }
                 Ok(())
             }
@@ -88,7 +73,7 @@ impl Value {
     pub fn add_channels(&self, offsets: &Value) -> Result<Value> {
         check_channels("add channels", self, offsets)?;
         let (x, o) = (host::slice("add", self.tensor())?, host::slice("add", offsets.tensor())?);
-        let output = host::tensor(zip_channels(&x, &o, |x, o| x + o), self.dims())?;
+        let output = host::tensor(zip_rows(&x, &o, |x, o| x + o), self.dims())?;
         let width = self.width();
         Ok(record(output, &[self, offsets], || {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -112,7 +97,7 @@ impl Value {
         let vectors = host::slice("add items", items.tensor())?;
         for_items(&mut out, width, rows, |item, out| {
             let vector = &vectors[item * width..(item + 1) * width];
-            out.chunks_exact_mut(width).for_each(|out| add_assign_serial(out, vector));
+            add_to_rows(out, vector);
         });
         let output = host::tensor(out, self.dims())?;
         Ok(record(output, &[self, items], || {
@@ -302,11 +287,7 @@ fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Sequences) -> Vec
         let vector = &vectors[item * width..(item + 1) * width];
         let first = rows.ranges()[item].start * width;
         let x = &x[first..first + out.len()];
-        vectorised(|| {
-            for (out, x) in out.chunks_exact_mut(width.max(1)).zip(x.chunks_exact(width.max(1))) {
-                out.iter_mut().zip(x).zip(vector).for_each(|((out, x), v)| *out = x * v);
-            }
-        });
+        zip_rows_serial(out, x, vector, &|x, v| x * v);
     });
     out
 }

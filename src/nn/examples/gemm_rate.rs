@@ -1,0 +1,47 @@
+//! Floating-point rate of the matrix products behind the layers, per shape and thread count; prints processor time so that a
+//! busy machine does not blur it.
+//!
+//! `cargo run --release -p flowmill-nn --example gemm_rate`
+
+use flowmill_nn::kernels::gemm::{Matrix, multiply};
+use flowmill_nn::random::Draw;
+use std::time::Instant;
+
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn main() {
+    // rows, inner, columns, and whether the left and right sides are transposed: forward, input gradient, weight gradient.
+    let shapes =
+        [(1600, 128, 128), (1600, 128, 512), (1600, 512, 128), (1600, 384, 128), (1600, 256, 1024), (800, 512, 2048)];
+    for (rows, inner, columns) in shapes {
+        let x = Draw::new(1).normals(rows * inner);
+        let w = Draw::new(2).normals(columns * inner);
+        let dy = Draw::new(3).normals(rows * columns);
+        let flops = 2.0 * (rows * inner * columns) as f64;
+        let repeats = (4e10 / flops) as usize;
+        let (x, w) = (Matrix::row_major(&x, rows, inner), Matrix::row_major(&w, columns, inner));
+        let dy = Matrix::row_major(&dy, rows, columns);
+        let kinds = [
+            ("forward", x, w.transposed(), rows, columns),
+            ("dx", dy, w, rows, inner),
+            ("dw", dy.transposed(), x, columns, inner),
+        ];
+        print!("{rows:>5} x {inner:>4} x {columns:>4}:");
+        for (name, a, b, m, n) in kinds {
+            let mut out = vec![0.0; m * n];
+            let (start, before) = (Instant::now(), processor_seconds());
+            for _ in 0..repeats {
+                multiply(&mut out, n, a, b, false);
+            }
+            let wall = flops * repeats as f64 / start.elapsed().as_secs_f64() / 1e9;
+            let core = flops * repeats as f64 / (processor_seconds() - before) / 1e9;
+            print!("  {name} {wall:6.1} GFLOP/s ({core:5.1} per core)");
+        }
+        println!();
+    }
+}
