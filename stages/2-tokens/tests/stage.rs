@@ -52,7 +52,7 @@ fn mistakes_in_the_recipe_are_named() {
     let message = |recipe: &str| Miniature::new(recipe).run(Tokens, &[], 1).unwrap_err().to_string();
     for (recipe, words) in [
         ("tokens: {extractor: {kind: kmeans, k: 1}}", ["tokens.extractor.k", "2 to 65536"]),
-        ("tokens: {extractor: {kind: kmeans, pitch_wieght: 3}}", ["pitch_wieght", "pitch_weight"]),
+        ("tokens: {extractor: {kind: kmeans, pitch_wieght: 3}}", ["tokens.extractor.pitch_wieght", "pitch_weight"]),
         ("tokens: {extractor: {kind: statistics}}", ["tokens.extractor.kind", "statistics gives embedding"]),
         ("tokens: {fit_on: test}", ["tokens.fit_on", "dev, train"]),
     ] {

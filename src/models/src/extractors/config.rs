@@ -1,6 +1,11 @@
 //! The extractors that a recipe can name.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
     Column, ConfigError, Extractor, Fit, State, StateError,
@@ -8,8 +13,8 @@ use super::{
     statistics::{self, Statistics, StatisticsConfig, StatisticsFit},
 };
 
-/// An extractor as a recipe describes it: `{kind: statistics, …}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An extractor as a recipe describes it: `{kind: statistics, …}`, the kind first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExtractorConfig {
@@ -17,6 +22,43 @@ pub enum ExtractorConfig {
     Statistics(StatisticsConfig),
     /// Units at 25 Hz; see [`super::kmeans`].
     Kmeans(KmeansConfig),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Statistics,
+    Kmeans,
+}
+
+/// Reads the kind, then the settings straight from the same map: without a copy in between, so that whoever reads a
+/// recipe can still tell on which line a wrong setting stands.
+impl<'de> Deserialize<'de> for ExtractorConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ByKind)
+    }
+}
+
+struct ByKind;
+
+impl<'de> Visitor<'de> for ByKind {
+    type Value = ExtractorConfig;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an extractor, such as {kind: statistics}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ExtractorConfig, A::Error> {
+        if map.next_key::<String>()?.as_deref() != Some("kind") {
+            return Err(A::Error::custom("an extractor begins with its `kind`, such as {kind: statistics}"));
+        }
+        let kind = map.next_value()?;
+        let settings = MapAccessDeserializer::new(map);
+        match kind {
+            Kind::Statistics => StatisticsConfig::deserialize(settings).map(ExtractorConfig::Statistics),
+            Kind::Kmeans => KmeansConfig::deserialize(settings).map(ExtractorConfig::Kmeans),
+        }
+    }
 }
 
 impl ExtractorConfig {
