@@ -62,12 +62,7 @@ impl FlowData {
         embedding: SpeakerEmbedding,
     ) -> Result<Self, StageError> {
         let description = mel_description(&paths.train)?;
-        let (bins, wanted) = (description.config.n_mels, config.output_size);
-        if bins != wanted {
-            return Err(StageError::new(format!(
-                "the shards hold mels of {bins} bins, the model makes {wanted}; set train.model.output_size to {bins}"
-            )));
-        }
+        check_bins(description.config.n_mels, config.output_size)?;
         let mels = match description.store.as_str() {
             "none" => Mels::Computed(MelSpectrogram::new(description.config).map_err(StageError::other)?),
             _ => Mels::Stored,
@@ -159,6 +154,16 @@ impl Split {
     fn corpus(&self) -> Corpus<'_> {
         Corpus { lengths: &self.lengths, shards: &self.sizes }
     }
+}
+
+/// Refuses mels of another number of bins than the model makes.
+pub(crate) fn check_bins(found: usize, wanted: usize) -> Result<(), StageError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(StageError::new(format!(
+        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
+    )))
 }
 
 fn mel_description(index: &Path) -> Result<MelDescription, StageError> {

@@ -10,7 +10,7 @@ use flowmill_train::{SKIPPED_FOLDER, Summary};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::data::{DataPaths, FlowData};
+use crate::data::{DataPaths, FlowData, check_bins};
 use crate::store::StagedCheckpoints;
 use crate::task::FlowTask;
 use crate::watch::Watch;
@@ -70,13 +70,13 @@ impl Training {
         let ModelConfig::Flow(config) = &self.section.model;
         let mut config = config.clone();
         if self.section.normalise_mel && config.mel_normalisation.is_none() {
-            config.mel_normalisation = Some(self.normalisation()?);
+            config.mel_normalisation = Some(self.normalisation(config.output_size)?);
         }
         config.check().map_err(StageError::other)?;
         Ok(config)
     }
 
-    fn normalisation(&self) -> Result<MelNormalisation, StageError> {
+    fn normalisation(&self, bins: usize) -> Result<MelNormalisation, StageError> {
         let path = &self.statistics;
         let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => StageError::new(format!(
@@ -87,6 +87,7 @@ impl Training {
         })?;
         let statistics: MelStatistics =
             serde_json::from_str(&text).map_err(|error| StageError::new(format!("{}: {error}", path.display())))?;
+        check_bins(statistics.mean.len(), bins)?;
         let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
         Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
     }
