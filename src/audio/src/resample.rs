@@ -109,7 +109,7 @@ impl Filters {
         let mut padded = vec![0.0f32; before + steps * self.from + self.from + self.taps];
         padded[before..before + samples.len()].copy_from_slice(samples);
         let mut out = vec![0.0f32; length];
-        for_each_phase(self, &padded, before, &mut out);
+        convert_all(self, &padded, before, &mut out);
         out
     }
 }
@@ -124,27 +124,30 @@ fn weight(x: f64, scale: f64) -> f64 {
     sinc * window * scale
 }
 
-fn for_each_phase(filters: &Filters, padded: &[f32], before: usize, out: &mut [f32]) {
-    for (step, block) in out.chunks_mut(filters.to).enumerate() {
-        // Every start is at least -before, so the sum is not negative.
-        let origin = step * filters.from + before;
-        convert_step(block, &filters.weights, &filters.starts, filters.taps, padded, origin);
+vectorised! {
+    fn convert_all(filters: &Filters, padded: &[f32], before: usize, out: &mut [f32]) {
+        for (step, block) in out.chunks_mut(filters.to).enumerate() {
+            // Every start is at least -before, so the sum is not negative.
+            let origin = step * filters.from + before;
+            let phases = filters.weights.chunks_exact(filters.taps).zip(&filters.starts);
+            for (value, (weights, start)) in block.iter_mut().zip(phases) {
+                let first = origin.wrapping_add_signed(*start);
+                *value = dot(weights, &padded[first..first + filters.taps]);
+            }
+        }
     }
 }
 
-vectorised! {
-    fn convert_step(block: &mut [f32], weights: &[f32], starts: &[isize], taps: usize, padded: &[f32], origin: usize) {
-        for ((value, filter), start) in block.iter_mut().zip(weights.chunks_exact(taps)).zip(starts) {
-            let first = origin.wrapping_add_signed(*start);
-            let mut sums = [0.0f32; LANES];
-            for (w, x) in filter.chunks_exact(LANES).zip(padded[first..first + taps].chunks_exact(LANES)) {
-                for lane in 0..LANES {
-                    sums[lane] += w[lane] * x[lane];
-                }
-            }
-            *value = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+/// The inner product of two slices whose length is a multiple of [`LANES`].
+#[inline(always)]
+fn dot(weights: &[f32], samples: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    for (w, x) in weights.as_chunks::<LANES>().0.iter().zip(samples.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            sums[lane] += w[lane] * x[lane];
         }
     }
+    ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))
 }
 
 #[cfg(test)]

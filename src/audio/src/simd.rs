@@ -11,10 +11,10 @@ macro_rules! vectorised {
             fn portable($($argument: $kind),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
                 fn wide($($argument: $kind),*) $(-> $result)? { portable($($argument),*) }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has just been found to have AVX2.
+                if $crate::simd::wide_available() {
+                    // SAFETY: the processor has just been found to have all of these.
                     return unsafe { wide($($argument),*) };
                 }
             }
@@ -24,6 +24,16 @@ macro_rules! vectorised {
 }
 
 pub(crate) use vectorised;
+
+/// Whether the machine has AVX2 and the bit instructions that come with it.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn wide_available() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("bmi1")
+        && std::arch::is_x86_feature_detected!("bmi2")
+        && std::arch::is_x86_feature_detected!("lzcnt")
+}
 
 /// Natural logarithm of a positive, normal number, to within 2 units in the last place; no branches, so that a
 /// loop over it is vectorised.

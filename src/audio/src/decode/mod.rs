@@ -132,12 +132,14 @@ fn check_samples(samples: &[Vec<f32>]) -> Result<(), Fault> {
 crate::simd::vectorised! {
     fn all_finite(values: &[f32]) -> bool {
         // 0 * x is 0 for every finite x and NaN otherwise.
-        let mut sums = [0.0f32; 8];
-        for chunk in values.chunks(8) {
-            for (sum, value) in sums.iter_mut().zip(chunk) {
-                *sum += 0.0 * value;
+        let mut sums = [0.0f32; 16];
+        let (chunks, rest) = values.as_chunks::<16>();
+        for chunk in chunks {
+            for lane in 0..16 {
+                sums[lane] += 0.0 * chunk[lane];
             }
         }
+        sums[0] += rest.iter().map(|value| 0.0 * value).sum::<f32>();
         sums.iter().all(|sum| *sum == 0.0)
     }
 }

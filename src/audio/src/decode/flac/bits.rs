@@ -1,5 +1,7 @@
 //! Bits of a FLAC stream, most significant first.
 
+use crate::simd::vectorised;
+
 /// The stream ended inside a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ended;
@@ -84,23 +86,17 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Rice-coded numbers with parameter `k`, zigzag-folded.
+    /// Rice-coded numbers with parameter `k` (at most 30), zigzag-folded.
     pub(super) fn rice(&mut self, k: u32, values: &mut [i32]) -> Result<(), Ended> {
-        for value in values {
-            self.fetch();
-            let quotient = self.cache.leading_zeros();
-            let taken = quotient + 1 + k;
-            let folded = if taken <= 56 {
-                let rest = (self.cache << quotient) << 1;
-                let remainder = (rest >> 1) >> (63 - k);
-                self.cache = rest << k;
-                self.count -= taken;
-                (quotient << k) | remainder as u32
-            } else {
+        let mut done = 0;
+        while done < values.len() {
+            done += rice_run(self, k, &mut values[done..]);
+            // What the fast loop does not take: long codes, and the end of the bytes.
+            if let Some(value) = values.get_mut(done) {
                 let quotient = self.unary()?;
-                quotient.wrapping_shl(k) | self.unsigned(k)
-            };
-            *value = (folded >> 1) as i32 ^ -((folded & 1) as i32);
+                *value = unfold(quotient.wrapping_shl(k) | self.unsigned(k));
+                done += 1;
+            }
         }
         self.check()
     }
@@ -112,6 +108,40 @@ impl<'a> Bits<'a> {
         self.count -= partial;
         self.next - (self.count >> 3) as usize
     }
+}
+
+vectorised! {
+    /// Decodes codes of up to 56 bits as long as eight bytes can be fetched; gives how many.
+    fn rice_run(bits: &mut Bits<'_>, k: u32, values: &mut [i32]) -> usize {
+        let (bytes, mut next, mut cache, mut count) = (bits.bytes, bits.next, bits.cache, bits.count);
+        let mut done = 0;
+        for value in values.iter_mut() {
+            let Some(word) = bytes.get(next..).and_then(|rest| rest.first_chunk()) else { break };
+            // As in `fetch`. Nothing here overflows: counts stay within 0 to 63, and positions near the slice.
+            cache |= u64::from_be_bytes(*word) >> (count & 63);
+            next = next.wrapping_add((63u32.wrapping_sub(count) >> 3) as usize);
+            count |= 56;
+            let quotient = cache.leading_zeros();
+            let taken = quotient.wrapping_add(k).wrapping_add(1);
+            if taken > 56 {
+                break;
+            }
+            let rest = (cache << (quotient & 63)) << 1;
+            let remainder = (rest >> 1) >> (63u32.wrapping_sub(k) & 63);
+            cache = rest << (k & 63);
+            count = count.wrapping_sub(taken);
+            *value = unfold(quotient << (k & 31) | remainder as u32);
+            done += 1;
+        }
+        (bits.next, bits.cache, bits.count) = (next, cache, count);
+        done
+    }
+}
+
+/// 0, 1, 2, 3, 4 … to 0, -1, 1, -2, 2 …
+#[inline(always)]
+fn unfold(folded: u32) -> i32 {
+    (folded >> 1) as i32 ^ (folded as i32 & 1).wrapping_neg()
 }
 
 #[cfg(test)]

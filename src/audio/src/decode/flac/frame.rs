@@ -178,8 +178,7 @@ fn warm_up(bits: &mut Bits<'_>, sample_bits: u32, order: usize, samples: &mut [i
 fn fixed(bits: &mut Bits<'_>, sample_bits: u32, order: usize, samples: &mut [i32]) -> Result<(), Broken> {
     warm_up(bits, sample_bits, order, samples)?;
     residuals(bits, order, samples)?;
-    // Sums of order 4 have four bits more than samples; those of 28 bits and less fit into 32.
-    restore(samples, FIXED[order], 0, false);
+    restore(samples, FIXED[order], 0);
     Ok(())
 }
 
@@ -194,8 +193,7 @@ fn linear(bits: &mut Bits<'_>, sample_bits: u32, order: usize, samples: &mut [i3
     let coefficients = &mut coefficients[..order];
     coefficients.iter_mut().for_each(|coefficient| *coefficient = bits.signed(precision));
     residuals(bits, order, samples)?;
-    let wide = sample_bits + precision + order.ilog2() > 32;
-    restore(samples, coefficients, shift as u32, wide);
+    restore(samples, coefficients, shift as u32);
     Ok(())
 }
 
