@@ -14,10 +14,12 @@ use crate::part::Part;
 use crate::reason::{Reason, differences};
 use crate::receipt::{PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{StageError, sealed};
+use crate::{Interrupt, Reporter, StageError, sealed};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
+/// From this many inputs on, the progress of comparing them is shown.
+const MANY_INPUTS: usize = 20_000;
 
 /// What parts of a stage are compared with.
 pub(crate) struct Assessor<'a> {
@@ -30,6 +32,7 @@ pub(crate) struct Assessor<'a> {
     pub names: &'a Names,
     pub cache: &'a ContentCache,
     pub force: bool,
+    pub interrupt: &'a Interrupt,
 }
 
 /// A part with its inputs as receipts call them, sorted, each once.
@@ -47,11 +50,24 @@ pub(crate) enum Verdict {
 }
 
 impl Assessor<'_> {
-    /// Compares the parts of a phase with their receipts; the answers are in the order of the parts.
-    pub fn assess(&self, parts: Vec<Part>) -> Result<Vec<Verdict>, StageError> {
-        parts.into_par_iter().map(|part| self.assess_part(part)).collect()
+    /// Compares the parts of a phase with their receipts; the answers are in the order of the parts. Shows its
+    /// progress when that may take a while.
+    pub fn assess(&self, parts: Vec<Part>, reporter: &Reporter) -> Result<Vec<Verdict>, StageError> {
+        let many = parts.iter().map(|part| part.inputs.len()).sum::<usize>() > MANY_INPUTS;
+        let title = format!("{}: compare with what is there", self.dir.name);
+        let progress = many.then(|| reporter.phase(&title, "parts", parts.len() as u64));
+        let assess_one = |part| {
+            if self.interrupt.is_set() {
+                return Err(StageError::Interrupted);
+            }
+            let verdict = self.assess_part(part);
+            progress.iter().for_each(|progress| progress.add(1));
+            verdict
+        };
+        let verdicts = parts.into_par_iter().map(assess_one).collect();
+        progress.iter().for_each(|progress| progress.finish());
+        verdicts
     }
-
     fn assess_part(&self, part: Part) -> Result<Verdict, StageError> {
         let planned = self.plan(part)?;
         if self.force {

@@ -27,7 +27,12 @@ pub(crate) struct Found {
 }
 
 /// Compares a stage with what lies on disk. Phases after one that would run cannot be known.
-pub(crate) fn look(session: &Session<'_>, stage: &dyn Stage, force: bool) -> Result<Found, StageError> {
+pub(crate) fn look(
+    session: &Session<'_>,
+    stage: &dyn Stage,
+    force: bool,
+    reporter: &Reporter,
+) -> Result<Found, StageError> {
     let dir = session.dir(stage);
     let assessor = session.assessor(stage, &dir, force);
     let summary = store::read_summary(&dir)?;
@@ -45,7 +50,7 @@ pub(crate) fn look(session: &Session<'_>, stage: &dyn Stage, force: bool) -> Res
         keys.extend(phase.parts.iter().map(|part| part.key.clone()));
         let mut done = Vec::new();
         let mut reasons: Vec<Reason> = Vec::new();
-        for verdict in assessor.assess(phase.parts)? {
+        for verdict in assessor.assess(phase.parts, reporter)? {
             match verdict {
                 Verdict::UpToDate(part) => done.push(part),
                 Verdict::Run(planned, why) => {
@@ -82,7 +87,7 @@ pub(crate) fn dry_run(
             continue;
         }
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
-        match (look(session, *stage, force), &waits_for) {
+        match (look(session, *stage, force, reporter), &waits_for) {
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
                 reporter.line(format!("{name}: would run: {}", describe(&found)));
                 outcome.parts = found.parts;

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::assess::{self, Planned};
 use crate::cache::{Content, ContentCache, Hash, Stamp, hash_file, hex};
@@ -22,6 +23,8 @@ use crate::{Interrupt, PartReport, PartWork, RunError, StageError, files, lockfi
 
 /// Threads that sync and rename; the disk merges what is synced at the same time.
 const PUBLISHERS: usize = 8;
+/// How often it is looked whether the person wants to stop.
+const LOOK: Duration = Duration::from_millis(100);
 /// Prepared parts that may wait for them.
 const QUEUE: usize = 64;
 
@@ -78,12 +81,19 @@ impl Executor<'_> {
             failure: Mutex::default(),
             stop: AtomicBool::new(false),
         };
+        let (over, is_over) = sync_channel::<()>(0);
         let (sender, receiver) = sync_channel(QUEUE);
         let receiver = Mutex::new(receiver);
         std::thread::scope(|scope| {
+            scope.spawn(move || self.acknowledge_interrupt(&is_over));
             for _ in 0..PUBLISHERS.min(workers * 4) {
-                scope.spawn(|| self.publish_all(&receiver, &shared));
+                let (receiver, shared, over) = (&receiver, &shared, over.clone());
+                scope.spawn(move || {
+                    self.publish_all(receiver, shared);
+                    drop(over);
+                });
             }
+            drop(over);
             for _ in 0..workers {
                 let sender = sender.clone();
                 let shared = &shared;
@@ -96,6 +106,17 @@ impl Executor<'_> {
         match lock(&shared.failure).take() {
             Some(error) => Err(error),
             None => synced.map(|()| std::mem::take(&mut *lock(&shared.done))),
+        }
+    }
+
+    /// Tells the person that the wish to stop has been heard; returns when the last publisher is done.
+    fn acknowledge_interrupt(&self, is_over: &Receiver<()>) {
+        while is_over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if self.interrupt.is_set() {
+                let once_more = "once more stops at once, and loses only them";
+                self.progress.note(&format!("stopping when the parts that have begun are done; {once_more}"));
+                return;
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files};
 
 const POLL: Duration = Duration::from_millis(200);
+/// So often a lock is tried before it counts as held.
+const FIRST_LOOKS: usize = 4;
 /// So often a lock without a name is tried again before it counts as held.
 const LOOKS: usize = 20;
 
@@ -69,8 +71,8 @@ impl Lock {
         while !try_lock(&file).map_err(fail)? {
             let holder = read_holder(&file);
             looks += 1;
-            if holder.is_none() && looks < LOOKS {
-                // Somebody only asked who holds it, or has not written a name yet.
+            if looks < FIRST_LOOKS || (holder.is_none() && looks < LOOKS) {
+                // Perhaps somebody only asks who holds it, or has not written a name yet.
                 std::thread::sleep(POLL / 10);
                 continue;
             }

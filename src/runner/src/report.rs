@@ -124,7 +124,13 @@ impl PhaseProgress {
         }
     }
 
-    fn add(&self, units: u64) {
+    /// A line above the bar.
+    pub fn note(&self, line: &str) {
+        self.reporter.note(format!("  {line}"));
+    }
+
+    /// `units` more are done.
+    pub fn add(&self, units: u64) {
         let done = self.done.fetch_add(units, Ordering::Relaxed).saturating_add(units);
         match &self.bar {
             Some(bar) => bar.inc(units),
@@ -186,7 +192,7 @@ impl Progress for PartProgress {
     }
 
     fn message(&self, line: &str) {
-        self.phase.reporter.note(format!("  {}: {line}", self.key));
+        self.phase.note(&format!("{}: {line}", self.key));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::lockfile::Lock;
 use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
-use crate::session::{Session, StageRange, select};
+use crate::session::{Session, StageRange, in_order, select};
 use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::{
@@ -97,12 +97,13 @@ pub fn run(
     options: &RunOptions,
     reporter: &Reporter,
 ) -> Result<RunSummary, RunError> {
-    let session = Session::new(stages, recipe, experiment, options.jobs, options.verify);
-    let selected = select(&session.stages, &options.stages)?;
-    for (at, stage) in session.stages.iter().enumerate() {
+    let ordered = in_order(stages);
+    let selected = select(&ordered, &options.stages)?;
+    for (at, stage) in ordered.iter().enumerate() {
         if selected.contains(&at) { stage.check(recipe)? } else { stage.show(recipe).map(drop)? }
     }
     if options.dry_run {
+        let session = Session::new(stages, recipe, experiment, options);
         return dry_run::dry_run(&session, selected, options.force, reporter);
     }
     let me = Holder::this(&options.command);
@@ -112,8 +113,7 @@ pub fn run(
         reporter.note(format!("the last run died ({dead}); carrying on from what it finished"));
         note_in_journal(reporter, journal::append(experiment, dead, &options.version, None, Outcome::Died, None));
     }
-    // The cache was loaded before the lock was held, and somebody else may have worked meanwhile.
-    let session = Session::new(stages, recipe, experiment, options.jobs, options.verify);
+    let session = Session::new(stages, recipe, experiment, options);
     let result = Run { session: &session, options, reporter }.stages(selected);
     if let Err(error) = session.cache.save(&experiment.cache_file()) {
         reporter.note(format!("the short-cut for unchanged files could not be saved, which only costs time: {error}"));
@@ -243,7 +243,7 @@ impl StageRun<'_> {
         let mut done = Vec::new();
         let mut to_run = Vec::new();
         let mut reasons = Vec::new();
-        for verdict in assessor.assess(phase.parts).map_err(RunError::experiment)? {
+        for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
                 Verdict::UpToDate(part) => done.push(part),
                 Verdict::Run(planned, why) => {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::rejects::RejectionKind;
-use crate::{Holder, RecipeError, StageError, error};
+use crate::{Holder, RecipeError, StageError};
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ fn describe_holder(holder: Option<&Holder>) -> String {
 }
 
 fn describe_failure(source: &StageError) -> String {
-    let text = error::chain(source);
+    let text = source.to_string();
     if source.is_disk_full() {
         return format!("{text}; make room and run again: finished parts are kept, nothing half-written is");
     }

@@ -8,7 +8,9 @@ use crate::cache::ContentCache;
 use crate::layout::StageDir;
 use crate::names::Names;
 use crate::stage::folder_name;
-use crate::{Experiment, Phase, PlanContext, Recipe, RecipeError, RunError, Stage, StageError, store};
+use crate::{
+    Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, store,
+};
 
 /// Which stages a command is about; numbers and names both select one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,6 +57,7 @@ pub(crate) struct Session<'a> {
     pub names: Names,
     pub cache: ContentCache,
     pub jobs: usize,
+    pub interrupt: Interrupt,
     numbers: Arc<[(u8, String)]>,
 }
 
@@ -63,14 +66,22 @@ impl<'a> Session<'a> {
         stages: &'a [Box<dyn Stage>],
         recipe: &'a Recipe,
         experiment: &'a Experiment,
-        jobs: usize,
-        verify: bool,
+        options: &RunOptions,
     ) -> Self {
         let stages = in_order(stages);
         let numbers = stages.iter().map(|stage| (stage.number(), folder_name(*stage))).collect();
         let names = Names::new(recipe.dir(), experiment.dir());
-        let cache = ContentCache::load(&experiment.cache_file(), verify);
-        Self { stages, recipe, experiment, names, cache, jobs: jobs.max(1), numbers }
+        let cache = ContentCache::load(&experiment.cache_file(), options.verify);
+        Self {
+            stages,
+            recipe,
+            experiment,
+            names,
+            cache,
+            jobs: options.jobs.max(1),
+            interrupt: options.interrupt.clone(),
+            numbers,
+        }
     }
 
     pub fn dir(&self, stage: &dyn Stage) -> StageDir {
@@ -86,6 +97,7 @@ impl<'a> Session<'a> {
             names: &self.names,
             cache: &self.cache,
             force,
+            interrupt: &self.interrupt,
         }
     }
 

@@ -215,3 +215,122 @@ impl<'a> Publisher<'a> {
 fn is_below(path: &str) -> bool {
     Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PartReport;
+    use crate::receipt::Fingerprint;
+
+    struct Place {
+        _root: tempfile::TempDir,
+        dir: StageDir,
+        cache: ContentCache,
+    }
+
+    fn place() -> Place {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StageDir::new(root.path(), "0-read".to_owned());
+        let cache = ContentCache::load(&root.path().join("none"), false);
+        Place { _root: root, dir, cache }
+    }
+
+    /// A part `train/a` whose outputs lie in its staging folder.
+    fn prepare(place: &Place, outputs_and_texts: &[(&str, &str)]) -> Prepared {
+        let staging = place.dir.staging("train/a");
+        begin(&staging, None).unwrap();
+        for (path, text) in outputs_and_texts {
+            let path = staging.join(OUTPUTS).join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let fingerprint = Fingerprint {
+            stage: place.dir.name.clone(),
+            version: 1,
+            key: "train/a".to_owned(),
+            config: serde_json::json!({}),
+            inputs: Vec::new(),
+        };
+        let (files, hashes) = outputs(&staging).unwrap().into_iter().unzip();
+        let receipt = Receipt::new(fingerprint, PartReport::rows(2, 2), files, Vec::new());
+        let prepared = Prepared { staging, receipt, hashes };
+        prepared.write_receipt().unwrap();
+        prepared
+    }
+
+    fn names(place: &Place) -> Vec<String> {
+        files::files_below(&place.dir.path).unwrap()
+    }
+
+    fn read(place: &Place, path: &str) -> String {
+        fs::read_to_string(place.dir.path.join(path)).unwrap()
+    }
+
+    /// Every state a kill between the renames can leave, however many of them were done.
+    #[test]
+    fn a_run_killed_between_its_renames_is_carried_on() {
+        let new = [("train/x", "new x"), ("train/y", "new y")];
+        for renamed in 0..=2 {
+            let place = place();
+            let publisher = Publisher::new(&place.dir, &place.cache);
+            publisher.publish(prepare(&place, &[("train/x", "old x"), ("train/gone", "old")])).unwrap();
+            let prepared = prepare(&place, &new);
+            for (path, _) in &new[..renamed] {
+                let staged = prepared.staging.join(OUTPUTS).join(path);
+                fs::rename(staged, place.dir.path.join(path)).unwrap();
+            }
+            let next = Publisher::new(&place.dir, &place.cache);
+            next.recover().unwrap();
+            assert_eq!(names(&place), ["receipts/train/a.json", "train/x", "train/y"], "after {renamed}");
+            assert_eq!((read(&place, "train/x"), read(&place, "train/y")), ("new x".into(), "new y".into()));
+            let receipt = Receipt::read(&place.dir.receipt("train/a")).unwrap();
+            assert_eq!(receipt.files.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_torn_receipt_publishes_nothing() {
+        let place = place();
+        let prepared = prepare(&place, &[("x", "x")]);
+        let receipt = prepared.staging.join(RECEIPT);
+        let bytes = fs::read(&receipt).unwrap();
+        fs::write(&receipt, &bytes[..bytes.len() / 2]).unwrap();
+        Publisher::new(&place.dir, &place.cache).recover().unwrap();
+        assert!(!place.dir.path.join("x").exists() && !place.dir.receipt("train/a").exists());
+    }
+
+    #[test]
+    fn two_parts_that_write_the_same_file_are_an_error() {
+        let place = place();
+        let publisher = Publisher::new(&place.dir, &place.cache);
+        publisher.claim("b", &["train/x".to_owned()]).unwrap();
+        let error = publisher.publish(prepare(&place, &[("train/x", "x")])).unwrap_err();
+        assert_eq!(error.to_string(), "the parts b and train/a both write train/x");
+    }
+
+    #[test]
+    fn a_part_that_is_retired_leaves_what_belongs_to_another() {
+        let place = place();
+        let publisher = Publisher::new(&place.dir, &place.cache);
+        publisher.publish(prepare(&place, &[("train/x", "x"), ("train/y", "y")])).unwrap();
+        let next = Publisher::new(&place.dir, &place.cache);
+        next.claim("b", &["train/y".to_owned()]).unwrap();
+        next.retire("train/a").unwrap();
+        assert_eq!(names(&place), ["train/y"]);
+    }
+
+    #[test]
+    fn resumable_work_survives_only_with_its_fingerprint_and_without_its_half_written_parts() {
+        let place = place();
+        let staging = place.dir.staging("model");
+        begin(&staging, Some(b"one")).unwrap();
+        fs::create_dir(staging.join(STATE).join("step-1")).unwrap();
+        fs::create_dir(staging.join(STATE).join(".tmp-step-2")).unwrap();
+        fs::write(staging.join(OUTPUTS).join("half"), "x").unwrap();
+        begin(&staging, Some(b"one")).unwrap();
+        assert_eq!(files::list_names(&staging.join(STATE)).unwrap(), ["step-1"]);
+        assert!(files::list_names(&staging.join(OUTPUTS)).unwrap().is_empty());
+        begin(&staging, Some(b"two")).unwrap();
+        assert!(files::list_names(&staging.join(STATE)).unwrap().is_empty());
+    }
+}

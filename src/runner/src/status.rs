@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::dry_run::{Found, look};
 use crate::reason::ReasonCount;
 use crate::session::Session;
-use crate::{Experiment, Recipe, RunError, Stage, StageError, files, store};
+use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, store};
 
 /// How a stage stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub fn status(
     recipe: &Recipe,
     experiment: &Experiment,
 ) -> Result<Vec<StageStatus>, RunError> {
-    let session = Session::new(stages, recipe, experiment, 1, false);
+    let session = Session::new(stages, recipe, experiment, &RunOptions::default());
     let mut earlier: Option<String> = None;
     let mut all = Vec::new();
     for stage in &session.stages {
@@ -87,7 +87,7 @@ pub fn status(
 
 fn stage_status(session: &Session<'_>, stage: &dyn Stage, earlier: Option<&str>) -> Result<StageStatus, StageError> {
     let dir = session.dir(stage);
-    let found = match (look(session, stage, false), earlier) {
+    let found = match (look(session, stage, false, &Reporter::quiet()), earlier) {
         (Ok(found), _) => found,
         // What it reads will be rewritten first, so it is no matter that it cannot plan on it.
         (Err(_), Some(_)) => Found { ever_run: dir.receipts().is_dir(), ..Found::default() },

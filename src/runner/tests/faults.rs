@@ -298,6 +298,7 @@ fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
     let error = toy.run(&[]).0.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.exit_code(), 1);
+    println!("{text}");
     assert!(text.contains("no space left") || text.contains("No space left"), "{text}");
     assert!(text.contains("MB free") && text.contains("make room and run again"), "{text}");
     toy.bent.ballast = 1000;
