@@ -1,11 +1,13 @@
 //! The recipe's `train` section.
 
 use flowmill_corpus::sampling::SamplingOptions;
-use flowmill_models::flow::FlowConfig;
+use flowmill_models::flow::FlowError;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{KeepConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use crate::ModelConfig;
 
 /// The section's name.
 pub const SECTION: &str = "train";
@@ -87,31 +89,6 @@ impl Default for TrainSection {
     }
 }
 
-/// The family of the network and its dimensions: `model: { family: cosyvoice2-flow, … }`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "family")]
-#[non_exhaustive]
-pub enum ModelConfig {
-    /// CosyVoice 2's token-to-mel flow: conformer encoder with upsampling, causal estimator, conditional flow matching.
-    #[serde(rename = "cosyvoice2-flow")]
-    Flow(FlowConfig),
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self::Flow(FlowConfig::default())
-    }
-}
-
-impl ModelConfig {
-    /// The family's name.
-    pub fn family(&self) -> &'static str {
-        match self {
-            Self::Flow(_) => "cosyvoice2-flow",
-        }
-    }
-}
-
 /// Which embedding stands for the speaker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -169,8 +146,10 @@ impl TrainSection {
             Err(other) => return refuse("optim", &other.to_string()),
         }
         let ModelConfig::Flow(flow) = &self.model;
-        if let Err(reason) = flow.check() {
-            return refuse("model", &reason.to_string());
+        match flow.check() {
+            Ok(()) => {}
+            Err(FlowError::Config { field, message }) => return refuse(&format!("model.{field}"), &message),
+            Err(other) => return refuse("model", &other.to_string()),
         }
         if self.batch.max_frames_in_batch == 0 {
             return refuse("batch.max_frames_in_batch", "must be at least 1");

@@ -8,6 +8,7 @@
 mod config;
 mod data;
 mod item;
+mod model;
 mod store;
 mod task;
 mod watch;
@@ -19,8 +20,9 @@ use flowmill_corpus::shard::ShardIndex;
 use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 use serde_json::{Value, json};
 
-pub use config::{BatchConfig, ModelConfig, SpeakerEmbedding, TrainSection};
+pub use config::{BatchConfig, SpeakerEmbedding, TrainSection};
 use data::DataPaths;
+pub use model::ModelConfig;
 use work::Training;
 
 /// Number of the packing stage.

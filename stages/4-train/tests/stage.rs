@@ -115,8 +115,11 @@ fn recipes_that_cannot_be_are_refused_before_anything_runs() {
         ("train.validation_split=train", "train.validation_split"),
         ("train.train_split=../x", "train.train_split"),
         ("train.accum_grad=0", "train.accum_grad"),
-        ("train.model.estimator.channels=[]", "train.model"),
-        ("train.model.family=vall-e", "train.model"),
+        ("train.model.estimator.channels=[]", "train.model.estimator.channels"),
+        ("train.model.estimator.num_head=2", "train.model.estimator.num_head"),
+        ("train.model.vocab_size=many", "train.model.vocab_size"),
+        ("train.model.vocabulary=10", "train.model.vocabulary"),
+        ("train.model.family=vall-e", "train.model.family"),
         ("train.schedule.name=sawtooth", "train.schedule.name"),
         ("train.optim.learning_rate=1", "train.optim.learning_rate"),
     ] {
