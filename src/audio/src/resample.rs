@@ -3,7 +3,7 @@
 //!
 //! With both rates divided by their greatest common divisor (`from` : `to`), output sample `to * i + p` is the
 //! signal, read from sample `from * i` on, weighted by the filter of phase `p`. The filters are computed once per
-//! pair of rates, trimmed to their non-zero part, and shared.
+//! pair of rates, trimmed to their non-zero part, laid out for eight output samples at a time, and shared.
 
 use std::f64::consts::PI;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ const ROLLOFF: f64 = 0.99;
 const MAX_TAPS: u64 = 1 << 22;
 /// Pairs of rates whose filters are kept.
 const CACHED_PAIRS: usize = 16;
-/// Filter lengths are padded to multiples of this.
+/// Output samples that are computed together.
 const LANES: usize = 8;
 
 /// Converts `samples` from one rate to another, both in hertz; the result has `ceil(len * to / from)` samples.
@@ -41,17 +41,20 @@ fn check_rate(rate: u32) -> Result<(), AudioError> {
     if (MIN_SAMPLE_RATE..=MAX_SAMPLE_RATE).contains(&rate) { Ok(()) } else { Err(AudioError::SampleRate { rate }) }
 }
 
-/// The filters of one pair of rates.
+/// The filters of one pair of rates, in groups of [`LANES`] consecutive output samples. The groups repeat after a
+/// period.
 struct Filters {
     /// The rates, without their common divisor.
     from: usize,
     to: usize,
-    /// Taps of every phase, a multiple of [`LANES`].
-    taps: usize,
-    /// Where the filter of each phase starts, relative to the input sample it belongs to.
+    /// Input samples that a group looks at.
+    reach: usize,
+    /// Input samples of a period.
+    period: usize,
+    /// The first input sample of every group, relative to the beginning of its period.
     starts: Vec<isize>,
-    /// Weights as `[phase][tap]`.
-    weights: Vec<f32>,
+    /// Weights as `[group][input sample][lane]`.
+    weights: Vec<[f32; LANES]>,
 }
 
 type Cached = ((u32, u32), Arc<Filters>);
@@ -78,35 +81,39 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 impl Filters {
+    /// Fails with the number of taps if that is too large.
     fn new(from: u32, to: u32) -> Result<Self, u64> {
         let cutoff = f64::from(from.min(to)) * ROLLOFF;
+        let ratio = f64::from(from) / f64::from(to);
         // Input samples to either side of an output sample that the windowed sinc reaches.
-        let reach = LOWPASS_WIDTH * f64::from(from) / cutoff;
-        let taps = ((2.0 * reach).ceil() as usize + 1).next_multiple_of(LANES);
-        let total = taps as u64 * u64::from(to);
-        if total > MAX_TAPS {
-            return Err(total);
+        let half = LOWPASS_WIDTH * f64::from(from) / cutoff;
+        let reach = (2.0 * half + ratio * (LANES - 1) as f64).ceil() as usize + 1;
+        let groups = to / gcd(to, LANES as u32);
+        let taps = u64::from(groups) * reach as u64 * LANES as u64;
+        if taps > MAX_TAPS {
+            return Err(taps);
         }
-        let mut starts = Vec::with_capacity(to as usize);
-        let mut weights = Vec::with_capacity(taps * to as usize);
-        for phase in 0..to {
-            // Where the output sample lies, counted in input samples.
-            let centre = f64::from(phase) * f64::from(from) / f64::from(to);
-            let start = (centre - reach).ceil();
+        let mut starts = Vec::with_capacity(groups as usize);
+        let mut weights = Vec::with_capacity(groups as usize * reach);
+        for group in 0..groups as usize {
+            let outputs: [f64; LANES] = std::array::from_fn(|lane| (group * LANES + lane) as f64);
+            let start = (outputs[0] * ratio - half).ceil();
             starts.push(start as isize);
-            weights.extend((0..taps).map(|tap| {
-                let distance = (start + tap as f64) / f64::from(from) - f64::from(phase) / f64::from(to);
-                weight(distance * cutoff, cutoff / f64::from(from)) as f32
+            weights.extend((0..reach).map(|tap| {
+                let input = (start + tap as f64) / f64::from(from);
+                outputs.map(|output| weight((input - output / f64::from(to)) * cutoff, cutoff / f64::from(from)) as f32)
             }));
         }
-        Ok(Self { from: from as usize, to: to as usize, taps, starts, weights })
+        let period = groups as usize * LANES / to as usize * from as usize;
+        Ok(Self { from: from as usize, to: to as usize, reach, period, starts, weights })
     }
 
     fn convert(&self, samples: &[f32]) -> Vec<f32> {
         let length = (samples.len() as u128 * self.to as u128).div_ceil(self.from as u128) as usize;
-        let before = self.starts.iter().map(|start| start.unsigned_abs()).max().unwrap_or(0);
-        let steps = length.div_ceil(self.to);
-        let mut padded = vec![0.0f32; before + steps * self.from + self.from + self.taps];
+        // Zeros before and behind, as far as any group looks.
+        let before = self.starts[0].unsigned_abs();
+        let behind = self.reach + LANES * self.from.div_ceil(self.to) + 1;
+        let mut padded = vec![0.0f32; before + samples.len() + behind];
         padded[before..before + samples.len()].copy_from_slice(samples);
         let mut out = vec![0.0f32; length];
         convert_all(self, &padded, before, &mut out);
@@ -126,28 +133,41 @@ fn weight(x: f64, scale: f64) -> f64 {
 
 vectorised! {
     fn convert_all(filters: &Filters, padded: &[f32], before: usize, out: &mut [f32]) {
-        for (step, block) in out.chunks_mut(filters.to).enumerate() {
-            // Every start is at least -before, so the sum is not negative.
-            let origin = step * filters.from + before;
-            let phases = filters.weights.chunks_exact(filters.taps).zip(&filters.starts);
-            for (value, (weights, start)) in block.iter_mut().zip(phases) {
+        let mut origin = before;
+        for period in out.chunks_mut(LANES * filters.starts.len()) {
+            let groups = filters.weights.chunks_exact(filters.reach).zip(&filters.starts);
+            for (block, (weights, start)) in period.chunks_mut(LANES).zip(groups) {
+                // The first start is the lowest and is -before, so the sum is not negative.
                 let first = origin.wrapping_add_signed(*start);
-                *value = dot(weights, &padded[first..first + filters.taps]);
+                let values = weighted(weights, &padded[first..first + filters.reach]);
+                match block.first_chunk_mut() {
+                    Some(whole) => *whole = values,
+                    None => block.copy_from_slice(&values[..block.len()]),
+                }
             }
+            origin += filters.period;
         }
     }
 }
 
-/// The inner product of two slices whose length is a multiple of [`LANES`].
+/// The sum of the samples, each with its weights for all lanes; even and odd samples are summed apart.
 #[inline(always)]
-fn dot(weights: &[f32], samples: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    for (w, x) in weights.as_chunks::<LANES>().0.iter().zip(samples.as_chunks::<LANES>().0) {
+fn weighted(weights: &[[f32; LANES]], samples: &[f32]) -> [f32; LANES] {
+    let (mut even, mut odd) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let (weight_pairs, last_weight) = weights.as_chunks::<2>();
+    let (sample_pairs, last_sample) = samples.as_chunks::<2>();
+    for (w, x) in weight_pairs.iter().zip(sample_pairs) {
         for lane in 0..LANES {
-            sums[lane] += w[lane] * x[lane];
+            even[lane] += w[0][lane] * x[0];
+            odd[lane] += w[1][lane] * x[1];
         }
     }
-    ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))
+    for (w, x) in last_weight.iter().zip(last_sample) {
+        for lane in 0..LANES {
+            even[lane] += w[lane] * x;
+        }
+    }
+    std::array::from_fn(|lane| even[lane] + odd[lane])
 }
 
 #[cfg(test)]

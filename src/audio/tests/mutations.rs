@@ -5,7 +5,6 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -87,13 +86,32 @@ fn damage(original: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// Rewrites the checksums of Ogg pages, so that the damage gets past them to the decoders.
+fn mend_ogg_checksums(bytes: &mut [u8]) {
+    let mut at = 0;
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.windows(4).position(|four| four == b"OggS")) {
+        at += found;
+        let Some(segments) = bytes.get(at + 26).map(|count| usize::from(*count)) else { return };
+        let Some(lacing) = bytes.get(at + 27..at + 27 + segments) else { return };
+        let length = 27 + segments + lacing.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+        let Some(page) = bytes.get_mut(at..at + length) else { return };
+        page[22..26].fill(0);
+        let sum = page.iter().fold(0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| crc << 1 ^ (crc >> 31) * 0x04c1_1db7)
+        });
+        page[22..26].copy_from_slice(&sum.to_le_bytes());
+        at += length;
+    }
+}
+
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 #[test]
 fn damaged_files_end_well() {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+    let clock =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let seed = number("FLOWMILL_SEED", clock);
     let count = number("FLOWMILL_MUTATIONS", 60);
     println!("FLOWMILL_SEED={seed} FLOWMILL_MUTATIONS={count}");
@@ -113,22 +131,28 @@ fn damaged_files_end_well() {
                 continue;
             }
             let mut random = Random(seed ^ ((index as u64) << 32 | mutation).wrapping_mul(0x2545_f491_4f6c_dd1d));
-            let bytes = damage(&original, &mut random);
+            let mut bytes = damage(&original, &mut random);
+            if mutation % 2 == 0 {
+                mend_ogg_checksums(&mut bytes);
+            }
             let name = format!("{} damaged ({mutation}, seed {seed})", path.display());
             PEAK.store(IN_USE.load(Ordering::Relaxed), Ordering::Relaxed);
             let before = IN_USE.load(Ordering::Relaxed);
             let start = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| decode_bytes(&bytes, "damaged")));
+            let outcome = decode_bytes(&bytes, "damaged");
             let used = PEAK.load(Ordering::Relaxed) - before;
             assert!(start.elapsed() < MOST_TIME, "{name}: took {:?}", start.elapsed());
             assert!(used < MOST_MEMORY, "{name}: took {used} bytes");
             match outcome {
-                Ok(Ok(audio)) => {
+                Ok(audio) => {
                     assert!(audio.frames() > 0 && audio.samples.iter().flatten().all(|x| x.is_finite()), "{name}");
                     decoded += 1;
                 }
-                Ok(Err(_)) => refused += 1,
-                Err(_) => panic!("{name}: panicked"),
+                Err(error) => {
+                    // What the guard around the decoders says of a panic.
+                    assert!(!error.to_string().contains("decoder failed"), "{name}: panicked");
+                    refused += 1;
+                }
             }
         }
     }

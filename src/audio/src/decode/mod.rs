@@ -19,6 +19,7 @@ mod wav;
 
 use std::fs::File;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 pub use probe::probe;
@@ -66,17 +67,27 @@ pub(crate) struct Decoded {
 
 pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     let content = sniff::content(bytes)?;
-    let mut decoded = match content {
-        Content::Riff => wav::decode(bytes)?,
-        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes))?,
-        Content::OggOpus => opus::decode(bytes)?,
-        _ => stream::decode(bytes, content)?,
-    };
+    let mut decoded = guarded(content, || match content {
+        Content::Riff => wav::decode(bytes),
+        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes)),
+        Content::OggOpus => opus::decode(bytes),
+        _ => stream::decode(bytes, content),
+    })?;
     check_samples(&decoded.audio.samples)?;
     if let Some(warning) = sniff::misleading_name(name, content) {
         decoded.audio.warnings.push(warning);
     }
     Ok(decoded)
+}
+
+/// Runs a decoder. None is known to panic, but some are not ours: should one do so on damaged input, then that file is
+/// refused and the program goes on.
+fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) -> Result<Decoded, Fault> {
+    // The decoder's state is its own and is thrown away.
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        let problem = "its decoder failed on the damaged data".into();
+        Err(Fault::Malformed { container: content.name().into(), problem })
+    })
 }
 
 /// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.

@@ -1,23 +1,28 @@
 //! What a file holds, from its header where the header can be trusted.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::riff::{self, WavHeader};
 use super::sniff::{self, Content};
 use super::wav::{self, Codec};
-use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, read, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
 use crate::error::{AudioError, Fault};
 
 /// Bytes read to recognise a format.
 const BEGINNING_BYTES: u64 = 4096;
 
+/// Bytes read from the end of a FLAC file to find its last frame.
+const END_BYTES: u64 = 1 << 16;
+
 /// Says what a file holds: rate, channels, frames, codec, container.
 ///
-/// WAV files are judged by their header against the size of the file, which is exact. Everything else is decoded:
-/// the lengths that compressed files claim are too often wrong.
+/// Integer WAV files are judged by their header against the size of the file, which is exact; FLAC files by their
+/// header if the last frame of the file is whole and is the one that the header promises. Everything else is
+/// decoded: the lengths that compressed files claim are too often wrong. So damage in the middle of a FLAC file is
+/// noticed by [`super::decode_file`] only.
 ///
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong.
@@ -32,19 +37,46 @@ fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut beginning = Vec::new();
     file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
     let name = path.display().to_string();
-    if sniff::content(&beginning)? == Content::Riff {
-        file.rewind()?;
-        let header = riff::read_header(&mut BufReader::new(file), length)?;
-        if let Some(mut info) = from_header(&header)? {
-            info.warnings.extend(sniff::misleading_name(&name, Content::Riff));
-            return Ok(info);
+    let content = sniff::content(&beginning)?;
+    let known = match content {
+        Content::Riff => {
+            file.rewind()?;
+            from_wav_header(&riff::read_header(&mut BufReader::new(file), length)?)?
         }
+        Content::Flac => from_flac_ends(&beginning, &mut file, length)?,
+        _ => None,
+    };
+    match known {
+        Some(mut info) => {
+            info.warnings.extend(sniff::misleading_name(&name, content));
+            Ok(info)
+        }
+        None => Ok(from_decoded(decode_named(&read(path)?, &name)?)),
     }
-    Ok(from_decoded(decode_named(&read(path)?, &name)?))
+}
+
+/// The answer for FLAC files whose ends agree.
+fn from_flac_ends(beginning: &[u8], file: &mut File, length: u64) -> Result<Option<AudioInfo>, Fault> {
+    // Metadata that goes on for longer (pictures) is left to the decoder.
+    let Ok((info, start)) = flac::parse_metadata(beginning) else { return Ok(None) };
+    let from = length.saturating_sub(END_BYTES).max(start as u64);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(END_BYTES).read_to_end(&mut end)?;
+    let (Some(frames), true) = (info.frames, flac::ends_as_claimed(&end, &info)) else { return Ok(None) };
+    within("the number of samples", frames * info.channels as u64, MAX_SAMPLES)?;
+    Ok(Some(AudioInfo {
+        sample_rate: info.sample_rate,
+        channels: info.channels as u32,
+        frames,
+        codec: "flac".into(),
+        container: "flac".into(),
+        warnings: Vec::new(),
+    }))
 }
 
 /// The answer for WAV files whose codec has a fixed size.
-fn from_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
+fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
     let (frames, codec, warnings): (u64, String, Vec<DecodeWarning>) = match wav::codec(header)? {
         Codec::Pcm(encoding) if encoding.is_float() => return Ok(None),
         Codec::Pcm(encoding) => {

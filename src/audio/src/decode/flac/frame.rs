@@ -69,7 +69,12 @@ impl Header {
         if usize::from(crc8(&available[..at - 1])) != sum {
             return Err(Broken::Invalid("header checksum"));
         }
-        let header = Self { block_size, first_sample: first_sample(second, number, stream), assignment: channels >> 4, bytes: at };
+        let header = Self {
+            block_size,
+            first_sample: first_sample(second, number, stream),
+            assignment: channels >> 4,
+            bytes: at,
+        };
         header.fits(stream, (channels >> 1) & 7)
     }
 
@@ -121,11 +126,7 @@ fn first_sample(second: u8, number: u64, stream: &StreamInfo) -> u64 {
 
 /// Decodes the frame at the beginning of `bytes` into `channels`; gives the number of frames of audio, and the bytes
 /// it took.
-pub(super) fn decode(
-    bytes: &[u8],
-    stream: &StreamInfo,
-    channels: &mut [Vec<i32>],
-) -> Result<(usize, usize), Broken> {
+pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>]) -> Result<(usize, usize), Broken> {
     let header = Header::parse(bytes, stream)?;
     let mut bits = Bits::new(&bytes[header.bytes..]);
     for (index, channel) in channels.iter_mut().enumerate() {

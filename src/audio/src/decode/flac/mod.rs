@@ -123,23 +123,29 @@ impl<'a> Stream<'a> {
 
 /// Where the next frame after the beginning of `bytes` starts.
 fn next_frame(bytes: &[u8], info: &StreamInfo) -> Option<usize> {
-    (1..bytes.len().saturating_sub(1)).find(|&at| {
-        bytes[at] == 0xff && bytes[at + 1] & 0xfe == 0xf8 && Header::parse(&bytes[at..], info).is_ok()
-    })
+    frame_from(bytes, 1, info)
 }
 
-/// Whether `tail`, the end of a file, ends with a whole frame that holds the last of the claimed frames of audio: then
-/// the claim can be believed without decoding all.
-pub(super) fn ends_as_claimed(tail: &[u8], info: &StreamInfo) -> bool {
-    let Some(claimed) = info.frames else { return false };
+/// Where the first frame at `from` or later starts.
+fn frame_from(bytes: &[u8], from: usize, info: &StreamInfo) -> Option<usize> {
+    (from..bytes.len().saturating_sub(1))
+        .find(|&at| bytes[at] == 0xff && bytes[at + 1] & 0xfe == 0xf8 && Header::parse(&bytes[at..], info).is_ok())
+}
+
+/// Whether `end`, the last bytes of a file, ends with a whole frame that holds the last of the claimed frames of
+/// audio: then the claim can be believed without decoding everything.
+pub(super) fn ends_as_claimed(end: &[u8], info: &StreamInfo) -> bool {
+    let Some(claimed) = info.frames.filter(|_| info.bits <= MAX_BITS) else { return false };
     let mut block = vec![Vec::new(); info.channels];
     let mut at = 0;
-    while let Some(next) = next_frame(&tail[at..], info) {
-        at += next;
-        let Ok(header) = Header::parse(&tail[at..], info) else { return false };
-        if header.first_sample.saturating_add(header.block_size as u64) == claimed {
-            return matches!(frame::decode(&tail[at..], info, &mut block), Ok((_, length)) if at + length == tail.len());
+    while let Some(frame) = frame_from(end, at, info) {
+        let Ok(header) = Header::parse(&end[frame..], info) else { return false };
+        if header.first_sample.checked_add(header.block_size as u64) == Some(claimed)
+            && let Ok((_, length)) = frame::decode(&end[frame..], info, &mut block)
+        {
+            return frame + length == end.len();
         }
+        at = frame + 1;
     }
     false
 }
