@@ -3,6 +3,7 @@
 use flowmill_runner::Stage;
 use flowmill_stage_average::AverageStage;
 use flowmill_stage_embed::Embed;
+use flowmill_stage_export::Export;
 use flowmill_stage_pack::Pack;
 use flowmill_stage_prep::Prep;
 use flowmill_stage_tokens::Tokens;
@@ -17,5 +18,6 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(Pack),
         Box::new(TrainStage),
         Box::new(AverageStage),
+        Box::new(Export),
     ]
 }

@@ -18,6 +18,7 @@ mod table;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
 pub use config::EmbedConfig;
+pub use phases::EXTRACTOR;
 
 /// The stage.
 pub struct Embed;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The fitted extractor, relative to the stage's folder.
-const EXTRACTOR: &str = "extractor.safetensors";
+pub const EXTRACTOR: &str = "extractor.safetensors";
 
 /// The speakers' means, relative to the stage's folder.
 const SPEAKERS: &str = "spk2embedding.parquet";

@@ -17,6 +17,7 @@ mod usage;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
 pub use config::TokensConfig;
+pub use phases::CODEBOOK;
 
 /// The stage.
 pub struct Tokens;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The fitted extractor, relative to the stage's folder.
-const CODEBOOK: &str = "codebook.safetensors";
+pub const CODEBOOK: &str = "codebook.safetensors";
 
 /// Its settings and the figures of the fit.
 const CODEBOOK_FACTS: &str = "codebook.json";

@@ -1,1 +1,146 @@
-//! Stage.
+//! Stage 6, `export`: averaged weights in, a self-contained model with its card, samples and scores out.
+//!
+//! | phase | parts | outputs |
+//! |---|---|---|
+//! | model | `model` | `model.safetensors`, `config.json`, the fitted extractors |
+//! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png`, `scores.json` |
+//! | card | `card` | `README.md` |
+//!
+//! [`synth`] resynthesises any recording through such a folder.
+
+mod audible;
+mod baselines;
+mod card;
+mod config;
+mod error;
+mod evaluation;
+mod held_out;
+mod model_folder;
+mod record;
+mod scores;
+mod synth;
+
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::shard::ShardIndex;
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use serde_json::{Value, json};
+
+pub use config::ExportConfig;
+pub use error::ExportError;
+pub use held_out::file_name;
+pub use synth::{SynthOptions, Synthesised, Synthesiser};
+
+use held_out::HeldOut;
+use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS};
+
+/// The section's name.
+const SECTION: &str = "export";
+/// The split whose means the baselines are.
+const TRAIN_SPLIT: &str = "train";
+
+/// The stage.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Export;
+
+impl Stage for Export {
+    fn number(&self) -> u8 {
+        6
+    }
+
+    fn name(&self) -> &'static str {
+        SECTION
+    }
+
+    fn title(&self) -> &'static str {
+        "export the model, sample and score it"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        read(recipe).map(drop)
+    }
+
+    fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
+        Ok(json!(read(recipe)?))
+    }
+
+    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        let config = read(context.recipe())?;
+        Ok(match phase {
+            0 => Some(model(context)),
+            1 => Some(samples(context, config)?),
+            2 => Some(record::phase(context)?),
+            _ => None,
+        })
+    }
+}
+
+/// The section, checked.
+fn read(recipe: &Recipe) -> Result<ExportConfig, RecipeError> {
+    let config: ExportConfig = recipe.section(SECTION)?;
+    config.check().map_err(|(key, reason)| recipe.error(&format!("{SECTION}.{key}"), format!("{key} {reason}")))?;
+    Ok(config)
+}
+
+/// Where the exported files come from.
+fn sources(context: &PlanContext) -> [(PathBuf, &'static str); 4] {
+    [
+        (context.stage_dir(5).join(flowmill_stage_average::WEIGHTS), WEIGHTS),
+        (context.stage_dir(4).join(flowmill_stage_train::CONFIG_FILE), CONFIG),
+        (context.stage_dir(1).join(flowmill_stage_embed::EXTRACTOR), SPEAKER_EXTRACTOR),
+        (context.stage_dir(2).join(flowmill_stage_tokens::CODEBOOK), TOKEN_EXTRACTOR),
+    ]
+}
+
+/// Phase 0: everything it takes to generate, in one folder.
+fn model(context: &PlanContext) -> Phase {
+    let sources = sources(context);
+    let part = Part::new("model").inputs(sources.iter().map(|(path, _)| path.clone())).work(move |work| {
+        for (source, name) in &sources {
+            let target = work.output(name)?;
+            std::fs::copy(source, &target).map_err(|e| StageError::file(source, e))?;
+        }
+        Ok(PartReport::summary())
+    });
+    Phase::new("collecting the model", vec![part])
+}
+
+/// Phase 1: samples and scores of the held-out split.
+fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageError> {
+    let index = |split: &str| context.stage_dir(3).join(split).join("index.json");
+    let own = |name: &str| context.stage_dir(6).join(name);
+    let (held_out, train) = (index(&config.split), index(TRAIN_SPLIT));
+    if !held_out.exists() {
+        let message = format!("stage 3 packed no split {:?}", config.split);
+        return Err(context.recipe().error("export.split", message).into());
+    }
+    let rows = ShardIndex::read(&held_out).map_err(StageError::other)?.rows;
+    let rows = if config.max_utterances == 0 { rows } else { rows.min(config.max_utterances as u64) };
+    let seed = context.recipe().seed();
+    let part = Part::new("samples")
+        .config(json!({ "export": &config, "seed": seed }))
+        .inputs([own(CONFIG), own(WEIGHTS)])
+        .inputs(shard_files(&held_out)?)
+        .inputs(shard_files(&train)?)
+        .rows(rows);
+    let work = HeldOut {
+        config,
+        seed,
+        description: own(CONFIG),
+        weights: own(WEIGHTS),
+        train_index: train,
+        index: held_out,
+    };
+    Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
+}
+
+/// An index and its shards.
+fn shard_files(index: &Path) -> Result<Vec<PathBuf>, StageError> {
+    let shards = ShardIndex::read(index).map_err(StageError::other)?.shards;
+    let folder = index.parent().unwrap_or(Path::new(""));
+    Ok(std::iter::once(index.to_owned()).chain(shards.into_iter().map(|shard| folder.join(shard.file))).collect())
+}

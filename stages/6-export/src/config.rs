@@ -1,0 +1,53 @@
+//! The recipe's `export` section.
+
+use serde::{Deserialize, Serialize};
+
+/// How the exported model is sampled and scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportConfig {
+    /// The held-out split that samples and scores come from.
+    pub split: String,
+    /// Samples drawn per utterance; their mean estimates the conditional mean mel. At least 2.
+    pub samples: usize,
+    /// Utterances to sample, in the split's order; 0 for all.
+    pub max_utterances: usize,
+    /// Euler steps of the flow's ODE.
+    pub n_timesteps: usize,
+    /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
+    pub inference_cfg_rate: f64,
+    /// Iterations of the vocoder (fast Griffin-Lim).
+    pub vocoder_iterations: usize,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self {
+            split: "dev".to_owned(),
+            samples: 8,
+            max_utterances: 0,
+            n_timesteps: 10,
+            inference_cfg_rate: 0.7,
+            vocoder_iterations: 60,
+        }
+    }
+}
+
+impl ExportConfig {
+    /// What cannot work, as the field and what would be right.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let at_least = |field, value: usize, least: usize| {
+            if value >= least { Ok(()) } else { Err((field, format!("is {value}; it must be at least {least}"))) }
+        };
+        at_least("samples", self.samples, 2)?;
+        at_least("n_timesteps", self.n_timesteps, 1)?;
+        at_least("vocoder_iterations", self.vocoder_iterations, 1)?;
+        if !self.inference_cfg_rate.is_finite() || self.inference_cfg_rate < 0.0 {
+            return Err(("inference_cfg_rate", format!("is {}; it must be 0 or more", self.inference_cfg_rate)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! The held-out split, generated, vocoded, scored.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flowmill_audio::features::{Features, MelSpectrogram};
+use flowmill_audio::{decode_bytes, resample};
+use flowmill_corpus::shard::{Column, ShardRow, Shards};
+use flowmill_models::flow::GenerationOptions;
+use flowmill_nn::random::Draw;
+use flowmill_runner::{PartReport, PartWork, StageError};
+use flowmill_stage_train::SpeakerEmbedding;
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::baselines::{Baselines, FRAMES_PER_UNIT};
+use crate::evaluation::{Comparison, Evaluation, Scores};
+use crate::model_folder::ExportedModel;
+use crate::{ExportConfig, ExportError, audible, card};
+
+/// Memory for decoded rows.
+const CACHE_BYTES: usize = 64 << 20;
+/// Rows read at a time.
+const ROWS_AT_ONCE: usize = 32;
+
+/// What the part reads.
+pub struct HeldOut {
+    /// Settings of the section.
+    pub config: ExportConfig,
+    /// Key of the noise.
+    pub seed: u64,
+    /// `config.json` of the model.
+    pub description: PathBuf,
+    /// Its weights.
+    pub weights: PathBuf,
+    /// Index of the split that the baselines are means of.
+    pub train_index: PathBuf,
+    /// Index of the held-out split.
+    pub index: PathBuf,
+}
+
+/// An utterance with everything that is compared.
+struct Generated {
+    row: Arc<ShardRow>,
+    real_mel: Features,
+    real_wav: Vec<f32>,
+    samples: Vec<Features>,
+}
+
+/// An utterance made audible.
+struct Audible {
+    generated: Generated,
+    wav: Vec<f32>,
+    real_pitch: Vec<Option<f32>>,
+    pitch: Vec<Option<f32>>,
+}
+
+impl HeldOut {
+    /// Writes `samples/UTT.wav`, `samples/UTT.png` and `scores.json`; prints the scores.
+    ///
+    /// # Errors
+    /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
+    pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
+        let model = ExportedModel::load(&self.description, &self.weights).map_err(StageError::other)?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
+        let (scores, rows) = pool.install(|| self.score(work, &model))?;
+        let path = work.output("scores.json")?;
+        fs::write(&path, format!("{:#}\n", json!(scores))).map_err(|e| StageError::file(&path, e))?;
+        card::lines(&scores).iter().for_each(|line| work.message(line));
+        Ok(PartReport::rows(rows, scores.utterances as u64)
+            .fact("distance_db", round(scores.distance_db.mean_of_samples))
+            .fact("best_trivial_db", round(scores.distance_db.best_trivial()))
+            .fact("spread_ratio", round(scores.spread_ratio))
+            .fact("energy_correlation", round(scores.energy_correlation)))
+    }
+
+    fn score(&self, work: &PartWork, model: &ExportedModel) -> Result<(Scores, u64), StageError> {
+        let shards = open(&self.index)?;
+        let mut evaluation = Evaluation::new(self.baselines(model.mel().n_mels)?);
+        let wanted = if self.config.max_utterances == 0 { usize::MAX } else { self.config.max_utterances };
+        let items: Vec<u32> = (0..shards.len() as u32).take(wanted).collect();
+        for items in items.chunks(ROWS_AT_ONCE) {
+            let mut batch = Vec::new();
+            for row in shards.fetch(items).map_err(StageError::other)? {
+                if work.interrupted() {
+                    return Err(StageError::Interrupted);
+                }
+                match self.generate(model, row.clone()) {
+                    Ok(generated) => batch.push(generated),
+                    Err(error) => work.reject(&row.utt, error),
+                }
+            }
+            let audible: Vec<_> = batch.into_par_iter().map(|g| self.make_audible(work, model, g)).collect();
+            for one in audible {
+                self.add(&mut evaluation, &one?, model);
+                work.advance(1);
+            }
+        }
+        Ok((evaluation.finish(&self.config.split, self.config.samples), items.len() as u64))
+    }
+
+    fn baselines(&self, bins: usize) -> Result<Baselines, StageError> {
+        let shards = open(&self.train_index)?;
+        let mut baselines = Baselines::new(bins);
+        let items: Vec<u32> = (0..shards.len() as u32).collect();
+        for items in items.chunks(ROWS_AT_ONCE) {
+            for row in shards.fetch(items).map_err(StageError::other)? {
+                baselines.add(&row.spk, &row.speech_token, &stored_mel(&row).map_err(StageError::other)?);
+            }
+        }
+        Ok(baselines)
+    }
+
+    fn generate(&self, model: &ExportedModel, row: Arc<ShardRow>) -> Result<Generated, ExportError> {
+        let config = model.mel();
+        let audio = decode_bytes(&row.audio_data, &row.wav)?;
+        let real_wav = resample(&audio.mono(), audio.sample_rate, config.sample_rate)?;
+        let real_mel = MelSpectrogram::new(config.clone())?.compute(&real_wav)?;
+        let embedding = match model.description().speaker_embedding {
+            SpeakerEmbedding::Utterance => &row.utt_embedding,
+            SpeakerEmbedding::Speaker => &row.spk_embedding,
+        };
+        let whole = row.speech_token.len().min(real_mel.frames / FRAMES_PER_UNIT);
+        let options = GenerationOptions {
+            steps: self.config.n_timesteps,
+            guidance: self.config.inference_cfg_rate as f32,
+            ..model.default_options()
+        };
+        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
+        let samples =
+            model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
+        Ok(Generated { row, real_mel, real_wav, samples })
+    }
+
+    fn make_audible(&self, work: &PartWork, model: &ExportedModel, generated: Generated) -> Result<Audible, StageError> {
+        let config = model.mel();
+        let first = &generated.samples[0];
+        let make = |name: &str| -> Result<PathBuf, StageError> { work.output(&format!("samples/{name}")) };
+        let name = file_name(&generated.row.utt);
+        let wav = audible::waveform(first, config, self.config.vocoder_iterations).map_err(StageError::other)?;
+        audible::write_wav(&make(&format!("{name}.wav"))?, &wav, config.sample_rate).map_err(StageError::other)?;
+        let title = format!("{} (speaker {})", generated.row.utt, generated.row.spk);
+        audible::write_picture(&make(&format!("{name}.png"))?, &title, &generated.real_mel, first, config)
+            .map_err(StageError::other)?;
+        let real_pitch = audible::pitch(&generated.real_wav, config).map_err(StageError::other)?;
+        let pitch = audible::pitch(&wav, config).map_err(StageError::other)?;
+        Ok(Audible { generated, wav, real_pitch, pitch })
+    }
+
+    fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) {
+        let Generated { row, real_mel, real_wav, samples } = &one.generated;
+        let comparison = Comparison {
+            speaker: &row.spk,
+            tokens: &row.speech_token,
+            real_mel,
+            samples,
+            real_wav,
+            generated_wav: &one.wav,
+            real_pitch: &one.real_pitch,
+            generated_pitch: &one.pitch,
+            hop_length: model.mel().hop_length,
+        };
+        evaluation.add(&row.utt, &comparison);
+    }
+}
+
+/// Opens a split with all columns that generating and comparing need.
+fn open(index: &Path) -> Result<Shards, StageError> {
+    let columns = [
+        Column::Utt,
+        Column::Spk,
+        Column::Wav,
+        Column::AudioData,
+        Column::SpeechToken,
+        Column::UttEmbedding,
+        Column::SpkEmbedding,
+        Column::Mel,
+    ];
+    Shards::open(index, &columns, CACHE_BYTES).map_err(StageError::other)
+}
+
+/// The mel that the shard holds.
+fn stored_mel(row: &ShardRow) -> Result<Features, ExportError> {
+    let Some(mel) = &row.mel else {
+        let reason = format!("utterance {} has no mel in its shard; set pack.mel.store", row.utt);
+        return Err(ExportError::Generate { reason });
+    };
+    Ok(Features::new(mel.data.clone(), mel.frames, mel.bins)?)
+}
+
+/// An utterance's id as a file name: anything but letters, digits, `-`, `_` and `.` becomes `_`.
+pub fn file_name(utt: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    utt.trim_start_matches('.').chars().map(safe).collect()
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}

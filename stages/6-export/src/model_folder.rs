@@ -1,0 +1,135 @@
+//! The exported model: a folder that holds everything it takes to generate, and nothing else.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_audio::features::{Features, MelConfig};
+use flowmill_models::extractors::{self, Extractor, State};
+use flowmill_models::flow::{Flow, FlowConfig, GenerationOptions, GenerationRequest};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters};
+use flowmill_stage_train::SpeakerEmbedding;
+use serde::{Deserialize, Serialize};
+
+use crate::ExportError;
+
+/// The weights.
+pub const WEIGHTS: &str = "model.safetensors";
+/// What the weights belong to; as stage 4 describes it.
+pub const CONFIG: &str = "config.json";
+/// The fitted extractor of speaker embeddings.
+pub const SPEAKER_EXTRACTOR: &str = "speaker_embedding.safetensors";
+/// The fitted extractor of speech tokens.
+pub const TOKEN_EXTRACTOR: &str = "speech_token.safetensors";
+
+/// `config.json`: the model's family and dimensions, the mel it makes, the embedding it takes.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct ModelDescription {
+    /// The family's name in recipes.
+    pub family: String,
+    /// Its dimensions, the mel's normalisation included.
+    pub model: FlowConfig,
+    /// The mel that it makes.
+    pub mel: MelDescription,
+    /// Whose embedding it was trained with.
+    pub speaker_embedding: SpeakerEmbedding,
+}
+
+/// The mel that a model makes.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct MelDescription {
+    /// Its settings.
+    pub config: MelConfig,
+}
+
+/// A model ready to generate.
+pub struct ExportedModel {
+    flow: Flow,
+    parameters: Parameters,
+    description: ModelDescription,
+}
+
+impl ExportedModel {
+    /// Loads the weights at `weights` for the model that `config` describes; every weight must be there, in its shape.
+    ///
+    /// # Errors
+    /// [`ExportError::Description`] and [`ExportError::Weights`] name the file.
+    pub fn load(config: &Path, weights: &Path) -> Result<Self, ExportError> {
+        let describe = |reason: String| ExportError::Description { path: config.to_owned(), reason };
+        let text = std::fs::read_to_string(config).map_err(|source| ExportError::file(config, source))?;
+        let description: ModelDescription = serde_json::from_str(&text).map_err(|e| describe(e.to_string()))?;
+        let (flow, mut parameters) = Flow::new(&description.model, 0).map_err(|e| describe(e.to_string()))?;
+        let bad_weights = |reason: String| ExportError::Weights { path: weights.to_owned(), reason };
+        parameters.load_exact(weights).map_err(|e| bad_weights(e.to_string()))?;
+        Ok(Self { flow, parameters, description })
+    }
+
+    /// What the model is.
+    pub fn description(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    /// The mel it makes.
+    pub fn mel(&self) -> &MelConfig {
+        &self.description.mel.config
+    }
+
+    /// How many weights it has.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.element_count(true)
+    }
+
+    /// The published settings of inference.
+    pub fn default_options(&self) -> GenerationOptions {
+        self.flow.default_options()
+    }
+
+    /// `samples` log-mels `[frame][bin]` for `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
+    ///
+    /// # Errors
+    /// [`ExportError::Generate`] when tokens or embedding do not fit the model, or the result is not finite.
+    pub fn generate(
+        &self,
+        tokens: &[i64],
+        speaker_embedding: &[f32],
+        options: &GenerationOptions,
+        draw: &Draw,
+        samples: usize,
+    ) -> Result<Vec<Features>, ExportError> {
+        let failed = |reason: String| ExportError::Generate { reason };
+        let tokens: Result<Vec<u32>, _> = tokens.iter().map(|token| u32::try_from(*token)).collect();
+        let request = GenerationRequest {
+            tokens: tokens.map_err(|_| failed("a token is negative".to_owned()))?,
+            speaker_embedding: speaker_embedding.to_vec(),
+            prompt: None,
+        };
+        let context = Context::inference(&self.parameters);
+        let ids: Vec<u64> = (0..samples as u64).collect();
+        let requests = vec![request; samples];
+        let mels = self.flow.generate(&context, &requests, options, draw, &ids).map_err(|e| failed(e.to_string()))?;
+        mels.iter().map(|mel| features(mel).map_err(failed)).collect()
+    }
+}
+
+/// A mel `[frame, bin]` as features; it must be finite.
+fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
+    let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
+    let data = mel.flatten_all().and_then(|mel| mel.to_vec1::<f32>()).map_err(|e| e.to_string())?;
+    if data.iter().any(|value| !value.is_finite()) {
+        return Err("the model gave a value that is not finite".to_owned());
+    }
+    Features::new(data, frames, bins).map_err(|e| e.to_string())
+}
+
+/// Loads the fitted extractor kept in `path`.
+///
+/// # Errors
+/// [`ExportError::Extractor`].
+pub fn load_extractor(path: &Path) -> Result<Box<dyn Extractor>, ExportError> {
+    let state = State::load(path)?;
+    Ok(extractors::from_state(&state)?)
+}
+
+/// Where a model folder keeps its files.
+pub fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(name)
+}

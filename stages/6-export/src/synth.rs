@@ -1,0 +1,108 @@
+//! Resynthesis of any recording through an exported model: its units, its voice, a new mel, a waveform.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_audio::features::MelSpectrogram;
+use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
+use flowmill_nn::random::Draw;
+
+use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, file, load_extractor};
+use crate::scores::log_spectral_distance;
+use crate::{ExportError, audible};
+
+/// How to resynthesise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SynthOptions {
+    /// Euler steps; `None`: the published default.
+    pub n_timesteps: Option<usize>,
+    /// Strength of classifier-free guidance; `None`: the model's own.
+    pub inference_cfg_rate: Option<f32>,
+    /// Iterations of the vocoder.
+    pub vocoder_iterations: usize,
+    /// Key of the noise.
+    pub seed: u64,
+}
+
+impl Default for SynthOptions {
+    fn default() -> Self {
+        Self { n_timesteps: None, inference_cfg_rate: None, vocoder_iterations: 60, seed: 0 }
+    }
+}
+
+/// What came of one recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Synthesised {
+    /// The waveform.
+    pub wav: PathBuf,
+    /// The picture of the real mel above the generated one.
+    pub picture: PathBuf,
+    /// Seconds of audio.
+    pub seconds: f64,
+    /// Speech units that the recording gave.
+    pub tokens: usize,
+    /// Log-spectral distance of the generated mel to the recording's, in dB.
+    pub distance_db: f64,
+}
+
+/// A model folder opened for resynthesis.
+pub struct Synthesiser {
+    model: ExportedModel,
+    speaker: Box<dyn Extractor>,
+    tokens: Box<dyn Extractor>,
+    options: SynthOptions,
+}
+
+impl Synthesiser {
+    /// Opens a folder that stage 6 wrote.
+    ///
+    /// # Errors
+    /// [`ExportError`] naming the file that is missing or wrong.
+    pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
+        Ok(Self {
+            model: ExportedModel::load(&file(folder, CONFIG), &file(folder, WEIGHTS))?,
+            speaker: load_extractor(&file(folder, SPEAKER_EXTRACTOR))?,
+            tokens: load_extractor(&file(folder, TOKEN_EXTRACTOR))?,
+            options,
+        })
+    }
+
+    /// Resynthesises `recording` into `out_dir/STEM.wav` and `.png`.
+    ///
+    /// # Errors
+    /// [`ExportError::Recording`] when it cannot be decoded or is too short; others as their names say.
+    pub fn run(&self, recording: &Path, stem: &str, out_dir: &Path) -> Result<Synthesised, ExportError> {
+        let rejected = |source: ExtractError| ExportError::Recording { path: recording.to_owned(), source };
+        let path = recording.to_owned();
+        let media = Media::audio(move || flowmill_audio::decode_file(&path));
+        let tokens = self.tokens.extract(&media).map_err(rejected)?;
+        let embedding = self.speaker.extract(&media).map_err(rejected)?;
+        let wrong = || ExportError::Generate { reason: "the extractors give values of another kind".to_owned() };
+        let (Extracted::Tokens(tokens), Extracted::Embedding(embedding)) = (tokens, embedding) else {
+            return Err(wrong());
+        };
+        let config = self.model.mel();
+        let samples = media.as_audio("synth").and_then(|a| a.mono_at(config.sample_rate)).map_err(rejected)?;
+        let real = MelSpectrogram::new(config.clone())?.compute(&samples)?;
+        let draw = Draw::new(self.options.seed).purpose("synth");
+        let mut mels = self.model.generate(&tokens, &embedding, &self.generation(), &draw, 1)?;
+        let generated = mels.pop().ok_or_else(wrong)?;
+        let wav = audible::waveform(&generated, config, self.options.vocoder_iterations)?;
+        let result = Synthesised {
+            wav: out_dir.join(format!("{stem}.wav")),
+            picture: out_dir.join(format!("{stem}.png")),
+            seconds: wav.len() as f64 / f64::from(config.sample_rate),
+            tokens: tokens.len(),
+            distance_db: log_spectral_distance(&generated, &real),
+        };
+        audible::write_wav(&result.wav, &wav, config.sample_rate)?;
+        audible::write_picture(&result.picture, stem, &real, &generated, config)?;
+        Ok(result)
+    }
+
+    fn generation(&self) -> flowmill_models::flow::GenerationOptions {
+        let mut options = self.model.default_options();
+        options.steps = self.options.n_timesteps.unwrap_or(options.steps);
+        options.guidance = self.options.inference_cfg_rate.unwrap_or(options.guidance);
+        options
+    }
+}
