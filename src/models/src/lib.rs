@@ -1,4 +1,7 @@
-//! Models.
+//! The networks and extractors, one module per family, named as their papers name them.
+//!
+//! Built on `flowmill-nn` (layers, tape) and `flowmill-audio` (features). Knows nothing of corpora, recipes, stages or the training loop: a
+//! model here is a pure function of parameters, a batch and random draws.
 
 pub mod extractors;
 pub mod flow;

@@ -35,7 +35,7 @@ pub struct RelativePositions<'a> {
 
 fn settings(queries: &Value, keys: &Value, values: &Value, attention: &Attention) -> Result<(Settings, Vec<Item>)> {
     let width = queries.width();
-    if attention.heads == 0 || width % attention.heads != 0 {
+    if attention.heads == 0 || !width.is_multiple_of(attention.heads) {
         return Err(NnError::invalid("attention", format!("{width} channels in {} heads", attention.heads)));
     }
     if keys.width() != width || values.dims() != keys.dims() {

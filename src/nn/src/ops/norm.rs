@@ -31,7 +31,8 @@ impl Value {
     /// When the shapes do not fit.
     pub fn layer_norm(&self, weight: Option<&Value>, bias: Option<&Value>, settings: Normalisation) -> Result<Value> {
         let width = self.width();
-        for parameter in [weight, bias].into_iter().flatten().filter(|value| value.dims() != [width]) {
+        let mut parameters = [weight, bias].into_iter().flatten();
+        if let Some(parameter) = parameters.find(|value| value.dims() != [width]) {
             return Err(NnError::shape("layer norm", format!("weight and bias of [{width}]"), parameter.dims()));
         }
         if self.tensor().elem_count() == 0 {

@@ -1,0 +1,249 @@
+//! The flow in use: what is drawn, that it learns, what it generates, what it refuses.
+
+use candle_core::{Device, Tensor};
+use flowmill_models::flow::{
+    EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest,
+    MelNormalisation, Prompt,
+};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, Tape, host};
+
+const BINS: usize = 8;
+
+fn config() -> FlowConfig {
+    FlowConfig {
+        vocab_size: 20,
+        input_size: 16,
+        output_size: BINS,
+        spk_embed_dim: 4,
+        encoder: EncoderConfig {
+            attention_heads: 2,
+            linear_units: 32,
+            num_blocks: 1,
+            num_up_blocks: 1,
+            static_chunk_size: 5,
+            ..EncoderConfig::default()
+        },
+        estimator: EstimatorConfig {
+            channels: vec![16],
+            attention_head_dim: 8,
+            n_blocks: 1,
+            num_mid_blocks: 1,
+            num_heads: 2,
+            static_chunk_size: 10,
+            dropout: 0.1,
+        },
+        ..FlowConfig::default()
+    }
+}
+
+fn item(sample: u64, tokens: usize) -> FlowItem {
+    let draw = Draw::new(8).sample(sample);
+    FlowItem {
+        tokens: (0..tokens as u64).map(|i| draw.below_at(i, 20)).collect(),
+        mel: draw.purpose("mel").normals(2 * tokens * BINS),
+        speaker_embedding: draw.purpose("speaker").normals(4),
+        sample,
+    }
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn what_is_drawn_for_an_item_does_not_depend_on_its_batch() {
+    let config = config();
+    let draw = Draw::keyed(1, "training", 0, 3, 0);
+    let draws = |items: &[FlowItem]| {
+        let batch = FlowBatch::collate(items, &config).unwrap();
+        FlowDraws::from_draw(&draw, &batch, &config).unwrap()
+    };
+    let (alone, together) = (draws(&[item(5, 6)]), draws(&[item(2, 9), item(5, 6), item(7, 4)]));
+    assert_eq!((alone.t[0], alone.condition_keep[0]), (together.t[1], together.condition_keep[1]));
+    assert_eq!(alone.prompt_lengths[0], together.prompt_lengths[1]);
+    assert_eq!(alone.streaming, together.streaming);
+    let noise = together.noise.get(1).unwrap().narrow(0, 0, 12).unwrap();
+    assert_eq!(flat(&alone.noise), flat(&noise));
+}
+
+#[test]
+fn draws_have_the_configured_shares() {
+    let config = config();
+    let items: Vec<FlowItem> = (0..20).map(|sample| item(sample, 10)).collect();
+    let batch = FlowBatch::collate(&items, &config).unwrap();
+    let (mut dropped, mut prompted, mut streaming, mut longest) = (0, 0, 0, 0);
+    for step in 0..200 {
+        let draws = FlowDraws::from_draw(&Draw::new(1).step(step), &batch, &config).unwrap();
+        assert!(draws.t.iter().all(|t| (0.0..1.0).contains(t)));
+        dropped += draws.condition_keep.iter().filter(|keep| **keep == 0.0).count();
+        prompted += draws.prompt_lengths.iter().filter(|length| **length > 0).count();
+        longest = longest.max(*draws.prompt_lengths.iter().max().unwrap());
+        streaming += usize::from(draws.streaming);
+    }
+    assert_eq!(longest, 6, "at most 30 % of 20 frames");
+    assert!((700..900).contains(&dropped), "a fifth of 4000 are dropped: {dropped}");
+    // Half get a prompt; of those, one in seven has length 0.
+    assert!((1600..1830).contains(&prompted), "{prompted}");
+    assert!((75..125).contains(&streaming), "{streaming}");
+}
+
+/// One step of gradient descent; gives the loss before it.
+fn descend(flow: &Flow, parameters: &mut Parameters, batch: &FlowBatch, draws: &FlowDraws, rate: f32) -> f32 {
+    let tape = Tape::new();
+    let context = Context::training(parameters, &tape, Draw::new(2));
+    let loss = flow.loss(&context, batch, draws).unwrap();
+    let gradients = tape.backward(&loss.total).unwrap();
+    assert_eq!(gradients.len(), parameters.len(), "every parameter has a gradient");
+    let norm: f64 = gradients.iter().flat_map(|(_, g)| flat(g)).map(|g| f64::from(g) * f64::from(g)).sum();
+    let step = rate / norm.sqrt().max(1.0) as f32;
+    for (id, gradient) in gradients.iter() {
+        let gradient = host::slice("descend", gradient).unwrap();
+        host::modify(parameters.tensor(id), |w| w.iter_mut().zip(&*gradient).for_each(|(w, g)| *w -= step * g))
+            .unwrap();
+    }
+    loss.total.scalar().unwrap()
+}
+
+#[test]
+fn it_learns_a_batch_with_and_without_streaming_masks() {
+    let mut config = config();
+    config.encoder.dropout_rate = 0.0;
+    config.encoder.positional_dropout_rate = 0.0;
+    config.encoder.attention_dropout_rate = 0.0;
+    config.estimator.dropout = 0.0;
+    for streaming in [false, true] {
+        let (flow, mut parameters) = Flow::new(&config, 4).unwrap();
+        let batch = FlowBatch::collate(&[item(1, 12), item(2, 9)], &config).unwrap();
+        let mut draws = FlowDraws::from_draw(&Draw::new(3), &batch, &config).unwrap();
+        draws.streaming = streaming;
+        draws.condition_keep = vec![1.0, 1.0];
+        let first = descend(&flow, &mut parameters, &batch, &draws, 0.05);
+        let last = (0..250).map(|_| descend(&flow, &mut parameters, &batch, &draws, 0.05)).last().unwrap();
+        assert!(last < 0.5 * first, "streaming {streaming}: from {first} to {last}");
+    }
+}
+
+#[test]
+fn training_is_a_function_of_its_draws() {
+    let config = config();
+    let run = || {
+        let (flow, mut parameters) = Flow::new(&config, 4).unwrap();
+        let batch = FlowBatch::collate(&[item(1, 12), item(2, 9)], &config).unwrap();
+        for step in 0..3 {
+            let draws = FlowDraws::from_draw(&Draw::new(3).step(step), &batch, &config).unwrap();
+            descend(&flow, &mut parameters, &batch, &draws, 0.1);
+        }
+        parameters.named_tensors().iter().flat_map(|(_, tensor)| flat(tensor)).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
+
+fn request(sample: u64, tokens: usize, prompt: Option<usize>) -> GenerationRequest {
+    let item = item(sample, tokens);
+    let prompt = prompt.map(|tokens| {
+        let source = self::item(sample + 100, tokens);
+        Prompt { tokens: source.tokens, mel: Tensor::from_vec(source.mel, (2 * tokens, BINS), &Device::Cpu).unwrap() }
+    });
+    GenerationRequest { tokens: item.tokens, speaker_embedding: item.speaker_embedding, prompt }
+}
+
+#[test]
+fn generation_is_a_function_of_request_and_draw() {
+    let config = config();
+    let (flow, parameters) = Flow::new(&config, 4).unwrap();
+    let context = Context::inference(&parameters);
+    let options = flow.default_options();
+    let draw = Draw::new(6);
+    let requests = [request(1, 7, None), request(2, 5, Some(3))];
+    let mels = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap();
+    assert_eq!((mels[0].dims(), mels[1].dims()), (&[14, BINS][..], &[10, BINS][..]));
+    let again = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap();
+    assert_eq!(flat(&mels[1]), flat(&again[1]));
+    let alone = flow.generate(&context, &requests[1..], &options, &draw, &[11]).unwrap();
+    let difference = flat(&mels[1]).iter().zip(flat(&alone[0])).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 1e-4, "an item does not depend on its batch: {difference}");
+    let other = flow.generate(&context, &requests[1..], &options, &draw, &[12]).unwrap();
+    assert_ne!(flat(&alone[0]), flat(&other[0]));
+    assert!(flow.generate(&context, &[], &options, &draw, &[]).unwrap().is_empty());
+}
+
+#[test]
+fn normalisation_is_undone_by_generation() {
+    let mut config = config();
+    let (plain, parameters) = Flow::new(&config, 4).unwrap();
+    config.mel_normalisation = Some(MelNormalisation { mean: vec![-3.0; BINS], deviation: vec![2.0; BINS] });
+    let (normalised, _) = Flow::new(&config, 4).unwrap();
+    let context = Context::inference(&parameters);
+    let draw = Draw::new(6);
+    let generate = |flow: &Flow, request: GenerationRequest| {
+        flat(&flow.generate(&context, &[request], &flow.default_options(), &draw, &[1]).unwrap()[0])
+    };
+    let mut shifted = request(2, 5, Some(3));
+    let prompt = shifted.prompt.as_mut().unwrap();
+    prompt.mel = ((&prompt.mel * 2.0).unwrap() - 3.0).unwrap();
+    let expected: Vec<f32> = generate(&plain, request(2, 5, Some(3))).iter().map(|x| x * 2.0 - 3.0).collect();
+    let worst = generate(&normalised, shifted).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-4, "{worst}");
+
+    // The loss is that of the plain model on normalised mels.
+    let draws = |batch: &FlowBatch| FlowDraws::from_draw(&Draw::new(3), batch, &config).unwrap();
+    let batch = FlowBatch::collate(&[item(1, 6)], &config).unwrap();
+    let shifted = FlowBatch { mel: ((&batch.mel * 2.0).unwrap() - 3.0).unwrap(), ..batch.clone() };
+    let loss =
+        |flow: &Flow, batch: &FlowBatch| flow.loss(&context, batch, &draws(batch)).unwrap().total.scalar().unwrap();
+    let (a, b) = (loss(&plain, &batch), loss(&normalised, &shifted));
+    assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+}
+
+#[test]
+fn configurations_round_trip_and_bad_ones_are_named() {
+    let text = serde_json::to_string(&config()).unwrap();
+    assert_eq!(serde_json::from_str::<FlowConfig>(&text).unwrap(), config());
+    assert!(serde_json::from_str::<FlowConfig>(r#"{"encoder": {"num_block": 3}}"#).is_err());
+    let refused = |change: fn(&mut FlowConfig)| {
+        let mut config = config();
+        change(&mut config);
+        Flow::new(&config, 0).unwrap_err().to_string()
+    };
+    let cases: [(fn(&mut FlowConfig), &str); 7] = [
+        (|config| config.vocab_size = 0, "`vocab_size`"),
+        (|config| config.encoder.attention_heads = 3, "`input_size`"),
+        (|config| config.estimator.channels = vec![16, 16], "`estimator.channels`"),
+        (|config| config.encoder.dropout_rate = 1.0, "`encoder.dropout_rate`"),
+        (|config| config.matching.prompt_rate = f32::NAN, "`matching.prompt_rate`"),
+        (|config| config.output_size = usize::MAX, "`output_size`"),
+        (
+            |config| config.mel_normalisation = Some(MelNormalisation { mean: vec![0.0], deviation: vec![1.0] }),
+            "`mel_normalisation`",
+        ),
+    ];
+    for (change, field) in cases {
+        let message = refused(change);
+        assert!(message.contains(field), "{message}");
+    }
+}
+
+#[test]
+fn bad_batches_and_requests_are_errors() {
+    let config = config();
+    let (flow, parameters) = Flow::new(&config, 4).unwrap();
+    let context = Context::inference(&parameters);
+    let good = FlowBatch::collate(&[item(1, 6), item(2, 4)], &config).unwrap();
+    let draws = FlowDraws::from_draw(&Draw::new(3), &good, &config).unwrap();
+    let loss = |batch: &FlowBatch| flow.loss(&context, batch, &draws).map(|_| ()).unwrap_err().to_string();
+    let wrong_length = FlowBatch { mel_lengths: vec![12, 9], ..good.clone() };
+    assert!(loss(&wrong_length).contains("item 1: 4 tokens and 9 frames"), "{}", loss(&wrong_length));
+    let too_long = FlowBatch { token_lengths: vec![7, 4], mel_lengths: vec![14, 8], ..good.clone() };
+    assert!(loss(&too_long).contains("item 0: 7 tokens"), "{}", loss(&too_long));
+    let unknown = FlowBatch { tokens: (good.tokens.ones_like().unwrap() * 20.0).unwrap(), ..good.clone() };
+    assert!(loss(&unknown).contains("index 20 is outside of a table of 20 rows"), "{}", loss(&unknown));
+
+    let mut short = item(1, 6);
+    short.mel.pop();
+    assert!(FlowBatch::collate(&[short], &config).unwrap_err().to_string().contains("item 0: 95 mel values"));
+    let mut empty = request(1, 3, None);
+    empty.tokens.clear();
+    let error = flow.generate(&context, &[empty], &flow.default_options(), &Draw::new(1), &[1]).unwrap_err();
+    assert!(error.to_string().contains("item 0: no tokens"), "{error}");
+}
