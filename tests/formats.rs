@@ -27,13 +27,8 @@ const HOPELESS: [&str; 12] = [
 ];
 
 /// Files that are unusual but legal: they must be decoded.
-const LEGAL: [&str; 5] = [
-    "clipped.wav",
-    "dc_offset.wav",
-    "digital_silence_1s.wav",
-    "float32_over_range.wav",
-    "header_claims_ffffffff.wav",
-];
+const LEGAL: [&str; 5] =
+    ["clipped.wav", "dc_offset.wav", "digital_silence_1s.wav", "float32_over_range.wav", "header_claims_ffffffff.wav"];
 
 /// A recipe over every file of `tests/data/formats/FOLDER`.
 struct Formats {

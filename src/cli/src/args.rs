@@ -291,6 +291,15 @@ pub struct SynthArgs {
     /// Where the sound files and pictures go
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
+    /// Steps from noise to mel [default: the model's own]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: Option<u16>,
+    /// Strength of the guidance by the units [default: the model's own]
+    #[arg(long, value_name = "RATE")]
+    pub guidance: Option<f32>,
+    /// Another seed gives another sample
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Prints a completion script for a shell.

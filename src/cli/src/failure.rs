@@ -27,11 +27,6 @@ impl Failure {
         Self::Usage(anyhow::anyhow!("{message}"))
     }
 
-    /// Something that was asked for could not be done: `message` says what.
-    pub fn failed(message: impl fmt::Display) -> Self {
-        Self::Failed(anyhow::anyhow!("{message}"))
-    }
-
     /// An error of a reader or writer; a closed output is no error.
     pub fn from_any(error: anyhow::Error) -> Self {
         let closed = |cause: &(dyn std::error::Error + 'static)| {

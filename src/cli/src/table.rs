@@ -148,10 +148,7 @@ mod tests {
         let mut table = Table::new(&[("stage", Align::Left), ("rows", Align::Right), ("why", Align::Left)]);
         table.row(["prep".into(), 60.into(), "".into()]);
         table.row(["métal".into(), 12345.into(), "first\nsecond".into()]);
-        assert_eq!(
-            printed(&table),
-            "stage   rows  why\nprep      60\nmétal  12345  first\n              second\n"
-        );
+        assert_eq!(printed(&table), "stage   rows  why\nprep      60\nmétal  12345  first\n              second\n");
     }
 
     #[test]

@@ -147,7 +147,9 @@ fn describe_weights(resolved: &serde_json::Value, folder: &Path, out: &mut dyn W
     for weights in &named {
         let place = weights.path.display();
         match weights.size {
-            Some(size) => line(Mark::Good, "weights", &format!("{}: {place}, {}", weights.key, human::bytes(size)), out)?,
+            Some(size) => {
+                line(Mark::Good, "weights", &format!("{}: {place}, {}", weights.key, human::bytes(size)), out)?
+            }
             None => line(Mark::Bad, "weights", &format!("{}: {place} is not there", weights.key), out)?,
         }
     }

@@ -7,6 +7,7 @@ mod inspect;
 mod recipe;
 mod run;
 mod status;
+mod synth;
 mod version;
 
 use std::io::Write;
@@ -27,7 +28,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Clean(arguments) => clean::run(arguments, out),
         Command::Doctor(arguments) => doctor::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),
+        Command::Synth(arguments) => synth::run(arguments, out),
         Command::Version => version::run(out),
-        _ => Err(Failure::usage("not in this build")),
     }
 }

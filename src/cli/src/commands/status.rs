@@ -71,11 +71,16 @@ fn state_style(state: StageState) -> anstyle::Style {
 /// Why a stage would run, one reason per line.
 fn reasons(stage: &StageStatus) -> String {
     let many = stage.parts > 1;
-    let mut lines: Vec<String> = stage.reasons.iter().take(REASONS).map(|counted| match counted.parts {
-        0 => counted.reason.clone(),
-        _ if !many => counted.reason.clone(),
-        parts => format!("{} ({parts} of {} parts)", counted.reason, stage.parts),
-    }).collect();
+    let mut lines: Vec<String> = stage
+        .reasons
+        .iter()
+        .take(REASONS)
+        .map(|counted| match counted.parts {
+            0 => counted.reason.clone(),
+            _ if !many => counted.reason.clone(),
+            parts => format!("{} ({parts} of {} parts)", counted.reason, stage.parts),
+        })
+        .collect();
     if stage.reasons.len() > REASONS {
         lines.push(format!("and {} more reasons", stage.reasons.len() - REASONS));
     }

@@ -29,7 +29,8 @@ pub struct Memory {
 /// Asks for the processor.
 pub fn processor() -> Processor {
     let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|pair| pair.1.trim()));
+    let name =
+        about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|pair| pair.1.trim()));
     let installed = about.lines().filter(|line| line.starts_with("processor")).count();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Processor {

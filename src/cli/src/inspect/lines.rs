@@ -93,7 +93,8 @@ fn print_rows(rows: &[Vec<(String, Value)>], out: &mut dyn Write) -> Result<()> 
     let mut table = Table::new(&columns).indented(2);
     table.row(names.iter().map(|name| Cell::styled(human::shortened(name, 30), crate::style::TITLE)));
     for row in rows {
-        let cell = |name: &&String| row.iter().find(|field| field.0 == **name).map_or(String::new(), |f| in_one_line(&f.1));
+        let cell =
+            |name: &&String| row.iter().find(|field| field.0 == **name).map_or(String::new(), |f| in_one_line(&f.1));
         table.row(names.iter().map(|name| Cell::from(cell(name))));
     }
     Ok(table.print(out)?)
