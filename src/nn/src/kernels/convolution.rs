@@ -3,7 +3,7 @@
 //! With channels innermost, the window of an output row is one contiguous run of a padded copy of the input, so the whole
 //! convolution is a matrix product on a view whose rows overlap: nothing is unfolded.
 
-use super::gemm::{Matrix, Target, multiply_into};
+use super::gemm::{Matrix, Target, Tiles, multiply_into};
 use super::reduce::{sum_rows_serial, sum_vectors};
 use super::shared::Shared;
 use crate::host::uninitialised;
@@ -42,8 +42,8 @@ impl Geometry {
     }
 }
 
-/// Output rows per task.
-const TILE_ROWS: usize = 192;
+/// Output rows per task, at most.
+const TILE_ROWS: usize = 384;
 
 /// Weights `[output, input, tap]` as `[output, tap, input]`.
 pub fn taps_outermost(weight: &[f32], geometry: &Geometry) -> Vec<f32> {
@@ -104,10 +104,13 @@ fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [
     Padded { data, starts }
 }
 
-/// Tasks: (item, first output row, one past the last).
+/// Tasks: (item, first output row, one past the last). Items are cut into tiles of equal size.
 fn tiles(lengths: impl Iterator<Item = usize>) -> Vec<(usize, usize, usize)> {
-    let tile = |length: usize| (0..length).step_by(TILE_ROWS).map(move |row| (row, length.min(row + TILE_ROWS)));
-    lengths.enumerate().flat_map(|(item, length)| tile(length).map(move |(row, end)| (item, row, end))).collect()
+    let of_item = |(item, length): (usize, usize)| {
+        let height = length.div_ceil(length.div_ceil(TILE_ROWS).max(1)).max(1);
+        (0..length).step_by(height).map(move |row| (item, row, length.min(row + height)))
+    };
+    lengths.enumerate().flat_map(of_item).collect()
 }
 
 /// The windows of some output rows under one group of taps: a view of the padded input.
@@ -209,7 +212,8 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
     let mut dw = vec![0.0; geometry.outputs * width];
     let buffer = Shared::new(&mut dw);
     let group = geometry.group() * geometry.inputs;
-    let (height, span) = weight_tile(geometry.outputs, group);
+    let cut = Tiles::new(geometry.outputs, layout.output.valid(), group);
+    let (height, span) = (cut.height, cut.width);
     let tasks: Vec<_> = (0..geometry.kernel)
         .step_by(geometry.group())
         .flat_map(|tap| (0..geometry.outputs).step_by(height).map(move |output| (tap, output)))
@@ -226,11 +230,6 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
         }
     });
     reorder(&dw, geometry.kernel, geometry.inputs)
-}
-
-/// Rows and columns of a task of the weight gradient: a function of the problem alone.
-fn weight_tile(outputs: usize, columns: usize) -> (usize, usize) {
-    (outputs.min(128), columns.min(384))
 }
 
 /// The gradient of the bias: the sum over the rows of all items.

@@ -71,10 +71,42 @@ pub struct Target<'a> {
     pub row_stride: usize,
 }
 
-/// Products below this many multiplications run as one task.
-const SMALL: usize = 1 << 18;
-const TILE_ROWS: usize = 192;
-const TILE_COLUMNS: usize = 256;
+/// Multiplications per task that are worth a thread's attention.
+const TASK: usize = 1 << 22;
+/// Multiplications per task beyond which more tasks only mean more packing.
+const LARGE_TASK: usize = 1 << 26;
+
+/// How a product is cut: tiles down and across, and the size of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tiles {
+    down: usize,
+    across: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+}
+
+impl Tiles {
+    /// A function of the problem alone, never of the machine: as many tiles as there is work for, in the arrangement that has
+    /// the least to pack (each tile packs its part of both sides).
+    pub(crate) fn new(rows: usize, inner: usize, columns: usize) -> Self {
+        let work = rows.saturating_mul(inner).saturating_mul(columns);
+        let wanted = (work / TASK).min(4).max(work / LARGE_TASK).clamp(1, 1 << 10);
+        let count = 1usize << wanted.ilog2();
+        let arrangements = (0..=count.ilog2()).map(|bits| (1usize << bits, count >> bits));
+        let packed = |(down, across): &(usize, usize)| down * columns + across * rows;
+        let (down, across) = arrangements.min_by_key(packed).unwrap_or((1, 1));
+        // The inner loops compute blocks of 6 rows and 64 columns.
+        let height = rows.div_ceil(down).next_multiple_of(6).max(6);
+        let width = columns.div_ceil(across).next_multiple_of(64).max(64);
+        Self { down: rows.div_ceil(height), across: columns.div_ceil(width), height, width }
+    }
+
+    /// The rows and columns of each tile.
+    fn tile(&self, index: usize, rows: usize, columns: usize) -> [std::ops::Range<usize>; 2] {
+        let (row, column) = (index / self.across * self.height, index % self.across * self.width);
+        [row..rows.min(row + self.height), column..columns.min(column + self.width)]
+    }
+}
 
 /// `target = a b` (or `target += a b` with `accumulate`), multi-threaded; `target` has rows of `row_stride` elements. Tiles
 /// have a fixed size and each is computed by one task, so the result does not depend on the number of threads.
@@ -85,8 +117,8 @@ pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, acc
     multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
 }
 
-/// As [`multiply`]; `then` is called for each finished tile of rows with their index and elements, while they are in
-/// the cache. Needs `row_stride` to be the number of columns of `b` when it looks at them.
+/// As [`multiply`]; `then` is called once for each finished run of elements with the index of its first and the elements, while
+/// they are in the cache.
 ///
 /// # Panics
 /// As [`multiply`].
@@ -100,36 +132,24 @@ pub fn multiply_then(
 ) {
     assert!(row_stride >= b.columns, "rows of a matrix product overlap");
     let buffer = Shared::new(target);
-    let finish = |rows: [usize; 2]| {
-        // SAFETY: tasks that call `finish` own whole rows.
-        then(rows[0], unsafe { buffer.slice(rows[0] * row_stride, (rows[1] - rows[0]) * b.columns) });
+    let tiles = Tiles::new(a.rows, a.columns, b.columns);
+    let work = |index: usize| {
+        let [rows, columns] = tiles.tile(index, a.rows, b.columns);
+        let target = Target { buffer, offset: rows.start * row_stride + columns.start, row_stride };
+        let right = b.column_range(columns.start, columns.end);
+        multiply_into(target, a.row_range(rows.start, rows.end), right, accumulate);
+        let runs = if columns.len() == row_stride { 1 } else { rows.len() };
+        let length = rows.len() * columns.len() / runs.max(1);
+        for run in 0..runs {
+            let offset = target.offset + run * row_stride;
+            // SAFETY: tiles do not overlap, and neither do the rows of a tile.
+            then(offset, unsafe { buffer.slice(offset, length) });
+        }
     };
-    let whole = Target { buffer, offset: 0, row_stride };
-    let few_rows = a.rows < 4 * TILE_ROWS && b.columns > TILE_COLUMNS;
-    if a.rows * b.columns * a.columns <= SMALL {
-        multiply_into(whole, a, b, accumulate);
-        finish([0, a.rows]);
-    } else if few_rows {
-        (0..b.columns.div_ceil(TILE_COLUMNS)).into_par_iter().for_each(|index| {
-            let columns = [index * TILE_COLUMNS, b.columns.min((index + 1) * TILE_COLUMNS)];
-            let target = Target { offset: columns[0], ..whole };
-            multiply_into(target, a, b.column_range(columns[0], columns[1]), accumulate);
-        });
-        finish([0, a.rows]);
-    } else {
-        let height = tile_rows(a.rows);
-        (0..a.rows.div_ceil(height)).into_par_iter().for_each(|index| {
-            let rows = [index * height, a.rows.min((index + 1) * height)];
-            let target = Target { offset: rows[0] * row_stride, ..whole };
-            multiply_into(target, a.row_range(rows[0], rows[1]), b, accumulate);
-            finish(rows);
-        });
+    match tiles.down * tiles.across {
+        1 => work(0),
+        count => (0..count).into_par_iter().for_each(work),
     }
-}
-
-/// Rows per tile: a function of the problem alone.
-fn tile_rows(rows: usize) -> usize {
-    if rows >= 4 * TILE_ROWS { TILE_ROWS } else { rows.div_ceil(8).next_multiple_of(16) }
 }
 
 /// `target = a b` (or `target += a b` with `accumulate`) on one thread.
@@ -199,6 +219,35 @@ mod tests {
                 assert_eq!(target[columns], 1.0, "the gap between rows is left alone");
             }
         }
+    }
+
+    #[test]
+    fn tiles_cover_every_element_once() {
+        for (rows, inner, columns) in [(1, 1, 1), (1601, 130, 127), (128, 1600, 128), (800, 512, 2048), (3, 9000, 5000)]
+        {
+            let tiles = Tiles::new(rows, inner, columns);
+            let mut seen = vec![0u8; rows * columns];
+            for index in 0..tiles.down * tiles.across {
+                let [tile_rows, tile_columns] = tiles.tile(index, rows, columns);
+                assert!(!tile_rows.is_empty() && !tile_columns.is_empty());
+                for row in tile_rows {
+                    tile_columns.clone().for_each(|column| seen[row * columns + column] += 1);
+                }
+            }
+            assert!(seen.iter().all(|seen| *seen == 1));
+        }
+    }
+
+    #[test]
+    fn every_finished_element_is_handed_on_once() {
+        let (rows, inner, columns) = (700, 300, 900);
+        let (a, b) = (vec![1.0; rows * inner], vec![1.0; inner * columns]);
+        let mut target = vec![0.0; rows * columns];
+        let (a, b) = (Matrix::row_major(&a, rows, inner), Matrix::row_major(&b, inner, columns));
+        multiply_then(&mut target, columns, a, b, false, |offset, run| {
+            run.iter_mut().enumerate().for_each(|(index, x)| *x += (offset + index) as f32);
+        });
+        assert!(target.iter().enumerate().all(|(index, x)| *x == (inner + index) as f32));
     }
 
     #[test]

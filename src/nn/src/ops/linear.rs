@@ -142,14 +142,14 @@ impl Value {
         let x = Matrix::row_major(&x, rows, inputs);
         let values: Vec<&Value> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
         if values.iter().all(|value| !value.is_recorded()) {
-            multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, rows| activation.apply(rows));
+            multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, run| activation.apply(run));
             return Ok(Value::new(host::tensor(before, &shape)?, None));
         }
         let mut after = uninitialised(rows * outputs);
         let buffer = crate::kernels::shared::Shared::new(&mut after);
-        multiply_then(&mut before, outputs, x, w, bias.is_some(), |row, before| {
-            // SAFETY: each tile of rows is finished once.
-            activation.write(unsafe { buffer.slice(row * outputs, before.len()) }, before);
+        multiply_then(&mut before, outputs, x, w, bias.is_some(), |offset, before| {
+            // SAFETY: each run of elements is finished once.
+            activation.write(unsafe { buffer.slice(offset, before.len()) }, before);
         });
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
@@ -225,8 +225,8 @@ impl Value {
                     let w2 = host::slice("feed-forward", &w2)?;
                     let w2 = Matrix::row_major(&w2, outer.outputs, outer.inputs);
                     let mut inner_gradient = uninitialised(rows * width);
-                    multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |row, gradient| {
-                        activation.multiply_slope(gradient, &before[row * width..row * width + gradient.len()]);
+                    multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |offset, gradient| {
+                        activation.multiply_slope(gradient, &before[offset..offset + gradient.len()]);
                     });
                     give(flow, &inner_gradient, &input, &w1, true, inner)?;
                 }
