@@ -27,7 +27,9 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     })?;
     let mut decoder = first_decoder(reader.as_ref(), content)?;
     let mut collected = Collected::default();
-    collected.run(reader.as_mut(), &mut decoder, content)?;
+    // A packet takes at least one byte; a damaged table may claim billions of empty ones.
+    let most_packets = bytes.len() as u64;
+    collected.run(reader.as_mut(), &mut decoder, content, most_packets)?;
     let mut warnings = collected.warnings();
     warnings.extend(match &ogg {
         Some(scan) => scan.warning(collected.frames()),
@@ -96,6 +98,9 @@ fn first_decoder(reader: &dyn FormatReader, content: Content) -> Result<TrackDec
 }
 
 fn make_decoder(parameters: &AudioCodecParameters, content: Content) -> Result<Box<dyn AudioDecoder>, Fault> {
+    // Decoders make room for this many frames at once.
+    let frames = parameters.max_frames_per_packet.max(parameters.frames_per_block).unwrap_or(0);
+    within("the number of frames of a packet", frames, MAX_PACKET_FRAMES)?;
     let options = AudioDecoderOptions::default().verify(true);
     symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(|error| match error {
         Error::Unsupported(_) => {
@@ -105,6 +110,9 @@ fn make_decoder(parameters: &AudioCodecParameters, content: Content) -> Result<B
         error => malformed(content, &error),
     })
 }
+
+/// Most frames of one packet of any codec; real ones have a few thousand.
+const MAX_PACKET_FRAMES: u64 = 1 << 16;
 
 /// What has been decoded so far.
 #[derive(Default)]
@@ -126,8 +134,9 @@ impl Collected {
         reader: &mut dyn FormatReader,
         decoder: &mut TrackDecoder,
         content: Content,
+        most_packets: u64,
     ) -> Result<(), Fault> {
-        loop {
+        for _ in 0..most_packets {
             let packet = match reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(()),
@@ -155,6 +164,8 @@ impl Collected {
                 Err(error) => return Err(malformed(content, &error)),
             }
         }
+        let problem = "it claims more packets than it has bytes".into();
+        Err(Fault::Malformed { container: content.name().into(), problem })
     }
 
     /// A new stream follows in the same file.

@@ -66,7 +66,7 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
 fn sample_bytes(header: &WavHeader) -> u16 {
     let from_bits = header.bits_per_sample.div_ceil(8);
     let from_block = header.block_align / header.channels;
-    if header.block_align % header.channels == 0 && from_block >= from_bits && from_block > 0 {
+    if header.block_align.is_multiple_of(header.channels) && from_block >= from_bits && from_block > 0 {
         from_block
     } else {
         from_bits

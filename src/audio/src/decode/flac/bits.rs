@@ -170,6 +170,6 @@ mod tests {
         assert_eq!(values, [0, -1, 1]);
         let mut long = [0];
         assert_eq!(bits.rice(0, &mut long), Ok(()));
-        assert_eq!(long[0], 73 / 2 ^ -1);
+        assert_eq!(long[0], (73 / 2) ^ -1);
     }
 }
