@@ -97,7 +97,7 @@ fn mend_ogg_checksums(bytes: &mut [u8]) {
         let Some(page) = bytes.get_mut(at..at + length) else { return };
         page[22..26].fill(0);
         let sum = page.iter().fold(0u32, |crc, byte| {
-            (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| crc << 1 ^ (crc >> 31) * 0x04c1_1db7)
+            (0..8).fold(crc ^ (u32::from(*byte) << 24), |crc, _| (crc << 1) ^ ((crc >> 31) * 0x04c1_1db7))
         });
         page[22..26].copy_from_slice(&sum.to_le_bytes());
         at += length;
@@ -130,7 +130,7 @@ fn damaged_files_end_well() {
             if original.is_empty() {
                 continue;
             }
-            let mut random = Random(seed ^ ((index as u64) << 32 | mutation).wrapping_mul(0x2545_f491_4f6c_dd1d));
+            let mut random = Random(seed ^ (((index as u64) << 32) | mutation).wrapping_mul(0x2545_f491_4f6c_dd1d));
             let mut bytes = damage(&original, &mut random);
             if mutation % 2 == 0 {
                 mend_ogg_checksums(&mut bytes);
