@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     config::{EmbedConfig, SECTION},
-    prep::{self, Events, PrepPart},
+    prep::{self, Events, PrepPart, Table},
     speakers, table,
 };
 
@@ -41,20 +41,21 @@ fn seed(config: &EmbedConfig, context: &PlanContext) -> Option<u64> {
 
 fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let mut parts = Vec::new();
-    for prep_part in prep::parts_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))? {
+    let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
+    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
         let root = context.recipe_dir().to_owned();
-        let part = Part::new(format!("measure/{}", prep_part.key))
+        let part = Part::new(format!("measure/{}", table.key))
             .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(prep_part.inputs.clone())
-            .rows(prep_part.rows)
-            .work(move |work| measure_part(work, &*fit, &root, &prep_part));
+            .inputs(inputs)
+            .rows(rows)
+            .work(move |work| measure_part(work, &*fit, &root, &table));
         parts.push(part);
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
     let media = |row: &Utterance| prep::media(root, row);
@@ -83,18 +84,18 @@ fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartR
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let extractor = context.stage_dir(1).join(EXTRACTOR);
-    let parts = prep::parts(context)?.into_iter().map(|prep_part| {
+    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
         let (root, extractor) = (context.recipe_dir().to_owned(), extractor.clone());
-        Part::new(prep_part.key.clone())
+        Part::new(table.key.clone())
             .input(&extractor)
-            .inputs(prep_part.inputs.clone())
-            .rows(prep_part.rows)
-            .work(move |work| extract_part(work, &extractor, &root, &prep_part))
+            .inputs(inputs)
+            .rows(rows)
+            .work(move |work| extract_part(work, &extractor, &root, &table))
     });
     Ok(Phase::new("extracting embeddings", parts.collect()))
 }
 
-fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
     let state = State::load(extractor).map_err(StageError::other)?;
     let extractor = extractors::from_state(&state).map_err(StageError::other)?;
     let rows = prep::utterances(part)?;
@@ -113,7 +114,7 @@ fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &PrepPart)
 
 fn average(context: &PlanContext) -> Result<Phase, StageError> {
     let column = EmbedConfig::of(context.recipe())?.extractor.column().name;
-    let keys: Vec<String> = prep::parts(context)?.into_iter().map(|part| part.key).collect();
+    let keys: Vec<String> = prep::tables(context)?.into_iter().map(|table| table.key).collect();
     let tables: Vec<PathBuf> = keys.iter().map(|key| context.stage_dir(1).join(format!("{key}.parquet"))).collect();
     let part = Part::new("speakers").inputs(tables.clone()).work(move |work| average_all(work, column, &tables));
     Ok(Phase::new("averaging per speaker", vec![part]))

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     config::{SECTION, TokensConfig},
-    prep::{self, Events, PrepPart},
+    prep::{self, Events, PrepPart, Table},
     usage,
 };
 
@@ -44,20 +44,21 @@ fn seed(config: &TokensConfig, context: &PlanContext) -> Option<u64> {
 
 fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let mut parts = Vec::new();
-    for prep_part in prep::parts_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))? {
+    let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
+    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
         let root = context.recipe_dir().to_owned();
-        let part = Part::new(format!("measure/{}", prep_part.key))
+        let part = Part::new(format!("measure/{}", table.key))
             .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(prep_part.inputs.clone())
-            .rows(prep_part.rows)
-            .work(move |work| measure_part(work, &*fit, &root, &prep_part));
+            .inputs(inputs)
+            .rows(rows)
+            .work(move |work| measure_part(work, &*fit, &root, &table));
         parts.push(part);
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
     let media = |row: &Utterance| prep::media(root, row);
@@ -94,18 +95,18 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
-    let parts = prep::parts(context)?.into_iter().map(|prep_part| {
+    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
         let (root, codebook) = (context.recipe_dir().to_owned(), codebook.clone());
-        Part::new(prep_part.key.clone())
+        Part::new(table.key.clone())
             .input(&codebook)
-            .inputs(prep_part.inputs.clone())
-            .rows(prep_part.rows)
-            .work(move |work| extract_part(work, &codebook, &root, &prep_part))
+            .inputs(inputs)
+            .rows(rows)
+            .work(move |work| extract_part(work, &codebook, &root, &table))
     });
     Ok(Phase::new("extracting tokens", parts.collect()))
 }
 
-fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &PrepPart) -> Result<PartReport, StageError> {
+fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
     let extractor = extractor(codebook)?;
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
@@ -128,8 +129,8 @@ fn extractor(codebook: &Path) -> Result<Box<dyn Extractor>, StageError> {
 
 fn count(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
-    let table = |part: PrepPart| (part.split, context.stage_dir(2).join(format!("{}.parquet", part.key)));
-    let tables: Vec<(String, PathBuf)> = prep::parts(context)?.into_iter().map(table).collect();
+    let table = |part: Table| (part.split, context.stage_dir(2).join(format!("{}.parquet", part.key)));
+    let tables: Vec<(String, PathBuf)> = prep::tables(context)?.into_iter().map(table).collect();
     let part = Part::new("usage")
         .input(&codebook)
         .inputs(tables.iter().map(|(_, table)| table))

@@ -12,51 +12,63 @@ use flowmill_corpus::{
 };
 use flowmill_models::extractors::{ExtractError, Media, RowEvents, RowWork};
 use flowmill_runner::{PartWork, PlanContext, StageError};
+use rayon::prelude::*;
 
-/// One part of a split.
+/// A table of stage 0.
 #[derive(Clone)]
-pub struct PrepPart {
+pub struct Table {
     /// The split's name.
     pub split: String,
     /// `SPLIT/part-00000`.
     pub key: String,
-    /// The table of its utterances.
-    pub table: PathBuf,
-    /// How many there are.
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// A table with what is in it.
+pub struct PrepPart {
+    /// The table.
+    pub table: Table,
+    /// How many utterances it has.
     pub rows: u64,
     /// The table and every recording in it.
     pub inputs: Vec<PathBuf>,
 }
 
-/// The parts of all splits, in the order in which stage 0 planned them.
+/// The tables of all splits, in the order in which stage 0 planned them.
 ///
 /// # Errors
-/// When stage 0 is not finished or a table cannot be read.
-pub fn parts(context: &PlanContext) -> Result<Vec<PrepPart>, StageError> {
+/// When stage 0 is not finished.
+pub fn tables(context: &PlanContext) -> Result<Vec<Table>, StageError> {
     let stage = context.stage_dir(0);
-    let mut parts = Vec::new();
-    for table in context.receipts(0)?.iter().flat_map(|receipt| receipt.outputs()) {
-        if let Some((split, key)) = table.strip_prefix(&stage).ok().and_then(name_of) {
-            parts.push(part(context, split, key, table)?);
-        }
-    }
-    Ok(parts)
+    let table = |path: PathBuf| {
+        let (split, key) = name_of(path.strip_prefix(&stage).ok()?)?;
+        Some(Table { split, key, path })
+    };
+    Ok(context.receipts(0)?.iter().flat_map(|receipt| receipt.outputs()).filter_map(table).collect())
 }
 
-/// The parts of one split.
+/// The tables of one split.
 ///
 /// # Errors
 /// When stage 0 made no such split; `key` is the recipe's key that asks for it.
-pub fn parts_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<PrepPart>, StageError> {
-    let parts = parts(context)?;
-    let splits: BTreeSet<String> = parts.iter().map(|part| part.split.clone()).collect();
-    let wanted: Vec<PrepPart> = parts.into_iter().filter(|part| part.split == split).collect();
-    if wanted.is_empty() {
+pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Table>, StageError> {
+    let tables = tables(context)?;
+    let splits: BTreeSet<String> = tables.iter().map(|table| table.split.clone()).collect();
+    if !splits.contains(split) {
         let known = splits.into_iter().collect::<Vec<_>>().join(", ");
         let message = format!("stage 0 made no split {split:?}; there are: {known}");
         return Err(context.recipe().error(key, message).into());
     }
-    Ok(wanted)
+    Ok(tables.into_iter().filter(|table| table.split == split).collect())
+}
+
+/// Tables with what is in them, in their order.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn parts(context: &PlanContext, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
+    tables.into_par_iter().map(|table| part(context, table)).collect()
 }
 
 /// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
@@ -79,19 +91,19 @@ fn name_of(table: &Path) -> Option<(String, String)> {
     (part.starts_with("part-") && !part.contains('/')).then(|| (split.to_owned(), key.to_owned()))
 }
 
-fn part(context: &PlanContext, split: String, key: String, table: PathBuf) -> Result<PrepPart, StageError> {
-    let wavs = table::read_wav_column(&table).map_err(StageError::other)?;
+fn part(context: &PlanContext, table: Table) -> Result<PrepPart, StageError> {
+    let wavs = table::read_wav_column(&table.path).map_err(StageError::other)?;
     let files: BTreeSet<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(context.recipe_dir())).collect();
-    let inputs = std::iter::once(table.clone()).chain(files).collect();
-    Ok(PrepPart { split, key, table, rows: wavs.len() as u64, inputs })
+    let inputs = std::iter::once(table.path.clone()).chain(files).collect();
+    Ok(PrepPart { table, rows: wavs.len() as u64, inputs })
 }
 
-/// The utterances of a part.
+/// The utterances of a table.
 ///
 /// # Errors
-/// When the table cannot be read.
-pub fn utterances(part: &PrepPart) -> Result<Vec<Utterance>, StageError> {
-    table::read_utterances(&part.table).map_err(StageError::other)
+/// When it cannot be read.
+pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
+    table::read_utterances(&table.path).map_err(StageError::other)
 }
 
 /// What an extractor sees of an utterance; `root` is the recipe's folder.
