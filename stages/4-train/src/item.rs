@@ -136,12 +136,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_trained_on_is_named() {
-        let with = |change: fn(&mut ShardRow)| {
+        type Change = fn(&mut ShardRow);
+        let with = |change: Change| {
             let mut row = row(20, 40);
             change(&mut row);
             made(&row).unwrap_err()
         };
-        let cases: [(fn(&mut ShardRow), &str); 5] = [
+        let cases: [(Change, &str); 5] = [
             (|row| row.speech_token[3] = 50, "token 50 is not in the vocabulary of 50"),
             (|row| row.speech_token[3] = -1, "token -1"),
             (|row| row.spk_embedding[1] = f32::NAN, "not finite"),
