@@ -184,3 +184,25 @@ fn lists_as_cosyvoice_reads_them() {
     let map: serde_json::Value = serde_json::from_str(&text("spk2parquet_000000000.json")).unwrap();
     assert_eq!(map, serde_json::json!({"1688": "exp/x/shard-00000.parquet"}));
 }
+
+#[test]
+fn pages_of_the_large_columns_hold_few_rows() {
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::file::metadata::PageIndexPolicy;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shard.parquet");
+    write(&path, &rows(), MelStore::Float16);
+    let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Required);
+    let metadata = ArrowReaderMetadata::load(&fs::File::open(&path).unwrap(), options).unwrap();
+    let metadata = metadata.metadata();
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let index = metadata.page_index_for_row_group(number);
+        for (column, chunk) in group.columns().iter().enumerate() {
+            let name = chunk.column_path().string();
+            if name.starts_with("mel.") || name == "audio_data" {
+                let pages = index.num_data_pages(column).expect("an offset index") as i64;
+                assert!(pages * 2 >= group.num_rows(), "{name}: {pages} pages for {} rows", group.num_rows());
+            }
+        }
+    }
+}
