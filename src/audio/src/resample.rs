@@ -110,13 +110,10 @@ impl Filters {
 
     fn convert(&self, samples: &[f32]) -> Vec<f32> {
         let length = (samples.len() as u128 * self.to as u128).div_ceil(self.from as u128) as usize;
-        // Zeros before and behind, as far as any group looks.
-        let before = self.starts[0].unsigned_abs();
-        let behind = self.reach + LANES * self.from.div_ceil(self.to) + 1;
-        let mut padded = vec![0.0f32; before + samples.len() + behind];
-        padded[before..before + samples.len()].copy_from_slice(samples);
-        let mut out = vec![0.0f32; length];
-        convert_all(self, &padded, before, &mut out);
+        // Room for a whole last group, which is cut afterwards.
+        let mut out = Vec::with_capacity(length.next_multiple_of(LANES));
+        convert_all(self, samples, length, &mut out);
+        out.truncate(length);
         out
     }
 }
@@ -132,22 +129,32 @@ fn weight(x: f64, scale: f64) -> f64 {
 }
 
 vectorised! {
-    fn convert_all(filters: &Filters, padded: &[f32], before: usize, out: &mut [f32]) {
-        let mut origin = before;
-        for period in out.chunks_mut(LANES * filters.starts.len()) {
-            let groups = filters.weights.chunks_exact(filters.reach).zip(&filters.starts);
-            for (block, (weights, start)) in period.chunks_mut(LANES).zip(groups) {
-                // The first start is the lowest and is -before, so the sum is not negative.
-                let first = origin.wrapping_add_signed(*start);
-                let values = weighted(weights, &padded[first..first + filters.reach]);
-                match block.first_chunk_mut() {
-                    Some(whole) => *whole = values,
-                    None => block.copy_from_slice(&values[..block.len()]),
+    fn convert_all(filters: &Filters, samples: &[f32], length: usize, out: &mut Vec<f32>) {
+        let mut edge = vec![0.0; filters.reach];
+        let mut origin = 0isize;
+        while out.len() < length {
+            for (start, weights) in filters.starts.iter().zip(filters.weights.chunks_exact(filters.reach)) {
+                let first = origin + start;
+                let inside = usize::try_from(first).ok().and_then(|first| samples.get(first..first + filters.reach));
+                out.extend_from_slice(&match inside {
+                    Some(window) => weighted(weights, window),
+                    None => weighted(weights, beyond_the_ends(samples, first, &mut edge)),
+                });
+                if out.len() >= length {
+                    break;
                 }
             }
-            origin += filters.period;
+            origin += filters.period as isize;
         }
     }
+}
+
+/// Fills `edge` with the samples from `first` on, zeros before the beginning and behind the end.
+fn beyond_the_ends<'a>(samples: &[f32], first: isize, edge: &'a mut [f32]) -> &'a [f32] {
+    for (position, value) in (first..).zip(edge.iter_mut()) {
+        *value = usize::try_from(position).ok().and_then(|position| samples.get(position)).copied().unwrap_or(0.0);
+    }
+    edge
 }
 
 /// The sum of the samples, each with its weights for all lanes; even and odd samples are summed apart.
