@@ -66,7 +66,7 @@ impl Analysis {
     /// leaves untouched of the input stays zero), and `sink(first frame, frames, spectra)` for each group.
     pub(crate) fn run(
         &self,
-        signal: &[f32],
+        signal: Mirrored<'_>,
         frames: usize,
         prepare: impl Fn(&[f32], &mut [f32]),
         mut sink: impl FnMut(usize, usize, &[[f32; LANES]]),
@@ -74,6 +74,7 @@ impl Analysis {
         let mut input = self.fft.make_input_vec();
         let mut output = self.fft.make_output_vec();
         let mut scratch = self.fft.make_scratch_vec();
+        let mut edge = vec![0.0; self.span];
         let mut rows = vec![0.0f32; self.bins * LANES];
         let mut spectra = vec![[0.0f32; LANES]; self.bins];
         for first in (0..frames).step_by(LANES) {
@@ -82,7 +83,7 @@ impl Analysis {
                 let start = (first + lane) * self.hop;
                 // The transform leaves garbage in its input, so the zero padding is renewed.
                 input[self.span..].fill(0.0);
-                prepare(&signal[start..start + self.span], &mut input);
+                prepare(signal.stretch(start, &mut edge), &mut input);
                 self.transform(&mut input, &mut output, &mut scratch);
                 match self.spectrum {
                     Spectrum::Power => power(&output[..self.bins], row),
@@ -131,15 +132,53 @@ vectorised! {
     }
 }
 
-/// The signal with `pad` samples mirrored at each end (the end samples themselves not repeated), or `None` if it
-/// is not longer than `pad`.
-pub(crate) fn reflect_padded(signal: &[f32], pad: usize) -> Option<Vec<f32>> {
-    if signal.len() <= pad {
-        return None;
+/// A signal with some samples mirrored at each end, the end samples themselves not repeated.
+#[derive(Clone, Copy)]
+pub(crate) struct Mirrored<'a> {
+    samples: &'a [f32],
+    padding: usize,
+}
+
+impl<'a> Mirrored<'a> {
+    /// `None` if the signal is not longer than what is to be mirrored.
+    pub(crate) fn new(samples: &'a [f32], padding: usize) -> Option<Self> {
+        (samples.len() > padding).then_some(Self { samples, padding })
     }
-    let mut padded = Vec::with_capacity(signal.len() + 2 * pad);
-    padded.extend(signal[1..=pad].iter().rev());
-    padded.extend_from_slice(signal);
-    padded.extend(signal[signal.len() - 1 - pad..signal.len() - 1].iter().rev());
-    Some(padded)
+
+    /// Samples, the mirrored ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.samples.len() + 2 * self.padding
+    }
+
+    /// As many samples as `edge` has, from `start` on; `edge` is used where they reach beyond the signal's ends.
+    fn stretch<'b>(&'b self, start: usize, edge: &'b mut [f32]) -> &'b [f32] {
+        let inside = start.checked_sub(self.padding).and_then(|first| self.samples.get(first..first + edge.len()));
+        inside.unwrap_or_else(|| {
+            for (position, value) in (start..).zip(edge.iter_mut()) {
+                *value = self.at(position);
+            }
+            edge
+        })
+    }
+
+    fn at(&self, position: usize) -> f32 {
+        let last = self.samples.len() - 1;
+        let from_start = position.abs_diff(self.padding);
+        let index = if from_start > last { (2 * last).saturating_sub(from_start) } else { from_start };
+        self.samples[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mirrored;
+
+    #[test]
+    fn ends_are_mirrored_without_themselves() {
+        let signal = Mirrored::new(&[0.0, 1.0, 2.0, 3.0], 2).expect("longer than its padding");
+        assert_eq!(signal.len(), 8);
+        assert_eq!(signal.stretch(0, &mut [0.0; 8]), [2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 2.0, 1.0]);
+        assert_eq!(signal.stretch(2, &mut [0.0; 4]), [0.0, 1.0, 2.0, 3.0]);
+        assert!(Mirrored::new(&[0.0, 1.0], 2).is_none());
+    }
 }

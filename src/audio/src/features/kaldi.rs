@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Features;
 use super::filter_bank::FilterBank;
-use super::framing::{Analysis, Spectrum};
+use super::framing::{Analysis, Mirrored, Spectrum};
 use super::mel::{filtered, require};
 use super::window::Window;
 use crate::error::AudioError;
@@ -132,15 +132,17 @@ impl KaldiFbank {
     /// # Errors
     /// [`AudioError::TooShort`] if there is not one whole frame.
     pub fn compute(&self, samples: &[f32]) -> Result<Features, AudioError> {
-        let frames = self.analysis.frames(samples.len());
+        let needed = self.window.len();
+        let too_short = || AudioError::TooShort { samples: samples.len(), needed, analysis: "the Kaldi filter bank" };
+        let signal = Mirrored::new(samples, 0).ok_or_else(too_short)?;
+        let frames = self.analysis.frames(signal.len());
         if frames == 0 {
-            let needed = self.window.len();
-            return Err(AudioError::TooShort { samples: samples.len(), needed, analysis: "the Kaldi filter bank" });
+            return Err(too_short());
         }
         let prepare = |frame: &[f32], input: &mut [f32]| {
             emphasise(frame, &self.window, self.config.preemphasis, input);
         };
-        let mut features = filtered(&self.analysis, &self.filters, samples, frames, prepare, |bands| {
+        let mut features = filtered(&self.analysis, &self.filters, signal, frames, prepare, |bands| {
             floored_log(bands.as_flattened_mut(), f32::EPSILON, 1.0);
         });
         if self.config.subtract_mean {

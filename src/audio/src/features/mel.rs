@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Features;
 use super::filter_bank::{FilterBank, MelScale};
-use super::framing::{Analysis, LANES, Spectrum, apply_window, reflect_padded};
+use super::framing::{Analysis, LANES, Mirrored, Spectrum, apply_window};
 use super::window::hann_periodic;
 use crate::error::AudioError;
 use crate::simd::floored_log;
@@ -186,13 +186,13 @@ impl MelSpectrogram {
             needed: (padding + 1).max(self.config.n_fft.saturating_sub(2 * padding)),
             analysis: "the mel spectrogram",
         };
-        let signal = reflect_padded(samples, padding).ok_or_else(too_short)?;
+        let signal = Mirrored::new(samples, padding).ok_or_else(too_short)?;
         let frames = self.analysis.frames(signal.len());
         if frames == 0 {
             return Err(too_short());
         }
         let window = |frame: &[f32], input: &mut [f32]| apply_window(frame, &self.window, input);
-        Ok(filtered(&self.analysis, &self.filters, &signal, frames, window, |bands| {
+        Ok(filtered(&self.analysis, &self.filters, signal, frames, window, |bands| {
             floored_log(bands.as_flattened_mut(), self.config.log_floor, 1.0);
         }))
     }
@@ -202,7 +202,7 @@ impl MelSpectrogram {
 pub(crate) fn filtered(
     analysis: &Analysis,
     filters: &FilterBank,
-    signal: &[f32],
+    signal: Mirrored<'_>,
     frames: usize,
     prepare: impl Fn(&[f32], &mut [f32]),
     finish: impl Fn(&mut [[f32; LANES]]),

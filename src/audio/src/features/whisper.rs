@@ -2,7 +2,7 @@
 
 use super::Features;
 use super::filter_bank::{FilterBank, MelScale};
-use super::framing::{Analysis, Spectrum, apply_window, reflect_padded};
+use super::framing::{Analysis, Mirrored, Spectrum, apply_window};
 use super::mel::{filtered, require};
 use super::window::hann_periodic;
 use crate::error::AudioError;
@@ -47,11 +47,11 @@ impl WhisperLogMel {
     pub fn compute(&self, samples: &[f32]) -> Result<Features, AudioError> {
         let too_short =
             || AudioError::TooShort { samples: samples.len(), needed: N_FFT / 2 + 1, analysis: "Whisper's log-mel" };
-        let signal = reflect_padded(samples, N_FFT / 2).ok_or_else(too_short)?;
+        let signal = Mirrored::new(samples, N_FFT / 2).ok_or_else(too_short)?;
         // One frame fewer than fit: Whisper drops the last one.
         let frames = self.analysis.frames(signal.len()) - 1;
         let window = |frame: &[f32], input: &mut [f32]| apply_window(frame, &self.window, input);
-        let mut features = filtered(&self.analysis, &self.filters, &signal, frames, window, |bands| {
+        let mut features = filtered(&self.analysis, &self.filters, signal, frames, window, |bands| {
             floored_log(bands.as_flattened_mut(), 1e-10, std::f32::consts::LOG10_E);
         });
         let loudest = features.data.iter().copied().fold(f32::MIN, f32::max);
