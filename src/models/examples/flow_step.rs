@@ -19,6 +19,7 @@ struct Case {
     head_dim: usize,
     transformers: usize,
     middle: usize,
+    dropout: f32,
 }
 
 impl Case {
@@ -31,9 +32,9 @@ impl Case {
                 linear_units: 4 * self.width,
                 num_blocks: self.blocks[0],
                 num_up_blocks: self.blocks[1],
-                dropout_rate: 0.0,
-                positional_dropout_rate: 0.0,
-                attention_dropout_rate: 0.0,
+                dropout_rate: self.dropout,
+                positional_dropout_rate: self.dropout,
+                attention_dropout_rate: self.dropout,
                 ..EncoderConfig::default()
             },
             estimator: EstimatorConfig {
@@ -49,8 +50,40 @@ impl Case {
     }
 }
 
-const CASES: [Case; 4] = [
-    Case { name: "small", width: 96, blocks: [1, 1], channels: 96, heads: 2, head_dim: 48, transformers: 1, middle: 2 },
+const CASES: [Case; 6] = [
+    Case {
+        name: "demo",
+        width: 128,
+        blocks: [2, 1],
+        channels: 128,
+        heads: 4,
+        head_dim: 32,
+        transformers: 1,
+        middle: 2,
+        dropout: 0.0,
+    },
+    Case {
+        name: "dropped",
+        width: 128,
+        blocks: [2, 1],
+        channels: 128,
+        heads: 4,
+        head_dim: 32,
+        transformers: 1,
+        middle: 2,
+        dropout: 0.1,
+    },
+    Case {
+        name: "small",
+        width: 96,
+        blocks: [1, 1],
+        channels: 96,
+        heads: 2,
+        head_dim: 48,
+        transformers: 1,
+        middle: 2,
+        dropout: 0.0,
+    },
     Case {
         name: "medium",
         width: 128,
@@ -60,6 +93,7 @@ const CASES: [Case; 4] = [
         head_dim: 64,
         transformers: 1,
         middle: 2,
+        dropout: 0.0,
     },
     Case {
         name: "large",
@@ -70,6 +104,7 @@ const CASES: [Case; 4] = [
         head_dim: 64,
         transformers: 1,
         middle: 4,
+        dropout: 0.0,
     },
     Case {
         name: "published",
@@ -80,6 +115,7 @@ const CASES: [Case; 4] = [
         head_dim: 64,
         transformers: 4,
         middle: 12,
+        dropout: 0.0,
     },
 ];
 

@@ -206,7 +206,8 @@ fn configurations_round_trip_and_bad_ones_are_named() {
         change(&mut config);
         Flow::new(&config, 0).unwrap_err().to_string()
     };
-    let cases: [(fn(&mut FlowConfig), &str); 7] = [
+    type Change = fn(&mut FlowConfig);
+    let cases: [(Change, &str); 7] = [
         (|config| config.vocab_size = 0, "`vocab_size`"),
         (|config| config.encoder.attention_heads = 3, "`input_size`"),
         (|config| config.estimator.channels = vec![16, 16], "`estimator.channels`"),

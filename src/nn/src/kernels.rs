@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod convolution;
+pub mod dropout;
 pub mod elementwise;
 pub mod functions;
 pub mod gemm;

@@ -8,24 +8,29 @@ use candle_core::{Device, Tensor};
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+pub(crate) const ROUNDS: usize = 10;
 
 /// Philox 4x32-10: four random words for a 128-bit counter under a 64-bit key.
 pub fn philox_4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
-    for round in 0..ROUNDS {
-        if round > 0 {
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
-        }
-        let low = u64::from(MULTIPLIER[0]) * u64::from(counter[0]);
-        let high = u64::from(MULTIPLIER[1]) * u64::from(counter[2]);
-        counter = [
-            (high >> 32) as u32 ^ counter[1] ^ key[0],
-            high as u32,
-            (low >> 32) as u32 ^ counter[3] ^ key[1],
-            low as u32,
-        ];
+    for _ in 0..ROUNDS {
+        counter = philox_round(counter, key);
+        key = next_key(key);
     }
     counter
+}
+
+/// One round.
+#[inline(always)]
+pub(crate) fn philox_round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let low = u64::from(MULTIPLIER[0]).wrapping_mul(u64::from(counter[0]));
+    let high = u64::from(MULTIPLIER[1]).wrapping_mul(u64::from(counter[2]));
+    [(high >> 32) as u32 ^ counter[1] ^ key[0], high as u32, (low >> 32) as u32 ^ counter[3] ^ key[1], low as u32]
+}
+
+/// The key of the round after.
+#[inline(always)]
+pub(crate) fn next_key(key: [u32; 2]) -> [u32; 2] {
+    [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])]
 }
 
 /// A stream of random numbers, identified by what it is for. Copying it or asking twice gives the same numbers.
@@ -88,9 +93,8 @@ impl Draw {
         philox_4x32_10([low, high, 0, 0], self.key)
     }
 
-    /// The four uniform numbers of a block.
-    pub fn uniforms_of_block(&self, position: u64) -> [f32; 4] {
-        self.block(position).map(uniform)
+    pub(crate) fn key(&self) -> [u32; 2] {
+        self.key
     }
 
     /// A uniform number in [0, 1) with 24 bits, at a position of the stream.

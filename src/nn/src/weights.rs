@@ -141,10 +141,10 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Stri
     std::fs::write(path, bytes).map_err(|error| file_error(path, error))
 }
 
-/// As [`write`], into memory; `path` is for messages.
+/// As [`write`](fn@write), into memory; `path` is for messages.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>, path: &Path) -> Result<Vec<u8>> {
     let mut data = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {

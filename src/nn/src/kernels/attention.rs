@@ -4,6 +4,7 @@
 //! The scores exist only for a block of queries at a time, and the backward pass computes them again, so memory grows with
 //! the length of the sequences, not with its square. Heads are read in place from `[row, head x channel]` matrices.
 
+use super::dropout::{GROUP, factors};
 use super::elementwise::{add_assign_serial, zip_assign_serial};
 use super::functions::exp;
 use super::gemm::{Matrix, Target, multiply_into};
@@ -252,17 +253,15 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The dropout factor of each weight of the block: 0 or 1 / (1 - rate).
+    /// The dropout factor of each weight of the block: 0 or 1 / (1 - rate), a function of item, head, query and key.
     fn dropout_factors(&self, rate: f32, draw: Draw, out: &mut [f32]) {
-        let columns = self.keys.len();
         let stream = draw.sample(self.index as u64).sample(self.head as u64);
-        let factor = 1.0 / (1.0 - rate);
-        for (query, out) in self.queries.clone().zip(out.chunks_exact_mut(columns.max(1))) {
-            let row = stream.sample(query as u64);
-            for (key, out) in out.iter_mut().enumerate() {
-                let kept = row.uniform_at((self.keys.start + key) as u64) >= rate;
-                *out = if kept { factor } else { 0.0 };
-            }
+        let skipped = self.keys.start % GROUP;
+        let mut row = vec![0.0; skipped + self.keys.len()];
+        for (query, out) in self.queries.clone().zip(out.chunks_exact_mut(self.keys.len().max(1))) {
+            let first = (self.keys.start / GROUP) as u64;
+            factors(stream.sample(query as u64), first, rate, &mut row);
+            out.copy_from_slice(&row[skipped..]);
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::host;
-use crate::kernels::elementwise::CHUNK;
+use crate::kernels::dropout::{GROUP, factors};
+use crate::kernels::elementwise::{CHUNK, zip_assign_serial};
 use crate::random::Draw;
 use crate::tape::record;
 use crate::{Context, NnError, Result, Value};
@@ -10,21 +11,21 @@ use rayon::prelude::*;
 
 /// Multiplies each element by 0 or 1 / (1 - rate).
 fn mask(elements: &mut [f32], rate: f32, draw: Draw) {
-    let factor = 1.0 / (1.0 - rate);
-    elements.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, elements)| {
-        let first = (chunk * CHUNK / 4) as u64;
-        for (block, elements) in elements.chunks_mut(4).enumerate() {
-            let uniforms = draw.uniforms_of_block(first + block as u64);
-            for (element, uniform) in elements.iter_mut().zip(uniforms) {
-                *element *= if uniform >= rate { factor } else { 0.0 };
-            }
+    const RUN: usize = 4 * GROUP;
+    let chunks = elements.par_chunks_mut(CHUNK).enumerate();
+    chunks.for_each(|(chunk, elements)| {
+        let mut kept = [0.0; RUN];
+        for (run, elements) in elements.chunks_mut(RUN).enumerate() {
+            let first = (chunk * CHUNK + run * RUN) / GROUP;
+            factors(draw, first as u64, rate, &mut kept[..elements.len()]);
+            zip_assign_serial(elements, &kept, &|x, kept| x * kept);
         }
     });
 }
 
 impl Value {
     /// Zeroes each element with probability `rate` and divides the others by `1 - rate`. The mask is not kept: the backward
-    /// pass draws it again.
+    /// pass draws it again. Rates are exact to 1 / 65536.
     ///
     /// # Errors
     /// When the rate is not in [0, 1).
