@@ -4,29 +4,48 @@ use std::fs;
 
 use crate::support::{Mini, flowmill};
 
-/// Replaces one piece of the recipe and checks what every command that reads it says.
+/// Replaces one piece of the recipe and gives it with the line of that piece.
 #[track_caller]
-fn expect_error(old: &str, new: &str, words: &[&str]) {
+fn changed(old: &str, new: &str) -> (Mini, String) {
     let mini = Mini::new();
     let recipe = fs::read_to_string(mini.path("recipe.yaml")).unwrap();
     assert_eq!(recipe.matches(old).count(), 1, "`{old}` is not once in the recipe");
     fs::write(mini.path("recipe.yaml"), recipe.replace(old, new)).unwrap();
     let line = recipe.lines().position(|line| line.contains(old)).unwrap() + 1;
-    for command in ["run", "status", "doctor"] {
+    (mini, format!("recipe.yaml:{line}: "))
+}
+
+/// Checks what these commands say to a recipe with one piece replaced.
+#[track_caller]
+fn expect_error_of(commands: &[&str], old: &str, new: &str, words: &[&str]) {
+    let (mini, place) = changed(old, new);
+    for command in commands {
         let outcome = mini.flowmill(command, &[]).expect_code(2).expect_words(words);
-        let place = format!("recipe.yaml:{line}");
-        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(&place), "{}", outcome.stderr);
-        assert!(outcome.stderr.matches("error:").count() == 1, "{}", outcome.stderr);
+        let one_line = outcome.stderr.trim_end().lines().count() == 1;
+        assert!(outcome.stderr.starts_with("error: ") && one_line, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(&place), "{place} in {}", outcome.stderr);
     }
     flowmill(mini.folder(), &["recipe", "check", "."]).expect_code(2).expect_words(words);
     assert!(!mini.path("exp").exists(), "something was written");
 }
 
+/// Checks what every command that reads the recipe says.
+#[track_caller]
+fn expect_error(old: &str, new: &str, words: &[&str]) {
+    expect_error_of(&["run", "status", "doctor"], old, new, words);
+}
+
+/// Checks what every command says that needs more than the recipe itself to be right.
+#[track_caller]
+fn expect_error_of_check(old: &str, new: &str, words: &[&str]) {
+    expect_error_of(&["run", "doctor"], old, new, words);
+}
+
 #[test]
 fn an_unknown_key_is_named_with_the_nearest_known_one() {
-    expect_error("max_steps: 12", "max_stesp: 12", &["max_stesp", "`max_steps`"]);
-    expect_error("samples: 2", "sample: 2", &["sample", "`samples`"]);
-    expect_error("average:", "avrage:", &["avrage", "`average`"]);
+    expect_error("max_steps: 12", "max_stesp: 12", &["max_stesp", "did you mean \"max_steps\""]);
+    expect_error("samples: 2", "sample: 2", &["sample", "did you mean \"samples\""]);
+    expect_error("average:", "avrage:", &["avrage", "did you mean \"average\""]);
 }
 
 #[test]
@@ -44,8 +63,8 @@ fn a_value_outside_its_list_is_named_with_the_list() {
 
 #[test]
 fn a_missing_file_is_named() {
-    expect_error("data: data", "data: dtaa", &["prep.data", "dtaa"]);
-    expect_error("dev: lists/dev", "dev: lists/dve", &["dev", "lists/dve"]);
+    expect_error_of_check("data: data", "data: dtaa", &["prep.data", "dtaa"]);
+    expect_error_of_check("dev: lists/dev", "dev: lists/dve", &["dev", "lists/dve"]);
 }
 
 #[test]
@@ -55,27 +74,27 @@ fn impossible_combinations_are_refused() {
 }
 
 #[test]
-fn a_section_that_fits_no_other_is_refused_before_anything_runs() {
-    // As many units as the model has embeddings; one more could not be looked up.
-    let mini = Mini::new();
-    let outcome = mini.run(&["--set", "tokens.extractor.k=17"]).expect_code(2);
-    outcome.expect_words(&["vocab_size", "17"]);
-    assert!(!mini.path("exp").exists(), "something was written");
+fn a_model_that_does_not_fit_the_other_stages_is_refused_before_anything_runs() {
+    expect_error_of_check("vocab_size: 16", "vocab_size: 15", &["train.model.vocab_size", "16"]);
+    expect_error_of_check("spk_embed_dim: 32", "spk_embed_dim: 36", &["train.model.spk_embed_dim", "32"]);
+    expect_error_of_check("input_size: 16", "output_size: 40", &["train.model.output_size", "80"]);
 }
 
 #[test]
 fn broken_yaml_is_an_error_with_its_line() {
-    expect_error("seed: 7", "seed: {7", &["recipe.yaml"]);
+    let (mini, _) = changed("seed: 7", "seed: {7");
+    let outcome = mini.run(&[]).expect_code(2).expect_words(&["not valid YAML"]);
+    assert!(outcome.stderr.starts_with("error: ./recipe.yaml:"), "{}", outcome.stderr);
 }
 
 #[test]
 fn a_change_on_the_command_line_is_checked_like_the_file() {
     let mini = Mini::new();
-    mini.run(&["--set", "train.optim.lrr=1"]).expect_code(2).expect_words(&["lrr", "`lr`", "--set"]);
+    mini.run(&["--set", "train.optim.lrr=1"]).expect_code(2).expect_words(&["lrr", "did you mean \"lr\"", "--set"]);
     mini.run(&["--set", "train.optim"]).expect_code(2).expect_words(&["--set", "="]);
     mini.run(&["--stage", "9"]).expect_code(2).expect_words(&["9", "6-export"]);
     mini.run(&["--stage", "3", "--stop-stage", "1"]).expect_code(2).expect_words(&["3-pack", "1-embed"]);
-    mini.run(&["--stage", "3"]).expect_code(2).expect_words(&["2-tokens", "never run"]);
+    mini.run(&["--stage", "3"]).expect_code(2).expect_words(&["0-prep", "never run"]);
     flowmill(mini.folder(), &["run", "nowhere"]).expect_code(2).expect_words(&["nowhere"]);
     flowmill(mini.folder(), &["rnu"]).expect_code(2).expect_words(&["run"]);
 }

@@ -33,7 +33,7 @@ fn interrupted_stage(mini: &Mini) -> String {
     let status = mini.status();
     let stages = status["stages"].as_array().cloned().unwrap_or_default();
     let unfinished = stages.iter().find(|stage| stage["state"] != "done");
-    unfinished.map_or("none".into(), |stage| stage["name"].as_str().unwrap_or("?").to_string())
+    unfinished.map_or("none".into(), |stage| stage["stage"].as_str().unwrap_or("?").to_string())
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! resolved settings, the mel it makes and the speaker embedding it takes. The loop is `flowmill-train`, the network
 //! `flowmill-models`; this crate brings them and the shards together.
 
+mod agreement;
 mod config;
 mod data;
 mod item;
@@ -52,7 +53,7 @@ impl Stage for TrainStage {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        TrainSection::read(recipe).map(drop)
+        agreement::check(&TrainSection::read(recipe)?, recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
