@@ -137,6 +137,13 @@ pub struct MatchingConfig {
     pub prompt_rate: f32,
     /// Longest prompt as a share of the item's frames.
     pub prompt_fraction: f32,
+    /// Weight of the prior loss, the mean squared error of the encoder's mel against the real one (Grad-TTS; 0 in the
+    /// public model): it teaches the encoder in few steps.
+    pub prior_weight: f32,
+    /// Deviation s of the mel around the encoder's, in the units the flow runs on: the estimator then only corrects the
+    /// exact velocity of a Gaussian of that mean and deviation (preconditioning, as in EDM). Absent in the public model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gaussian_skip: Option<f32>,
 }
 
 impl Default for MatchingConfig {
@@ -149,6 +156,8 @@ impl Default for MatchingConfig {
             streaming_rate: 0.5,
             prompt_rate: 0.5,
             prompt_fraction: 0.3,
+            prior_weight: 0.0,
+            gaussian_skip: None,
         }
     }
 }
@@ -197,7 +206,25 @@ impl FlowConfig {
             return refuse("estimator.channels", format!("{:?}: one level is supported", self.estimator.channels));
         }
         self.check_rates()?;
+        self.check_prior()?;
         self.check_normalisation()
+    }
+
+    fn check_prior(&self) -> Result<()> {
+        let matching = &self.matching;
+        let refuse = |field, message: String| Err(FlowError::Config { field, message });
+        if !(0.0..=1e3).contains(&matching.prior_weight) {
+            return refuse("matching.prior_weight", format!("{} is not in [0, 1000]", matching.prior_weight));
+        }
+        let Some(deviation) = matching.gaussian_skip else { return Ok(()) };
+        if !(1e-2..=1e2).contains(&deviation) {
+            return refuse("matching.gaussian_skip", format!("{deviation} is not in [0.01, 100]"));
+        }
+        if matching.training_cfg_rate > 0.0 || matching.inference_cfg_rate > 0.0 {
+            let message = "needs the conditions: set training_cfg_rate and inference_cfg_rate to 0".to_owned();
+            return refuse("matching.gaussian_skip", message);
+        }
+        Ok(())
     }
 
     fn check_rates(&self) -> Result<()> {

@@ -114,7 +114,7 @@ impl Flow {
             let state = if guided { [state, state].concat() } else { state.to_vec() };
             let state = Value::from_vec(state, &[items.total(), self.config().output_size])?;
             let times = vec![time; items.len()];
-            let velocity = self.estimator.forward(context, &state, &times, &conditions, &items, options.streaming)?;
+            let velocity = self.velocity(context, &state, &times, &conditions, &items, options.streaming)?;
             let velocity = host::slice("velocity", velocity.tensor())?;
             if !guided {
                 return Ok(velocity.to_vec());

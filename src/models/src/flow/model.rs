@@ -139,20 +139,54 @@ impl Flow {
         let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
         let point = matching.point(&mel, &noise, &draws.t, &rows)?;
         let prompt = prompts(&mel, &rows, &draws.prompt_lengths, &draws.condition_keep)?;
-        let keep = self.keep(&draws.condition_keep)?;
+        let keep = self.per_bin(&draws.condition_keep)?;
         let conditions = Conditions { mu: mu.scale_items(&keep, &rows)?, speaker: speaker.multiply(&keep)?, prompt };
-        let velocity =
-            self.estimator.forward(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
-        let total = velocity.mean_square_error(&point.velocity, &rows)?;
-        let parts = vec![("cfm", f64::from(total.scalar()?))];
+        let velocity = self.velocity(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
+        let matched = velocity.mean_square_error(&point.velocity, &rows)?;
+        let mut parts = vec![("cfm", f64::from(matched.scalar()?))];
+        let total = match self.config.matching.prior_weight {
+            0.0 => matched,
+            weight => {
+                let prior = mu.mean_square_error(&Value::plain(mel)?, &rows)?;
+                parts.push(("prior", f64::from(prior.scalar()?)));
+                matched.add(&prior.affine(weight, 0.0)?)?
+            }
+        };
         Ok(FlowLoss { total, parts, weight: (rows.valid() * self.config.output_size) as f64 })
     }
 
-    /// The factor of each item's conditions on every bin, `[item, bin]`.
-    fn keep(&self, keep: &[f32]) -> Result<Value> {
+    /// The velocity at `position` `[frame row, bin]` and one time per item: the estimator's, on top of the exact one of a
+    /// Gaussian around the encoder's mel where the settings ask for that.
+    ///
+    /// For x1 ~ N(mu, s^2), x0 ~ N(0, 1) and x = t x1 + (1 - t) x0 it is E[x1 - x0 | x] = mu + c (x - t mu) with
+    /// c = (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2).
+    pub(super) fn velocity(
+        &self,
+        context: &Context,
+        position: &Value,
+        times: &[f32],
+        conditions: &Conditions,
+        rows: &Sequences,
+        streaming: bool,
+    ) -> Result<Value> {
+        let estimated = self.estimator.forward(context, position, times, conditions, rows, streaming)?;
+        let Some(deviation) = self.config.matching.gaussian_skip else { return Ok(estimated) };
+        let slope = |t: f32| {
+            let (variance, rest) = (deviation * deviation, 1.0 - t);
+            (t * variance - rest) / (t * t * variance + rest * rest)
+        };
+        let on_mean: Vec<f32> = times.iter().map(|t| 1.0 - slope(*t) * t).collect();
+        let on_position: Vec<f32> = times.iter().map(|t| slope(*t)).collect();
+        let mean = conditions.mu.scale_items(&self.per_bin(&on_mean)?, rows)?;
+        let position = position.scale_items(&self.per_bin(&on_position)?, rows)?;
+        Ok(estimated.add(&mean)?.add(&position)?)
+    }
+
+    /// A factor per item on every bin, `[item, bin]`.
+    fn per_bin(&self, factors: &[f32]) -> Result<Value> {
         let bins = self.config.output_size;
-        let elements = keep.iter().flat_map(|keep| std::iter::repeat_n(*keep, bins)).collect();
-        Ok(Value::from_vec(elements, &[keep.len(), bins])?)
+        let elements = factors.iter().flat_map(|factor| std::iter::repeat_n(*factor, bins)).collect();
+        Ok(Value::from_vec(elements, &[factors.len(), bins])?)
     }
 
     /// The valid mel frames of a batch, normalised, `[row, bin]`.
