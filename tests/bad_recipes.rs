@@ -96,5 +96,5 @@ fn a_change_on_the_command_line_is_checked_like_the_file() {
     mini.run(&["--stage", "3", "--stop-stage", "1"]).expect_code(2).expect_words(&["3-pack", "1-embed"]);
     mini.run(&["--stage", "3"]).expect_code(2).expect_words(&["0-prep", "never run"]);
     flowmill(mini.folder(), &["run", "nowhere"]).expect_code(2).expect_words(&["nowhere"]);
-    flowmill(mini.folder(), &["rnu"]).expect_code(2).expect_words(&["run"]);
+    flowmill(mini.folder(), &["statsu"]).expect_code(2).expect_words(&["'status'"]);
 }

@@ -51,10 +51,30 @@ fn recipe_show_gives_every_default_and_is_a_recipe_of_the_same_meaning() {
 }
 
 #[test]
-fn doctor_describes_the_machine_and_finds_missing_weights() {
+fn doctor_describes_the_machine_and_checks_the_recipe() {
     let mini = Mini::new();
     let report = mini.flowmill("doctor", &[]).expect_code(0);
     report.expect_words(&["cores", "memory", "free of", "GPU", "well formed"]);
+}
+
+#[test]
+fn any_recording_can_be_resynthesised_through_the_exported_model() {
+    let mini = Mini::finished();
+    let formats = crate::support::mini::repository().join("tests/data/formats");
+    let file = |name: &str| formats.join(name).to_str().unwrap().to_string();
+    let recordings = [file("good/mono_44k1.ogg"), file("broken/zero_byte.wav"), file("good/mono_44k1_s16.wav")];
+    let model = mini.exp("6-export");
+    let mut arguments = vec!["synth", "--model", model.to_str().unwrap(), "--out", "made", "--wav"];
+    arguments.extend(recordings.iter().map(String::as_str));
+    let outcome = flowmill(mini.folder(), &arguments).expect_code(1).expect_words(&["zero_byte.wav", "empty"]);
+    assert_eq!(outcome.stdout.lines().count(), 2, "{}", outcome.stdout);
+    for name in ["mono_44k1", "mono_44k1_s16"] {
+        let made = mini.path(&format!("made/{name}.wav"));
+        let shown = flowmill(mini.folder(), &["inspect", made.to_str().unwrap()]).expect_code(0);
+        shown.expect_words(&["24,000 Hz", "level"]);
+        assert!(mini.path(&format!("made/{name}.png")).exists());
+    }
+    flowmill(mini.folder(), &["synth", "--model", "data", "--wav", "x"]).expect_code(1).expect_words(&["config.json"]);
 }
 
 #[test]

@@ -53,9 +53,11 @@ fn first_rows(builder: ParquetRecordBatchReaderBuilder<File>, rows: usize) -> Re
 fn print_summary(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
     let file = metadata.file_metadata();
     let rows = u64::try_from(file.num_rows()).context("the number of rows is negative")?;
-    writeln!(out, "{} rows in {} row groups", human::count(rows), metadata.num_row_groups())?;
+    let groups = metadata.num_row_groups();
+    writeln!(out, "{} rows in {groups} row group{}", human::count(rows), if groups == 1 { "" } else { "s" })?;
     let writer = file.created_by().map(|name| ("written by".to_string(), human::shortened(name, TEXT)));
-    let notes = file.key_value_metadata().into_iter().flatten().map(|note| {
+    // The Arrow schema is shown as the columns.
+    let notes = file.key_value_metadata().into_iter().flatten().filter(|note| note.key != "ARROW:schema").map(|note| {
         let value = note.value.as_deref().unwrap_or("");
         (human::shortened(&note.key, 40), human::shortened(value, TEXT))
     });
