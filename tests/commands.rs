@@ -127,7 +127,7 @@ fn damaged_files_end_in_an_error_and_never_in_a_panic() {
 /// Cuts a file, or writes random bytes over its beginning, its end, or anywhere.
 fn damage(content: &mut Vec<u8>, attempt: u64, random: &mut Random) {
     let length = content.len().max(1);
-    if attempt % 4 == 0 {
+    if attempt.is_multiple_of(4) {
         return content.truncate((random.unit() * length as f64) as usize);
     }
     for _ in 0..1 + random.bits() % 8 {
