@@ -22,6 +22,8 @@ pub struct TrainSection {
     pub model: ModelConfig,
     /// The embedding of the speaker that the model is given.
     pub speaker_embedding: SpeakerEmbedding,
+    /// What the embedding of the speech tokens starts from.
+    pub token_embedding: TokenEmbedding,
     /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
     /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
     pub normalise_mel: bool,
@@ -67,6 +69,7 @@ impl Default for TrainSection {
         Self {
             model: ModelConfig::default(),
             speaker_embedding: SpeakerEmbedding::default(),
+            token_embedding: TokenEmbedding::default(),
             normalise_mel: true,
             train_split: "train".to_owned(),
             validation_split: "dev".to_owned(),
@@ -98,6 +101,17 @@ pub enum SpeakerEmbedding {
     /// The mean over the speaker's utterances.
     #[default]
     Speaker,
+}
+
+/// What the embedding of the speech tokens starts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenEmbedding {
+    /// Random vectors, as the public models start.
+    #[default]
+    Random,
+    /// The centres of stage 2's k-means codebook, standardised and projected at random: units that sound alike start alike.
+    Codebook,
 }
 
 /// How utterances are shuffled and batched.

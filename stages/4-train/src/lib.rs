@@ -6,6 +6,7 @@
 //! `flowmill-models`; this crate brings them and the shards together.
 
 mod agreement;
+mod codebook;
 mod config;
 mod data;
 mod item;
@@ -21,11 +22,13 @@ use flowmill_corpus::shard::ShardIndex;
 use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 use serde_json::{Value, json};
 
-pub use config::{BatchConfig, SpeakerEmbedding, TrainSection};
+pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
 use data::DataPaths;
 pub use model::ModelConfig;
 use work::Training;
 
+/// Number of the stage that makes units.
+const TOKENS: u8 = 2;
 /// Number of the packing stage.
 const PACK: u8 = 3;
 /// The file that describes the trained model.
@@ -78,7 +81,12 @@ impl Stage for TrainStage {
         if section.normalise_mel {
             part = part.input(&statistics);
         }
-        let training = Training { section, data, statistics };
+        let codebook = match section.token_embedding {
+            TokenEmbedding::Random => None,
+            TokenEmbedding::Codebook => Some(context.stage_dir(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
+        };
+        let part = part.inputs(codebook.clone());
+        let training = Training { section, data, statistics, codebook };
         Ok(Some(Phase::new("steps", vec![part.work(move |work| training.run(work))])))
     }
 }

@@ -10,6 +10,7 @@ use flowmill_train::{SKIPPED_FOLDER, Summary};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::codebook;
 use crate::data::{DataPaths, FlowData, check_bins};
 use crate::store::StagedCheckpoints;
 use crate::task::FlowTask;
@@ -24,6 +25,8 @@ pub struct Training {
     pub data: DataPaths,
     /// Mean and deviation of every mel bin.
     pub statistics: PathBuf,
+    /// The codebook that the token embedding starts from, if any.
+    pub codebook: Option<PathBuf>,
 }
 
 /// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
@@ -57,6 +60,9 @@ impl Training {
     fn train(&self, work: &PartWork, config: &FlowConfig, data: &FlowData) -> Result<(Summary, usize), StageError> {
         let settings = self.section.train_config();
         let (flow, mut parameters) = Flow::new(config, settings.seed).map_err(StageError::other)?;
+        if let Some(codebook) = &self.codebook {
+            codebook::start_from(&mut parameters, codebook, config, settings.seed)?;
+        }
         let weights = parameters.element_count(true);
         let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work));
         let folder = work.staging_dir();
