@@ -20,10 +20,6 @@ use clap::Parser;
 
 use args::Cli;
 
-/// Training frees and takes the same large blocks again and again; this allocator keeps them instead of giving them back.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match commands::run(&cli.command, &mut anstream::stdout()) {
