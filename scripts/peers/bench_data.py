@@ -3,7 +3,7 @@
 Usage: bench_data.py CHAIN FILE...   prints one JSON object with the seconds of audio and the seconds taken.
 
 Chains: decode; mel (decode, resample to 24 kHz, CosyVoice 2 mel); fbank (decode, resample to 16 kHz, Kaldi fbank);
-trim (decode, librosa trim at 20 dB); pack (audio bytes and columns into one Parquet file with pandas).
+pack (audio bytes and columns into one Parquet file with pandas).
 """
 
 import json
@@ -67,12 +67,6 @@ def chain_fbank(path):
     return samples.shape[1] / rate
 
 
-def chain_trim(path):
-    samples, rate = decode(path)
-    librosa.effects.trim(samples.squeeze(0).numpy(), top_db=20, frame_length=512, hop_length=128)
-    return samples.shape[1] / rate
-
-
 def pack(paths, folder):
     rows = {"utt": [], "audio_data": [], "wav": [], "text": [], "spk": [], "utt_embedding": [], "spk_embedding": [],
             "speech_token": []}
@@ -102,7 +96,7 @@ def main():
             seconds = pack(paths, folder)
             taken = time.perf_counter() - start
     else:
-        run = {"decode": chain_decode, "mel": chain_mel, "fbank": chain_fbank, "trim": chain_trim}[chain]
+        run = {"decode": chain_decode, "mel": chain_mel, "fbank": chain_fbank}[chain]
         for path in paths[:2]:
             run(path)
         start = time.perf_counter()

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::reason::show_number;
+
 /// A value as YAML, readable as a recipe again.
 pub fn to_yaml(value: &Value) -> String {
     let mut text = String::new();
@@ -52,8 +54,10 @@ fn inline(value: &Value) -> String {
 
 /// Text that could be taken for something else is quoted as JSON, which is YAML too.
 fn scalar(value: &Value) -> String {
-    let Value::String(text) = value else {
-        return value.to_string();
+    let text = match value {
+        Value::String(text) => text,
+        Value::Number(number) => return show_number(number),
+        other => return other.to_string(),
     };
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./+".contains(c));
