@@ -205,7 +205,7 @@ pub struct RecipeCheckArgs {
     pub recipe: RecipeArgs,
 }
 
-/// Shows what is in a file: tables, checkpoints, receipts, metrics, recordings.
+/// Shows what is in a file: tables, checkpoints, receipts, metrics, recordings
 ///
 /// What the file is, is read from its content, not from its name:
 ///

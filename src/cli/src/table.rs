@@ -107,7 +107,7 @@ impl Table {
             for (column, cell) in row.iter().enumerate().take(last.map_or(0, |last| last + 1)) {
                 let text = cell.lines().get(line).copied().unwrap_or("");
                 let space = widths[column].saturating_sub(text.width());
-                let painted = style::paint(cell.style, text);
+                let painted = if text.is_empty() { String::new() } else { style::paint(cell.style, text) };
                 let gap = if column == 0 { "" } else { "  " };
                 match self.columns[column].1 {
                     Align::Right => write!(out, "{gap}{:space$}{painted}", "")?,
