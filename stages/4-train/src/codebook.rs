@@ -28,7 +28,8 @@ pub fn start_from(
     let kmeans = Kmeans::from_state(&state).map_err(StageError::other)?;
     let units = kmeans.centres().rows();
     if units > config.vocab_size {
-        let message = format!("the codebook has {units} units, the model {} (train.model.vocab_size)", config.vocab_size);
+        let message =
+            format!("the codebook has {units} units, the model {} (train.model.vocab_size)", config.vocab_size);
         return Err(StageError::new(message));
     }
     let Some(id) = parameters.find(EMBEDDING) else {
@@ -63,7 +64,8 @@ fn project(matrix: &Matrix, width: usize, seed: u64) -> Vec<f32> {
     let directions = Draw::new(seed).purpose("codebook projection").normals(columns * width);
     let scale = 1.0 / (columns as f64).sqrt();
     let dot = |row: &[f32], to: usize| {
-        let sum: f64 = row.iter().enumerate().map(|(from, x)| f64::from(*x) * f64::from(directions[from * width + to])).sum();
+        let sum: f64 =
+            row.iter().enumerate().map(|(from, x)| f64::from(*x) * f64::from(directions[from * width + to])).sum();
         (sum * scale) as f32
     };
     matrix.iter().flat_map(|row| (0..width).map(move |to| dot(row, to)).collect::<Vec<_>>()).collect()

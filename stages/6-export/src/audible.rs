@@ -58,7 +58,8 @@ pub fn write_picture(
 /// # Errors
 /// [`ExportError::Audio`].
 pub fn pitch(samples: &[f32], config: &MelConfig) -> Result<Vec<Option<f32>>, ExportError> {
-    let settings = PitchConfig { sample_rate: config.sample_rate, hop_length: config.hop_length, ..PitchConfig::default() };
+    let settings =
+        PitchConfig { sample_rate: config.sample_rate, hop_length: config.hop_length, ..PitchConfig::default() };
     let track = track_pitch(samples, &settings)?;
     Ok(track.f0.iter().zip(&track.voiced).map(|(f0, voiced)| voiced.then_some(*f0)).collect())
 }

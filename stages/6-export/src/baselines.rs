@@ -16,10 +16,7 @@ struct Cell {
 
 impl Cell {
     fn new(bins: usize) -> Self {
-        Self {
-            count: 0.0,
-            sums: [vec![0.0; bins], vec![0.0; bins]],
-        }
+        Self { count: 0.0, sums: [vec![0.0; bins], vec![0.0; bins]] }
     }
 
     fn add(&mut self, rows: [&[f32]; FRAMES_PER_UNIT]) {
@@ -32,9 +29,7 @@ impl Cell {
     }
 
     fn mean(&self, position: usize) -> impl Iterator<Item = f32> + '_ {
-        self.sums[position]
-            .iter()
-            .map(|sum| (sum / self.count) as f32)
+        self.sums[position].iter().map(|sum| (sum / self.count) as f32)
     }
 }
 
@@ -61,12 +56,7 @@ pub struct Baselines {
 impl Baselines {
     /// Empty means over `bins` mel bins.
     pub fn new(bins: usize) -> Self {
-        Self {
-            bins,
-            corpus: Cell::new(bins),
-            units: BTreeMap::new(),
-            units_and_speakers: BTreeMap::new(),
-        }
+        Self { bins, corpus: Cell::new(bins), units: BTreeMap::new(), units_and_speakers: BTreeMap::new() }
     }
 
     /// Adds a training utterance: `tokens` at 25 Hz, `mel` `[frame][bin]` at 50 Hz.
@@ -79,14 +69,8 @@ impl Baselines {
             };
             let rows = [&rows[..bins], &rows[bins..]];
             self.corpus.add(rows);
-            self.units
-                .entry(*token)
-                .or_insert_with(|| Cell::new(bins))
-                .add(rows);
-            self.units_and_speakers
-                .entry((*token, speaker.to_owned()))
-                .or_insert_with(|| Cell::new(bins))
-                .add(rows);
+            self.units.entry(*token).or_insert_with(|| Cell::new(bins)).add(rows);
+            self.units_and_speakers.entry((*token, speaker.to_owned())).or_insert_with(|| Cell::new(bins)).add(rows);
         }
     }
 
@@ -99,11 +83,7 @@ impl Baselines {
                 data.extend(cell.mean(position));
             }
         }
-        Features {
-            data,
-            frames: tokens.len() * FRAMES_PER_UNIT,
-            bins: self.bins,
-        }
+        Features { data, frames: tokens.len() * FRAMES_PER_UNIT, bins: self.bins }
     }
 
     fn cell(&self, baseline: Baseline, speaker: &str, token: i64) -> &Cell {
@@ -111,10 +91,7 @@ impl Baselines {
         match baseline {
             Baseline::Corpus => &self.corpus,
             Baseline::Unit => unit(),
-            Baseline::UnitAndSpeaker => self
-                .units_and_speakers
-                .get(&(token, speaker.to_owned()))
-                .unwrap_or_else(unit),
+            Baseline::UnitAndSpeaker => self.units_and_speakers.get(&(token, speaker.to_owned())).unwrap_or_else(unit),
         }
     }
 }
@@ -126,11 +103,7 @@ mod tests {
     #[test]
     fn each_baseline_falls_back_to_the_next_coarser_one() {
         let mut baselines = Baselines::new(1);
-        let mel = |values: &[f32]| Features {
-            data: values.to_vec(),
-            frames: values.len(),
-            bins: 1,
-        };
+        let mel = |values: &[f32]| Features { data: values.to_vec(), frames: values.len(), bins: 1 };
         baselines.add("a", &[7], &mel(&[1.0, 2.0]));
         baselines.add("b", &[7, 8], &mel(&[3.0, 4.0, 5.0, 6.0]));
         let predict = |baseline, speaker, token| baselines.predict(baseline, speaker, &[token]).data;

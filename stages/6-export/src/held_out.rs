@@ -128,12 +128,16 @@ impl HeldOut {
             ..model.default_options()
         };
         let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
-        let samples =
-            model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
+        let samples = model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
         Ok(Generated { row, real_mel, real_wav, samples })
     }
 
-    fn make_audible(&self, work: &PartWork, model: &ExportedModel, generated: Generated) -> Result<Audible, StageError> {
+    fn make_audible(
+        &self,
+        work: &PartWork,
+        model: &ExportedModel,
+        generated: Generated,
+    ) -> Result<Audible, StageError> {
         let config = model.mel();
         let first = &generated.samples[0];
         let make = |name: &str| -> Result<PathBuf, StageError> { work.output(&format!("samples/{name}")) };

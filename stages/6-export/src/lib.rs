@@ -127,14 +127,8 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
         .inputs(shard_files(&held_out)?)
         .inputs(shard_files(&train)?)
         .rows(rows);
-    let work = HeldOut {
-        config,
-        seed,
-        description: own(CONFIG),
-        weights: own(WEIGHTS),
-        train_index: train,
-        index: held_out,
-    };
+    let work =
+        HeldOut { config, seed, description: own(CONFIG), weights: own(WEIGHTS), train_index: train, index: held_out };
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 

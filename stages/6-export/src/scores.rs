@@ -16,18 +16,12 @@ pub fn log_spectral_distance(a: &Features, b: &Features) -> f64 {
     if frames == 0 {
         return 0.0;
     }
-    let total: f64 = (0..frames)
-        .map(|frame| frame_distance(row(a, frame), row(b, frame)))
-        .sum();
+    let total: f64 = (0..frames).map(|frame| frame_distance(row(a, frame), row(b, frame))).sum();
     total / frames as f64
 }
 
 fn frame_distance(a: &[f32], b: &[f32]) -> f64 {
-    let squares: f64 = a
-        .iter()
-        .zip(b)
-        .map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2))
-        .sum();
+    let squares: f64 = a.iter().zip(b).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum();
     DECIBELS_PER_NEPER * (squares / a.len() as f64).sqrt()
 }
 
@@ -40,10 +34,7 @@ fn row(features: &Features, frame: usize) -> &[f32] {
 /// Returns `None` for an empty list or differing shapes.
 pub fn mean_of(samples: &[Features]) -> Option<Features> {
     let first = samples.first()?;
-    if samples
-        .iter()
-        .any(|sample| (sample.frames, sample.bins) != (first.frames, first.bins))
-    {
+    if samples.iter().any(|sample| (sample.frames, sample.bins) != (first.frames, first.bins)) {
         return None;
     }
     let mut sums = vec![0f64; first.data.len()];
@@ -52,15 +43,8 @@ pub fn mean_of(samples: &[Features]) -> Option<Features> {
             *sum += f64::from(*value);
         }
     }
-    let data = sums
-        .iter()
-        .map(|sum| (sum / samples.len() as f64) as f32)
-        .collect();
-    Some(Features {
-        data,
-        frames: first.frames,
-        bins: first.bins,
-    })
+    let data = sums.iter().map(|sum| (sum / samples.len() as f64) as f32).collect();
+    Some(Features { data, frames: first.frames, bins: first.bins })
 }
 
 /// Running moments of log-mels: how far speech moves around its mean, per bin, over all frames seen.
@@ -163,20 +147,14 @@ pub fn energy_contour(samples: &[f32], hop_length: usize) -> Vec<f64> {
         start += hop_length;
     }
     let loudest = powers.iter().copied().fold(1e-12, f64::max);
-    powers
-        .into_iter()
-        .map(|power| 10.0 * power.max(loudest * 1e-6).log10())
-        .collect()
+    powers.into_iter().map(|power| 10.0 * power.max(loudest * 1e-6).log10()).collect()
 }
 
 /// Correlation of log F0 over the frames where both tracks are voiced (F0 in Hz, `None` where unvoiced), with the number of
 /// such frames; `None` below ten of them.
 pub fn pitch_correlation(a: &[Option<f32>], b: &[Option<f32>]) -> Option<(f64, usize)> {
-    let (logs_a, logs_b): (Vec<f64>, Vec<f64>) = a
-        .iter()
-        .zip(b)
-        .filter_map(|(x, y)| Some((f64::from((*x)?).ln(), f64::from((*y)?).ln())))
-        .unzip();
+    let (logs_a, logs_b): (Vec<f64>, Vec<f64>) =
+        a.iter().zip(b).filter_map(|(x, y)| Some((f64::from((*x)?).ln(), f64::from((*y)?).ln()))).unzip();
     if logs_a.len() < 10 {
         return None;
     }
@@ -188,11 +166,7 @@ mod tests {
     use super::*;
 
     fn mel(values: &[f32], bins: usize) -> Features {
-        Features {
-            data: values.to_vec(),
-            frames: values.len() / bins,
-            bins,
-        }
+        Features { data: values.to_vec(), frames: values.len() / bins, bins }
     }
 
     #[test]
@@ -229,10 +203,6 @@ mod tests {
 
     #[test]
     fn energy_of_silence_is_finite() {
-        assert!(
-            energy_contour(&[0.0; 100], 10)
-                .iter()
-                .all(|value| value.is_finite())
-        );
+        assert!(energy_contour(&[0.0; 100], 10).iter().all(|value| value.is_finite()));
     }
 }

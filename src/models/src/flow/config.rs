@@ -20,6 +20,10 @@ pub struct FlowConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
+    /// Tokens that a linear path from the embeddings straight to the mel looks at, odd, centred; 0 for none, as in the
+    /// public model. It learns within a few hundred steps what each unit sounds like; the encoder adds what context tells.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub direct_mel_kernel: usize,
     /// The encoder.
     pub encoder: EncoderConfig,
     /// The estimator of the velocity.
@@ -40,6 +44,7 @@ impl Default for FlowConfig {
             spk_embed_dim: 192,
             token_mel_ratio: 2,
             pre_lookahead_len: 3,
+            direct_mel_kernel: 0,
             encoder: EncoderConfig::default(),
             estimator: EstimatorConfig::default(),
             matching: MatchingConfig::default(),
@@ -172,6 +177,10 @@ pub struct MelNormalisation {
     pub deviation: Vec<f32>,
 }
 
+fn is_zero(value: &usize) -> bool {
+    *value == 0
+}
+
 impl FlowConfig {
     /// Checks that the settings fit together.
     ///
@@ -204,6 +213,9 @@ impl FlowConfig {
         }
         if !matches!(self.estimator.channels.as_slice(), [1..=65_536]) {
             return refuse("estimator.channels", format!("{:?}: one level is supported", self.estimator.channels));
+        }
+        if self.direct_mel_kernel > 0 && (self.direct_mel_kernel.is_multiple_of(2) || self.direct_mel_kernel > 63) {
+            return refuse("direct_mel_kernel", format!("{} is neither 0 nor odd up to 63", self.direct_mel_kernel));
         }
         self.check_rates()?;
         self.check_prior()?;

@@ -1,7 +1,7 @@
 //! Inference: from tokens and a speaker to mel spectrograms.
 
 use super::estimator::Conditions;
-use super::model::{Extent, Flow};
+use super::model::Flow;
 use super::{FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
@@ -167,8 +167,7 @@ impl Flow {
         for request in requests {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
-            let (encoded, _) = self.encode(context, &tokens, &[tokens.len()], streaming, Extent::Valid)?;
-            let means = self.means(context, &encoded)?;
+            let (means, _) = self.means(context, &tokens, &[tokens.len()], streaming)?;
             frames.extend_from_slice(&host::slice("encoder", means.tensor())?);
             lengths.push(tokens.len() * ratio);
         }

@@ -6,8 +6,9 @@ use super::estimator::{Conditions, Estimator};
 use super::{FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::init::Builder;
-use flowmill_nn::layers::{Embedding, Linear};
+use flowmill_nn::layers::{Conv1d, Embedding, Linear};
 use flowmill_nn::objectives::FlowMatching;
+use flowmill_nn::ops::Convolution;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Sequences, Value, host};
 
@@ -40,6 +41,8 @@ pub struct Flow {
     speaker: Linear,
     pub(super) encoder: Encoder,
     projection: Linear,
+    /// From token embeddings straight to the mel frames of each token, where the settings ask for it.
+    direct: Option<Conv1d>,
     pub(super) estimator: Estimator,
 }
 
@@ -57,9 +60,19 @@ impl Flow {
         let speaker = Linear::new(scope, config.spk_embed_dim, config.output_size)?;
         let encoder = Encoder::new(builder.scope("encoder"), config)?;
         let projection = Linear::new(builder.scope("encoder_proj"), config.input_size, config.output_size)?;
+        let direct = match config.direct_mel_kernel {
+            0 => None,
+            kernel => Some(Conv1d::new(
+                builder.scope("direct_mel"),
+                config.input_size,
+                config.token_mel_ratio * config.output_size,
+                kernel,
+                Convolution { padding: [kernel / 2, kernel / 2], ..Convolution::default() },
+            )?),
+        };
         let mut decoder = builder.scope("decoder");
         let estimator = Estimator::new(decoder.scope("estimator"), config)?;
-        Ok((Self { config: config.clone(), embedding, speaker, encoder, projection, estimator }, parameters))
+        Ok((Self { config: config.clone(), embedding, speaker, encoder, projection, direct, estimator }, parameters))
     }
 
     /// The settings it was made from.
@@ -106,9 +119,25 @@ impl Flow {
         Ok((frames, rows.all))
     }
 
-    /// The encoder's frames as mel bins, `[frame row, bin]`: the condition that the flow refines.
-    pub(super) fn means(&self, context: &Context, frames: &Value) -> Result<Value> {
-        Ok(self.projection.forward(context, frames)?)
+    /// The encoder's mel of each item's valid tokens, `[frame row, bin]`, and the rows of each item: the condition that the
+    /// flow refines. Tokens as in [`encode`](Self::encode).
+    pub(super) fn means(
+        &self,
+        context: &Context,
+        tokens: &[u32],
+        lengths: &[usize],
+        streaming: bool,
+    ) -> Result<(Value, Sequences)> {
+        let (frames, rows) = self.encode(context, tokens, lengths, streaming, Extent::Valid)?;
+        let means = self.projection.forward(context, &frames)?;
+        let Some(direct) = &self.direct else { return Ok((means, rows)) };
+        let longest = tokens.len() / lengths.len().max(1);
+        let valid = |(item, length): (usize, &usize)| &tokens[item * longest..item * longest + length];
+        let ids: Vec<u32> = lengths.iter().enumerate().flat_map(valid).copied().collect();
+        let embedded = self.embedding.forward(context, &ids, &[ids.len()])?;
+        let mels = direct.forward_packed(context, &embedded, &Sequences::packed(lengths))?;
+        let frames = [ids.len() * self.config.token_mel_ratio, self.config.output_size];
+        Ok((means.add(&mels.reshape(&frames)?)?, rows))
     }
 
     /// Speaker embeddings `[item, value]`, brought to unit length and projected to `[item, bin]`.
@@ -131,8 +160,7 @@ impl Flow {
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         batch.check(&self.config)?;
         let tokens = token_ids(&batch.tokens)?;
-        let (frames, rows) = self.encode(context, &tokens, &batch.token_lengths, draws.streaming, Extent::Valid)?;
-        let mu = self.means(context, &frames)?;
+        let (mu, rows) = self.means(context, &tokens, &batch.token_lengths, draws.streaming)?;
         let speaker = self.project_speakers(context, &batch.speaker_embedding)?;
         let mel = self.packed_mel(batch)?;
         let noise = pack(&draws.noise, batch)?;
