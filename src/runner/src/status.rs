@@ -87,11 +87,13 @@ pub fn status(
 
 fn stage_status(session: &Session<'_>, stage: &dyn Stage, earlier: Option<&str>) -> Result<StageStatus, StageError> {
     let dir = session.dir(stage);
-    let found = match (look(session, stage, false, &Reporter::quiet()), earlier) {
-        (Ok(found), _) => found,
-        // What it reads will be rewritten first, so it is no matter that it cannot plan on it.
-        (Err(_), Some(_)) => Found { ever_run: dir.receipts().is_dir(), ..Found::default() },
-        (Err(error), None) => return Err(error),
+    let ever_run = dir.receipts().is_dir();
+    let found = match earlier {
+        // It waits for its first run: planning it, which may read a million names, would tell nothing.
+        Some(_) if !ever_run => Found::default(),
+        // What it reads will be rewritten first, so it is no matter when it cannot plan on it.
+        Some(_) => look(session, stage, false, &Reporter::quiet()).unwrap_or(Found { ever_run, ..Found::default() }),
+        None => look(session, stage, false, &Reporter::quiet())?,
     };
     let (state, reasons) = judge(&found, earlier);
     let summary = store::read_summary(&dir)?;

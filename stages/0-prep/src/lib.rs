@@ -14,6 +14,7 @@ mod filter;
 mod listing;
 mod probe;
 mod read;
+pub mod rows;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 

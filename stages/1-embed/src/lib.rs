@@ -11,7 +11,6 @@
 
 mod config;
 mod phases;
-mod prep;
 mod speakers;
 mod table;
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use flowmill_corpus::Utterance;
 use flowmill_models::extractors::{self, Fit, State};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
 use serde_json::json;
 
 use crate::{
     config::{EmbedConfig, SECTION},
-    prep::{self, Events, PrepPart, Table},
     speakers, table,
 };
 

@@ -11,7 +11,6 @@
 
 mod config;
 mod phases;
-mod prep;
 mod usage;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};

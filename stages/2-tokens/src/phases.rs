@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use flowmill_corpus::{Utterance, table};
 use flowmill_models::extractors::{self, Extractor, Fit, State};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::{SECTION, TokensConfig},
-    prep::{self, Events, PrepPart, Table},
     usage,
 };
 

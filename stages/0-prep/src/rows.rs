@@ -1,4 +1,4 @@
-//! What stage 0 left: the parts to work on and their rows.
+//! What this stage leaves, for the stages that run extractors over rows: the parts to work on and their rows.
 
 use std::{
     collections::BTreeSet,
