@@ -139,7 +139,7 @@ fn show(value: Option<&Value>) -> String {
 }
 
 /// A number that was single precision in its struct is shown with the digits that person wrote.
-pub(crate) fn show_number(number: &serde_json::Number) -> String {
+fn show_number(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() && f64::from(value as f32) == value => (value as f32).to_string(),
         _ => number.to_string(),

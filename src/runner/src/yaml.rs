@@ -1,8 +1,6 @@
 //! Writing a resolved recipe as YAML.
 
-use serde_json::Value;
-
-use crate::reason::show_number;
+use serde_json::{Number, Value};
 
 /// A value as YAML, readable as a recipe again.
 pub fn to_yaml(value: &Value) -> String {
@@ -52,11 +50,19 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// A number that was single precision in its struct has the digits that a person would write.
+fn digits(number: &Number) -> String {
+    match number.as_f64() {
+        Some(value) if number.is_f64() && f64::from(value as f32) == value => format!("{:?}", value as f32),
+        _ => number.to_string(),
+    }
+}
+
 /// Text that could be taken for something else is quoted as JSON, which is YAML too.
 fn scalar(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text,
-        Value::Number(number) => return show_number(number),
+        Value::Number(number) => return digits(number),
         other => return other.to_string(),
     };
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
