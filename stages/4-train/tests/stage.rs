@@ -87,7 +87,7 @@ fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
 #[test]
 fn without_a_validation_split_it_trains_and_says_so() {
     let toy = Toy::new();
-    let said = toy.ran(&["pack.dev=0", "train.max_steps=4"]);
+    let said = toy.ran(&["toy.dev=0", "train.max_steps=4"]);
     assert!(said.contains("no validation split"), "{said}");
     assert!(lines(&toy).iter().all(|line| line.get("validation").is_none()));
 }
@@ -95,7 +95,7 @@ fn without_a_validation_split_it_trains_and_says_so() {
 #[test]
 fn data_that_the_model_cannot_take_is_named() {
     for (overrides, expected) in [
-        (&["pack.token_offset=1"][..], "train.model.vocab_size"),
+        (&["toy.token_offset=1"][..], "train.model.vocab_size"),
         (&["train.model.output_size=9"], "set train.model.output_size to 8"),
         (&["train.model.spk_embed_dim=5"], "train.model.spk_embed_dim"),
         (&["train.model.token_mel_ratio=1"], "train.model.token_mel_ratio"),

@@ -45,7 +45,7 @@ impl Stage for ToyPack {
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
-        recipe.section::<BTreeMap<String, Value>>("pack").map(|section| json!(section))
+        recipe.section::<BTreeMap<String, Value>>("toy").map(|section| json!(section))
     }
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
@@ -149,7 +149,7 @@ impl Toy {
 
     pub fn recipe(&self, overrides: &[&str]) -> Result<Recipe, RecipeError> {
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-        Recipe::load(&self.folder.path().join("recipe.yaml"), &overrides, &["pack", "train"])
+        Recipe::load(&self.folder.path().join("recipe.yaml"), &overrides, &["toy", "train"])
     }
 
     pub fn stage(&self) -> PathBuf {
