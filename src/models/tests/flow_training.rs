@@ -248,3 +248,69 @@ fn bad_batches_and_requests_are_errors() {
     let error = flow.generate(&context, &[empty], &flow.default_options(), &Draw::new(1), &[1]).unwrap_err();
     assert!(error.to_string().contains("item 0: no tokens"), "{error}");
 }
+
+/// The settings with which small models learn in a minute; no dropout, so that the loss is a function of the weights.
+fn quick_config() -> FlowConfig {
+    let mut config = config();
+    config.direct_mel_kernel = 3;
+    config.encoder.dropout_rate = 0.0;
+    config.encoder.positional_dropout_rate = 0.0;
+    config.encoder.attention_dropout_rate = 0.0;
+    config.estimator.dropout = 0.0;
+    config.matching.training_cfg_rate = 0.0;
+    config.matching.inference_cfg_rate = 0.0;
+    config.matching.prior_weight = 2.0;
+    config.matching.gaussian_skip = Some(0.5);
+    config
+}
+
+#[test]
+fn the_gradient_of_the_quick_settings_is_the_slope_of_their_loss() {
+    let config = quick_config();
+    let batch = FlowBatch::collate(&[item(1, 7), item(2, 4)], &config).unwrap();
+    let draws = FlowDraws::from_draw(&Draw::new(3), &batch, &config).unwrap();
+    // Moves all weights by `step` along the normalised gradient of the start; gives the loss there and the gradient's norm.
+    let along = |step: f32| {
+        let (flow, parameters) = Flow::new(&config, 4).unwrap();
+        let tape = Tape::new();
+        let loss = flow.loss(&Context::training(&parameters, &tape, Draw::new(2)), &batch, &draws).unwrap();
+        let gradients = tape.backward(&loss.total).unwrap();
+        assert_eq!(gradients.len(), parameters.len(), "every parameter has a gradient");
+        let norm = gradients.iter().flat_map(|(_, g)| flat(g)).map(|g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        for (id, gradient) in gradients.iter() {
+            let gradient = host::slice("along", gradient).unwrap();
+            let scale = step / norm as f32;
+            host::modify(parameters.tensor(id), |w| w.iter_mut().zip(&*gradient).for_each(|(w, g)| *w += scale * g))
+                .unwrap();
+        }
+        let loss = flow.loss(&Context::inference(&parameters), &batch, &draws).unwrap();
+        (f64::from(loss.total.scalar().unwrap()), norm)
+    };
+    let ((up, norm), (down, _)) = (along(1e-2), along(-1e-2));
+    let slope = (up - down) / 2e-2;
+    assert!((slope / norm - 1.0).abs() < 1e-2, "slope {slope}, norm of the gradient {norm}");
+}
+
+#[test]
+fn without_a_correction_samples_are_a_gaussian_around_the_encoders_mel() {
+    let config = quick_config();
+    let (flow, parameters) = Flow::new(&config, 5).unwrap();
+    for name in ["decoder.estimator.final_proj.weight", "decoder.estimator.final_proj.bias"] {
+        let id = parameters.find(name).unwrap();
+        host::modify(parameters.tensor(id), |w| w.fill(0.0)).unwrap();
+    }
+    let request = GenerationRequest { tokens: vec![3, 1, 4, 1], speaker_embedding: vec![1.0; 4], prompt: None };
+    let mut options = flow.default_options();
+    options.steps = 200;
+    let samples: Vec<u64> = (0..256).collect();
+    let context = Context::inference(&parameters);
+    let mels = flow.generate(&context, &vec![request; 256], &options, &Draw::new(6), &samples).unwrap();
+    let mels: Vec<Vec<f32>> = mels.iter().map(flat).collect();
+    let mut variance = 0.0;
+    for value in 0..mels[0].len() {
+        let values = || mels.iter().map(|mel| f64::from(mel[value]));
+        let mean = values().sum::<f64>() / 256.0;
+        variance += values().map(|x| (x - mean).powi(2)).sum::<f64>() / 255.0 / mels[0].len() as f64;
+    }
+    assert!((variance.sqrt() - 0.5).abs() < 0.02, "deviation {}", variance.sqrt());
+}
