@@ -1,10 +1,11 @@
 //! Scores of a split: what each utterance adds, and the figures in the end.
 
 use flowmill_audio::features::Features;
+use flowmill_audio::measure::{correlation, log_spectral_distance};
 use serde::{Deserialize, Serialize};
 
 use crate::baselines::{Baseline, Baselines};
-use crate::scores::{Residual, Spread, correlation, energy_contour, log_spectral_distance, mean_of, pitch_correlation};
+use crate::scores::{Residual, Spread, energy_contour, mean_of, pitch_correlation};
 
 /// What is compared for one utterance.
 pub struct Comparison<'a> {
@@ -120,12 +121,13 @@ impl Evaluation {
         }
     }
 
-    /// Adds an utterance. `None` when there are fewer than two samples or their shapes differ.
+    /// Adds an utterance. `None` when there are fewer than two samples, their shapes differ, or nothing can be compared.
     pub fn add(&mut self, utt: &str, comparison: &Comparison) -> Option<&UtteranceScores> {
         let Comparison { real_mel, samples, .. } = comparison;
         let mean = mean_of(samples)?;
         let first = samples.first().filter(|_| samples.len() > 1)?;
         let frames = real_mel.frames.min(mean.frames);
+        let distance_db = self.distances(comparison, &mean, first)?;
         self.real_spread.add(real_mel, frames);
         self.sample_spread.add(first, frames);
         self.real_residual.add(real_mel, &mean);
@@ -135,7 +137,7 @@ impl Evaluation {
         self.utterances.push(UtteranceScores {
             utt: utt.to_owned(),
             frames,
-            distance_db: self.distances(comparison, &mean, first),
+            distance_db,
             energy_correlation: correlation(&energy(comparison.real_wav), &energy(comparison.generated_wav)),
             pitch_correlation: pitch.map(|(value, _)| value),
             voiced_frames: pitch.map_or(0, |(_, frames)| frames),
@@ -143,16 +145,16 @@ impl Evaluation {
         self.utterances.last()
     }
 
-    fn distances(&self, comparison: &Comparison, mean: &Features, first: &Features) -> Distances {
-        let to_real = |mel: &Features| log_spectral_distance(mel, comparison.real_mel);
+    fn distances(&self, comparison: &Comparison, mean: &Features, first: &Features) -> Option<Distances> {
+        let to_real = |mel: &Features| log_spectral_distance(mel, comparison.real_mel).ok();
         let baseline = |which| to_real(&self.baselines.predict(which, comparison.speaker, comparison.tokens));
-        Distances {
-            mean_of_samples: to_real(mean),
-            single_sample: to_real(first),
-            corpus_mean: baseline(Baseline::Corpus),
-            unit_mean: baseline(Baseline::Unit),
-            unit_and_speaker_mean: baseline(Baseline::UnitAndSpeaker),
-        }
+        Some(Distances {
+            mean_of_samples: to_real(mean)?,
+            single_sample: to_real(first)?,
+            corpus_mean: baseline(Baseline::Corpus)?,
+            unit_mean: baseline(Baseline::Unit)?,
+            unit_and_speaker_mean: baseline(Baseline::UnitAndSpeaker)?,
+        })
     }
 
     /// The scores of all that was added.

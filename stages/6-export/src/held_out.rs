@@ -93,7 +93,10 @@ impl HeldOut {
             }
             let audible: Vec<_> = batch.into_par_iter().map(|g| self.make_audible(work, model, g)).collect();
             for one in audible {
-                self.add(&mut evaluation, &one?, model);
+                let one = one?;
+                if !self.add(&mut evaluation, &one, model) {
+                    work.reject(&one.generated.row.utt, "its samples cannot be compared with its recording");
+                }
                 work.advance(1);
             }
         }
@@ -152,7 +155,8 @@ impl HeldOut {
         Ok(Audible { generated, wav, real_pitch, pitch })
     }
 
-    fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) {
+    /// Adds an utterance to the scores; whether it could be compared.
+    fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) -> bool {
         let Generated { row, real_mel, real_wav, samples } = &one.generated;
         let comparison = Comparison {
             speaker: &row.spk,
@@ -165,7 +169,7 @@ impl HeldOut {
             generated_pitch: &one.pitch,
             hop_length: model.mel().hop_length,
         };
-        evaluation.add(&row.utt, &comparison);
+        evaluation.add(&row.utt, &comparison).is_some()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The exported model: a folder that holds everything it takes to generate, and nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::extractors::{self, Extractor, State};
@@ -127,9 +127,4 @@ fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
 pub fn load_extractor(path: &Path) -> Result<Box<dyn Extractor>, ExportError> {
     let state = State::load(path)?;
     Ok(extractors::from_state(&state)?)
-}
-
-/// Where a model folder keeps its files.
-pub fn file(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name)
 }

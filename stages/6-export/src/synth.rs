@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use flowmill_audio::features::MelSpectrogram;
+use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
 use flowmill_nn::random::Draw;
 
-use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, file, load_extractor};
-use crate::scores::log_spectral_distance;
+use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, load_extractor};
 use crate::{ExportError, audible};
 
 /// How to resynthesise.
@@ -59,9 +59,9 @@ impl Synthesiser {
     /// [`ExportError`] naming the file that is missing or wrong.
     pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
         Ok(Self {
-            model: ExportedModel::load(&file(folder, CONFIG), &file(folder, WEIGHTS))?,
-            speaker: load_extractor(&file(folder, SPEAKER_EXTRACTOR))?,
-            tokens: load_extractor(&file(folder, TOKEN_EXTRACTOR))?,
+            model: ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS))?,
+            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR))?,
+            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR))?,
             options,
         })
     }
@@ -92,7 +92,7 @@ impl Synthesiser {
             picture: out_dir.join(format!("{stem}.png")),
             seconds: wav.len() as f64 / f64::from(config.sample_rate),
             tokens: tokens.len(),
-            distance_db: log_spectral_distance(&generated, &real),
+            distance_db: log_spectral_distance(&generated, &real)?,
         };
         audible::write_wav(&result.wav, &wav, config.sample_rate)?;
         audible::write_picture(&result.picture, stem, &real, &generated, config)?;
