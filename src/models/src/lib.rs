@@ -5,3 +5,4 @@
 
 pub mod extractors;
 pub mod flow;
+pub mod parity;

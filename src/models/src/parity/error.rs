@@ -1,0 +1,82 @@
+//! Why a golden file cannot be checked.
+
+use flowmill_audio::AudioError;
+use flowmill_nn::NnError;
+use flowmill_nn::weights::LoadReport;
+
+use crate::flow::FlowError;
+
+/// Why a golden file cannot be checked. Which file it is, the caller knows.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// It cannot be read: missing, damaged, or with a number that is not finite.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A whole file of tensors, but no golden file.
+    #[error("this is not a golden file: {0}")]
+    NotGolden(String),
+    /// No model here has this name.
+    #[error("no model here is called `{model}`; known are {known}")]
+    UnknownModel {
+        /// What the file calls its model.
+        model: String,
+        /// The models that can be checked.
+        known: String,
+    },
+    /// The configuration lacks a value, or has one that cannot be used.
+    #[error("`config.{key}` {problem}")]
+    Config {
+        /// The value, as a dotted path.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("tensor `{0}` is missing")]
+    Missing(String),
+    /// A tensor of another shape, type or range than the model's.
+    #[error("tensor `{name}` is {found}, the model needs {expected}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What the file has.
+        found: String,
+        /// What is needed.
+        expected: String,
+    },
+    /// An expected tensor that the model here does not make.
+    #[error("`{name}` is not known for the model {model}")]
+    Unchecked {
+        /// The tensor.
+        name: String,
+        /// The model's name.
+        model: String,
+    },
+    /// The weights are not those of the model that the configuration describes.
+    #[error("its weights do not fit the model that its `config` describes: {0}")]
+    Weights(LoadReport),
+    /// A layer refused its input.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// candle refused.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// The flow refused its configuration or batch.
+    #[error(transparent)]
+    Flow(#[from] FlowError),
+    /// A feature could not be computed.
+    #[error(transparent)]
+    Audio(#[from] AudioError),
+}
+
+impl ParityError {
+    /// A tensor that is not what the model needs.
+    pub(super) fn tensor(name: &str, found: impl ToString, expected: impl ToString) -> Self {
+        Self::Tensor { name: name.to_owned(), found: found.to_string(), expected: expected.to_string() }
+    }
+
+    /// A value of the configuration that cannot be used.
+    pub(super) fn config(path: &[&str], problem: impl ToString) -> Self {
+        Self::Config { key: path.join("."), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,205 @@
+//! A golden file: tensors by name and the configuration of the model that made them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use flowmill_nn::weights::{self, WeightFile};
+use flowmill_nn::{NnError, Parameters};
+use serde_json::Value;
+
+use super::{ParityError, Result};
+
+/// A golden file in memory.
+#[derive(Debug, Clone)]
+pub struct GoldenFile {
+    file: WeightFile,
+    config: Value,
+    model: String,
+}
+
+impl GoldenFile {
+    /// Reads a golden file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, holds a number that is not finite, or names no model.
+    pub fn read(path: &Path) -> Result<Self> {
+        let read = weights::read(path).map_err(|error| match error {
+            NnError::WeightFile { message, .. } => ParityError::Unreadable(message),
+            other => ParityError::Nn(other),
+        });
+        Self::new(read?)
+    }
+
+    fn new(file: WeightFile) -> Result<Self> {
+        let text = file.metadata.get("config");
+        let text = text.ok_or_else(|| ParityError::NotGolden("its metadata has no `config`".to_owned()))?;
+        let config: Value = serde_json::from_str(text)
+            .map_err(|error| ParityError::NotGolden(format!("its `config` is not JSON: {error}")))?;
+        let model = model(&config)
+            .ok_or_else(|| ParityError::NotGolden("its `config` does not say which `model` made it".to_owned()))?;
+        Ok(Self { file, config, model })
+    }
+
+    /// What made it: `config.model`; files about an objective or about features have no model, they are called after those.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The names of all tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names: BTreeSet<&str> =
+            self.file.tensors.keys().chain(self.file.integers.keys()).map(String::as_str).collect();
+        names.into_iter()
+    }
+
+    /// A tensor by its full name, such as `in.t`: `f32` or `i64`.
+    pub fn find(&self, name: &str) -> Option<&Tensor> {
+        self.file.tensors.get(name).or_else(|| self.file.integers.get(name))
+    }
+
+    /// As [`find`](Self::find), where the model cannot do without.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.find(name).ok_or_else(|| ParityError::Missing(name.to_owned()))
+    }
+
+    /// A tensor of floats of this many axes.
+    ///
+    /// # Errors
+    /// When it is not there, holds integers, or has another number of axes.
+    pub fn floats(&self, name: &str, axes: usize) -> Result<&Tensor> {
+        let tensor = self.tensor(name)?;
+        if tensor.dtype() == DType::F32 && tensor.rank() == axes {
+            return Ok(tensor);
+        }
+        Err(ParityError::tensor(name, described(tensor), format!("f32 with {axes} axes")))
+    }
+
+    /// The elements of a tensor of integers, row-major.
+    ///
+    /// # Errors
+    /// When it is not there or holds floats.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
+        let tensor = self.tensor(name)?;
+        match tensor.dtype() {
+            DType::I64 => Ok(tensor.flatten_all()?.to_vec1()?),
+            _ => Err(ParityError::tensor(name, described(tensor), "integers")),
+        }
+    }
+
+    /// The elements of a one-dimensional tensor of lengths.
+    ///
+    /// # Errors
+    /// When it is not there, or one is negative.
+    pub fn lengths(&self, name: &str) -> Result<Vec<usize>> {
+        let length = |value: i64| {
+            usize::try_from(value)
+                .map_err(|_| ParityError::tensor(name, format!("holding {value}"), "lengths of at least 0"))
+        };
+        self.integers(name)?.into_iter().map(length).collect()
+    }
+
+    /// The value of the configuration at a path.
+    pub fn value(&self, path: &[&str]) -> Option<&Value> {
+        path.iter().try_fold(&self.config, |value, key| value.get(key)).filter(|value| !value.is_null())
+    }
+
+    fn needed(&self, path: &[&str]) -> Result<&Value> {
+        self.value(path).ok_or_else(|| ParityError::config(path, "is missing"))
+    }
+
+    /// A size of the configuration.
+    ///
+    /// # Errors
+    /// When it is not there or no whole number of at least 0.
+    pub fn size(&self, path: &[&str]) -> Result<usize> {
+        let value = self.needed(path)?;
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        size.ok_or_else(|| ParityError::config(path, format!("is {value}, not a size")))
+    }
+
+    /// A number of the configuration.
+    ///
+    /// # Errors
+    /// When it is not there or no number.
+    pub fn number(&self, path: &[&str]) -> Result<f64> {
+        let value = self.needed(path)?;
+        value.as_f64().ok_or_else(|| ParityError::config(path, format!("is {value}, not a number")))
+    }
+
+    /// A switch of the configuration.
+    ///
+    /// # Errors
+    /// When it is not there or neither true nor false.
+    pub fn flag(&self, path: &[&str]) -> Result<bool> {
+        let value = self.needed(path)?;
+        value.as_bool().ok_or_else(|| ParityError::config(path, format!("is {value}, neither true nor false")))
+    }
+
+    /// The weights, under their names without `param.`. Integer buffers, such as the counters of batch norms, are not among them.
+    pub fn parameters(&self) -> BTreeMap<String, Tensor> {
+        let weight =
+            |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor.clone()));
+        self.file.tensors.iter().filter_map(weight).collect()
+    }
+
+    /// The names of the parameters whose gradients are given (`grad.NAME` without `grad.`).
+    pub fn gradient_names(&self) -> impl Iterator<Item = &str> {
+        self.file.tensors.keys().filter_map(|name| name.strip_prefix("grad."))
+    }
+
+    /// Takes the file's weights over into a model's parameters.
+    ///
+    /// # Errors
+    /// When names or shapes differ; all that differs is told.
+    pub fn load(&self, parameters: &mut Parameters) -> Result<()> {
+        let report = parameters.load(&self.parameters())?;
+        if report.is_exact() { Ok(()) } else { Err(ParityError::Weights(report)) }
+    }
+
+    /// Refuses a configuration whose sizes are not those of the weight `name` (without `param.`). Called before a model is built, so
+    /// that sizes that lie cannot ask for more memory than the file itself takes.
+    ///
+    /// # Errors
+    /// When the weight is missing or has another shape.
+    pub fn expect_weight(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let name = format!("param.{name}");
+        let found = self.tensor(&name)?;
+        if found.dims() == shape {
+            return Ok(());
+        }
+        Err(ParityError::tensor(&name, described(found), format!("{shape:?} by its `config`")))
+    }
+
+    /// As [`expect_weight`](Self::expect_weight) for a list of modules: that the last of `count` is there.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn expect_modules(&self, list: &str, count: usize) -> Result<()> {
+        let Some(last) = count.checked_sub(1) else { return Ok(()) };
+        let prefix = format!("param.{list}.{last}.");
+        if self.file.tensors.range(prefix.clone()..).next().is_some_and(|(name, _)| name.starts_with(&prefix)) {
+            return Ok(());
+        }
+        Err(ParityError::Missing(format!("{prefix}*")))
+    }
+}
+
+/// What the configuration says the file is about.
+fn model(config: &Value) -> Option<String> {
+    if let Some(model) = config.get("model").and_then(Value::as_str) {
+        return Some(model.to_owned());
+    }
+    if let Some(objective) = config.get("objective").and_then(Value::as_str) {
+        return Some(format!("{objective}_objective"));
+    }
+    (config.get("features") == Some(&Value::Bool(true))).then(|| "features".to_owned())
+}
+
+/// Type and shape, for messages.
+fn described(tensor: &Tensor) -> String {
+    format!("{} {:?}", tensor.dtype().as_str(), tensor.dims())
+}

@@ -1,0 +1,62 @@
+//! Whether a model here is the same function as the one its users know: a golden file holds the weights, inputs, outputs and
+//! gradients of a public implementation; [`check`] builds the model that the file's metadata names with the dimensions it gives,
+//! runs the inputs and compares.
+//!
+//! A golden file is a `.safetensors` with the metadata key `config`, a JSON object. `config.model` names the model, beside its
+//! dimensions. Tensors: `param.NAME` weights, `in.NAME` inputs with every random draw, `out.NAME` expected outputs, `grad.NAME`
+//! the gradients of `out.loss`. Nothing but these names is relied on, whatever the dimensions, and no `out.` or `grad.` tensor goes
+//! unchecked: one that the model does not know is an error.
+
+mod cosyvoice2_flow;
+mod error;
+mod features;
+mod golden_file;
+mod report;
+
+pub use error::ParityError;
+pub use golden_file::GoldenFile;
+pub use report::{Comparison, GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, Report};
+
+/// What every fallible function of this module returns.
+pub type Result<T> = std::result::Result<T, ParityError>;
+
+/// How a family of models is checked.
+type Check = fn(&GoldenFile) -> Result<Report>;
+
+/// The models that can be checked: what a golden file calls them, in order of their names.
+const MODELS: &[(&str, Check)] = &[("cosyvoice2_flow", cosyvoice2_flow::check), ("features", features::check)];
+
+/// The names of the models that can be checked.
+pub fn known_models() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _)| *name)
+}
+
+/// Runs the model of a golden file and compares all that the file expects.
+///
+/// # Errors
+/// When no model here has the file's name, the file does not fit it, or a tensor of the file was not compared.
+pub fn check(file: &GoldenFile) -> Result<Report> {
+    let known = MODELS.iter().find(|(name, _)| *name == file.model());
+    let (_, check) = known.ok_or_else(|| ParityError::UnknownModel {
+        model: file.model().to_owned(),
+        known: known_models().collect::<Vec<_>>().join(", "),
+    })?;
+    let report = check(file)?;
+    refuse_unchecked(file, &report)?;
+    Ok(report)
+}
+
+/// An expected tensor that no comparison is about must not pass in silence.
+fn refuse_unchecked(file: &GoldenFile, report: &Report) -> Result<()> {
+    let compared = |name: &str| report.0.iter().any(|comparison| comparison.name == name);
+    let mut expected = file.names().filter(|name| name.starts_with("out.") || name.starts_with("grad."));
+    if let Some(name) = expected.find(|name| !compared(name)) {
+        return Err(ParityError::Unchecked { name: name.to_owned(), model: file.model().to_owned() });
+    }
+    if report.0.is_empty() {
+        return Err(ParityError::NotGolden(
+            "it has no `out.` or `grad.` tensor: there is nothing to compare".to_owned(),
+        ));
+    }
+    Ok(())
+}

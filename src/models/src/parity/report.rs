@@ -1,0 +1,179 @@
+//! How far a model is from what a golden file expects.
+
+use candle_core::Tensor;
+use flowmill_nn::{Gradients, Parameters};
+
+use super::{GoldenFile, ParityError, Result};
+
+/// Most that an output or loss may be off: max |a - b| / (max |b| + 1e-6).
+pub const OUTPUT_TOLERANCE: f64 = 2e-5;
+/// Most that a gradient may be off, by the same measure.
+pub const GRADIENT_TOLERANCE: f64 = 2e-4;
+
+/// One tensor, compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// What kind of tensor it is: "output", "gradient", "exact" or "log feature".
+    pub group: &'static str,
+    /// The tensor's full name in the golden file.
+    pub name: String,
+    /// How far it is off: relative to the largest element; as a difference for log features; as a count of elements that differ
+    /// for exact ones. Infinite when the model made a number that is not finite.
+    pub error: f64,
+    /// How far it may be off.
+    pub tolerance: f64,
+}
+
+impl Comparison {
+    /// Whether it is within its tolerance.
+    pub fn passes(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// All comparisons of a golden file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report(pub Vec<Comparison>);
+
+impl Report {
+    /// Compares an output or loss; `name` is the tensor's full name, such as `out.loss`.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn output(&mut self, name: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
+        self.relative("output", OUTPUT_TOLERANCE, name, found, expected)
+    }
+
+    /// Compares a gradient; `name` is the tensor's full name, such as `grad.encoder_proj.bias`.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn gradient(&mut self, name: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
+        self.relative("gradient", GRADIENT_TOLERANCE, name, found, expected)
+    }
+
+    /// Compares integers, of which none may differ.
+    pub fn exact(&mut self, name: &str, found: &[i64], expected: &[i64]) {
+        let differing = found.iter().zip(expected).filter(|(a, b)| a != b).count();
+        let error = (differing + found.len().abs_diff(expected.len())) as f64;
+        self.0.push(Comparison { group: "exact", name: name.to_owned(), error, tolerance: 0.0 });
+    }
+
+    /// Compares logarithms, which have an absolute tolerance.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn log_feature(&mut self, name: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
+        let (error, _) = largest(name, found, expected)?;
+        self.0.push(Comparison { group: "log feature", name: name.to_owned(), error, tolerance });
+        Ok(())
+    }
+
+    /// Compares the gradients of all parameters that the file has one of. One that the loss does not depend on counts as zero.
+    ///
+    /// # Errors
+    /// When the file has a gradient of something that is no parameter, or of another shape.
+    pub fn gradients(&mut self, file: &GoldenFile, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
+        for parameter in file.gradient_names() {
+            let name = format!("grad.{parameter}");
+            let unknown = || ParityError::Unchecked { name: name.clone(), model: file.model().to_owned() };
+            let id = parameters.find(parameter).ok_or_else(unknown)?;
+            let found = match gradients.get(id) {
+                Some(gradient) => gradient.clone(),
+                None => parameters.tensor(id).zeros_like()?,
+            };
+            self.gradient(&name, &found, file.tensor(&name)?)?;
+        }
+        Ok(())
+    }
+
+    fn relative(
+        &mut self,
+        group: &'static str,
+        tolerance: f64,
+        name: &str,
+        found: &Tensor,
+        expected: &Tensor,
+    ) -> Result<()> {
+        let (difference, size) = largest(name, found, expected)?;
+        self.0.push(Comparison { group, name: name.to_owned(), error: difference / (size + 1e-6), tolerance });
+        Ok(())
+    }
+
+    /// The worst comparison of each group, in the order in which the groups came.
+    pub fn worst(&self) -> Vec<&Comparison> {
+        let mut worst: Vec<&Comparison> = Vec::new();
+        for comparison in &self.0 {
+            match worst.iter_mut().find(|other| other.group == comparison.group) {
+                Some(other) if other.error >= comparison.error => {}
+                Some(other) => *other = comparison,
+                None => worst.push(comparison),
+            }
+        }
+        worst
+    }
+
+    /// Whether everything is within its tolerance.
+    pub fn passes(&self) -> bool {
+        self.0.iter().all(Comparison::passes)
+    }
+}
+
+/// The largest difference of two tensors, infinite where one is not finite, and the largest element expected.
+fn largest(name: &str, found: &Tensor, expected: &Tensor) -> Result<(f64, f64)> {
+    if found.dims() != expected.dims() {
+        let (found, expected) = (format!("{:?}", found.dims()), format!("{:?}", expected.dims()));
+        return Err(ParityError::Tensor { name: name.to_owned(), found: expected, expected: found });
+    }
+    let (found, expected) = (elements(found)?, elements(expected)?);
+    let size = expected.iter().fold(0.0, |largest: f64, b| largest.max(b.abs()));
+    let difference = found.iter().zip(&expected).fold(0.0, |largest: f64, (a, b)| match (a - b).abs() {
+        difference if difference.is_nan() => f64::INFINITY,
+        difference => largest.max(difference),
+    });
+    Ok((difference, size))
+}
+
+fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn tensor(elements: &[f32]) -> Tensor {
+        Tensor::new(elements, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn errors_are_relative_to_the_largest_element() {
+        let mut report = Report::default();
+        report.output("out.a", &tensor(&[100.0, 0.001]), &tensor(&[100.0, 0.0])).unwrap();
+        report.output("out.b", &tensor(&[1.0, 2.0]), &tensor(&[1.0, 2.1])).unwrap();
+        report.exact("out.c", &[1, 2, 3], &[1, 5]);
+        assert!(report.0[0].passes() && (report.0[0].error - 1e-5).abs() < 1e-9);
+        assert!(!report.0[1].passes() && !report.passes());
+        assert_eq!(report.0[2].error, 2.0);
+        let worst: Vec<_> = report.worst().into_iter().map(|comparison| comparison.name.as_str()).collect();
+        assert_eq!(worst, ["out.b", "out.c"]);
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_never_passes() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut report = Report::default();
+            report.output("out.a", &tensor(&[1.0, wrong, 1.0]), &tensor(&[1.0, 1.0, 1.0])).unwrap();
+            assert_eq!(report.0[0].error, f64::INFINITY);
+            assert!(!report.passes());
+        }
+    }
+
+    #[test]
+    fn another_shape_is_an_error_that_names_both() {
+        let error = Report::default().output("out.a", &tensor(&[1.0; 3]), &tensor(&[1.0; 2])).unwrap_err();
+        assert_eq!(error.to_string(), "tensor `out.a` is [2], the model needs [3]");
+    }
+}

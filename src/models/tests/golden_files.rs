@@ -1,0 +1,33 @@
+//! The models against their public implementations, by the golden files in `tests/golden`.
+
+use std::path::PathBuf;
+
+use flowmill_models::parity::{self, GoldenFile, ParityError, known_models};
+
+fn golden_files() -> Vec<PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    files
+}
+
+#[test]
+fn every_golden_file_is_equal_to_the_public_implementation() {
+    let mut checked = std::collections::BTreeSet::new();
+    for path in golden_files() {
+        let file = GoldenFile::read(&path).unwrap();
+        let report = match parity::check(&file) {
+            Ok(report) => report,
+            // Files that other tests read.
+            Err(ParityError::UnknownModel { .. }) => continue,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
+        for worst in report.worst() {
+            println!("{}: {} {:.1e} ({})", file.model(), worst.group, worst.error, worst.name);
+        }
+        assert!(report.passes(), "{}: {:?}", path.display(), report.worst());
+        checked.insert(file.model().to_owned());
+    }
+    assert_eq!(checked.into_iter().collect::<Vec<_>>(), known_models().collect::<Vec<_>>(), "a model without a file");
+}
