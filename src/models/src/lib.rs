@@ -3,6 +3,7 @@
 //! Built on `flowmill-nn` (layers, tape) and `flowmill-audio` (features). Knows nothing of corpora, recipes, stages or the training loop: a
 //! model here is a pure function of parameters, a batch and random draws.
 
+pub mod dual_codebook;
 pub mod extractors;
 pub mod flow;
 pub mod parity;
