@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod convolution;
+pub mod depthwise;
 pub mod dropout;
 pub mod elementwise;
 pub mod functions;

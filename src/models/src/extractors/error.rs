@@ -29,6 +29,9 @@ pub enum ExtractError {
         /// How long it has to be, in seconds.
         needed: f64,
     },
+    /// A network refused what it was given.
+    #[error(transparent)]
+    Network(#[from] flowmill_nn::NnError),
     /// The audio could not be resampled or turned into features.
     #[error(transparent)]
     Audio(#[from] flowmill_audio::AudioError),
@@ -38,6 +41,17 @@ pub enum ExtractError {
         /// The extractor's kind.
         extractor: &'static str,
     },
+}
+
+/// Weights that are not those of the model they were given to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnusableWeights(pub String);
+
+impl From<flowmill_nn::NnError> for UnusableWeights {
+    fn from(error: flowmill_nn::NnError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 /// A setting of an extractor that cannot be used.

@@ -4,6 +4,7 @@ use flowmill_audio::AudioError;
 use flowmill_nn::NnError;
 use flowmill_nn::weights::LoadReport;
 
+use crate::extractors::UnusableWeights;
 use crate::flow::FlowError;
 
 /// Why a golden file cannot be checked. Which file it is, the caller knows.
@@ -61,6 +62,9 @@ pub enum ParityError {
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// The weights are not those of the model.
+    #[error(transparent)]
+    UnusableWeights(#[from] UnusableWeights),
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),

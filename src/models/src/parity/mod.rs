@@ -12,6 +12,7 @@ mod error;
 mod features;
 mod golden_file;
 mod report;
+mod s3_tokenizer;
 
 pub use error::ParityError;
 pub use golden_file::GoldenFile;
@@ -24,7 +25,12 @@ pub type Result<T> = std::result::Result<T, ParityError>;
 type Check = fn(&GoldenFile) -> Result<Report>;
 
 /// The models that can be checked: what a golden file calls them, in order of their names.
-const MODELS: &[(&str, Check)] = &[("cosyvoice2_flow", cosyvoice2_flow::check), ("features", features::check)];
+const MODELS: &[(&str, Check)] = &[
+    ("cosyvoice2_flow", cosyvoice2_flow::check),
+    ("features", features::check),
+    ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
+    ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
+];
 
 /// The names of the models that can be checked.
 pub fn known_models() -> impl Iterator<Item = &'static str> {

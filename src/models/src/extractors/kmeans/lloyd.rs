@@ -3,11 +3,11 @@
 use flowmill_nn::random::Draw;
 use rayon::prelude::*;
 
-use super::{
-    distance::{Nearest, squared_distance},
-    seeding,
+use super::seeding;
+use crate::extractors::{
+    Matrix,
+    nearest::{Nearest, squared_distance},
 };
-use crate::extractors::Matrix;
 
 /// The iterations end when the distortion falls by less than this fraction.
 const TOLERANCE: f64 = 1e-4;

@@ -22,7 +22,6 @@
 //! not depend on the order or the parts), k-means++ seeding (Arthur and Vassilvitskii 2007), Lloyd's iterations. All
 //! draws are counter-based and all sums run in a fixed order.
 
-mod distance;
 mod lloyd;
 mod measure;
 mod reservoir;
@@ -33,10 +32,10 @@ use flowmill_nn::random::Draw;
 use serde::{Deserialize, Serialize};
 
 pub use self::usage::Usage;
-use self::{distance::Nearest, lloyd::Clustering, measure::Measure, reservoir::Reservoir};
+use self::{lloyd::Clustering, measure::Measure, reservoir::Reservoir};
 use super::{
     Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Matrix, Media, Scope, State,
-    StateError, ValueType,
+    StateError, ValueType, nearest::Nearest,
 };
 
 /// The extractor's kind.

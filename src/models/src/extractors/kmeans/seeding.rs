@@ -4,8 +4,7 @@
 use flowmill_nn::random::Draw;
 use rayon::prelude::*;
 
-use super::distance::squared_distance;
-use crate::extractors::Matrix;
+use crate::extractors::{Matrix, nearest::squared_distance};
 
 /// Frames whose distances are summed together; fixed, so that the sums do not depend on the number of threads.
 const CHUNK: usize = 1024;

@@ -3,7 +3,7 @@
 use flowmill_nn::kernels::{gemm, shared::Shared};
 use rayon::prelude::*;
 
-use crate::extractors::Matrix;
+use super::Matrix;
 
 /// Scores of frames against centres that are held at a time: what fits into a processor's cache.
 const SCORES_PER_BLOCK: usize = 1 << 17;
@@ -15,24 +15,24 @@ const MAX_FRAMES_PER_BLOCK: usize = 256;
 const LANES: usize = 16;
 
 /// Centres, ready to be searched.
-pub(super) struct Nearest {
+pub(crate) struct Nearest {
     centres: Matrix,
     /// Half the squared length of every centre.
     half_squares: Vec<f32>,
 }
 
 impl Nearest {
-    pub(super) fn new(centres: Matrix) -> Self {
+    pub(crate) fn new(centres: Matrix) -> Self {
         let half_squares = centres.iter().map(|centre| 0.5 * dot(centre, centre)).collect();
         Self { centres, half_squares }
     }
 
-    pub(super) fn centres(&self) -> &Matrix {
+    pub(crate) fn centres(&self) -> &Matrix {
         &self.centres
     }
 
     /// The nearest centre of every frame (of equally near ones the first) and the squared distance to it.
-    pub(super) fn assign(&self, frames: &Matrix) -> Vec<(u32, f32)> {
+    pub(crate) fn assign(&self, frames: &Matrix) -> Vec<(u32, f32)> {
         let frames_per_block = (SCORES_PER_BLOCK / self.centres.rows().max(1)).clamp(1, MAX_FRAMES_PER_BLOCK);
         let blocks = frames.as_slice().par_chunks(frames_per_block * frames.columns());
         blocks.flat_map_iter(|block| self.assign_block(block)).collect()
@@ -71,7 +71,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The squared distance, in a fixed order.
-pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     fold(a, b, |a, b| (a - b) * (a - b))
 }
 

@@ -1,0 +1,81 @@
+//! Recordings longer than a tokenizer takes at once.
+//!
+//! The first version cuts the samples into pieces of 30 s, each with a log-mel of its own, as Step-Audio does. The second moves a
+//! window of 30 s over the log-mel of the whole recording, 26 s at a time, and keeps of every overlap the halves that lie further
+//! from the windows' ends, as the S3Tokenizer package does (in its later form: no window that lies within the one before it).
+
+use std::ops::Range;
+
+/// Samples per second.
+pub const SAMPLE_RATE: u32 = 16_000;
+
+/// Samples of a piece at most: 30 s.
+const PIECE: usize = 30 * SAMPLE_RATE as usize;
+
+/// Shorter pieces are dropped: there is nothing to hear in 30 ms.
+pub const SHORTEST: usize = 480;
+
+/// Log-mel frames of a window: 30 s.
+const WINDOW: usize = 3000;
+
+/// Frames from one window to the next.
+const STRIDE: usize = 2600;
+
+/// Tokens of half an overlap.
+const HALF_OVERLAP: usize = 50;
+
+/// The pieces of a recording of so many samples.
+pub fn pieces(samples: usize) -> impl Iterator<Item = Range<usize>> {
+    let piece = move |start: usize| start..samples.min(start + PIECE);
+    (0..samples).step_by(PIECE).map(piece).filter(|piece| piece.len() >= SHORTEST)
+}
+
+/// The windows over a log-mel of so many frames.
+pub fn windows(frames: usize) -> Vec<Range<usize>> {
+    let last = frames.saturating_sub(WINDOW).div_ceil(STRIDE);
+    let window = |index: usize| index * STRIDE..frames.min(index * STRIDE + WINDOW);
+    if frames == 0 { Vec::new() } else { (0..=last).map(window).collect() }
+}
+
+/// The tokens of a recording from those of its windows.
+pub fn merge_windows(windows: Vec<Vec<u32>>) -> Vec<u32> {
+    let last = windows.len().saturating_sub(1);
+    let mut merged = Vec::with_capacity(windows.iter().map(Vec::len).sum());
+    for (index, tokens) in windows.iter().enumerate() {
+        let from = if index == 0 { 0 } else { HALF_OVERLAP.min(tokens.len()) };
+        let to = if index == last { tokens.len() } else { tokens.len().saturating_sub(HALF_OVERLAP) };
+        merged.extend_from_slice(&tokens[from..to.max(from)]);
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_the_recording_but_for_a_rest_too_short_to_hear() {
+        assert_eq!(pieces(PIECE + 479).collect::<Vec<_>>(), [0..PIECE]);
+        assert_eq!(pieces(PIECE + 480).collect::<Vec<_>>(), [0..PIECE, PIECE..PIECE + 480]);
+        assert_eq!(pieces(479).count() + pieces(0).count(), 0);
+    }
+
+    #[test]
+    fn windows_end_with_the_recording() {
+        assert_eq!(windows(3000), [0..3000]);
+        assert_eq!(windows(3001), [0..3000, 2600..3001]);
+        assert_eq!(windows(5600), [0..3000, 2600..5600]);
+        assert_eq!(windows(5601), [0..3000, 2600..5600, 5200..5601]);
+        assert!(windows(0).is_empty());
+    }
+
+    /// Tokens that say where they are: merged windows give every token of the recording once.
+    #[test]
+    fn merging_loses_and_repeats_nothing() {
+        for frames in [1, 2999, 3000, 3001, 3400, 5599, 5601, 9000] {
+            let token = |window: Range<usize>| (window.start / 4..window.end.div_ceil(4)).map(|at| at as u32).collect();
+            let merged = merge_windows(windows(frames).into_iter().map(token).collect());
+            assert!(merged.into_iter().eq(0..frames.div_ceil(4) as u32), "{frames}");
+        }
+    }
+}
