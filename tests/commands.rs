@@ -5,8 +5,8 @@ use std::fs;
 use crate::support::random::Random;
 use crate::support::{Mini, flowmill};
 
-const COMMANDS: [&str; 9] =
-    ["run", "status", "recipe", "inspect", "clean", "doctor", "synth", "completions", "version"];
+const COMMANDS: [&str; 10] =
+    ["run", "status", "recipe", "inspect", "clean", "doctor", "synth", "parity", "completions", "version"];
 
 #[test]
 fn help_names_every_command_and_every_command_explains_itself() {

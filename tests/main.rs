@@ -11,4 +11,5 @@ mod crash;
 mod disk_full;
 mod formats;
 mod idempotence;
+mod parity;
 mod support;

@@ -73,6 +73,7 @@ pub enum Command {
     Clean(CleanArgs),
     Doctor(DoctorArgs),
     Synth(SynthArgs),
+    Parity(ParityArgs),
     Completions(CompletionsArgs),
     /// Prints the version and how this binary was built
     Version,
@@ -300,6 +301,31 @@ pub struct SynthArgs {
     /// Another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Compares models with their public implementations, by golden files.
+///
+/// A golden file holds the weights, inputs, outputs and gradients of a public implementation (.safetensors; the metadata
+/// key `config` names the model and its dimensions). The model is built with those dimensions and weights, run, and
+/// compared: outputs and losses within 2e-5, gradients within 2e-4 of the largest element of the tensor, integers
+/// exactly, log features within 2e-3. A tensor that is expected and not known here is an error.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill parity tests/golden/cosyvoice2_flow_full.safetensors
+  flowmill parity --all golden/*.safetensors
+
+Exit codes:
+  0  all are equal within the tolerances
+  1  a model is off by more
+  2  a file cannot be checked: not a golden file, damaged, or of a model that is not known")]
+pub struct ParityArgs {
+    /// The golden files
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Show every tensor, not only the worst of each group
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Prints a completion script for a shell.

@@ -15,6 +15,8 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// Everything was already told; only the exit code 1 is left.
     Told,
+    /// Everything was already told; only the exit code 2 is left.
+    ToldUsage,
     /// Ctrl-C, or a termination signal: exit code 130.
     Interrupted,
     /// Nobody reads the output any more, as after `| head`: exit code 0.
@@ -40,7 +42,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Told => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::ToldUsage => 2,
             Self::Interrupted => 130,
             Self::Closed => 0,
         }
@@ -53,7 +55,7 @@ impl Failure {
             Self::Interrupted => {
                 style::warning("interrupted; what is finished is kept, run the same command again to go on");
             }
-            Self::Told | Self::Closed => {}
+            Self::Told | Self::ToldUsage | Self::Closed => {}
         }
     }
 }
@@ -85,7 +87,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(error) | Self::Failed(error) => write!(out, "{error:#}"),
-            Self::Told => write!(out, "failed"),
+            Self::Told | Self::ToldUsage => write!(out, "failed"),
             Self::Interrupted => write!(out, "interrupted"),
             Self::Closed => write!(out, "nobody reads the output"),
         }

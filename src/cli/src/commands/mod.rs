@@ -4,6 +4,7 @@ mod clean;
 mod completions;
 mod doctor;
 mod inspect;
+mod parity;
 mod recipe;
 mod run;
 mod status;
@@ -28,6 +29,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Clean(arguments) => clean::run(arguments, out),
         Command::Doctor(arguments) => doctor::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),
+        Command::Parity(arguments) => parity::run(arguments, out),
         Command::Synth(arguments) => synth::run(arguments, out),
         Command::Version => version::run(out),
     }

@@ -31,3 +31,18 @@ fn every_golden_file_is_equal_to_the_public_implementation() {
     }
     assert_eq!(checked.into_iter().collect::<Vec<_>>(), known_models().collect::<Vec<_>>(), "a model without a file");
 }
+
+mod generated;
+
+#[test]
+fn files_of_other_dimensions_batches_lengths_and_masks_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..8 {
+        let path = folder.path().join(format!("{number}.safetensors"));
+        generated::write(&path, number);
+        let file = GoldenFile::read(&path).unwrap();
+        let report = parity::check(&file).unwrap_or_else(|error| panic!("file {number}: {error}"));
+        assert!(report.passes(), "file {number}: {:?}", report.worst());
+        assert_eq!(report.0.len(), file.gradient_names().count() + 3, "all gradients, loss, encoder, mel");
+    }
+}

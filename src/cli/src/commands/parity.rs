@@ -1,0 +1,86 @@
+//! `flowmill parity FILE…`: whether models here equal their public implementations.
+
+use std::io::Write;
+use std::path::Path;
+
+use anstyle::Style;
+use flowmill_models::parity::{self, Comparison, GoldenFile, Report};
+
+use crate::args::ParityArgs;
+use crate::failure::Failure;
+use crate::style;
+use crate::table::{Align, Cell, Table};
+
+/// Checks one file after the other; one that cannot be checked is told and does not stop the rest.
+pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let (mut passed, mut readable) = (true, true);
+    for path in &arguments.files {
+        match check(path) {
+            Ok((model, report)) => {
+                passed &= report.passes();
+                print(path, &model, &report, arguments.all, out)?;
+            }
+            Err(error) => {
+                readable = false;
+                Failure::Usage(error).report();
+            }
+        }
+    }
+    match (readable, passed) {
+        (false, _) => Err(Failure::ToldUsage),
+        (true, false) => Err(Failure::Told),
+        (true, true) => Ok(()),
+    }
+}
+
+/// The model of a file and how far it is off.
+fn check(path: &Path) -> anyhow::Result<(String, Report)> {
+    let checked = || {
+        let file = GoldenFile::read(path)?;
+        let report = parity::check(&file)?;
+        Ok((file.model().to_owned(), report))
+    };
+    checked().map_err(|error: parity::ParityError| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+/// A line for the file, then the worst tensor of each group, or all tensors.
+fn print(path: &Path, model: &str, report: &Report, all: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let (style, word) = verdict(report.passes());
+    writeln!(out, "{}: {model} {}", path.display(), style::paint(style, word))?;
+    let columns = [
+        ("group", Align::Left),
+        ("tensors", Align::Right),
+        (if all { "error" } else { "worst error" }, Align::Right),
+        ("tolerance", Align::Right),
+        ("", Align::Left),
+        ("tensor", Align::Left),
+    ];
+    let mut table = Table::new(&columns).indented(2);
+    let shown = if all { report.0.iter().collect() } else { report.worst() };
+    for comparison in shown {
+        table.row(row(comparison, report));
+    }
+    Ok(table.print(out)?)
+}
+
+fn row(comparison: &Comparison, report: &Report) -> [Cell; 6] {
+    let tensors = report.0.iter().filter(|other| other.group == comparison.group).count();
+    let (style, word) = verdict(comparison.passes());
+    [
+        Cell::from(comparison.group),
+        Cell::from(tensors),
+        Cell::from(figure(comparison.error)),
+        Cell::from(figure(comparison.tolerance)),
+        Cell::styled(word, style),
+        Cell::from(&comparison.name),
+    ]
+}
+
+fn verdict(passes: bool) -> (Style, &'static str) {
+    if passes { (style::GOOD, "PASS") } else { (style::BAD, "FAIL") }
+}
+
+/// An error or tolerance; counts as counts.
+fn figure(value: f64) -> String {
+    if value == value.trunc() && value < 1e6 { format!("{value:.0}") } else { format!("{value:.1e}") }
+}

@@ -1,0 +1,166 @@
+//! Golden files made by the models here, with other dimensions than the shipped ones.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use flowmill_models::flow::{
+    EncoderConfig, EstimatorConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
+    GenerationRequest, Prompt,
+};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, Tape};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+/// One of the sizes, by chance.
+fn pick(draw: &Draw, what: &str, sizes: &[usize]) -> usize {
+    sizes[draw.purpose(what).below_at(0, sizes.len() as u32) as usize]
+}
+
+fn config(draw: &Draw) -> FlowConfig {
+    let heads = pick(draw, "heads", &[1, 2, 3]);
+    FlowConfig {
+        vocab_size: pick(draw, "vocabulary", &[7, 64, 301]),
+        input_size: 4 * heads * pick(draw, "width", &[1, 2, 5]),
+        output_size: pick(draw, "bins", &[3, 8, 20]),
+        spk_embed_dim: pick(draw, "speaker", &[1, 5, 33]),
+        pre_lookahead_len: pick(draw, "lookahead", &[1, 3, 4]),
+        encoder: EncoderConfig {
+            attention_heads: heads,
+            linear_units: pick(draw, "units", &[9, 24]),
+            num_blocks: pick(draw, "blocks", &[1, 3]),
+            num_up_blocks: pick(draw, "up blocks", &[1, 2]),
+            static_chunk_size: pick(draw, "chunk", &[2, 5]),
+            dropout_rate: 0.0,
+            positional_dropout_rate: 0.0,
+            attention_dropout_rate: 0.0,
+        },
+        estimator: EstimatorConfig {
+            channels: vec![8 * pick(draw, "channels", &[1, 2, 3])],
+            attention_head_dim: pick(draw, "head", &[2, 4, 7]),
+            n_blocks: pick(draw, "transformers", &[1, 2]),
+            num_mid_blocks: pick(draw, "middle", &[1, 3]),
+            num_heads: pick(draw, "estimator heads", &[1, 2, 5]),
+            static_chunk_size: pick(draw, "frames", &[3, 10]),
+            dropout: 0.0,
+        },
+        ..FlowConfig::default()
+    }
+}
+
+/// Ragged lengths, and padding that may be longer than any item.
+fn batch(draw: &Draw, config: &FlowConfig) -> FlowBatch {
+    let items = pick(draw, "items", &[1, 2, 4]);
+    let lengths: Vec<usize> = (0..items as u64).map(|item| 2 + draw.sample(item).below_at(9, 17) as usize).collect();
+    let longest = lengths.iter().max().unwrap() + pick(draw, "padding", &[0, 2]);
+    let tokens: Vec<i64> =
+        (0..items * longest).map(|index| i64::from(draw.below_at(index as u64, config.vocab_size as u32))).collect();
+    let floats = |what, shape: &[usize]| {
+        Tensor::from_vec(draw.purpose(what).normals(shape.iter().product()), shape, &Device::Cpu).unwrap()
+    };
+    FlowBatch {
+        tokens: Tensor::from_vec(tokens, (items, longest), &Device::Cpu).unwrap(),
+        mel: floats("mel", &[items, 2 * longest, config.output_size]),
+        mel_lengths: lengths.iter().map(|length| 2 * length).collect(),
+        speaker_embedding: floats("speaker embedding", &[items, config.spk_embed_dim]),
+        samples: (0..items as u64).collect(),
+        token_lengths: lengths,
+    }
+}
+
+fn bins_first(tensor: &Tensor) -> Tensor {
+    tensor.transpose(1, 2).unwrap().contiguous().unwrap()
+}
+
+fn lengths(lengths: &[usize]) -> Tensor {
+    let lengths: Vec<i64> = lengths.iter().map(|length| *length as i64).collect();
+    Tensor::new(lengths, &Device::Cpu).unwrap()
+}
+
+/// Writes a golden file of a random flow; even numbers have full attention, odd ones chunk-causal masks.
+pub fn write(path: &Path, number: u64) {
+    let draw = Draw::new(40 + number);
+    let config = config(&draw);
+    let (flow, parameters) = Flow::new(&config, number).unwrap();
+    let batch = batch(&draw, &config);
+    let draws = FlowDraws { streaming: number % 2 == 1, ..FlowDraws::from_draw(&draw, &batch, &config).unwrap() };
+    let mut tensors: Vec<(String, Tensor)> = vec![
+        ("in.speech_token".into(), batch.tokens.clone()),
+        ("in.speech_token_len".into(), lengths(&batch.token_lengths)),
+        ("in.speech_feat".into(), batch.mel.clone()),
+        ("in.speech_feat_len".into(), lengths(&batch.mel_lengths)),
+        ("in.embedding".into(), batch.speaker_embedding.clone()),
+        ("in.t".into(), Tensor::new(draws.t.clone(), &Device::Cpu).unwrap()),
+        ("in.z".into(), bins_first(&draws.noise)),
+        ("in.cfg_keep".into(), Tensor::new(draws.condition_keep.clone(), &Device::Cpu).unwrap()),
+        ("in.cond_len".into(), lengths(&draws.prompt_lengths)),
+    ];
+    tensors.extend(parameters.named_tensors().into_iter().map(|(name, tensor)| (format!("param.{name}"), tensor)));
+    let tape = Tape::new();
+    let loss = flow.loss(&Context::training(&parameters, &tape, Draw::new(0)), &batch, &draws).unwrap();
+    tensors.push(("out.loss".into(), loss.total.tensor().reshape(1).unwrap()));
+    let gradients = tape.backward(&loss.total).unwrap();
+    let named = gradients.iter().map(|(id, gradient)| (format!("grad.{}", parameters.name(id)), gradient.clone()));
+    tensors.extend(named);
+    tensors.push(("out.encoder".into(), encoded(&flow, &parameters, &batch, draws.streaming)));
+    let (prompt, steps) = (1, 3);
+    tensors.extend(generated(&flow, &parameters, &batch, &draws, (prompt, steps)));
+    let config = json!({
+        "model": "cosyvoice2_flow", "streaming": draws.streaming, "n_timesteps": steps, "prompt_token_len": prompt,
+        "inference_cfg_rate": config.matching.inference_cfg_rate, "vocab_size": config.vocab_size,
+        "input_size": config.input_size, "output_size": config.output_size, "spk_embed_dim": config.spk_embed_dim,
+        "pre_lookahead_len": config.pre_lookahead_len, "encoder": config.encoder, "estimator": config.estimator,
+    });
+    save(path, &tensors, &config);
+}
+
+fn encoded(flow: &Flow, parameters: &Parameters, batch: &FlowBatch, streaming: bool) -> Tensor {
+    let tokens = batch.tokens.flatten_all().unwrap().to_dtype(DType::U32).unwrap().to_vec1().unwrap();
+    let context = Context::inference(parameters);
+    let (frames, _) = flow.encode(&context, &tokens, &batch.token_lengths, streaming, Extent::Padded).unwrap();
+    let width = flow.config().input_size;
+    frames.tensor().reshape((batch.len(), tokens.len() / batch.len() * 2, width)).unwrap()
+}
+
+fn generated(
+    flow: &Flow,
+    parameters: &Parameters,
+    batch: &FlowBatch,
+    draws: &FlowDraws,
+    (prompt, steps): (usize, usize),
+) -> [(String, Tensor); 2] {
+    let length = batch.token_lengths[0];
+    let tokens: Vec<i64> = batch.tokens.get(0).unwrap().to_vec1().unwrap();
+    let tokens: Vec<u32> = tokens[..length].iter().map(|token| *token as u32).collect();
+    let mel = batch.mel.get(0).unwrap().narrow(0, 0, 2 * prompt).unwrap();
+    let request = GenerationRequest {
+        tokens: tokens[prompt..].to_vec(),
+        speaker_embedding: batch.speaker_embedding.get(0).unwrap().to_vec1().unwrap(),
+        prompt: Some(Prompt { tokens: tokens[..prompt].to_vec(), mel }),
+    };
+    let guidance = flow.config().matching.inference_cfg_rate;
+    let options = GenerationOptions { steps, guidance, temperature: 1.0, streaming: draws.streaming };
+    let noise = draws.noise.narrow(0, 0, 1).unwrap();
+    let used = noise.get(0).unwrap().narrow(0, 0, 2 * length).unwrap();
+    let context = Context::inference(parameters);
+    let mels = flow.generate_from(&context, &[request], &options, &[used]).unwrap();
+    let mel = bins_first(&mels[0].unsqueeze(0).unwrap());
+    // Longer than what is used, as the public implementation draws it.
+    [("in.infer_noise".into(), bins_first(&noise)), ("out.infer_mel".into(), mel)]
+}
+
+fn save(path: &Path, tensors: &[(String, Tensor)], config: &serde_json::Value) {
+    let bytes = |tensor: &Tensor| -> (Dtype, Vec<u8>) {
+        let flat = tensor.flatten_all().unwrap();
+        match tensor.dtype() {
+            DType::I64 => (Dtype::I64, flat.to_vec1::<i64>().unwrap().into_iter().flat_map(i64::to_le_bytes).collect()),
+            _ => (Dtype::F32, flat.to_vec1::<f32>().unwrap().into_iter().flat_map(f32::to_le_bytes).collect()),
+        }
+    };
+    let data: Vec<(Dtype, Vec<u8>)> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
+    let views = tensors.iter().zip(&data).map(|((name, tensor), (dtype, data))| {
+        (name.as_str(), TensorView::new(*dtype, tensor.dims().to_vec(), data).unwrap())
+    });
+    let metadata = [("config".to_owned(), config.to_string())].into();
+    std::fs::write(path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+}
