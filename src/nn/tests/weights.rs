@@ -58,7 +58,10 @@ fn the_report_names_what_differs() {
 fn damaged_and_non_finite_files_are_refused_with_their_reason() {
     let path = Path::new("m.safetensors");
     let good = bytes(&parameters());
-    for cut in [0, 4, 40, good.len() - 1] {
+    for cut in [0, 4] {
+        assert!(weights::from_bytes(&good[..cut], path).unwrap_err().to_string().starts_with("m.safetensors: it is "));
+    }
+    for cut in [40, good.len() - 1] {
         let error = weights::from_bytes(&good[..cut], path).unwrap_err().to_string();
         assert!(error.contains("m.safetensors: not a whole safetensors file"), "{error}");
     }

@@ -1,0 +1,99 @@
+//! Taking over the weights of a file into a model, with a report of what fits.
+
+use super::{file_error, read, write};
+use crate::{ParameterId, Parameters, Result};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+
+/// What a weight file had for a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Names that were loaded.
+    pub matched: Vec<String>,
+    /// Names that the model has and the file lacks.
+    pub missing: Vec<String>,
+    /// Names that the file has and the model lacks.
+    pub extra: Vec<String>,
+    /// Names whose shapes differ: name, shape in the model, shape in the file.
+    pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl LoadReport {
+    /// Whether file and model have the same names and shapes.
+    pub fn is_exact(&self) -> bool {
+        self.missing.is_empty() && self.extra.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} tensors matched", self.matched.len())?;
+        for (what, names) in [("missing", &self.missing), ("extra", &self.extra)] {
+            if let [first, ..] = names.as_slice() {
+                write!(formatter, "; {} {what} (`{first}`", names.len())?;
+                write!(formatter, "{})", if names.len() > 1 { " and others" } else { "" })?;
+            }
+        }
+        if let [(name, model, file), ..] = self.mismatched.as_slice() {
+            let count = self.mismatched.len();
+            write!(formatter, "; {count} of another shape (`{name}`: model {model:?}, file {file:?})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Parameters {
+    /// All parameters and buffers by name, in order of registration.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        self.ids().map(|id| (self.name(id).to_owned(), self.tensor(id).clone())).collect()
+    }
+
+    /// Writes all parameters as `.safetensors`.
+    ///
+    /// # Errors
+    /// When one is not finite or the file cannot be written.
+    pub fn save(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
+        write(path, &self.named_tensors(), metadata)
+    }
+
+    /// Takes over the tensors of the same name and shape, and says what fits. The parameters are changed only by what matched; the
+    /// caller decides whether a report that is not [exact](LoadReport::is_exact) is an error.
+    ///
+    /// # Errors
+    /// When a tensor cannot be taken over.
+    pub fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<LoadReport> {
+        let mut report = LoadReport::default();
+        let known: HashMap<&str, ParameterId> =
+            tensors.keys().filter_map(|name| self.find(name).map(|id| (name.as_str(), id))).collect();
+        report.extra = tensors.keys().filter(|name| !known.contains_key(name.as_str())).cloned().collect();
+        for id in self.ids() {
+            let name = self.name(id).to_owned();
+            let shape = self.tensor(id).dims().to_vec();
+            match tensors.get(&name) {
+                None => report.missing.push(name),
+                Some(tensor) if tensor.dims() != shape => {
+                    report.mismatched.push((name, shape, tensor.dims().to_vec()));
+                }
+                Some(tensor) => {
+                    self.set(id, tensor.clone())?;
+                    report.matched.push(name);
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// As [`load`](Self::load) from a file; anything but an exact fit is an error that says what differs.
+    ///
+    /// # Errors
+    /// When the file cannot be read or does not fit.
+    pub fn load_exact(&mut self, path: &Path) -> Result<LoadReport> {
+        let report = self.load(&read(path)?.tensors)?;
+        if report.is_exact() {
+            return Ok(report);
+        }
+        Err(file_error(path, format!("these weights are not for this model: {report}")))
+    }
+}

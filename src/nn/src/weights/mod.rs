@@ -1,0 +1,125 @@
+//! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initialisers of ONNX graphs.
+//!
+//! What a file is, is read from its content. [`read`] gives tensors ready for a model; [`Archive`] lists what a file has and
+//! gives each tensor as stored, bit for bit; [`PickleFile`] gives all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//!
+//! Nothing in a file is executed, and nothing is allocated on the word of a file: lengths are checked against what is there.
+
+mod archive;
+mod element;
+mod load;
+mod npy;
+mod onnx;
+mod pickle;
+mod raw;
+mod safetensors;
+mod scalar;
+mod source;
+mod state_dict;
+mod torch;
+mod view;
+mod write;
+
+pub use archive::{Archive, Format};
+pub use element::ElementType;
+pub use load::LoadReport;
+pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
+pub use pickle::PickleValue;
+pub use raw::RawTensor;
+pub use scalar::Scalar;
+pub use torch::PickleFile;
+pub use view::TensorView;
+pub use write::{Target, to_bytes, write, write_archive, write_torch};
+
+use crate::{NnError, Result, host};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// What the readers of this module return: the message alone, the file's name is added at the end.
+type Parsed<T> = std::result::Result<T, String>;
+
+/// Tensors of a file by name, and what else it holds.
+#[derive(Debug, Clone, Default)]
+pub struct WeightFile {
+    /// `f32` tensors (wider and narrower floats are converted), in order of their names.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Integer and boolean tensors, as `i64`.
+    pub integers: BTreeMap<String, Tensor>,
+    /// Scalars beside the tensors, such as `epoch` and `step`.
+    pub scalars: BTreeMap<String, Scalar>,
+    /// Notes: the `__metadata__` of a `.safetensors` file.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl WeightFile {
+    /// Removes `prefix` (such as `module.`) from every name.
+    ///
+    /// # Errors
+    /// When a name does not begin with it.
+    pub fn without_prefix(mut self, prefix: &str) -> Result<Self> {
+        self.tensors = renamed(self.tensors, prefix)?;
+        self.integers = renamed(self.integers, prefix)?;
+        Ok(self)
+    }
+}
+
+/// The same entries without the prefix of their names.
+fn renamed(tensors: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
+    tensors.into_iter().map(|(name, tensor)| Ok((stripped(&name, prefix)?.to_owned(), tensor))).collect()
+}
+
+/// A name without a prefix that it must have.
+fn stripped<'a>(name: &'a str, prefix: &str) -> Result<&'a str> {
+    let short = name.strip_prefix(prefix).filter(|short| !short.is_empty());
+    short.ok_or_else(|| NnError::invalid("prefix", format!("tensor `{name}` does not begin with `{prefix}`")))
+}
+
+fn file_error(path: &Path, message: impl fmt::Display) -> NnError {
+    NnError::WeightFile { path: path.display().to_string(), message: message.to_string() }
+}
+
+/// Reads a weight file of any kind.
+///
+/// # Errors
+/// When it cannot be read, is damaged, or holds a number that is not finite (the tensor is named).
+pub fn read(path: &Path) -> Result<WeightFile> {
+    weights_of(Archive::open(path)?)
+}
+
+/// As [`read`], from memory; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<WeightFile> {
+    weights_of(Archive::from_bytes(bytes, path)?)
+}
+
+fn weights_of(mut archive: Archive<'_>) -> Result<WeightFile> {
+    let mut file = WeightFile {
+        scalars: archive.scalars.iter().cloned().collect(),
+        metadata: archive.metadata.clone(),
+        ..WeightFile::default()
+    };
+    for index in 0..archive.tensors.len() {
+        let raw = archive.load(index)?;
+        let name = archive.tensors[index].0.clone();
+        if let Some(floats) = raw.to_floats() {
+            let floats = floats?;
+            refuse_non_finite(&floats, &name).map_err(|message| archive.error(message))?;
+            file.tensors.insert(name, floats);
+        } else if let Some(integers) = raw.to_integers() {
+            file.integers.insert(name, integers?);
+        }
+    }
+    Ok(file)
+}
+
+fn refuse_non_finite(tensor: &Tensor, name: &str) -> Parsed<()> {
+    let elements = host::slice("weights", tensor).map_err(|error| error.to_string())?;
+    match elements.iter().position(|element| !element.is_finite()) {
+        Some(index) => Err(format!("tensor `{name}` holds {} at element {index}", elements[index])),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,530 @@
+//! The stack machine: instructions in, values out. It allocates in proportion to the bytes it reads.
+
+use super::globals::{self, Global};
+use super::list::List;
+use super::opcodes::*;
+use crate::weights::source::Source;
+use crate::weights::{ElementType, Parsed};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The longest line that names a module or class.
+const LONGEST_NAME: u64 = 1024;
+/// Integers of more bytes than this are refused.
+const LARGEST_INTEGER: usize = 16;
+/// The longest name of a storage.
+const LONGEST_KEY: usize = 256;
+/// More dimensions than any tensor has.
+const MOST_DIMENSIONS: usize = 64;
+/// More arguments than any constructor takes.
+const MOST_ARGUMENTS: usize = 16;
+/// How many values constructors may copy per byte read.
+const COPIES_PER_BYTE: u64 = 4;
+/// What any pickle may copy.
+const FREE_COPIES: u64 = 1 << 16;
+
+/// A scalar, or the number of a node.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Item {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Node(u32),
+}
+
+/// A value that several others may hold.
+#[derive(Debug)]
+pub(super) enum Node {
+    Long(i128),
+    Text(Arc<str>),
+    Bytes(Arc<[u8]>),
+    List(List),
+    Tuple(Vec<Item>),
+    Set(Vec<Item>),
+    Dict(Vec<(Item, Item)>),
+    Global(Global),
+    Storage(u32),
+    Tensor(Box<StoredTensor>),
+}
+
+/// A tensor as the pickle describes it.
+#[derive(Debug)]
+pub(super) struct StoredTensor {
+    pub storage: u32,
+    pub offset: u64,
+    pub shape: Vec<usize>,
+    pub strides: Vec<u64>,
+}
+
+/// A storage that tensors of the pickle lie in: elements `offset .. offset + count` of what the file keeps under `key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StorageRef {
+    pub key: Arc<str>,
+    pub element: ElementType,
+    pub offset: u64,
+    pub count: u64,
+}
+
+/// A parsed pickle.
+#[derive(Debug)]
+pub(crate) struct Pickle {
+    pub(super) root: Item,
+    pub(super) nodes: Vec<Node>,
+    pub storages: Vec<StorageRef>,
+}
+
+impl Pickle {
+    /// The integer that the whole pickle is.
+    pub fn integer(&self) -> Option<i128> {
+        match self.root {
+            Item::Int(value) => Some(i128::from(value)),
+            Item::Node(node) => match self.nodes.get(node as usize) {
+                Some(Node::Long(value)) => Some(*value),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+pub(super) struct Machine<'s, 'a> {
+    source: &'s mut Source<'a>,
+    stack: Vec<Item>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Item>,
+    nodes: Vec<Node>,
+    storages: Vec<StorageRef>,
+    known_storages: HashMap<Arc<str>, u32>,
+    copies: u64,
+}
+
+impl<'s, 'a> Machine<'s, 'a> {
+    pub fn new(source: &'s mut Source<'a>) -> Self {
+        Self {
+            source,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            nodes: Vec::new(),
+            storages: Vec::new(),
+            known_storages: HashMap::new(),
+            copies: 0,
+        }
+    }
+
+    /// Runs to the end of the pickle.
+    pub fn run(mut self) -> Parsed<Pickle> {
+        if self.source.byte()? != PROTO {
+            return Err("it does not begin like a pickle of protocol 2 or later".to_owned());
+        }
+        let protocol = self.source.byte()?;
+        if !(2..=5).contains(&protocol) {
+            return Err(format!("a pickle of protocol {protocol}; 2 to 5 are understood"));
+        }
+        loop {
+            let opcode = self.source.byte()?;
+            if opcode == STOP {
+                let root = self.pop()?;
+                return Ok(Pickle { root, nodes: self.nodes, storages: self.storages });
+            }
+            self.step(opcode)?;
+        }
+    }
+
+    fn step(&mut self, opcode: u8) -> Parsed<()> {
+        match opcode {
+            FRAME => self.source.array::<8>().map(drop),
+            MARK => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            POP => match self.marks.last() {
+                Some(mark) if *mark == self.stack.len() => self.pop_mark().map(drop),
+                _ => self.pop().map(drop),
+            },
+            POP_MARK => self.pop_mark().map(drop),
+            DUP => self.top().map(|item| self.stack.push(item)),
+            NONE | NEWTRUE | NEWFALSE | BININT | BININT1 | BININT2 | BINFLOAT | LONG1 | LONG4 => self.scalar(opcode),
+            BINUNICODE | SHORT_BINUNICODE | BINUNICODE8 | BINSTRING | SHORT_BINSTRING => self.text(opcode),
+            BINBYTES | SHORT_BINBYTES | BINBYTES8 | BYTEARRAY8 => self.raw_bytes(opcode),
+            BINPUT | LONG_BINPUT | MEMOIZE | BINGET | LONG_BINGET => self.memory(opcode),
+            EMPTY_LIST | APPEND | APPENDS | LIST => self.list(opcode),
+            EMPTY_TUPLE | TUPLE | TUPLE1 | TUPLE2 | TUPLE3 => self.tuple(opcode),
+            EMPTY_DICT | DICT | SETITEM | SETITEMS => self.dict(opcode),
+            EMPTY_SET | ADDITEMS | FROZENSET => self.set(opcode),
+            GLOBAL | STACK_GLOBAL => self.global(opcode),
+            REDUCE | NEWOBJ => self.reduce(),
+            BUILD => self.build(),
+            BINPERSID => self.persistent(),
+            other => Err(format!("pickle instruction {other:#04x} at byte {} is not used by weights", self.place())),
+        }
+    }
+
+    /// Where the last instruction was.
+    fn place(&self) -> u64 {
+        self.source.position().saturating_sub(1)
+    }
+
+    fn top(&self) -> Parsed<Item> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        self.stack[floor..].last().copied().ok_or_else(|| format!("an empty stack at byte {}", self.place()))
+    }
+
+    fn pop(&mut self) -> Parsed<Item> {
+        let item = self.top()?;
+        self.stack.pop();
+        Ok(item)
+    }
+
+    /// Everything since the last mark.
+    fn pop_mark(&mut self) -> Parsed<Vec<Item>> {
+        let mark = self.marks.pop().ok_or_else(|| format!("no mark at byte {}", self.place()))?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn push_node(&mut self, node: Node) -> Parsed<()> {
+        let number = u32::try_from(self.nodes.len()).map_err(|_| "more than 2^32 values".to_owned())?;
+        self.nodes.push(node);
+        self.stack.push(Item::Node(number));
+        Ok(())
+    }
+
+    /// The node that an item names.
+    fn node(&self, item: Item) -> Option<&Node> {
+        match item {
+            Item::Node(number) => self.nodes.get(number as usize),
+            _ => None,
+        }
+    }
+
+    /// Accounts for values that a constructor copies: a few bytes may name the same large list again and again.
+    fn charge(&mut self, values: usize) -> Parsed<()> {
+        self.copies += values as u64;
+        if self.copies > FREE_COPIES + COPIES_PER_BYTE.saturating_mul(self.source.position()) {
+            return Err(self.unexpected("constructors that copy the same values again and again"));
+        }
+        Ok(())
+    }
+
+    fn unexpected(&self, what: &str) -> String {
+        format!("{what} at byte {}", self.place())
+    }
+
+    fn scalar(&mut self, opcode: u8) -> Parsed<()> {
+        let item = match opcode {
+            NONE => Item::None,
+            NEWTRUE | NEWFALSE => Item::Bool(opcode == NEWTRUE),
+            BININT => Item::Int(i64::from(i32::from_le_bytes(self.source.array()?))),
+            BININT1 => Item::Int(i64::from(self.source.byte()?)),
+            BININT2 => Item::Int(i64::from(u16::from_le_bytes(self.source.array()?))),
+            BINFLOAT => Item::Float(f64::from_be_bytes(self.source.array()?)),
+            _ => return self.long(opcode),
+        };
+        self.stack.push(item);
+        Ok(())
+    }
+
+    fn long(&mut self, opcode: u8) -> Parsed<()> {
+        let length = match opcode {
+            LONG1 => usize::from(self.source.byte()?),
+            _ => u32::from_le_bytes(self.source.array()?) as usize,
+        };
+        if length > LARGEST_INTEGER {
+            return Err(format!("an integer of {length} bytes at byte {}", self.place()));
+        }
+        let bytes = self.source.bytes(length as u64)?;
+        let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut word = [if negative { 0xff } else { 0 }; LARGEST_INTEGER];
+        word[..length].copy_from_slice(&bytes);
+        let value = i128::from_le_bytes(word);
+        match i64::try_from(value) {
+            Ok(value) => self.stack.push(Item::Int(value)),
+            Err(_) => self.push_node(Node::Long(value))?,
+        }
+        Ok(())
+    }
+
+    /// The length that follows an instruction: of one byte, four or eight.
+    fn length(&mut self, opcode: u8) -> Parsed<u64> {
+        Ok(match opcode {
+            SHORT_BINUNICODE | SHORT_BINSTRING | SHORT_BINBYTES => u64::from(self.source.byte()?),
+            BINUNICODE | BINSTRING | BINBYTES => u64::from(u32::from_le_bytes(self.source.array()?)),
+            _ => u64::from_le_bytes(self.source.array()?),
+        })
+    }
+
+    fn text(&mut self, opcode: u8) -> Parsed<()> {
+        let length = self.length(opcode)?;
+        let bytes = self.source.bytes(length)?;
+        let text = String::from_utf8(bytes).map_err(|_| self.unexpected("text that is not UTF-8"))?;
+        self.push_node(Node::Text(text.into()))
+    }
+
+    fn raw_bytes(&mut self, opcode: u8) -> Parsed<()> {
+        let length = self.length(opcode)?;
+        let bytes = self.source.bytes(length)?;
+        self.push_node(Node::Bytes(bytes.into()))
+    }
+
+    fn memory(&mut self, opcode: u8) -> Parsed<()> {
+        let index = match opcode {
+            BINPUT | BINGET => u32::from(self.source.byte()?),
+            MEMOIZE => u32::try_from(self.memo.len()).map_err(|_| self.unexpected("too much memory"))?,
+            _ => u32::from_le_bytes(self.source.array()?),
+        };
+        if matches!(opcode, BINGET | LONG_BINGET) {
+            let item = self.memo.get(&index).copied();
+            self.stack.push(item.ok_or_else(|| self.unexpected("a value that was not kept"))?);
+        } else {
+            self.memo.insert(index, self.top()?);
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, opcode: u8) -> Parsed<()> {
+        if opcode == EMPTY_LIST {
+            return self.push_node(Node::List(List::new()));
+        }
+        let items = if opcode == APPEND { vec![self.pop()?] } else { self.pop_mark()? };
+        if opcode == LIST {
+            self.push_node(Node::List(List::new()))?;
+        }
+        match self.top()? {
+            Item::Node(number) => match &mut self.nodes[number as usize] {
+                Node::List(list) => list.extend(items.into_iter()),
+                _ => return Err(self.unexpected("an item for what is no list")),
+            },
+            _ => return Err(self.unexpected("an item for what is no list")),
+        }
+        Ok(())
+    }
+
+    fn tuple(&mut self, opcode: u8) -> Parsed<()> {
+        let mut items = match opcode {
+            EMPTY_TUPLE => Vec::new(),
+            TUPLE => self.pop_mark()?,
+            _ => (0..=opcode - TUPLE1).map(|_| self.pop()).collect::<Parsed<_>>()?,
+        };
+        if opcode != TUPLE {
+            items.reverse();
+        }
+        self.push_node(Node::Tuple(items))
+    }
+
+    fn dict(&mut self, opcode: u8) -> Parsed<()> {
+        if opcode == EMPTY_DICT {
+            return self.push_node(Node::Dict(Vec::new()));
+        }
+        let items = match opcode {
+            SETITEM => {
+                let value = self.pop()?;
+                vec![self.pop()?, value]
+            }
+            _ => self.pop_mark()?,
+        };
+        if opcode == DICT {
+            self.push_node(Node::Dict(Vec::new()))?;
+        }
+        if !items.len().is_multiple_of(2) {
+            return Err(self.unexpected("a key without a value"));
+        }
+        match self.top()? {
+            Item::Node(number) => match &mut self.nodes[number as usize] {
+                Node::Dict(pairs) => pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
+                _ => return Err(self.unexpected("a key for what is no dict")),
+            },
+            _ => return Err(self.unexpected("a key for what is no dict")),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, opcode: u8) -> Parsed<()> {
+        match opcode {
+            EMPTY_SET => self.push_node(Node::Set(Vec::new())),
+            FROZENSET => {
+                let items = self.pop_mark()?;
+                self.push_node(Node::Set(items))
+            }
+            _ => {
+                let items = self.pop_mark()?;
+                match self.top()? {
+                    Item::Node(number) => match &mut self.nodes[number as usize] {
+                        Node::Set(set) => set.extend(items),
+                        _ => return Err(self.unexpected("an item for what is no set")),
+                    },
+                    _ => return Err(self.unexpected("an item for what is no set")),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn global(&mut self, opcode: u8) -> Parsed<()> {
+        let (module, name) = if opcode == GLOBAL {
+            (self.source.line(LONGEST_NAME)?, self.source.line(LONGEST_NAME)?)
+        } else {
+            let (name, module) = (self.pop()?, self.pop()?);
+            match (self.node(module), self.node(name)) {
+                (Some(Node::Text(module)), Some(Node::Text(name))) => (module.to_string(), name.to_string()),
+                _ => return Err(self.unexpected("a name that is no text")),
+            }
+        };
+        let global = globals::resolve(&module, &name)?;
+        self.push_node(Node::Global(global))
+    }
+
+    /// A known constructor and its arguments become a value.
+    fn reduce(&mut self) -> Parsed<()> {
+        let (arguments, callable) = (self.pop()?, self.pop()?);
+        let arguments = match self.node(arguments) {
+            Some(Node::Tuple(items)) if items.len() <= MOST_ARGUMENTS => items.clone(),
+            _ => return Err(self.unexpected("arguments that are no short tuple")),
+        };
+        let global = match self.node(callable) {
+            Some(Node::Global(global)) => *global,
+            _ => return Err(self.unexpected("a call of what cannot be called")),
+        };
+        let first = arguments.first().copied();
+        let node = match global {
+            Global::Dict => Node::Dict(first.map_or(Ok(Vec::new()), |first| self.pairs(first))?),
+            Global::Set => Node::Set(first.map_or(Ok(Vec::new()), |first| self.items(first))?),
+            Global::Bytes | Global::Encode => Node::Bytes(first.map_or(Ok(Arc::default()), |first| self.latin(first))?),
+            Global::Size | Global::Device | Global::Parameter => {
+                let first = first.ok_or_else(|| self.unexpected("a constructor without arguments"))?;
+                self.stack.push(first);
+                return Ok(());
+            }
+            Global::Tensor => self.tensor(&arguments)?,
+            Global::Storage(_) | Global::Dtype(_) => return Err(self.unexpected("a call of what cannot be called")),
+        };
+        self.push_node(node)
+    }
+
+    /// The bytes that a text of characters below 256, or other bytes, stand for.
+    fn latin(&mut self, item: Item) -> Parsed<Arc<[u8]>> {
+        let text = match self.node(item) {
+            Some(Node::Bytes(bytes)) => return Ok(bytes.clone()),
+            Some(Node::Text(text)) => text.clone(),
+            _ => return Err(self.unexpected("bytes of what is no text")),
+        };
+        self.charge(text.len())?;
+        let bytes: Result<Vec<u8>, _> = text.chars().map(|character| u8::try_from(u32::from(character))).collect();
+        bytes.map(Arc::from).map_err(|_| self.unexpected("bytes of a text that is not Latin-1"))
+    }
+
+    /// The items of a list or tuple.
+    fn items(&mut self, item: Item) -> Parsed<Vec<Item>> {
+        let items = match self.node(item) {
+            Some(Node::List(list)) => list.to_items(),
+            Some(Node::Tuple(items)) => items.clone(),
+            _ => return Err(self.unexpected("a container of what has no items")),
+        };
+        self.charge(items.len())?;
+        Ok(items)
+    }
+
+    /// The pairs of a list of lists or tuples of two.
+    fn pairs(&mut self, list: Item) -> Parsed<Vec<(Item, Item)>> {
+        let pair = |machine: &Self, item: Item| match machine.node(item) {
+            Some(Node::List(List::Mixed(pair)) | Node::Tuple(pair)) if pair.len() == 2 => Ok((pair[0], pair[1])),
+            _ => Err(machine.unexpected("a dict of what are no pairs")),
+        };
+        let items = self.items(list)?;
+        items.into_iter().map(|item| pair(self, item)).collect()
+    }
+
+    /// `BUILD` hangs attributes on an object. On an `OrderedDict` (module versions) they are not part of its value; nothing
+    /// else here has any.
+    fn build(&mut self) -> Parsed<()> {
+        self.pop()?;
+        let target = self.top()?;
+        match self.node(target) {
+            Some(Node::Dict(_) | Node::Tensor(_)) => Ok(()),
+            _ => Err(self.unexpected("attributes for what has none")),
+        }
+    }
+
+    /// `torch.save` stores the place of a storage as a tuple: 'storage', class, key, device, count, and perhaps a part of it.
+    fn persistent(&mut self) -> Parsed<()> {
+        let wrong = |machine: &Self| machine.unexpected("a persistent value that is no storage");
+        let id = self.pop()?;
+        let Some(Node::Tuple(items)) = self.node(id) else { return Err(wrong(self)) };
+        let (&[tag, class, key, _device, count], part) = items.split_first_chunk().ok_or_else(|| wrong(self))?;
+        let part = part.first().copied().unwrap_or(Item::None);
+        let (element, key) = match (self.node(tag), self.node(class), self.node(key)) {
+            (Some(Node::Text(tag)), Some(Node::Global(Global::Storage(element))), Some(Node::Text(key)))
+                if &**tag == "storage" && key.len() <= LONGEST_KEY =>
+            {
+                (*element, key.clone())
+            }
+            _ => return Err(wrong(self)),
+        };
+        let count = unsigned(count).ok_or_else(|| wrong(self))?;
+        let mut storage = StorageRef { key, element, offset: 0, count };
+        let mut name = storage.key.clone();
+        match (part, self.node(part)) {
+            (Item::None, _) => {}
+            (_, Some(Node::Tuple(view))) => {
+                let &[view_key, offset, size] = &view[..] else { return Err(wrong(self)) };
+                let Some(Node::Text(view_key)) = self.node(view_key) else { return Err(wrong(self)) };
+                if view_key.len() > LONGEST_KEY {
+                    return Err(wrong(self));
+                }
+                name = format!("{}/{view_key}", storage.key).into();
+                let part = unsigned(offset).zip(unsigned(size)).ok_or_else(|| wrong(self))?;
+                (storage.offset, storage.count) = part;
+            }
+            _ => return Err(wrong(self)),
+        }
+        let number = self.storage_number(name, storage)?;
+        self.push_node(Node::Storage(number))
+    }
+
+    /// The number of a storage; one key always means one storage.
+    fn storage_number(&mut self, name: Arc<str>, storage: StorageRef) -> Parsed<u32> {
+        if let Some(number) = self.known_storages.get(&name) {
+            let known = &self.storages[*number as usize];
+            return if *known == storage { Ok(*number) } else { Err(self.unexpected("a storage of two descriptions")) };
+        }
+        let number = self.storages.len() as u32;
+        self.storages.push(storage);
+        self.known_storages.insert(name, number);
+        Ok(number)
+    }
+
+    /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata)`.
+    fn tensor(&self, arguments: &[Item]) -> Parsed<Node> {
+        let wrong = |machine: &Self| machine.unexpected("a tensor with the wrong arguments");
+        let Some((&[storage, offset, shape, strides], rest)) = arguments.split_first_chunk() else {
+            return Err(wrong(self));
+        };
+        let metadata = rest.get(2).copied().unwrap_or(Item::None);
+        match (metadata, self.node(metadata)) {
+            (Item::None, _) => {}
+            (_, Some(Node::Dict(pairs))) if pairs.is_empty() => {}
+            _ => return Err(self.unexpected("a tensor with a pending conjugation or negation")),
+        }
+        let Some(Node::Storage(storage)) = self.node(storage) else { return Err(wrong(self)) };
+        let sizes = |item| match self.node(item) {
+            Some(Node::Tuple(items)) if items.len() <= MOST_DIMENSIONS => {
+                items.iter().map(|item| unsigned(*item)).collect::<Option<Vec<u64>>>()
+            }
+            _ => None,
+        };
+        let (Some(offset), Some(shape), Some(strides)) = (unsigned(offset), sizes(shape), sizes(strides)) else {
+            return Err(wrong(self));
+        };
+        let shape: Result<Vec<usize>, _> = shape.into_iter().map(usize::try_from).collect();
+        let shape = shape.map_err(|_| wrong(self))?;
+        Ok(Node::Tensor(Box::new(StoredTensor { storage: *storage, offset, shape, strides })))
+    }
+}
+
+/// A number that may not be negative.
+fn unsigned(item: Item) -> Option<u64> {
+    match item {
+        Item::Int(value) => u64::try_from(value).ok(),
+        _ => None,
+    }
+}

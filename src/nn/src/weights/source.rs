@@ -1,0 +1,136 @@
+//! Where bytes come from: a file or memory, read in pieces, with its length known before anything is allocated.
+
+use super::Parsed;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// What can be read from any place.
+trait ReadSeek: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// A file, or its content in memory.
+pub(crate) struct Source<'a> {
+    reader: BufReader<Box<dyn ReadSeek + 'a>>,
+    length: u64,
+    position: u64,
+    path: PathBuf,
+}
+
+impl Source<'static> {
+    /// Opens the file at `path`.
+    pub fn open(path: &Path) -> Parsed<Self> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let about = file.metadata().map_err(|error| error.to_string())?;
+        if about.is_dir() {
+            return Err("it is a folder; name a file in it".to_owned());
+        }
+        Ok(Self::new(Box::new(file), about.len(), path))
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Content in memory; `path` is for messages.
+    pub fn of_bytes(bytes: &'a [u8], path: &Path) -> Self {
+        Self::new(Box::new(Cursor::new(bytes)), bytes.len() as u64, path)
+    }
+
+    fn new(reader: Box<dyn ReadSeek + 'a>, length: u64, path: &Path) -> Self {
+        Self { reader: BufReader::with_capacity(1 << 16, reader), length, position: 0, path: path.to_owned() }
+    }
+
+    /// The file's name, for messages and for naming a nameless array.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes there are.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The place that is read next.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes follow.
+    pub fn remaining(&self) -> u64 {
+        self.length - self.position
+    }
+
+    /// Goes on at `position`.
+    pub fn seek(&mut self, position: u64) -> Parsed<()> {
+        if position > self.length {
+            return Err(format!("it names byte {position} and has {}; it was cut or changed", self.length));
+        }
+        let moved = i64::try_from(i128::from(position) - i128::from(self.position));
+        match moved {
+            Ok(offset) => self.reader.seek_relative(offset),
+            Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop),
+        }
+        .map_err(|error| error.to_string())?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// Leaves out `count` bytes.
+    pub fn skip(&mut self, count: u64) -> Parsed<()> {
+        self.require(count)?;
+        self.seek(self.position + count)
+    }
+
+    /// The next byte.
+    pub fn byte(&mut self) -> Parsed<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// The next `N` bytes.
+    pub fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next `count` bytes; nothing is allocated when there are fewer.
+    pub fn bytes(&mut self, count: u64) -> Parsed<Vec<u8>> {
+        self.require(count)?;
+        let count = usize::try_from(count).map_err(|_| format!("{count} bytes do not fit into memory"))?;
+        let mut bytes = vec![0; count];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The `count` bytes from `start` on.
+    pub fn bytes_at(&mut self, start: u64, count: u64) -> Parsed<Vec<u8>> {
+        self.seek(start)?;
+        self.bytes(count)
+    }
+
+    /// The next line without its end, at most `limit` bytes long.
+    pub fn line(&mut self, limit: u64) -> Parsed<String> {
+        let mut line = Vec::new();
+        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+        self.position += read as u64;
+        if line.pop() != Some(b'\n') {
+            return Err("a line without an end".to_owned());
+        }
+        String::from_utf8(line).map_err(|_| "a line that is not UTF-8".to_owned())
+    }
+
+    fn require(&self, count: u64) -> Parsed<()> {
+        if count <= self.remaining() {
+            return Ok(());
+        }
+        let (position, remaining) = (self.position, self.remaining());
+        Err(format!("{count} bytes are announced at byte {position} and {remaining} follow; it was cut or changed"))
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Parsed<()> {
+        self.require(bytes.len() as u64)?;
+        self.reader.read_exact(bytes).map_err(|error| error.to_string())?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+}

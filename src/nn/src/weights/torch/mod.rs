@@ -1,0 +1,62 @@
+//! Files of `torch.save`: a zip archive since PyTorch 1.6, a row of pickles before.
+
+mod directory;
+mod legacy;
+mod zip;
+
+use super::pickle::PickleValue;
+use super::source::Source;
+use super::{Parsed, RawTensor, Result, TensorView, file_error};
+use std::path::Path;
+
+/// What begins a zip archive.
+pub(crate) const ZIP_MAGIC: &[u8] = b"PK";
+/// What begins a pickle of protocol 2 or later.
+pub(crate) const PICKLE_MAGIC: u8 = 0x80;
+
+/// A file of `torch.save` or `pickle.dump`, as the values it holds. Tensors are read when asked for.
+pub struct PickleFile<'a> {
+    /// What was saved.
+    pub value: PickleValue,
+    pub(crate) source: Source<'a>,
+}
+
+impl PickleFile<'static> {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, or holds anything but tensors, containers and scalars.
+    pub fn open(path: &Path) -> Result<Self> {
+        Source::open(path).and_then(Self::of).map_err(|message| file_error(path, message))
+    }
+}
+
+impl<'a> PickleFile<'a> {
+    /// As [`open`](PickleFile::open), from memory; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`open`](PickleFile::open).
+    pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
+        Self::of(Source::of_bytes(bytes, path)).map_err(|message| file_error(path, message))
+    }
+
+    pub(crate) fn of(mut source: Source<'a>) -> Parsed<Self> {
+        let head = source.bytes_at(0, source.length().min(2))?;
+        source.seek(0)?;
+        let value = match head[..] {
+            [PICKLE_MAGIC, ..] => legacy::read(&mut source)?,
+            _ if head.starts_with(ZIP_MAGIC) => zip::read(&mut source)?,
+            _ => return Err("neither a zip archive nor a pickle, so nothing that torch.save wrote".to_owned()),
+        };
+        Ok(Self { value, source })
+    }
+
+    /// Reads one of its tensors.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn load(&mut self, tensor: &TensorView) -> Result<RawTensor> {
+        let loaded = tensor.read(&mut self.source);
+        loaded.map_err(|message| file_error(self.source.path(), message))
+    }
+}

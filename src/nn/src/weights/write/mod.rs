@@ -1,0 +1,119 @@
+//! Writing weight files. The same input gives the same bytes.
+
+mod pickle;
+mod safetensors;
+mod torch;
+
+use super::{Archive, ElementType, RawTensor, Result, Scalar, file_error, refuse_non_finite};
+use candle_core::Tensor;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+/// What a file is to hold, without the tensors' elements.
+#[derive(Debug, Default)]
+pub(crate) struct Outline<'a> {
+    pub tensors: Vec<Entry<'a>>,
+    pub scalars: Cow<'a, [(String, Scalar)]>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Name, element type and shape of a tensor that is to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub name: &'a str,
+    pub element: ElementType,
+    pub shape: &'a [usize],
+}
+
+impl Entry<'_> {
+    fn byte_count(&self) -> u64 {
+        self.shape.iter().fold(self.element.size() as u64, |product, size| product.saturating_mul(*size as u64))
+    }
+}
+
+/// The elements of tensor `index`, asked for once each.
+type Load<'l> = dyn FnMut(usize) -> Result<RawTensor> + 'l;
+
+/// The formats that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `.safetensors`
+    Safetensors,
+    /// A state dict as `torch.save` writes it.
+    Torch,
+}
+
+impl Target {
+    /// The format that the ending of `path` asks for.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "safetensors" => Some(Self::Safetensors),
+            "pt" | "pth" | "bin" => Some(Self::Torch),
+            _ => None,
+        }
+    }
+}
+
+/// Writes `f32` tensors under their names, in order, with metadata, as `.safetensors`.
+///
+/// # Errors
+/// When a tensor is not finite or the file cannot be written.
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let bytes = to_bytes(tensors, metadata, path)?;
+    std::fs::write(path, bytes).map_err(|error| file_error(path, error))
+}
+
+/// As [`write`](fn@write), into memory; `path` is for messages.
+///
+/// # Errors
+/// As [`write`](fn@write).
+pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>, path: &Path) -> Result<Vec<u8>> {
+    let outline = Outline { tensors: entries(tensors), metadata: metadata.clone(), ..Outline::default() };
+    let mut bytes = Vec::new();
+    safetensors::write(&mut bytes, &outline, &mut finite(tensors, path), path)?;
+    Ok(bytes)
+}
+
+/// Writes `f32` tensors under their names, in order, as `torch.save` writes a state dict: `torch.load(weights_only=True)` reads
+/// it. Scalars, such as an epoch, become further entries of the dict.
+///
+/// # Errors
+/// When a tensor is not finite, a name is there twice, or the file cannot be written.
+pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String, Scalar)]) -> Result<()> {
+    let outline = Outline { tensors: entries(tensors), scalars: scalars.into(), ..Outline::default() };
+    let file = File::create(path).map_err(|error| file_error(path, error))?;
+    torch::write(BufWriter::new(file), &outline, &mut finite(tensors, path), path)
+}
+
+/// Writes everything that `archive` has to `path`, each tensor with the bytes it has there.
+///
+/// # Errors
+/// When the archive cannot be read or the file cannot be written.
+pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> Result<()> {
+    let views = archive.tensors.clone();
+    let tensors =
+        views.iter().map(|(name, view)| Entry { name, element: view.element(), shape: view.shape() }).collect();
+    let outline = Outline { tensors, scalars: archive.scalars.clone().into(), metadata: archive.metadata.clone() };
+    let file = BufWriter::new(File::create(path).map_err(|error| file_error(path, error))?);
+    let mut load = |index| archive.load(index);
+    match target {
+        Target::Safetensors => safetensors::write(file, &outline, &mut load, path),
+        Target::Torch => torch::write(file, &outline, &mut load, path),
+    }
+}
+
+fn entries(tensors: &[(String, Tensor)]) -> Vec<Entry<'_>> {
+    tensors.iter().map(|(name, tensor)| Entry { name, element: ElementType::F32, shape: tensor.dims() }).collect()
+}
+
+/// The elements of `f32` tensors, which must be finite.
+fn finite<'l>(tensors: &'l [(String, Tensor)], path: &'l Path) -> impl FnMut(usize) -> Result<RawTensor> + 'l {
+    move |index| {
+        let (name, tensor) = &tensors[index];
+        refuse_non_finite(tensor, name).map_err(|message| file_error(path, message))?;
+        RawTensor::of_floats(tensor)
+    }
+}

@@ -1,0 +1,162 @@
+//! Files that lie: each ends in one clear error, and takes no more memory than its size allows.
+
+use crate::support::{archive, archive_with, dict_of, golden, pickle, refusal, tensor, text, values};
+use flowmill_nn::weights;
+use std::path::Path;
+use zip::CompressionMethod;
+
+#[track_caller]
+fn refused(instructions: &[u8], reason: &str) {
+    let error = values(&pickle(instructions)).unwrap_err();
+    assert!(error.contains(reason), "{error}");
+}
+
+#[test]
+fn what_a_pickle_asks_for_is_refused_by_name() {
+    refused(b"cos\nsystem\nX\x02\0\0\0id\x85R", "`os.system`");
+    refused(b"cbuiltins\neval\n)R", "`builtins.eval`");
+    refused(b"\x8c\x05posix\x8c\x06system\x93)R", "`posix.system`");
+    refused(b"cargparse\nNamespace\n)R", "`argparse.Namespace`");
+    refused(b"cnumpy.core.multiarray\n_reconstruct\n)R", "`numpy.core.multiarray._reconstruct`");
+    refused(b"ctorch\nComplexFloatStorage\n.", "`torch.ComplexFloatStorage` have an element type");
+    refused(b"cevil\x1b[31m\nname\n)R", "`evil?[31m.name`");
+    refused(b"(i__main__\nX\n", "instruction 0x69");
+}
+
+#[test]
+fn lengths_that_lie_allocate_nothing() {
+    refused(b"X\xff\xff\xff\xff", "4294967295 bytes are announced");
+    refused(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "bytes are announced");
+    refused(b"B\xff\xff\xff\x7f", "2147483647 bytes are announced");
+    refused(b"\x8b\xff\xff\xff\x7f", "an integer of 2147483647 bytes");
+    refused(&[b"c", &[b'x'; 5000][..]].concat(), "a line without an end");
+}
+
+#[test]
+fn broken_programs_are_refused() {
+    refused(b"", "empty stack");
+    refused(b"a", "empty stack");
+    refused(b"e", "no mark");
+    refused(b"K\x01K\x02a", "what is no list");
+    refused(b"}(K\x01u", "a key without a value");
+    refused(b"h\x07", "was not kept");
+    refused(b"K\x01)R", "cannot be called");
+    refused(b"ctorch\nFloatStorage\n", "a class or function");
+    assert!(values(b"\x80\x09N.").unwrap_err().contains("protocol 9"));
+    assert!(values(b"\x80\x02N.more").unwrap_err().contains("4 bytes follow"));
+    assert!(values(b"\x80\x02]").unwrap_err().contains("cut or changed"));
+}
+
+#[test]
+fn cycles_depth_and_repetition_are_refused() {
+    refused(b"]q\0h\0a", "contains itself");
+    refused(b"}q\0K\x01h\0s", "contains itself");
+    // A list in a list in the first: neither is held twice but by the cycle.
+    refused(b"]q\0]q\x01h\0aa", "contains itself");
+    refused(&[[b']'; 1000], [b'a'; 1000]].concat()[..1999], "nested more than 64 deep");
+    // Each list holds the one before ten times: 10^20 values in 300 bytes.
+    let mut laughs = b"]q\0K\x01a0".to_vec();
+    for level in 0..20u8 {
+        laughs.extend([b']', b'q', level + 1, b'(']);
+        (0..10).for_each(|_| laughs.extend([b'h', level]));
+        laughs.extend(*b"e0");
+    }
+    refused(&[&laughs[..], b"h\x14"].concat(), "again and again");
+    // One long list is made into a set again and again.
+    let list = [&b"]("[..], &[b'N'; 100_000], b"eq\x000cbuiltins\nset\nq\x010]"].concat();
+    let sets = b"h\x01h\0\x85Ra".repeat(20_000);
+    refused(&[list, sets].concat(), "copy the same values");
+}
+
+#[test]
+fn views_outside_of_their_storage_are_refused() {
+    let file = |weight: &[u8]| archive(&[("a/data.pkl", &pickle(&dict_of(weight))), ("a/data/0", &[0; 48])]);
+    let refuse = |weight: &[u8], reason: &str| {
+        let error = refusal(&file(weight));
+        assert!(error.contains(reason), "{error}");
+    };
+    assert!(weights::from_bytes(&file(&tensor("FloatStorage", "0", 12, 0, &[4, 3], &[1, 4])), Path::new("x")).is_ok());
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[13], &[1]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 1, &[4, 3], &[1, 4]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[2, 2], &[i32::MAX, i32::MAX]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 13, &[1], &[1]), "begins 13 elements into");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[-1], &[1]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[2], &[-1]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[1; 65], &[1; 65]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 13, 0, &[12], &[1]), "claims 13 elements");
+    refuse(&tensor("DoubleStorage", "0", 12, 0, &[12], &[1]), "claims 12 elements");
+    refuse(&tensor("FloatStorage", "1", 12, 0, &[12], &[1]), "no entry `a/data/1`");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[i32::MAX, i32::MAX], &[0, 0]), "unfold to");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[i32::MAX; 4], &[0; 4]), "a shape of");
+}
+
+#[test]
+fn names_that_share_a_storage_may_not_unfold_without_end() {
+    let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
+    let entries: Vec<u8> = (0..200).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();
+    let program = pickle(&[b"}(", &entries[..], b"u"].concat());
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &vec![0; 1 << 20])]));
+    assert!(error.contains("unfold to 209715200 bytes"), "{error}");
+}
+
+#[test]
+fn archives_that_unpack_or_overlap_are_refused() {
+    let program = pickle(&dict_of(&tensor("FloatStorage", "0", 1, 0, &[1], &[1])));
+    let entries: [(&str, &[u8]); 2] = [("a/data.pkl", &program), ("a/data/0", &[0; 4])];
+    let mut compressed = archive_with(&entries, CompressionMethod::Stored);
+    // Deflate, in the local header and in the directory.
+    for magic in [&b"PK\x03\x04"[..], b"PK\x01\x02"] {
+        let at = compressed.windows(4).position(|window| window == magic).unwrap();
+        compressed[at + if magic[2] == 3 { 8 } else { 10 }] = 8;
+    }
+    let error = refusal(&compressed);
+    assert!(error.contains("compressed or encrypted"), "{error}");
+    // Two storages on one place.
+    let other = tensor("FloatStorage", "1", 1, 0, &[1], &[1]);
+    let both = [&dict_of(&tensor("FloatStorage", "0", 1, 0, &[1], &[1]))[..], &text("v"), &other, b"s"].concat();
+    let mut overlapping = archive(&[("a/data.pkl", &pickle(&both)), ("a/data/0", &[0; 4]), ("a/data/1", &[0; 4])]);
+    let headers: Vec<usize> =
+        (0..overlapping.len() - 4).filter(|at| overlapping[*at..].starts_with(b"PK\x01\x02")).collect();
+    overlapping.copy_within(headers[1] + 42..headers[1] + 46, headers[2] + 42);
+    let error = refusal(&overlapping);
+    assert!(error.contains("overlap"), "{error}");
+    let error = refusal(&archive(&[("a/x.npy", b"")]));
+    assert!(error.contains(".npz"), "{error}");
+    let error = refusal(&archive(&[("a/x", b"")]));
+    assert!(error.contains("no data.pkl"), "{error}");
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/byteorder", b"big"), ("a/data/0", &[0; 4])]));
+    assert!(error.contains("little-endian"), "{error}");
+}
+
+#[test]
+fn a_name_may_be_there_once() {
+    let weight = tensor("ByteStorage", "0", 1, 0, &[1], &[1]);
+    let program = pickle(&[b"}(", &text("w")[..], &weight, &text("w"), &weight, b"u"].concat());
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &[0])]));
+    assert!(error.contains("`w` is there twice"), "{error}");
+}
+
+#[test]
+fn a_cut_checkpoint_is_refused_wherever_it_is_cut() {
+    let whole = std::fs::read(golden("pt/dtypes_views.pt")).unwrap();
+    for cut in (0..whole.len()).step_by(whole.len() / 300) {
+        refusal(&whole[..cut]);
+    }
+}
+
+#[test]
+fn what_is_no_weight_file_is_told_what_it_is() {
+    let told = |content: &[u8], reason: &str| {
+        let error = refusal(content);
+        assert!(error.contains(reason), "{error}");
+    };
+    told(b"", "it is empty");
+    told(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull");
+    told(b"<!DOCTYPE html><html>", "a web page");
+    told(b"RIFF....WAVE", "no weights that are known");
+    told(b"\xff\0\0\0\0\0\0\0{}", "not a whole safetensors file");
+    let folder = weights::read(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err().to_string();
+    assert!(folder.contains("it is a folder"), "{folder}");
+    let absent = weights::read(Path::new("/nowhere/x.pt")).unwrap_err().to_string();
+    assert!(absent.contains("/nowhere/x.pt: No such file"), "{absent}");
+}

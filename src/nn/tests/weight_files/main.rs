@@ -1,0 +1,9 @@
+//! Weight files of every kind: real ones of PyTorch and ONNX, hostile ones, and what is written.
+
+mod hostile;
+mod mutation;
+mod npy;
+mod onnx;
+mod support;
+mod torch;
+mod writing;
