@@ -31,7 +31,7 @@ pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>,
 }
 
 fn fitter(config: &EmbedConfig, context: &PlanContext) -> Result<Box<dyn Fit>, StageError> {
-    config.extractor.fit(context.recipe().seed()).map_err(StageError::other)
+    config.extractor.fit(context.recipe().seed(), context.recipe_dir()).map_err(StageError::other)
 }
 
 /// The part of the configuration that random draws depend on.
@@ -41,6 +41,9 @@ fn seed(config: &EmbedConfig, context: &PlanContext) -> Option<u64> {
 
 fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let mut parts = Vec::new();
+    if !config.extractor.learns() {
+        return Ok(Phase::new("nothing to measure", parts));
+    }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
     for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
@@ -66,12 +69,19 @@ fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Re
     Ok(PartReport::summary().fact("measured", used))
 }
 
+/// What the parts contribute to the fit; what an extractor that learned has left is no business of one that does not.
+fn measured(config: &EmbedConfig, context: &PlanContext) -> Result<Vec<PathBuf>, StageError> {
+    if config.extractor.learns() { prep::outputs(context, 1, "measure/") } else { Ok(Vec::new()) }
+}
+
 fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
-    let measured = prep::outputs(context, 1, "measure/")?;
+    let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
+    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
     let part = Part::new("fit")
         .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
         .inputs(inputs)
+        .inputs(weights.collect::<Vec<_>>())
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }

@@ -34,7 +34,7 @@ pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>,
 }
 
 fn fitter(config: &TokensConfig, context: &PlanContext) -> Result<Box<dyn Fit>, StageError> {
-    config.extractor.fit(context.recipe().seed()).map_err(StageError::other)
+    config.extractor.fit(context.recipe().seed(), context.recipe_dir()).map_err(StageError::other)
 }
 
 /// The part of the configuration that random draws depend on.
@@ -44,6 +44,9 @@ fn seed(config: &TokensConfig, context: &PlanContext) -> Option<u64> {
 
 fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let mut parts = Vec::new();
+    if !config.extractor.learns() {
+        return Ok(Phase::new("nothing to measure", parts));
+    }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
     for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
@@ -69,12 +72,19 @@ fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Re
     Ok(PartReport::summary().fact("measured", used))
 }
 
+/// What the parts contribute to the fit; what an extractor that learned has left is no business of one that does not.
+fn measured(config: &TokensConfig, context: &PlanContext) -> Result<Vec<PathBuf>, StageError> {
+    if config.extractor.learns() { prep::outputs(context, 2, "measure/") } else { Ok(Vec::new()) }
+}
+
 fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
-    let measured = prep::outputs(context, 2, "measure/")?;
+    let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
+    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
     let part = Part::new("fit")
         .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
         .inputs(inputs)
+        .inputs(weights.collect::<Vec<_>>())
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }

@@ -63,3 +63,28 @@ fn mistakes_in_the_recipe_are_named() {
     let too_many = message("tokens: {extractor: {kind: kmeans, k: 30000}}");
     assert!(too_many.contains("fewer than k = 30000"), "{too_many}");
 }
+
+#[test]
+fn a_tokenizer_with_weights_of_its_own_measures_nothing() {
+    let miniature = Miniature::new("tokens: {extractor: {kind: s3-tokenizer, version: v2, weights: random}}");
+    assert_eq!(miniature.ran(Tokens, &[]).len(), 1 + 3 + 1);
+    let dev = read_tokens(&miniature.path("2-tokens/dev/part-00000.parquet"), "utt", "speech_token").unwrap();
+    assert!(dev.iter().all(|(_, tokens)| tokens.len() == 50 && tokens.iter().all(|token| (0..6561).contains(token))));
+    let codebook = std::fs::read_to_string(miniature.path("2-tokens/codebook.json")).unwrap();
+    assert!(codebook.contains("RANDOM"), "{codebook}");
+    assert!(miniature.ran(Tokens, &[]).is_empty());
+    assert_eq!(miniature.ran(Tokens, &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
+    let again = miniature.ran(Tokens, &["tokens.extractor.version=v1"]);
+    assert_eq!(again.len(), 1 + 3 + 1, "{again:?}");
+}
+
+#[test]
+fn weights_that_cannot_be_used_are_named() {
+    let message = |recipe: &str| Miniature::new(recipe).run(Tokens, &[], 1).unwrap_err().to_string();
+    let missing = message("tokens: {extractor: {kind: s3-tokenizer}}");
+    assert!(missing.contains("tokens.extractor.weights") && missing.contains("speech_tokenizer_v2.onnx"), "{missing}");
+    let absent = message("tokens: {extractor: {kind: s3-tokenizer, weights: no/such.onnx}}");
+    assert!(absent.contains("no/such.onnx"), "{absent}");
+    let version = message("tokens: {extractor: {kind: s3-tokenizer, version: v3, weights: random}}");
+    assert!(version.contains("tokens.extractor.version"), "{version}");
+}

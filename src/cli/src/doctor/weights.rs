@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// Endings of files that hold weights.
-const ENDINGS: [&str; 7] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "npz"];
+const ENDINGS: [&str; 9] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "npy", "npz", "mvn"];
 
 /// A weight file named by a recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Weights {
     pub path: PathBuf,
     /// Its size, when it is there.
     pub size: Option<u64>,
+    /// Whether the recipe asks for random weights instead of a file.
+    pub random: bool,
 }
 
 /// All weight files that `resolved` names, in order, paths relative to `folder`.
@@ -43,7 +45,8 @@ fn collect(value: &Value, key: String, folder: &Path, found: &mut Vec<Weights>) 
         Value::String(text) if is_weights(&key, text) => {
             let path = folder.join(text);
             let size = std::fs::metadata(&path).ok().map(|about| about.len());
-            found.push(Weights { key, path, size });
+            let random = size.is_none() && text == "random";
+            found.push(Weights { key, path, size, random });
         }
         _ => {}
     }
@@ -69,12 +72,14 @@ mod tests {
     fn weights_are_found_by_key_and_by_ending() {
         let resolved = serde_json::json!({
             "embed": {"extractors": [{"kind": "campplus", "weights": "models/campplus"}]},
+            "tokens": {"extractor": {"kind": "s3-tokenizer", "weights": "random"}},
             "train": {"init": "flow.pt", "optim": {"kind": "adamw"}, "note": ""},
         });
         let found = named_in(&resolved, Path::new("here"));
         let keys: Vec<&str> = found.iter().map(|weights| weights.key.as_str()).collect();
-        assert_eq!(keys, ["embed.extractors.0.weights", "train.init"]);
-        assert_eq!(found[1].path, Path::new("here/flow.pt"));
-        assert_eq!(found[1].size, None);
+        assert_eq!(keys, ["embed.extractors.0.weights", "tokens.extractor.weights", "train.init"]);
+        assert_eq!(found[2].path, Path::new("here/flow.pt"));
+        assert_eq!(found[2].size, None);
+        assert_eq!(found.iter().map(|weights| weights.random).collect::<Vec<_>>(), [false, true, false]);
     }
 }

@@ -1,6 +1,6 @@
 //! The extractors that a recipe can name.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -8,8 +8,9 @@ use serde::{
 };
 
 use super::{
-    Column, ConfigError, Extractor, Fit, State, StateError,
+    Column, ConfigError, Extractor, Fit, State, StateError, Weights,
     kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
+    s3::{self, S3Config, S3Extractor},
     statistics::{self, Statistics, StatisticsConfig, StatisticsFit},
 };
 
@@ -22,6 +23,9 @@ pub enum ExtractorConfig {
     Statistics(StatisticsConfig),
     /// Units at 25 Hz; see [`super::kmeans`].
     Kmeans(KmeansConfig),
+    /// CosyVoice's supervised semantic tokens at 25 Hz; see [`super::s3`].
+    #[serde(rename = "s3-tokenizer")]
+    S3Tokenizer(S3Config),
 }
 
 #[derive(Deserialize)]
@@ -29,6 +33,8 @@ pub enum ExtractorConfig {
 enum Kind {
     Statistics,
     Kmeans,
+    #[serde(rename = "s3-tokenizer")]
+    S3Tokenizer,
 }
 
 /// Reads the kind, then the settings straight from the same map: without a copy in between, so that whoever reads a
@@ -57,6 +63,7 @@ impl<'de> Visitor<'de> for ByKind {
         match kind {
             Kind::Statistics => StatisticsConfig::deserialize(settings).map(ExtractorConfig::Statistics),
             Kind::Kmeans => KmeansConfig::deserialize(settings).map(ExtractorConfig::Kmeans),
+            Kind::S3Tokenizer => S3Config::deserialize(settings).map(ExtractorConfig::S3Tokenizer),
         }
     }
 }
@@ -67,6 +74,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(_) => statistics::KIND,
             Self::Kmeans(_) => kmeans::KIND,
+            Self::S3Tokenizer(_) => s3::KIND,
         }
     }
 
@@ -75,6 +83,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.column(),
             Self::Kmeans(config) => config.column(),
+            Self::S3Tokenizer(config) => config.column(),
         }
     }
 
@@ -86,6 +95,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.check(),
             Self::Kmeans(config) => config.check(),
+            Self::S3Tokenizer(config) => config.check(),
         }
     }
 
@@ -94,22 +104,43 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.measuring(),
             Self::Kmeans(config) => config.measuring(),
+            Self::S3Tokenizer(_) => serde_json::Value::Null,
         }
+    }
+
+    /// Whether the extractor learns from the corpus. One with weights of its own measures nothing.
+    pub fn learns(&self) -> bool {
+        matches!(self, Self::Statistics(_) | Self::Kmeans(_))
+    }
+
+    /// The weights that the extractor takes over.
+    fn weights(&self) -> Vec<&Weights> {
+        match self {
+            Self::Statistics(_) | Self::Kmeans(_) => Vec::new(),
+            Self::S3Tokenizer(config) => config.weights(),
+        }
+    }
+
+    /// The weight files that fitting reads, relative to the recipe's folder.
+    pub fn weight_files(&self) -> Vec<&Path> {
+        self.weights().into_iter().filter_map(Weights::file).collect()
     }
 
     /// Whether fitting draws random numbers, so that the result depends on the seed.
     pub fn reads_seed(&self) -> bool {
-        matches!(self, Self::Kmeans(_))
+        matches!(self, Self::Kmeans(_)) || self.weights().contains(&&Weights::Random)
     }
 
-    /// How to fit the extractor. A kind with published weights would read them in [`Fit::finish`] and measure nothing.
+    /// How to fit the extractor. A kind with published weights reads them in [`Fit::finish`], relative to `root`, the recipe's
+    /// folder, and measures nothing.
     ///
     /// # Errors
     /// The field that cannot be used.
-    pub fn fit(&self, seed: u64) -> Result<Box<dyn Fit>, ConfigError> {
+    pub fn fit(&self, seed: u64, root: &Path) -> Result<Box<dyn Fit>, ConfigError> {
         Ok(match self {
             Self::Statistics(config) => Box::new(StatisticsFit::new(config.clone())?),
             Self::Kmeans(config) => Box::new(KmeansFit::new(config.clone(), seed)?),
+            Self::S3Tokenizer(config) => Box::new(config.fit(seed, root)?),
         })
     }
 }
@@ -122,8 +153,9 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
     match state.kind() {
         statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
         kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
+        s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
         other => Err(StateError::Foreign {
-            wanted: format!("{} or {}", statistics::KIND, kmeans::KIND),
+            wanted: [statistics::KIND, kmeans::KIND, s3::KIND].join(" or "),
             found: other.to_owned(),
         }),
     }

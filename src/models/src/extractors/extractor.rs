@@ -1,5 +1,7 @@
 //! The extractor itself: one value per row.
 
+use rayon::prelude::*;
+
 use super::{ExtractError, Media};
 
 /// Turns a row's media into one value. Pure: the same media give the same value, on any thread.
@@ -15,6 +17,16 @@ pub trait Extractor: Send + Sync {
     /// # Errors
     /// Why the row cannot be used; the row is then rejected, the others go on.
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError>;
+
+    /// How many rows the extractor would like to see at once; more than one for networks, which are faster on batches.
+    fn rows_per_batch(&self) -> usize {
+        1
+    }
+
+    /// The values of several rows, in their order. An implementation for batches uses the current threads itself.
+    fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
+        rows.par_iter().map(|media| self.extract(media)).collect()
+    }
 }
 
 /// An output column: its name, as the ecosystem's readers know it, and the type of its values.

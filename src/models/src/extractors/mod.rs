@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `statistics` | `utt_embedding` | 192 numbers of unit length: whitened mean and deviation of log-mel and its deltas |
 //! | `kmeans` | `speech_token` | units at 25 Hz: nearest centres of log-mel, level and pitch |
+//! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
 //!
 //! A new kind is a module here with a configuration struct, a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one variant of [`ExtractorConfig`]. The stages need no change.
@@ -28,6 +29,7 @@ pub mod s3;
 mod sinusoids;
 mod state;
 pub mod statistics;
+mod weights;
 
 pub use config::{ExtractorConfig, from_state};
 pub use error::{ConfigError, ExtractError, StateError, UnusableWeights};
@@ -37,3 +39,4 @@ pub use matrix::Matrix;
 pub use media::{LazyAudio, Media};
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
+pub use weights::Weights;

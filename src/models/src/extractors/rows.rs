@@ -88,12 +88,41 @@ pub fn apply<'r, R: Sync>(
     media: impl Fn(&R) -> Media + Sync,
 ) -> Result<Vec<(&'r R, Extracted)>, RowWork> {
     let mut values = Vec::with_capacity(rows.len());
+    if extractor.rows_per_batch() > 1 {
+        apply_batches(extractor, rows, events, id, media, &mut values)?;
+        return Ok(values);
+    }
     let work = |row: &R| extractor.extract(&media(row));
     for_each_row(rows, events, id, work, |row, value| {
         values.push((row, value));
         Ok(())
     })?;
     Ok(values)
+}
+
+/// As [`apply`], several rows at a time. How many does not depend on the number of threads, so neither do the values.
+fn apply_batches<'r, R: Sync>(
+    extractor: &dyn Extractor,
+    rows: &'r [R],
+    events: &dyn RowEvents,
+    id: impl Fn(&R) -> &str,
+    media: impl Fn(&R) -> Media + Sync,
+    values: &mut Vec<(&'r R, Extracted)>,
+) -> Result<(), Interrupted> {
+    for rows in rows.chunks(extractor.rows_per_batch()) {
+        if events.interrupted() {
+            return Err(Interrupted);
+        }
+        let batch: Vec<Media> = rows.iter().map(&media).collect();
+        for (row, value) in rows.iter().zip(extractor.extract_batch(&batch)) {
+            match value {
+                Ok(value) => values.push((row, value)),
+                Err(reason) => events.reject(id(row), &reason),
+            }
+        }
+        events.advance(rows.len() as u64);
+    }
+    Ok(())
 }
 
 /// Measures every row and accumulates the usable ones in row order; gives the state of these rows and their number.

@@ -126,6 +126,14 @@ impl State {
         }
     }
 
+    /// All arrays of 32-bit numbers: name, shape, numbers.
+    pub fn f32_arrays(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.arrays.iter().filter_map(|(name, array)| match &array.values {
+            Values::F32(values) => Some((name.as_str(), array.shape.as_slice(), values.as_slice())),
+            _ => None,
+        })
+    }
+
     fn array(&self, name: &str, shape: &[Option<usize>]) -> Option<&Values> {
         let array = self.arrays.get(name)?;
         let fits = array.shape.len() == shape.len()

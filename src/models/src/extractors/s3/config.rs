@@ -1,0 +1,89 @@
+//! Settings of the `s3-tokenizer` extractor, and how its weights are taken over.
+
+use std::path::Path;
+
+use flowmill_nn::{random::Draw, weights};
+use serde::{Deserialize, Serialize};
+
+use super::{Dimensions, KIND, S3Tokenizer, TOKEN_RATE, Version};
+use crate::extractors::{
+    Column, ConfigError, Fit, Fitted, State, StateError, UnusableWeights, ValueType, Weights,
+    weights::{self as taken, Pretrained},
+};
+
+/// Settings of the `s3-tokenizer` extractor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct S3Config {
+    /// Which of the published tokenizers.
+    pub version: Version,
+    /// Its weights: `.onnx`, `.pt` or `.safetensors`, or `random`.
+    pub weights: Option<Weights>,
+    /// Heads of the attention; one for every 64 channels, as published, when left out.
+    pub heads: Option<usize>,
+}
+
+impl Default for S3Config {
+    fn default() -> Self {
+        Self { version: Version::V2, weights: None, heads: None }
+    }
+}
+
+impl S3Config {
+    /// The column that it fills.
+    pub fn column(&self) -> Column {
+        let values = ValueType::Tokens { vocabulary: self.version.entries(), rate: TOKEN_RATE };
+        Column { name: "speech_token", values }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.heads == Some(0) {
+            return Err(ConfigError::new("heads", "0: at least 1"));
+        }
+        self.required().map(drop)
+    }
+
+    fn required(&self) -> Result<&Weights, ConfigError> {
+        let published = format!("the path of speech_tokenizer_{}.onnx (or .pt, .safetensors)", self.version.name());
+        taken::required("weights", self.weights.as_ref(), &published)
+    }
+
+    pub(in crate::extractors) fn weights(&self) -> Vec<&Weights> {
+        self.weights.iter().collect()
+    }
+
+    pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
+        let (weights, config, root) = (self.required()?.clone(), self.clone(), root.to_owned());
+        Ok(Pretrained::new(KIND, move || {
+            let tokenizer = load(config.version, config.heads, &weights, seed, &root)?;
+            let settings = serde_json::json!({"version": config.version, "heads": tokenizer.dimensions().heads});
+            let mut state = State::new(KIND, settings);
+            let kept = taken::keep(&mut state, "", tokenizer.parameters());
+            kept.map_err(|error| taken::unusable(Path::new(KIND), error))?;
+            Ok(Fitted { state, facts: weights.facts() })
+        }))
+    }
+}
+
+/// The tokenizer with its weights read or drawn.
+pub(in crate::extractors) fn load(
+    version: Version,
+    heads: Option<usize>,
+    weights: &Weights,
+    seed: u64,
+    root: &Path,
+) -> Result<S3Tokenizer, StateError> {
+    let Some(file) = weights.file() else {
+        let draw = Draw::new(seed).purpose(KIND);
+        let tokenizer = S3Tokenizer::random(version, Dimensions::small(version), draw);
+        return tokenizer.map_err(|error| taken::unusable(Path::new(KIND), error));
+    };
+    let path = root.join(file);
+    let tokenizer = weights::read(&path).map_err(UnusableWeights::from);
+    let tokenizer = tokenizer.and_then(|file| S3Tokenizer::from_tensors(version, heads, &file.tensors));
+    tokenizer.map_err(|error| taken::unusable(&path, error))
+}
