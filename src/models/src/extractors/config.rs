@@ -10,8 +10,10 @@ use serde::{
 use super::{
     Column, ConfigError, Extractor, Fit, State, StateError, Weights,
     kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
+    paraformer::{self, ParaformerConfig, ParaformerUnits},
     s3::{self, S3Config, S3Extractor},
     statistics::{self, Statistics, StatisticsConfig, StatisticsFit},
+    step_audio::{self, StepAudioConfig, StepAudioDual},
 };
 
 /// An extractor as a recipe describes it: `{kind: statistics, …}`, the kind first.
@@ -26,6 +28,12 @@ pub enum ExtractorConfig {
     /// CosyVoice's supervised semantic tokens at 25 Hz; see [`super::s3`].
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer(S3Config),
+    /// Step-Audio's linguistic tokens; see [`super::paraformer`].
+    #[serde(rename = "paraformer-units")]
+    ParaformerUnits(ParaformerConfig),
+    /// Step-Audio's two codebooks; see [`super::step_audio`].
+    #[serde(rename = "step-audio-dual")]
+    StepAudioDual(StepAudioConfig),
 }
 
 #[derive(Deserialize)]
@@ -35,6 +43,10 @@ enum Kind {
     Kmeans,
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer,
+    #[serde(rename = "paraformer-units")]
+    ParaformerUnits,
+    #[serde(rename = "step-audio-dual")]
+    StepAudioDual,
 }
 
 /// Reads the kind, then the settings straight from the same map: without a copy in between, so that whoever reads a
@@ -64,6 +76,8 @@ impl<'de> Visitor<'de> for ByKind {
             Kind::Statistics => StatisticsConfig::deserialize(settings).map(ExtractorConfig::Statistics),
             Kind::Kmeans => KmeansConfig::deserialize(settings).map(ExtractorConfig::Kmeans),
             Kind::S3Tokenizer => S3Config::deserialize(settings).map(ExtractorConfig::S3Tokenizer),
+            Kind::ParaformerUnits => ParaformerConfig::deserialize(settings).map(ExtractorConfig::ParaformerUnits),
+            Kind::StepAudioDual => StepAudioConfig::deserialize(settings).map(ExtractorConfig::StepAudioDual),
         }
     }
 }
@@ -75,6 +89,8 @@ impl ExtractorConfig {
             Self::Statistics(_) => statistics::KIND,
             Self::Kmeans(_) => kmeans::KIND,
             Self::S3Tokenizer(_) => s3::KIND,
+            Self::ParaformerUnits(_) => paraformer::KIND,
+            Self::StepAudioDual(_) => step_audio::KIND,
         }
     }
 
@@ -84,6 +100,8 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.column(),
             Self::Kmeans(config) => config.column(),
             Self::S3Tokenizer(config) => config.column(),
+            Self::ParaformerUnits(config) => config.column(),
+            Self::StepAudioDual(config) => config.column(),
         }
     }
 
@@ -96,6 +114,8 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.check(),
             Self::Kmeans(config) => config.check(),
             Self::S3Tokenizer(config) => config.check(),
+            Self::ParaformerUnits(config) => config.check(),
+            Self::StepAudioDual(config) => config.check(),
         }
     }
 
@@ -104,7 +124,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.measuring(),
             Self::Kmeans(config) => config.measuring(),
-            Self::S3Tokenizer(_) => serde_json::Value::Null,
+            Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_) => serde_json::Value::Null,
         }
     }
 
@@ -118,12 +138,23 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(_) | Self::Kmeans(_) => Vec::new(),
             Self::S3Tokenizer(config) => config.weights(),
+            Self::ParaformerUnits(config) => config.weights().into_iter().collect(),
+            Self::StepAudioDual(config) => config.weights(),
+        }
+    }
+
+    /// The files beside the weights that the extractor takes over.
+    fn other_files(&self) -> Vec<&Path> {
+        match self {
+            Self::Statistics(_) | Self::Kmeans(_) | Self::S3Tokenizer(_) => Vec::new(),
+            Self::ParaformerUnits(config) => config.other_files(),
+            Self::StepAudioDual(config) => config.other_files(),
         }
     }
 
     /// The weight files that fitting reads, relative to the recipe's folder.
     pub fn weight_files(&self) -> Vec<&Path> {
-        self.weights().into_iter().filter_map(Weights::file).collect()
+        self.weights().into_iter().filter_map(Weights::file).chain(self.other_files()).collect()
     }
 
     /// Whether fitting draws random numbers, so that the result depends on the seed.
@@ -141,6 +172,8 @@ impl ExtractorConfig {
             Self::Statistics(config) => Box::new(StatisticsFit::new(config.clone())?),
             Self::Kmeans(config) => Box::new(KmeansFit::new(config.clone(), seed)?),
             Self::S3Tokenizer(config) => Box::new(config.fit(seed, root)?),
+            Self::ParaformerUnits(config) => Box::new(config.fit(seed, root)?),
+            Self::StepAudioDual(config) => Box::new(config.fit(seed, root)?),
         })
     }
 }
@@ -154,8 +187,10 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
         statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
         kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
         s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
+        paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state)?)),
+        step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state)?)),
         other => Err(StateError::Foreign {
-            wanted: [statistics::KIND, kmeans::KIND, s3::KIND].join(" or "),
+            wanted: [statistics::KIND, kmeans::KIND, s3::KIND, paraformer::KIND, step_audio::KIND].join(" or "),
             found: other.to_owned(),
         }),
     }

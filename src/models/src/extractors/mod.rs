@@ -9,6 +9,8 @@
 //! |---|---|---|
 //! | `statistics` | `utt_embedding` | 192 numbers of unit length: whitened mean and deviation of log-mel and its deltas |
 //! | `kmeans` | `speech_token` | units at 25 Hz: nearest centres of log-mel, level and pitch |
+//! | `paraformer-units` | `speech_token` | Step-Audio's linguistic tokens at 16.7 Hz |
+//! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
 //!
 //! A new kind is a module here with a configuration struct, a type that implements [`Extractor`] (and [`Fit`], if it
@@ -24,11 +26,13 @@ mod linear_algebra;
 mod matrix;
 mod media;
 mod nearest;
+pub mod paraformer;
 mod rows;
 pub mod s3;
 mod sinusoids;
 mod state;
 pub mod statistics;
+pub mod step_audio;
 mod weights;
 
 pub use config::{ExtractorConfig, from_state};

@@ -4,7 +4,7 @@ use flowmill_audio::AudioError;
 use flowmill_nn::NnError;
 use flowmill_nn::weights::LoadReport;
 
-use crate::extractors::UnusableWeights;
+use crate::extractors::{ExtractError, UnusableWeights};
 use crate::flow::FlowError;
 
 /// Why a golden file cannot be checked. Which file it is, the caller knows.
@@ -65,6 +65,9 @@ pub enum ParityError {
     /// The weights are not those of the model.
     #[error(transparent)]
     UnusableWeights(#[from] UnusableWeights),
+    /// An extractor refused its input.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),

@@ -11,6 +11,7 @@ mod cosyvoice2_flow;
 mod error;
 mod features;
 mod golden_file;
+mod linguistic_tokenizer;
 mod report;
 mod s3_tokenizer;
 
@@ -28,6 +29,7 @@ type Check = fn(&GoldenFile) -> Result<Report>;
 const MODELS: &[(&str, Check)] = &[
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("features", features::check),
+    ("paraformer_online_encoder", linguistic_tokenizer::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
 ];

@@ -14,6 +14,7 @@ mod quantizer;
 mod rotary;
 
 pub use config::S3Config;
+pub(super) use config::load;
 pub use dimensions::{Dimensions, Version};
 pub use extractor::S3Extractor;
 pub use model::{Frames, Hidden, S3Tokenizer};

@@ -1,0 +1,200 @@
+//! Settings of the `paraformer-units` extractor, and how its weights are taken over.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use candle_core::Tensor;
+use flowmill_nn::{host, random::Draw, weights};
+use serde::{Deserialize, Serialize};
+
+use super::{Chunking, Cmvn, Dimensions, ENTRIES, Encoder, KIND, LinguisticTokenizer, Stacking, TOKEN_RATE};
+use crate::extractors::{
+    Column, ConfigError, Fit, Fitted, Matrix, State, StateError, UnusableWeights, ValueType, Weights,
+    weights::{self as taken, Pretrained},
+};
+
+/// What a recipe calls an encoder whose input is not normalised.
+const NO_CMVN: &str = "none";
+
+/// A tensor of the encoder by which its prefix is found.
+const FIRST: &str = "encoders0.0.norm1.weight";
+
+/// Settings of the `paraformer-units` extractor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParaformerConfig {
+    /// The weights of the online Paraformer, `.pt` or `.safetensors` (its other parts are left alone), or `random`.
+    pub weights: Option<Weights>,
+    /// The centres, `.npy` (or the only tensor of another weight file); not needed with random weights.
+    pub centres: Option<PathBuf>,
+    /// The normalisation of the input, `am.mvn`, or `none`; not needed with random weights.
+    pub cmvn: Option<String>,
+    /// Heads of the attention.
+    pub heads: usize,
+}
+
+impl Default for ParaformerConfig {
+    fn default() -> Self {
+        Self { weights: None, centres: None, cmvn: None, heads: Dimensions::published().heads }
+    }
+}
+
+/// The settings' names in errors: inside another extractor's settings they stand deeper.
+pub(in crate::extractors) struct Keys {
+    pub(in crate::extractors) weights: &'static str,
+    pub(in crate::extractors) centres: &'static str,
+    pub(in crate::extractors) cmvn: &'static str,
+    pub(in crate::extractors) heads: &'static str,
+}
+
+const KEYS: Keys = Keys { weights: "weights", centres: "centres", cmvn: "cmvn", heads: "heads" };
+
+impl ParaformerConfig {
+    /// The column that it fills.
+    pub fn column(&self) -> Column {
+        Column { name: "speech_token", values: ValueType::Tokens { vocabulary: ENTRIES, rate: TOKEN_RATE } }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_as(&KEYS)
+    }
+
+    pub(in crate::extractors) fn check_as(&self, keys: &Keys) -> Result<(), ConfigError> {
+        let weights =
+            taken::required(keys.weights, self.weights.as_ref(), "the path of the online Paraformer's model.pt")?;
+        if self.heads == 0 {
+            return Err(ConfigError::new(keys.heads, "0: at least 1"));
+        }
+        if *weights == Weights::Random {
+            return Ok(());
+        }
+        if self.centres.as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+            return Err(ConfigError::new(keys.centres, "missing: the path of linguistic_tokenizer.npy"));
+        }
+        if self.cmvn.as_ref().is_none_or(String::is_empty) {
+            let reason = format!("missing: the path of the model's am.mvn, or `{NO_CMVN}` for one trained without");
+            return Err(ConfigError::new(keys.cmvn, reason));
+        }
+        Ok(())
+    }
+
+    pub(in crate::extractors) fn weights(&self) -> Option<&Weights> {
+        self.weights.as_ref()
+    }
+
+    /// The files beside the weights that are read.
+    pub(in crate::extractors) fn other_files(&self) -> Vec<&Path> {
+        if self.weights.as_ref().is_none_or(|weights| *weights == Weights::Random) {
+            return Vec::new();
+        }
+        self.centres.as_deref().into_iter().chain(self.cmvn_file()).collect()
+    }
+
+    fn cmvn_file(&self) -> Option<&Path> {
+        self.cmvn.as_deref().filter(|name| *name != NO_CMVN).map(Path::new)
+    }
+
+    pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
+        self.check()?;
+        let (config, root) = (self.clone(), root.to_owned());
+        Ok(Pretrained::new(KIND, move || {
+            let tokenizer = config.load(seed, &root)?;
+            let mut state = State::new(KIND, serde_json::json!({"heads": tokenizer.encoder().dimensions().heads}));
+            let kept = keep(&mut state, "", &tokenizer);
+            kept.map_err(|error| taken::unusable(Path::new(KIND), error))?;
+            Ok(Fitted { state, facts: config.weights.iter().flat_map(Weights::facts).collect() })
+        }))
+    }
+
+    /// The tokenizer with its weights read or drawn.
+    pub(in crate::extractors) fn load(&self, seed: u64, root: &Path) -> Result<LinguisticTokenizer, StateError> {
+        let Some(file) = self.weights.as_ref().and_then(Weights::file) else {
+            return random(Draw::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
+        };
+        let path = root.join(file);
+        let encoder = weights::read(&path).map_err(UnusableWeights::from);
+        let encoder = encoder.and_then(|file| encoder_of(self.heads, file.tensors));
+        let encoder = encoder.map_err(|error| taken::unusable(&path, error))?;
+        let path = root.join(self.centres.as_deref().unwrap_or(Path::new("")));
+        let centres = centres(&path).map_err(|error| taken::unusable(&path, error))?;
+        let cmvn = self.cmvn_file().map(|file| {
+            let path = root.join(file);
+            Cmvn::read(&path).map_err(|error| taken::unusable(&path, error))
+        });
+        let tokenizer = LinguisticTokenizer::new(encoder, Stacking::default(), cmvn.transpose()?, centres);
+        tokenizer.map_err(|error| taken::unusable(&path, error))
+    }
+}
+
+/// The encoder among the tensors of a whole Paraformer.
+fn encoder_of(heads: usize, tensors: BTreeMap<String, Tensor>) -> Result<Encoder, UnusableWeights> {
+    let prefix = tensors.keys().find_map(|name| name.strip_suffix(FIRST)).unwrap_or("").to_owned();
+    let own = |name: &str| ["encoders0.", "encoders.", "after_norm."].iter().any(|part| name.starts_with(part));
+    let encoder = tensors.into_iter().filter_map(|(name, tensor)| {
+        let name = name.strip_prefix(&prefix)?;
+        own(name).then(|| (name.to_owned(), tensor))
+    });
+    Encoder::from_tensors(heads, Chunking::default(), &encoder.collect())
+}
+
+/// The only tensor of a file, as rows.
+fn centres(path: &Path) -> Result<Matrix, UnusableWeights> {
+    let file = weights::read(path)?;
+    let tensors: Vec<&Tensor> = file.tensors.values().collect();
+    let &[tensor] = tensors.as_slice() else {
+        return Err(UnusableWeights(format!("{} tensors; a list of centres is one", tensors.len())));
+    };
+    let &[rows, columns] = tensor.dims() else {
+        return Err(UnusableWeights(format!("the shape {:?} is not [centre, channel]", tensor.dims())));
+    };
+    if rows > ENTRIES {
+        return Err(UnusableWeights(format!("{rows} centres, {ENTRIES} at most")));
+    }
+    Ok(Matrix::new(host::slice("centres", tensor)?.to_vec(), columns))
+}
+
+/// A small tokenizer whose tokens mean nothing.
+fn random(draw: Draw) -> Result<LinguisticTokenizer, UnusableWeights> {
+    let dimensions = Dimensions::small();
+    let encoder = Encoder::random(dimensions, Chunking::default(), draw)?;
+    let centres = draw.purpose("centres").normals(ENTRIES * dimensions.outputs);
+    LinguisticTokenizer::new(encoder, Stacking::default(), None, Matrix::new(centres, dimensions.outputs))
+}
+
+/// Adds a tokenizer to a state.
+pub(in crate::extractors) fn keep(
+    state: &mut State,
+    prefix: &str,
+    tokenizer: &LinguisticTokenizer,
+) -> Result<(), UnusableWeights> {
+    taken::keep(state, &format!("{prefix}encoder."), tokenizer.encoder().parameters())?;
+    let centres = tokenizer.centres();
+    state.set_f32(&format!("{prefix}centres"), &[centres.rows(), centres.columns()], centres.as_slice().to_vec());
+    if let Some(cmvn) = tokenizer.cmvn() {
+        state.set_f32(&format!("{prefix}cmvn.shift"), &[cmvn.shift.len()], cmvn.shift.clone());
+        state.set_f32(&format!("{prefix}cmvn.scale"), &[cmvn.scale.len()], cmvn.scale.clone());
+    }
+    Ok(())
+}
+
+/// The tokenizer that a state keeps.
+pub(in crate::extractors) fn kept(
+    state: &State,
+    prefix: &str,
+    heads: usize,
+) -> Result<LinguisticTokenizer, UnusableWeights> {
+    let missing = |error: StateError| UnusableWeights(error.to_string());
+    let tensors = taken::kept(state, &format!("{prefix}encoder."))?;
+    let encoder = Encoder::from_tensors(heads, Chunking::default(), &tensors)?;
+    let channels = encoder.dimensions().outputs;
+    let centres = state.f32(&format!("{prefix}centres"), &[None, Some(channels)]).map_err(missing)?;
+    let numbers = |name: &str| state.f32(&format!("{prefix}cmvn.{name}"), &[None]).map(<[f32]>::to_vec).ok();
+    let cmvn = numbers("shift").zip(numbers("scale")).map(|(shift, scale)| Cmvn { shift, scale });
+    LinguisticTokenizer::new(encoder, Stacking::default(), cmvn, Matrix::new(centres.to_vec(), channels))
+}

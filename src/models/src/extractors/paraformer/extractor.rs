@@ -1,0 +1,59 @@
+//! The `paraformer-units` extractor.
+
+use serde::Deserialize;
+
+use super::{ENTRIES, KIND, LinguisticTokenizer, SAMPLE_RATE, TOKEN_RATE, config};
+use crate::extractors::{Column, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType};
+
+/// Shorter recordings have no stack of frames: 55 ms.
+const SHORTEST: usize = 880;
+
+/// The linguistic tokenizer as an extractor.
+pub struct ParaformerUnits {
+    tokenizer: LinguisticTokenizer,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    heads: usize,
+}
+
+impl ParaformerUnits {
+    /// The extractor that a state describes.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    pub fn from_state(state: &State) -> Result<Self, StateError> {
+        state.expect_kind(KIND)?;
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let settings: Settings =
+            serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
+        let tokenizer = config::kept(state, "", settings.heads).map_err(|error| foreign(error.to_string()))?;
+        Ok(Self { tokenizer })
+    }
+}
+
+/// Why a recording without a token has none.
+pub(in crate::extractors) fn too_short(extractor: &'static str, samples: usize, needed: usize) -> ExtractError {
+    let seconds = |samples: usize| samples as f64 / f64::from(SAMPLE_RATE);
+    ExtractError::TooShort { extractor, seconds: seconds(samples), needed: seconds(needed) }
+}
+
+impl Extractor for ParaformerUnits {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn column(&self) -> Column {
+        Column { name: "speech_token", values: ValueType::Tokens { vocabulary: ENTRIES, rate: TOKEN_RATE } }
+    }
+
+    fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
+        let samples = media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?;
+        let tokens = self.tokenizer.tokens(&samples)?;
+        if tokens.is_empty() {
+            return Err(too_short(KIND, samples.len(), SHORTEST));
+        }
+        Ok(Extracted::Tokens(tokens.into_iter().map(i64::from).collect()))
+    }
+}

@@ -1,0 +1,109 @@
+//! Settings of the `step-audio-dual` extractor.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{KIND, prepare::Preparation};
+use crate::{
+    dual_codebook::{DualCodebook, MIXED_RATE},
+    extractors::{
+        Column, ConfigError, Fit, Fitted, State, UnusableWeights, ValueType, Weights,
+        paraformer::{self, Keys, ParaformerConfig},
+        s3::{self, Version},
+        weights::{self as taken, Pretrained},
+    },
+};
+
+/// Where the linguistic settings stand.
+const LINGUISTIC: Keys = Keys {
+    weights: "linguistic.weights",
+    centres: "linguistic.centres",
+    cmvn: "linguistic.cmvn",
+    heads: "linguistic.heads",
+};
+
+/// Settings of the `step-audio-dual` extractor.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StepAudioConfig {
+    /// The linguistic tokenizer.
+    pub linguistic: ParaformerConfig,
+    /// The semantic tokenizer, S3 version 1.
+    pub semantic: SemanticConfig,
+    /// What is done to recordings first.
+    pub prepare: Preparation,
+}
+
+/// The semantic tokenizer of the `step-audio-dual` extractor.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SemanticConfig {
+    /// Its weights: `.onnx`, `.pt` or `.safetensors`, or `random`.
+    pub weights: Option<Weights>,
+    /// Heads of the attention; one for every 64 channels, as published, when left out.
+    pub heads: Option<usize>,
+}
+
+/// The column of mixed sequences of the published codebooks.
+pub(super) fn column() -> Column {
+    let values = ValueType::Tokens { vocabulary: DualCodebook::default().mixed_vocabulary(), rate: MIXED_RATE };
+    Column { name: "speech_token", values }
+}
+
+impl StepAudioConfig {
+    /// The column that it fills.
+    pub fn column(&self) -> Column {
+        column()
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.linguistic.check_as(&LINGUISTIC)?;
+        if self.semantic.heads == Some(0) {
+            return Err(ConfigError::new("semantic.heads", "0: at least 1"));
+        }
+        self.semantic().map(drop)
+    }
+
+    fn semantic(&self) -> Result<&Weights, ConfigError> {
+        let published = "the path of speech_tokenizer_v1.onnx (or .pt, .safetensors)";
+        taken::required("semantic.weights", self.semantic.weights.as_ref(), published)
+    }
+
+    pub(in crate::extractors) fn weights(&self) -> Vec<&Weights> {
+        self.linguistic.weights().into_iter().chain(&self.semantic.weights).collect()
+    }
+
+    pub(in crate::extractors) fn other_files(&self) -> Vec<&Path> {
+        self.linguistic.other_files()
+    }
+
+    pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
+        self.check()?;
+        let (semantic, config, root) = (self.semantic()?.clone(), self.clone(), root.to_owned());
+        Ok(Pretrained::new(KIND, move || {
+            let linguistic = config.linguistic.load(seed, &root)?;
+            let tokenizer = s3::load(Version::V1, config.semantic.heads, &semantic, seed, &root)?;
+            let settings = serde_json::json!({
+                "linguistic_heads": linguistic.encoder().dimensions().heads,
+                "semantic_heads": tokenizer.dimensions().heads,
+                "prepare": config.prepare,
+            });
+            let mut state = State::new(KIND, settings);
+            let kept = paraformer::keep(&mut state, "linguistic.", &linguistic)
+                .and_then(|()| taken::keep(&mut state, "semantic.", tokenizer.parameters()));
+            kept.map_err(|error: UnusableWeights| taken::unusable(Path::new(KIND), error))?;
+            let named = |name: &str, weights: &Weights| {
+                let facts = weights.facts().into_iter();
+                facts.map(|(fact, value)| (format!("{name} {fact}"), value)).collect::<Vec<_>>()
+            };
+            let mut facts = config.linguistic.weights().map_or_else(Vec::new, |weights| named("linguistic", weights));
+            facts.extend(named("semantic", &semantic));
+            Ok(Fitted { state, facts })
+        }))
+    }
+}

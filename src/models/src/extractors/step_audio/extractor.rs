@@ -1,0 +1,100 @@
+//! The `step-audio-dual` extractor.
+
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use super::{KIND, config::column, prepare::Preparation};
+use crate::{
+    dual_codebook::DualCodebook,
+    extractors::{
+        Column, ExtractError, Extracted, Extractor, Media, State, StateError,
+        paraformer::{self, LinguisticTokenizer},
+        s3::{S3Extractor, S3Tokenizer, Version},
+        weights as taken,
+    },
+};
+
+/// Shorter recordings have no group of two linguistic tokens: 115 ms.
+const SHORTEST: usize = 1840;
+
+/// Both tokenizers as one extractor.
+pub struct StepAudioDual {
+    linguistic: LinguisticTokenizer,
+    semantic: S3Extractor,
+    prepare: Preparation,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    linguistic_heads: usize,
+    semantic_heads: usize,
+    prepare: Preparation,
+}
+
+impl StepAudioDual {
+    /// The extractor that a state describes.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    pub fn from_state(state: &State) -> Result<Self, StateError> {
+        state.expect_kind(KIND)?;
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let settings: Settings =
+            serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
+        let linguistic = paraformer::kept(state, "linguistic.", settings.linguistic_heads)
+            .map_err(|error| foreign(error.to_string()))?;
+        let semantic = taken::kept(state, "semantic.")
+            .and_then(|tensors| S3Tokenizer::from_tensors(Version::V1, Some(settings.semantic_heads), &tensors))
+            .map_err(|error| foreign(error.to_string()))?;
+        let semantic = S3Extractor::new(semantic).map_err(|error| foreign(error.to_string()))?;
+        Ok(Self { linguistic, semantic, prepare: settings.prepare })
+    }
+
+    /// The recording as both tokenizers hear it.
+    fn prepared(&self, media: &Media) -> Result<Vec<f32>, ExtractError> {
+        let samples = media.as_audio(KIND)?.mono_at(paraformer::SAMPLE_RATE)?;
+        Ok(self.prepare.apply(samples)?)
+    }
+
+    /// The mixed sequence of a recording whose semantic tokens are known.
+    fn mixed(&self, samples: &[f32], semantic: &[u32]) -> Result<Extracted, ExtractError> {
+        let linguistic = self.linguistic.tokens(samples)?;
+        let mixed = DualCodebook::default().mix(&linguistic, semantic);
+        let mixed = mixed.map_err(|error| ExtractError::Media(error.to_string()))?;
+        if mixed.is_empty() {
+            return Err(paraformer::too_short(KIND, samples.len(), SHORTEST));
+        }
+        Ok(Extracted::Tokens(mixed))
+    }
+}
+
+impl Extractor for StepAudioDual {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn column(&self) -> Column {
+        column()
+    }
+
+    fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
+        let rows = std::slice::from_ref(media);
+        self.extract_batch(rows).pop().unwrap_or_else(|| Err(paraformer::too_short(KIND, 0, SHORTEST)))
+    }
+
+    fn rows_per_batch(&self) -> usize {
+        self.semantic.rows_per_batch()
+    }
+
+    fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
+        let prepared: Vec<_> = rows.par_iter().map(|media| self.prepared(media)).collect();
+        let samples: Vec<Vec<f32>> =
+            prepared.iter().map(|samples| samples.as_ref().map_or_else(|_| Vec::new(), Vec::clone)).collect();
+        let semantic = self.semantic.tokens(&samples);
+        let mixed = prepared.into_par_iter().zip(semantic).map(|(samples, semantic)| {
+            let samples = samples?;
+            self.mixed(&samples, &semantic?)
+        });
+        mixed.collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! The linguistic tokenizer: an online Paraformer's encoder over a waveform, and the nearest centres.
+
+use candle_core::{Device, Tensor};
+
+use super::{GoldenFile, ParityError, Report, Result};
+use crate::extractors::Matrix;
+use crate::extractors::paraformer::{Chunking, Encoder, LinguisticTokenizer, Stacking};
+
+pub(super) fn check(file: &GoldenFile) -> Result<Report> {
+    let tokenizer = tokenizer(file)?;
+    let samples: Vec<f32> = file.floats("in.wav", 1)?.to_vec1()?;
+    let encoded = tokenizer.encode(&samples)?;
+    let mut report = Report::default();
+    if let Some(expected) = file.find("out.enc_out") {
+        let hidden = &encoded.hidden;
+        let mut shape = vec![1; expected.rank().saturating_sub(2)];
+        shape.extend([hidden.rows(), hidden.columns()]);
+        let found = Tensor::from_slice(hidden.as_slice(), shape, &Device::Cpu)?;
+        report.output("out.enc_out", &found, expected)?;
+    }
+    if file.find("out.tokens").is_some() {
+        let tokens: Vec<i64> = tokenizer.quantize(&encoded)?.into_iter().map(i64::from).collect();
+        report.exact("out.tokens", &tokens, &file.integers("out.tokens")?);
+    }
+    Ok(report)
+}
+
+fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
+    let stacking = Stacking { frames: file.size(&["lfr_m"])?, shift: file.size(&["lfr_n"])? };
+    let encoder = Encoder::from_tensors(file.size(&["attention_heads"])?, chunking(file)?, &file.parameters())?;
+    let found = encoder.dimensions();
+    for (key, found) in [
+        ("output_size", found.outputs),
+        ("linear_units", found.units),
+        ("num_blocks", found.blocks),
+        ("kernel_size", found.taps),
+    ] {
+        let wanted = file.size(&[key])?;
+        if wanted != found {
+            return Err(ParityError::config(&[key], format!("is {wanted}, the weights are those of {found}")));
+        }
+    }
+    let centres = file.floats("in.kmeans", 2)?;
+    let centres = Matrix::new(centres.flatten_all()?.to_vec1()?, centres.dim(1)?);
+    Ok(LinguisticTokenizer::new(encoder, stacking, None, centres)?)
+}
+
+fn chunking(file: &GoldenFile) -> Result<Chunking> {
+    let wrong = || ParityError::config(&["chunk_size"], "is not three sizes, the second of them 1 to 10000");
+    let sizes = file.value(&["chunk_size"]).and_then(|sizes| serde_json::from_value::<[usize; 3]>(sizes.clone()).ok());
+    let sizes = sizes.filter(|sizes| (1..=10_000).contains(&sizes[1]) && sizes[0].max(sizes[2]) <= 10_000);
+    Ok(Chunking::new(sizes.ok_or_else(wrong)?, file.size(&["encoder_chunk_look_back"])?))
+}
