@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Contents, State};
 use crate::ema::Ema;
 use crate::loader::{Loaded, Loader};
 use crate::metrics::{Metrics, Window, shorten};
-use crate::optimizer::{GradientNorms, Optimizer, Update, gradient_norms};
+use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
 use crate::setup::{identity, own_weights, steps};
@@ -89,6 +89,7 @@ where
         store: &'a dyn CheckpointStore,
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        optimizer::freeze(&config.optim, parameters)?;
         own_weights(parameters)?;
         let mut optimizer = config.optim.build(parameters)?;
         let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, safetensors};
 use flowmill_nn::{Context, Parameters, Tape, random::Draw};
-use flowmill_train::optimizer::{Update, gradient_norms};
+use flowmill_train::optimizer::{GroupConfig, Update, gradient_norms};
 use flowmill_train::schedule::{Schedule, ScheduleName};
 use flowmill_train::{OptimConfig, ScheduleConfig};
 
@@ -81,6 +81,29 @@ fn decay_can_leave_vectors_alone() {
     let now = |name: &str| values(parameters.tensor(parameters.find(name).unwrap()));
     assert_eq!(now("vector"), values(&golden["in.vector"]));
     assert_ne!(now("matrix"), values(&golden["in.matrix"]));
+}
+
+/// A group is what a whole optimiser with that learning rate and decay would be.
+#[test]
+fn a_group_has_its_own_rate_and_decay() {
+    let golden = golden();
+    let group = GroupConfig { pattern: "mat*".to_owned(), lr_multiple: 2.0, weight_decay: Some(0.3), frozen: false };
+    let grouped = OptimConfig { lr: 0.01, weight_decay: 0.1, groups: vec![group], ..OptimConfig::default() };
+    let whole = |rate: f64, config: OptimConfig| {
+        let mut parameters = parameters(&golden);
+        let mut optimizer = config.build(&parameters).unwrap();
+        for step in 0..20 {
+            let given = ["matrix", "vector"].map(|name| (name, golden[&format!("in.grad_{name}")].get(step).unwrap()));
+            let gradients = gradients(&parameters, &given);
+            optimizer.step(&mut parameters, &gradients, Update { rate, scale: 1.0 }).unwrap();
+        }
+        ["matrix", "vector"].map(|name| values(parameters.tensor(parameters.find(name).unwrap())))
+    };
+    let [matrix, vector] = whole(0.01, grouped.clone());
+    let others = OptimConfig { groups: Vec::new(), ..grouped };
+    assert_eq!(vector, whole(0.01, others.clone())[1]);
+    assert_eq!(matrix, whole(0.02, OptimConfig { weight_decay: 0.3, ..others.clone() })[0]);
+    assert_ne!(matrix, whole(0.01, others)[0]);
 }
 
 #[test]

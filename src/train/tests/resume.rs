@@ -7,14 +7,21 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use flowmill_nn::random::Draw;
+use flowmill_train::optimizer::GroupConfig;
 use flowmill_train::{KeepConfig, TrainConfig, TrainError};
 use support::{Recorder, Samples, assert_same_tree, config, run, tree};
 
 const STEPS: u64 = 47;
 
-/// Mid-epoch, mid-accumulation, with a moving average, a skipped step and metrics between lines.
+/// Mid-epoch, mid-accumulation, with groups of parameters, a moving average, a skipped step and metrics between lines.
 fn hard_config() -> TrainConfig {
-    TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: 5, ..config(STEPS) }
+    let group = |pattern: &str, lr_multiple, frozen| {
+        let (pattern, weight_decay) = (pattern.to_owned(), Some(0.1));
+        GroupConfig { pattern, lr_multiple, weight_decay, frozen }
+    };
+    let mut config = TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: 5, ..config(STEPS) };
+    config.optim.groups = vec![group("output.bias", 1.0, true), group("output.*", 2.0, false)];
+    config
 }
 
 fn hard_data() -> Samples {

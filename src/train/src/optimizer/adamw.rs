@@ -6,7 +6,8 @@ use candle_core::Tensor;
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
 use rayon::prelude::*;
 
-use super::{OptimConfig, Optimizer, Update};
+use super::groups::settings;
+use super::{OptimConfig, Optimizer, ParameterSettings, Update};
 use crate::TrainError;
 
 /// Values that one thread updates at a time. Each value's update is independent, so the size does not change results.
@@ -31,7 +32,7 @@ pub struct AdamW {
 struct Slot {
     id: ParameterId,
     name: String,
-    decay: f64,
+    settings: ParameterSettings,
     mean: Tensor,
     square: Tensor,
 }
@@ -60,18 +61,19 @@ impl AdamW {
         Ok(Self { betas: config.betas, eps: config.eps, slots, updates: 0 })
     }
 
-    fn kernel(&self, update: Update, decay: f64) -> Kernel {
+    fn kernel(&self, update: Update, settings: ParameterSettings) -> Kernel {
+        let rate = update.rate * settings.lr_multiple;
         let [beta1, beta2] = self.betas;
         let number = self.updates as i32;
         Kernel {
             scale: update.scale as f32,
-            keep: (1.0 - update.rate * decay) as f32,
+            keep: (1.0 - rate * settings.weight_decay) as f32,
             mean_weight: (1.0 - beta1) as f32,
             square_keep: beta2 as f32,
             square_weight: (1.0 - beta2) as f32,
             root_correction: (1.0 - beta2.powi(number)).sqrt() as f32,
             eps: self.eps as f32,
-            step_size: (update.rate / (1.0 - beta1.powi(number))) as f32,
+            step_size: (rate / (1.0 - beta1.powi(number))) as f32,
         }
     }
 }
@@ -79,7 +81,7 @@ impl AdamW {
 impl Optimizer for AdamW {
     fn step(&mut self, parameters: &mut Parameters, gradients: &Gradients, update: Update) -> Result<(), TrainError> {
         self.updates += 1;
-        let kernels: Vec<Kernel> = self.slots.iter().map(|slot| self.kernel(update, slot.decay)).collect();
+        let kernels: Vec<Kernel> = self.slots.iter().map(|slot| self.kernel(update, slot.settings)).collect();
         let parameters = &*parameters;
         self.slots.par_iter().zip(kernels).try_for_each(|(slot, kernel)| {
             let Some(gradient) = gradients.get(slot.id) else {
@@ -120,12 +122,11 @@ fn take(stored: &mut BTreeMap<String, Tensor>, name: String, dims: &[usize]) -> 
 impl Slot {
     fn new(id: ParameterId, config: &OptimConfig, parameters: &Parameters) -> Result<Self, NnError> {
         let tensor = parameters.tensor(id);
-        let decays = !config.decay_matrices_only || tensor.rank() >= 2;
         let zeros = || host::tensor(vec![0.0; tensor.elem_count()], tensor.dims());
         Ok(Self {
             id,
             name: parameters.name(id).to_owned(),
-            decay: if decays { config.weight_decay } else { 0.0 },
+            settings: settings(config, parameters.name(id), tensor.rank()),
             mean: zeros()?,
             square: zeros()?,
         })

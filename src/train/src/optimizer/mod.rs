@@ -1,6 +1,7 @@
 //! Optimisers: how a gradient becomes a change of the weights.
 
 mod adamw;
+mod groups;
 mod norm;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use flowmill_nn::{Gradients, Parameters};
 use serde::{Deserialize, Serialize};
 
 pub use adamw::AdamW;
+pub(crate) use groups::freeze;
+pub use groups::{GroupConfig, ParameterSettings};
 pub use norm::{GradientNorms, gradient_norms};
 
 use crate::TrainError;
@@ -38,6 +41,9 @@ pub struct OptimConfig {
     pub weight_decay: f64,
     /// Leaves vectors and scalars (biases, gains) out of the weight decay.
     pub decay_matrices_only: bool,
+    /// Parameters with settings of their own, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupConfig>,
 }
 
 impl Default for OptimConfig {
@@ -49,6 +55,7 @@ impl Default for OptimConfig {
             eps: 1e-8,
             weight_decay: 0.0,
             decay_matrices_only: false,
+            groups: Vec::new(),
         }
     }
 }
@@ -68,7 +75,7 @@ impl OptimConfig {
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return fail("optim.weight_decay", format!("{} is negative or not a number", self.weight_decay));
         }
-        Ok(())
+        self.groups.iter().try_for_each(GroupConfig::check)
     }
 
     /// Builds the optimiser over the trainable parameters, with empty state.
@@ -82,7 +89,7 @@ impl OptimConfig {
 /// What one update needs beside the gradients.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
-    /// The learning rate of this step.
+    /// The learning rate of this step, which groups of parameters multiply.
     pub rate: f64,
     /// Multiplies every gradient value first: the averaging over accumulated batches and the clipping in one factor.
     pub scale: f64,
