@@ -12,4 +12,5 @@ mod disk_full;
 mod formats;
 mod idempotence;
 mod parity;
+mod sfm;
 mod support;

@@ -292,12 +292,18 @@ pub struct SynthArgs {
     /// Where the sound files and pictures go
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
-    /// Steps from noise to mel [default: the model's own]
+    /// How the path from noise to mel is followed
+    #[arg(long, value_enum, default_value_t = SolverName::Euler)]
+    pub solver: SolverName,
+    /// Euler's steps from noise to mel [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,
     /// Strength of the guidance by the units [default: the model's own]
     #[arg(long, value_name = "RATE")]
     pub guidance: Option<f32>,
+    /// Strength alpha of a shallow flow: how far along the path it starts [default: the model's own]
+    #[arg(long, value_name = "ALPHA")]
+    pub strength: Option<f32>,
     /// Another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -326,6 +332,24 @@ pub struct ParityArgs {
     /// Show every tensor, not only the worst of each group
     #[arg(long)]
     pub all: bool,
+}
+
+/// The solvers of the flow's ODE.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SolverName {
+    /// Fixed steps
+    Euler,
+    /// Adaptive steps (Dormand-Prince)
+    Dopri5,
+}
+
+impl From<SolverName> for flowmill_stage_export::Method {
+    fn from(name: SolverName) -> Self {
+        match name {
+            SolverName::Euler => Self::Euler,
+            SolverName::Dopri5 => Self::Dopri5,
+        }
+    }
 }
 
 /// Prints a completion script for a shell.

@@ -12,9 +12,12 @@ mod estimator;
 mod generate;
 mod model;
 
+pub(crate) use batch::token_ids;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation};
-pub use generate::{GenerationOptions, GenerationRequest, Prompt};
+pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};
+pub(crate) use generate::{Prepared, in_groups};
+pub(crate) use model::{Encoded, pack};
 pub use model::{Extent, Flow, FlowLoss};
 
 /// What can go wrong with a flow model.

@@ -7,3 +7,7 @@ pub mod dual_codebook;
 pub mod extractors;
 pub mod flow;
 pub mod parity;
+pub mod sfm;
+mod token_to_mel;
+
+pub use token_to_mel::TokenToMel;

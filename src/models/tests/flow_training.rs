@@ -156,16 +156,16 @@ fn generation_is_a_function_of_request_and_draw() {
     let options = flow.default_options();
     let draw = Draw::new(6);
     let requests = [request(1, 7, None), request(2, 5, Some(3))];
-    let mels = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap();
+    let mels = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap().mels;
     assert_eq!((mels[0].dims(), mels[1].dims()), (&[14, BINS][..], &[10, BINS][..]));
-    let again = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap();
+    let again = flow.generate(&context, &requests, &options, &draw, &[10, 11]).unwrap().mels;
     assert_eq!(flat(&mels[1]), flat(&again[1]));
-    let alone = flow.generate(&context, &requests[1..], &options, &draw, &[11]).unwrap();
+    let alone = flow.generate(&context, &requests[1..], &options, &draw, &[11]).unwrap().mels;
     let difference = flat(&mels[1]).iter().zip(flat(&alone[0])).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(difference < 1e-4, "an item does not depend on its batch: {difference}");
-    let other = flow.generate(&context, &requests[1..], &options, &draw, &[12]).unwrap();
+    let other = flow.generate(&context, &requests[1..], &options, &draw, &[12]).unwrap().mels;
     assert_ne!(flat(&alone[0]), flat(&other[0]));
-    assert!(flow.generate(&context, &[], &options, &draw, &[]).unwrap().is_empty());
+    assert!(flow.generate(&context, &[], &options, &draw, &[]).unwrap().mels.is_empty());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn normalisation_is_undone_by_generation() {
     let context = Context::inference(&parameters);
     let draw = Draw::new(6);
     let generate = |flow: &Flow, request: GenerationRequest| {
-        flat(&flow.generate(&context, &[request], &flow.default_options(), &draw, &[1]).unwrap()[0])
+        flat(&flow.generate(&context, &[request], &flow.default_options(), &draw, &[1]).unwrap().mels[0])
     };
     let mut shifted = request(2, 5, Some(3));
     let prompt = shifted.prompt.as_mut().unwrap();
@@ -301,10 +301,10 @@ fn without_a_correction_samples_are_a_gaussian_around_the_encoders_mel() {
     }
     let request = GenerationRequest { tokens: vec![3, 1, 4, 1], speaker_embedding: vec![1.0; 4], prompt: None };
     let mut options = flow.default_options();
-    options.steps = 200;
+    options.solver.steps = 200;
     let samples: Vec<u64> = (0..256).collect();
     let context = Context::inference(&parameters);
-    let mels = flow.generate(&context, &vec![request; 256], &options, &Draw::new(6), &samples).unwrap();
+    let mels = flow.generate(&context, &vec![request; 256], &options, &Draw::new(6), &samples).unwrap().mels;
     let mels: Vec<Vec<f32>> = mels.iter().map(flat).collect();
     let mut variance = 0.0;
     for value in 0..mels[0].len() {

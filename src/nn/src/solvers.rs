@@ -1,82 +1,75 @@
-//! Solvers of ordinary differential equations, and schedules of their steps.
+//! Solvers of ordinary differential equations, each in a file of its own, and the schedules of their steps.
+
+mod dormand_prince;
+mod euler;
+mod schedule;
+
+pub use dormand_prince::{Tolerances, dormand_prince};
+pub use euler::euler;
+pub use schedule::TimeSchedule;
 
 use crate::NnError;
 use serde::{Deserialize, Serialize};
 
-/// How steps are spread over the time from 0 to 1.
+/// Where a solver arrived, and what it cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Solution {
+    /// The state at the last time.
+    pub state: Vec<f32>,
+    /// How often the velocity was asked for.
+    pub evaluations: usize,
+}
+
+/// The solvers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
-pub enum TimeSchedule {
-    /// Steps of equal size.
-    Uniform,
-    /// `1 - cos(pi s / 2)` for s in equal steps: short steps at the start.
+pub enum Method {
+    /// Euler's method on the schedule's steps.
     #[default]
-    Cosine,
+    Euler,
+    /// The adaptive method of Dormand and Prince of order 5 (`ode45`): as many steps as the tolerances need.
+    Dopri5,
 }
 
-impl TimeSchedule {
-    /// Where `s` in [0, 1] lands.
-    pub fn warp(self, s: f32) -> f32 {
-        match self {
-            TimeSchedule::Uniform => s,
-            TimeSchedule::Cosine => 1.0 - (s * 0.5 * std::f32::consts::PI).cos(),
+/// How a path from time 0 to 1 is followed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Solver {
+    /// Which method.
+    pub method: Method,
+    /// How many steps Euler makes.
+    pub steps: usize,
+    /// When the adaptive method is content.
+    pub tolerances: Tolerances,
+}
+
+impl Default for Solver {
+    fn default() -> Self {
+        Self { method: Method::Euler, steps: 10, tolerances: Tolerances::default() }
+    }
+}
+
+impl Solver {
+    /// Follows `velocity(state, time)` from time 0 to 1. Euler's steps are spread by the schedule.
+    ///
+    /// # Errors
+    /// Those of `velocity` and of the method.
+    pub fn solve<E: From<NnError>>(
+        &self,
+        schedule: TimeSchedule,
+        start: Vec<f32>,
+        velocity: impl FnMut(&[f32], f32) -> Result<Vec<f32>, E>,
+    ) -> Result<Solution, E> {
+        match self.method {
+            Method::Euler => euler(start, &schedule.times(self.steps), velocity),
+            Method::Dopri5 => dormand_prince(start, [0.0, 1.0], &self.tolerances, velocity),
         }
     }
-
-    /// The `steps + 1` times from 0 to 1.
-    pub fn times(self, steps: usize) -> Vec<f32> {
-        (0..=steps).map(|step| self.warp(step as f32 / steps.max(1) as f32)).collect()
-    }
 }
 
-/// Euler's method: `x += (t' - t) velocity(x, t)` from each time to the next.
-///
-/// # Errors
-/// Those of `velocity`; when it gives another number of elements, or fewer than two times are given.
-pub fn euler<E: From<NnError>>(
-    mut state: Vec<f32>,
-    times: &[f32],
-    mut velocity: impl FnMut(&[f32], f32) -> std::result::Result<Vec<f32>, E>,
-) -> std::result::Result<Vec<f32>, E> {
-    let [first, rest @ ..] = times else {
-        return Err(NnError::invalid("euler", "at least two times are needed").into());
-    };
-    let mut time = *first;
-    for next in rest {
-        let slope = velocity(&state, time)?;
-        if slope.len() != state.len() {
-            return Err(NnError::shape("euler", format!("[{}]", state.len()), &[slope.len()]).into());
-        }
-        let step = next - time;
-        state.iter_mut().zip(slope).for_each(|(x, slope)| *x += step * slope);
-        time += step;
+/// A velocity must have as many elements as the state.
+fn check_length(operation: &'static str, state: &[f32], velocity: &[f32]) -> crate::Result<()> {
+    if velocity.len() == state.len() {
+        return Ok(());
     }
-    Ok(state)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn euler_converges_to_the_exponential_at_first_order() {
-        let error = |steps: usize| {
-            let times = TimeSchedule::Uniform.times(steps);
-            let end = euler::<NnError>(vec![1.0], &times, |x, _| Ok(x.to_vec())).unwrap()[0];
-            (f64::from(end) - std::f64::consts::E).abs()
-        };
-        assert!(error(100) < 0.02);
-        let ratio = error(50) / error(100);
-        assert!((1.9..2.1).contains(&ratio), "{ratio}");
-    }
-
-    #[test]
-    fn the_cosine_schedule_runs_from_zero_to_one_with_growing_steps() {
-        let times = TimeSchedule::Cosine.times(10);
-        assert_eq!((times.len(), times[0]), (11, 0.0));
-        assert!((times[10] - 1.0).abs() < 1e-6);
-        let steps: Vec<f32> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]));
-        assert!((times[5] - (1.0 - std::f32::consts::FRAC_1_SQRT_2)).abs() < 1e-6);
-    }
+    Err(NnError::shape(operation, format!("[{}]", state.len()), &[velocity.len()]))
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
 use flowmill_nn::ops::{Attention, Convolution, Normalisation, RelativePositions, concatenate};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Reach, Sequences, Value};
@@ -228,4 +229,32 @@ fn mean_square_error() {
     let rows = Sequences::padded(&[2, 3], 3).unwrap();
     let target = value("target", &[2, 3, 4]);
     check_gradients("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
+}
+
+#[test]
+fn means_of_items() {
+    let rows = Sequences::padded(&[3, 1, 4], 4).unwrap();
+    check_gradients("mean of items", &[&[3, 4, 5]], |x| x[0].mean_items(&rows).unwrap());
+}
+
+#[test]
+fn shallow_flow_matching() {
+    let rows = Sequences::padded(&[3, 4], 4).unwrap();
+    let (data, noise) = (value("sfm data", &[2, 4, 5]), value("sfm noise", &[2, 4, 5]));
+    let objective = ShallowFlowMatching { sigma_min: 0.01 };
+    // Starts are constants of the objective: no derivative flows through the projection.
+    let placements = vec![objective.place(0.4, 0.2, 1.0), objective.place(0.8, 0.5, 1.0)];
+    assert!(placements[0].delta == 1.0 && placements[1].delta > 1.0);
+    let shapes: [&[usize]; 4] = [&[2, 4, 5], &[2, 1], &[2, 1], &[2, 4, 5]];
+    let losses = |x: &[Value], weights: [f32; 4]| {
+        let predicted = ShallowPrediction { mean: x[0].clone(), time: x[1].clone(), log_variance: x[2].clone() };
+        let (data, noise) = (data.tensor(), noise.tensor());
+        let path = objective.path_from(placements.clone(), &predicted, data, noise, &[0.3, 0.9], &rows).unwrap();
+        let estimated = path.position.multiply(&x[3]).unwrap();
+        let parts =
+            [path.matching_loss(&estimated, &rows).unwrap(), path.mean_loss, path.time_loss, path.variance_loss];
+        let weighted = parts.iter().zip(weights).map(|(part, weight)| part.affine(weight, 0.0).unwrap());
+        weighted.reduce(|sum, part| sum.add(&part).unwrap()).unwrap()
+    };
+    check_gradients("shallow flow matching", &shapes, |x| losses(x, [1.0, 0.5, 2.0, 0.3]));
 }

@@ -218,3 +218,21 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
     };
     assert_eq!(run(1), run(5));
 }
+
+#[test]
+fn means_of_items() {
+    let (width, time) = (5, 7);
+    let rows = Sequences::padded(&[4, 0, 7], time).unwrap();
+    let x = value("x", &[3, time, width]);
+    let xs = doubles(&x);
+    let mut expected = vec![0.0; 3 * width];
+    for (item, length) in [4, 0, 7].into_iter().enumerate() {
+        for channel in 0..width {
+            let of_item = (0..length).map(|row| xs[(item * time + row) * width + channel]);
+            expected[item * width + channel] = of_item.sum::<f64>() / length.max(1) as f64;
+        }
+    }
+    let found = x.mean_items(&rows).unwrap();
+    assert_eq!(found.dims(), [3, width]);
+    assert_close("mean of items", &found, &expected);
+}

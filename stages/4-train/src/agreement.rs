@@ -6,21 +6,22 @@ use flowmill_stage_embed::EmbedConfig;
 use flowmill_stage_pack::PackConfig;
 use flowmill_stage_tokens::TokensConfig;
 
-use crate::{ModelConfig, TrainSection};
+use crate::TrainSection;
 
 /// Compares the model with the sections `embed`, `tokens` and `pack`, as far as the recipe has them.
 ///
 /// # Errors
 /// The setting of the model that does not fit, with the value that would.
 pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
-    let ModelConfig::Flow(flow) = &section.model;
+    let flow = section.model.flow();
+    let refuse = |field, reason| Err(recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason));
     if recipe.gives("tokens") {
         let column = TokensConfig::of(recipe)?.extractor.column();
         if let ValueType::Tokens { vocabulary, .. } = column.values
             && flow.vocab_size < vocabulary
         {
             let reason = format!("{} is too small: stage 2 gives {vocabulary} different units", flow.vocab_size);
-            return Err(recipe.error("train.model.vocab_size", reason));
+            return refuse("vocab_size", reason);
         }
     }
     if recipe.gives("embed") {
@@ -29,14 +30,14 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
             && flow.spk_embed_dim != dimensions
         {
             let reason = format!("{} does not fit: stage 1 gives embeddings of {dimensions}", flow.spk_embed_dim);
-            return Err(recipe.error("train.model.spk_embed_dim", reason));
+            return refuse("spk_embed_dim", reason);
         }
     }
     if recipe.gives("pack") {
         let bins = PackConfig::of(recipe)?.mel.config().n_mels;
         if flow.output_size != bins {
             let reason = format!("{} does not fit: stage 3 makes mels of {bins} bins", flow.output_size);
-            return Err(recipe.error("train.model.output_size", reason));
+            return refuse("output_size", reason);
         }
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! The recipe's `train` section.
 
 use flowmill_corpus::sampling::SamplingOptions;
-use flowmill_models::flow::FlowError;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{KeepConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
@@ -159,11 +158,8 @@ impl TrainSection {
             Err(TrainError::Config { key, reason }) => return refuse(key, &reason),
             Err(other) => return refuse("optim", &other.to_string()),
         }
-        let ModelConfig::Flow(flow) = &self.model;
-        match flow.check() {
-            Ok(()) => {}
-            Err(FlowError::Config { field, message }) => return refuse(&format!("model.{field}"), &message),
-            Err(other) => return refuse("model", &other.to_string()),
+        if let Err((key, message)) = self.model.check() {
+            return refuse(format!("model.{key}").trim_end_matches('.'), &message);
         }
         if self.batch.max_frames_in_batch == 0 {
             return refuse("batch.max_frames_in_batch", "must be at least 1");

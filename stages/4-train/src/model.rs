@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use flowmill_models::flow::FlowConfig;
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{Flow, FlowConfig, FlowError};
+use flowmill_models::sfm::{Sfm, SfmConfig};
+use flowmill_nn::Parameters;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 
 /// A network as a recipe describes it: `{family: cosyvoice2-flow, …}`, the family first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,6 +19,9 @@ pub enum ModelConfig {
     /// CosyVoice 2's token-to-mel flow: conformer encoder with upsampling, causal estimator, conditional flow matching.
     #[serde(rename = "cosyvoice2-flow")]
     Flow(FlowConfig),
+    /// The same with shallow flow matching: the flow starts from what a head on the encoder predicts.
+    #[serde(rename = "sfm-flow")]
+    Sfm(SfmConfig),
 }
 
 /// The families' names.
@@ -22,6 +29,8 @@ pub enum ModelConfig {
 enum Family {
     #[serde(rename = "cosyvoice2-flow")]
     Flow,
+    #[serde(rename = "sfm-flow")]
+    Sfm,
 }
 
 impl Default for ModelConfig {
@@ -35,7 +44,84 @@ impl ModelConfig {
     pub fn family(&self) -> &'static str {
         match self {
             Self::Flow(_) => "cosyvoice2-flow",
+            Self::Sfm(_) => "sfm-flow",
         }
+    }
+
+    /// The settings of its encoder, estimator and mel.
+    pub fn flow(&self) -> &FlowConfig {
+        match self {
+            Self::Flow(flow) => flow,
+            Self::Sfm(sfm) => &sfm.flow,
+        }
+    }
+
+    /// As [`flow`](Self::flow), to change.
+    pub fn flow_mut(&mut self) -> &mut FlowConfig {
+        match self {
+            Self::Flow(flow) => flow,
+            Self::Sfm(sfm) => &mut sfm.flow,
+        }
+    }
+
+    /// Where a recipe has a setting of [`flow`](Self::flow): its path below `model`.
+    pub fn flow_key(&self, field: &str) -> String {
+        match self {
+            Self::Flow(_) => field.to_owned(),
+            Self::Sfm(_) => format!("flow.{field}"),
+        }
+    }
+
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    /// The first that does not, as its path below `model` and what is wrong.
+    pub fn check(&self) -> Result<(), (String, String)> {
+        let told = |error: FlowError, key: &dyn Fn(&str) -> String| match error {
+            FlowError::Config { field, message } => (key(field), message),
+            other => (String::new(), other.to_string()),
+        };
+        self.flow().check().map_err(|error| told(error, &|field| self.flow_key(field)))?;
+        match self {
+            Self::Flow(_) => Ok(()),
+            Self::Sfm(sfm) => sfm.check().map_err(|error| told(error, &str::to_owned)),
+        }
+    }
+
+    /// The settings without the family's name.
+    pub fn settings(&self) -> Value {
+        match self {
+            Self::Flow(flow) => json!(flow),
+            Self::Sfm(sfm) => json!(sfm),
+        }
+    }
+
+    /// The opposite of [`family`](Self::family) and [`settings`](Self::settings).
+    ///
+    /// # Errors
+    /// When there is no such family, or it has other settings.
+    pub fn described(family: &str, settings: Value) -> Result<Self, serde_json::Error> {
+        match Family::deserialize(Value::from(family))? {
+            Family::Flow => serde_json::from_value(settings).map(Self::Flow),
+            Family::Sfm => serde_json::from_value(settings).map(Self::Sfm),
+        }
+    }
+
+    /// The network, with freshly drawn weights.
+    ///
+    /// # Errors
+    /// When the settings do not fit together.
+    pub fn build(&self, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError> {
+        Ok(match self {
+            Self::Flow(config) => {
+                let (flow, parameters) = Flow::new(config, seed)?;
+                (Box::new(flow), parameters)
+            }
+            Self::Sfm(config) => {
+                let (sfm, parameters) = Sfm::new(config, seed)?;
+                (Box::new(sfm), parameters)
+            }
+        })
     }
 }
 
@@ -62,6 +148,7 @@ impl<'de> Visitor<'de> for ByFamily {
         }
         match map.next_value()? {
             Family::Flow => FlowConfig::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Flow),
+            Family::Sfm => SfmConfig::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Sfm),
         }
     }
 }

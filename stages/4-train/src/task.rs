@@ -1,12 +1,13 @@
-//! The flow as something to train.
+//! A token-to-mel model as something to train.
 
-use flowmill_models::flow::{Flow, FlowBatch, FlowDraws};
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{FlowBatch, FlowDraws};
 use flowmill_nn::Context;
 use flowmill_nn::random::Draw;
 use flowmill_train::{BoxError, Loss, Task};
 
-/// Conditional flow matching on batches of utterances.
-pub struct FlowTask(pub Flow);
+/// A model's own objective on batches of utterances.
+pub struct FlowTask(pub Box<dyn TokenToMel>);
 
 impl Task for FlowTask {
     type Batch = FlowBatch;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_models::flow::{Flow, FlowConfig, MelNormalisation};
+use flowmill_models::flow::MelNormalisation;
 use flowmill_runner::{PartReport, PartWork, StageError};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
@@ -43,7 +43,7 @@ impl Training {
     /// Whatever stops training; [`StageError::Interrupted`] after saving when the person asked to stop.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let config = self.resolved()?;
-        let data = FlowData::open(&self.data, &config, self.section.sampling(), self.section.speaker_embedding)?;
+        let data = FlowData::open(&self.data, config.flow(), self.section.sampling(), self.section.speaker_embedding)?;
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
@@ -57,29 +57,31 @@ impl Training {
         Ok(report(&summary, weights, &data))
     }
 
-    fn train(&self, work: &PartWork, config: &FlowConfig, data: &FlowData) -> Result<(Summary, usize), StageError> {
+    fn train(&self, work: &PartWork, config: &ModelConfig, data: &FlowData) -> Result<(Summary, usize), StageError> {
         let settings = self.section.train_config();
-        let (flow, mut parameters) = Flow::new(config, settings.seed).map_err(StageError::other)?;
+        let (model, mut parameters) = config.build(settings.seed).map_err(StageError::other)?;
         if let Some(codebook) = &self.codebook {
-            codebook::start_from(&mut parameters, codebook, config, settings.seed)?;
+            codebook::start_from(&mut parameters, codebook, config.flow(), settings.seed)?;
         }
         let weights = parameters.element_count(true);
         let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work));
         let folder = work.staging_dir();
-        let task = FlowTask(flow);
+        let task = FlowTask(model);
         let trained = flowmill_train::train(&task, &mut parameters, data, &settings, &folder, &store, &mut watch);
         Ok((trained.map_err(StageError::other)?, weights))
     }
 
     /// The model's settings with the normalisation that the recipe asks for.
-    fn resolved(&self) -> Result<FlowConfig, StageError> {
-        let ModelConfig::Flow(config) = &self.section.model;
-        let mut config = config.clone();
-        if self.section.normalise_mel && config.mel_normalisation.is_none() {
-            config.mel_normalisation = Some(self.normalisation(config.output_size)?);
+    fn resolved(&self) -> Result<ModelConfig, StageError> {
+        let mut config = self.section.model.clone();
+        if self.section.normalise_mel && config.flow().mel_normalisation.is_none() {
+            let normalisation = self.normalisation(config.flow().output_size)?;
+            config.flow_mut().mel_normalisation = Some(normalisation);
         }
-        config.check().map_err(StageError::other)?;
-        Ok(config)
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err((key, message)) => Err(StageError::new(format!("train.model.{key}: {message}"))),
+        }
     }
 
     fn normalisation(&self, bins: usize) -> Result<MelNormalisation, StageError> {
@@ -99,7 +101,7 @@ impl Training {
     }
 
     /// Makes checkpoints, metrics and the configuration outputs.
-    fn publish(&self, work: &PartWork, config: &FlowConfig) -> Result<(), StageError> {
+    fn publish(&self, work: &PartWork, config: &ModelConfig) -> Result<(), StageError> {
         for name in work.persisted()? {
             if step_of(&name).is_some() {
                 work.output_persisted(&name, &format!("checkpoints/{name}"))?;
@@ -113,8 +115,8 @@ impl Training {
         }
         let index = flowmill_corpus::shard::ShardIndex::read(&self.data.train).map_err(StageError::other)?;
         let described = json!({
-            "family": self.section.model.family(),
-            "model": config,
+            "family": config.family(),
+            "model": config.settings(),
             "mel": index.mel,
             "speaker_embedding": self.section.speaker_embedding,
         });

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use flowmill_nn::solvers::Method;
 use serde_json::Value;
 
 use crate::evaluation::Scores;
@@ -80,7 +81,7 @@ fn distance_rows(scores: &Scores) -> [(String, f64); 5] {
     ]
 }
 
-fn other_rows(scores: &Scores) -> [(String, String); 4] {
+fn other_rows(scores: &Scores) -> [(String, String); 5] {
     let pitch = scores.pitch_correlation.map_or("no voiced frames".to_owned(), |value| format!("{value:.3}"));
     [
         (
@@ -90,7 +91,18 @@ fn other_rows(scores: &Scores) -> [(String, String); 4] {
         ("departure of samples / of real from the mean".to_owned(), format!("{:.3}", scores.residual_ratio)),
         ("energy contour of the wav, correlation".to_owned(), format!("{:.3}", scores.energy_correlation)),
         ("pitch where voiced, correlation".to_owned(), pitch),
+        (
+            format!("evaluations of the velocity per sample ({})", solver_name(scores.solver)),
+            format!("{:.1}", scores.evaluations_per_sample),
+        ),
     ]
+}
+
+fn solver_name(method: Method) -> &'static str {
+    match method {
+        Method::Euler => "euler",
+        Method::Dopri5 => "dopri5",
+    }
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments) {

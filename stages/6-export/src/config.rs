@@ -1,5 +1,6 @@
 //! The recipe's `export` section.
 
+use flowmill_nn::solvers::{Method, Solver, Tolerances};
 use serde::{Deserialize, Serialize};
 
 /// How the exported model is sampled and scored.
@@ -12,8 +13,14 @@ pub struct ExportConfig {
     pub samples: usize,
     /// Utterances to sample, in the split's order; 0 for all.
     pub max_utterances: usize,
-    /// Euler steps of the flow's ODE.
+    /// How the flow's ODE is solved: on fixed steps (`euler`) or with adaptive ones (`dopri5`).
+    pub solver: Method,
+    /// Euler's steps.
     pub n_timesteps: usize,
+    /// How exact `dopri5` is, and when it gives up.
+    pub tolerances: Tolerances,
+    /// Strength alpha of a shallow flow; null: the model's own. Other models have none.
+    pub sfm_strength: Option<f32>,
     /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
     pub inference_cfg_rate: f64,
     /// Iterations of the vocoder (fast Griffin-Lim).
@@ -26,7 +33,10 @@ impl Default for ExportConfig {
             split: "dev".to_owned(),
             samples: 8,
             max_utterances: 0,
+            solver: Method::Euler,
             n_timesteps: 10,
+            tolerances: Tolerances::default(),
+            sfm_strength: None,
             inference_cfg_rate: 0.7,
             vocoder_iterations: 60,
         }
@@ -45,9 +55,18 @@ impl ExportConfig {
         at_least("samples", self.samples, 2)?;
         at_least("n_timesteps", self.n_timesteps, 1)?;
         at_least("vocoder_iterations", self.vocoder_iterations, 1)?;
+        self.tolerances.check().map_err(|error| ("tolerances", error.to_string()))?;
+        if self.sfm_strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
+            return Err(("sfm_strength", "must lie above 0, up to 100".to_owned()));
+        }
         if !self.inference_cfg_rate.is_finite() || self.inference_cfg_rate < 0.0 {
             return Err(("inference_cfg_rate", format!("is {}; it must be 0 or more", self.inference_cfg_rate)));
         }
         Ok(())
+    }
+
+    /// The solver that the settings describe.
+    pub fn solver(&self) -> Solver {
+        Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances }
     }
 }

@@ -2,6 +2,7 @@
 
 use flowmill_audio::features::Features;
 use flowmill_audio::measure::{correlation, log_spectral_distance};
+use flowmill_nn::solvers::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::baselines::{Baseline, Baselines};
@@ -17,6 +18,8 @@ pub struct Comparison<'a> {
     pub real_mel: &'a Features,
     /// Samples of the model, at least two, each of the real mel's shape.
     pub samples: &'a [Features],
+    /// How often the velocity was evaluated for each sample.
+    pub evaluations: &'a [usize],
     /// The recording at the mel's sample rate.
     pub real_wav: &'a [f32],
     /// The first sample, vocoded.
@@ -79,6 +82,10 @@ pub struct Scores {
     pub frames: usize,
     /// Samples per utterance.
     pub samples: usize,
+    /// How the flow's ODE was solved.
+    pub solver: Method,
+    /// Mean number of evaluations of the velocity for a sample.
+    pub evaluations_per_sample: f64,
     /// Log-spectral distances.
     pub distance_db: Distances,
     /// Deviation of real log-mels over time, mean over bins.
@@ -105,6 +112,7 @@ pub struct Evaluation {
     sample_spread: Spread,
     real_residual: Residual,
     sample_residual: Residual,
+    evaluations: Vec<usize>,
     utterances: Vec<UtteranceScores>,
 }
 
@@ -117,6 +125,7 @@ impl Evaluation {
             sample_spread: Spread::default(),
             real_residual: Residual::default(),
             sample_residual: Residual::default(),
+            evaluations: Vec::new(),
             utterances: Vec::new(),
         }
     }
@@ -132,6 +141,7 @@ impl Evaluation {
         self.sample_spread.add(first, frames);
         self.real_residual.add(real_mel, &mean);
         self.sample_residual.add(first, &mean_of(&samples[1..])?);
+        self.evaluations.extend(comparison.evaluations);
         let pitch = pitch_correlation(comparison.real_pitch, comparison.generated_pitch);
         let energy = |wav| energy_contour(wav, comparison.hop_length);
         self.utterances.push(UtteranceScores {
@@ -158,7 +168,7 @@ impl Evaluation {
     }
 
     /// The scores of all that was added.
-    pub fn finish(self, split: &str, samples: usize) -> Scores {
+    pub fn finish(self, split: &str, samples: usize, solver: Method) -> Scores {
         let by_frames = |value: fn(&UtteranceScores) -> Option<f64>| {
             weighted_mean(self.utterances.iter().map(|u| (value(u), u.frames)))
         };
@@ -171,6 +181,9 @@ impl Evaluation {
             utterances: self.utterances.len(),
             frames: self.utterances.iter().map(|u| u.frames).sum(),
             samples,
+            solver,
+            evaluations_per_sample: self.evaluations.iter().sum::<usize>() as f64
+                / self.evaluations.len().max(1) as f64,
             distance_db: Distances {
                 mean_of_samples: distance(|d| d.mean_of_samples),
                 single_sample: distance(|d| d.single_sample),
@@ -228,6 +241,7 @@ mod tests {
             tokens: &[0, 1],
             real_mel: &real,
             samples: &[real.clone(), real.clone()],
+            evaluations: &[10, 20],
             real_wav: &wav,
             generated_wav: &wav,
             real_pitch: &pitch,
@@ -235,8 +249,8 @@ mod tests {
             hop_length: 4,
         };
         assert!(evaluation.add("u", &comparison).is_some());
-        let scores = evaluation.finish("dev", 2);
-        assert_eq!(scores.distance_db.mean_of_samples, 0.0);
+        let scores = evaluation.finish("dev", 2, Method::Dopri5);
+        assert_eq!((scores.distance_db.mean_of_samples, scores.evaluations_per_sample), (0.0, 15.0));
         assert!(scores.distance_db.unit_mean > 1.0 && scores.distance_db.corpus_mean > scores.distance_db.unit_mean);
         assert!((scores.spread_ratio - 1.0).abs() < 1e-9);
         assert!((scores.energy_correlation - 1.0).abs() < 1e-9);

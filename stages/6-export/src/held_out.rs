@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::baselines::{Baselines, FRAMES_PER_UNIT};
 use crate::evaluation::{Comparison, Evaluation, Scores};
-use crate::model_folder::ExportedModel;
+use crate::model_folder::{ExportedModel, Samples};
 use crate::{ExportConfig, ExportError, audible, card};
 
 /// Memory for decoded rows.
@@ -46,6 +46,7 @@ struct Generated {
     real_mel: Features,
     real_wav: Vec<f32>,
     samples: Vec<Features>,
+    evaluations: Vec<usize>,
 }
 
 /// An utterance made audible.
@@ -64,6 +65,10 @@ impl HeldOut {
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let model = ExportedModel::load(&self.description, &self.weights).map_err(StageError::other)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
+        if self.config.sfm_strength.is_some() && !model.has_strength() {
+            let message = "export.sfm_strength is set, but the model is no shallow flow: it has no strength";
+            return Err(StageError::new(message));
+        }
         let (scores, rows) = pool.install(|| self.score(work, &model))?;
         let path = work.output("scores.json")?;
         fs::write(&path, format!("{:#}\n", json!(scores))).map_err(|e| StageError::file(&path, e))?;
@@ -71,6 +76,7 @@ impl HeldOut {
         Ok(PartReport::rows(rows, scores.utterances as u64)
             .fact("distance_db", round(scores.distance_db.mean_of_samples))
             .fact("best_trivial_db", round(scores.distance_db.best_trivial()))
+            .fact("evaluations", round(scores.evaluations_per_sample))
             .fact("spread_ratio", round(scores.spread_ratio))
             .fact("energy_correlation", round(scores.energy_correlation)))
     }
@@ -100,7 +106,8 @@ impl HeldOut {
                 work.advance(1);
             }
         }
-        Ok((evaluation.finish(&self.config.split, self.config.samples), items.len() as u64))
+        let scores = evaluation.finish(&self.config.split, self.config.samples, self.config.solver);
+        Ok((scores, items.len() as u64))
     }
 
     fn baselines(&self, bins: usize) -> Result<Baselines, StageError> {
@@ -126,13 +133,15 @@ impl HeldOut {
         };
         let whole = row.speech_token.len().min(real_mel.frames / FRAMES_PER_UNIT);
         let options = GenerationOptions {
-            steps: self.config.n_timesteps,
+            solver: self.config.solver(),
+            strength: self.config.sfm_strength,
             guidance: self.config.inference_cfg_rate as f32,
             ..model.default_options()
         };
         let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
-        let samples = model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
-        Ok(Generated { row, real_mel, real_wav, samples })
+        let Samples { mels: samples, evaluations } =
+            model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
+        Ok(Generated { row, real_mel, real_wav, samples, evaluations })
     }
 
     fn make_audible(
@@ -157,7 +166,7 @@ impl HeldOut {
 
     /// Adds an utterance to the scores; whether it could be compared.
     fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) -> bool {
-        let Generated { row, real_mel, real_wav, samples } = &one.generated;
+        let Generated { row, real_mel, real_wav, samples, evaluations } = &one.generated;
         let comparison = Comparison {
             speaker: &row.spk,
             tokens: &row.speech_token,
@@ -165,6 +174,7 @@ impl HeldOut {
             samples,
             real_wav,
             generated_wav: &one.wav,
+            evaluations,
             real_pitch: &one.real_pitch,
             generated_pitch: &one.pitch,
             hop_length: model.mel().hop_length,

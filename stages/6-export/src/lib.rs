@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 
 pub use config::ExportConfig;
 pub use error::ExportError;
+pub use flowmill_nn::solvers::Method;
 pub use held_out::file_name;
 pub use synth::{SynthOptions, Synthesised, Synthesiser};
 
@@ -57,7 +58,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

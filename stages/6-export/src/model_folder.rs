@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig};
+use flowmill_models::TokenToMel;
 use flowmill_models::extractors::{self, Extractor, State};
-use flowmill_models::flow::{Flow, FlowConfig, GenerationOptions, GenerationRequest};
+use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters};
-use flowmill_stage_train::SpeakerEmbedding;
+use flowmill_stage_train::{ModelConfig, SpeakerEmbedding};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
@@ -27,7 +28,7 @@ pub struct ModelDescription {
     /// The family's name in recipes.
     pub family: String,
     /// Its dimensions, the mel's normalisation included.
-    pub model: FlowConfig,
+    pub model: serde_json::Value,
     /// The mel that it makes.
     pub mel: MelDescription,
     /// Whose embedding it was trained with.
@@ -41,9 +42,18 @@ pub struct MelDescription {
     pub config: MelConfig,
 }
 
+/// What a model generated for one utterance.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// A log-mel for each sample.
+    pub mels: Vec<Features>,
+    /// How often the velocity was evaluated for each.
+    pub evaluations: Vec<usize>,
+}
+
 /// A model ready to generate.
 pub struct ExportedModel {
-    flow: Flow,
+    network: Box<dyn TokenToMel>,
     parameters: Parameters,
     description: ModelDescription,
 }
@@ -57,10 +67,12 @@ impl ExportedModel {
         let describe = |reason: String| ExportError::Description { path: config.to_owned(), reason };
         let text = std::fs::read_to_string(config).map_err(|source| ExportError::file(config, source))?;
         let description: ModelDescription = serde_json::from_str(&text).map_err(|e| describe(e.to_string()))?;
-        let (flow, mut parameters) = Flow::new(&description.model, 0).map_err(|e| describe(e.to_string()))?;
+        let model = ModelConfig::described(&description.family, description.model.clone())
+            .map_err(|e| describe(format!("model: {e}")))?;
+        let (network, mut parameters) = model.build(0).map_err(|e| describe(e.to_string()))?;
         let bad_weights = |reason: String| ExportError::Weights { path: weights.to_owned(), reason };
         parameters.load_exact(weights).map_err(|e| bad_weights(e.to_string()))?;
-        Ok(Self { flow, parameters, description })
+        Ok(Self { network, parameters, description })
     }
 
     /// What the model is.
@@ -80,7 +92,12 @@ impl ExportedModel {
 
     /// The published settings of inference.
     pub fn default_options(&self) -> GenerationOptions {
-        self.flow.default_options()
+        self.network.default_options()
+    }
+
+    /// Whether it is a shallow flow, whose inference has a strength.
+    pub fn has_strength(&self) -> bool {
+        self.network.strength().is_some()
     }
 
     /// `samples` log-mels `[frame][bin]` for `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
@@ -94,7 +111,7 @@ impl ExportedModel {
         options: &GenerationOptions,
         draw: &Draw,
         samples: usize,
-    ) -> Result<Vec<Features>, ExportError> {
+    ) -> Result<Samples, ExportError> {
         let failed = |reason: String| ExportError::Generate { reason };
         let tokens: Result<Vec<u32>, _> = tokens.iter().map(|token| u32::try_from(*token)).collect();
         let request = GenerationRequest {
@@ -105,8 +122,10 @@ impl ExportedModel {
         let context = Context::inference(&self.parameters);
         let ids: Vec<u64> = (0..samples as u64).collect();
         let requests = vec![request; samples];
-        let mels = self.flow.generate(&context, &requests, options, draw, &ids).map_err(|e| failed(e.to_string()))?;
-        mels.iter().map(|mel| features(mel).map_err(failed)).collect()
+        let generated = self.network.generate(&context, &requests, options, draw, &ids);
+        let generated = generated.map_err(|e| failed(e.to_string()))?;
+        let mels = generated.mels.iter().map(|mel| features(mel).map_err(failed)).collect::<Result<_, _>>()?;
+        Ok(Samples { mels, evaluations: generated.evaluations })
     }
 }
 

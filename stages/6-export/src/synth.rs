@@ -6,6 +6,7 @@ use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
 use flowmill_nn::random::Draw;
+use flowmill_nn::solvers::Method;
 
 use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, load_extractor};
 use crate::{ExportError, audible};
@@ -13,8 +14,12 @@ use crate::{ExportError, audible};
 /// How to resynthesise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SynthOptions {
+    /// How the flow's ODE is solved.
+    pub solver: Method,
     /// Euler steps; `None`: the published default.
     pub n_timesteps: Option<usize>,
+    /// Strength of a shallow flow; `None`: the model's own.
+    pub strength: Option<f32>,
     /// Strength of classifier-free guidance; `None`: the model's own.
     pub inference_cfg_rate: Option<f32>,
     /// Iterations of the vocoder.
@@ -25,7 +30,14 @@ pub struct SynthOptions {
 
 impl Default for SynthOptions {
     fn default() -> Self {
-        Self { n_timesteps: None, inference_cfg_rate: None, vocoder_iterations: 60, seed: 0 }
+        Self {
+            solver: Method::Euler,
+            n_timesteps: None,
+            strength: None,
+            inference_cfg_rate: None,
+            vocoder_iterations: 60,
+            seed: 0,
+        }
     }
 }
 
@@ -40,6 +52,8 @@ pub struct Synthesised {
     pub seconds: f64,
     /// Speech units that the recording gave.
     pub tokens: usize,
+    /// How often the velocity was evaluated.
+    pub evaluations: usize,
     /// Log-spectral distance of the generated mel to the recording's, in dB.
     pub distance_db: f64,
 }
@@ -58,8 +72,13 @@ impl Synthesiser {
     /// # Errors
     /// [`ExportError`] naming the file that is missing or wrong.
     pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
+        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS))?;
+        if options.strength.is_some() && !model.has_strength() {
+            let reason = "it is no shallow flow: it has no strength to choose".to_owned();
+            return Err(ExportError::Description { path: folder.join(CONFIG), reason });
+        }
         Ok(Self {
-            model: ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS))?,
+            model,
             speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR))?,
             tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR))?,
             options,
@@ -84,14 +103,15 @@ impl Synthesiser {
         let samples = media.as_audio("synth").and_then(|a| a.mono_at(config.sample_rate)).map_err(rejected)?;
         let real = MelSpectrogram::new(config.clone())?.compute(&samples)?;
         let draw = Draw::new(self.options.seed).purpose("synth");
-        let mut mels = self.model.generate(&tokens, &embedding, &self.generation(), &draw, 1)?;
-        let generated = mels.pop().ok_or_else(wrong)?;
+        let mut samples = self.model.generate(&tokens, &embedding, &self.generation(), &draw, 1)?;
+        let generated = samples.mels.pop().ok_or_else(wrong)?;
         let wav = audible::waveform(&generated, config, self.options.vocoder_iterations)?;
         let result = Synthesised {
             wav: out_dir.join(format!("{stem}.wav")),
             picture: out_dir.join(format!("{stem}.png")),
             seconds: wav.len() as f64 / f64::from(config.sample_rate),
             tokens: tokens.len(),
+            evaluations: samples.evaluations.into_iter().sum(),
             distance_db: log_spectral_distance(&generated, &real)?,
         };
         audible::write_wav(&result.wav, &wav, config.sample_rate)?;
@@ -101,7 +121,9 @@ impl Synthesiser {
 
     fn generation(&self) -> flowmill_models::flow::GenerationOptions {
         let mut options = self.model.default_options();
-        options.steps = self.options.n_timesteps.unwrap_or(options.steps);
+        options.solver.method = self.options.solver;
+        options.strength = self.options.strength;
+        options.solver.steps = self.options.n_timesteps.unwrap_or(options.solver.steps);
         options.guidance = self.options.inference_cfg_rate.unwrap_or(options.guidance);
         options
     }

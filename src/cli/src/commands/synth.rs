@@ -16,7 +16,12 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if arguments.guidance.is_some_and(|rate| !(0.0..=100.0).contains(&rate)) {
         return Err(Failure::usage("--guidance lies between 0 and 100"));
     }
+    if arguments.strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
+        return Err(Failure::usage("--strength lies above 0, up to 100"));
+    }
     let options = SynthOptions {
+        solver: arguments.solver.into(),
+        strength: arguments.strength,
         n_timesteps: arguments.steps.map(usize::from),
         inference_cfg_rate: arguments.guidance,
         seed: arguments.seed,
@@ -60,11 +65,12 @@ fn free_name(recording: &Path, names: &mut BTreeSet<String>) -> String {
 fn describe(recording: &Path, made: &Synthesised, out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(
         out,
-        "{} → {}  {:.2} s, {} units, {:.1} dB from the recording; picture {}",
+        "{} → {}  {:.2} s, {} units, {} evaluations, {:.1} dB from the recording; picture {}",
         recording.display(),
         made.wav.display(),
         made.seconds,
         human::count(made.tokens as u64),
+        human::count(made.evaluations as u64),
         made.distance_db,
         made.picture.display()
     )?;

@@ -79,7 +79,7 @@ impl FlowBatch {
         self.token_lengths.is_empty()
     }
 
-    pub(super) fn check(&self, config: &FlowConfig) -> Result<()> {
+    pub(crate) fn check(&self, config: &FlowConfig) -> Result<()> {
         let items = self.len();
         let (tokens, frames) = (self.tokens.dims(), self.mel.dims());
         let longest = tokens.get(1).copied().unwrap_or(0);
@@ -107,7 +107,7 @@ impl FlowBatch {
 }
 
 /// Token ids as `u32`, row-major; negative ones become 0.
-pub(super) fn token_ids(tokens: &Tensor) -> Result<Vec<u32>> {
+pub(crate) fn token_ids(tokens: &Tensor) -> Result<Vec<u32>> {
     let ids = tokens.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
     Ok(ids.into_iter().map(|id| u32::try_from(id.max(0)).unwrap_or(u32::MAX)).collect())
 }

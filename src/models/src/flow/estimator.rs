@@ -164,13 +164,13 @@ struct Shared<'a> {
 }
 
 /// What the velocity depends on besides the state and the time.
-pub(super) struct Conditions {
+pub(crate) struct Conditions {
     /// Encoder output `[row, bin]`.
-    pub(super) mu: Value,
+    pub(crate) mu: Value,
     /// Projected speaker embedding `[item, bin]`.
-    pub(super) speaker: Value,
+    pub(crate) speaker: Value,
     /// Prompt frames `[row, bin]`, zero elsewhere.
-    pub(super) prompt: Value,
+    pub(crate) prompt: Value,
 }
 
 /// `CausalConditionalDecoder`.

@@ -1,11 +1,12 @@
 //! Inference: from tokens and a speaker to mel spectrograms.
 
 use super::estimator::Conditions;
-use super::model::Flow;
-use super::{FlowError, Result};
+use super::model::{Encoded, Flow};
+use super::{FlowConfig, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Sequences, Value, host, solvers};
+use flowmill_nn::solvers::{Method, Solution, Solver};
+use flowmill_nn::{Context, Sequences, Value, host};
 
 /// Audio of the wanted voice to continue from.
 #[derive(Debug, Clone)]
@@ -30,8 +31,10 @@ pub struct GenerationRequest {
 /// How to generate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GenerationOptions {
-    /// Euler steps; each evaluates the estimator once (on conditions and without).
-    pub steps: usize,
+    /// How the path is followed. An evaluation of the velocity runs the estimator once (on conditions and without).
+    pub solver: Solver,
+    /// Strength alpha of a shallow flow, how far along the path it starts: the model's own when absent. Nothing to other flows.
+    pub strength: Option<f32>,
     /// Strength of the guidance, 0 for none: (1 + r) conditional - r unconditional.
     pub guidance: f32,
     /// Standard deviation of the starting noise.
@@ -40,11 +43,52 @@ pub struct GenerationOptions {
     pub streaming: bool,
 }
 
+/// What was generated.
+#[derive(Debug, Clone, Default)]
+pub struct Generated {
+    /// The mel of each request, `[frame, bin]`, without its prompt.
+    pub mels: Vec<Tensor>,
+    /// How often the velocity was evaluated for each request.
+    pub evaluations: Vec<usize>,
+}
+
+/// Requests, encoded.
+pub(crate) struct Prepared {
+    /// Encoder frames `[row, channel]`, prompts first.
+    pub(crate) frames: Value,
+    /// The rows of each request.
+    pub(crate) rows: Sequences,
+    /// What the velocity depends on, for the requests and, with guidance, once more without conditions.
+    conditions: Conditions,
+    items: Sequences,
+}
+
+/// Runs `generate` on as many requests at a time as their steps allow: all on fixed steps, one by one on adaptive ones, which
+/// would follow the hardest of a batch. So what a request gives never depends on the others.
+pub(crate) fn in_groups(
+    requests: &[GenerationRequest],
+    noise: &[Tensor],
+    options: &GenerationOptions,
+    generate: impl Fn(&[GenerationRequest], &[Tensor]) -> Result<Generated>,
+) -> Result<Generated> {
+    let size = match options.solver.method {
+        Method::Euler => requests.len().max(1),
+        Method::Dopri5 => 1,
+    };
+    let mut all = Generated::default();
+    for (requests, noise) in requests.chunks(size).zip(noise.chunks(size)) {
+        let Generated { mels, evaluations } = generate(requests, noise)?;
+        all.mels.extend(mels);
+        all.evaluations.extend(evaluations);
+    }
+    Ok(all)
+}
+
 impl Flow {
-    /// The published settings of inference: 10 steps, the configured guidance, full attention.
+    /// The published settings of inference: 10 Euler steps, the configured guidance, full attention.
     pub fn default_options(&self) -> GenerationOptions {
         let guidance = self.config().matching.inference_cfg_rate;
-        GenerationOptions { steps: 10, guidance, temperature: 1.0, streaming: false }
+        GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
     }
 
     /// Frames of the request's mel with its prompt.
@@ -53,8 +97,8 @@ impl Flow {
         (request.tokens.len() + prompt) * self.config().token_mel_ratio
     }
 
-    /// Generates a batch of mel spectrograms, each `[frame, bin]` without its prompt. The noise of request `i` comes from
-    /// `draw.sample(samples[i])`, so it depends on nothing else in the batch.
+    /// Generates a batch of mel spectrograms. The noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
+    /// nothing else in the batch.
     ///
     /// # Errors
     /// [`FlowError::Batch`] names the request that does not fit the model.
@@ -63,6 +107,17 @@ impl Flow {
         context: &Context,
         requests: &[GenerationRequest],
         options: &GenerationOptions,
+        draw: &Draw,
+        samples: &[u64],
+    ) -> Result<Generated> {
+        let noise = self.draw_noise(requests, draw, samples)?;
+        self.generate_from(context, requests, options, &noise)
+    }
+
+    /// Standard normal noise `[frame, bin]` for each request.
+    pub(crate) fn draw_noise(
+        &self,
+        requests: &[GenerationRequest],
         draw: &Draw,
         samples: &[u64],
     ) -> Result<Vec<Tensor>> {
@@ -76,7 +131,7 @@ impl Flow {
             let noise = draw.purpose("generation noise").sample(*sample).normals(frames * bins);
             Ok(host::tensor(noise, &[frames, bins])?)
         });
-        self.generate_from(context, requests, options, &noise.collect::<Result<Vec<_>>>()?)
+        noise.collect()
     }
 
     /// As [`generate`](Self::generate) from given standard normal noise `[frame, bin]`, prompt frames first.
@@ -89,44 +144,77 @@ impl Flow {
         requests: &[GenerationRequest],
         options: &GenerationOptions,
         noise: &[Tensor],
-    ) -> Result<Vec<Tensor>> {
-        if requests.is_empty() {
-            return Ok(Vec::new());
-        }
+    ) -> Result<Generated> {
         self.check_requests(requests, noise)?;
-        let (mu, rows) = self.encode_requests(context, requests, options.streaming)?;
+        in_groups(requests, noise, options, |requests, noise| {
+            let prepared = self.prepare(context, requests, options)?;
+            let mut start = Vec::with_capacity(prepared.rows.total() * self.config().output_size);
+            for noise in noise {
+                let noise = host::contiguous(noise)?;
+                start.extend(host::slice("noise", &noise)?.iter().map(|x| x * options.temperature));
+            }
+            let starts = vec![0.0; requests.len()];
+            let solution = self.follow(context, &prepared, options, start, &starts)?;
+            self.cut(solution, requests, &prepared.rows)
+        })
+    }
+
+    /// Encodes requests.
+    pub(crate) fn prepare(
+        &self,
+        context: &Context,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+    ) -> Result<Prepared> {
+        let Encoded { frames, means: mu, rows } = self.encode_requests(context, requests, options.streaming)?;
         let speakers: Vec<f32> = requests.iter().flat_map(|request| request.speaker_embedding.clone()).collect();
         let speakers = host::tensor(speakers, &[requests.len(), self.config().spk_embed_dim])?;
         let speaker = self.project_speakers(context, &speakers)?;
         let prompt = self.prompt_frames(requests, &rows)?;
-        let guided = options.guidance != 0.0;
         let conditions = Conditions { mu, speaker, prompt };
-        let conditions = if guided { with_unconditional(&conditions)? } else { conditions };
-        let items = if guided { twice(&rows) } else { rows.clone() };
-
-        let mut start = Vec::with_capacity(rows.total() * self.config().output_size);
-        for noise in noise {
-            let noise = host::contiguous(noise)?;
-            start.extend(host::slice("noise", &noise)?.iter().map(|x| x * options.temperature));
-        }
-        let times = self.config().matching.t_scheduler.times(options.steps);
-        let end = solvers::euler::<FlowError>(start, &times, |state, time| {
-            let state = if guided { [state, state].concat() } else { state.to_vec() };
-            let state = Value::from_vec(state, &[items.total(), self.config().output_size])?;
-            let times = vec![time; items.len()];
-            let velocity = self.velocity(context, &state, &times, &conditions, &items, options.streaming)?;
-            let velocity = host::slice("velocity", velocity.tensor())?;
-            if !guided {
-                return Ok(velocity.to_vec());
-            }
-            let (with, without) = velocity.split_at(velocity.len() / 2);
-            let rate = options.guidance;
-            Ok(with.iter().zip(without).map(|(with, without)| (1.0 + rate) * with - rate * without).collect())
-        })?;
-        self.cut(end, requests, &rows)
+        let (conditions, items) = match options.guidance {
+            0.0 => (conditions, rows.clone()),
+            _ => (with_unconditional(&conditions)?, twice(&rows)),
+        };
+        Ok(Prepared { frames, rows, conditions, items })
     }
 
-    fn check_requests(&self, requests: &[GenerationRequest], noise: &[Tensor]) -> Result<()> {
+    /// Follows the velocity from `state` `[row, bin]`, where item `i` is at time `starts[i]`, to time 1 of all.
+    pub(crate) fn follow(
+        &self,
+        context: &Context,
+        prepared: &Prepared,
+        options: &GenerationOptions,
+        state: Vec<f32>,
+        starts: &[f64],
+    ) -> Result<Solution> {
+        let bins = self.config().output_size;
+        let Prepared { rows, conditions, items, .. } = prepared;
+        let guided = items.len() > rows.len();
+        options.solver.solve::<FlowError>(self.config().matching.t_scheduler, state, |state, progress| {
+            let state = if guided { [state, state].concat() } else { state.to_vec() };
+            let state = Value::from_vec(state, &[items.total(), bins])?;
+            let time = |start: &f64| (start + (1.0 - start) * f64::from(progress)) as f32;
+            let times: Vec<f32> = starts.iter().map(time).cycle().take(items.len()).collect();
+            let velocity = self.velocity(context, &state, &times, conditions, items, options.streaming)?;
+            let mut velocity = host::slice("velocity", velocity.tensor())?.to_vec();
+            if guided {
+                let without = velocity.split_off(velocity.len() / 2);
+                let rate = options.guidance;
+                velocity.iter_mut().zip(without).for_each(|(with, without)| {
+                    *with = (1.0 + rate) * *with - rate * without;
+                });
+            }
+            // Progress runs from 0 to 1 over the rest of each item's path.
+            for (rows, start) in rows.ranges().iter().zip(starts) {
+                let rest = (1.0 - start) as f32;
+                velocity[rows.start * bins..rows.end * bins].iter_mut().for_each(|x| *x *= rest);
+            }
+            Ok(velocity)
+        })
+    }
+
+    pub(crate) fn check_requests(&self, requests: &[GenerationRequest], noise: &[Tensor]) -> Result<()> {
         let config = self.config();
         if noise.len() != requests.len() {
             let message = format!("{} noises for {} requests", noise.len(), requests.len());
@@ -153,26 +241,23 @@ impl Flow {
         Ok(())
     }
 
-    /// Mean frames `[row, bin]` of each request, prompt first, and the rows of each.
-    fn encode_requests(
-        &self,
-        context: &Context,
-        requests: &[GenerationRequest],
-        streaming: bool,
-    ) -> Result<(Value, Sequences)> {
-        let ratio = self.config().token_mel_ratio;
-        let mut frames = Vec::with_capacity(requests.len());
-        let mut lengths = Vec::with_capacity(requests.len());
+    /// The frames of each request, prompt first.
+    fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
+        let FlowConfig { token_mel_ratio: ratio, input_size: channels, output_size: bins, .. } = *self.config();
+        let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         // One by one: what a request gives must not depend on the padding of its batch.
         for request in requests {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
-            let (means, _) = self.means(context, &tokens, &[tokens.len()], streaming)?;
-            frames.extend_from_slice(&host::slice("encoder", means.tensor())?);
+            let encoded = self.encoded(context, &tokens, &[tokens.len()], streaming)?;
+            frames.extend_from_slice(&host::slice("encoder", encoded.frames.tensor())?);
+            means.extend_from_slice(&host::slice("encoder", encoded.means.tensor())?);
             lengths.push(tokens.len() * ratio);
         }
         let rows = Sequences::packed(&lengths);
-        Ok((Value::from_vec(frames, &[rows.total(), self.config().output_size])?, rows))
+        let value = |elements, width| Value::from_vec(elements, &[rows.total(), width]);
+        let (frames, means) = (value(frames, channels)?, value(means, bins)?);
+        Ok(Encoded { frames, means, rows })
     }
 
     /// Prompt frames, normalised, at the start of each item; zero elsewhere.
@@ -193,7 +278,13 @@ impl Flow {
     }
 
     /// Splits the result into items without their prompts, in the scale of real mels.
-    fn cut(&self, mut mel: Vec<f32>, requests: &[GenerationRequest], rows: &Sequences) -> Result<Vec<Tensor>> {
+    pub(crate) fn cut(
+        &self,
+        solution: Solution,
+        requests: &[GenerationRequest],
+        rows: &Sequences,
+    ) -> Result<Generated> {
+        let Solution { state: mut mel, evaluations } = solution;
         let (bins, ratio) = (self.config().output_size, self.config().token_mel_ratio);
         if let Some(normalisation) = &self.config().mel_normalisation {
             normalisation.invert(&mut mel);
@@ -204,7 +295,8 @@ impl Flow {
             let elements = mel[(rows.start + prompt) * bins..rows.end * bins].to_vec();
             Ok(host::tensor(elements, &[frames, bins])?)
         });
-        items.collect()
+        let mels = items.collect::<Result<_>>()?;
+        Ok(Generated { mels, evaluations: vec![evaluations; requests.len()] })
     }
 }
 

@@ -33,6 +33,16 @@ pub struct FlowLoss {
     pub weight: f64,
 }
 
+/// What the encoder makes of a batch's tokens.
+pub(crate) struct Encoded {
+    /// Its frames, `[row, channel]`.
+    pub(crate) frames: Value,
+    /// Its mel, the condition that the flow refines: `[row, bin]`.
+    pub(crate) means: Value,
+    /// The rows of each item.
+    pub(crate) rows: Sequences,
+}
+
 /// A CosyVoice 2 token-to-mel flow. Holds no weights: those are in the [`Parameters`] that were made with it.
 #[derive(Debug, Clone)]
 pub struct Flow {
@@ -119,29 +129,29 @@ impl Flow {
         Ok((frames, rows.all))
     }
 
-    /// The encoder's mel of each item's valid tokens, `[frame row, bin]`, and the rows of each item: the condition that the
-    /// flow refines. Tokens as in [`encode`](Self::encode).
-    pub(super) fn means(
+    /// Encodes the valid tokens of each item; tokens as in [`encode`](Self::encode).
+    pub(crate) fn encoded(
         &self,
         context: &Context,
         tokens: &[u32],
         lengths: &[usize],
         streaming: bool,
-    ) -> Result<(Value, Sequences)> {
+    ) -> Result<Encoded> {
         let (frames, rows) = self.encode(context, tokens, lengths, streaming, Extent::Valid)?;
         let means = self.projection.forward(context, &frames)?;
-        let Some(direct) = &self.direct else { return Ok((means, rows)) };
+        let Some(direct) = &self.direct else { return Ok(Encoded { frames, means, rows }) };
         let longest = tokens.len() / lengths.len().max(1);
         let valid = |(item, length): (usize, &usize)| &tokens[item * longest..item * longest + length];
         let ids: Vec<u32> = lengths.iter().enumerate().flat_map(valid).copied().collect();
         let embedded = self.embedding.forward(context, &ids, &[ids.len()])?;
         let mels = direct.forward_packed(context, &embedded, &Sequences::packed(lengths))?;
-        let frames = [ids.len() * self.config.token_mel_ratio, self.config.output_size];
-        Ok((means.add(&mels.reshape(&frames)?)?, rows))
+        let shape = [ids.len() * self.config.token_mel_ratio, self.config.output_size];
+        let means = means.add(&mels.reshape(&shape)?)?;
+        Ok(Encoded { frames, means, rows })
     }
 
     /// Speaker embeddings `[item, value]`, brought to unit length and projected to `[item, bin]`.
-    pub(super) fn project_speakers(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
+    pub(crate) fn project_speakers(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
         let embeddings = host::contiguous(embeddings)?;
         let width = self.config.spk_embed_dim;
         let mut elements = host::slice("speaker embedding", &embeddings)?.to_vec();
@@ -160,15 +170,12 @@ impl Flow {
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         batch.check(&self.config)?;
         let tokens = token_ids(&batch.tokens)?;
-        let (mu, rows) = self.means(context, &tokens, &batch.token_lengths, draws.streaming)?;
-        let speaker = self.project_speakers(context, &batch.speaker_embedding)?;
+        let Encoded { means: mu, rows, .. } = self.encoded(context, &tokens, &batch.token_lengths, draws.streaming)?;
         let mel = self.packed_mel(batch)?;
         let noise = pack(&draws.noise, batch)?;
         let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
         let point = matching.point(&mel, &noise, &draws.t, &rows)?;
-        let prompt = prompts(&mel, &rows, &draws.prompt_lengths, &draws.condition_keep)?;
-        let keep = self.per_bin(&draws.condition_keep)?;
-        let conditions = Conditions { mu: mu.scale_items(&keep, &rows)?, speaker: speaker.multiply(&keep)?, prompt };
+        let conditions = self.conditions(context, &mu, &mel, batch, draws, &rows)?;
         let velocity = self.velocity(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
         let matched = velocity.mean_square_error(&point.velocity, &rows)?;
         let mut parts = vec![("cfm", f64::from(matched.scalar()?))];
@@ -183,12 +190,28 @@ impl Flow {
         Ok(FlowLoss { total, parts, weight: (rows.valid() * self.config.output_size) as f64 })
     }
 
+    /// What the estimator is told of a batch in training: the encoder's mel, speaker and prompt of the items that keep them.
+    pub(crate) fn conditions(
+        &self,
+        context: &Context,
+        mu: &Value,
+        mel: &Tensor,
+        batch: &FlowBatch,
+        draws: &FlowDraws,
+        rows: &Sequences,
+    ) -> Result<Conditions> {
+        let speaker = self.project_speakers(context, &batch.speaker_embedding)?;
+        let prompt = prompts(mel, rows, &draws.prompt_lengths, &draws.condition_keep)?;
+        let keep = self.per_bin(&draws.condition_keep)?;
+        Ok(Conditions { mu: mu.scale_items(&keep, rows)?, speaker: speaker.multiply(&keep)?, prompt })
+    }
+
     /// The velocity at `position` `[frame row, bin]` and one time per item: the estimator's, on top of the exact one of a
     /// Gaussian around the encoder's mel where the settings ask for that.
     ///
     /// For x1 ~ N(mu, s^2), x0 ~ N(0, 1) and x = t x1 + (1 - t) x0 it is E[x1 - x0 | x] = mu + c (x - t mu) with
     /// c = (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2).
-    pub(super) fn velocity(
+    pub(crate) fn velocity(
         &self,
         context: &Context,
         position: &Value,
@@ -218,7 +241,7 @@ impl Flow {
     }
 
     /// The valid mel frames of a batch, normalised, `[row, bin]`.
-    fn packed_mel(&self, batch: &FlowBatch) -> Result<Tensor> {
+    pub(crate) fn packed_mel(&self, batch: &FlowBatch) -> Result<Tensor> {
         let mel = pack(&batch.mel, batch)?;
         let Some(normalisation) = &self.config.mel_normalisation else { return Ok(mel) };
         let mut elements = host::slice("mel", &mel)?.to_vec();
@@ -228,7 +251,7 @@ impl Flow {
 }
 
 /// The valid rows of a `[batch, frame, bin]` tensor.
-fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
+pub(crate) fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
     let (items, frames, _) = tensor.dims3()?;
     if items != batch.len() {
         let message = format!("{items} items where the batch has {}", batch.len());

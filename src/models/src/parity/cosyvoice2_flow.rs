@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
-use flowmill_nn::solvers::TimeSchedule;
+use flowmill_nn::solvers::{Solver, TimeSchedule};
 use flowmill_nn::{Context, Parameters, Tape};
 use serde::Deserialize;
 
@@ -173,7 +173,8 @@ fn generated(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<
     }
     let matching = &flow.config().matching;
     let options = GenerationOptions {
-        steps,
+        solver: Solver { steps, ..Solver::default() },
+        strength: None,
         guidance: matching.inference_cfg_rate,
         temperature: 1.0,
         streaming: file.flag(&["streaming"])?,
@@ -185,7 +186,7 @@ fn generated(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<
     let frames = noise.dim(0)?.min(tokens * flow.config().token_mel_ratio);
     let noise = noise.narrow(0, 0, frames)?;
     let context = Context::inference(parameters);
-    let mels = flow.generate_from(&context, &[request], &options, &[noise])?;
+    let mels = flow.generate_from(&context, &[request], &options, &[noise])?.mels;
     Ok(Tensor::stack(&mels, 0)?.transpose(1, 2)?.contiguous()?)
 }
 

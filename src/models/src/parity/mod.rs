@@ -14,6 +14,8 @@ mod golden_file;
 mod linguistic_tokenizer;
 mod report;
 mod s3_tokenizer;
+mod sfm_head;
+mod sfm_objective;
 
 pub use error::ParityError;
 pub use golden_file::GoldenFile;
@@ -30,6 +32,8 @@ const MODELS: &[(&str, Check)] = &[
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("features", features::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
+    ("sfm_head", sfm_head::check),
+    ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
 ];

@@ -8,6 +8,7 @@ use flowmill_models::flow::{
     GenerationRequest, Prompt,
 };
 use flowmill_nn::random::Draw;
+use flowmill_nn::solvers::Solver;
 use flowmill_nn::{Context, Parameters, Tape};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -139,11 +140,17 @@ fn generated(
         prompt: Some(Prompt { tokens: tokens[..prompt].to_vec(), mel }),
     };
     let guidance = flow.config().matching.inference_cfg_rate;
-    let options = GenerationOptions { steps, guidance, temperature: 1.0, streaming: draws.streaming };
+    let options = GenerationOptions {
+        solver: Solver { steps, ..Solver::default() },
+        strength: None,
+        guidance,
+        temperature: 1.0,
+        streaming: draws.streaming,
+    };
     let noise = draws.noise.narrow(0, 0, 1).unwrap();
     let used = noise.get(0).unwrap().narrow(0, 0, 2 * length).unwrap();
     let context = Context::inference(parameters);
-    let mels = flow.generate_from(&context, &[request], &options, &[used]).unwrap();
+    let mels = flow.generate_from(&context, &[request], &options, &[used]).unwrap().mels;
     let mel = bins_first(&mels[0].unsqueeze(0).unwrap());
     // Longer than what is used, as the public implementation draws it.
     [("in.infer_noise".into(), bins_first(&noise)), ("out.infer_mel".into(), mel)]

@@ -177,6 +177,33 @@ impl Value {
         }))
     }
 
+    /// The mean over the rows of each item, `[item, channel]`; zero for an item without rows.
+    ///
+    /// # Errors
+    /// When the number of rows differs.
+    pub fn mean_items(&self, rows: &Sequences) -> Result<Value> {
+        if self.rows() != rows.total() {
+            return Err(NnError::shape("mean of items", format!("{} rows", rows.total()), self.dims()));
+        }
+        let width = self.width();
+        let shares: Vec<f32> = rows.ranges().iter().map(|rows| 1.0 / rows.len().max(1) as f32).collect();
+        let mut means = sum_items(&host::slice("mean of items", self.tensor())?, width, rows);
+        scale_each(&mut means, width, &shares);
+        Ok(record(host::tensor(means, &[rows.len(), width])?, &[self], || {
+            let (rows, shape) = (rows.clone(), self.dims().to_vec());
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let mut vectors = host::slice("mean of items", gradient.tensor())?.to_vec();
+                scale_each(&mut vectors, width, &shares);
+                let mut dx = vec![0.0; rows.total() * width];
+                for_items(&mut dx, width, &rows, |item, dx| {
+                    let vector = &vectors[item * width..(item + 1) * width];
+                    dx.chunks_exact_mut(width.max(1)).for_each(|dx| dx.copy_from_slice(vector));
+                });
+                flow.give_vec(0, dx, &shape)
+            }
+        }))
+    }
+
     /// Zeroes the rows that belong to no item.
     ///
     /// # Errors
@@ -278,6 +305,13 @@ impl Value {
                 flow.give_vec(0, dx, &shape)
             }
         }))
+    }
+}
+
+/// Multiplies the vector of each item by its factor.
+fn scale_each(vectors: &mut [f32], width: usize, factors: &[f32]) {
+    for (vector, factor) in vectors.chunks_exact_mut(width.max(1)).zip(factors) {
+        vector.iter_mut().for_each(|x| *x *= factor);
     }
 }
 

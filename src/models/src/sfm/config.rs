@@ -1,0 +1,48 @@
+//! The settings of a shallow flow.
+
+use crate::flow::{FlowConfig, FlowError, Result};
+use serde::{Deserialize, Serialize};
+
+/// Everything that defines a shallow flow: a flow and its head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SfmConfig {
+    /// Encoder, estimator and conditions: the settings of the CosyVoice 2 flow.
+    pub flow: FlowConfig,
+    /// Dropout in the head.
+    pub head_dropout: f32,
+    /// The strength alpha of inference: how much further along the path it starts than the head says.
+    pub sfm_strength: f32,
+}
+
+impl Default for SfmConfig {
+    fn default() -> Self {
+        Self { flow: FlowConfig::default(), head_dropout: 0.5, sfm_strength: 2.5 }
+    }
+}
+
+impl SfmConfig {
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    /// [`FlowError::Config`] names the first setting that does not; those of the flow without `flow.`.
+    pub fn check(&self) -> Result<()> {
+        self.flow.check()?;
+        let refuse = |field, message: String| Err(FlowError::Config { field, message });
+        if !(0.0..1.0).contains(&self.head_dropout) {
+            return refuse("head_dropout", format!("{} is not in [0, 1)", self.head_dropout));
+        }
+        if !(self.sfm_strength > 0.0 && self.sfm_strength <= 100.0) {
+            return refuse("sfm_strength", format!("{} is not in (0, 100]", self.sfm_strength));
+        }
+        // Both of these are for flows that start from noise.
+        let matching = &self.flow.matching;
+        if matching.gaussian_skip.is_some() {
+            return refuse("flow.matching.gaussian_skip", "a shallow flow has no use for it: remove it".to_owned());
+        }
+        if matching.prior_weight != 0.0 {
+            return refuse("flow.matching.prior_weight", "the coarse loss takes its place: set it to 0".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The shallow flow: parameters, training loss.
+
+use super::{SfmConfig, SfmHead};
+use crate::flow::{Encoded, Flow, FlowBatch, FlowDraws, FlowLoss, Result, pack, token_ids};
+use flowmill_nn::init::Builder;
+use flowmill_nn::objectives::ShallowFlowMatching;
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, Value};
+
+/// A flow with an SFM head. Holds no weights: those are in the [`Parameters`] that were made with it.
+#[derive(Debug, Clone)]
+pub struct Sfm {
+    config: SfmConfig,
+    pub(super) flow: Flow,
+    pub(super) head: SfmHead,
+}
+
+impl Sfm {
+    /// A model with freshly drawn weights: those of the flow, and `sfm_head.*`.
+    ///
+    /// # Errors
+    /// [`FlowError::Config`](crate::flow::FlowError::Config) when the settings do not fit together.
+    pub fn new(config: &SfmConfig, seed: u64) -> Result<(Self, Parameters)> {
+        config.check()?;
+        let (flow, mut parameters) = Flow::new(&config.flow, seed)?;
+        let mut builder = Builder::new(&mut parameters, Draw::new(seed).purpose("initial weights"));
+        let (channels, bins) = (config.flow.input_size, config.flow.output_size);
+        let head = SfmHead::new(builder.scope("sfm_head"), channels, bins, config.head_dropout)?;
+        Ok((Self { config: config.clone(), flow, head }, parameters))
+    }
+
+    /// The settings it was made from.
+    pub fn config(&self) -> &SfmConfig {
+        &self.config
+    }
+
+    /// The objective, and the start of inference.
+    pub(super) fn objective(&self) -> ShallowFlowMatching {
+        ShallowFlowMatching { sigma_min: self.config.flow.matching.sigma_min }
+    }
+
+    /// The loss of a batch: the sum of its five parts. `coarse` is the mean squared error of the encoder's mel, `t` and `sigma`
+    /// those of the head's time and log variance, `mu` that of its `X_h`, `cfm` that of the velocity on the path that starts at
+    /// `X_h`; all over valid frames only. `draws.t` is uniform: how far along that path each item is, before the schedule.
+    ///
+    /// # Errors
+    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) when the batch does not fit the model.
+    pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
+        let config = self.flow.config();
+        batch.check(config)?;
+        let tokens = token_ids(&batch.tokens)?;
+        let Encoded { frames, means: coarse, rows } =
+            self.flow.encoded(context, &tokens, &batch.token_lengths, draws.streaming)?;
+        let predicted = self.head.forward(context, &frames, &rows)?;
+        let (mel, noise) = (self.flow.packed_mel(batch)?, pack(&draws.noise, batch)?);
+        let progress: Vec<f32> = draws.t.iter().map(|t| config.matching.t_scheduler.warp(*t)).collect();
+        let path = self.objective().path(&predicted, &mel, &noise, &progress, &rows)?;
+        let conditions = self.flow.conditions(context, &coarse, &mel, batch, draws, &rows)?;
+        let velocity = self.flow.velocity(context, &path.position, &path.times, &conditions, &rows, draws.streaming)?;
+        let parts = [
+            ("coarse", coarse.mean_square_error(&Value::plain(mel)?, &rows)?),
+            ("cfm", path.matching_loss(&velocity, &rows)?),
+            ("mu", path.mean_loss),
+            ("t", path.time_loss),
+            ("sigma", path.variance_loss),
+        ];
+        let mut total = parts[0].1.clone();
+        for (_, part) in &parts[1..] {
+            total = total.add(part)?;
+        }
+        let parts = parts.iter().map(|(name, part)| Ok((*name, f64::from(part.scalar()?)))).collect::<Result<_>>()?;
+        Ok(FlowLoss { total, parts, weight: (rows.valid() * config.output_size) as f64 })
+    }
+}

@@ -1,0 +1,44 @@
+//! How steps are spread over time.
+
+use serde::{Deserialize, Serialize};
+
+/// How steps are spread over the time from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeSchedule {
+    /// Steps of equal size.
+    Uniform,
+    /// `1 - cos(pi s / 2)` for s in equal steps: short steps at the start.
+    #[default]
+    Cosine,
+}
+
+impl TimeSchedule {
+    /// Where `s` in [0, 1] lands.
+    pub fn warp(self, s: f32) -> f32 {
+        match self {
+            TimeSchedule::Uniform => s,
+            TimeSchedule::Cosine => 1.0 - (s * 0.5 * std::f32::consts::PI).cos(),
+        }
+    }
+
+    /// The `steps + 1` times from 0 to 1.
+    pub fn times(self, steps: usize) -> Vec<f32> {
+        (0..=steps).map(|step| self.warp(step as f32 / steps.max(1) as f32)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_schedule_runs_from_zero_to_one_with_growing_steps() {
+        let times = TimeSchedule::Cosine.times(10);
+        assert_eq!((times.len(), times[0]), (11, 0.0));
+        assert!((times[10] - 1.0).abs() < 1e-6);
+        let steps: Vec<f32> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!((times[5] - (1.0 - std::f32::consts::FRAC_1_SQRT_2)).abs() < 1e-6);
+    }
+}

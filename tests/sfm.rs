@@ -1,0 +1,81 @@
+//! Shallow flow matching through the binary: training, export, resynthesis, and the recipes of `recipes/sfm`.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::flowmill::flowmill;
+use crate::support::mini::{Mini, repository};
+
+const MODEL: &str = "train.model={family: sfm-flow, head_dropout: 0.1, flow: {vocab_size: 16, input_size: 16, spk_embed_dim: 32, \
+     encoder: {attention_heads: 2, linear_units: 32, num_blocks: 1, num_up_blocks: 1}, \
+     estimator: {channels: [16], attention_head_dim: 8, n_blocks: 1, num_mid_blocks: 1, num_heads: 2}}}";
+const HEAD: &str = "train.optim.groups=[{pattern: 'sfm_head.*', lr_multiple: 2.0, weight_decay: 0}]";
+
+fn metrics(mini: &Mini) -> Vec<Value> {
+    let text = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_shallow_flow_goes_through_all_stages() {
+    let mini = Mini::new();
+    let solver = ["--set", "export.solver=dopri5", "--set", "export.tolerances={rtol: 0.1, atol: 0.1}"];
+    let arguments = [&["--set", MODEL, "--set", HEAD][..], &solver].concat();
+    mini.run(&arguments).expect_code(0).expect_words(&["evaluations of the velocity per sample (dopri5)"]);
+    let lines = metrics(&mini);
+    for line in lines.iter().filter(|line| line.get("validation").is_none()) {
+        let parts = line["parts"].as_object().unwrap();
+        let sum: f64 = ["coarse", "cfm", "mu", "t", "sigma"].iter().map(|part| parts[*part].as_f64().unwrap()).sum();
+        let loss = line["loss"].as_f64().unwrap();
+        assert!((sum - loss).abs() < 1e-3 * loss.abs(), "{line}");
+    }
+    assert!(lines.iter().any(|line| line["validation"]["parts"]["sigma"].is_number()), "validation has the parts too");
+    let config: Value = serde_json::from_slice(&fs::read(mini.exp("6-export/config.json")).unwrap()).unwrap();
+    assert_eq!((&config["family"], &config["model"]["sfm_strength"]), (&"sfm-flow".into(), &2.5.into()));
+    let scores: Value = serde_json::from_slice(&fs::read(mini.exp("6-export/scores.json")).unwrap()).unwrap();
+    assert!(scores["evaluations_per_sample"].as_f64().unwrap() >= 8.0, "{scores}");
+
+    let model = mini.exp("6-export").display().to_string();
+    let wav = mini.files_ending(".wav").first().map(|path| mini.exp("").join(path)).unwrap().display().to_string();
+    let synth = ["synth", "--model", &model, "--wav", &wav, "--solver", "euler", "--steps", "3", "--strength", "1"];
+    flowmill(mini.folder(), &synth).expect_code(0).expect_words(&[" 3 evaluations"]);
+}
+
+#[test]
+fn what_cannot_be_is_said() {
+    let mini = Mini::new();
+    let group = "train.optim.groups=[{pattern: 'sfm_haed.*', lr_multiple: 2.0}]";
+    let outcome = mini.run(&["--set", MODEL, "--set", group]).expect_code(1);
+    outcome.expect_words(&["no parameter is called `sfm_haed.*`", "sfm_head.*"]);
+    for (set, words) in [
+        ("train.optim.groups=[{pattern: 'sfm_head.*', lr_multiple: 0}]", "lr_multiple"),
+        ("train.model={family: sfm-flow, sfm_strength: 0}", "train.model.sfm_strength"),
+        ("train.model={family: sfm-flow, flow: {vocab_size: 0}}", "train.model.flow.vocab_size"),
+        ("train.model={family: sfm-flow, flow: {vocab_size: 3}}", "stage 2 gives 16"),
+        ("train.model={family: sfm-flow, vocab_size: 16}", "vocab_size"),
+        ("export.tolerances={rtol: 0}", "rtol"),
+        ("export.solver=heun", "heun"),
+    ] {
+        let arguments = ["recipe", "check", ".", "--set", set];
+        flowmill(mini.folder(), &arguments).expect_code(2).expect_words(&[words]);
+    }
+    let strength = ["--set", "export.sfm_strength=2"];
+    mini.run(&strength).expect_code(1).expect_words(&["no shallow flow"]);
+}
+
+#[test]
+fn every_recipe_is_well_formed() {
+    let folder = repository().join("recipes/sfm");
+    let mut recipes = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        // model.yaml is what the others have in common, without data.
+        if name.ends_with(".yaml") && name != "model.yaml" {
+            let arguments = ["recipe", "check", &name, "--set", "prep.data=../../data/libri6"];
+            flowmill(&folder, &arguments).expect_code(0);
+            recipes += 1;
+        }
+    }
+    assert_eq!(recipes, 5);
+}
