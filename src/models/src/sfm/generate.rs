@@ -64,10 +64,8 @@ impl Sfm {
             host::slice("shallow start", predicted.time.tensor())?,
             host::slice("shallow start", predicted.log_variance.tensor())?,
         );
-        let strength = f64::from(options.strength.unwrap_or(self.config().sfm_strength));
-        let place = |(time, log_variance): (&f32, &f32)| {
-            self.objective().place(f64::from(*time), f64::from(*log_variance).exp(), strength)
-        };
+        let strength = options.strength.unwrap_or(self.config().sfm_strength);
+        let place = |(time, log_variance): (&f32, &f32)| self.objective().place(*time, log_variance.exp(), strength);
         let placements: Vec<Placement> = times.iter().zip(&*variances).map(place).collect();
         let bins = self.config().flow.output_size;
         let mut start = host::slice("shallow start", predicted.mean.tensor())?.to_vec();

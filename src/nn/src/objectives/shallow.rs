@@ -96,12 +96,17 @@ impl ShallowPath {
 
 impl ShallowFlowMatching {
     /// Where a prediction of the given time and variance starts, `strength` (alpha) times as far along: 1 in training.
-    pub fn place(&self, time: f64, variance: f64, strength: f64) -> Placement {
-        let kept = 1.0 - f64::from(self.sigma_min);
+    ///
+    /// In single precision and in the authors' order: where Delta exceeds 1 the noise is the root of what rounding leaves of
+    /// a difference that should be 0, and only the same rounding gives the same function.
+    pub fn place(&self, time: f32, variance: f32, strength: f32) -> Placement {
+        let kept = (1.0 - f64::from(self.sigma_min)) as f32;
         let delta = (strength * (variance.sqrt() + kept * time)).max(1.0);
-        let scale = strength / delta;
-        let (time, variance) = (scale * time, scale * scale * variance);
-        let noise = ((1.0 - kept * time).powi(2) - variance).max(0.0).sqrt();
+        let (time, variance) = (strength * time / delta, strength * strength * variance / (delta * delta));
+        let rest = 1.0 - kept * time;
+        let noise = (rest * rest - variance).max(0.0).sqrt();
+        let doubles = [time, variance, strength / delta, noise, delta].map(f64::from);
+        let [time, variance, scale, noise, delta] = doubles;
         Placement { time, variance, scale, noise, delta }
     }
 
@@ -116,7 +121,7 @@ impl ShallowFlowMatching {
         let placements = rows.ranges().iter().map(|rows| {
             let elements = rows.start * width..rows.end * width;
             let (time, variance) = projection(&x[elements.clone()], &data[elements], width);
-            self.place(time, variance, 1.0)
+            self.place(time as f32, variance as f32, 1.0)
         });
         Ok(placements.collect())
     }
