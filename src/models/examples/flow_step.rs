@@ -2,7 +2,7 @@
 //!
 //! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all).
 
-use flowmill_models::flow::{EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem};
+use flowmill_models::flow::{EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, UNetConfig};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Tape};
 use std::time::Instant;
@@ -37,14 +37,15 @@ impl Case {
                 attention_dropout_rate: self.dropout,
                 ..EncoderConfig::default()
             },
-            estimator: EstimatorConfig {
+            estimator: UNetConfig {
                 channels: vec![self.channels],
                 attention_head_dim: self.head_dim,
                 num_heads: self.heads,
                 n_blocks: self.transformers,
                 num_mid_blocks: self.middle,
-                ..EstimatorConfig::default()
-            },
+                ..UNetConfig::default()
+            }
+            .into(),
             ..FlowConfig::default()
         }
     }

@@ -1,9 +1,14 @@
-//! The CosyVoice 2 token-to-mel flow (arXiv 2412.10117): speech tokens through a conformer encoder with 2x upsampling to frames, then
-//! conditional flow matching to a mel spectrogram with a causal U-Net as the estimator of the velocity.
+//! Token-to-mel flows: speech tokens through a conformer encoder with 2x upsampling to frames, then conditional flow matching to a
+//! mel spectrogram.
 //!
-//! The same function with the same parameter names as the public implementation (FunAudioLLM/CosyVoice: cosyvoice/flow and
-//! cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components). Channels are innermost here, and the items of a batch
-//! lie one after the other without padding, so padded frames cost nothing.
+//! | | tokens | estimator of the velocity | public implementation |
+//! |---|---|---|---|
+//! | CosyVoice 2 (arXiv 2412.10117) | one id each | causal U-Net | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components |
+//! | Step-Audio (arXiv 2511.03601) | one id of each of two codebooks | transformer with causal convolutions (DiT) | stepfun-ai/Step-Audio-EditX: stepvocoder/cosyvoice2 |
+//!
+//! Each is the same function with the same parameter names as the public one; all but the embedding of the tokens and the estimator
+//! is shared. Channels are innermost here, and the items of a batch lie one after the other without padding, so padded frames cost
+//! nothing.
 
 mod batch;
 mod config;
@@ -11,10 +16,14 @@ mod encoder;
 mod estimator;
 mod generate;
 mod model;
+mod rows;
 
 pub(crate) use batch::token_ids;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
-pub use config::{EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation};
+pub use config::{
+    DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, StepAudioConfig,
+    UNetConfig,
+};
 pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};
 pub(crate) use generate::{Prepared, in_groups};
 pub(crate) use model::{Encoded, pack};

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use flowmill_models::flow::{
-    EncoderConfig, EstimatorConfig, Extent, Flow, FlowConfig, GenerationOptions, GenerationRequest, Prompt,
+    EncoderConfig, Extent, Flow, FlowConfig, GenerationOptions, GenerationRequest, Prompt, UNetConfig,
 };
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
@@ -24,7 +24,7 @@ fn config() -> FlowConfig {
             static_chunk_size: 4,
             ..EncoderConfig::default()
         },
-        estimator: EstimatorConfig {
+        estimator: UNetConfig {
             channels: vec![16],
             attention_head_dim: 8,
             n_blocks: 1,
@@ -32,7 +32,8 @@ fn config() -> FlowConfig {
             num_heads: 2,
             static_chunk_size: 8,
             dropout: 0.0,
-        },
+        }
+        .into(),
         ..FlowConfig::default()
     }
 }

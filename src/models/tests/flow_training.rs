@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use flowmill_models::flow::{
     EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest,
-    MelNormalisation, Prompt,
+    MelNormalisation, Prompt, UNetConfig,
 };
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Tape, host};
@@ -24,7 +24,7 @@ fn config() -> FlowConfig {
             static_chunk_size: 5,
             ..EncoderConfig::default()
         },
-        estimator: EstimatorConfig {
+        estimator: UNetConfig {
             channels: vec![16],
             attention_head_dim: 8,
             n_blocks: 1,
@@ -32,8 +32,16 @@ fn config() -> FlowConfig {
             num_heads: 2,
             static_chunk_size: 10,
             dropout: 0.1,
-        },
+        }
+        .into(),
         ..FlowConfig::default()
+    }
+}
+
+fn unet(config: &mut FlowConfig) -> &mut UNetConfig {
+    match &mut config.estimator {
+        EstimatorConfig::UNet(config) => config,
+        EstimatorConfig::Dit(_) => panic!("not a U-Net"),
     }
 }
 
@@ -111,7 +119,7 @@ fn it_learns_a_batch_with_and_without_streaming_masks() {
     config.encoder.dropout_rate = 0.0;
     config.encoder.positional_dropout_rate = 0.0;
     config.encoder.attention_dropout_rate = 0.0;
-    config.estimator.dropout = 0.0;
+    unet(&mut config).dropout = 0.0;
     for streaming in [false, true] {
         let (flow, mut parameters) = Flow::new(&config, 4).unwrap();
         let batch = FlowBatch::collate(&[item(1, 12), item(2, 9)], &config).unwrap();
@@ -210,7 +218,7 @@ fn configurations_round_trip_and_bad_ones_are_named() {
     let cases: [(Change, &str); 7] = [
         (|config| config.vocab_size = 0, "`vocab_size`"),
         (|config| config.encoder.attention_heads = 3, "`input_size`"),
-        (|config| config.estimator.channels = vec![16, 16], "`estimator.channels`"),
+        (|config| unet(config).channels = vec![16, 16], "`estimator.channels`"),
         (|config| config.encoder.dropout_rate = 1.0, "`encoder.dropout_rate`"),
         (|config| config.matching.prompt_rate = f32::NAN, "`matching.prompt_rate`"),
         (|config| config.output_size = usize::MAX, "`output_size`"),
@@ -256,7 +264,7 @@ fn quick_config() -> FlowConfig {
     config.encoder.dropout_rate = 0.0;
     config.encoder.positional_dropout_rate = 0.0;
     config.encoder.attention_dropout_rate = 0.0;
-    config.estimator.dropout = 0.0;
+    unet(&mut config).dropout = 0.0;
     config.matching.training_cfg_rate = 0.0;
     config.matching.inference_cfg_rate = 0.0;
     config.matching.prior_weight = 2.0;

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use flowmill_models::flow::{
-    EncoderConfig, EstimatorConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions,
+    EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, UNetConfig,
     GenerationRequest, MatchingConfig, Prompt,
 };
 use flowmill_models::sfm::{Sfm, SfmConfig};
@@ -23,7 +23,7 @@ fn config() -> SfmConfig {
         positional_dropout_rate: 0.0,
         attention_dropout_rate: 0.0,
     };
-    let estimator = EstimatorConfig {
+    let estimator = UNetConfig {
         channels: vec![16],
         attention_head_dim: 8,
         n_blocks: 1,
@@ -38,7 +38,7 @@ fn config() -> SfmConfig {
         output_size: BINS,
         spk_embed_dim: 4,
         encoder,
-        estimator,
+        estimator: estimator.into(),
         ..FlowConfig::default()
     };
     SfmConfig { flow, head_dropout: 0.0, ..SfmConfig::default() }

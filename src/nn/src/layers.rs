@@ -11,4 +11,4 @@ pub use conv::Conv1d;
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
 pub use norm::LayerNorm;
-pub use position::{relative_encodings, sinusoidal_time};
+pub use position::{relative_encodings, sinusoidal_time, timestep_encodings};

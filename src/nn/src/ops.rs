@@ -8,11 +8,13 @@ mod dropout;
 mod embedding;
 mod linear;
 mod loss;
+mod modulation;
 mod norm;
 mod rows;
 mod shape;
 
 pub use attention::{Attention, RelativePositions};
 pub use convolution::Convolution;
+pub use modulation::Modulation;
 pub use norm::Normalisation;
 pub use shape::concatenate;

@@ -3,7 +3,7 @@
 mod support;
 
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
-use flowmill_nn::ops::{Attention, Convolution, Normalisation, RelativePositions, concatenate};
+use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions, concatenate};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Reach, Sequences, Value};
 use support::{check_gradients, check_gradients_at, value};
@@ -83,8 +83,38 @@ fn linear() {
 fn feed_forward() {
     let shapes: [&[usize]; 6] = [&[3, 4], &[6, 4], &[6], &[4, 6], &[4], &[3, 4]];
     check_gradients_at("feed forward", &shapes, 0.7, |x| {
-        x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::Gelu, &x[5]).unwrap()
+        x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::Gelu, Some(&x[5])).unwrap()
     });
+}
+
+#[test]
+fn feed_forward_without_residual() {
+    let shapes: [&[usize]; 5] = [&[3, 4], &[6, 4], &[6], &[4, 6], &[4]];
+    check_gradients_at("feed forward alone", &shapes, 0.7, |x| {
+        x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::GeluTanh, None).unwrap()
+    });
+}
+
+#[test]
+fn modulated_norm_and_gated_sum() {
+    // Rows of no item between and after the items; more vectors than either operation reads.
+    for rows in [Sequences::packed(&[2, 3]), Sequences::padded(&[2, 3], 4).unwrap()] {
+        let state = [rows.total(), 5];
+        let vectors: &[usize] = &[2, 15];
+        check_gradients("modulated norm", &[&state, vectors], |x| {
+            let modulation = Modulation { vectors: &x[1], rows: &rows };
+            x[0].modulated_norm(&modulation, [2, 0], 1e-6).unwrap()
+        });
+        check_gradients("gated sum", &[&state, &state, vectors], |x| {
+            let modulation = Modulation { vectors: &x[2], rows: &rows };
+            x[0].add_gated(&x[1], &modulation, 1).unwrap()
+        });
+        check_gradients("all vectors", &[&state, vectors], |x| {
+            let modulation = Modulation { vectors: &x[1], rows: &rows };
+            let normal = x[0].modulated_norm(&modulation, [0, 1], 1e-6).unwrap();
+            x[0].add_gated(&normal, &modulation, 2).unwrap()
+        });
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use flowmill_nn::ops::{Attention, Convolution, Normalisation, RelativePositions};
+use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Reach, Sequences, Value};
 use support::{elements, value, worst};
@@ -30,7 +30,7 @@ fn linear_and_feed_forward() {
     assert_close("relu", &x.linear_activated(&w, Some(&b), Activation::Relu).unwrap(), &relu);
 
     let (w2, b2) = (value("w2", &[inputs, outputs]), value("b2", &[inputs]));
-    let whole = x.feed_forward([&w, &b], [&w2, &b2], Activation::Mish, &x).unwrap();
+    let whole = x.feed_forward([&w, &b], [&w2, &b2], Activation::Mish, Some(&x)).unwrap();
     let inner = x.linear(&w, Some(&b)).unwrap().activate(Activation::Mish).unwrap();
     let parts = inner.linear(&w2, Some(&b2)).unwrap().add(&x).unwrap();
     assert_close("feed forward", &whole, &doubles(&parts));
@@ -68,6 +68,40 @@ fn layer_norm_and_group_norm() {
         }
     }
     assert_close("group norm", &x.group_norm(groups, &w, &b, Normalisation::default()).unwrap(), &expected);
+}
+
+#[test]
+fn modulated_norm_and_gated_sum() {
+    // Items of several tasks each; the second layout has rows of no item.
+    let (width, lengths) = (130, [300, 7, 190]);
+    for rows in [Sequences::packed(&lengths), Sequences::padded(&lengths, 301).unwrap()] {
+        let x = value("x", &[rows.total(), width]);
+        let update = value("update", &[rows.total(), width]);
+        let vectors = value("vectors", &[3, 4 * width]);
+        let vector = |index: usize| vectors.channels(index * width..(index + 1) * width).unwrap();
+        let modulation = Modulation { vectors: &vectors, rows: &rows };
+        let plain = Normalisation { epsilon: 1e-6, activation: Activation::Identity };
+        let normal = x.layer_norm(None, None, plain).unwrap();
+        let parts = normal.modulate(&vector(3), &vector(1), &rows).unwrap().mask_rows(&rows).unwrap();
+        assert_close("modulated norm", &x.modulated_norm(&modulation, [1, 3], 1e-6).unwrap(), &doubles(&parts));
+        let parts = x.add(&update.scale_items(&vector(2), &rows).unwrap()).unwrap();
+        assert_close("gated sum", &x.add_gated(&update, &modulation, 2).unwrap(), &doubles(&parts));
+    }
+}
+
+#[test]
+fn a_modulation_that_does_not_fit_is_refused() {
+    let rows = Sequences::packed(&[2, 1]);
+    let x = value("x", &[3, 4]);
+    for shape in [[3, 12], [2, 7], [2, 4]] {
+        let vectors = value("vectors", &shape);
+        let modulation = Modulation { vectors: &vectors, rows: &rows };
+        assert!(x.modulated_norm(&modulation, [0, 1], 1e-6).is_err(), "{shape:?}");
+    }
+    let (vectors, short) = (value("vectors", &[2, 12]), value("short", &[2, 4]));
+    let modulation = Modulation { vectors: &vectors, rows: &rows };
+    assert!(x.add_gated(&short, &modulation, 0).is_err());
+    assert!(short.modulated_norm(&modulation, [0, 1], 1e-6).is_err());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use flowmill_nn::random::Draw;
 /// One utterance.
 #[derive(Debug, Clone)]
 pub struct FlowItem {
-    /// Speech tokens.
+    /// Ids of the speech tokens, [`FlowConfig::ids_per_token`] for each; see [`FlowConfig::token_ids`].
     pub tokens: Vec<u32>,
     /// Log-mel frames, row-major `[frame, bin]`, `token_mel_ratio` frames per token.
     pub mel: Vec<f32>,
@@ -20,7 +20,7 @@ pub struct FlowItem {
 /// A padded batch.
 #[derive(Debug, Clone)]
 pub struct FlowBatch {
-    /// Speech tokens `[batch, token]`, `u32` or `i64`; negative ones count as 0, as in the public implementation.
+    /// Speech tokens `[batch, token]`, or `[batch, token, 2]` of two codebooks, `u32` or `i64`; negative ones count as 0, as in the public implementation.
     pub tokens: Tensor,
     /// Number of valid tokens of each item.
     pub token_lengths: Vec<usize>,
@@ -41,29 +41,34 @@ impl FlowBatch {
     /// [`FlowError::Batch`] names the item whose sizes do not fit.
     pub fn collate(items: &[FlowItem], config: &FlowConfig) -> Result<Self> {
         let (bins, ratio, values) = (config.output_size, config.token_mel_ratio, config.spk_embed_dim);
-        let longest = items.iter().map(|item| item.tokens.len()).max().unwrap_or(0);
-        let mut tokens = vec![0u32; items.len() * longest];
+        let ids = config.ids_per_token();
+        let length = |item: &FlowItem| item.tokens.len() / ids;
+        let longest = items.iter().map(length).max().unwrap_or(0);
+        let mut tokens = vec![0u32; items.len() * longest * ids];
         let mut mel = vec![0f32; items.len() * longest * ratio * bins];
         let mut speakers = Vec::with_capacity(items.len() * values);
         for (index, item) in items.iter().enumerate() {
             let refuse = |message| Err(FlowError::Batch { item: index, message });
-            if item.mel.len() != item.tokens.len() * ratio * bins {
-                let wanted = item.tokens.len() * ratio;
+            if !item.tokens.len().is_multiple_of(ids) {
+                return refuse(format!("{} ids where every token has {ids}", item.tokens.len()));
+            }
+            if item.mel.len() != length(item) * ratio * bins {
+                let wanted = length(item) * ratio;
                 return refuse(format!("{} mel values, {wanted} frames of {bins} bins are needed", item.mel.len()));
             }
             if item.speaker_embedding.len() != values {
                 return refuse(format!("{} speaker values instead of {values}", item.speaker_embedding.len()));
             }
-            tokens[index * longest..][..item.tokens.len()].copy_from_slice(&item.tokens);
+            tokens[index * longest * ids..][..item.tokens.len()].copy_from_slice(&item.tokens);
             mel[index * longest * ratio * bins..][..item.mel.len()].copy_from_slice(&item.mel);
             speakers.extend_from_slice(&item.speaker_embedding);
         }
         let device = Device::Cpu;
         Ok(Self {
-            tokens: Tensor::from_vec(tokens, (items.len(), longest), &device)?,
-            token_lengths: items.iter().map(|item| item.tokens.len()).collect(),
+            tokens: Tensor::from_vec(tokens, token_shape(items.len(), longest, ids), &device)?,
+            token_lengths: items.iter().map(length).collect(),
             mel: Tensor::from_vec(mel, (items.len(), longest * ratio, bins), &device)?,
-            mel_lengths: items.iter().map(|item| item.tokens.len() * ratio).collect(),
+            mel_lengths: items.iter().map(|item| length(item) * ratio).collect(),
             speaker_embedding: Tensor::from_vec(speakers, (items.len(), values), &device)?,
             samples: items.iter().map(|item| item.sample).collect(),
         })
@@ -83,7 +88,7 @@ impl FlowBatch {
         let items = self.len();
         let (tokens, frames) = (self.tokens.dims(), self.mel.dims());
         let longest = tokens.get(1).copied().unwrap_or(0);
-        let shapes_fit = tokens == [items, longest]
+        let shapes_fit = tokens == token_shape(items, longest, config.ids_per_token())
             && frames.len() == 3
             && frames[0] == items
             && frames[2] == config.output_size
@@ -104,6 +109,11 @@ impl FlowBatch {
         }
         Ok(())
     }
+}
+
+/// The shape of a batch's tokens: no axis for a single id.
+fn token_shape(items: usize, tokens: usize, ids: usize) -> Vec<usize> {
+    if ids == 1 { vec![items, tokens] } else { vec![items, tokens, ids] }
 }
 
 /// Token ids as `u32`, row-major; negative ones become 0.

@@ -1,6 +1,13 @@
 //! The dimensions and settings of a flow, with those of the published CosyVoice 2 model as defaults.
 
+mod estimator;
+mod step_audio;
+
+pub use estimator::{DitConfig, EstimatorConfig, UNetConfig};
+pub use step_audio::StepAudioConfig;
+
 use super::{FlowError, Result};
+use crate::dual_codebook::DualCodebook;
 use flowmill_nn::solvers::TimeSchedule;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct FlowConfig {
     /// Number of speech tokens.
     pub vocab_size: usize,
+    /// The two codebooks of each token, where it has two; given by the family.
+    #[serde(skip)]
+    pub dual_codebook: Option<DualCodebook>,
     /// Channels of the token embedding and of the encoder.
     pub input_size: usize,
     /// Mel bins.
@@ -39,6 +49,7 @@ impl Default for FlowConfig {
     fn default() -> Self {
         Self {
             vocab_size: 6561,
+            dual_codebook: None,
             input_size: 512,
             output_size: 80,
             spk_embed_dim: 192,
@@ -86,40 +97,6 @@ impl Default for EncoderConfig {
             positional_dropout_rate: 0.1,
             attention_dropout_rate: 0.1,
             static_chunk_size: 25,
-        }
-    }
-}
-
-/// The causal one-dimensional U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EstimatorConfig {
-    /// Channels of each level. One level, as published: the causal U-Net keeps the frame rate.
-    pub channels: Vec<usize>,
-    /// Dropout in the transformer blocks.
-    pub dropout: f32,
-    /// Channels per attention head.
-    pub attention_head_dim: usize,
-    /// Transformer blocks after each residual block.
-    pub n_blocks: usize,
-    /// Residual blocks between the way down and the way up.
-    pub num_mid_blocks: usize,
-    /// Attention heads.
-    pub num_heads: usize,
-    /// Frames per chunk of the chunk-causal masks used for streaming.
-    pub static_chunk_size: usize,
-}
-
-impl Default for EstimatorConfig {
-    fn default() -> Self {
-        Self {
-            channels: vec![256],
-            dropout: 0.0,
-            attention_head_dim: 64,
-            n_blocks: 4,
-            num_mid_blocks: 12,
-            num_heads: 8,
-            static_chunk_size: 50,
         }
     }
 }
@@ -182,6 +159,29 @@ fn is_zero(value: &usize) -> bool {
 }
 
 impl FlowConfig {
+    /// Ids per token: two with two codebooks.
+    pub fn ids_per_token(&self) -> usize {
+        if self.dual_codebook.is_some() { 2 } else { 1 }
+    }
+
+    /// The ids that the model takes ([`ids_per_token`](Self::ids_per_token) for each token) of a column `speech_token`: the
+    /// column itself, or the paired frames of a mixed sequence.
+    ///
+    /// # Errors
+    /// The first id that is not in the vocabulary.
+    pub fn token_ids(&self, column: &[i64]) -> std::result::Result<Vec<u32>, String> {
+        if let Some(codebook) = &self.dual_codebook {
+            let frames = codebook.frames(column).map_err(|error| error.to_string())?;
+            return Ok(frames.into_flattened());
+        }
+        let vocabulary = self.vocab_size;
+        let check = |&token: &i64| {
+            let id = u32::try_from(token).ok().filter(|&id| (id as usize) < vocabulary);
+            id.ok_or_else(|| format!("token {token} is not in the vocabulary of {vocabulary} (train.model.vocab_size)"))
+        };
+        column.iter().map(check).collect()
+    }
+
     /// Checks that the settings fit together.
     ///
     /// # Errors
@@ -197,22 +197,14 @@ impl FlowConfig {
             ("encoder.attention_heads", self.encoder.attention_heads),
             ("encoder.linear_units", self.encoder.linear_units),
             ("encoder.static_chunk_size", self.encoder.static_chunk_size),
-            ("estimator.attention_head_dim", self.estimator.attention_head_dim),
-            ("estimator.num_heads", self.estimator.num_heads),
-            ("estimator.static_chunk_size", self.estimator.static_chunk_size),
         ];
-        for (field, size) in sizes {
-            if size == 0 || size > 1 << 24 {
-                return refuse(field, format!("{size} is not in 1..=16777216"));
-            }
-        }
+        check_sizes(&sizes)?;
+        self.estimator.check()?;
+        self.check_codebooks()?;
         if !self.input_size.is_multiple_of(self.encoder.attention_heads * 2)
             && self.input_size != self.encoder.attention_heads
         {
             return refuse("input_size", format!("{} is not divisible by twice the heads", self.input_size));
-        }
-        if !matches!(self.estimator.channels.as_slice(), [1..=65_536]) {
-            return refuse("estimator.channels", format!("{:?}: one level is supported", self.estimator.channels));
         }
         if self.direct_mel_kernel > 0 && (self.direct_mel_kernel.is_multiple_of(2) || self.direct_mel_kernel > 63) {
             return refuse("direct_mel_kernel", format!("{} is neither 0 nor odd up to 63", self.direct_mel_kernel));
@@ -220,6 +212,28 @@ impl FlowConfig {
         self.check_rates()?;
         self.check_prior()?;
         self.check_normalisation()
+    }
+
+    /// Refuses a vocabulary that is not exactly both codebooks and the padding.
+    fn check_codebooks(&self) -> Result<()> {
+        let Some(codebook) = self.dual_codebook else { return Ok(()) };
+        let DualCodebook { linguistic, semantic } = codebook;
+        check_sizes(&[("vq02_size", linguistic), ("vq06_size", semantic)])?;
+        let refuse = |field, message: String| Err(FlowError::Config { field, message });
+        if !self.input_size.is_multiple_of(2) {
+            return refuse("input_size", format!("{} cannot be halved between two codebooks", self.input_size));
+        }
+        let (found, wanted) = (self.vocab_size, codebook.frame_vocabulary());
+        if found == wanted {
+            return Ok(());
+        }
+        let sum = format!("{linguistic} of codebook 02, the padding and {semantic} of codebook 06 make {wanted}");
+        let clipped = semantic - found.saturating_sub(linguistic + 1).min(semantic);
+        let clip = match clipped {
+            0 => String::new(),
+            entries => format!("; {entries} entries of codebook 06 would be clipped"),
+        };
+        refuse("vocab_size", format!("is {found}, but {sum}{clip}"))
     }
 
     fn check_prior(&self) -> Result<()> {
@@ -253,7 +267,7 @@ impl FlowConfig {
             ("encoder.dropout_rate", self.encoder.dropout_rate),
             ("encoder.positional_dropout_rate", self.encoder.positional_dropout_rate),
             ("encoder.attention_dropout_rate", self.encoder.attention_dropout_rate),
-            ("estimator.dropout", self.estimator.dropout),
+            ("estimator.dropout", self.estimator.dropout()),
         ];
         for (field, share) in shares {
             if !(0.0..=1.0).contains(&share) {
@@ -280,6 +294,14 @@ impl FlowConfig {
         }
         let message = format!("mean and deviation need {bins} finite values each, deviations above 0");
         Err(FlowError::Config { field: "mel_normalisation", message })
+    }
+}
+
+/// Refuses sizes that no network has.
+fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<()> {
+    match sizes.iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
+        None => Ok(()),
+        Some(&(field, size)) => Err(FlowError::Config { field, message: format!("{size} is not in 1..=16777216") }),
     }
 }
 

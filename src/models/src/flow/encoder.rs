@@ -1,6 +1,7 @@
 //! The conformer encoder with upsampling: embedding, look-ahead convolutions, blocks at the token rate, upsampling, blocks at the frame
 //! rate.
 
+use super::rows::Rows;
 use super::{EncoderConfig, FlowConfig, Result};
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, relative_encodings};
@@ -10,24 +11,6 @@ use flowmill_nn::{Activation, Context, ParameterId, Reach, Sequences, Value};
 /// Of the norms inside of blocks, as in the public implementation.
 const BLOCK_EPSILON: f32 = 1e-12;
 const EPSILON: f32 = 1e-5;
-
-/// The rows of the items of a batch: all that are computed, and those that may be attended to.
-pub(super) struct Rows {
-    pub(super) all: Sequences,
-    pub(super) valid: Sequences,
-}
-
-impl Rows {
-    fn new(all: &[usize], valid: &[usize]) -> Result<Self> {
-        let all = Sequences::packed(all);
-        let valid = all.shortened(valid)?;
-        Ok(Self { all, valid })
-    }
-
-    fn repeated(&self, factor: usize) -> Self {
-        Self { all: self.all.repeated(factor), valid: self.valid.repeated(factor) }
-    }
-}
 
 /// Linear projection, norm and scaling: what turns inputs into states of the blocks.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use flowmill_nn::{Context, Sequences, Value, host};
 /// Audio of the wanted voice to continue from.
 #[derive(Debug, Clone)]
 pub struct Prompt {
-    /// Its speech tokens.
+    /// The ids of its speech tokens, as those of the request.
     pub tokens: Vec<u32>,
     /// Its log-mel frames `[frame, bin]`, `token_mel_ratio` per token.
     pub mel: Tensor,
@@ -20,7 +20,7 @@ pub struct Prompt {
 /// What to generate.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
-    /// Speech tokens, without those of the prompt.
+    /// Ids of the speech tokens, without those of the prompt; see [`FlowConfig::token_ids`].
     pub tokens: Vec<u32>,
     /// Speaker embedding.
     pub speaker_embedding: Vec<f32>,
@@ -94,7 +94,12 @@ impl Flow {
     /// Frames of the request's mel with its prompt.
     fn frames(&self, request: &GenerationRequest) -> usize {
         let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
-        (request.tokens.len() + prompt) * self.config().token_mel_ratio
+        self.frames_of(request.tokens.len() + prompt)
+    }
+
+    /// Frames of so many ids.
+    fn frames_of(&self, ids: usize) -> usize {
+        ids / self.config().ids_per_token() * self.config().token_mel_ratio
     }
 
     /// Generates a batch of mel spectrograms. The noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
@@ -225,14 +230,19 @@ impl Flow {
             if request.tokens.is_empty() {
                 return refuse("no tokens".to_owned());
             }
+            let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
+            let ids = config.ids_per_token();
+            if let Some(count) = [request.tokens.len(), prompt].into_iter().find(|count| !count.is_multiple_of(ids)) {
+                return refuse(format!("{count} ids where every token has {ids}"));
+            }
             if request.speaker_embedding.len() != config.spk_embed_dim {
                 let (found, wanted) = (request.speaker_embedding.len(), config.spk_embed_dim);
                 return refuse(format!("{found} speaker values instead of {wanted}"));
             }
             if let Some(Prompt { tokens, mel }) = &request.prompt
-                && mel.dims() != [tokens.len() * config.token_mel_ratio, config.output_size]
+                && mel.dims() != [self.frames_of(tokens.len()), config.output_size]
             {
-                return refuse(format!("a prompt of {} tokens with a mel of {:?}", tokens.len(), mel.dims()));
+                return refuse(format!("a prompt of {} ids with a mel of {:?}", tokens.len(), mel.dims()));
             }
             if noise.dims() != [self.frames(request), config.output_size] {
                 return refuse(format!("noise of {:?} for {} frames", noise.dims(), self.frames(request)));
@@ -243,16 +253,17 @@ impl Flow {
 
     /// The frames of each request, prompt first.
     fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
-        let FlowConfig { token_mel_ratio: ratio, input_size: channels, output_size: bins, .. } = *self.config();
+        let FlowConfig { input_size: channels, output_size: bins, .. } = *self.config();
+        let ids = self.config().ids_per_token();
         let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         // One by one: what a request gives must not depend on the padding of its batch.
         for request in requests {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
-            let encoded = self.encoded(context, &tokens, &[tokens.len()], streaming)?;
+            let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], streaming)?;
             frames.extend_from_slice(&host::slice("encoder", encoded.frames.tensor())?);
             means.extend_from_slice(&host::slice("encoder", encoded.means.tensor())?);
-            lengths.push(tokens.len() * ratio);
+            lengths.push(self.frames_of(tokens.len()));
         }
         let rows = Sequences::packed(&lengths);
         let value = |elements, width| Value::from_vec(elements, &[rows.total(), width]);
@@ -285,12 +296,12 @@ impl Flow {
         rows: &Sequences,
     ) -> Result<Generated> {
         let Solution { state: mut mel, evaluations } = solution;
-        let (bins, ratio) = (self.config().output_size, self.config().token_mel_ratio);
+        let bins = self.config().output_size;
         if let Some(normalisation) = &self.config().mel_normalisation {
             normalisation.invert(&mut mel);
         }
         let items = requests.iter().zip(rows.ranges()).map(|(request, rows)| {
-            let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len() * ratio);
+            let prompt = request.prompt.as_ref().map_or(0, |prompt| self.frames_of(prompt.tokens.len()));
             let frames = rows.len() - prompt;
             let elements = mel[(rows.start + prompt) * bins..rows.end * bins].to_vec();
             Ok(host::tensor(elements, &[frames, bins])?)

@@ -3,6 +3,7 @@
 use super::batch::token_ids;
 use super::encoder::Encoder;
 use super::estimator::{Conditions, Estimator};
+use super::rows::Rows;
 use super::{FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::init::Builder;
@@ -43,7 +44,7 @@ pub(crate) struct Encoded {
     pub(crate) rows: Sequences,
 }
 
-/// A CosyVoice 2 token-to-mel flow. Holds no weights: those are in the [`Parameters`] that were made with it.
+/// A token-to-mel flow. Holds no weights: those are in the [`Parameters`] that were made with it.
 #[derive(Debug, Clone)]
 pub struct Flow {
     config: FlowConfig,
@@ -65,7 +66,14 @@ impl Flow {
         config.check()?;
         let mut parameters = Parameters::new();
         let mut builder = Builder::new(&mut parameters, Draw::new(seed).purpose("initial weights"));
-        let embedding = Embedding::new(builder.scope("input_embedding"), config.vocab_size, config.input_size)?;
+        let embedding = match config.dual_codebook {
+            None => Embedding::new(builder.scope("input_embedding"), config.vocab_size, config.input_size)?,
+            // Both ids of a token share the table; each gets half of the channels.
+            Some(_) => {
+                let mut scope = builder.scope("input_embedding");
+                Embedding::new(scope.scope("embedding"), config.vocab_size, config.input_size / 2)?
+            }
+        };
         let scope = builder.scope("spk_embed_affine_layer");
         let speaker = Linear::new(scope, config.spk_embed_dim, config.output_size)?;
         let encoder = Encoder::new(builder.scope("encoder"), config)?;
@@ -90,7 +98,13 @@ impl Flow {
         &self.config
     }
 
-    /// Encodes tokens (`[batch, token]`, row-major, `longest` per item) to frames: `[frame row, channel]` and the rows of each item.
+    /// The embeddings of tokens, `[token, channel]`.
+    fn embed(&self, context: &Context, ids: &[u32]) -> Result<Value> {
+        let embedded = self.embedding.forward(context, ids, &[ids.len()])?;
+        Ok(embedded.reshape(&[ids.len() / self.config.ids_per_token(), self.config.input_size])?)
+    }
+
+    /// Encodes the ids of tokens (`[batch, token, id]`, row-major, `longest` tokens per item) to frames: `[frame row, channel]` and the rows of each item.
     ///
     /// # Errors
     /// When a token is not in the vocabulary or the lengths do not fit.
@@ -102,9 +116,10 @@ impl Flow {
         streaming: bool,
         extent: Extent,
     ) -> Result<(Value, Sequences)> {
-        let longest = tokens.len() / lengths.len().max(1);
-        if longest * lengths.len() != tokens.len() {
-            let message = format!("{} tokens for {} items", tokens.len(), lengths.len());
+        let per_token = self.config.ids_per_token();
+        let longest = tokens.len() / per_token / lengths.len().max(1);
+        if longest * lengths.len() * per_token != tokens.len() {
+            let message = format!("{} ids for {} items", tokens.len(), lengths.len());
             return Err(FlowError::Batch { item: 0, message });
         }
         if let Some(item) = lengths.iter().position(|length| *length == 0 || *length > longest) {
@@ -117,14 +132,9 @@ impl Flow {
         };
         let lookahead = self.encoder.lookahead();
         let extended: Vec<usize> = all.iter().map(|length| longest.min(length + lookahead)).collect();
-        let ids: Vec<u32> = extended
-            .iter()
-            .enumerate()
-            .flat_map(|(item, length)| &tokens[item * longest..item * longest + length])
-            .copied()
-            .collect();
+        let ids = leading(tokens, longest * per_token, extended.iter().map(|length| length * per_token));
         let valid = Sequences::packed(&extended).shortened(lengths)?;
-        let embedded = self.embedding.forward(context, &ids, &[ids.len()])?.mask_rows(&valid)?;
+        let embedded = self.embed(context, &ids)?.mask_rows(&valid)?;
         let (frames, rows) = self.encoder.forward(context, &embedded, &extended, &all, lengths, streaming)?;
         Ok((frames, rows.all))
     }
@@ -137,16 +147,27 @@ impl Flow {
         lengths: &[usize],
         streaming: bool,
     ) -> Result<Encoded> {
-        let (frames, rows) = self.encode(context, tokens, lengths, streaming, Extent::Valid)?;
+        self.encoded_over(context, tokens, lengths, streaming, Extent::Valid)
+    }
+
+    fn encoded_over(
+        &self,
+        context: &Context,
+        tokens: &[u32],
+        lengths: &[usize],
+        streaming: bool,
+        extent: Extent,
+    ) -> Result<Encoded> {
+        let (frames, rows) = self.encode(context, tokens, lengths, streaming, extent)?;
         let means = self.projection.forward(context, &frames)?;
         let Some(direct) = &self.direct else { return Ok(Encoded { frames, means, rows }) };
+        let (per_token, ratio) = (self.config.ids_per_token(), self.config.token_mel_ratio);
         let longest = tokens.len() / lengths.len().max(1);
-        let valid = |(item, length): (usize, &usize)| &tokens[item * longest..item * longest + length];
-        let ids: Vec<u32> = lengths.iter().enumerate().flat_map(valid).copied().collect();
-        let embedded = self.embedding.forward(context, &ids, &[ids.len()])?;
-        let mels = direct.forward_packed(context, &embedded, &Sequences::packed(lengths))?;
-        let shape = [ids.len() * self.config.token_mel_ratio, self.config.output_size];
-        let means = means.add(&mels.reshape(&shape)?)?;
+        let ids = leading(tokens, longest, lengths.iter().map(|length| length * per_token));
+        let mels = direct.forward_packed(context, &self.embed(context, &ids)?, &Sequences::packed(lengths))?;
+        let valid: Vec<usize> = lengths.iter().map(|length| length * ratio).collect();
+        let mels = mels.reshape(&[valid.iter().sum(), self.config.output_size])?;
+        let means = means.add(&mels.unpack_rows(&rows.shortened(&valid)?)?)?;
         Ok(Encoded { frames, means, rows })
     }
 
@@ -190,6 +211,38 @@ impl Flow {
         Ok(FlowLoss { total, parts, weight: (rows.valid() * self.config.output_size) as f64 })
     }
 
+    /// The estimated velocity at the point of a batch that the loss is taken at, `[batch, frame, bin]`. Frames beyond the end of
+    /// an item are as the public implementation has them: computed by the DiT (from what pads the mel and the noise), zero after
+    /// the U-Net.
+    ///
+    /// # Errors
+    /// [`FlowError::Batch`] when the batch does not fit the model.
+    pub fn predict(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<Tensor> {
+        batch.check(&self.config)?;
+        let (items, frames, bins) = batch.mel.dims3()?;
+        let tokens = token_ids(&batch.tokens)?;
+        let (extent, lengths) = match self.estimator.computes_padding() {
+            true => (Extent::Padded, vec![frames; items]),
+            false => (Extent::Valid, batch.mel_lengths.clone()),
+        };
+        let encoded = self.encoded_over(context, &tokens, &batch.token_lengths, draws.streaming, extent)?;
+        let Encoded { means: mu, rows: all, .. } = encoded;
+        if all.lengths() != lengths {
+            let message = format!("mels padded to {frames} frames do not go with the padding of the tokens");
+            return Err(FlowError::Batch { item: 0, message });
+        }
+        let computed = FlowBatch { mel_lengths: lengths, ..batch.clone() };
+        let (mel, noise) = (self.packed_mel(&computed)?, pack(&draws.noise, &computed)?);
+        let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
+        let point = matching.point(&mel, &noise, &draws.t, &all)?;
+        let conditions = self.conditions(context, &mu, &mel, batch, draws, &all)?;
+        let rows = Rows { valid: all.shortened(&batch.mel_lengths)?, all };
+        let velocity =
+            self.velocity_over(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
+        let velocity = velocity.unpack_rows(&Sequences::padded(&computed.mel_lengths, frames)?)?;
+        Ok(velocity.tensor().reshape((items, frames, bins))?)
+    }
+
     /// What the estimator is told of a batch in training: the encoder's mel, speaker and prompt of the items that keep them.
     pub(crate) fn conditions(
         &self,
@@ -220,6 +273,19 @@ impl Flow {
         rows: &Sequences,
         streaming: bool,
     ) -> Result<Value> {
+        let rows = Rows { all: rows.clone(), valid: rows.clone() };
+        self.velocity_over(context, position, times, conditions, &rows, streaming)
+    }
+
+    fn velocity_over(
+        &self,
+        context: &Context,
+        position: &Value,
+        times: &[f32],
+        conditions: &Conditions,
+        rows: &Rows,
+        streaming: bool,
+    ) -> Result<Value> {
         let estimated = self.estimator.forward(context, position, times, conditions, rows, streaming)?;
         let Some(deviation) = self.config.matching.gaussian_skip else { return Ok(estimated) };
         let slope = |t: f32| {
@@ -228,8 +294,8 @@ impl Flow {
         };
         let on_mean: Vec<f32> = times.iter().map(|t| 1.0 - slope(*t) * t).collect();
         let on_position: Vec<f32> = times.iter().map(|t| slope(*t)).collect();
-        let mean = conditions.mu.scale_items(&self.per_bin(&on_mean)?, rows)?;
-        let position = position.scale_items(&self.per_bin(&on_position)?, rows)?;
+        let mean = conditions.mu.scale_items(&self.per_bin(&on_mean)?, &rows.all)?;
+        let position = position.scale_items(&self.per_bin(&on_position)?, &rows.all)?;
         Ok(estimated.add(&mean)?.add(&position)?)
     }
 
@@ -248,6 +314,11 @@ impl Flow {
         normalisation.apply(&mut elements);
         Ok(host::tensor(elements, mel.dims())?)
     }
+}
+
+/// The first elements of each item, of which `stride` are given: as many as `counts` says.
+fn leading(elements: &[u32], stride: usize, counts: impl Iterator<Item = usize>) -> Vec<u32> {
+    counts.enumerate().flat_map(|(item, count)| &elements[item * stride..item * stride + count]).copied().collect()
 }
 
 /// The valid rows of a `[batch, frame, bin]` tensor.

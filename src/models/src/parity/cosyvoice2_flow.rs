@@ -1,100 +1,46 @@
 //! CosyVoice 2's token-to-mel flow: encoder, loss, every gradient, inference from a prompt.
 
-use candle_core::Tensor;
-use flowmill_nn::random::Draw;
-use flowmill_nn::solvers::{Solver, TimeSchedule};
-use flowmill_nn::{Context, Parameters, Tape};
-use serde::Deserialize;
-
-use super::{GoldenFile, ParityError, Report, Result};
-use crate::flow::{
-    EncoderConfig, EstimatorConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
-    GenerationRequest, MatchingConfig, Prompt,
-};
-
-/// More steps than anyone takes; a file that asks for them is wrong.
-const MOST_STEPS: usize = 10_000;
+use super::{GoldenFile, ParityError, Report, Result, flow};
+use crate::flow::{EstimatorConfig, FlowConfig, UNetConfig};
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let config = config(file)?;
     refuse_lies(file, &config)?;
-    let (flow, mut parameters) = Flow::new(&config, 0)?;
-    file.load(&mut parameters)?;
-    let mut report = Report::default();
-    if file.find("out.loss").is_some() || file.gradient_names().next().is_some() {
-        check_loss(file, &flow, &parameters, &mut report)?;
-    }
-    if let Some(expected) = file.find("out.encoder") {
-        report.output("out.encoder", &encoded(file, &flow, &parameters)?, expected)?;
-    }
-    if let Some(expected) = file.find("out.infer_mel") {
-        report.output("out.infer_mel", &generated(file, &flow, &parameters)?, expected)?;
-    }
-    Ok(report)
+    flow::check(file, &config)
 }
 
 /// The model's settings, without dropout: the reference was computed with it switched off.
 fn config(file: &GoldenFile) -> Result<FlowConfig> {
     let defaults = FlowConfig::default();
-    let encoder = |key| file.size(&["encoder", key]);
     let estimator = |key| file.size(&["estimator", key]);
     Ok(FlowConfig {
         vocab_size: file.size(&["vocab_size"])?,
         input_size: file.size(&["input_size"])?,
         output_size: file.size(&["output_size"])?,
         spk_embed_dim: file.size(&["spk_embed_dim"])?,
-        token_mel_ratio: optional(file, &["token_mel_ratio"], defaults.token_mel_ratio)?,
+        token_mel_ratio: flow::optional(file, &["token_mel_ratio"], defaults.token_mel_ratio)?,
         pre_lookahead_len: file.size(&["pre_lookahead_len"])?,
-        encoder: EncoderConfig {
-            attention_heads: encoder("attention_heads")?,
-            linear_units: encoder("linear_units")?,
-            num_blocks: encoder("num_blocks")?,
-            num_up_blocks: encoder("num_up_blocks")?,
-            static_chunk_size: encoder("static_chunk_size")?,
-            dropout_rate: 0.0,
-            positional_dropout_rate: 0.0,
-            attention_dropout_rate: 0.0,
-        },
-        estimator: EstimatorConfig {
-            channels: optional(file, &["estimator", "channels"], Vec::new())?,
+        encoder: flow::encoder(file)?,
+        estimator: EstimatorConfig::UNet(UNetConfig {
+            channels: flow::optional(file, &["estimator", "channels"], Vec::new())?,
             attention_head_dim: estimator("attention_head_dim")?,
             n_blocks: estimator("n_blocks")?,
             num_mid_blocks: estimator("num_mid_blocks")?,
             num_heads: estimator("num_heads")?,
             static_chunk_size: estimator("static_chunk_size")?,
             dropout: 0.0,
-        },
-        matching: MatchingConfig {
-            sigma_min: optional(file, &["sigma_min"], defaults.matching.sigma_min)?,
-            t_scheduler: optional(file, &["t_scheduler"], TimeSchedule::Cosine)?,
-            inference_cfg_rate: optional(file, &["inference_cfg_rate"], defaults.matching.inference_cfg_rate)?,
-            ..defaults.matching.clone()
-        },
+        }),
+        matching: flow::matching(file)?,
         ..defaults
     })
 }
 
-/// A value that files may leave out where the published model has always the same.
-fn optional<T: for<'de> Deserialize<'de>>(file: &GoldenFile, path: &[&str], default: T) -> Result<T> {
-    let Some(value) = file.value(path) else { return Ok(default) };
-    T::deserialize(value).map_err(|error| ParityError::config(path, format!("is {value}: {error}")))
-}
-
 /// Compares what decides the size of the model with the weights that are there.
 fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
-    let FlowConfig { input_size, output_size, encoder, estimator, .. } = config;
+    let FlowConfig { input_size, output_size, .. } = config;
     file.expect_weight("input_embedding.weight", &[config.vocab_size, *input_size])?;
-    file.expect_weight("encoder_proj.weight", &[*output_size, *input_size])?;
-    file.expect_weight("spk_embed_affine_layer.weight", &[*output_size, config.spk_embed_dim])?;
-    let lookahead = config.pre_lookahead_len.saturating_add(1);
-    file.expect_weight("encoder.pre_lookahead_layer.conv1.weight", &[*input_size, *input_size, lookahead])?;
-    for (list, count) in [("encoder.encoders", encoder.num_blocks), ("encoder.up_encoders", encoder.num_up_blocks)] {
-        file.expect_modules(list, count)?;
-        if count > 0 {
-            let units = [encoder.linear_units, *input_size];
-            file.expect_weight(&format!("{list}.0.feed_forward.w_1.weight"), &units)?;
-        }
-    }
+    flow::refuse_lies(file, config)?;
+    let EstimatorConfig::UNet(estimator) = &config.estimator else { return Ok(()) };
     let Some(channels) = estimator.channels.first() else {
         return Err(ParityError::config(&["estimator", "channels"], "is missing"));
     };
@@ -106,104 +52,4 @@ fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
         file.expect_weight("decoder.estimator.down_blocks.0.1.0.attn1.to_q.weight", &[inner, *channels])?;
     }
     Ok(())
-}
-
-fn check_loss(file: &GoldenFile, flow: &Flow, parameters: &Parameters, report: &mut Report) -> Result<()> {
-    let (batch, draws) = (batch(file, flow)?, draws(file)?);
-    let tape = Tape::new();
-    let context = Context::training(parameters, &tape, Draw::new(0));
-    let loss = flow.loss(&context, &batch, &draws)?;
-    if let Some(expected) = file.find("out.loss") {
-        let found = loss.total.tensor().reshape(vec![1; expected.rank()])?;
-        report.output("out.loss", &found, expected)?;
-    }
-    report.gradients(file, parameters, &tape.backward(&loss.total)?)
-}
-
-/// The inputs as a batch. The frames of an item are those of its tokens: the public loss masks by the tokens alone.
-fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
-    let token_lengths = file.lengths("in.speech_token_len")?;
-    Ok(FlowBatch {
-        tokens: file.tensor("in.speech_token")?.clone(),
-        mel: file.floats("in.speech_feat", 3)?.clone(),
-        mel_lengths: token_lengths.iter().map(|tokens| tokens.saturating_mul(flow.config().token_mel_ratio)).collect(),
-        speaker_embedding: file.floats("in.embedding", 2)?.clone(),
-        samples: (0..token_lengths.len() as u64).collect(),
-        token_lengths,
-    })
-}
-
-fn draws(file: &GoldenFile) -> Result<FlowDraws> {
-    Ok(FlowDraws {
-        t: file.floats("in.t", 1)?.to_vec1()?,
-        noise: bins_last(file, "in.z")?,
-        condition_keep: file.floats("in.cfg_keep", 1)?.to_vec1()?,
-        prompt_lengths: file.lengths("in.cond_len")?,
-        streaming: file.flag(&["streaming"])?,
-    })
-}
-
-/// A tensor `[item, bin, frame]` as `[item, frame, bin]`.
-fn bins_last(file: &GoldenFile, name: &str) -> Result<Tensor> {
-    Ok(file.floats(name, 3)?.transpose(1, 2)?.contiguous()?)
-}
-
-/// The encoder's frames `[item, frame, channel]`, those of the padding included.
-fn encoded(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
-    let tensor = file.tensor("in.speech_token")?;
-    let (items, longest) = tensor.dims2()?;
-    let tokens: Vec<u32> = file.integers("in.speech_token")?.into_iter().map(token_id).collect();
-    let lengths = file.lengths("in.speech_token_len")?;
-    let context = Context::inference(parameters);
-    let (frames, _) = flow.encode(&context, &tokens, &lengths, file.flag(&["streaming"])?, Extent::Padded)?;
-    let config = flow.config();
-    Ok(frames.tensor().reshape((items, longest * config.token_mel_ratio, config.input_size))?)
-}
-
-/// Padding may be negative; the public implementation takes it as 0.
-fn token_id(token: i64) -> u32 {
-    u32::try_from(token.max(0)).unwrap_or(u32::MAX)
-}
-
-/// The mel of item 0 after its prompt, `[1, bin, frame]`.
-fn generated(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
-    let steps = file.size(&["n_timesteps"])?;
-    if !(1..=MOST_STEPS).contains(&steps) {
-        return Err(ParityError::config(&["n_timesteps"], format!("is {steps}, not in 1..={MOST_STEPS}")));
-    }
-    let matching = &flow.config().matching;
-    let options = GenerationOptions {
-        solver: Solver { steps, ..Solver::default() },
-        strength: None,
-        guidance: matching.inference_cfg_rate,
-        temperature: 1.0,
-        streaming: file.flag(&["streaming"])?,
-    };
-    let request = request(file, flow)?;
-    let tokens = request.tokens.len() + request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
-    // The public implementation draws more noise than it uses.
-    let noise = bins_last(file, "in.infer_noise")?.get(0)?;
-    let frames = noise.dim(0)?.min(tokens * flow.config().token_mel_ratio);
-    let noise = noise.narrow(0, 0, frames)?;
-    let context = Context::inference(parameters);
-    let mels = flow.generate_from(&context, &[request], &options, &[noise])?.mels;
-    Ok(Tensor::stack(&mels, 0)?.transpose(1, 2)?.contiguous()?)
-}
-
-/// Item 0: its first tokens and their frames as the prompt, the others to be generated.
-fn request(file: &GoldenFile, flow: &Flow) -> Result<GenerationRequest> {
-    let prompt = file.size(&["prompt_token_len"])?;
-    let length = file.lengths("in.speech_token_len")?.first().copied().unwrap_or(0);
-    let tokens = file.integers("in.speech_token")?;
-    if prompt >= length || length > tokens.len() {
-        let problem = format!("is {prompt}: item 0 has {length} tokens, of which some must be left to generate");
-        return Err(ParityError::config(&["prompt_token_len"], problem));
-    }
-    let mut tokens: Vec<u32> = tokens[..length].iter().copied().map(token_id).collect();
-    let rest = tokens.split_off(prompt);
-    let mel = file.floats("in.speech_feat", 3)?.get(0)?;
-    let mel = mel.narrow(0, 0, prompt * flow.config().token_mel_ratio)?;
-    let prompt = (prompt > 0).then_some(Prompt { tokens, mel });
-    let speaker_embedding = file.floats("in.embedding", 2)?.get(0)?.to_vec1()?;
-    Ok(GenerationRequest { tokens: rest, speaker_embedding, prompt })
 }

@@ -10,12 +10,14 @@
 mod cosyvoice2_flow;
 mod error;
 mod features;
+mod flow;
 mod golden_file;
 mod linguistic_tokenizer;
 mod report;
 mod s3_tokenizer;
 mod sfm_head;
 mod sfm_objective;
+mod step_audio_flow;
 
 pub use error::ParityError;
 pub use golden_file::GoldenFile;
@@ -36,6 +38,7 @@ const MODELS: &[(&str, Check)] = &[
     ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
+    ("step_audio_flow", step_audio_flow::check),
 ];
 
 /// The names of the models that can be checked.

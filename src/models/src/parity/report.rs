@@ -13,7 +13,7 @@ pub const GRADIENT_TOLERANCE: f64 = 2e-4;
 /// One tensor, compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What kind of tensor it is: "output", "gradient", "exact" or "log feature".
+    /// What kind of tensor it is: "output", "gradient", "vanishing gradient", "exact" or "log feature".
     pub group: &'static str,
     /// The tensor's full name in the golden file.
     pub name: String,
@@ -22,6 +22,15 @@ pub struct Comparison {
     pub error: f64,
     /// How far it may be off.
     pub tolerance: f64,
+}
+
+/// The biases that are added to every key of an attention, and the weights beside them.
+const KEY_BIASES: [(&str, &str); 2] =
+    [(".linear_k.bias", ".linear_k.weight"), (".attn.k_norm.bias", ".attn.k_norm.weight")];
+
+/// The weight beside a parameter whose gradient vanishes.
+fn vanishing(parameter: &str) -> Option<String> {
+    KEY_BIASES.iter().find_map(|(bias, weight)| Some(parameter.strip_suffix(bias)?.to_owned() + weight))
 }
 
 impl Comparison {
@@ -71,6 +80,10 @@ impl Report {
 
     /// Compares the gradients of all parameters that the file has one of. One that the loss does not depend on counts as zero.
     ///
+    /// A bias that is added to every key of an attention moves all scores of a query alike, which the softmax takes out again: its
+    /// gradient is zero, and what any implementation computes for it is rounding. It is measured against the gradient of the
+    /// weight beside it, in a group of its own.
+    ///
     /// # Errors
     /// When the file has a gradient of something that is no parameter, or of another shape.
     pub fn gradients(&mut self, file: &GoldenFile, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
@@ -82,8 +95,20 @@ impl Report {
                 Some(gradient) => gradient.clone(),
                 None => parameters.tensor(id).zeros_like()?,
             };
-            self.gradient(&name, &found, file.tensor(&name)?)?;
+            match vanishing(parameter).and_then(|weight| file.find(&format!("grad.{weight}"))) {
+                Some(scale) => self.vanishing(&name, &found, file.tensor(&name)?, scale)?,
+                None => self.gradient(&name, &found, file.tensor(&name)?)?,
+            }
         }
+        Ok(())
+    }
+
+    /// Compares a gradient that is zero but for rounding, relative to the largest element of `scale`.
+    fn vanishing(&mut self, name: &str, found: &Tensor, expected: &Tensor, scale: &Tensor) -> Result<()> {
+        let (difference, _) = largest(name, found, expected)?;
+        let (_, size) = largest(name, scale, scale)?;
+        let (group, tolerance) = ("vanishing gradient", GRADIENT_TOLERANCE);
+        self.0.push(Comparison { group, name: name.to_owned(), error: difference / (size + 1e-6), tolerance });
         Ok(())
     }
 

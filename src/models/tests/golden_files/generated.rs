@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use flowmill_models::dual_codebook::DualCodebook;
 use flowmill_models::flow::{
-    EncoderConfig, EstimatorConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
-    GenerationRequest, Prompt,
+    DitConfig, EncoderConfig, EstimatorConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
+    GenerationRequest, Prompt, UNetConfig,
 };
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
@@ -18,7 +19,33 @@ fn pick(draw: &Draw, what: &str, sizes: &[usize]) -> usize {
     sizes[draw.purpose(what).below_at(0, sizes.len() as u32) as usize]
 }
 
-fn config(draw: &Draw) -> FlowConfig {
+/// A Step-Audio flow of two codebooks with a DiT, or a CosyVoice 2 flow.
+fn config(draw: &Draw, step_audio: bool) -> FlowConfig {
+    let flow = cosyvoice2(draw);
+    if !step_audio {
+        return flow;
+    }
+    let codebook = DualCodebook {
+        linguistic: pick(draw, "linguistic", &[3, 16]),
+        semantic: pick(draw, "semantic", &[5, 40, 100]),
+    };
+    let estimator = DitConfig {
+        hidden_size: pick(draw, "hidden", &[6, 24]),
+        depth: pick(draw, "depth", &[1, 3]),
+        num_heads: pick(draw, "estimator heads", &[1, 3]),
+        head_dim: pick(draw, "head", &[4, 10]),
+        mlp_ratio: [1.5, 4.0][pick(draw, "ratio", &[0, 1])],
+        static_chunk_size: pick(draw, "frames", &[3, 10]),
+    };
+    FlowConfig {
+        vocab_size: codebook.frame_vocabulary(),
+        dual_codebook: Some(codebook),
+        estimator: estimator.into(),
+        ..flow
+    }
+}
+
+fn cosyvoice2(draw: &Draw) -> FlowConfig {
     let heads = pick(draw, "heads", &[1, 2, 3]);
     FlowConfig {
         vocab_size: pick(draw, "vocabulary", &[7, 64, 301]),
@@ -36,7 +63,7 @@ fn config(draw: &Draw) -> FlowConfig {
             positional_dropout_rate: 0.0,
             attention_dropout_rate: 0.0,
         },
-        estimator: EstimatorConfig {
+        estimator: EstimatorConfig::UNet(UNetConfig {
             channels: vec![8 * pick(draw, "channels", &[1, 2, 3])],
             attention_head_dim: pick(draw, "head", &[2, 4, 7]),
             n_blocks: pick(draw, "transformers", &[1, 2]),
@@ -44,7 +71,7 @@ fn config(draw: &Draw) -> FlowConfig {
             num_heads: pick(draw, "estimator heads", &[1, 2, 5]),
             static_chunk_size: pick(draw, "frames", &[3, 10]),
             dropout: 0.0,
-        },
+        }),
         ..FlowConfig::default()
     }
 }
@@ -54,13 +81,15 @@ fn batch(draw: &Draw, config: &FlowConfig) -> FlowBatch {
     let items = pick(draw, "items", &[1, 2, 4]);
     let lengths: Vec<usize> = (0..items as u64).map(|item| 2 + draw.sample(item).below_at(9, 17) as usize).collect();
     let longest = lengths.iter().max().unwrap() + pick(draw, "padding", &[0, 2]);
+    let shape = if config.dual_codebook.is_some() { vec![items, longest, 2] } else { vec![items, longest] };
+    let count: usize = shape.iter().product();
     let tokens: Vec<i64> =
-        (0..items * longest).map(|index| i64::from(draw.below_at(index as u64, config.vocab_size as u32))).collect();
+        (0..count).map(|index| i64::from(draw.below_at(index as u64, config.vocab_size as u32))).collect();
     let floats = |what, shape: &[usize]| {
         Tensor::from_vec(draw.purpose(what).normals(shape.iter().product()), shape, &Device::Cpu).unwrap()
     };
     FlowBatch {
-        tokens: Tensor::from_vec(tokens, (items, longest), &Device::Cpu).unwrap(),
+        tokens: Tensor::from_vec(tokens, shape, &Device::Cpu).unwrap(),
         mel: floats("mel", &[items, 2 * longest, config.output_size]),
         mel_lengths: lengths.iter().map(|length| 2 * length).collect(),
         speaker_embedding: floats("speaker embedding", &[items, config.spk_embed_dim]),
@@ -78,11 +107,15 @@ fn lengths(lengths: &[usize]) -> Tensor {
     Tensor::new(lengths, &Device::Cpu).unwrap()
 }
 
-/// Writes a golden file of a random flow; even numbers have full attention, odd ones chunk-causal masks.
+/// Writes a golden file of a random flow; even numbers have full attention, odd ones chunk-causal masks; of four, the last two are of
+/// Step-Audio.
 pub fn write(path: &Path, number: u64) {
     let draw = Draw::new(40 + number);
-    let config = config(&draw);
-    let (flow, parameters) = Flow::new(&config, number).unwrap();
+    let config = config(&draw, number % 4 >= 2);
+    let (flow, mut parameters) = Flow::new(&config, number).unwrap();
+    if config.dual_codebook.is_some() {
+        shake(&mut parameters, &draw);
+    }
     let batch = batch(&draw, &config);
     let draws = FlowDraws { streaming: number % 2 == 1, ..FlowDraws::from_draw(&draw, &batch, &config).unwrap() };
     let mut tensors: Vec<(String, Tensor)> = vec![
@@ -104,15 +137,31 @@ pub fn write(path: &Path, number: u64) {
     let named = gradients.iter().map(|(id, gradient)| (format!("grad.{}", parameters.name(id)), gradient.clone()));
     tensors.extend(named);
     tensors.push(("out.encoder".into(), encoded(&flow, &parameters, &batch, draws.streaming)));
+    let velocity = flow.predict(&Context::inference(&parameters), &batch, &draws).unwrap();
+    tensors.push(("out.pred".into(), bins_first(&velocity)));
     let (prompt, steps) = (1, 3);
     tensors.extend(generated(&flow, &parameters, &batch, &draws, (prompt, steps)));
-    let config = json!({
-        "model": "cosyvoice2_flow", "streaming": draws.streaming, "n_timesteps": steps, "prompt_token_len": prompt,
+    let model = if config.dual_codebook.is_some() { "step_audio_flow" } else { "cosyvoice2_flow" };
+    let mut facts = json!({
+        "model": model, "streaming": draws.streaming, "n_timesteps": steps, "prompt_token_len": prompt,
         "inference_cfg_rate": config.matching.inference_cfg_rate, "vocab_size": config.vocab_size,
         "input_size": config.input_size, "output_size": config.output_size, "spk_embed_dim": config.spk_embed_dim,
         "pre_lookahead_len": config.pre_lookahead_len, "encoder": config.encoder, "estimator": config.estimator,
     });
-    save(path, &tensors, &config);
+    if let Some(codebook) = config.dual_codebook {
+        (facts["vq02_size"], facts["vq06_size"]) = (codebook.linguistic.into(), codebook.semantic.into());
+    }
+    save(path, &tensors, &facts);
+}
+
+/// Adds noise to weights that start at zero, or a DiT would be the velocity zero.
+fn shake(parameters: &mut Parameters, draw: &Draw) {
+    for id in parameters.ids() {
+        let noise = draw.purpose(parameters.name(id)).normals(parameters.tensor(id).elem_count());
+        let noise = Tensor::from_vec(noise, parameters.tensor(id).dims(), &Device::Cpu).unwrap();
+        let shaken = (parameters.tensor(id) + noise * 0.1).unwrap();
+        parameters.set(id, shaken).unwrap();
+    }
 }
 
 fn encoded(flow: &Flow, parameters: &Parameters, batch: &FlowBatch, streaming: bool) -> Tensor {
@@ -120,7 +169,7 @@ fn encoded(flow: &Flow, parameters: &Parameters, batch: &FlowBatch, streaming: b
     let context = Context::inference(parameters);
     let (frames, _) = flow.encode(&context, &tokens, &batch.token_lengths, streaming, Extent::Padded).unwrap();
     let width = flow.config().input_size;
-    frames.tensor().reshape((batch.len(), tokens.len() / batch.len() * 2, width)).unwrap()
+    frames.tensor().reshape((batch.len(), batch.tokens.dim(1).unwrap() * 2, width)).unwrap()
 }
 
 fn generated(
@@ -131,13 +180,14 @@ fn generated(
     (prompt, steps): (usize, usize),
 ) -> [(String, Tensor); 2] {
     let length = batch.token_lengths[0];
-    let tokens: Vec<i64> = batch.tokens.get(0).unwrap().to_vec1().unwrap();
-    let tokens: Vec<u32> = tokens[..length].iter().map(|token| *token as u32).collect();
+    let ids = flow.config().ids_per_token();
+    let tokens: Vec<i64> = batch.tokens.get(0).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let tokens: Vec<u32> = tokens[..length * ids].iter().map(|token| *token as u32).collect();
     let mel = batch.mel.get(0).unwrap().narrow(0, 0, 2 * prompt).unwrap();
     let request = GenerationRequest {
-        tokens: tokens[prompt..].to_vec(),
+        tokens: tokens[prompt * ids..].to_vec(),
         speaker_embedding: batch.speaker_embedding.get(0).unwrap().to_vec1().unwrap(),
-        prompt: Some(Prompt { tokens: tokens[..prompt].to_vec(), mel }),
+        prompt: Some(Prompt { tokens: tokens[..prompt * ids].to_vec(), mel }),
     };
     let guidance = flow.config().matching.inference_cfg_rate;
     let options = GenerationOptions {

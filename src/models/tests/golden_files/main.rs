@@ -43,6 +43,6 @@ fn files_of_other_dimensions_batches_lengths_and_masks_pass() {
         let file = GoldenFile::read(&path).unwrap();
         let report = parity::check(&file).unwrap_or_else(|error| panic!("file {number}: {error}"));
         assert!(report.passes(), "file {number}: {:?}", report.worst());
-        assert_eq!(report.0.len(), file.gradient_names().count() + 3, "all gradients, loss, encoder, mel");
+        assert_eq!(report.0.len(), file.gradient_names().count() + 4, "all gradients, loss, encoder, prediction, mel");
     }
 }

@@ -2,7 +2,9 @@
 
 use super::activation::Activation;
 use super::elementwise::rows_per_chunk;
+use super::item_tasks::ItemTasks;
 use super::reduce::{sum_of, sum_of_pairs, sum_vectors};
+use super::shared::Shared;
 use super::vectorised::vectorised;
 use crate::host::uninitialised;
 use rayon::prelude::*;
@@ -101,6 +103,64 @@ pub fn backward(
         .collect();
     let (weights, biases): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
     (sum_vectors(&weights, width), sum_vectors(&biases, width))
+}
+
+/// As [`forward`] with one gain and bias per item (`[item, width]` each) and no activation. Rows of no item become zero.
+pub fn forward_items(
+    x: &[f32],
+    width: usize,
+    tasks: &ItemTasks,
+    weights: &[f32],
+    biases: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Moments) {
+    let rows = x.len() / width;
+    let mut out = if tasks.cover_all() { uninitialised(x.len()) } else { vec![0.0; x.len()] };
+    let mut moments = Moments { mean: vec![0.0; rows], scale: vec![0.0; rows] };
+    let (target, mean, scale) =
+        (Shared::new(&mut out), Shared::new(&mut moments.mean), Shared::new(&mut moments.scale));
+    tasks.for_each(|item, rows| {
+        let (start, count) = (rows.start, rows.len());
+        // SAFETY: the rows of tasks do not overlap.
+        let (out, mean, scale) = unsafe {
+            (target.slice(start * width, count * width), mean.slice(start, count), scale.slice(start, count))
+        };
+        let affine = affine_of(item, width, weights, biases);
+        chunk_forward(out, &x[start * width..(start + count) * width], width, affine, epsilon, mean, scale);
+    });
+    (out, moments)
+}
+
+/// Gradients of [`forward_items`]: overwrites `gradient` by that of the input (zero on rows of no item); gives those of gains
+/// and biases, `[item, width]` each.
+pub fn backward_items(
+    gradient: &mut [f32],
+    x: &[f32],
+    width: usize,
+    tasks: &ItemTasks,
+    weights: &[f32],
+    biases: &[f32],
+    moments: &Moments,
+) -> (Vec<f32>, Vec<f32>) {
+    if !tasks.cover_all() {
+        tasks.zero_gaps(gradient, width);
+    }
+    let shared = Shared::new(gradient);
+    let partial = tasks.map(|item, rows| {
+        let elements = rows.start * width..rows.end * width;
+        // SAFETY: the rows of tasks do not overlap.
+        let gradient = unsafe { shared.slice(elements.start, elements.len()) };
+        let (mean, scale) = (&moments.mean[rows.clone()], &moments.scale[rows]);
+        let affine = affine_of(item, width, weights, biases);
+        chunk_backward(gradient, &x[elements], width, affine, (mean, scale), Activation::Identity)
+    });
+    let (weights, biases): (Vec<_>, Vec<_>) = partial.into_iter().unzip();
+    (tasks.sum_per_item(weights, width), tasks.sum_per_item(biases, width))
+}
+
+fn affine_of<'a>(item: usize, width: usize, weights: &'a [f32], biases: &'a [f32]) -> Affine<'a> {
+    let vector = item * width..(item + 1) * width;
+    Affine { weight: Some(&weights[vector.clone()]), bias: Some(&biases[vector]) }
 }
 
 fn chunk_backward(

@@ -101,6 +101,21 @@ impl FeedForward {
         Self { first, second, activation, dropout }
     }
 
+    /// `second(dropout(f(first(x))))`. One fused operation where nothing is dropped and both layers have biases.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
+        let drops = context.is_training() && self.dropout > 0.0;
+        let (w1, b1) = self.first.values(context);
+        let (w2, b2) = self.second.values(context);
+        if let (false, Some(b1), Some(b2)) = (drops, &b1, &b2) {
+            return input.feed_forward([&w1, b1], [&w2, b2], self.activation, None);
+        }
+        let inner = input.linear_activated(&w1, b1.as_ref(), self.activation)?;
+        context.dropout(&inner, self.dropout)?.linear(&w2, b2.as_ref())
+    }
+
     /// `residual + dropout(second(dropout(f(first(x)))))`, the last dropout at rate `outer_dropout`. One fused operation where
     /// nothing is dropped and both layers have biases.
     ///
@@ -117,7 +132,7 @@ impl FeedForward {
         let (w1, b1) = self.first.values(context);
         let (w2, b2) = self.second.values(context);
         if let (false, Some(b1), Some(b2)) = (drops, &b1, &b2) {
-            return input.feed_forward([&w1, b1], [&w2, b2], self.activation, residual);
+            return input.feed_forward([&w1, b1], [&w2, b2], self.activation, Some(residual));
         }
         let inner = input.linear_activated(&w1, b1.as_ref(), self.activation)?;
         let inner = context.dropout(&inner, self.dropout)?;

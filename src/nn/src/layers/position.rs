@@ -43,3 +43,23 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
     };
     Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
 }
+
+/// Encodings of flow or diffusion times in [0, 1], `[item, channel]`: cosines of 1000 t at geometrically spaced rates from 1 down to
+/// one step short of 1/10000, then their sines (the form of DiT, arXiv 2212.09748).
+///
+/// # Errors
+/// When the number of channels is odd or 0.
+pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
+    if !channels.is_multiple_of(2) || channels == 0 {
+        return Err(NnError::invalid("time encoding", format!("{channels} channels: an even number is needed")));
+    }
+    let half = channels / 2;
+    let logarithm = -(10_000f32.ln());
+    let rates: Vec<f32> = (0..half).map(|channel| (logarithm * channel as f32 / half as f32).exp()).collect();
+    let encode = |time: &f32| {
+        let angles: Vec<f32> = rates.iter().map(|rate| 1000.0 * time * rate).collect();
+        let cosines: Vec<f32> = angles.iter().map(|angle| angle.cos()).collect();
+        cosines.into_iter().chain(angles.into_iter().map(f32::sin)).collect::<Vec<_>>()
+    };
+    Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+}

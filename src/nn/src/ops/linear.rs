@@ -163,8 +163,8 @@ impl Value {
         }))
     }
 
-    /// The feed-forward block of a transformer as one operation: `residual + f(self w1^T + b1) w2^T + b2`. The activations of
-    /// the wide inner layer are not kept; the backward pass computes them again from what came before.
+    /// The feed-forward block of a transformer as one operation: `f(self w1^T + b1) w2^T + b2`, plus the residual if there is
+    /// one. The activations of the wide inner layer are not kept; the backward pass computes them again from what came before.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -173,7 +173,7 @@ impl Value {
         first: [&Value; 2],
         second: [&Value; 2],
         activation: Activation,
-        residual: &Value,
+        residual: Option<&Value>,
     ) -> Result<Value> {
         let inner = sizes(self, first[0], Some(first[1]))?;
         let [w1, b1] = first.map(Value::tensor);
@@ -188,14 +188,14 @@ impl Value {
         let outer = Sizes { rows, inputs: width, outputs };
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
-        if residual.dims() != shape {
+        if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("feed-forward residual", format!("{shape:?}"), residual.dims()));
         }
         let mut before = uninitialised(rows * width);
         let mut out = uninitialised(rows * outputs);
         prepare(&mut before, width, Some(&host::slice("feed-forward", b1)?), None);
-        let skip = host::slice("feed-forward", residual.tensor())?;
-        prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2)?), Some(&skip));
+        let skip = residual.map(|residual| host::slice("feed-forward", residual.tensor())).transpose()?;
+        prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2)?), skip.as_deref());
         drop(skip);
         {
             let x = host::slice("feed-forward", self.tensor())?;
@@ -207,7 +207,9 @@ impl Value {
             multiply(&mut out, outputs, Matrix::row_major(&after, rows, width), w2, true);
         }
         let output = host::tensor(out, &shape)?;
-        let values = [self, first[0], first[1], second[0], second[1], residual];
+        let has_residual = residual.is_some();
+        let values: Vec<&Value> =
+            [self, first[0], first[1], second[0], second[1]].into_iter().chain(residual).collect();
         Ok(record(output, &values, || {
             let (input, w1, w2) = (self.tensor().clone(), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
@@ -231,7 +233,10 @@ impl Value {
                     give(flow, &inner_gradient, &input, &w1, true, inner)?;
                 }
                 drop(dy);
-                flow.give(5, gradient)
+                if has_residual {
+                    flow.give(5, gradient)?;
+                }
+                Ok(())
             }
         }))
     }

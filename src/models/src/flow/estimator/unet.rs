@@ -1,0 +1,239 @@
+//! CosyVoice 2's estimator: a causal one-dimensional U-Net whose residual blocks are followed by transformer blocks.
+
+use crate::flow::{Result, UNetConfig};
+use flowmill_nn::init::{Builder, Init};
+use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, sinusoidal_time};
+use flowmill_nn::ops::{Attention, Convolution, concatenate};
+use flowmill_nn::{Activation, Context, Reach, Sequences, Value};
+
+const EPSILON: f32 = 1e-5;
+const TAPS: usize = 3;
+
+/// The published estimator starts Kaiming normal with zero biases.
+fn linear(builder: Builder, inputs: usize, outputs: usize, with_bias: bool) -> Result<Linear> {
+    let bias = with_bias.then_some(Init::Constant(0.0));
+    Ok(Linear::with_init(builder, inputs, outputs, Init::kaiming_normal(inputs), bias)?)
+}
+
+fn causal_conv(builder: Builder, inputs: usize, outputs: usize, kernel: usize) -> Result<Conv1d> {
+    let shape = [outputs, inputs, kernel];
+    let (weight, bias) = (Init::kaiming_normal(inputs * kernel), Init::Constant(0.0));
+    Ok(Conv1d::with_init(builder, shape, Convolution::causal(kernel), weight, bias)?)
+}
+
+/// Causal convolution, layer norm, Mish.
+#[derive(Debug, Clone)]
+struct ConvBlock {
+    conv: Conv1d,
+    norm: LayerNorm,
+}
+
+impl ConvBlock {
+    fn new(mut builder: Builder, inputs: usize, outputs: usize) -> Result<Self> {
+        let mut builder = builder.scope("block");
+        let conv = causal_conv(builder.scope(0), inputs, outputs, TAPS)?;
+        Ok(Self { conv, norm: LayerNorm::new(builder.scope(2), outputs, EPSILON)? })
+    }
+
+    fn forward(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
+        let output = self.conv.forward_packed(context, input, items)?;
+        Ok(self.norm.forward_activated(context, &output, Activation::Mish)?)
+    }
+}
+
+/// Two convolution blocks with the time added between them, around a projected residual.
+#[derive(Debug, Clone)]
+struct ResnetBlock {
+    time: Linear,
+    first: ConvBlock,
+    second: ConvBlock,
+    residual: Conv1d,
+}
+
+impl ResnetBlock {
+    fn new(mut builder: Builder, inputs: usize, outputs: usize, time_channels: usize) -> Result<Self> {
+        let time = linear(builder.scope("mlp").scope(1), time_channels, outputs, true)?;
+        Ok(Self {
+            time,
+            first: ConvBlock::new(builder.scope("block1"), inputs, outputs)?,
+            second: ConvBlock::new(builder.scope("block2"), outputs, outputs)?,
+            residual: causal_conv(builder.scope("res_conv"), inputs, outputs, 1)?,
+        })
+    }
+
+    /// `time` is the activated time embedding `[item, channel]`.
+    fn forward(&self, context: &Context, input: &Value, time: &Value, items: &Sequences) -> Result<Value> {
+        let state = self.first.forward(context, input, items)?;
+        let state = state.add_items(&self.time.forward(context, time)?, items)?;
+        let state = self.second.forward(context, &state, items)?;
+        Ok(state.add(&self.residual.forward_packed(context, input, items)?)?)
+    }
+}
+
+/// Self-attention and feed-forward, each after a norm and around a residual.
+#[derive(Debug, Clone)]
+struct TransformerBlock {
+    attention_norm: LayerNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    feed_forward_norm: LayerNorm,
+    feed_forward: FeedForward,
+    heads: usize,
+    dropout: f32,
+}
+
+impl TransformerBlock {
+    fn new(mut builder: Builder, channels: usize, config: &UNetConfig) -> Result<Self> {
+        let inner = config.num_heads * config.attention_head_dim;
+        let attention_norm = LayerNorm::new(builder.scope("norm1"), channels, EPSILON)?;
+        let mut attention = builder.scope("attn1");
+        let query = linear(attention.scope("to_q"), channels, inner, false)?;
+        let key = linear(attention.scope("to_k"), channels, inner, false)?;
+        let value = linear(attention.scope("to_v"), channels, inner, false)?;
+        let out = linear(attention.scope("to_out").scope(0), inner, channels, true)?;
+        let feed_forward_norm = LayerNorm::new(builder.scope("norm3"), channels, EPSILON)?;
+        let mut net = builder.scope("ff");
+        let mut net = net.scope("net");
+        let first = linear(net.scope(0).scope("proj"), channels, 4 * channels, true)?;
+        let second = linear(net.scope(2), 4 * channels, channels, true)?;
+        Ok(Self {
+            attention_norm,
+            query,
+            key,
+            value,
+            out,
+            feed_forward_norm,
+            feed_forward: FeedForward::new(first, second, Activation::Gelu, config.dropout),
+            heads: config.num_heads,
+            dropout: config.dropout,
+        })
+    }
+
+    fn forward(&self, context: &Context, input: &Value, items: &Sequences, reach: Reach) -> Result<Value> {
+        let normal = self.attention_norm.forward(context, input)?;
+        let query = self.query.forward(context, &normal)?;
+        let key = self.key.forward(context, &normal)?;
+        let value = self.value.forward(context, &normal)?;
+        let dropout = context.attention_dropout(self.dropout);
+        let attention = Attention { heads: self.heads, reach, queries: items, keys: items, dropout };
+        let attended = query.attend(&key, &value, &attention, None)?;
+        let state = if context.is_training() && self.dropout > 0.0 {
+            let projected = self.out.forward(context, &attended)?;
+            context.dropout(&projected, self.dropout)?.add(input)?
+        } else {
+            self.out.forward_onto(context, &attended, input)?
+        };
+        let normal = self.feed_forward_norm.forward(context, &state)?;
+        Ok(self.feed_forward.forward_onto(context, &normal, &state, 0.0)?)
+    }
+}
+
+/// A residual block and the transformer blocks after it.
+#[derive(Debug, Clone)]
+struct Stage {
+    resnet: ResnetBlock,
+    transformers: Vec<TransformerBlock>,
+}
+
+impl Stage {
+    fn new(mut builder: Builder, inputs: usize, channels: usize, config: &UNetConfig) -> Result<Self> {
+        let resnet = ResnetBlock::new(builder.scope(0), inputs, channels, 4 * channels)?;
+        let mut scope = builder.scope(1);
+        let transformers =
+            (0..config.n_blocks).map(|index| TransformerBlock::new(scope.scope(index), channels, config));
+        Ok(Self { resnet, transformers: transformers.collect::<Result<_>>()? })
+    }
+
+    fn forward(&self, context: &Context, input: &Value, shared: &Shared) -> Result<Value> {
+        let mut state = self.resnet.forward(context, input, &shared.time, shared.items)?;
+        for block in &self.transformers {
+            state = block.forward(context, &state, shared.items, shared.reach)?;
+        }
+        Ok(state)
+    }
+}
+
+/// What all stages share.
+struct Shared<'a> {
+    /// Activated time embedding `[item, channel]`.
+    time: Value,
+    items: &'a Sequences,
+    reach: Reach,
+}
+
+/// `CausalConditionalDecoder`.
+#[derive(Debug, Clone)]
+pub(in crate::flow) struct UNet {
+    time: [Linear; 2],
+    down: Stage,
+    down_conv: Conv1d,
+    middle: Vec<Stage>,
+    up: Stage,
+    up_conv: Conv1d,
+    last: ConvBlock,
+    projection: Conv1d,
+    time_channels: usize,
+    chunk: usize,
+}
+
+impl UNet {
+    /// From `inputs` channels (state and conditions) to `bins`.
+    pub(super) fn new(mut builder: Builder, config: &UNetConfig, inputs: usize, bins: usize) -> Result<Self> {
+        let channels = config.channels[0];
+        let mut time = builder.scope("time_mlp");
+        let time = [
+            linear(time.scope("linear_1"), inputs, 4 * channels, true)?,
+            linear(time.scope("linear_2"), 4 * channels, 4 * channels, true)?,
+        ];
+        let mut scope = builder.scope("down_blocks");
+        let mut scope = scope.scope(0);
+        let down_conv = causal_conv(scope.scope(2), channels, channels, TAPS)?;
+        let down = Stage::new(scope, inputs, channels, config)?;
+        let mut scope = builder.scope("mid_blocks");
+        let middle = (0..config.num_mid_blocks).map(|index| Stage::new(scope.scope(index), channels, channels, config));
+        let middle = middle.collect::<Result<_>>()?;
+        let mut scope = builder.scope("up_blocks");
+        let mut scope = scope.scope(0);
+        let up_conv = causal_conv(scope.scope(2), channels, channels, TAPS)?;
+        let up = Stage::new(scope, 2 * channels, channels, config)?;
+        Ok(Self {
+            time,
+            down,
+            down_conv,
+            middle,
+            up,
+            up_conv,
+            last: ConvBlock::new(builder.scope("final_block"), channels, channels)?,
+            projection: causal_conv(builder.scope("final_proj"), channels, bins, 1)?,
+            time_channels: inputs,
+            chunk: config.static_chunk_size,
+        })
+    }
+
+    /// The velocity `[row, bin]` from states and conditions `[row, channel]` and one time per item.
+    pub(super) fn forward(
+        &self,
+        context: &Context,
+        input: &Value,
+        times: &[f32],
+        items: &Sequences,
+        streaming: bool,
+    ) -> Result<Value> {
+        let time = sinusoidal_time(times, self.time_channels)?;
+        let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
+        let time = self.time[1].forward_activated(context, &time, Activation::Mish)?;
+        let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
+        let shared = Shared { time, items, reach };
+        let skip = self.down.forward(context, input, &shared)?;
+        let mut hidden = self.down_conv.forward_packed(context, &skip, items)?;
+        for stage in &self.middle {
+            hidden = stage.forward(context, &hidden, &shared)?;
+        }
+        let hidden = self.up.forward(context, &concatenate(&[&hidden, &skip])?, &shared)?;
+        let hidden = self.up_conv.forward_packed(context, &hidden, items)?;
+        let hidden = self.last.forward(context, &hidden, items)?;
+        Ok(self.projection.forward_packed(context, &hidden, items)?)
+    }
+}

@@ -1,0 +1,24 @@
+//! Which rows of a batch are computed, and which may be attended to.
+
+use super::Result;
+use flowmill_nn::Sequences;
+
+/// The rows of the items of a batch: all that are computed, and those that may be attended to.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    pub(super) all: Sequences,
+    pub(super) valid: Sequences,
+}
+
+impl Rows {
+    /// Items one after the other, of `all` rows each, of which the first `valid` may be attended to.
+    pub(super) fn new(all: &[usize], valid: &[usize]) -> Result<Self> {
+        let all = Sequences::packed(all);
+        let valid = all.shortened(valid)?;
+        Ok(Self { all, valid })
+    }
+
+    pub(super) fn repeated(&self, factor: usize) -> Self {
+        Self { all: self.all.repeated(factor), valid: self.valid.repeated(factor) }
+    }
+}
