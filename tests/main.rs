@@ -13,4 +13,5 @@ mod formats;
 mod idempotence;
 mod parity;
 mod sfm;
+mod step_audio;
 mod support;

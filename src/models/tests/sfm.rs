@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use flowmill_models::flow::{
-    EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, UNetConfig,
-    GenerationRequest, MatchingConfig, Prompt,
+    EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, GenerationRequest,
+    MatchingConfig, Prompt, UNetConfig,
 };
 use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::random::Draw;

@@ -18,6 +18,10 @@ pub struct PackConfig {
     pub utterances_per_shard: usize,
     /// The zstd level, 1 to 22.
     pub compression_level: i32,
+    /// Fewest tokens of an utterance that is kept.
+    pub min_tokens: usize,
+    /// Most tokens of an utterance that is kept; 0: any number.
+    pub max_tokens: usize,
     /// The training mel.
     pub mel: MelSection,
     /// How `data.list` and its companions name files.
@@ -29,6 +33,8 @@ impl Default for PackConfig {
         Self {
             utterances_per_shard: 1000,
             compression_level: 3,
+            min_tokens: 1,
+            max_tokens: 0,
             mel: MelSection::default(),
             list_paths: ListStyle::default(),
         }
@@ -131,10 +137,23 @@ impl PackConfig {
         }
     }
 
+    /// Why an utterance of so many tokens is left out, if it is. The part before the colon is the same for all of its kind.
+    pub(crate) fn refuses(&self, tokens: usize) -> Option<String> {
+        let (least, most) = (self.min_tokens, self.max_tokens);
+        match tokens {
+            count if count < least => Some(format!("too few tokens: {count}, at least {least}")),
+            count if most > 0 && count > most => Some(format!("too many tokens: {count}, at most {most}")),
+            _ => None,
+        }
+    }
+
     /// The first thing wrong, with its key.
     fn problem(&self) -> Option<(String, String)> {
         if self.utterances_per_shard == 0 {
             return Some(("utterances_per_shard".into(), "a shard has at least one row".into()));
+        }
+        if self.max_tokens > 0 && self.min_tokens > self.max_tokens {
+            return Some(("min_tokens".into(), format!("is more than max_tokens, {}", self.max_tokens)));
         }
         if !(1..=22).contains(&self.compression_level) {
             return Some(("compression_level".into(), "zstd has the levels 1 to 22".into()));

@@ -31,6 +31,7 @@ fn part(config: &PackConfig, context: &PlanContext, stretch: Stretch) -> Part {
         "compression_level": config.compression_level,
         "mel": config.mel.describe(),
         "rows": stretch.describe(),
+        "tokens": [config.min_tokens, config.max_tokens],
     });
     let config = config.clone();
     Part::new(stretch.key())
@@ -68,6 +69,15 @@ impl<'a> Packer<'a> {
         let mut rows = stretch.read()?;
         // What stage 2 set aside was counted there.
         rows.retain(|row| row.tokens.is_some());
+        let given = rows.len();
+        rows.retain(|row| match self.config.refuses(row.tokens.as_deref().unwrap_or_default().len()) {
+            Some(reason) => {
+                self.work.reject(&row.utterance.utt, reason);
+                self.work.advance(1);
+                false
+            }
+            None => true,
+        });
         let shard = self.work.output(&format!("{}.parquet", stretch.key()))?;
         let options = ShardOptions {
             mel: self.config.mel.store,
@@ -97,7 +107,7 @@ impl<'a> Packer<'a> {
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();
         record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;
-        Ok(report(rows.len(), &record.entry))
+        Ok(report(given, &record.entry))
     }
 
     /// Makes the rows of a window, recordings side by side.

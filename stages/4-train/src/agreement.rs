@@ -1,6 +1,8 @@
 //! Whether the model fits what earlier stages of the same recipe make: known before anything runs, so said before.
 
+use flowmill_models::dual_codebook::MIXED_RATE;
 use flowmill_models::extractors::ValueType;
+use flowmill_models::flow::FlowConfig;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_embed::EmbedConfig;
 use flowmill_stage_pack::PackConfig;
@@ -17,11 +19,11 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
     let refuse = |field, reason| Err(recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason));
     if recipe.gives("tokens") {
         let column = TokensConfig::of(recipe)?.extractor.column();
-        if let ValueType::Tokens { vocabulary, .. } = column.values
-            && flow.vocab_size < vocabulary
-        {
-            let reason = format!("{} is too small: stage 2 gives {vocabulary} different units", flow.vocab_size);
-            return refuse("vocab_size", reason);
+        if let ValueType::Tokens { vocabulary, rate } = column.values {
+            check_tokens(flow, vocabulary, rate).map_err(|(key, reason)| match key {
+                Key::Model(field) => recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason),
+                Key::Recipe(key) => recipe.error(key, reason),
+            })?;
         }
     }
     if recipe.gives("embed") {
@@ -39,6 +41,44 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
             let reason = format!("{} does not fit: stage 3 makes mels of {bins} bins", flow.output_size);
             return refuse("output_size", reason);
         }
+    }
+    Ok(())
+}
+
+/// Where a recipe has what does not fit.
+enum Key {
+    /// A setting of the flow.
+    Model(&'static str),
+    /// Another key, in full.
+    Recipe(&'static str),
+}
+
+/// Compares the tokens of stage 2, by how many different ones there are and how many a second, with those that the model takes.
+fn check_tokens(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Result<(), (Key, String)> {
+    let mixed = (rate - MIXED_RATE).abs() < 0.5;
+    let Some(codebook) = &flow.dual_codebook else {
+        if mixed {
+            let reason = "this family takes the tokens of one codebook; stage 2 gives those of two in one sequence: use \
+                          family: step-audio-flow, or another extractor";
+            return Err((Key::Recipe("train.model.family"), reason.to_owned()));
+        }
+        if flow.vocab_size < vocabulary {
+            let reason = format!("{} is too small: stage 2 gives {vocabulary} different units", flow.vocab_size);
+            return Err((Key::Model("vocab_size"), reason));
+        }
+        return Ok(());
+    };
+    if !mixed {
+        let reason = format!(
+            "this family takes two codebooks in one sequence, {MIXED_RATE:.1} tokens a second, and this extractor gives \
+             {rate:.1}: use one of two codebooks, such as dual-kmeans"
+        );
+        return Err((Key::Recipe("tokens.extractor.kind"), reason));
+    }
+    if codebook.mixed_vocabulary() != vocabulary {
+        let (first, second, sum) = (codebook.linguistic, codebook.semantic, codebook.mixed_vocabulary());
+        let reason = format!("{first} and vq06_size {second} make {sum} different tokens, stage 2 gives {vocabulary}");
+        return Err((Key::Model("vq02_size"), reason));
     }
     Ok(())
 }

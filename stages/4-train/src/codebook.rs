@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use flowmill_models::extractors::dual_kmeans::{self, DualKmeans};
 use flowmill_models::extractors::kmeans::Kmeans;
 use flowmill_models::extractors::{Matrix, State};
 use flowmill_models::flow::FlowConfig;
@@ -9,12 +10,12 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Parameters, host};
 use flowmill_runner::StageError;
 
-/// The embedding's name in the public `state_dict`.
-const EMBEDDING: &str = "input_embedding.weight";
+/// The embedding's names in the public `state_dict`s: of one codebook, of two.
+const EMBEDDINGS: [&str; 2] = ["input_embedding.weight", "input_embedding.embedding.weight"];
 
 /// Sets the token embedding to the codebook's centres: every dimension standardised over the units, then projected by a
 /// Gaussian matrix to the model's width, so that each value has unit variance and distances are kept (Johnson and
-/// Lindenstrauss). Rows beyond the codebook stay random.
+/// Lindenstrauss). Rows of no unit stay random.
 ///
 /// # Errors
 /// When the codebook cannot be read or has more units than the model.
@@ -25,21 +26,37 @@ pub fn start_from(
     seed: u64,
 ) -> Result<(), StageError> {
     let state = State::load(codebook).map_err(StageError::other)?;
-    let kmeans = Kmeans::from_state(&state).map_err(StageError::other)?;
-    let units = kmeans.centres().rows();
+    let blocks = blocks(&state)?;
+    let units = blocks.iter().map(|(first, centres)| first + centres.rows()).max().unwrap_or(0);
     if units > config.vocab_size {
         let message =
             format!("the codebook has {units} units, the model {} (train.model.vocab_size)", config.vocab_size);
         return Err(StageError::new(message));
     }
-    let Some(id) = parameters.find(EMBEDDING) else {
-        return Err(StageError::new(format!("the model has no {EMBEDDING} to start from a codebook")));
+    let Some(id) = EMBEDDINGS.iter().find_map(|name| parameters.find(name)) else {
+        return Err(StageError::new("the model has no embedding of tokens to start from a codebook"));
     };
-    let rows = project(&standardised(kmeans.centres()), config.input_size, seed);
-    let mut weights = host::slice(EMBEDDING, parameters.tensor(id)).map_err(StageError::other)?.to_vec();
-    weights[..rows.len()].copy_from_slice(&rows);
-    let tensor = host::tensor(weights, &[config.vocab_size, config.input_size]).map_err(StageError::other)?;
+    let shape = parameters.tensor(id).dims().to_vec();
+    let width = shape.last().copied().unwrap_or(0);
+    let mut weights = host::slice("token embedding", parameters.tensor(id)).map_err(StageError::other)?.to_vec();
+    for (first, centres) in blocks {
+        let rows = project(&standardised(&centres), width, seed);
+        weights[first * width..][..rows.len()].copy_from_slice(&rows);
+    }
+    let tensor = host::tensor(weights, &shape).map_err(StageError::other)?;
     parameters.set(id, tensor).map_err(StageError::other)
+}
+
+/// The centres of each codebook and the row of the embedding that its first unit has.
+fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, StageError> {
+    if state.kind() != dual_kmeans::KIND {
+        let kmeans = Kmeans::from_state(state).map_err(StageError::other)?;
+        return Ok(vec![(0, kmeans.centres().clone())]);
+    }
+    let dual = DualKmeans::from_state(state).map_err(StageError::other)?;
+    let [linguistic, semantic] = dual.centres();
+    // Between them lies the padding.
+    Ok(vec![(0, linguistic.clone()), (dual.codebook().padding() + 1, semantic.clone())])
 }
 
 /// Every column with mean 0 and deviation 1 over the rows.

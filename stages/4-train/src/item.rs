@@ -40,12 +40,14 @@ pub fn item(
         SpeakerEmbedding::Speaker => &row.spk_embedding,
     };
     let (ratio, bins) = (config.token_mel_ratio, config.output_size);
-    let count = whole_tokens(row.speech_token.len(), mel.frames, ratio).map_err(fail)?;
+    let (mut tokens, ids) = (config.token_ids(&row.speech_token).map_err(fail)?, config.ids_per_token());
+    let count = whole_tokens(tokens.len() / ids, mel.frames, ratio).map_err(fail)?;
+    tokens.truncate(count * ids);
     if mel.bins != bins {
         return Err(fail(format!("its mel has {} bins, the model makes {bins}", mel.bins)));
     }
     Ok(FlowItem {
-        tokens: tokens(&row.speech_token[..count], config.vocab_size).map_err(fail)?,
+        tokens,
         mel: mel.data[..count * ratio * bins].to_vec(),
         speaker_embedding: finite(speaker_embedding, config.spk_embed_dim).map_err(fail)?,
         sample,
@@ -64,14 +66,6 @@ fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, Str
         0 => Err(format!("{tokens} tokens and {frames} mel frames are too short to train on")),
         count => Ok(count),
     }
-}
-
-fn tokens(tokens: &[i64], vocabulary: usize) -> Result<Vec<u32>, String> {
-    let check = |&token: &i64| {
-        let id = u32::try_from(token).ok().filter(|&id| (id as usize) < vocabulary);
-        id.ok_or_else(|| format!("token {token} is not in the vocabulary of {vocabulary} (train.model.vocab_size)"))
-    };
-    tokens.iter().map(check).collect()
 }
 
 fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, String> {

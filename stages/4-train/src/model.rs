@@ -3,12 +3,12 @@
 use std::fmt;
 
 use flowmill_models::TokenToMel;
-use flowmill_models::flow::{Flow, FlowConfig, FlowError};
+use flowmill_models::flow::{Flow, FlowConfig, FlowError, StepAudioConfig};
 use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::Parameters;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// A network as a recipe describes it: `{family: cosyvoice2-flow, …}`, the family first.
@@ -22,6 +22,15 @@ pub enum ModelConfig {
     /// The same with shallow flow matching: the flow starts from what a head on the encoder predicts.
     #[serde(rename = "sfm-flow")]
     Sfm(SfmConfig),
+    /// Step-Audio's token-to-mel flow: two codebooks, conformer encoder with upsampling, diffusion transformer.
+    #[serde(rename = "step-audio-flow", serialize_with = "as_step_audio")]
+    StepAudio(FlowConfig),
+}
+
+/// Writes the settings as the family names them.
+fn as_step_audio<S: Serializer>(flow: &FlowConfig, serializer: S) -> Result<S::Ok, S::Error> {
+    let settings = StepAudioConfig::of(flow);
+    settings.ok_or_else(|| serde::ser::Error::custom("not a Step-Audio flow"))?.serialize(serializer)
 }
 
 /// The families' names.
@@ -31,6 +40,8 @@ enum Family {
     Flow,
     #[serde(rename = "sfm-flow")]
     Sfm,
+    #[serde(rename = "step-audio-flow")]
+    StepAudio,
 }
 
 impl Default for ModelConfig {
@@ -45,13 +56,14 @@ impl ModelConfig {
         match self {
             Self::Flow(_) => "cosyvoice2-flow",
             Self::Sfm(_) => "sfm-flow",
+            Self::StepAudio(_) => "step-audio-flow",
         }
     }
 
     /// The settings of its encoder, estimator and mel.
     pub fn flow(&self) -> &FlowConfig {
         match self {
-            Self::Flow(flow) => flow,
+            Self::Flow(flow) | Self::StepAudio(flow) => flow,
             Self::Sfm(sfm) => &sfm.flow,
         }
     }
@@ -59,7 +71,7 @@ impl ModelConfig {
     /// As [`flow`](Self::flow), to change.
     pub fn flow_mut(&mut self) -> &mut FlowConfig {
         match self {
-            Self::Flow(flow) => flow,
+            Self::Flow(flow) | Self::StepAudio(flow) => flow,
             Self::Sfm(sfm) => &mut sfm.flow,
         }
     }
@@ -67,7 +79,7 @@ impl ModelConfig {
     /// Where a recipe has a setting of [`flow`](Self::flow): its path below `model`.
     pub fn flow_key(&self, field: &str) -> String {
         match self {
-            Self::Flow(_) => field.to_owned(),
+            Self::Flow(_) | Self::StepAudio(_) => field.to_owned(),
             Self::Sfm(_) => format!("flow.{field}"),
         }
     }
@@ -83,7 +95,7 @@ impl ModelConfig {
         };
         self.flow().check().map_err(|error| told(error, &|field| self.flow_key(field)))?;
         match self {
-            Self::Flow(_) => Ok(()),
+            Self::Flow(_) | Self::StepAudio(_) => Ok(()),
             Self::Sfm(sfm) => sfm.check().map_err(|error| told(error, &str::to_owned)),
         }
     }
@@ -93,6 +105,7 @@ impl ModelConfig {
         match self {
             Self::Flow(flow) => json!(flow),
             Self::Sfm(sfm) => json!(sfm),
+            Self::StepAudio(flow) => json!(StepAudioConfig::of(flow)),
         }
     }
 
@@ -104,7 +117,12 @@ impl ModelConfig {
         match Family::deserialize(Value::from(family))? {
             Family::Flow => serde_json::from_value(settings).map(Self::Flow),
             Family::Sfm => serde_json::from_value(settings).map(Self::Sfm),
+            Family::StepAudio => serde_json::from_value::<StepAudioConfig>(settings).map(Self::step_audio),
         }
+    }
+
+    fn step_audio(settings: StepAudioConfig) -> Self {
+        Self::StepAudio(FlowConfig::from(&settings))
     }
 
     /// The network, with freshly drawn weights.
@@ -113,7 +131,7 @@ impl ModelConfig {
     /// When the settings do not fit together.
     pub fn build(&self, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError> {
         Ok(match self {
-            Self::Flow(config) => {
+            Self::Flow(config) | Self::StepAudio(config) => {
                 let (flow, parameters) = Flow::new(config, seed)?;
                 (Box::new(flow), parameters)
             }
@@ -149,6 +167,9 @@ impl<'de> Visitor<'de> for ByFamily {
         match map.next_value()? {
             Family::Flow => FlowConfig::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Flow),
             Family::Sfm => SfmConfig::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::Sfm),
+            Family::StepAudio => {
+                StepAudioConfig::deserialize(MapAccessDeserializer::new(map)).map(ModelConfig::step_audio)
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use flowmill_stage_train::SpeakerEmbedding;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::baselines::{Baselines, FRAMES_PER_UNIT};
+use crate::baselines::Baselines;
 use crate::evaluation::{Comparison, Evaluation, Scores};
 use crate::model_folder::{ExportedModel, Samples};
 use crate::{ExportConfig, ExportError, audible, card};
@@ -43,6 +43,8 @@ pub struct HeldOut {
 /// An utterance with everything that is compared.
 struct Generated {
     row: Arc<ShardRow>,
+    /// The units that were generated from, one per token.
+    units: Vec<i64>,
     real_mel: Features,
     real_wav: Vec<f32>,
     samples: Vec<Features>,
@@ -83,7 +85,7 @@ impl HeldOut {
 
     fn score(&self, work: &PartWork, model: &ExportedModel) -> Result<(Scores, u64), StageError> {
         let shards = open(&self.index)?;
-        let mut evaluation = Evaluation::new(self.baselines(model.mel().n_mels)?);
+        let mut evaluation = Evaluation::new(self.baselines(model)?);
         let wanted = if self.config.max_utterances == 0 { usize::MAX } else { self.config.max_utterances };
         let items: Vec<u32> = (0..shards.len() as u32).take(wanted).collect();
         for items in items.chunks(ROWS_AT_ONCE) {
@@ -110,13 +112,16 @@ impl HeldOut {
         Ok((scores, items.len() as u64))
     }
 
-    fn baselines(&self, bins: usize) -> Result<Baselines, StageError> {
+    fn baselines(&self, model: &ExportedModel) -> Result<Baselines, StageError> {
         let shards = open(&self.train_index)?;
-        let mut baselines = Baselines::new(bins);
+        let mut baselines = Baselines::new(model.mel().n_mels);
         let items: Vec<u32> = (0..shards.len() as u32).collect();
         for items in items.chunks(ROWS_AT_ONCE) {
             for row in shards.fetch(items).map_err(StageError::other)? {
-                baselines.add(&row.spk, &row.speech_token, &stored_mel(&row).map_err(StageError::other)?);
+                let ids = model.token_ids(&row.speech_token).map_err(StageError::other)?;
+                let mel = stored_mel(&row).map_err(StageError::other)?;
+                let (_, units) = model.within(&ids, mel.frames);
+                baselines.add(&row.spk, &units, &mel);
             }
         }
         Ok(baselines)
@@ -131,7 +136,8 @@ impl HeldOut {
             SpeakerEmbedding::Utterance => &row.utt_embedding,
             SpeakerEmbedding::Speaker => &row.spk_embedding,
         };
-        let whole = row.speech_token.len().min(real_mel.frames / FRAMES_PER_UNIT);
+        let ids = model.token_ids(&row.speech_token)?;
+        let (ids, units) = model.within(&ids, real_mel.frames);
         let options = GenerationOptions {
             solver: self.config.solver(),
             strength: self.config.sfm_strength,
@@ -140,8 +146,8 @@ impl HeldOut {
         };
         let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
         let Samples { mels: samples, evaluations } =
-            model.generate(&row.speech_token[..whole], embedding, &options, &draw, self.config.samples)?;
-        Ok(Generated { row, real_mel, real_wav, samples, evaluations })
+            model.generate(ids, embedding, &options, &draw, self.config.samples)?;
+        Ok(Generated { row, units, real_mel, real_wav, samples, evaluations })
     }
 
     fn make_audible(
@@ -166,10 +172,10 @@ impl HeldOut {
 
     /// Adds an utterance to the scores; whether it could be compared.
     fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) -> bool {
-        let Generated { row, real_mel, real_wav, samples, evaluations } = &one.generated;
+        let Generated { row, units, real_mel, real_wav, samples, evaluations } = &one.generated;
         let comparison = Comparison {
             speaker: &row.spk,
-            tokens: &row.speech_token,
+            tokens: units,
             real_mel,
             samples,
             real_wav,

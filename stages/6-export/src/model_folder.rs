@@ -100,25 +100,38 @@ impl ExportedModel {
         self.network.strength().is_some()
     }
 
-    /// `samples` log-mels `[frame][bin]` for `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
+    /// The ids that the model takes of a column `speech_token`, one or two for each token.
+    ///
+    /// # Errors
+    /// [`ExportError::Generate`] when they are not tokens of this model.
+    pub fn token_ids(&self, column: &[i64]) -> Result<Vec<u32>, ExportError> {
+        self.network.config().token_ids(column).map_err(|reason| ExportError::Generate { reason })
+    }
+
+    /// The first of `ids`, of as many whole tokens as `frames` mel frames have, and their units: the last id of each.
+    pub fn within<'a>(&self, ids: &'a [u32], frames: usize) -> (&'a [u32], Vec<i64>) {
+        let config = self.network.config();
+        let per_token = config.ids_per_token();
+        let count = (ids.len() / per_token).min(frames / config.token_mel_ratio.max(1));
+        let ids = &ids[..count * per_token];
+        (ids, ids.chunks_exact(per_token).filter_map(|token| token.last()).map(|id| i64::from(*id)).collect())
+    }
+
+    /// `samples` log-mels `[frame][bin]` for the ids `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
     ///
     /// # Errors
     /// [`ExportError::Generate`] when tokens or embedding do not fit the model, or the result is not finite.
     pub fn generate(
         &self,
-        tokens: &[i64],
+        tokens: &[u32],
         speaker_embedding: &[f32],
         options: &GenerationOptions,
         draw: &Draw,
         samples: usize,
     ) -> Result<Samples, ExportError> {
         let failed = |reason: String| ExportError::Generate { reason };
-        let tokens: Result<Vec<u32>, _> = tokens.iter().map(|token| u32::try_from(*token)).collect();
-        let request = GenerationRequest {
-            tokens: tokens.map_err(|_| failed("a token is negative".to_owned()))?,
-            speaker_embedding: speaker_embedding.to_vec(),
-            prompt: None,
-        };
+        let request =
+            GenerationRequest { tokens: tokens.to_vec(), speaker_embedding: speaker_embedding.to_vec(), prompt: None };
         let context = Context::inference(&self.parameters);
         let ids: Vec<u64> = (0..samples as u64).collect();
         let requests = vec![request; samples];

@@ -103,7 +103,8 @@ impl Synthesiser {
         let samples = media.as_audio("synth").and_then(|a| a.mono_at(config.sample_rate)).map_err(rejected)?;
         let real = MelSpectrogram::new(config.clone())?.compute(&samples)?;
         let draw = Draw::new(self.options.seed).purpose("synth");
-        let mut samples = self.model.generate(&tokens, &embedding, &self.generation(), &draw, 1)?;
+        let ids = self.model.token_ids(&tokens)?;
+        let mut samples = self.model.generate(&ids, &embedding, &self.generation(), &draw, 1)?;
         let generated = samples.mels.pop().ok_or_else(wrong)?;
         let wav = audible::waveform(&generated, config, self.options.vocoder_iterations)?;
         let result = Synthesised {

@@ -9,6 +9,7 @@ use serde::{
 
 use super::{
     Column, ConfigError, Extractor, Fit, State, StateError, Weights,
+    dual_kmeans::{self, DualKmeans, DualKmeansConfig, DualKmeansFit},
     kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
     paraformer::{self, ParaformerConfig, ParaformerUnits},
     s3::{self, S3Config, S3Extractor},
@@ -34,6 +35,9 @@ pub enum ExtractorConfig {
     /// Step-Audio's two codebooks; see [`super::step_audio`].
     #[serde(rename = "step-audio-dual")]
     StepAudioDual(StepAudioConfig),
+    /// Units of two codebooks; see [`super::dual_kmeans`].
+    #[serde(rename = "dual-kmeans")]
+    DualKmeans(DualKmeansConfig),
 }
 
 #[derive(Deserialize)]
@@ -47,6 +51,8 @@ enum Kind {
     ParaformerUnits,
     #[serde(rename = "step-audio-dual")]
     StepAudioDual,
+    #[serde(rename = "dual-kmeans")]
+    DualKmeans,
 }
 
 /// Reads the kind, then the settings straight from the same map: without a copy in between, so that whoever reads a
@@ -78,6 +84,7 @@ impl<'de> Visitor<'de> for ByKind {
             Kind::S3Tokenizer => S3Config::deserialize(settings).map(ExtractorConfig::S3Tokenizer),
             Kind::ParaformerUnits => ParaformerConfig::deserialize(settings).map(ExtractorConfig::ParaformerUnits),
             Kind::StepAudioDual => StepAudioConfig::deserialize(settings).map(ExtractorConfig::StepAudioDual),
+            Kind::DualKmeans => DualKmeansConfig::deserialize(settings).map(ExtractorConfig::DualKmeans),
         }
     }
 }
@@ -91,6 +98,7 @@ impl ExtractorConfig {
             Self::S3Tokenizer(_) => s3::KIND,
             Self::ParaformerUnits(_) => paraformer::KIND,
             Self::StepAudioDual(_) => step_audio::KIND,
+            Self::DualKmeans(_) => dual_kmeans::KIND,
         }
     }
 
@@ -102,6 +110,7 @@ impl ExtractorConfig {
             Self::S3Tokenizer(config) => config.column(),
             Self::ParaformerUnits(config) => config.column(),
             Self::StepAudioDual(config) => config.column(),
+            Self::DualKmeans(config) => config.column(),
         }
     }
 
@@ -116,6 +125,7 @@ impl ExtractorConfig {
             Self::S3Tokenizer(config) => config.check(),
             Self::ParaformerUnits(config) => config.check(),
             Self::StepAudioDual(config) => config.check(),
+            Self::DualKmeans(config) => config.check(),
         }
     }
 
@@ -125,18 +135,19 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.measuring(),
             Self::Kmeans(config) => config.measuring(),
             Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_) => serde_json::Value::Null,
+            Self::DualKmeans(config) => config.measuring(),
         }
     }
 
     /// Whether the extractor learns from the corpus. One with weights of its own measures nothing.
     pub fn learns(&self) -> bool {
-        matches!(self, Self::Statistics(_) | Self::Kmeans(_))
+        matches!(self, Self::Statistics(_) | Self::Kmeans(_) | Self::DualKmeans(_))
     }
 
     /// The weights that the extractor takes over.
     fn weights(&self) -> Vec<&Weights> {
         match self {
-            Self::Statistics(_) | Self::Kmeans(_) => Vec::new(),
+            Self::Statistics(_) | Self::Kmeans(_) | Self::DualKmeans(_) => Vec::new(),
             Self::S3Tokenizer(config) => config.weights(),
             Self::ParaformerUnits(config) => config.weights().into_iter().collect(),
             Self::StepAudioDual(config) => config.weights(),
@@ -146,7 +157,7 @@ impl ExtractorConfig {
     /// The files beside the weights that the extractor takes over.
     fn other_files(&self) -> Vec<&Path> {
         match self {
-            Self::Statistics(_) | Self::Kmeans(_) | Self::S3Tokenizer(_) => Vec::new(),
+            Self::Statistics(_) | Self::Kmeans(_) | Self::DualKmeans(_) | Self::S3Tokenizer(_) => Vec::new(),
             Self::ParaformerUnits(config) => config.other_files(),
             Self::StepAudioDual(config) => config.other_files(),
         }
@@ -159,7 +170,7 @@ impl ExtractorConfig {
 
     /// Whether fitting draws random numbers, so that the result depends on the seed.
     pub fn reads_seed(&self) -> bool {
-        matches!(self, Self::Kmeans(_)) || self.weights().contains(&&Weights::Random)
+        matches!(self, Self::Kmeans(_) | Self::DualKmeans(_)) || self.weights().contains(&&Weights::Random)
     }
 
     /// How to fit the extractor. A kind with published weights reads them in [`Fit::finish`], relative to `root`, the recipe's
@@ -174,6 +185,7 @@ impl ExtractorConfig {
             Self::S3Tokenizer(config) => Box::new(config.fit(seed, root)?),
             Self::ParaformerUnits(config) => Box::new(config.fit(seed, root)?),
             Self::StepAudioDual(config) => Box::new(config.fit(seed, root)?),
+            Self::DualKmeans(config) => Box::new(DualKmeansFit::new(config.clone(), seed)?),
         })
     }
 }
@@ -189,9 +201,11 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
         s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
         paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state)?)),
         step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state)?)),
-        other => Err(StateError::Foreign {
-            wanted: [statistics::KIND, kmeans::KIND, s3::KIND, paraformer::KIND, step_audio::KIND].join(" or "),
-            found: other.to_owned(),
-        }),
+        dual_kmeans::KIND => Ok(Box::new(DualKmeans::from_state(state)?)),
+        other => {
+            let known =
+                [statistics::KIND, kmeans::KIND, dual_kmeans::KIND, s3::KIND, paraformer::KIND, step_audio::KIND];
+            Err(StateError::Foreign { wanted: known.join(" or "), found: other.to_owned() })
+        }
     }
 }

@@ -12,11 +12,13 @@
 //! | `paraformer-units` | `speech_token` | Step-Audio's linguistic tokens at 16.7 Hz |
 //! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
+//! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
 //!
 //! A new kind is a module here with a configuration struct, a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one variant of [`ExtractorConfig`]. The stages need no change.
 
 mod config;
+pub mod dual_kmeans;
 mod error;
 mod extractor;
 mod fit;

@@ -74,6 +74,21 @@ impl State {
         Err(StateError::Foreign { wanted: kind.to_owned(), found: self.kind.clone() })
     }
 
+    /// Adds the arrays of another state, their names behind `name` and a dot.
+    pub fn set_part(&mut self, name: &str, part: State) {
+        self.arrays.extend(part.arrays.into_iter().map(|(array, values)| (format!("{name}.{array}"), values)));
+    }
+
+    /// The arrays that were added by [`set_part`](Self::set_part), as a state of the given kind and settings.
+    pub fn part(&self, name: &str, kind: &str, settings: serde_json::Value) -> Self {
+        let prefix = format!("{name}.");
+        let arrays = self
+            .arrays
+            .iter()
+            .filter_map(|(array, values)| Some((array.strip_prefix(&prefix)?.to_owned(), values.clone())));
+        Self { kind: kind.to_owned(), settings, arrays: arrays.collect() }
+    }
+
     /// Sets an array of 32-bit numbers.
     pub fn set_f32(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
         self.set(name, shape, Values::F32(values));

@@ -237,8 +237,7 @@ impl Flow {
         let point = matching.point(&mel, &noise, &draws.t, &all)?;
         let conditions = self.conditions(context, &mu, &mel, batch, draws, &all)?;
         let rows = Rows { valid: all.shortened(&batch.mel_lengths)?, all };
-        let velocity =
-            self.velocity_over(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
+        let velocity = self.velocity_over(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
         let velocity = velocity.unpack_rows(&Sequences::padded(&computed.mel_lengths, frames)?)?;
         Ok(velocity.tensor().reshape((items, frames, bins))?)
     }

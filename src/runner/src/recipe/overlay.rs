@@ -6,8 +6,15 @@ use super::RecipeError;
 use super::node::{Content, Entry, Node, Place};
 use super::parse::parse;
 
-/// `above` over `below`: mappings are merged key by key, everything else is replaced.
+/// Keys whose value decides which other keys a mapping may have.
+const DECIDING: [&str; 2] = ["kind", "family"];
+
+/// `above` over `below`: mappings are merged key by key, everything else is replaced. So is a mapping of another kind: the
+/// settings of one extractor or model mean nothing to another.
 pub(crate) fn merge(below: Node, above: Node) -> Node {
+    if DECIDING.iter().any(|key| differ(&below, &above, key)) {
+        return above;
+    }
     match (below.content, above.content) {
         (Content::Map(mut entries), Content::Map(upper)) => {
             for entry in upper {
@@ -24,6 +31,15 @@ pub(crate) fn merge(below: Node, above: Node) -> Node {
         }
         (_, content) => Node { content, place: above.place },
     }
+}
+
+/// Whether both mappings give a key, with other scalars.
+fn differ(below: &Node, above: &Node, key: &str) -> bool {
+    let scalar = |node: &Node| match &node.get(key)?.node.content {
+        Content::Scalar { raw, .. } => Some(raw.clone()),
+        _ => None,
+    };
+    matches!((scalar(below), scalar(above)), (Some(below), Some(above)) if below != above)
 }
 
 /// Applies one `--set a.b.c=VALUE`; the value is YAML, so `[1, 2]` and `{a: 1}` work too.

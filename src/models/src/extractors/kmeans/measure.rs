@@ -8,9 +8,6 @@ use flowmill_audio::{
 use super::{KIND, KmeansConfig, Normalisation};
 use crate::extractors::{ConfigError, ExtractError, Matrix, Media};
 
-/// Mel frames in a unit: 50 frames a second, 25 units a second.
-const FRAMES_PER_UNIT: usize = 2;
-
 /// The pitch that counts as 0, in Hz: between common male and female voices.
 const REFERENCE_PITCH: f32 = 150.0;
 
@@ -21,14 +18,16 @@ const VOICING_FRACTION: f32 = 0.2;
 pub(super) struct Measure {
     mel: MelSpectrogram,
     config: KmeansConfig,
+    /// Mel frames in a unit, of which there are 50 a second.
+    frames_per_unit: usize,
 }
 
 impl Measure {
-    pub(super) fn new(config: &KmeansConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(config: &KmeansConfig, frames_per_unit: usize) -> Result<Self, ConfigError> {
         config.check()?;
         let mel = MelSpectrogram::new(MelConfig::cosyvoice2())
             .map_err(|error| ConfigError::new("kind", error.to_string()))?;
-        Ok(Self { mel, config: config.clone() })
+        Ok(Self { mel, config: config.clone(), frames_per_unit })
     }
 
     /// How long a measured vector is.
@@ -44,7 +43,7 @@ impl Measure {
     pub(super) fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
         let sample_rate = self.mel.config().sample_rate;
         let samples = media.as_audio(KIND)?.mono_at(sample_rate)?;
-        let needed = self.mel.config().hop_length * FRAMES_PER_UNIT;
+        let needed = self.mel.config().hop_length * self.frames_per_unit;
         let seconds = |samples: usize| samples as f64 / f64::from(sample_rate);
         if samples.len() < needed {
             let (seconds, needed) = (seconds(samples.len()), seconds(needed));
@@ -70,10 +69,10 @@ impl Measure {
 
     /// The mean of a unit's frames, band by band.
     fn bands(&self, mel: &Features) -> Features {
-        per_unit(mel.frames, mel.bins, |unit, values| {
-            for frame in own_frames(unit) {
+        self.per_unit(mel.frames, mel.bins, |unit, values| {
+            for frame in self.own_frames(unit) {
                 for (value, band) in values.iter_mut().zip(mel.frame(frame)) {
-                    *value += band / FRAMES_PER_UNIT as f32;
+                    *value += band / self.frames_per_unit as f32;
                 }
             }
         })
@@ -82,10 +81,11 @@ impl Measure {
     /// The slope of every band over the unit's frames and `context` more to either side (the ends repeated), as the
     /// inner product with a ramp of unit length: of the same scale as the bands themselves.
     fn slopes(&self, mel: &Features) -> Features {
-        let ramp = unit_ramp(FRAMES_PER_UNIT + 2 * self.config.context);
-        per_unit(mel.frames, mel.bins, |unit, values| {
+        let ramp = unit_ramp(self.frames_per_unit + 2 * self.config.context);
+        self.per_unit(mel.frames, mel.bins, |unit, values| {
             for (place, height) in ramp.iter().enumerate() {
-                let frame = (unit * FRAMES_PER_UNIT + place).saturating_sub(self.config.context).min(mel.frames - 1);
+                let frame =
+                    (unit * self.frames_per_unit + place).saturating_sub(self.config.context).min(mel.frames - 1);
                 let weight = height * self.config.slope_weight;
                 for (value, band) in values.iter_mut().zip(mel.frame(frame)) {
                     *value += weight * band;
@@ -96,9 +96,9 @@ impl Measure {
 
     /// The level of the unit's frames.
     fn levels(&self, mel: &Features) -> Features {
-        per_unit(mel.frames, 1, |unit, values| {
-            let sum: f32 = own_frames(unit).map(|frame| level(mel.frame(frame))).sum();
-            values[0] = self.config.level_weight * sum / FRAMES_PER_UNIT as f32;
+        self.per_unit(mel.frames, 1, |unit, values| {
+            let sum: f32 = self.own_frames(unit).map(|frame| level(mel.frame(frame))).sum();
+            values[0] = self.config.level_weight * sum / self.frames_per_unit as f32;
         })
     }
 
@@ -107,34 +107,35 @@ impl Measure {
         let MelConfig { sample_rate, hop_length, .. } = *self.mel.config();
         let track = track_pitch(samples, &PitchConfig { sample_rate, hop_length, ..PitchConfig::default() })?;
         let weight = self.config.pitch_weight;
-        Ok(per_unit(mel.frames.min(track.f0.len()), 2, |unit, values| {
-            let voiced: Vec<f32> = own_frames(unit).map(|frame| track.f0[frame]).filter(|hertz| *hertz > 0.0).collect();
+        Ok(self.per_unit(mel.frames.min(track.f0.len()), 2, |unit, values| {
+            let voiced: Vec<f32> =
+                self.own_frames(unit).map(|frame| track.f0[frame]).filter(|hertz| *hertz > 0.0).collect();
             if !voiced.is_empty() {
                 let log = voiced.iter().map(|hertz| (hertz / REFERENCE_PITCH).ln()).sum::<f32>() / voiced.len() as f32;
                 values[0] = weight * log;
-                values[1] = weight * VOICING_FRACTION * voiced.len() as f32 / FRAMES_PER_UNIT as f32;
+                values[1] = weight * VOICING_FRACTION * voiced.len() as f32 / self.frames_per_unit as f32;
             }
         }))
+    }
+
+    fn own_frames(&self, unit: usize) -> std::ops::Range<usize> {
+        unit * self.frames_per_unit..(unit + 1) * self.frames_per_unit
+    }
+
+    /// Features with one row for every whole unit in `frames`, each filled in by `fill`.
+    fn per_unit(&self, frames: usize, bins: usize, fill: impl Fn(usize, &mut [f32])) -> Features {
+        let units = frames / self.frames_per_unit;
+        let mut data = vec![0.0; units * bins];
+        for (unit, values) in data.chunks_exact_mut(bins).enumerate() {
+            fill(unit, values);
+        }
+        Features { data, frames: units, bins }
     }
 }
 
 /// The level of a frame of log magnitudes, in nepers.
 fn level(frame: &[f32]) -> f32 {
     0.5 * frame.iter().map(|value| (2.0 * value).exp()).sum::<f32>().ln()
-}
-
-fn own_frames(unit: usize) -> std::ops::Range<usize> {
-    unit * FRAMES_PER_UNIT..(unit + 1) * FRAMES_PER_UNIT
-}
-
-/// Features with one row for every whole unit in `frames`, each filled in by `fill`.
-fn per_unit(frames: usize, bins: usize, fill: impl Fn(usize, &mut [f32])) -> Features {
-    let units = frames / FRAMES_PER_UNIT;
-    let mut data = vec![0.0; units * bins];
-    for (unit, values) in data.chunks_exact_mut(bins).enumerate() {
-        fill(unit, values);
-    }
-    Features { data, frames: units, bins }
 }
 
 /// Equally spaced values around 0 whose squares sum to 1.
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn the_slope_of_a_steady_rise_does_not_depend_on_the_place() {
         let config = KmeansConfig { context: 1, slope_weight: 1.0, ..KmeansConfig::default() };
-        let measure = Measure::new(&config).unwrap();
+        let measure = Measure::new(&config, 2).unwrap();
         let mel = Features { data: (0..20).map(|frame| 0.5 * frame as f32).collect(), frames: 20, bins: 1 };
         let slopes = measure.slopes(&mel);
         // The ramp (-1.5, -0.5, 0.5, 1.5) / sqrt(5) over a rise of 0.5 a frame: 0.5 * sqrt(5).
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_recording_has_one_unit_per_two_mel_frames() {
-        let measure = Measure::new(&KmeansConfig { pitch_weight: 0.0, ..KmeansConfig::default() }).unwrap();
+        let measure = Measure::new(&KmeansConfig { pitch_weight: 0.0, ..KmeansConfig::default() }, 2).unwrap();
         for samples in [960, 1919, 1920, 24_000, 24_479, 24_480] {
             let media = Media::audio(move || {
                 let tone = (0..samples).map(|i| (i as f32 * 0.05).sin() * 0.1).collect();

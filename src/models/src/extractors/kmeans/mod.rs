@@ -44,6 +44,9 @@ pub const KIND: &str = "kmeans";
 /// Units per second.
 pub const TOKEN_RATE: f64 = 25.0;
 
+/// Mel frames in a unit: 50 frames a second, 25 units a second.
+const FRAMES_PER_UNIT: usize = 2;
+
 /// Settings of the `kmeans` extractor. The weights are factors on features in nepers (natural logarithms of
 /// amplitudes).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,7 +158,17 @@ impl KmeansFit {
     /// # Errors
     /// The setting that cannot be used.
     pub fn new(config: KmeansConfig, seed: u64) -> Result<Self, ConfigError> {
-        Ok(Self { measure: Measure::new(&config)?, draw: Draw::new(seed).purpose("kmeans"), config })
+        Self::with_frames(config, FRAMES_PER_UNIT, Draw::new(seed).purpose("kmeans"))
+    }
+
+    /// As [`new`](Self::new) for units of so many mel frames.
+    pub(super) fn with_frames(config: KmeansConfig, frames: usize, draw: Draw) -> Result<Self, ConfigError> {
+        Ok(Self { measure: Measure::new(&config, frames)?, draw, config })
+    }
+
+    /// How long a measured vector is.
+    pub(super) fn dimensions(&self) -> usize {
+        self.measure.dimensions()
     }
 
     fn reservoir(&self, scope: Scope) -> Reservoir {
@@ -187,7 +200,7 @@ impl Fit for KmeansFit {
         let frames = sample.into_frames();
         if frames.rows() < self.config.k {
             let reason = format!(
-                "the training split has {} units of audio (25 a second), fewer than k = {}; lower k or add recordings",
+                "the training split has {} units of audio, fewer than k = {}; lower k or add recordings",
                 frames.rows(),
                 self.config.k
             );
@@ -233,11 +246,16 @@ impl Kmeans {
     /// # Errors
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State) -> Result<Self, StateError> {
+        Self::with_frames(state, FRAMES_PER_UNIT)
+    }
+
+    /// As [`from_state`](Self::from_state) for units of so many mel frames.
+    pub(super) fn with_frames(state: &State, frames: usize) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let config: KmeansConfig =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
-        let measure = Measure::new(&config).map_err(|error| foreign(error.to_string()))?;
+        let measure = Measure::new(&config, frames).map_err(|error| foreign(error.to_string()))?;
         let centres = state.f32("centres", &[Some(config.k), Some(measure.dimensions())])?.to_vec();
         Ok(Self { nearest: Nearest::new(Matrix::new(centres, measure.dimensions())), measure, config })
     }
