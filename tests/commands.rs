@@ -5,8 +5,8 @@ use std::fs;
 use crate::support::random::Random;
 use crate::support::{Mini, flowmill};
 
-const COMMANDS: [&str; 10] =
-    ["run", "status", "recipe", "inspect", "clean", "doctor", "synth", "parity", "completions", "version"];
+const COMMANDS: [&str; 11] =
+    ["run", "status", "recipe", "inspect", "convert", "clean", "doctor", "synth", "parity", "completions", "version"];
 
 #[test]
 fn help_names_every_command_and_every_command_explains_itself() {
@@ -94,6 +94,7 @@ fn everything_that_the_chain_writes_can_be_inspected() {
         let kind = match name.rsplit('.').next().unwrap() {
             "parquet" => "Parquet",
             "safetensors" => "safetensors",
+            "pt" => "PyTorch",
             "jsonl" => "JSON lines",
             "png" => "PNG",
             "wav" => "recording",
@@ -108,7 +109,7 @@ fn everything_that_the_chain_writes_can_be_inspected() {
 fn damaged_files_end_in_an_error_and_never_in_a_panic() {
     let mini = Mini::finished();
     let mut random = Random::announced("damaged files");
-    let endings = [".parquet", ".safetensors", ".json", ".jsonl", ".png", ".wav"];
+    let endings = [".parquet", ".safetensors", ".pt", ".json", ".jsonl", ".png", ".wav"];
     let hostile = mini.path("hostile");
     for ending in endings {
         let files = mini.files_ending(ending);

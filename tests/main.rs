@@ -15,3 +15,4 @@ mod parity;
 mod sfm;
 mod step_audio;
 mod support;
+mod weight_files;

@@ -70,6 +70,7 @@ pub enum Command {
     #[command(subcommand)]
     Recipe(RecipeCommand),
     Inspect(InspectArgs),
+    Convert(ConvertArgs),
     Clean(CleanArgs),
     Doctor(DoctorArgs),
     Synth(SynthArgs),
@@ -212,6 +213,8 @@ pub struct RecipeCheckArgs {
 ///
 ///   Parquet            columns, rows, row groups, the first rows
 ///   safetensors        names, types, shapes, parameter count, notes
+///   PyTorch            the same and the scalars of a state dict, or the values of a saved dict; nothing in it is executed
+///   NumPy, ONNX        type and shape of an array; inputs, outputs, operators and weights of a network
 ///   receipts           the inputs, values and outputs of one part of a stage
 ///   JSON, JSON lines   metrics and journals: the last rows and a summary of every number
 ///   recordings         codec, rate, channels, length, level
@@ -223,6 +226,7 @@ pub struct RecipeCheckArgs {
 Examples:
   flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
   flowmill inspect exp/demo/6-export/model.safetensors
+  flowmill inspect flow.pt utt2embedding.pt campplus.onnx
   flowmill inspect exp/demo/4-train/metrics.jsonl"
 )]
 pub struct InspectArgs {
@@ -232,6 +236,29 @@ pub struct InspectArgs {
     /// How many rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
+}
+
+/// Writes the tensors of a weight file in another format, bit for bit.
+///
+/// Reads .safetensors, PyTorch files (.pt, .pth, .bin; zip and legacy), .npy and ONNX initialisers, told apart by their
+/// content. Nothing in a file is executed. Names, shapes and element types stay as they are. Of a PyTorch file that holds
+/// more than a state dict (an optimiser, say) the state dict and the scalars beside it are taken; the rest is named.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill convert flow.pt flow.safetensors
+  flowmill convert model.safetensors flow.pt                 torch.load(weights_only=True) reads it
+  flowmill convert checkpoint.pt flow.pt --strip-prefix module.")]
+pub struct ConvertArgs {
+    /// The weight file to read
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The file to write: .safetensors, or .pt, .pth or .bin for a PyTorch state dict
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Remove this from the beginning of every name; all must have it
+    #[arg(long, value_name = "PREFIX")]
+    pub strip_prefix: Option<String>,
 }
 
 /// Deletes results of stages, so that they run again. Recipes and data are never touched.

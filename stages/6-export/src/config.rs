@@ -23,6 +23,8 @@ pub struct ExportConfig {
     pub sfm_strength: Option<f32>,
     /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
     pub inference_cfg_rate: f64,
+    /// Whether the weights are written as `flow.pt` too, the state dict that public inference code loads.
+    pub write_pt: bool,
     /// Iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,
 }
@@ -38,6 +40,7 @@ impl Default for ExportConfig {
             tolerances: Tolerances::default(),
             sfm_strength: None,
             inference_cfg_rate: 0.7,
+            write_pt: true,
             vocoder_iterations: 60,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | model | `model` | `model.safetensors`, `config.json`, the fitted extractors |
+//! | model | `model` | `model.safetensors`, `flow.pt`, `config.json`, the fitted extractors |
 //! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png`, `scores.json` |
 //! | card | `card` | `README.md` |
 //!
@@ -23,6 +23,7 @@ mod synth;
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
+use flowmill_nn::weights::{Archive, Target, write_archive};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ pub use held_out::file_name;
 pub use synth::{SynthOptions, Synthesised, Synthesiser};
 
 use held_out::HeldOut;
-use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS};
+use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, TORCH_WEIGHTS, WEIGHTS};
 
 /// The section's name.
 const SECTION: &str = "export";
@@ -72,7 +73,7 @@ impl Stage for Export {
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let config = read(context.recipe())?;
         Ok(match phase {
-            0 => Some(model(context)),
+            0 => Some(model(context, config.write_pt)),
             1 => Some(samples(context, config)?),
             2 => Some(record::phase(context)?),
             _ => None,
@@ -97,13 +98,19 @@ fn sources(context: &PlanContext) -> [(PathBuf, &'static str); 4] {
     ]
 }
 
-/// Phase 0: everything it takes to generate, in one folder.
-fn model(context: &PlanContext) -> Phase {
+/// Phase 0: everything it takes to generate, in one folder; with `write_pt` also what public inference code loads.
+fn model(context: &PlanContext, write_pt: bool) -> Phase {
     let sources = sources(context);
-    let part = Part::new("model").inputs(sources.iter().map(|(path, _)| path.clone())).work(move |work| {
+    let part = Part::new("model").config(json!({ "export": { "write_pt": write_pt } }));
+    let part = part.inputs(sources.iter().map(|(path, _)| path.clone())).work(move |work| {
         for (source, name) in &sources {
             let target = work.output(name)?;
             std::fs::copy(source, &target).map_err(|e| StageError::file(source, e))?;
+        }
+        if write_pt {
+            let [(weights, _), ..] = &sources;
+            let mut archive = Archive::open(weights).map_err(StageError::other)?;
+            write_archive(&work.output(TORCH_WEIGHTS)?, &mut archive, Target::Torch).map_err(StageError::other)?;
         }
         Ok(PartReport::summary())
     });
@@ -123,7 +130,7 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     let rows = if config.max_utterances == 0 { rows } else { rows.min(config.max_utterances as u64) };
     let seed = context.recipe().seed();
     let part = Part::new("samples")
-        .config(json!({ "export": &config, "seed": seed }))
+        .config(json!({ "export": sampling(&config), "seed": seed }))
         .inputs([own(CONFIG), own(WEIGHTS)])
         .inputs(shard_files(&held_out)?)
         .inputs(shard_files(&train)?)
@@ -131,6 +138,15 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     let work =
         HeldOut { config, seed, description: own(CONFIG), weights: own(WEIGHTS), train_index: train, index: held_out };
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
+}
+
+/// The settings that samples depend on: all but the format of the weights.
+fn sampling(config: &ExportConfig) -> Value {
+    let mut settings = json!(config);
+    if let Some(settings) = settings.as_object_mut() {
+        settings.shift_remove("write_pt");
+    }
+    settings
 }
 
 /// An index and its shards.

@@ -15,6 +15,8 @@ use crate::ExportError;
 
 /// The weights.
 pub const WEIGHTS: &str = "model.safetensors";
+/// The same as a PyTorch state dict.
+pub const TORCH_WEIGHTS: &str = "flow.pt";
 /// What the weights belong to; as stage 4 describes it.
 pub const CONFIG: &str = "config.json";
 /// The fitted extractor of speaker embeddings.

@@ -2,6 +2,7 @@
 
 mod clean;
 mod completions;
+mod convert;
 mod doctor;
 mod inspect;
 mod parity;
@@ -27,6 +28,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Recipe(command) => recipe::run(command, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),
         Command::Clean(arguments) => clean::run(arguments, out),
+        Command::Convert(arguments) => convert::run(arguments, out),
         Command::Doctor(arguments) => doctor::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),
         Command::Parity(arguments) => parity::run(arguments, out),

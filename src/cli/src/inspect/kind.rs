@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use flowmill_nn::weights::Format;
 
 use super::json::LARGEST_JSON;
 
@@ -18,6 +19,12 @@ pub enum Kind {
     Parquet,
     /// Named tensors.
     Safetensors,
+    /// What `torch.save` or `pickle.dump` wrote.
+    Torch,
+    /// One NumPy array.
+    Npy,
+    /// A network with its weights.
+    Onnx,
     /// The receipt of one part of a stage.
     Receipt,
     /// One JSON value.
@@ -52,7 +59,7 @@ impl Kind {
             Some(Self::Json) => Self::of_json(&mut file, path, &head, about.len()),
             Some(kind) => Ok(kind),
             None => bail!(
-                "{} is of no known kind: it is not Parquet, safetensors, JSON, text, PNG or a recording{}",
+                "{} is of no known kind: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, JSON, text, PNG or a recording{}",
                 path.display(),
                 hint(&head)
             ),
@@ -64,6 +71,9 @@ impl Kind {
         match self {
             Self::Parquet => "Parquet",
             Self::Safetensors => "safetensors",
+            Self::Torch => "PyTorch",
+            Self::Npy => "NumPy array",
+            Self::Onnx => "ONNX network",
             Self::Receipt => "receipt",
             Self::Json => "JSON",
             Self::JsonLines => "JSON lines",
@@ -84,8 +94,12 @@ impl Kind {
         if is_audio(head) {
             return Some(Self::Audio);
         }
-        if is_safetensors(head, length) {
-            return Some(Self::Safetensors);
+        match Format::of(head, length) {
+            Some(Format::Safetensors) => return Some(Self::Safetensors),
+            Some(Format::Torch) => return Some(Self::Torch),
+            Some(Format::Npy) => return Some(Self::Npy),
+            Some(Format::Onnx) => return Some(Self::Onnx),
+            None => {}
         }
         let text = text_of(head)?;
         match text.trim_start_matches('\u{feff}').trim_start().chars().next() {
@@ -128,13 +142,6 @@ fn is_audio(head: &[u8]) -> bool {
     riff || aiff || mpeg || boxed || starts.iter().any(|magic| head.starts_with(magic))
 }
 
-/// Whether the file begins with a length that fits and the brace of a JSON header.
-fn is_safetensors(head: &[u8], length: u64) -> bool {
-    let Some(Ok(prefix)) = head.get(..8).map(<[u8; 8]>::try_from) else { return false };
-    let header = u64::from_le_bytes(prefix);
-    head.get(8) == Some(&b'{') && header.checked_add(8).is_some_and(|end| end <= length)
-}
-
 /// The beginning as text, when it is text: UTF-8 without NUL; a character cut at the end of the window is allowed.
 fn text_of(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
@@ -147,9 +154,6 @@ fn text_of(head: &[u8]) -> Option<&str> {
 
 /// A word on kinds that are recognised but not shown.
 fn hint(head: &[u8]) -> &'static str {
-    if head.starts_with(b"PK\x03\x04") {
-        return " (it is a zip archive, perhaps a PyTorch checkpoint)";
-    }
     if head.starts_with(b"\x28\xb5\x2f\xfd") {
         return " (it is zstd-compressed)";
     }
@@ -178,12 +182,16 @@ mod tests {
         assert_eq!(kind(b"{\"a\": 1}\n").unwrap(), Kind::Json);
         assert_eq!(kind(b"train/shard-00000.parquet\n").unwrap(), Kind::Text);
         assert_eq!(kind(b"\x02\0\0\0\0\0\0\0{}").unwrap(), Kind::Safetensors);
+        assert_eq!(kind(b"PK\x03\x04\xff\xff").unwrap(), Kind::Torch);
+        assert_eq!(kind(b"\x80\x02}.").unwrap(), Kind::Torch);
+        assert_eq!(kind(b"\x93NUMPY\x01\0").unwrap(), Kind::Npy);
+        assert_eq!(kind(b"\x08\x08\x12\x07pytorch").unwrap(), Kind::Onnx);
     }
 
     #[test]
     fn unknown_content_is_an_error_that_says_what_is_known() {
-        let error = kind(b"PK\x03\x04\xff\xff").unwrap_err().to_string();
-        assert!(error.contains("no known kind") && error.contains("PyTorch"), "{error}");
+        let error = kind(b"\x1f\x8b\xff\xff").unwrap_err().to_string();
+        assert!(error.contains("no known kind") && error.contains("gzip"), "{error}");
         assert!(kind(b"").unwrap_err().to_string().contains("empty"));
         let header_longer_than_file = kind(b"\xff\0\0\0\0\0\0\0{}");
         assert!(header_longer_than_file.is_err());

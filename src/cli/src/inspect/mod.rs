@@ -4,11 +4,14 @@ mod audio;
 mod json;
 mod kind;
 mod lines;
+mod onnx;
 mod parquet;
 mod png;
 mod receipt;
 mod safetensors;
+mod tensors;
 mod text;
+mod weights;
 
 use std::io::Write;
 use std::path::Path;
@@ -30,6 +33,8 @@ pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     let shown = match kind {
         Kind::Parquet => parquet::show(path, rows, out),
         Kind::Safetensors => safetensors::show(path, out),
+        Kind::Torch | Kind::Npy => weights::show(path, rows, out),
+        Kind::Onnx => onnx::show(path, out),
         Kind::Receipt => receipt::show(path, out),
         Kind::Json => json::show(path, out),
         Kind::JsonLines => lines::show(path, rows, out),

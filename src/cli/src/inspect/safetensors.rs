@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::human;
 use crate::style;
-use crate::table::{Align, Cell, Table, print_pairs};
+use crate::table::print_pairs;
+
+use super::tensors;
 
 /// A header larger than this is refused; the format allows no more either.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -58,43 +60,17 @@ fn print_notes(header: &Metadata, out: &mut dyn Write) -> Result<()> {
     Ok(print_pairs(&pairs, 2, out)?)
 }
 
-/// Prints one line per tensor in the order of the file, then the sums per type.
+/// Prints the tensors in the order of the file.
 fn print_tensors(header: &Metadata, out: &mut dyn Write) -> Result<()> {
-    let mut table = Table::new(&[
-        ("tensor", Align::Left),
-        ("type", Align::Left),
-        ("shape", Align::Left),
-        ("numbers", Align::Right),
-    ]);
-    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for name in header.offset_keys() {
-        let Some(info) = header.info(&name) else { continue };
-        let dtype = format!("{:?}", info.dtype);
-        let numbers = info.shape.iter().map(|size| *size as u64).product::<u64>();
-        let sum = sums.entry(dtype.clone()).or_default();
-        sum.0 += numbers;
-        sum.1 += (info.data_offsets.1 - info.data_offsets.0) as u64;
-        let shape = info.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" × ");
-        table.row([
-            Cell::from(human::shortened(&name, 120)),
-            Cell::styled(dtype, style::DIM),
-            Cell::from(if shape.is_empty() { "scalar".to_string() } else { shape }),
-            Cell::from(human::count(numbers)),
-        ]);
-    }
-    table.print(out)?;
-    let total: u64 = sums.values().map(|sum| sum.0).sum();
-    let parts: Vec<String> = sums
-        .iter()
-        .map(|(dtype, (numbers, bytes))| format!("{} {dtype} ({})", human::count(*numbers), human::bytes(*bytes)))
-        .collect();
-    let tensors = header.tensors().len() as u64;
-    writeln!(
+    let names = header.offset_keys();
+    let rows = names.iter().filter_map(|name| Some((name, header.info(name)?)));
+    tensors::print(
+        rows.map(|(name, info)| tensors::Row {
+            name,
+            dtype: format!("{:?}", info.dtype),
+            shape: &info.shape,
+            bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+        }),
         out,
-        "{} tensors, {} numbers: {}",
-        human::count(tensors),
-        human::count(total),
-        if parts.is_empty() { "none".into() } else { parts.join(", ") }
-    )?;
-    Ok(())
+    )
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 /// How much more than its own size a file may unfold to: views that repeat elements, names that share them.
 const UNFOLDING: u64 = 8;
 /// What any file may unfold to.
-const FREE: u64 = 64 << 20;
+const FREE: u64 = 16 << 20;
 
 /// The kinds of weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 
+/// How many names of a kind a message shows.
+const SHOWN: usize = 3;
+
 /// What a weight file had for a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
@@ -31,9 +34,10 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} tensors matched", self.matched.len())?;
         for (what, names) in [("missing", &self.missing), ("extra", &self.extra)] {
-            if let [first, ..] = names.as_slice() {
-                write!(formatter, "; {} {what} (`{first}`", names.len())?;
-                write!(formatter, "{})", if names.len() > 1 { " and others" } else { "" })?;
+            if !names.is_empty() {
+                let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+                let rest = if names.len() > SHOWN { " and others" } else { "" };
+                write!(formatter, "; {} {what} ({}{rest})", names.len(), shown.join(", "))?;
             }
         }
         if let [(name, model, file), ..] = self.mismatched.as_slice() {

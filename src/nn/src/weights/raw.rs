@@ -32,7 +32,10 @@ impl RawTensor {
     /// When it is not a contiguous `f32` tensor on the CPU.
     pub fn of_floats(tensor: &Tensor) -> Result<Self> {
         let elements = host::slice("weights", tensor)?;
-        let data = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+        let mut data = vec![0; elements.len() * size_of::<f32>()];
+        data.chunks_exact_mut(size_of::<f32>())
+            .zip(elements.iter())
+            .for_each(|(word, element)| word.copy_from_slice(&element.to_le_bytes()));
         Self::new(ElementType::F32, tensor.dims().to_vec(), data)
     }
 

@@ -19,6 +19,7 @@ fn what_a_pickle_asks_for_is_refused_by_name() {
     refused(b"cargparse\nNamespace\n)R", "`argparse.Namespace`");
     refused(b"cnumpy.core.multiarray\n_reconstruct\n)R", "`numpy.core.multiarray._reconstruct`");
     refused(b"ctorch\nComplexFloatStorage\n.", "`torch.ComplexFloatStorage` have an element type");
+    refused(b"ctorch.storage\nUntypedStorage\n.", "`torch.storage.UntypedStorage` have an element type");
     refused(b"cevil\x1b[31m\nname\n)R", "`evil?[31m.name`");
     refused(b"(i__main__\nX\n", "instruction 0x69");
 }

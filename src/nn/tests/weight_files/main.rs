@@ -1,5 +1,6 @@
 //! Weight files of every kind: real ones of PyTorch and ONNX, hostile ones, and what is written.
 
+mod allocations;
 mod hostile;
 mod mutation;
 mod npy;

@@ -1,8 +1,12 @@
 //! Real files with random damage: never a panic, never more memory than the file's size allows.
 
+use crate::allocations;
 use crate::support::golden;
 use flowmill_nn::weights::{self, Archive, PickleFile};
 use std::path::Path;
+
+/// No file here is larger than 2 MB: one that makes a reader ask for more than this at once was believed.
+const LARGEST_ALLOCATION: usize = 256 << 20;
 
 /// A generator (SplitMix64), seeded by `FLOWMILL_TEST_SEED` or the clock; the seed is printed.
 struct Random(u64);
@@ -75,6 +79,7 @@ fn damaged_files_never_panic() {
         }
         drop(PickleFile::from_bytes(&content, path));
     }
-    println!("{refused} refused, {read} read");
+    println!("{refused} refused, {read} read; the largest allocation was of {} bytes", allocations::largest());
+    assert!(allocations::largest() < LARGEST_ALLOCATION, "{} bytes at once", allocations::largest());
     assert!(refused > 1000 && read > 100);
 }

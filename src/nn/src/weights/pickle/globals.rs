@@ -47,7 +47,7 @@ pub(super) fn resolve(module: &str, name: &str) -> Parsed<Global> {
 
 /// The classes of storages and the element types.
 fn torch_type(module: &str, name: &str) -> Parsed<Global> {
-    let in_torch = module == "torch" || module == "torch.cuda";
+    let in_torch = matches!(module, "torch" | "torch.cuda" | "torch.storage");
     let storage = ElementType::from_torch_storage(name).map(Global::Storage);
     match storage.or_else(|| ElementType::from_torch_dtype(name).map(Global::Dtype)) {
         Some(global) if in_torch => Ok(global),

@@ -10,7 +10,7 @@ use super::{Parsed, RawTensor, Result, TensorView, file_error};
 use std::path::Path;
 
 /// What begins a zip archive.
-pub(crate) const ZIP_MAGIC: &[u8] = b"PK";
+pub(crate) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 /// What begins a pickle of protocol 2 or later.
 pub(crate) const PICKLE_MAGIC: u8 = 0x80;
 
@@ -41,7 +41,7 @@ impl<'a> PickleFile<'a> {
     }
 
     pub(crate) fn of(mut source: Source<'a>) -> Parsed<Self> {
-        let head = source.bytes_at(0, source.length().min(2))?;
+        let head = source.bytes_at(0, source.length().min(4))?;
         source.seek(0)?;
         let value = match head[..] {
             [PICKLE_MAGIC, ..] => legacy::read(&mut source)?,

@@ -1,0 +1,97 @@
+//! PyTorch files and NumPy arrays: tensors and scalars by name, or the values of a saved dict. No element of a tensor is read.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use flowmill_nn::weights::{Archive, PickleFile, PickleValue};
+
+use crate::human;
+use crate::style;
+use crate::table::{Align, Cell, Table, print_pairs};
+
+use super::tensors;
+
+/// How much of a name or a text is shown.
+const TEXT: usize = 120;
+/// How many items of a list are shown.
+const ITEMS: usize = 6;
+
+/// Prints what the file holds; of values without tensors at most `rows`.
+pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+    match Archive::open(path) {
+        Ok(archive) => show_tensors(&archive, out),
+        Err(error) => match PickleFile::open(path) {
+            Ok(file) => show_values(&file.value, rows, out),
+            Err(_) => Err(error.into()),
+        },
+    }
+}
+
+/// Prints the tensors of a state dict, the scalars beside them, and what else is there.
+pub fn show_tensors(archive: &Archive<'_>, out: &mut dyn Write) -> Result<()> {
+    let shortened = |text: &str| human::shortened(text, TEXT);
+    for (title, pairs) in [
+        ("scalars", archive.scalars.iter().map(|(name, value)| (name, value.to_string())).collect::<Vec<_>>()),
+        ("besides", archive.left_out.iter().map(|(name, value)| (name, value.clone())).collect()),
+    ] {
+        if !pairs.is_empty() {
+            writeln!(out, "{}", style::paint(style::TITLE, title))?;
+            let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (shortened(name), shortened(&value))).collect();
+            print_pairs(&pairs, 2, out)?;
+        }
+    }
+    tensors::print(
+        archive.tensors.iter().map(|(name, view)| tensors::Row {
+            name,
+            dtype: view.element().to_string(),
+            shape: view.shape(),
+            bytes: view.byte_count(),
+        }),
+        out,
+    )
+}
+
+/// Prints the entries of a dict, or the value itself.
+fn show_values(value: &PickleValue, rows: usize, out: &mut dyn Write) -> Result<()> {
+    let Some(entries) = value.as_dict() else {
+        return Ok(writeln!(out, "{}", in_one_line(value))?);
+    };
+    writeln!(out, "a dict of {} entries, no tensors of a state dict", human::count(entries.len() as u64))?;
+    let mut table = Table::new(&[("key", Align::Left), ("value", Align::Left)]);
+    for (key, value) in entries.iter().take(rows) {
+        table.row([Cell::styled(in_one_line(key), style::DIM), Cell::from(in_one_line(value))]);
+    }
+    table.print(out)?;
+    if entries.len() > rows {
+        writeln!(out, "… {} more", human::count((entries.len() - rows) as u64))?;
+    }
+    Ok(())
+}
+
+/// A value in a few words, the first items of a list with it.
+fn in_one_line(value: &PickleValue) -> String {
+    let first = |items: Vec<String>, length: usize| {
+        let rest = if length > items.len() { ", …" } else { "" };
+        format!("{}: {}{rest}", value.summary(), items.join(", "))
+    };
+    match value {
+        PickleValue::Text(text) => human::shortened(text, TEXT),
+        PickleValue::Bool(value) => value.to_string(),
+        PickleValue::Int(value) => value.to_string(),
+        PickleValue::Long(value) => value.to_string(),
+        PickleValue::Float(value) => human::number(*value),
+        PickleValue::Ints(items) => first(items.iter().take(ITEMS).map(i64::to_string).collect(), items.len()),
+        PickleValue::Floats(items) => {
+            first(items.iter().take(ITEMS).map(|item| human::number(*item)).collect(), items.len())
+        }
+        PickleValue::Dict(items) => {
+            let entry = |(key, value): &(PickleValue, PickleValue)| {
+                let key = key.as_text().map_or_else(|| key.summary(), |key| human::shortened(key, 40));
+                format!("{key} ({})", value.summary())
+            };
+            first(items.iter().take(ITEMS).map(entry).collect(), items.len())
+        }
+        other => other.summary(),
+    }
+}

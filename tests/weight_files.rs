@@ -1,0 +1,109 @@
+//! Weight files of other programs through `inspect` and `convert`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::mini::repository;
+use crate::support::{Mini, flowmill};
+
+fn golden(name: &str) -> String {
+    repository().join("tests/golden").join(name).to_str().unwrap().to_string()
+}
+
+#[test]
+fn checkpoints_arrays_and_networks_can_be_inspected() {
+    let here = tempfile::tempdir().unwrap();
+    let inspect = |file: &str| flowmill(here.path(), &["inspect", file]);
+    let shown = inspect(&golden("pt/cosyvoice2_flow_full.pt")).expect_code(0);
+    shown.expect_words(&["PyTorch", "epoch", "1200", "input_embedding.weight", "F32"]);
+    let shown = inspect(&golden("pt/dtypes_views.pt")).expect_code(0);
+    shown.expect_words(&["BF16", "F16", "I64", "4 × 3", "tied"]);
+    let shown = inspect(&golden("pt/utt2embedding.pt")).expect_code(0);
+    shown.expect_words(&["PyTorch", "1688-142285-0000", "list of 192 floats"]);
+    let shown = inspect(&golden("pt/utt2speech_token_dual.pt")).expect_code(0);
+    shown.expect_words(&["vq0206 (list of 5 integers)", "vq02 (list of 2 integers)"]);
+    let shown = inspect(&golden("campplus_small.onnx")).expect_code(0);
+    shown.expect_words(&["ONNX", "made by", "operator set", "takes", "Conv", "tensors"]);
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n";
+    let array = [b"\x93NUMPY\x01\0", &[header.len() as u8, 0][..], header.as_bytes(), &[0; 24]].concat();
+    fs::write(here.path().join("centres.npy"), array).unwrap();
+    inspect("centres.npy").expect_code(0).expect_words(&["NumPy array", "centres", "F32", "2 × 3"]);
+}
+
+#[test]
+fn a_pickle_that_wants_to_run_something_is_refused_by_name() {
+    let here = tempfile::tempdir().unwrap();
+    fs::write(here.path().join("evil.pt"), b"\x80\x02cos\nsystem\nX\x0a\0\0\0touch ranit\x85R.").unwrap();
+    for arguments in [&["inspect", "evil.pt"][..], &["convert", "evil.pt", "out.safetensors"]] {
+        flowmill(here.path(), arguments).expect_code(1).expect_words(&["evil.pt", "`os.system`", "never executed"]);
+    }
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 1, "a file appeared");
+}
+
+#[test]
+fn converting_there_and_back_changes_nothing() {
+    let here = tempfile::tempdir().unwrap();
+    let convert = |from: &str, to: &str| flowmill(here.path(), &["convert", from, to]);
+    for source in ["pt/cosyvoice2_flow_full.pt", "pt/dtypes_views.pt", "campplus_small.onnx"].map(golden) {
+        convert(&source, "a.safetensors").expect_code(0);
+        convert("a.safetensors", "a.pt").expect_code(0);
+        convert("a.pt", "b.safetensors").expect_code(0);
+        let read = |name: &str| fs::read(here.path().join(name)).unwrap();
+        assert_eq!(read("a.safetensors"), read("b.safetensors"), "{source}");
+        // Onto itself, through the same bytes.
+        let before = read("a.pt");
+        convert("a.pt", "a.pt").expect_code(0);
+        assert_eq!(read("a.pt"), before, "{source}");
+    }
+    expect_golden_weights(&here.path().join("a.pt"), &convert);
+}
+
+/// Converts the golden checkpoint and compares every element with the golden file, byte by byte.
+fn expect_golden_weights(path: &Path, convert: &dyn Fn(&str, &str) -> crate::support::Outcome) {
+    let safetensors = path.with_file_name("flow.safetensors");
+    let told = convert(&golden("pt/cosyvoice2_flow_full.pt"), safetensors.to_str().unwrap()).expect_code(0);
+    told.expect_words(&["tensors", "epoch 3", "step 1200"]);
+    let (found, expected) =
+        (fs::read(&safetensors).unwrap(), fs::read(golden("cosyvoice2_flow_full.safetensors")).unwrap());
+    let found = safetensors::SafeTensors::deserialize(&found).unwrap();
+    let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
+    let mut compared = 0;
+    for name in expected.names() {
+        if let Some(own) = name.strip_prefix("param.") {
+            let (found, expected) = (found.tensor(own).unwrap(), expected.tensor(name).unwrap());
+            assert_eq!((found.dtype(), found.shape()), (expected.dtype(), expected.shape()), "{name}");
+            assert_eq!(found.data(), expected.data(), "{name}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, found.len());
+}
+
+#[test]
+fn stage_6_writes_a_state_dict_with_the_weights_of_the_model() {
+    let mini = Mini::finished();
+    let flow = mini.exp("6-export/flow.pt");
+    flowmill(mini.folder(), &["convert", flow.to_str().unwrap(), "again.safetensors"]).expect_code(0);
+    let read = |path: PathBuf| fs::read(path).unwrap();
+    assert_eq!(read(mini.path("again.safetensors")), read(mini.exp("6-export/model.safetensors")));
+    let before = mini.tree();
+    mini.run(&["--set", "export.write_pt=false"]).expect_code(0).expect_words(&["export.write_pt"]);
+    assert!(!flow.exists(), "flow.pt is still there");
+    let written = mini.tree().written_since(&before);
+    assert!(!written.iter().any(|path| path.to_string_lossy().contains("samples/")), "{written:?}");
+}
+
+#[test]
+fn what_cannot_be_converted_is_one_clear_error() {
+    let here = tempfile::tempdir().unwrap();
+    let convert = |arguments: &[&str]| flowmill(here.path(), &[&["convert"], arguments].concat());
+    let checkpoint = golden("pt/cosyvoice2_flow_full.pt");
+    convert(&[&checkpoint, "flow.onnx"]).expect_code(2).expect_words(&["flow.onnx", ".safetensors, .pt"]);
+    convert(&[&golden("pt/utt2embedding.pt"), "x.pt"]).expect_code(1).expect_words(&["holds no tensors"]);
+    convert(&[&checkpoint, "x.pt", "--strip-prefix", "module."]).expect_code(1).expect_words(&["does not begin with"]);
+    convert(&[&checkpoint, "absent/x.pt"]).expect_code(1).expect_words(&["absent/x.pt"]);
+    let whole = fs::read(&checkpoint).unwrap();
+    fs::write(here.path().join("cut.pt"), &whole[..whole.len() / 2]).unwrap();
+    convert(&["cut.pt", "x.pt"]).expect_code(1).expect_words(&["cut.pt", "cut or changed"]);
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 1, "something was written");
+}
