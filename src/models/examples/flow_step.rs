@@ -1,8 +1,11 @@
-//! Times training steps (forward and backward) of the flow on random batches: `cargo run --release -p flowmill-models --example flow_step`.
+//! Times training steps (forward and backward) and one inference of the flow on random batches: `cargo run --release -p
+//! flowmill-models --example flow_step`.
 //!
 //! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all).
 
-use flowmill_models::flow::{EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, UNetConfig};
+use flowmill_models::flow::{
+    EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig, UNetConfig,
+};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Tape};
 use std::time::Instant;
@@ -131,13 +134,28 @@ fn batch(frames: usize, config: &FlowConfig) -> FlowBatch {
         total += 2 * tokens;
         let of = |purpose| draw.purpose(purpose).sample(sample);
         items.push(FlowItem {
-            tokens: (0..tokens as u64).map(|i| of("token").below_at(i, config.vocab_size as u32)).collect(),
+            tokens: ids(&of("token"), tokens, config),
             mel: of("mel").normals(2 * tokens * config.output_size),
             speaker_embedding: of("speaker").normals(config.spk_embed_dim),
             sample,
         });
     }
     FlowBatch::collate(&items, config).expect("the sizes fit")
+}
+
+fn ids(draw: &Draw, tokens: usize, config: &FlowConfig) -> Vec<u32> {
+    (0..(tokens * config.ids_per_token()) as u64).map(|i| draw.below_at(i, config.vocab_size as u32)).collect()
+}
+
+/// The flows to measure, by name.
+fn configurations() -> Vec<(&'static str, FlowConfig)> {
+    let mut all: Vec<_> = CASES.iter().map(|case| (case.name, case.config())).collect();
+    let mut step_audio = StepAudioConfig::default();
+    step_audio.encoder.dropout_rate = 0.0;
+    step_audio.encoder.positional_dropout_rate = 0.0;
+    step_audio.encoder.attention_dropout_rate = 0.0;
+    all.push(("step-audio", FlowConfig::from(&step_audio)));
+    all
 }
 
 fn peak_memory() -> String {
@@ -151,8 +169,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let steps: usize = arguments.first().map_or(Ok(5), |argument| argument.parse())?;
     let frames: usize = arguments.get(1).map_or(Ok(1600), |argument| argument.parse())?;
     let wanted = arguments.get(2).cloned().unwrap_or_default();
-    for case in CASES.iter().filter(|case| case.name.contains(&wanted)) {
-        let config = case.config();
+    for (name, config) in configurations().into_iter().filter(|(name, _)| name.contains(&wanted)) {
         let (flow, parameters) = Flow::new(&config, 1)?;
         let batch = batch(frames, &config);
         let valid: usize = batch.mel_lengths.iter().sum();
@@ -174,8 +191,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         times.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (step, forward) = times[times.len() / 2];
         println!(
-            "{:>9}: {:6.2} M parameters, {} items, {valid} frames: {:7.1} ms per step ({:.1} forward), {:.0} frames/s, peak {}",
-            case.name,
+            "{:>10}: {:6.2} M parameters, {} items, {valid} frames: {:7.1} ms per step ({:.1} forward), {:.0} frames/s, peak {}",
+            name,
             parameters.element_count(false) as f64 / 1e6,
             batch.len(),
             1e3 * step,
@@ -183,6 +200,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             valid as f64 / step,
             peak_memory(),
         );
+        let request = GenerationRequest {
+            tokens: ids(&Draw::new(6), 100, &config),
+            speaker_embedding: Draw::new(7).normals(config.spk_embed_dim),
+            prompt: None,
+        };
+        let start = Instant::now();
+        let context = Context::inference(&parameters);
+        flow.generate(&context, &[request], &flow.default_options(), &Draw::new(8), &[0])?;
+        let took = start.elapsed().as_secs_f64();
+        println!("{name:>10}: {took:.2} s for 4 s of mel, 10 guided steps, peak {}", peak_memory());
     }
     Ok(())
 }

@@ -164,6 +164,22 @@ fn shards_hold_what_the_stages_before_left() {
 }
 
 #[test]
+fn utterances_of_too_few_or_too_many_tokens_are_rejected_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let summary = run_in(dir.path(), "pack: {min_tokens: 60, max_tokens: 400}\n", 2).unwrap();
+    let pack = &summary.stages[3];
+    assert_eq!(pack.rows_in, pack.rows_out + pack.rejected);
+    let index = packed(dir.path(), "train/index.json");
+    let shards = Shards::open(&index, &Column::ALL, 1 << 20).unwrap();
+    let items: Vec<u32> = (0..shards.len() as u32).collect();
+    let rows = shards.fetch(&items).unwrap();
+    assert!(!rows.is_empty() && rows.len() < 46);
+    assert!(rows.iter().all(|row| (60..=400).contains(&row.speech_token.len())));
+    let error = run_in(dir.path(), "pack: {min_tokens: 9, max_tokens: 8}\n", 2).unwrap_err().to_string();
+    assert!(error.contains("min_tokens"), "{error}");
+}
+
+#[test]
 fn lists_and_statistics_are_those_of_the_shards() {
     let dir = tempfile::tempdir().unwrap();
     run_in(dir.path(), "pack: {utterances_per_shard: 20, mel: {store: float32}}\n", 2).unwrap();

@@ -1,5 +1,6 @@
 //! The extractors on real speech.
 
+mod dual_kmeans;
 mod kmeans;
 mod speech;
 mod statistics;

@@ -110,3 +110,27 @@ fn forget_lines(node: &mut Node, place: &Place) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(text: &str) -> Node {
+        parse(text, &Arc::from("test")).unwrap()
+    }
+
+    /// The keys of the mapping `x`.
+    fn keys(below: &str, above: &str) -> Vec<String> {
+        let merged = merge(node(below), node(above));
+        let entries = merged.get("x").unwrap().node.entries().unwrap();
+        entries.iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    #[test]
+    fn mappings_of_another_kind_are_replaced_and_others_merged() {
+        assert_eq!(keys("x: {kind: a, k: 1}", "x: {kind: a, l: 2}"), ["kind", "k", "l"]);
+        assert_eq!(keys("x: {kind: a, k: 1}", "x: {l: 2}"), ["kind", "k", "l"]);
+        assert_eq!(keys("x: {kind: a, k: 1}", "x: {kind: b, l: 2}"), ["kind", "l"]);
+        assert_eq!(keys("x: {family: a, k: 1}", "x: {family: b}"), ["family"]);
+    }
+}

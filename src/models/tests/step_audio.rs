@@ -1,0 +1,188 @@
+//! The Step-Audio flow in use: that it learns, what streaming masks hide, what it takes and refuses.
+
+use candle_core::Tensor;
+use flowmill_models::dual_codebook::DualCodebook;
+use flowmill_models::flow::{
+    DitConfig, EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig,
+};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, Tape, host};
+
+const BINS: usize = 8;
+const CODEBOOK: DualCodebook = DualCodebook { linguistic: 6, semantic: 9 };
+
+fn settings() -> StepAudioConfig {
+    StepAudioConfig {
+        vq02_size: CODEBOOK.linguistic,
+        vq06_size: CODEBOOK.semantic,
+        vocab_size: CODEBOOK.frame_vocabulary(),
+        input_size: 16,
+        output_size: BINS,
+        spk_embed_dim: 4,
+        encoder: EncoderConfig {
+            attention_heads: 2,
+            linear_units: 32,
+            num_blocks: 1,
+            num_up_blocks: 1,
+            static_chunk_size: 5,
+            dropout_rate: 0.0,
+            positional_dropout_rate: 0.0,
+            attention_dropout_rate: 0.0,
+        },
+        estimator: DitConfig {
+            hidden_size: 16,
+            depth: 2,
+            num_heads: 2,
+            head_dim: 8,
+            mlp_ratio: 2.0,
+            static_chunk_size: 10,
+        },
+        ..StepAudioConfig::default()
+    }
+}
+
+fn config() -> FlowConfig {
+    FlowConfig::from(&settings())
+}
+
+/// The column `speech_token` of so many groups.
+fn mixed(sample: u64, groups: usize) -> Vec<i64> {
+    let of = |purpose, count: usize, size: usize| -> Vec<u32> {
+        let draw = Draw::new(8).purpose(purpose).sample(sample);
+        (0..count as u64).map(|i| draw.below_at(i, size as u32)).collect()
+    };
+    CODEBOOK.mix(&of("02", 2 * groups, CODEBOOK.linguistic), &of("06", 3 * groups, CODEBOOK.semantic)).unwrap()
+}
+
+fn item(sample: u64, groups: usize) -> FlowItem {
+    let draw = Draw::new(8).sample(sample);
+    FlowItem {
+        tokens: config().token_ids(&mixed(sample, groups)).unwrap(),
+        mel: draw.purpose("mel").normals(2 * 3 * groups * BINS),
+        speaker_embedding: draw.purpose("speaker").normals(4),
+        sample,
+    }
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// One step of gradient descent; gives the loss before it.
+fn descend(flow: &Flow, parameters: &mut Parameters, batch: &FlowBatch, draws: &FlowDraws) -> f32 {
+    let tape = Tape::new();
+    let context = Context::training(parameters, &tape, Draw::new(2));
+    let loss = flow.loss(&context, batch, draws).unwrap();
+    let gradients = tape.backward(&loss.total).unwrap();
+    assert_eq!(gradients.len(), parameters.len(), "every parameter has a gradient");
+    let norm: f64 = gradients.iter().flat_map(|(_, g)| flat(g)).map(|g| f64::from(g) * f64::from(g)).sum();
+    let step = 0.1 / norm.sqrt().max(1.0) as f32;
+    for (id, gradient) in gradients.iter() {
+        let gradient = host::slice("descend", gradient).unwrap();
+        let moved = |w: &mut [f32]| w.iter_mut().zip(&*gradient).for_each(|(w, g)| *w -= step * g);
+        host::modify(parameters.tensor(id), moved).unwrap();
+    }
+    loss.total.scalar().unwrap()
+}
+
+#[test]
+fn it_learns_a_batch_with_and_without_streaming_masks_and_every_parameter_moves() {
+    for streaming in [false, true] {
+        let (flow, mut parameters) = Flow::new(&config(), 4).unwrap();
+        let batch = FlowBatch::collate(&[item(1, 4), item(2, 3)], &config()).unwrap();
+        let draws = FlowDraws { streaming, ..FlowDraws::from_draw(&Draw::new(3), &batch, &config()).unwrap() };
+        let draws = FlowDraws { condition_keep: vec![1.0, 1.0], ..draws };
+        let start: Vec<Vec<f32>> = parameters.named_tensors().iter().map(|(_, tensor)| flat(tensor)).collect();
+        let first = descend(&flow, &mut parameters, &batch, &draws);
+        let last = (0..300).map(|_| descend(&flow, &mut parameters, &batch, &draws)).last().unwrap();
+        assert!(last < 0.5 * first, "streaming {streaming}: from {first} to {last}");
+        for ((name, tensor), start) in parameters.named_tensors().iter().zip(&start) {
+            // What is added to every key changes no weight of an attention: its gradient is rounding.
+            let moved = flat(tensor) != *start || name.ends_with("linear_k.bias");
+            assert!(moved, "{name} is where it started");
+        }
+    }
+}
+
+fn request(mixed: &[i64]) -> GenerationRequest {
+    let tokens = config().token_ids(mixed).unwrap();
+    GenerationRequest { tokens, speaker_embedding: vec![0.5, -1.0, 0.25, 2.0], prompt: None }
+}
+
+/// A model whose blocks are not the identity that they start as.
+fn shaken() -> (Flow, Parameters) {
+    let (flow, mut parameters) = Flow::new(&config(), 4).unwrap();
+    for id in parameters.ids() {
+        let noise = Draw::new(1).purpose(parameters.name(id)).normals(parameters.tensor(id).elem_count());
+        let noise = host::tensor(noise, parameters.tensor(id).dims()).unwrap();
+        let moved = (parameters.tensor(id) + noise * 0.1).unwrap();
+        parameters.set(id, moved).unwrap();
+    }
+    (flow, parameters)
+}
+
+#[test]
+fn with_streaming_masks_the_first_chunk_does_not_know_what_comes_later() {
+    let (flow, parameters) = shaken();
+    let context = Context::inference(&parameters);
+    let long = mixed(5, 8);
+    // 24 tokens, and the first 9 of them: a chunk of 5, whose last ones look 3 tokens ahead.
+    let options = |streaming| flowmill_models::flow::GenerationOptions { streaming, ..flow.default_options() };
+    let frames = |mixed: &[i64], streaming| {
+        let noise = host::tensor(Draw::new(6).normals(48 * BINS), &[48, BINS]).unwrap();
+        let noise = noise.narrow(0, 0, mixed.len() / 5 * 6).unwrap();
+        let made = flow.generate_from(&context, &[request(mixed)], &options(streaming), &[noise]).unwrap();
+        flat(&made.mels[0])[..10 * BINS].to_vec()
+    };
+    let furthest = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let hidden = furthest(&frames(&long, true), &frames(&long[..15], true));
+    assert!(hidden < 1e-4, "the first chunk changes by {hidden}");
+    let seen = furthest(&frames(&long, false), &frames(&long[..15], false));
+    assert!(seen > 1e-2, "full attention sees it: {seen}");
+}
+
+#[test]
+fn tokens_are_paired_and_what_is_no_mixed_sequence_is_refused() {
+    assert_eq!(config().token_ids(&[1, 5, 6, 14, 7]).unwrap(), [1, 7, 5, 15, 6, 8]);
+    for (column, words) in [(vec![1, 5, 6, 14], "whole groups"), (vec![1, 6, 6, 14, 7], "position 1")] {
+        let error = config().token_ids(&column).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    let mut odd = item(1, 4);
+    odd.tokens.pop();
+    let error = FlowBatch::collate(&[odd], &config()).unwrap_err().to_string();
+    assert!(error.contains("every token has 2"), "{error}");
+    let (flow, parameters) = shaken();
+    let context = Context::inference(&parameters);
+    let halved = GenerationRequest { tokens: vec![1, 7, 5], ..request(&mixed(1, 1)) };
+    let made = flow.generate(&context, &[halved], &flow.default_options(), &Draw::new(1), &[0]);
+    assert!(made.unwrap_err().to_string().contains("3 ids where every token has 2"));
+}
+
+#[test]
+fn settings_round_trip_and_a_vocabulary_that_clips_a_codebook_is_refused() {
+    let text = serde_json::to_string(&settings()).unwrap();
+    assert_eq!(serde_json::from_str::<StepAudioConfig>(&text).unwrap(), settings());
+    assert_eq!(StepAudioConfig::of(&config()).unwrap(), settings());
+    assert!(StepAudioConfig::of(&FlowConfig::default()).is_none());
+    assert!(serde_json::from_str::<StepAudioConfig>(r#"{"estimator": {"channels": [4]}}"#).is_err());
+
+    let published = FlowConfig::from(&StepAudioConfig::default());
+    published.check().unwrap();
+    let clipped = FlowConfig { vocab_size: 2048, ..published.clone() }.check().unwrap_err().to_string();
+    assert!(clipped.contains("make 5121") && clipped.contains("3073 entries of codebook 06"), "{clipped}");
+    type Change = fn(&mut StepAudioConfig);
+    let cases: [(Change, &str); 5] = [
+        (|config| config.vq06_size = 0, "`vq06_size`"),
+        (|config| config.estimator.depth = 0, "`estimator.depth`"),
+        (|config| config.estimator.mlp_ratio = f32::NAN, "`estimator.mlp_ratio`"),
+        (|config| config.estimator.hidden_size = usize::MAX, "`estimator.hidden_size`"),
+        (|config| config.input_size = 0, "`input_size`"),
+    ];
+    for (change, field) in cases {
+        let mut changed = settings();
+        change(&mut changed);
+        let error = Flow::new(&FlowConfig::from(&changed), 0).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
+}
