@@ -15,4 +15,5 @@ mod parity;
 mod sfm;
 mod step_audio;
 mod support;
+mod webdataset;
 mod weight_files;

@@ -27,7 +27,7 @@ pub mod spectrogram_image;
 pub mod vocode;
 
 pub use audio::{Audio, AudioInfo, DecodeWarning};
-pub use decode::{decode_bytes, decode_file, probe};
+pub use decode::{decode_bytes, decode_file, extension, probe, probe_bytes};
 pub use error::{AudioError, Fault};
 pub use resample::resample;
 pub use trim::{TrimConfig, trim_silence};

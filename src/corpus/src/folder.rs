@@ -137,8 +137,13 @@ fn transcript(folder: &Path, texts: &[String], audio: &str) -> Result<(String, S
         let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
         format!("bad transcript: {beside}:{line} is not valid UTF-8; convert the file, for example with iconv")
     })?;
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = one_line(text);
     if text.is_empty() { Err(format!("bad transcript: {beside} is empty")) } else { Ok((beside, text)) }
+}
+
+/// A text's words, one blank between them.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a recording lies beside a transcript.

@@ -27,6 +27,11 @@ pub(crate) fn check_transcript(text: &str) -> Result<&str, String> {
     checks::transcript(text)
 }
 
+/// The check of ids, for the other formats.
+pub(crate) fn check_id(id: &str) -> Result<(), String> {
+    checks::id(id)
+}
+
 /// Index files of a directory that [`read_directory`] reads when they exist; the first three must.
 pub const FILES: [&str; 6] = ["wav.scp", "text", "utt2spk", "segments", "utt2lang", "spk2utt"];
 

@@ -2,11 +2,12 @@
 //!
 //! | module | concern |
 //! |---|---|
-//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`] | read and validate the formats people keep recordings in; each gives a [`Reading`] |
+//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`] | read and validate the formats people keep recordings in; each gives a [`Reading`] |
 //! | [`utterances`] | the columnar, memory-lean table a reading fills (a million rows fit easily) |
 //! | [`split`] | train / dev / test by lists or by a hash of the id |
 //! | [`table`] | utterance tables, embeddings and tokens as Parquet, through Polars |
-//! | [`source`] | the bytes behind an utterance: a file, or a piped command when allowed |
+//! | [`source`] | the bytes behind an utterance: a file, a member of a tar file, or a piped command when allowed |
+//! | [`tar`] | tar files: their members and where their bytes lie, safely |
 //! | [`shard`] | training shards with CosyVoice's columns, their index, and random access to their rows |
 //! | [`sampling`] | epochs and frame-budget batches, computed from lengths alone |
 //!
@@ -28,7 +29,9 @@ pub mod source;
 pub mod split;
 mod strings;
 pub mod table;
+pub mod tar;
 pub mod utterances;
+pub mod webdataset;
 
 pub use checksum::{Checksum, file_checksum};
 pub use error::CorpusError;

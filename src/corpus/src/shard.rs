@@ -11,6 +11,8 @@
 //! | `mel` | list of float16 or float32 | frame after frame, `mel_frames` × `mel_bins` values |
 //! | `mel_frames` `mel_bins` | int32 | the layout of `mel` |
 //!
+//! Or, with the same rows, WebDataset tar files ([`TarShardWriter`]).
+//!
 //! Row groups are small (8 MiB or 50 rows) and pages smaller still, so that single rows can be fetched without reading their
 //! neighbours. A split's shards are listed with their checksums in `index.json` ([`ShardIndex`]), which [`Shards`] verifies.
 
@@ -22,12 +24,15 @@ mod lists;
 mod reader;
 mod row;
 mod store;
+mod tallying;
+mod tar;
 mod writer;
 
 pub use columns::{Column, MelStore};
 pub use index::{ShardEntry, ShardIndex};
-pub use lists::{ListPaths, write_data_lists, write_shard_lists};
+pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
 pub use reader::ShardReader;
 pub use row::{Mel, ShardRow};
 pub use store::Shards;
+pub use tar::TarShardWriter;
 pub use writer::{ShardOptions, ShardSummary, ShardWriter};

@@ -1,7 +1,10 @@
-//! The bytes behind an utterance's `wav`: a file, or the output of a command.
+//! The bytes behind an utterance's `wav`: a file, a member of a tar file, or the output of a command.
 
 use std::borrow::Cow;
-use std::io::Read;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,28 +30,97 @@ impl Default for PipeLimits {
     }
 }
 
+/// The largest member of a tar file that is read.
+pub const MAX_MEMBER_BYTES: u64 = 1 << 30;
+
+/// What stands between a tar file's path and the member's name.
+const IN_TAR: &str = ".tar#";
+
+/// A member of a tar file, found by where its bytes are: the file is not searched again.
+///
+/// Written `shards/000.tar#NAME@OFFSET+LENGTH`. The name is for people; offset and length decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TarMember<'a> {
+    /// The tar file's path, relative to the recipe's folder or absolute; ends in `.tar`.
+    pub archive: &'a str,
+    /// The member's name.
+    pub name: &'a str,
+    /// Where its bytes begin.
+    pub offset: u64,
+    /// How many there are.
+    pub length: u64,
+}
+
+impl<'a> TarMember<'a> {
+    /// The member that a `wav` string names, if it names one.
+    pub fn parse(wav: &'a str) -> Option<Self> {
+        let (place, length) = wav.rsplit_once('+')?;
+        let (path, offset) = place.rsplit_once('@')?;
+        let at = path.find(IN_TAR)? + IN_TAR.len() - 1;
+        let (archive, name) = (&path[..at], &path[at + 1..]);
+        Some(Self { archive, name, offset: digits(offset)?, length: digits(length)? })
+    }
+
+    /// Whether a tar file's path can be told from what follows it.
+    pub(crate) fn can_name(archive: &str) -> bool {
+        archive.ends_with(".tar") && !archive.contains(IN_TAR)
+    }
+
+    /// The member's bytes.
+    fn read(&self, root: &Path) -> Result<Vec<u8>, CorpusError> {
+        let path = root.join(self.archive);
+        let fail = |problem: io::Error| CorpusError::io("read", &path, problem);
+        let file = File::open(&path).map_err(fail)?;
+        let there = file.metadata().map_err(fail)?.len();
+        // Only what is there is allocated, whatever the string says.
+        if self.offset.checked_add(self.length).is_none_or(|end| end > there) || self.length > MAX_MEMBER_BYTES {
+            let (name, offset, length) = (self.name, self.offset, self.length);
+            let problem =
+                format!("has {there} bytes, none at {offset}+{length} where {name} should be; run stage 0 again");
+            return Err(CorpusError::structure(&path, problem));
+        }
+        let mut bytes = vec![0; self.length as usize];
+        file.read_exact_at(&mut bytes, self.offset).map_err(fail)?;
+        Ok(bytes)
+    }
+}
+
+impl fmt::Display for TarMember<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}@{}+{}", self.archive, self.name, self.offset, self.length)
+    }
+}
+
+/// A number written in digits only.
+fn digits(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
 /// What a `wav` string stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source<'a> {
     /// A path, relative to the recipe's folder or absolute.
     File(&'a str),
+    /// A member of a tar file.
+    Member(TarMember<'a>),
     /// A shell command that writes audio to its standard output; runs in the recipe's folder.
     Pipe(&'a str),
 }
 
 impl<'a> Source<'a> {
-    /// Tells paths from commands: a command ends in `|`.
+    /// Tells paths, members of tar files ([`TarMember`]) and commands (which end in `|`) apart.
     pub fn of(wav: &'a str) -> Self {
         match wav.strip_suffix('|') {
             Some(command) => Self::Pipe(command.trim_end()),
-            None => Self::File(wav),
+            None => TarMember::parse(wav).map_or(Self::File(wav), Self::Member),
         }
     }
 
-    /// The file, when it is one: what a part declares as its input.
+    /// The file that holds the recording, when one does: what a part declares as its input.
     pub fn file(&self, root: &Path) -> Option<PathBuf> {
         match self {
             Self::File(path) => Some(root.join(path)),
+            Self::Member(member) => Some(root.join(member.archive)),
             Self::Pipe(_) => None,
         }
     }
@@ -56,14 +128,15 @@ impl<'a> Source<'a> {
     /// The audio file's bytes as they are, or the command's output.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] for a file that cannot be read; [`CorpusError::Pipe`] for a command that fails, gives nothing, runs too
-    /// long or writes too much.
+    /// [`CorpusError::Io`] for a file that cannot be read; [`CorpusError::Structure`] for a tar file too short for its member;
+    /// [`CorpusError::Pipe`] for a command that fails, gives nothing, runs too long or writes too much.
     pub fn read(&self, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, CorpusError> {
         match self {
             Self::File(path) => {
                 let path = root.join(path);
                 std::fs::read(&path).map_err(|e| CorpusError::io("read", &path, e))
             }
+            Self::Member(member) => member.read(root),
             Self::Pipe(command) => run(command, root, limits)
                 .map_err(|problem| CorpusError::Pipe { command: (*command).to_owned(), problem }),
         }
@@ -175,6 +248,33 @@ mod tests {
     fn commands_are_told_from_paths() {
         assert_eq!(Source::of("a b.wav"), Source::File("a b.wav"));
         assert_eq!(Source::of("sox a.wav -t wav - |"), Source::Pipe("sox a.wav -t wav -"));
+    }
+
+    #[test]
+    fn members_are_told_from_paths_and_read_by_offset() {
+        let wav = "d/a.tar#x/1@2+3.wav@512+7";
+        let member = TarMember { archive: "d/a.tar", name: "x/1@2+3.wav", offset: 512, length: 7 };
+        assert_eq!(Source::of(wav), Source::Member(member));
+        assert_eq!(member.to_string(), wav);
+        for path in [
+            "a.tar",
+            "a.tar#x.wav",
+            "a.tar#x.wav@1+",
+            "a.tar#x.wav@+1",
+            "a.wav@1+2",
+            "a.tar#x@1+-2",
+            "a.tar#x@1+99999999999999999999",
+        ] {
+            assert_eq!(Source::of(path), Source::File(path));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.tar"), b"0123456789").unwrap();
+        let read = |wav: &str| Source::of(wav).read(dir.path(), &PipeLimits::default());
+        assert_eq!(read("a.tar#x@3+4").unwrap(), b"3456");
+        assert_eq!(read("a.tar#x@10+0").unwrap(), b"");
+        for wav in ["a.tar#x@3+8", "a.tar#x@11+0", "a.tar#x@18446744073709551615+1"] {
+            assert!(read(wav).unwrap_err().to_string().contains("run stage 0 again"), "{wav}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use flowmill_corpus::kaldi::{KaldiOptions, read_directory};
 use flowmill_corpus::shard::{
     Column, ListPaths, Mel, MelStore, ShardEntry, ShardIndex, ShardOptions, ShardReader, ShardRow, ShardSummary,
-    ShardWriter, Shards, write_data_lists, write_shard_lists,
+    ShardWriter, Shards, TarShardWriter, write_data_list, write_row_lists, write_shard_lists,
 };
 use flowmill_corpus::{CorpusError, file_checksum};
 use support::data;
@@ -174,7 +174,8 @@ fn lists_as_cosyvoice_reads_them() {
     let paths = ListPaths { prefix: "exp/x/".into() };
     let speakers: BTreeSet<String> = rows.iter().map(|row| row.spk.clone()).collect();
     write_shard_lists(dir.path(), 0, &entry, &speakers, &paths).unwrap();
-    write_data_lists(dir.path(), &[entry], &paths).unwrap();
+    write_data_list(dir.path(), std::slice::from_ref(&entry), &paths).unwrap();
+    write_row_lists(dir.path(), &[entry], &paths).unwrap();
     let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(text("data.list"), "exp/x/shard-00000.parquet\n");
     assert_eq!(text("utt2data.list"), "exp/x/utt2parquet_000000000.json\n");
@@ -204,5 +205,55 @@ fn pages_of_the_large_columns_hold_few_rows() {
                 assert!(pages * 2 >= group.num_rows(), "{name}: {pages} pages for {} rows", group.num_rows());
             }
         }
+    }
+}
+
+#[test]
+fn tar_shards_hold_the_rows_of_parquet_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rows = rows();
+    rows.truncate(12);
+    rows[3].utt = "odd/../na me.of % an ü utterance".into();
+    rows[5].lang = None;
+    for store in [MelStore::Float16, MelStore::Float32, MelStore::None] {
+        for row in &mut rows {
+            row.mel = (store != MelStore::None).then(|| Mel {
+                data: (0..240).map(|v| v as f32 / 8.0).collect(),
+                frames: 3,
+                bins: 80,
+            });
+        }
+        let mut bytes = Vec::new();
+        for name in ["one.tar", "two.tar"] {
+            let mut writer = TarShardWriter::create(&dir.path().join(name), store).unwrap();
+            rows.iter().for_each(|row| writer.push(row, "flac").unwrap());
+            let summary = writer.finish().unwrap();
+            let content = fs::read(dir.path().join(name)).unwrap();
+            assert_eq!((summary.rows, summary.bytes), (12, content.len() as u64));
+            assert_eq!(summary.checksum, flowmill_corpus::Checksum::of(&content));
+            bytes.push(content);
+        }
+        assert_eq!(bytes[0], bytes[1], "the same rows, the same bytes");
+        let entry = ShardEntry {
+            file: "one.tar".into(),
+            rows: 12,
+            bytes: bytes[0].len() as u64,
+            blake3: flowmill_corpus::Checksum::of(&bytes[0]).to_string(),
+            utterances: rows.iter().map(|row| row.utt.clone()).collect(),
+            frames: vec![3; 12],
+            ..ShardEntry::default()
+        };
+        let index = dir.path().join("index.json");
+        ShardIndex::new("train", serde_json::Value::Null, vec![entry]).write(&index).unwrap();
+        let shards = Shards::open(&index, &Column::ALL, 1 << 20).unwrap();
+        let found = shards.fetch(&[7, 3, 0, 11]).unwrap();
+        for (row, number) in found.iter().zip([7, 3, 0, 11]) {
+            assert_eq!(**row, rows[number]);
+        }
+        let few = Shards::open(&index, &[Column::Utt, Column::SpeechToken], 1 << 20).unwrap().fetch(&[2]).unwrap();
+        assert!(few[0].audio_data.is_empty() && few[0].mel.is_none() && few[0].speech_token == rows[2].speech_token);
+        fs::write(dir.path().join("one.tar"), &bytes[0][..bytes[0].len() - 512]).unwrap();
+        let error = Shards::open(&index, &Column::ALL, 0).unwrap().fetch(&[0]).unwrap_err().to_string();
+        assert!(error.contains("BLAKE3"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
-use flowmill_corpus::{CorpusError, Reading, Row, Utterances, folder, kaldi, ljspeech, manifest};
+use flowmill_corpus::{CorpusError, Reading, Row, Utterances, folder, kaldi, ljspeech, manifest, webdataset};
 use flowmill_runner::PartWork;
 use rayon::prelude::*;
 
@@ -113,6 +113,10 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
             ljspeech::read_directory(root, &source.dir, source.speaker.as_deref().unwrap_or("ljspeech"))
         }
         Format::Manifest => manifest::read_file(root, &source.dir),
+        Format::Webdataset => {
+            let ids = source.ids.unwrap_or_default();
+            webdataset::read(root, &source.dir, &webdataset::Options { speaker: source.speaker.as_deref(), ids })
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use flowmill_corpus::split::Fractions;
+use flowmill_corpus::webdataset::{self, Ids};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -68,28 +69,33 @@ pub enum Format {
     Ljspeech,
     /// A JSON-lines manifest as NeMo's.
     Manifest,
+    /// Tar files in which the members of a key are an utterance.
+    Webdataset,
 }
 
 /// One place data come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The directory (or manifest file), relative to the recipe's folder.
+    /// The directory (or manifest, or tar file, or a pattern of tar files), relative to the recipe's folder.
     pub dir: String,
-    /// Its format, when it is not `prep.format`.
+    /// Its format, when it is not `prep.format`; what ends in `.tar` is `webdataset` by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// The split all its rows belong to (`prep.split.by: given`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of formats that name none (`ljspeech`).
+    /// The speaker of formats that name none (`ljspeech`), or of rows that name none (`webdataset`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
+    /// What utterances of a `webdataset` are called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Ids>,
 }
 
 impl Source {
     fn at(dir: &str) -> Self {
-        Self { dir: dir.to_owned(), format: None, split: None, speaker: None }
+        Self { dir: dir.to_owned(), format: None, split: None, speaker: None, ids: None }
     }
 }
 
@@ -173,13 +179,17 @@ impl PrepConfig {
 
     /// The format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
-        source.format.unwrap_or(self.format)
+        let by_name = source.dir.ends_with(".tar").then_some(Format::Webdataset);
+        source.format.or(by_name).unwrap_or(self.format)
     }
 
     /// The first combination that cannot be, with its key.
     fn problem(&self) -> Option<(&'static str, String)> {
         if self.data.is_empty() {
             return Some(("data", "name at least one data directory: `data: ../../data/NAME`".into()));
+        }
+        if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
+            return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
         }
         if self.part_size == 0 {
             return Some(("part_size", "a part has at least one utterance".into()));
@@ -238,6 +248,11 @@ impl PrepConfig {
         for source in &self.data {
             let path = recipe.resolve(&source.dir);
             let (there, what) = match self.format_of(source) {
+                Format::Webdataset => {
+                    webdataset::shards(recipe.dir(), &source.dir)
+                        .map_err(|e| recipe.error(&format!("{SECTION}.data"), e.to_string()))?;
+                    continue;
+                }
                 Format::Manifest => (path.is_file(), "manifest"),
                 _ => (path.is_dir(), "directory"),
             };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{folder, kaldi};
+use flowmill_corpus::{folder, kaldi, webdataset};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -38,6 +38,11 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
                 files.push(place.join("metadata.csv"));
                 let wavs = format!("{}/wavs", source.dir.trim_end_matches('/'));
                 if context.resolve(&wavs).is_dir() { digest(&list(context, &wavs)?.audio) } else { Value::Null }
+            }
+            Format::Webdataset => {
+                let shards = webdataset::shards(context.recipe_dir(), &source.dir).map_err(StageError::other)?;
+                files.extend(shards.iter().map(|shard| context.resolve(shard)));
+                Value::Null
             }
             Format::Folder => folder_dependencies(source, context, &mut files)?,
         });

@@ -115,23 +115,21 @@ fn recordings(
 
 /// What a recording is, or why it cannot be used.
 fn probe(wav: &str, root: &Path) -> Result<Recording, String> {
+    let unreadable =
+        |e: &dyn std::fmt::Display| format!("unreadable recording: {}", without_root(&e.to_string(), root));
     let source = Source::of(wav);
-    let recording = match source.file(root) {
-        Some(path) => flowmill_audio::probe(&path).map(|info| Recording {
-            seconds: info.seconds(),
-            sample_rate: info.sample_rate,
-            channels: info.channels,
-        }),
-        None => {
-            let bytes = source.read(root, &PipeLimits::default()).map_err(|e| format!("command failed: {e}"))?;
-            flowmill_audio::decode_bytes(&bytes, wav).map(|audio| Recording {
-                seconds: audio.seconds(),
-                sample_rate: audio.sample_rate,
-                channels: audio.samples.len() as u32,
-            })
+    let info = match &source {
+        Source::File(path) => flowmill_audio::probe(root.join(path)),
+        Source::Member(_) | Source::Pipe(_) => {
+            let bytes = source.read(root, &PipeLimits::default()).map_err(|e| match source {
+                Source::Pipe(_) => format!("command failed: {e}"),
+                _ => unreadable(&e),
+            })?;
+            flowmill_audio::probe_bytes(&bytes, wav)
         }
     };
-    recording.map_err(|e| format!("unreadable recording: {}", without_root(&e.to_string(), root)))
+    let info = info.map_err(|e| unreadable(&e))?;
+    Ok(Recording { seconds: info.seconds(), sample_rate: info.sample_rate, channels: info.channels })
 }
 
 /// A message in which files are named as the data name them, so that it is the same wherever the recipe lies.

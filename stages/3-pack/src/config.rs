@@ -14,9 +14,11 @@ pub const SECTION: &str = "pack";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PackConfig {
+    /// What shards are.
+    pub format: Container,
     /// Rows of stage 0 per shard.
     pub utterances_per_shard: usize,
-    /// The zstd level, 1 to 22.
+    /// The zstd level of Parquet, 1 to 22.
     pub compression_level: i32,
     /// Fewest tokens of an utterance that is kept.
     pub min_tokens: usize,
@@ -31,12 +33,34 @@ pub struct PackConfig {
 impl Default for PackConfig {
     fn default() -> Self {
         Self {
+            format: Container::default(),
             utterances_per_shard: 1000,
             compression_level: 3,
             min_tokens: 1,
             max_tokens: 0,
             mel: MelSection::default(),
             list_paths: ListStyle::default(),
+        }
+    }
+}
+
+/// Formats of shards; training reads them all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Container {
+    /// Parquet with CosyVoice's columns.
+    #[default]
+    Parquet,
+    /// Tar files with a recording, a JSON and a mel per row.
+    Webdataset,
+}
+
+impl Container {
+    /// The ending of a shard's name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Webdataset => "tar",
         }
     }
 }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowmill_corpus::shard::{ListPaths, MelStore, ShardEntry, ShardIndex, write_data_lists, write_shard_lists};
+use flowmill_corpus::shard::{
+    ListPaths, MelStore, ShardEntry, ShardIndex, write_data_list, write_row_lists, write_shard_lists,
+};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
 use crate::statistics::Moments;
-use crate::{ListStyle, PackConfig};
+use crate::{Container, ListStyle, PackConfig};
 
 /// The split whose mels the statistics are of.
 const TRAIN: &str = "train";
@@ -39,18 +41,26 @@ fn index_part(config: &PackConfig, own: &Path, split: &str, records: Vec<PathBuf
         ListStyle::Name => String::new(),
         ListStyle::Absolute => format!("{}/", own.join(split).display()),
     };
-    let (mel, split, paths) = (config.mel.describe(), split.to_owned(), ListPaths { prefix });
+    let lists = Lists { paths: ListPaths { prefix }, by_row: config.format == Container::Parquet };
+    let (mel, split) = (config.mel.describe(), split.to_owned());
     Part::new(format!("{split}/index"))
-        .config(json!({ "mel": &mel, "list_prefix": &paths.prefix }))
+        .config(json!({ "mel": &mel, "list_prefix": &lists.paths.prefix, "format": config.format }))
         .inputs(&records)
-        .work(move |work| write_index(&split, mel, &paths, &records, work))
+        .work(move |work| write_index(&split, mel, &lists, &records, work))
+}
+
+/// Which lists are written.
+struct Lists {
+    paths: ListPaths,
+    /// Whether those too that find a row's shard, which CosyVoice reads of Parquet.
+    by_row: bool,
 }
 
 /// Writes the index and the lists of one split. Shards without rows are left out.
 fn write_index(
     split: &str,
     mel: Value,
-    paths: &ListPaths,
+    lists: &Lists,
     records: &[PathBuf],
     work: &PartWork,
 ) -> Result<PartReport, StageError> {
@@ -60,12 +70,17 @@ fn write_index(
     for path in records {
         let record = ShardRecord::read(path)?;
         if record.entry.rows > 0 {
-            write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, paths)
-                .map_err(StageError::other)?;
+            if lists.by_row {
+                write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, &lists.paths)
+                    .map_err(StageError::other)?;
+            }
             entries.push(record.entry);
         }
     }
-    write_data_lists(folder, &entries, paths).map_err(StageError::other)?;
+    write_data_list(folder, &entries, &lists.paths).map_err(StageError::other)?;
+    if lists.by_row {
+        write_row_lists(folder, &entries, &lists.paths).map_err(StageError::other)?;
+    }
     ShardIndex::new(split, mel, entries).write(&path).map_err(StageError::other)?;
     Ok(PartReport::summary())
 }

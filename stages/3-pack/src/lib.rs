@@ -2,12 +2,13 @@
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` and `SPLIT/shard-00000.json`, what is in it |
+//! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` (or `.tar`) and `SPLIT/shard-00000.json`, what is in it |
 //! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
 //!
 //! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them.
 
 mod config;
+mod container;
 mod index;
 mod pack;
 mod record;
@@ -17,7 +18,7 @@ mod utterance;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
-pub use config::{Definition, ListStyle, MelSection, PackConfig};
+pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 pub use statistics::MelStatistics;
 
 /// The stage.

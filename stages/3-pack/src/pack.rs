@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
-use flowmill_corpus::shard::{MelStore, ShardEntry, ShardOptions, ShardRow, ShardWriter};
+use flowmill_corpus::shard::{MelStore, ShardEntry, ShardRow};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::PackConfig;
+use crate::container::Writer;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, rows_of_recording};
+use crate::{Container, PackConfig};
 
 /// About how many rows a thread has in hand at a time.
 const ROWS_PER_THREAD: usize = 16;
@@ -27,12 +28,15 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
 /// Plans one shard.
 fn part(config: &PackConfig, context: &PlanContext, stretch: Stretch) -> Part {
     let root = context.recipe_dir().to_path_buf();
-    let own = json!({
-        "compression_level": config.compression_level,
+    let mut own = json!({
+        "format": config.format,
         "mel": config.mel.describe(),
         "rows": stretch.describe(),
         "tokens": [config.min_tokens, config.max_tokens],
     });
+    if config.format == Container::Parquet {
+        own["compression_level"] = json!(config.compression_level);
+    }
     let config = config.clone();
     Part::new(stretch.key())
         .config(own)
@@ -78,13 +82,9 @@ impl<'a> Packer<'a> {
             }
             None => true,
         });
-        let shard = self.work.output(&format!("{}.parquet", stretch.key()))?;
-        let options = ShardOptions {
-            mel: self.config.mel.store,
-            compression_level: self.config.compression_level,
-            metadata: vec![("flowmill.mel".into(), self.config.mel.describe().to_string())],
-        };
-        let mut writer = ShardWriter::create(&shard, &options).map_err(StageError::other)?;
+        let extension = self.config.format.extension();
+        let shard = self.work.output(&format!("{}.{extension}", stretch.key()))?;
+        let mut writer = Writer::create(self.config, &shard).map_err(StageError::other)?;
         let mut record = ShardRecord::default();
         for window in windows(&rows, ROWS_PER_THREAD * self.work.jobs().max(1)) {
             if self.work.interrupted() {
@@ -103,7 +103,7 @@ impl<'a> Packer<'a> {
             self.work.advance(window.len() as u64);
         }
         let summary = writer.finish().map_err(StageError::other)?;
-        record.entry.file = format!("shard-{:05}.parquet", stretch.number);
+        record.entry.file = format!("shard-{:05}.{extension}", stretch.number);
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();
         record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;

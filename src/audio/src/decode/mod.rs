@@ -22,7 +22,8 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-pub use probe::probe;
+pub use probe::{probe, probe_bytes};
+pub use sniff::extension;
 
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::{AudioError, Fault};

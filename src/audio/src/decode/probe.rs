@@ -1,7 +1,7 @@
 //! What a file holds, from its header where the header can be trusted.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::riff::{self, WavHeader};
@@ -31,32 +31,51 @@ pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
     probe_file(path).map_err(|fault| fault.of_path(path))
 }
 
+/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+///
+/// # Errors
+/// [`AudioError::File`] with `hint_name` and what is wrong.
+pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
+    let known = from_ends(&mut Cursor::new(bytes), bytes.len() as u64, hint_name);
+    let info = match known {
+        Ok(Some(info)) => Ok(info),
+        Ok(None) => decode_named(bytes, hint_name).map(from_decoded),
+        Err(fault) => Err(fault),
+    };
+    info.map_err(|fault| fault.of(hint_name))
+}
+
 fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
+    let name = path.display().to_string();
+    match from_ends(&mut file, length, &name)? {
+        Some(info) => Ok(info),
+        None => Ok(from_decoded(decode_named(&read(path)?, &name)?)),
+    }
+}
+
+/// The answer that a file's ends give, where they can be trusted.
+fn from_ends(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result<Option<AudioInfo>, Fault> {
     let mut beginning = Vec::new();
     file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
-    let name = path.display().to_string();
     let content = sniff::content(&beginning)?;
     let known = match content {
         Content::Riff => {
             file.rewind()?;
             from_wav_header(&riff::read_header(&mut BufReader::new(file), length)?)?
         }
-        Content::Flac => from_flac_ends(&beginning, &mut file, length)?,
+        Content::Flac => from_flac_ends(&beginning, file, length)?,
         _ => None,
     };
-    match known {
-        Some(mut info) => {
-            info.warnings.extend(sniff::misleading_name(&name, content));
-            Ok(info)
-        }
-        None => Ok(from_decoded(decode_named(&read(path)?, &name)?)),
-    }
+    Ok(known.map(|mut info| {
+        info.warnings.extend(sniff::misleading_name(name, content));
+        info
+    }))
 }
 
 /// The answer for FLAC files whose ends agree.
-fn from_flac_ends(beginning: &[u8], file: &mut File, length: u64) -> Result<Option<AudioInfo>, Fault> {
+fn from_flac_ends(beginning: &[u8], file: &mut (impl Read + Seek), length: u64) -> Result<Option<AudioInfo>, Fault> {
     // Metadata that goes on for longer (pictures) is left to the decoder.
     let Ok((info, start)) = flac::parse_metadata(beginning) else { return Ok(None) };
     let from = length.saturating_sub(END_BYTES).max(start as u64);

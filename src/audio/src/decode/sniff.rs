@@ -66,6 +66,15 @@ const ALL: [Content; 10] = [
     Content::Adts,
 ];
 
+/// The usual file extension of a recording, by its bytes; `None` when they are not audio.
+pub fn extension(bytes: &[u8]) -> Option<&'static str> {
+    let content = content(bytes).ok()?;
+    Some(match content {
+        Content::Matroska => "mka",
+        other => other.extensions()[0],
+    })
+}
+
 /// What `bytes`, the beginning of a file, are; or why they are not audio.
 pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.is_empty() {

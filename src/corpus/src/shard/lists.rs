@@ -50,23 +50,30 @@ pub fn write_shard_lists(
     Ok(names)
 }
 
-/// Writes `data.list`, `utt2data.list` and `spk2data.list` for shards in order into `folder`.
+/// Writes `data.list` for shards in order into `folder`.
 ///
 /// # Errors
 /// [`CorpusError::Io`].
-pub fn write_data_lists(folder: &Path, shards: &[ShardEntry], paths: &ListPaths) -> Result<(), CorpusError> {
-    let lines = |name: &dyn Fn(usize) -> String| -> String {
-        (0..shards.len()).map(|number| paths.of(&name(number)) + "\n").collect()
-    };
-    for (list, text) in [
-        ("data.list", lines(&|number| shards[number].file.clone())),
-        ("utt2data.list", lines(&|number| map_name("utt", number))),
-        ("spk2data.list", lines(&|number| map_name("spk", number))),
-    ] {
-        let path = folder.join(list);
-        fs::write(&path, text).map_err(|e| CorpusError::io("write", &path, e))?;
+pub fn write_data_list(folder: &Path, shards: &[ShardEntry], paths: &ListPaths) -> Result<(), CorpusError> {
+    write_lines(&folder.join("data.list"), shards.iter().map(|shard| paths.of(&shard.file)))
+}
+
+/// Writes `utt2data.list` and `spk2data.list` for shards in order into `folder`.
+///
+/// # Errors
+/// [`CorpusError::Io`].
+pub fn write_row_lists(folder: &Path, shards: &[ShardEntry], paths: &ListPaths) -> Result<(), CorpusError> {
+    for kind in ["utt", "spk"] {
+        let names = (0..shards.len()).map(|number| paths.of(&map_name(kind, number)));
+        write_lines(&folder.join(format!("{kind}2data.list")), names)?;
     }
     Ok(())
+}
+
+/// Writes a file of lines.
+fn write_lines(path: &Path, lines: impl Iterator<Item = String>) -> Result<(), CorpusError> {
+    let text: String = lines.map(|line| line + "\n").collect();
+    fs::write(path, text).map_err(|e| CorpusError::io("write", path, e))
 }
 
 /// Writes an object that maps every key to the same file.

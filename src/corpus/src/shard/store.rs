@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::RowCache;
+use super::tar::TarShardReader;
 use super::{Column, ShardIndex, ShardReader, ShardRow};
 use crate::CorpusError;
 
@@ -16,8 +17,32 @@ pub struct Shards {
     columns: Vec<Column>,
     /// The number of every shard's first row, and at the end the number of rows.
     starts: Vec<u32>,
-    readers: Vec<Mutex<Option<ShardReader>>>,
+    readers: Vec<Mutex<Option<Reader>>>,
     cache: Mutex<RowCache>,
+}
+
+/// A shard's reader, by its format.
+#[derive(Clone, Debug)]
+enum Reader {
+    Parquet(ShardReader),
+    Tar(TarShardReader),
+}
+
+impl Reader {
+    /// Opens a shard; its name tells its format.
+    fn open(path: &Path) -> Result<Self, CorpusError> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("tar") => TarShardReader::open(path).map(Self::Tar),
+            _ => ShardReader::open(path).map(Self::Parquet),
+        }
+    }
+
+    fn fetch(&self, rows: &[usize], columns: &[Column]) -> Result<Vec<ShardRow>, CorpusError> {
+        match self {
+            Self::Parquet(reader) => reader.fetch(rows, columns),
+            Self::Tar(reader) => reader.fetch(rows, columns),
+        }
+    }
 }
 
 impl Shards {
@@ -124,14 +149,14 @@ impl Shards {
     }
 
     /// A shard's reader; the first time its checksum is verified.
-    fn reader(&self, shard: usize) -> Result<ShardReader, CorpusError> {
+    fn reader(&self, shard: usize) -> Result<Reader, CorpusError> {
         let mut slot = lock(&self.readers[shard]);
         if let Some(reader) = slot.as_ref() {
             return Ok(reader.clone());
         }
         let entry = &self.index.shards[shard];
         self.index.verify(&self.folder, entry)?;
-        let reader = ShardReader::open(&self.folder.join(&entry.file))?;
+        let reader = Reader::open(&self.folder.join(&entry.file))?;
         Ok(slot.insert(reader).clone())
     }
 }

@@ -1,7 +1,7 @@
 //! Writing a shard.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::columns::{list_item, schema};
+use super::tallying::Tallying;
 use super::{MelStore, ShardRow};
 use crate::{Checksum, CorpusError};
 
@@ -92,7 +93,7 @@ impl ShardWriter {
     /// [`CorpusError::Structure`] for a row that does not fit the shard (a mel missing or of the wrong size, a gigabyte of audio);
     /// [`CorpusError::Shard`] when writing fails.
     pub fn push(&mut self, row: ShardRow) -> Result<(), CorpusError> {
-        self.check(&row)?;
+        check(&self.path, &row, self.mel)?;
         self.pending_bytes += row.size();
         self.pending.push(row);
         self.rows += 1;
@@ -114,30 +115,6 @@ impl ShardWriter {
         Ok(ShardSummary { rows: self.rows, bytes: out.bytes, checksum: out.checksum() })
     }
 
-    /// Refuses rows that cannot be stored.
-    fn check(&self, row: &ShardRow) -> Result<(), CorpusError> {
-        let fail =
-            |problem: String| Err(CorpusError::structure(&self.path, format!("utterance `{}`: {problem}", row.utt)));
-        if row.audio_data.len() > MAX_AUDIO_BYTES {
-            return fail(format!(
-                "its audio has {} bytes; cut recordings of more than 1 GiB into segments",
-                row.audio_data.len()
-            ));
-        }
-        match (&row.mel, self.mel) {
-            (None, MelStore::None) => Ok(()),
-            (None, _) => fail("it has no mel, but the shard stores one".into()),
-            (Some(_), MelStore::None) => fail("it has a mel, but the shard stores none".into()),
-            (Some(mel), _) if mel.data.len() != mel.frames * mel.bins => {
-                fail(format!("its mel has {} values for {} frames of {} bins", mel.data.len(), mel.frames, mel.bins))
-            }
-            (Some(mel), MelStore::Float16) if mel.data.iter().any(|v| !f16::from_f32(*v).is_finite()) => {
-                fail("its mel has a value beyond half precision; store it as float32".into())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Writes the pending rows as a row group.
     fn flush(&mut self) -> Result<(), CorpusError> {
         if self.pending.is_empty() {
@@ -147,6 +124,29 @@ impl ShardWriter {
         self.pending_bytes = 0;
         let batch = batch(&self.schema, &rows, self.mel).map_err(|e| CorpusError::shard(&self.path, e))?;
         self.writer.write(&batch).and_then(|()| self.writer.flush()).map_err(|e| CorpusError::shard(&self.path, e))
+    }
+}
+
+/// Refuses rows that cannot be stored, whatever the shard's format.
+pub(super) fn check(path: &Path, row: &ShardRow, mel: MelStore) -> Result<(), CorpusError> {
+    let fail = |problem: String| Err(CorpusError::structure(path, format!("utterance `{}`: {problem}", row.utt)));
+    if row.audio_data.len() > MAX_AUDIO_BYTES {
+        return fail(format!(
+            "its audio has {} bytes; cut recordings of more than 1 GiB into segments",
+            row.audio_data.len()
+        ));
+    }
+    match (&row.mel, mel) {
+        (None, MelStore::None) => Ok(()),
+        (None, _) => fail("it has no mel, but the shard stores one".into()),
+        (Some(_), MelStore::None) => fail("it has a mel, but the shard stores none".into()),
+        (Some(mel), _) if mel.data.len() != mel.frames * mel.bins => {
+            fail(format!("its mel has {} values for {} frames of {} bins", mel.data.len(), mel.frames, mel.bins))
+        }
+        (Some(mel), MelStore::Float16) if mel.data.iter().any(|v| !f16::from_f32(*v).is_finite()) => {
+            fail("its mel has a value beyond half precision; store it as float32".into())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -241,34 +241,4 @@ fn lists<T: ArrowPrimitiveType>(rows: impl Iterator<Item = impl Iterator<Item = 
         builder.append(true);
     }
     Arc::new(builder.finish())
-}
-
-/// A writer that counts and hashes what passes through.
-struct Tallying<W> {
-    inner: W,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl<W> Tallying<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, hasher: blake3::Hasher::new(), bytes: 0 }
-    }
-
-    fn checksum(&self) -> Checksum {
-        Checksum::from(self.hasher.finalize())
-    }
-}
-
-impl<W: Write> Write for Tallying<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

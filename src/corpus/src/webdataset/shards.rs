@@ -1,0 +1,160 @@
+//! Which tar files a source is.
+
+use std::fs;
+use std::path::Path;
+
+use crate::CorpusError;
+use crate::paths::{joined, prefix_of};
+use crate::source::TarMember;
+
+/// The most tar files of one source.
+const MAX_SHARDS: usize = 1_000_000;
+
+/// The tar files that `data` stands for, as paths relative to `root` (or absolute): one file, those of a folder and its subfolders
+/// in order of their names, or those of a pattern with `{000..012}` or `{a,b}`.
+///
+/// # Errors
+/// [`CorpusError::Structure`] when there is none or one is missing, and for compressed ones; [`CorpusError::Io`].
+pub fn shards(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    let fail = |problem: String| CorpusError::structure(&root.join(data), problem);
+    let shards = if data.contains('{') {
+        expand(data).map_err(fail)?
+    } else if root.join(data).is_dir() {
+        listed(root, data)?
+    } else {
+        vec![data.to_owned()]
+    };
+    for shard in &shards {
+        if let Some(problem) = unusable(shard) {
+            return Err(CorpusError::structure(&root.join(shard), problem));
+        }
+    }
+    let missing: Vec<&String> = shards.iter().filter(|shard| !root.join(shard).is_file()).collect();
+    match missing.first() {
+        None => Ok(shards),
+        Some(first) if shards.len() == 1 => Err(CorpusError::structure(&root.join(first), "there is no such file")),
+        Some(first) => {
+            let (count, all) = (missing.len(), shards.len());
+            Err(fail(format!("{count} of its {all} tar files are not there; the first is {first}")))
+        }
+    }
+}
+
+/// Why a path cannot be that of a shard.
+fn unusable(shard: &str) -> Option<String> {
+    if let Some((_, undo)) = compressed(shard) {
+        return Some(compressed_advice("by its name", undo));
+    }
+    if !shard.ends_with(".tar") {
+        return Some("a WebDataset shard is a file that ends in `.tar`".into());
+    }
+    (!TarMember::can_name(shard)).then(|| "a path with `.tar#` in it cannot be told from a member of a tar file".into())
+}
+
+/// What to do about a compressed tar file.
+pub(super) fn compressed_advice(how: &str, undo: &str) -> String {
+    format!(
+        "is compressed ({how}), and a recording in it could not be read without all that is before it; undo it once with `{undo}` \
+         (recordings hardly shrink anyway)"
+    )
+}
+
+/// Whether a name is that of a compressed tar file, and the command that undoes it.
+fn compressed(name: &str) -> Option<(&'static str, &'static str)> {
+    [(".gz", "gunzip"), (".tgz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
+        .into_iter()
+        .find(|(ending, _)| name.ends_with(ending))
+}
+
+/// The tar files below a folder. Hidden ones are skipped, links to folders are not followed.
+fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
+    let folder = root.join(dir);
+    let prefix = prefix_of(dir);
+    let (mut found, mut packed) = (Vec::new(), Vec::new());
+    let mut waiting = vec![String::new()];
+    while let Some(below) = waiting.pop() {
+        let place = folder.join(&below);
+        for entry in fs::read_dir(&place).map_err(|e| CorpusError::io("list", &place, e))? {
+            let entry = entry.map_err(|e| CorpusError::io("list", &place, e))?;
+            // A name that is not UTF-8 cannot be written into a table; such files are left to be renamed.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
+            match name.as_str() {
+                name if name.starts_with('.') => {}
+                name if kind.is_dir() => waiting.push(format!("{below}{name}/")),
+                name if name.ends_with(".tar") => found.push(joined(&prefix, &format!("{below}{name}"))),
+                name if name.contains(".tar.") || name.ends_with(".tgz") => packed.push(format!("{below}{name}")),
+                _ => {}
+            }
+        }
+    }
+    packed.sort_unstable();
+    if let Some((first, (_, undo))) = packed.iter().find_map(|name| compressed(name).map(|how| (name, how))) {
+        return Err(CorpusError::structure(&folder.join(first), compressed_advice("by its name", undo)));
+    }
+    if found.is_empty() {
+        return Err(CorpusError::structure(&folder, "holds no file that ends in `.tar`"));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// All names that a pattern stands for, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.
+fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
+    let close = pattern[open..].find('}').map(|at| open + at).ok_or("has `{` without `}`")?;
+    let (before, inside, after) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
+    let choices = choices(inside)?;
+    let rest = expand(after)?;
+    if choices.len().saturating_mul(rest.len()) > MAX_SHARDS {
+        return Err(format!("stands for more than {MAX_SHARDS} files"));
+    }
+    Ok(choices.iter().flat_map(|choice| rest.iter().map(move |rest| format!("{before}{choice}{rest}"))).collect())
+}
+
+/// What stands between braces.
+fn choices(inside: &str) -> Result<Vec<String>, String> {
+    let bad = || format!("`{{{inside}}}` is neither a range as `{{000..012}}` nor a list as `{{a,b}}`");
+    if inside.contains('{') {
+        return Err(bad());
+    }
+    let Some((first, last)) = inside.split_once("..") else {
+        return if inside.contains(',') { Ok(inside.split(',').map(str::to_owned).collect()) } else { Err(bad()) };
+    };
+    let number = |text: &str| -> Result<usize, String> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten().ok_or_else(bad)
+    };
+    let (from, to) = (number(first)?, number(last)?);
+    if to < from {
+        return Err(format!("`{{{inside}}}` counts down"));
+    }
+    if to - from >= MAX_SHARDS {
+        return Err(format!("stands for more than {MAX_SHARDS} files"));
+    }
+    let width = if first.starts_with('0') { first.len() } else { 0 };
+    Ok((from..=to).map(|number| format!("{number:0width$}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_names() {
+        assert_eq!(expand("s-{008..011}.tar").unwrap(), ["s-008.tar", "s-009.tar", "s-010.tar", "s-011.tar"]);
+        assert_eq!(expand("{de,en}/{0..1}.tar").unwrap(), ["de/0.tar", "de/1.tar", "en/0.tar", "en/1.tar"]);
+        assert_eq!(expand("s-{9..10}.tar").unwrap(), ["s-9.tar", "s-10.tar"]);
+        for bad in [
+            "s-{0..}.tar",
+            "s-{5..1}.tar",
+            "s-{0..9999999999}.tar",
+            "s-{a}.tar",
+            "s-{0",
+            "{0..999}{0..9999}",
+            "{{0..1}}",
+        ] {
+            assert!(expand(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! WebDataset tar files as a source: good ones, odd ones, hostile ones.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::tar::{MemberKind, Members};
+use flowmill_corpus::webdataset::{Ids, Options, read};
+use flowmill_corpus::{CorpusError, Reading};
+use support::{ids, reason};
+use tar::{Builder, EntryType, Header};
+
+/// A tar file in memory.
+struct Tar(Builder<Vec<u8>>);
+
+impl Tar {
+    fn new() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+
+    /// Adds a file; names that do not fit make the `tar` crate write GNU long names.
+    fn file(mut self, name: &str, content: &[u8]) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        self.0.append_data(&mut header, name, content).unwrap();
+        self
+    }
+
+    /// Adds a member as it is, whatever its name and type.
+    fn raw(mut self, name: &[u8], kind: u8, size: u64, content: &[u8]) -> Self {
+        let mut header = Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(EntryType::new(kind));
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_cksum();
+        self.0.append(&header, content).unwrap();
+        self
+    }
+
+    /// Ends the archive.
+    fn done(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+
+    /// An archive that just stops.
+    fn cut(self) -> Vec<u8> {
+        let bytes = self.done();
+        bytes[..bytes.len() - 1024].to_vec()
+    }
+}
+
+fn pair(tar: Tar, key: &str) -> Tar {
+    let json = format!("{{\"text\": \"words of {key}\", \"speaker\": \"anna\"}}");
+    tar.file(&format!("{key}.flac"), key.as_bytes()).file(&format!("{key}.json"), json.as_bytes())
+}
+
+fn read_one(bytes: &[u8]) -> Reading {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s.tar"), bytes).unwrap();
+    let reading = read(dir.path(), "s.tar", &Options::default()).unwrap();
+    assert_eq!(reading.lines as usize, reading.utterances.len() + reading.rejected.len());
+    reading
+}
+
+/// The bytes behind a row.
+fn bytes_of(root: &Path, wav: &str) -> Vec<u8> {
+    Source::of(wav).read(root, &PipeLimits::default()).unwrap()
+}
+
+#[test]
+fn rows_of_a_folder_a_pattern_and_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("data/more")).unwrap();
+    fs::write(dir.path().join("data/s-00.tar"), pair(pair(Tar::new(), "b"), "a").done()).unwrap();
+    let text =
+        Tar::new().file("./deep/c.wav", b"C").file("./deep/c.txt", b"\xEF\xBB\xBFone\r\ntwo \n").file("x.npy", b"1");
+    fs::write(dir.path().join("data/s-01.tar"), text.done()).unwrap();
+    fs::write(dir.path().join("data/more/z.tar"), pair(Tar::new(), "z").done()).unwrap();
+    let options = Options { speaker: Some("eve"), ids: Ids::Json };
+    let reading = read(dir.path(), "data", &options).unwrap();
+    assert_eq!(ids(&reading), ["a", "b", "deep-c", "z"]);
+    assert_eq!(reading.files.len(), 3);
+    let row = reading.utterances.row(2);
+    assert_eq!((row.spk, row.text), ("eve", "one two"));
+    assert!(row.wav.starts_with("data/s-01.tar#deep/c.wav@512+1"), "{}", row.wav);
+    for row in reading.utterances.iter().filter(|row| row.spk == "anna") {
+        assert_eq!(bytes_of(dir.path(), row.wav), row.utt.as_bytes());
+        assert_eq!(row.text, format!("words of {}", row.utt));
+    }
+    assert!(reading.warnings.iter().any(|warning| warning.contains("1 .npy")), "{:?}", reading.warnings);
+    assert_eq!(ids(&read(dir.path(), "data/s-{00..01}.tar", &options).unwrap()), ["a", "b", "deep-c"]);
+    assert_eq!(ids(&read(dir.path(), "data/s-00.tar", &options).unwrap()), ["a", "b"]);
+    let problem = |data: &str| read(dir.path(), data, &options).unwrap_err().to_string();
+    assert!(problem("data/s-{00..04}.tar").contains("3 of its 5 tar files are not there; the first is data/s-02.tar"));
+    assert!(problem("data/s-00.zip").contains("ends in `.tar`"));
+    assert!(problem("nothing.tar").contains("no such file"));
+}
+
+#[test]
+fn shards_that_count_from_zero_need_their_name_in_the_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    for shard in ["zh_0", "zh_1"] {
+        fs::write(dir.path().join(format!("{shard}.tar")), pair(Tar::new(), "000000").done()).unwrap();
+    }
+    let plain = read(dir.path(), "zh_{0..1}.tar", &Options::default()).unwrap();
+    assert_eq!(ids(&plain), ["000000"]);
+    let why = reason(&plain, "000000");
+    assert!(why.contains("zh_1.tar: 000000.flac has the id of zh_0.tar") && why.contains("ids: shard"), "{why}");
+    let named = read(dir.path(), "zh_{0..1}.tar", &Options { ids: Ids::Shard, speaker: None }).unwrap();
+    assert_eq!((ids(&named), named.rejected.len()), (vec!["zh_0-000000", "zh_1-000000"], 0));
+}
+
+#[test]
+fn compressed_files_are_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.tar"), b"\x1f\x8b\x08\0\0\0\0\0").unwrap();
+    let error = read(dir.path(), "a.tar", &Options::default()).unwrap_err();
+    assert!(matches!(error, CorpusError::Structure { .. }));
+    assert!(error.to_string().contains("compressed (gzip)") && error.to_string().contains("gunzip"), "{error}");
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/b.tar.zst"), b"").unwrap();
+    let error = read(dir.path(), "d", &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("b.tar.zst") && error.contains("unzstd"), "{error}");
+}
+
+#[test]
+fn long_names_of_every_kind_are_those_that_the_tar_crate_reads() {
+    let deep = format!("{}/{}", "d".repeat(140), "n".repeat(90));
+    let longest = format!("{}.flac", "ü".repeat(300));
+    let mut tar = Tar::new().file(&format!("{deep}.flac"), b"gnu").file(&longest, b"longer");
+    let mut header = Header::new_ustar();
+    header.set_path(format!("{deep}.json")).unwrap();
+    header.set_size(3);
+    header.set_cksum();
+    tar.0.append(&header, b"{ }".as_slice()).unwrap();
+    tar.0.append_pax_extensions([("path", "short.flac".as_bytes()), ("mtime", b"1.5")]).unwrap();
+    let bytes = tar.raw(b"other.flac", b'0', 700, &[7; 700]).raw(b"dir/", b'5', 0, b"").done();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s.tar"), &bytes).unwrap();
+    let file = File::open(dir.path().join("s.tar")).unwrap();
+    let ours: Vec<(Vec<u8>, Vec<u8>)> = Members::of(&file)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|member| member.kind == MemberKind::File)
+        .map(|member| {
+            let from = member.offset as usize;
+            (member.name, bytes[from..from + member.size as usize].to_vec())
+        })
+        .collect();
+    let mut theirs = Vec::new();
+    for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        if entry.header().entry_type() == EntryType::Regular {
+            theirs.push((entry.path_bytes().into_owned(), content));
+        }
+    }
+    assert_eq!(ours.len(), 4);
+    assert_eq!(ours, theirs);
+    assert_eq!(ours[3].0, b"short.flac");
+}
+
+#[test]
+fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
+    let tar = pair(Tar::new(), "good")
+        .raw(b"/etc/passwd.flac", b'0', 1, b"x")
+        .raw(b"a/../../up.flac", b'0', 1, b"x")
+        .raw(b"..", b'0', 1, b"x")
+        .raw(b"link.flac", b'2', 0, b"")
+        .raw(b"hard.flac", b'1', 0, b"")
+        .raw(b"dev.flac", b'4', 0, b"")
+        .raw(b"pipe.flac", b'6', 0, b"")
+        .raw(b"sparse.flac", b'S', 1, b"x")
+        .raw(b"caf\xE9.flac", b'0', 1, b"x")
+        .raw(b"bell\x07.flac", b'0', 1, b"x")
+        .raw(b"a//b.flac", b'0', 1, b"x")
+        .file("mute.flac", b"x")
+        .file("lonely.json", b"{\"text\": \"t\"}")
+        .file("cut.flac", b"x")
+        .file("cut.json", b"{\"text\": ")
+        .file("wordless.flac", b"x")
+        .file("wordless.json", b"{\"speaker\": \"s\"}")
+        .file("odd.flac", b"x")
+        .file("odd.txt", b"caf\xE9")
+        .file("huge.flac", b"x")
+        .file("huge.txt", &vec![b'w'; (1 << 20) + 1])
+        .file("two.flac", b"x")
+        .file("two.wav", b"x")
+        .file("two.txt", b"t")
+        .file("name.flac", b"x")
+        .file("name.json", b"{\"id\": \"a\\u0000b\", \"text\": \"t\"}")
+        .file("good.flac", b"again");
+    let reading = read_one(&tar.done());
+    assert_eq!(ids(&reading), ["good"]);
+    for (id, words) in [
+        ("/etc/passwd.flac", "absolute path"),
+        ("a/../../up.flac", "leads out of its folder"),
+        ("..", "leads out"),
+        ("link.flac", "symbolic link"),
+        ("hard.flac", "hard link"),
+        ("dev.flac", "a device"),
+        ("pipe.flac", "named pipe"),
+        ("sparse.flac", "sparse file"),
+        ("caf\u{fffd}.flac", "no UTF-8 name"),
+        ("bell\u{fffd}.flac", "control character"),
+        ("a//b.flac", "empty part"),
+        ("mute", "no transcript: s.tar: mute.flac has no .json or .txt"),
+        ("lonely", "no recording: s.tar: only lonely.json"),
+        ("cut", "s.tar: cut.json is no JSON object"),
+        ("wordless", "wordless.json has no `text`"),
+        ("odd", "odd.txt is not valid UTF-8"),
+        ("huge", "has 1048577 bytes"),
+        ("two", "two.flac and two.wav"),
+        ("name", "U+0000"),
+        ("good", "repeated member: s.tar: good.flac at byte"),
+    ] {
+        let found = reason(&reading, id);
+        assert!(found.contains(words), "{id}: {found}");
+        assert!(found.contains("s.tar"), "{id}: {found}");
+    }
+    assert_eq!(reading.rejected.len(), 20);
+}
+
+#[test]
+fn damaged_archives_keep_what_is_before_the_damage() {
+    let zeros = |tar: Tar| [tar.cut(), vec![0; 1024]].concat();
+    let claims = |size: u64| pair(Tar::new(), "a").raw(b"big.flac", b'0', size, b"");
+    let mut flipped = pair(pair(Tar::new(), "a"), "b").done();
+    flipped[4 * 512 + 10] ^= 1;
+    let pax = |record: &[u8]| pair(Tar::new(), "a").raw(b"p", b'x', record.len() as u64, record);
+    let whole = pair(Tar::new(), "a").done();
+    for (bytes, words) in [
+        (whole[..whole.len() - 1024 - 700].to_vec(), "cut short"),
+        (claims(1 << 30).done(), "`big.flac` has 1073741824 bytes, 1024 of them are there"),
+        (claims(u64::MAX >> 1).done(), "cut short"),
+        (flipped, "checksum differs"),
+        (pair(Tar::new(), "a").raw(b"l", b'L', 1 << 33, b"").done(), "more than 1048576"),
+        (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), "cut short in an extended header"),
+        (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "no member behind it"),
+        (zeros(pax(b"99 path=x\n")), "malformed record"),
+        (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is no number"),
+        (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), "two different long names"),
+        (zeros(pax(b"10 path=x\n").raw(b"p", b'x', 10, b"10 path=y\n").file("c.flac", b"x")), "two extended headers"),
+        (zeros(Tar::new().raw(b"g", b'g', 10, b"10 path=x\n").file("c.flac", b"x")), "global header"),
+        (zeros(pair(Tar::new(), "a").raw(b"link", b'2', 512, &[b'x'; 512])), "no content by its type"),
+        (zeros(pax(b"12 size=100\n").raw(b"link", b'2', 0, b"")), "no content by its type"),
+        ([pair(Tar::new(), "a").done(), pair(Tar::new(), "b").done()].concat(), "there is more"),
+    ] {
+        let reading = read_one(&bytes);
+        let found = reason(&reading, "s.tar");
+        assert!(found.contains(words), "{words}: {found}");
+        assert!(found.starts_with("damaged tar: s.tar: at byte "), "{found}");
+        assert!(reading.warnings.iter().any(|warning| warning.contains("nothing behind that was read")));
+        let kept = ids(&reading);
+        let first = reading.rejected.iter().any(|rejection| rejection.id == "a");
+        assert!(kept == ["a"] || first || words == "global header", "{words}: {kept:?} {:?}", reading.rejected);
+    }
+    let unfinished = read_one(&pair(Tar::new(), "a").cut());
+    assert_eq!((ids(&unfinished), unfinished.rejected.len()), (vec!["a"], 0));
+    assert!(unfinished.warnings[0].contains("without the mark"), "{:?}", unfinished.warnings);
+    assert!(reason(&read_one(b"no tar at all"), "s.tar").contains("cut short"));
+    assert_eq!(read_one(b"").lines, 0);
+}
+
+#[test]
+fn the_size_in_an_extended_header_holds() {
+    // What the plain header hides, between two sizes, is content and no member.
+    let hidden = pair(Tar::new(), "hidden").cut();
+    let record = format!("13 size={}\n", hidden.len());
+    assert_eq!((hidden.len(), record.len()), (2048, 13));
+    let tar = Tar::new().raw(b"p", b'x', 13, record.as_bytes()).raw(b"outer.flac", b'0', 0, b"");
+    let bytes = [tar.cut(), hidden.clone(), pair(Tar::new(), "last").done()].concat();
+    let reading = read_one(&bytes);
+    assert_eq!(ids(&reading), ["last"]);
+    assert!(reason(&reading, "outer").starts_with("no transcript"));
+}
+
+#[test]
+fn no_damage_panics_or_leads_outside_the_file() {
+    let mut tar = pair(pair(Tar::new(), "a"), &"k".repeat(150));
+    tar.0.append_pax_extensions([("path", "p.flac".as_bytes()), ("size", b"2")]).unwrap();
+    let whole = tar.raw(b"p.flac", b'0', 2, b"pp").done();
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..800 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + next(4) {
+            let at = next(bytes.len());
+            bytes[at] = [0, b'0', b'7', 0x80, 0xff, b'x'][next(6)];
+        }
+        if round % 3 == 0 {
+            bytes.truncate(next(bytes.len()));
+        }
+        if round % 2 == 0 && bytes.len() > 512 {
+            // A checksum that is right, so that the rest of the header is believed.
+            let mut block: [u8; 512] = bytes[..512].try_into().unwrap();
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        fs::write(dir.path().join("s.tar"), &bytes).unwrap();
+        let Ok(reading) = read(dir.path(), "s.tar", &Options::default()) else { continue };
+        assert_eq!(reading.lines as usize, reading.utterances.len() + reading.rejected.len());
+        for row in reading.utterances.iter() {
+            bytes_of(dir.path(), row.wav);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! WebDataset in and out: the same recordings as tar shards give the same model.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tar::{Builder, EntryType, Header};
+
+use crate::support::{Mini, flowmill, parquet};
+
+/// Utterances of the miniature recipe: id, speaker, text.
+fn utterances(mini: &Mini) -> Vec<(String, String, String)> {
+    let speakers: BTreeMap<String, String> = fs::read_to_string(mini.path("data/utt2spk"))
+        .unwrap()
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(id, speaker)| (id.to_owned(), speaker.to_owned()))
+        .collect();
+    let text = fs::read_to_string(mini.path("data/text")).unwrap();
+    let row = |line: &str| {
+        let (id, text) = line.split_once(' ').unwrap();
+        (id.to_owned(), speakers[id].clone(), text.to_owned())
+    };
+    text.lines().map(row).collect()
+}
+
+/// A tar file being made.
+struct Tar(Builder<Vec<u8>>);
+
+impl Tar {
+    fn new() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+
+    fn file(&mut self, name: &str, content: &[u8]) {
+        self.member(name, EntryType::Regular, content);
+    }
+
+    /// A member whose name need not be one that the `tar` crate would write.
+    fn member(&mut self, name: &str, kind: EntryType, content: &[u8]) {
+        let mut header = Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        self.0.append(&header, content).unwrap();
+    }
+
+    fn save(self, path: &Path) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, self.0.into_inner().unwrap()).unwrap();
+    }
+}
+
+/// The miniature corpus in three tar shards, half of the transcripts as JSON, half as text with the speaker in the JSON.
+fn shards(mini: &Mini) {
+    for (number, rows) in utterances(mini).chunks(4).enumerate() {
+        let mut tar = Tar::new();
+        for (at, (id, speaker, text)) in rows.iter().enumerate() {
+            tar.file(&format!("{id}.flac"), &fs::read(mini.recording(id)).unwrap());
+            if at % 2 == 0 {
+                tar.file(&format!("{id}.json"), json!({"text": text, "speaker": speaker}).to_string().as_bytes());
+            } else {
+                tar.file(&format!("{id}.json"), json!({"id": id, "spk": speaker}).to_string().as_bytes());
+                tar.file(&format!("{id}.txt"), text.as_bytes());
+            }
+        }
+        tar.save(&mini.path(&format!("shards/s-{number:03}.tar")));
+    }
+    // Nothing but the shards is left to read from.
+    fs::remove_dir_all(mini.path("data")).unwrap();
+}
+
+/// The rejected rows of a stage: id to reason.
+fn rejected(stage: PathBuf) -> BTreeMap<String, String> {
+    let table = stage.join("rejected.parquet");
+    parquet::texts(&table, "id").into_iter().zip(parquet::texts(&table, "reason")).collect()
+}
+
+const MODEL: &str = "6-export/model.safetensors";
+
+#[test]
+fn tar_shards_in_and_out_train_the_very_model_that_files_and_parquet_do() {
+    let plain = Mini::finished();
+    let tarred = Mini::new();
+    shards(&tarred);
+    let arguments = ["--set", "prep.data=shards/s-{000..002}.tar", "--set", "pack.format=webdataset"];
+    tarred.run(&arguments).expect_code(0);
+    for table in
+        ["1-embed/train/part-00000.parquet", "2-tokens/dev/part-00000.parquet", "2-tokens/codebook.safetensors"]
+    {
+        assert_eq!(fs::read(plain.exp(table)).unwrap(), fs::read(tarred.exp(table)).unwrap(), "{table}");
+    }
+    assert_eq!(
+        fs::read(plain.exp(MODEL)).unwrap(),
+        fs::read(tarred.exp(MODEL)).unwrap(),
+        "the same model, bit for bit"
+    );
+    let wavs = parquet::texts(&tarred.exp("0-prep/train/part-00000.parquet"), "wav");
+    assert!(wavs.iter().all(|wav| wav.starts_with("shards/s-00") && wav.contains(".tar#")), "{wavs:?}");
+    assert!(tarred.exp("3-pack/train/shard-00000.tar").exists() && !tarred.exp("3-pack/train/utt2data.list").exists());
+    assert!(tarred.files_ending("3-pack/train/shard-00000.parquet").is_empty());
+    tarred.run(&arguments).expect_code(0).expect_words(&["up to date"]);
+    // Another format leaves none of the old shards behind.
+    tarred.run(&["--set", "prep.data=shards/s-{000..002}.tar", "--stop-stage", "3"]).expect_code(0);
+    assert!(!tarred.exp("3-pack/train/shard-00000.tar").exists());
+    assert!(tarred.exp("3-pack/train/shard-00000.parquet").exists());
+}
+
+#[test]
+fn packed_tar_shards_are_a_source() {
+    let mini = Mini::new();
+    mini.run(&["--stop-stage", "3", "--set", "pack.format=webdataset"]).expect_code(0);
+    let ids = |exp: &str| {
+        let table = mini.path(exp).join("0-prep/train/part-00000.parquet");
+        let columns = ["utt", "spk", "text"].map(|name| parquet::texts(&table, name));
+        (columns, parquet::numbers(&table, "duration"))
+    };
+    let again = "base: recipe.yaml\nname: again\nprep:\n  data:\n    - {dir: exp/mini/3-pack, format: webdataset}\n";
+    fs::write(mini.path("again.yaml"), again).unwrap();
+    flowmill(mini.folder(), &["run", "again.yaml", "--stop-stage", "0"]).expect_code(0);
+    assert_eq!(ids("exp/mini"), ids("exp/again"));
+}
+
+#[test]
+fn hostile_and_damaged_shards_are_rejected_row_by_row() {
+    let mini = Mini::new();
+    let rows = utterances(&mini);
+    shards(&mini);
+    let mut tar = Tar::new();
+    let outside = mini.path("outside.flac");
+    tar.member("../outside.flac", EntryType::Regular, b"evil");
+    tar.member(outside.to_str().unwrap(), EntryType::Regular, b"evil");
+    tar.member("link.flac", EntryType::Symlink, b"");
+    tar.file("noise.flac", b"this is no recording");
+    tar.file("noise.txt", b"but it has a transcript");
+    tar.file("alone.json", br#"{"text": "no recording"}"#);
+    tar.file(&format!("{}.flac", rows[0].0), b"repeated");
+    tar.file(&format!("{}.txt", rows[0].0), b"repeated");
+    tar.save(&mini.path("shards/t-hostile.tar"));
+    let whole = fs::read(mini.path("shards/s-002.tar")).unwrap();
+    fs::write(mini.path("shards/s-002.tar"), &whole[..whole.len() * 3 / 4]).unwrap();
+    let data = "prep.data=[{dir: shards, format: webdataset}]";
+    let outcome = mini
+        .run(&["--stop-stage", "2", "--set", data, "--set", "max_rejected=0.9", "--set", "prep.split.rest=train"])
+        .expect_code(0);
+    outcome.expect_words(&["damaged tar: shards/s-002.tar", "nothing behind that was read"]);
+    assert!(!outside.exists() && !mini.path("../outside.flac").exists());
+    let reasons = rejected(mini.exp("0-prep"));
+    for (id, words) in [
+        ("../outside.flac", "shards/t-hostile.tar: `../outside.flac` leads out of its folder"),
+        (outside.to_str().unwrap(), "absolute path"),
+        ("link.flac", "symbolic link"),
+        ("noise", "unreadable recording: shards/t-hostile.tar#noise.flac"),
+        ("alone", "no recording: shards/t-hostile.tar: only alone.json"),
+        (rows[0].0.as_str(), "repeated id"),
+        ("shards/s-002.tar", "cut short"),
+    ] {
+        assert!(reasons[id].contains(words), "{id}: {}", reasons[id]);
+    }
+    let stages = mini.status();
+    for stage in &stages["stages"].as_array().unwrap()[..3] {
+        let number = |field: &str| stage[field].as_u64().unwrap();
+        assert_eq!(number("rows_in"), number("rows_out") + number("rejected"), "{stage:#}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_source_is_said_before_anything_runs() {
+    let mini = Mini::new();
+    fs::create_dir(mini.path("shards")).unwrap();
+    fs::write(mini.path("shards/a.tar.gz"), b"\x1f\x8b").unwrap();
+    let check = |data: &str| mini.run(&["--set", &format!("prep.data={data}"), "--dry-run"]).expect_code(2);
+    check("shards/b-{0..3}.tar").expect_words(&["4 of its 4 tar files are not there", "shards/b-0.tar"]);
+    check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "is compressed", "gunzip"]);
+    check("[{dir: data, ids: shard}]").expect_words(&["`ids` is for `format: webdataset`"]);
+    let outcome = mini.run(&["--set", "pack.format=webdatasets", "--dry-run"]).expect_code(2);
+    outcome.expect_words(&["pack.format", "webdataset"]);
+    let _: Value = mini.status();
+}
