@@ -11,6 +11,7 @@ mod crash;
 mod disk_full;
 mod formats;
 mod idempotence;
+mod import;
 mod parity;
 mod sfm;
 mod step_audio;

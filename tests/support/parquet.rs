@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Field, Float64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// All rows of a table.
@@ -35,6 +36,17 @@ pub fn numbers(path: &Path, name: &str) -> Vec<f64> {
     let of_batch = |batch: RecordBatch| {
         let column = column(&batch, name, &DataType::Float64);
         column.as_primitive::<Float64Type>().iter().map(|number| number.unwrap_or(f64::NAN)).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}
+
+/// A column of lists of numbers.
+pub fn lists(path: &Path, name: &str) -> Vec<Vec<f64>> {
+    let as_type = DataType::List(Arc::new(Field::new("item", DataType::Float64, true)));
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &as_type);
+        let lists = column.as_list::<i32>().iter().map(|list| list.expect("a list"));
+        lists.map(|list| list.as_primitive::<Float64Type>().values().to_vec()).collect::<Vec<_>>()
     };
     read(path).into_iter().flat_map(of_batch).collect()
 }

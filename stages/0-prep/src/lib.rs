@@ -11,6 +11,7 @@
 mod collect;
 mod config;
 mod filter;
+pub mod import;
 mod listing;
 mod probe;
 mod read;

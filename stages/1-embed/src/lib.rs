@@ -7,9 +7,12 @@
 //! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt`, `spk`, `utt_embedding` |
 //! | speakers | `speakers` | `spk2embedding.parquet`: `spk`, `spk_embedding`, the mean over a speaker's utterances in all splits |
 //!
+//! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
+//!
 //! Which extractor runs is the recipe's choice, as long as it gives embeddings; the stage knows none of them.
 
 mod config;
+mod imported;
 mod phases;
 mod speakers;
 mod table;
@@ -40,7 +43,7 @@ impl Stage for Embed {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        EmbedConfig::of(recipe).map(drop)
+        EmbedConfig::of(recipe)?.check_files(recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {

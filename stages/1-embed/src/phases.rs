@@ -3,24 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::{self, Fit, State};
+use flowmill_models::extractors::{self, ExtractorConfig, Fit, State};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
 use serde_json::json;
 
 use crate::{
     config::{EmbedConfig, SECTION},
-    speakers, table,
+    imported, speakers, table,
 };
 
 /// The fitted extractor, relative to the stage's folder.
 pub const EXTRACTOR: &str = "extractor.safetensors";
 
 /// The speakers' means, relative to the stage's folder.
-const SPEAKERS: &str = "spk2embedding.parquet";
+pub(crate) const SPEAKERS: &str = "spk2embedding.parquet";
 
 pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
     let config = EmbedConfig::of(context.recipe())?;
+    if let ExtractorConfig::Import(import) = &config.extractor {
+        return imported::plan(import, phase, context);
+    }
     match phase {
         0 => measure(&config, context).map(Some),
         1 => fit(&config, context).map(Some),
@@ -122,7 +125,7 @@ fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) ->
     Ok(PartReport::rows(rows.len() as u64, embeddings.len() as u64))
 }
 
-fn average(context: &PlanContext) -> Result<Phase, StageError> {
+pub(crate) fn average(context: &PlanContext) -> Result<Phase, StageError> {
     let column = EmbedConfig::of(context.recipe())?.extractor.column().name;
     let keys: Vec<String> = prep::tables(context)?.into_iter().map(|table| table.key).collect();
     let tables: Vec<PathBuf> = keys.iter().map(|key| context.stage_dir(1).join(format!("{key}.parquet"))).collect();

@@ -39,4 +39,15 @@ impl TokensConfig {
         }
         Ok(config)
     }
+
+    /// Refuses an import whose files are not there.
+    ///
+    /// # Errors
+    /// The key that names the missing file.
+    pub(crate) fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        match &self.extractor {
+            ExtractorConfig::Import(import) => flowmill_stage_prep::import::check_files(import, recipe, SECTION),
+            _ => Ok(()),
+        }
+    }
 }

@@ -7,9 +7,12 @@
 //! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt`, `speech_token` |
 //! | usage | `usage` | `usage.json`: how many units each split uses, and their perplexity |
 //!
+//! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
+//!
 //! Which extractor runs is the recipe's choice, as long as it gives tokens; the stage knows none of them.
 
 mod config;
+mod imported;
 mod phases;
 mod usage;
 
@@ -39,7 +42,7 @@ impl Stage for Tokens {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        TokensConfig::of(recipe).map(drop)
+        TokensConfig::of(recipe)?.check_files(recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {

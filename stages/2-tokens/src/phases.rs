@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::{Utterance, table};
-use flowmill_models::extractors::{self, Extractor, Fit, State};
+use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit, State};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::{SECTION, TokensConfig},
-    usage,
+    imported, usage,
 };
 
 /// The fitted extractor, relative to the stage's folder.
@@ -24,6 +24,9 @@ const USAGE: &str = "usage.json";
 
 pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
     let config = TokensConfig::of(context.recipe())?;
+    if let ExtractorConfig::Import(import) = &config.extractor {
+        return imported::plan(import, phase, context);
+    }
     match phase {
         0 => measure(&config, context).map(Some),
         1 => fit(&config, context).map(Some),
@@ -137,7 +140,7 @@ fn extractor(codebook: &Path) -> Result<Box<dyn Extractor>, StageError> {
     extractors::from_state(&state).map_err(StageError::other)
 }
 
-fn count(context: &PlanContext) -> Result<Phase, StageError> {
+pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
     let table = |part: Table| (part.split, context.stage_dir(2).join(format!("{}.parquet", part.key)));
     let tables: Vec<(String, PathBuf)> = prep::tables(context)?.into_iter().map(table).collect();

@@ -10,6 +10,7 @@ use serde::{
 use super::{
     Column, ConfigError, Extractor, Fit, State, StateError, Weights,
     dual_kmeans::{self, DualKmeans, DualKmeansConfig, DualKmeansFit},
+    import::{self, Import, ImportConfig},
     kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
     paraformer::{self, ParaformerConfig, ParaformerUnits},
     s3::{self, S3Config, S3Extractor},
@@ -26,6 +27,8 @@ pub enum ExtractorConfig {
     Statistics(StatisticsConfig),
     /// Units at 25 Hz; see [`super::kmeans`].
     Kmeans(KmeansConfig),
+    /// What another tool extracted; see [`super::import`].
+    Import(ImportConfig),
     /// CosyVoice's supervised semantic tokens at 25 Hz; see [`super::s3`].
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer(S3Config),
@@ -45,6 +48,7 @@ pub enum ExtractorConfig {
 enum Kind {
     Statistics,
     Kmeans,
+    Import,
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer,
     #[serde(rename = "paraformer-units")]
@@ -81,6 +85,7 @@ impl<'de> Visitor<'de> for ByKind {
         match kind {
             Kind::Statistics => StatisticsConfig::deserialize(settings).map(ExtractorConfig::Statistics),
             Kind::Kmeans => KmeansConfig::deserialize(settings).map(ExtractorConfig::Kmeans),
+            Kind::Import => ImportConfig::deserialize(settings).map(ExtractorConfig::Import),
             Kind::S3Tokenizer => S3Config::deserialize(settings).map(ExtractorConfig::S3Tokenizer),
             Kind::ParaformerUnits => ParaformerConfig::deserialize(settings).map(ExtractorConfig::ParaformerUnits),
             Kind::StepAudioDual => StepAudioConfig::deserialize(settings).map(ExtractorConfig::StepAudioDual),
@@ -95,6 +100,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(_) => statistics::KIND,
             Self::Kmeans(_) => kmeans::KIND,
+            Self::Import(_) => import::KIND,
             Self::S3Tokenizer(_) => s3::KIND,
             Self::ParaformerUnits(_) => paraformer::KIND,
             Self::StepAudioDual(_) => step_audio::KIND,
@@ -107,6 +113,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.column(),
             Self::Kmeans(config) => config.column(),
+            Self::Import(config) => config.column(),
             Self::S3Tokenizer(config) => config.column(),
             Self::ParaformerUnits(config) => config.column(),
             Self::StepAudioDual(config) => config.column(),
@@ -122,6 +129,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.check(),
             Self::Kmeans(config) => config.check(),
+            Self::Import(config) => config.check(),
             Self::S3Tokenizer(config) => config.check(),
             Self::ParaformerUnits(config) => config.check(),
             Self::StepAudioDual(config) => config.check(),
@@ -134,6 +142,7 @@ impl ExtractorConfig {
         match self {
             Self::Statistics(config) => config.measuring(),
             Self::Kmeans(config) => config.measuring(),
+            Self::Import(_) => serde_json::Value::Null,
             Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_) => serde_json::Value::Null,
             Self::DualKmeans(config) => config.measuring(),
         }
@@ -147,7 +156,7 @@ impl ExtractorConfig {
     /// The weights that the extractor takes over.
     fn weights(&self) -> Vec<&Weights> {
         match self {
-            Self::Statistics(_) | Self::Kmeans(_) | Self::DualKmeans(_) => Vec::new(),
+            Self::Statistics(_) | Self::Kmeans(_) | Self::Import(_) | Self::DualKmeans(_) => Vec::new(),
             Self::S3Tokenizer(config) => config.weights(),
             Self::ParaformerUnits(config) => config.weights().into_iter().collect(),
             Self::StepAudioDual(config) => config.weights(),
@@ -157,7 +166,9 @@ impl ExtractorConfig {
     /// The files beside the weights that the extractor takes over.
     fn other_files(&self) -> Vec<&Path> {
         match self {
-            Self::Statistics(_) | Self::Kmeans(_) | Self::DualKmeans(_) | Self::S3Tokenizer(_) => Vec::new(),
+            Self::Statistics(_) | Self::Kmeans(_) | Self::Import(_) | Self::DualKmeans(_) | Self::S3Tokenizer(_) => {
+                Vec::new()
+            }
             Self::ParaformerUnits(config) => config.other_files(),
             Self::StepAudioDual(config) => config.other_files(),
         }
@@ -182,6 +193,7 @@ impl ExtractorConfig {
         Ok(match self {
             Self::Statistics(config) => Box::new(StatisticsFit::new(config.clone())?),
             Self::Kmeans(config) => Box::new(KmeansFit::new(config.clone(), seed)?),
+            Self::Import(_) => return Err(ConfigError::new("kind", "what is imported is looked up, not fitted")),
             Self::S3Tokenizer(config) => Box::new(config.fit(seed, root)?),
             Self::ParaformerUnits(config) => Box::new(config.fit(seed, root)?),
             Self::StepAudioDual(config) => Box::new(config.fit(seed, root)?),
@@ -198,13 +210,21 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
     match state.kind() {
         statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
         kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
+        import::KIND => Ok(Box::new(Import::from_state(state)?)),
         s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
         paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state)?)),
         step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state)?)),
         dual_kmeans::KIND => Ok(Box::new(DualKmeans::from_state(state)?)),
         other => {
-            let known =
-                [statistics::KIND, kmeans::KIND, dual_kmeans::KIND, s3::KIND, paraformer::KIND, step_audio::KIND];
+            let known = [
+                statistics::KIND,
+                kmeans::KIND,
+                import::KIND,
+                dual_kmeans::KIND,
+                s3::KIND,
+                paraformer::KIND,
+                step_audio::KIND,
+            ];
             Err(StateError::Foreign { wanted: known.join(" or "), found: other.to_owned() })
         }
     }

@@ -11,6 +11,7 @@
 //! | `kmeans` | `speech_token` | units at 25 Hz: nearest centres of log-mel, level and pitch |
 //! | `paraformer-units` | `speech_token` | Step-Audio's linguistic tokens at 16.7 Hz |
 //! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
+//! | `import` | either | what another tool extracted, by id; see [`import`] |
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
 //! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
 //!
@@ -23,6 +24,7 @@ mod error;
 mod extractor;
 mod fit;
 mod fsmn;
+pub mod import;
 pub mod kmeans;
 mod linear_algebra;
 mod matrix;

@@ -1,0 +1,148 @@
+//! Reading the files: a dictionary from ids to lists of numbers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_nn::NnError;
+use flowmill_nn::weights::{PickleFile, PickleValue};
+
+use super::ImportConfig;
+use crate::dual_codebook::DualCodebook;
+
+/// The names under which Step-Audio's tokenizer keeps its streams: mixed, linguistic, semantic.
+const STREAMS: [&str; 3] = ["vq0206", "vq02", "vq06"];
+
+/// Why a file cannot be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// It cannot be read.
+    #[error(transparent)]
+    File(#[from] NnError),
+    /// It is not of this form.
+    #[error("{}: {problem}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        problem: String,
+    },
+    /// What an id has cannot be used.
+    #[error("{}: `{id}`: {problem}", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The embeddings of a file by their ids, each of `dimensions` finite values.
+///
+/// # Errors
+/// When the file cannot be read, or the first id whose value is none.
+pub fn read_embeddings(path: &Path, dimensions: usize) -> Result<BTreeMap<String, Vec<f32>>, ImportError> {
+    read(path, |file, value| {
+        let values =
+            floats(file, value).ok_or_else(|| format!("a list of numbers is expected, not {}", value.summary()))?;
+        if values.len() != dimensions {
+            return Err(format!("{} values instead of {dimensions} (set `dimensions`)", values.len()));
+        }
+        let narrow: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+        match narrow.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(format!("value {at} is {}", values[at])),
+            None => Ok(narrow),
+        }
+    })
+}
+
+/// The tokens of a file by their ids, each within the vocabulary; of two codebooks, the mixed sequence.
+///
+/// # Errors
+/// When the file cannot be read, or the first id whose tokens are none.
+pub fn read_tokens(path: &Path, config: &ImportConfig) -> Result<BTreeMap<String, Vec<i64>>, ImportError> {
+    read(path, |file, value| match config.dual {
+        Some(codebook) => mixed(file, value, codebook),
+        None => single(file, value, config.vocabulary),
+    })
+}
+
+/// Reads a dictionary, each value by `take`. An id that is there twice has its last value, as in Python.
+fn read<T>(
+    path: &Path,
+    take: impl Fn(&mut PickleFile<'_>, &PickleValue) -> Result<T, String>,
+) -> Result<BTreeMap<String, T>, ImportError> {
+    let form = |problem: String| ImportError::Form { path: path.to_owned(), problem };
+    let mut file = PickleFile::open(path)?;
+    let entries = match std::mem::replace(&mut file.value, PickleValue::None) {
+        PickleValue::Dict(entries) => entries,
+        other => return Err(form(format!("a dictionary from ids to lists is expected, not {}", other.summary()))),
+    };
+    let mut values = BTreeMap::new();
+    for (key, value) in entries {
+        let id = match &key {
+            PickleValue::Text(id) => id.to_string(),
+            PickleValue::Int(id) => id.to_string(),
+            other => return Err(form(format!("an id that is neither text nor number but {}", other.summary()))),
+        };
+        let taken = take(&mut file, &value).map_err(|problem| ImportError::Entry {
+            path: path.to_owned(),
+            id: id.clone(),
+            problem,
+        })?;
+        values.insert(id, taken);
+    }
+    Ok(values)
+}
+
+/// The numbers of a list, or of a tensor in row order.
+fn floats(file: &mut PickleFile<'_>, value: &PickleValue) -> Option<Vec<f64>> {
+    let PickleValue::Tensor(view) = value else { return value.to_floats() };
+    let tensor = file.load(view).ok()?.to_floats()?.ok()?;
+    let values = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>()).ok()?;
+    Some(values.into_iter().map(f64::from).collect())
+}
+
+/// The integers of a list, or of a tensor in row order.
+fn integers(file: &mut PickleFile<'_>, value: &PickleValue) -> Option<Vec<i64>> {
+    let PickleValue::Tensor(view) = value else { return value.to_ints() };
+    let tensor = file.load(view).ok()?.to_integers()?.ok()?;
+    tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<i64>()).ok()
+}
+
+/// Tokens of one codebook.
+fn single(file: &mut PickleFile<'_>, value: &PickleValue, vocabulary: usize) -> Result<Vec<i64>, String> {
+    if value.get(STREAMS[0]).or_else(|| value.get(STREAMS[1])).is_some() {
+        return Err("it has the streams of two codebooks; set `dual: {linguistic: 1024, semantic: 4096}`".into());
+    }
+    let tokens =
+        integers(file, value).ok_or_else(|| format!("a list of integers is expected, not {}", value.summary()))?;
+    match tokens.iter().position(|token| !usize::try_from(*token).is_ok_and(|token| token < vocabulary)) {
+        Some(at) => {
+            Err(format!("token {} at {at} is not in the vocabulary of {vocabulary} (set `vocabulary`)", tokens[at]))
+        }
+        None => Ok(tokens),
+    }
+}
+
+/// The mixed sequence of two codebooks: as it stands, or made of its streams.
+fn mixed(file: &mut PickleFile<'_>, value: &PickleValue, codebook: DualCodebook) -> Result<Vec<i64>, String> {
+    let sequence = if value.as_dict().is_some() { value.get(STREAMS[0]) } else { Some(value) };
+    if let Some(sequence) = sequence {
+        let tokens = integers(file, sequence)
+            .ok_or_else(|| format!("a mixed sequence is expected, not {}", sequence.summary()))?;
+        codebook.check(&tokens).map_err(|problem| problem.to_string())?;
+        return Ok(tokens);
+    }
+    let mut stream = |name: &str| -> Result<Vec<u32>, String> {
+        let value = value.get(name).ok_or_else(|| format!("it has neither `{}` nor `{name}`", STREAMS[0]))?;
+        let tokens =
+            integers(file, value).ok_or_else(|| format!("`{name}` is {}, no list of integers", value.summary()))?;
+        let tokens: Option<Vec<u32>> = tokens.into_iter().map(|token| u32::try_from(token).ok()).collect();
+        tokens.ok_or_else(|| format!("`{name}` has a token that is none"))
+    };
+    let (linguistic, semantic) = (stream(STREAMS[1])?, stream(STREAMS[2])?);
+    codebook.mix(&linguistic, &semantic).map_err(|problem| problem.to_string())
+}

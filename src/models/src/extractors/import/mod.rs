@@ -1,0 +1,195 @@
+//! The `import` kind: values that another tool extracted already, by the ids of utterances.
+//!
+//! CosyVoice's shell recipes keep what they extract in files of `torch.save`: `utt2embedding.pt` and `spk2embedding.pt` (id to list of
+//! floats), `utt2speech_token.pt` (id to list of integers; Step-Audio's has `vq02`, `vq06` and their mixed sequence `vq0206` under
+//! each id). Nothing is fitted and nothing listened to: a stage looks its rows up. The state that stands for the extractor says
+//! only where values came from, and an exported model that is asked about a new recording says that it cannot tell.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use file::{ImportError, read_embeddings, read_tokens};
+
+use super::{Column, ConfigError, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType};
+use crate::dual_codebook::{DualCodebook, MIXED_RATE};
+
+/// The extractor's kind.
+pub const KIND: &str = "import";
+
+/// Settings of an import: `embeddings`, or `tokens`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImportConfig {
+    /// `utt2embedding.pt`, relative to the recipe's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<PathBuf>,
+    /// `spk2embedding.pt`; without it, speakers have the mean of their utterances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speakers: Option<PathBuf>,
+    /// Values of an embedding.
+    pub dimensions: usize,
+    /// `utt2speech_token.pt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<PathBuf>,
+    /// How many different tokens there are; with `dual`, what the codebooks have.
+    pub vocabulary: usize,
+    /// Tokens per second; with `dual`, those of the mixed sequence.
+    pub rate: f64,
+    /// The sizes of the two codebooks, when `tokens` holds two streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual: Option<DualCodebook>,
+}
+
+impl Default for ImportConfig {
+    /// CAM++ embeddings and the tokens of the S3 tokenizer, version 2.
+    fn default() -> Self {
+        Self {
+            embeddings: None,
+            speakers: None,
+            dimensions: 192,
+            tokens: None,
+            vocabulary: 6561,
+            rate: 25.0,
+            dual: None,
+        }
+    }
+}
+
+impl ImportConfig {
+    /// The column that it fills.
+    pub fn column(&self) -> Column {
+        if self.tokens.is_none() {
+            let values = ValueType::Embedding { dimensions: self.dimensions };
+            return Column { name: "utt_embedding", values };
+        }
+        let (vocabulary, rate) = match self.dual {
+            Some(codebook) => (codebook.mixed_vocabulary(), MIXED_RATE),
+            None => (self.vocabulary, self.rate),
+        };
+        Column { name: "speech_token", values: ValueType::Tokens { vocabulary, rate } }
+    }
+
+    /// The files with their keys.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("embeddings", &self.embeddings), ("speakers", &self.speakers), ("tokens", &self.tokens)];
+        files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match (&self.embeddings, &self.tokens) {
+            (None, None) => {
+                let reason = "name the file: `embeddings: utt2embedding.pt`, or `tokens: utt2speech_token.pt`";
+                return Err(ConfigError::new("kind", reason));
+            }
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::new("tokens", "a stage imports embeddings or tokens, not both"));
+            }
+            _ => {}
+        }
+        if self.speakers.is_some() && self.embeddings.is_none() {
+            return Err(ConfigError::new("speakers", "needs `embeddings` of utterances beside it"));
+        }
+        if self.dual.is_some() && self.tokens.is_none() {
+            return Err(ConfigError::new("dual", "is for `tokens`"));
+        }
+        if !(1..=65_536).contains(&self.dimensions) {
+            return Err(ConfigError::new("dimensions", format!("{} is not within 1 to 65536", self.dimensions)));
+        }
+        if self.vocabulary == 0 {
+            return Err(ConfigError::new("vocabulary", "a vocabulary has at least one token"));
+        }
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(ConfigError::new("rate", format!("{} is no number of tokens per second", self.rate)));
+        }
+        Ok(())
+    }
+
+    /// The state that stands for the extractor.
+    pub fn state(&self) -> State {
+        State::new(KIND, serde_json::json!(self))
+    }
+}
+
+/// Stands for the extractor that made the values, which is not here.
+pub struct Import {
+    config: ImportConfig,
+}
+
+impl Import {
+    /// The import that a state describes.
+    ///
+    /// # Errors
+    /// When the state is of another kind.
+    pub fn from_state(state: &State) -> Result<Self, StateError> {
+        state.expect_kind(KIND)?;
+        let config = serde_json::from_value(state.settings().clone())
+            .map_err(|error| StateError::Foreign { wanted: KIND.to_owned(), found: error.to_string() })?;
+        Ok(Self { config })
+    }
+}
+
+impl Extractor for Import {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn column(&self) -> Column {
+        self.config.column()
+    }
+
+    fn extract(&self, _: &Media) -> Result<Extracted, ExtractError> {
+        let what = self.column().values.name();
+        let files: Vec<String> = self.config.files().map(|(_, file)| file.display().to_string()).collect();
+        Err(ExtractError::Media(format!(
+            "its {what} would have to be extracted, but this model's were imported from {}; only their extractor's weights can",
+            files.join(" and ")
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(yaml: serde_json::Value) -> ImportConfig {
+        serde_json::from_value(yaml).unwrap()
+    }
+
+    #[test]
+    fn an_import_is_of_embeddings_or_of_tokens() {
+        let embeddings = config(serde_json::json!({"embeddings": "a.pt"}));
+        assert_eq!(embeddings.column().values, ValueType::Embedding { dimensions: 192 });
+        let tokens = config(serde_json::json!({"tokens": "a.pt"}));
+        assert_eq!(tokens.column().values, ValueType::Tokens { vocabulary: 6561, rate: 25.0 });
+        let dual = config(serde_json::json!({"tokens": "a.pt", "dual": {}}));
+        assert_eq!(dual.column().values, ValueType::Tokens { vocabulary: 5120, rate: MIXED_RATE });
+        for good in [&embeddings, &tokens, &dual] {
+            good.check().unwrap();
+            assert_eq!(Import::from_state(&good.state()).unwrap().column(), good.column());
+        }
+        for (bad, field) in [
+            (serde_json::json!({}), "kind"),
+            (serde_json::json!({"embeddings": "a.pt", "tokens": "b.pt"}), "tokens"),
+            (serde_json::json!({"tokens": "a.pt", "speakers": "b.pt"}), "speakers"),
+            (serde_json::json!({"embeddings": "a.pt", "dual": {}}), "dual"),
+            (serde_json::json!({"embeddings": "a.pt", "dimensions": 0}), "dimensions"),
+            (serde_json::json!({"tokens": "a.pt", "rate": 0.0}), "rate"),
+        ] {
+            assert_eq!(config(bad).check().unwrap_err().field, field);
+        }
+    }
+
+    #[test]
+    fn a_new_recording_is_beyond_it() {
+        let import = Import::from_state(&config(serde_json::json!({"tokens": "a.pt"})).state()).unwrap();
+        let media = Media::audio(|| Err::<flowmill_audio::Audio, _>("never read"));
+        assert!(import.extract(&media).unwrap_err().to_string().contains("imported from a.pt"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Values that another tool made, looked up for the rows of this stage: what stages 1 and 2 do instead of extracting.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use flowmill_corpus::Utterance;
+use flowmill_models::extractors::import::ImportConfig;
+use flowmill_runner::{PartReport, PartWork, PlanContext, Recipe, RecipeError, StageError};
+
+use crate::rows::{Table, utterances};
+
+/// Refuses an import whose files are not there; `section` is the stage's in the recipe.
+///
+/// # Errors
+/// The key that names the missing file.
+pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Result<(), RecipeError> {
+    for (key, file) in import.files() {
+        let path = recipe.dir().join(file);
+        if !path.is_file() {
+            let message = format!("there is no file {}; paths are relative to the recipe's folder", path.display());
+            return Err(recipe.error(&format!("{section}.extractor.{key}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// The files that an import reads, and the tables whose rows it looks up.
+pub fn inputs(import: &ImportConfig, tables: &[Table], context: &PlanContext) -> Vec<PathBuf> {
+    let files = import.files().map(|(_, file)| context.recipe_dir().join(file));
+    files.chain(tables.iter().map(|table| table.path.clone())).collect()
+}
+
+/// Looks up the rows of all tables. `judge` gives the value to keep of an utterance, from what `values` has for its id, or the
+/// reason why it is rejected; `write` takes the kept rows of a table. Ids that no row has are counted.
+///
+/// # Errors
+/// When a table cannot be read, those of `write`, or when interrupted.
+pub fn look_up<T>(
+    work: &PartWork,
+    tables: &[Table],
+    mut values: BTreeMap<String, T>,
+    judge: impl Fn(&Utterance, Option<T>) -> Result<T, String>,
+    mut write: impl FnMut(&Table, &[(Utterance, T)]) -> Result<(), StageError>,
+) -> Result<PartReport, StageError> {
+    let (mut rows_in, mut rows_out) = (0, 0);
+    for table in tables {
+        if work.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        let rows = utterances(table)?;
+        let count = rows.len() as u64;
+        let mut kept = Vec::with_capacity(rows.len());
+        for row in rows {
+            match judge(&row, values.remove(&row.utt)) {
+                Ok(value) => kept.push((row, value)),
+                Err(reason) => work.reject(&row.utt, reason),
+            }
+        }
+        write(table, &kept)?;
+        work.advance(count);
+        (rows_in, rows_out) = (rows_in + count, rows_out + kept.len() as u64);
+    }
+    if let Some(first) = values.keys().next() {
+        work.message(format!("{} imported ids are of no utterance here (first: {first})", values.len()));
+    }
+    Ok(PartReport::rows(rows_in, rows_out).fact("ids of no utterance", values.len()))
+}

@@ -1,0 +1,172 @@
+//! What other tools extracted is imported: embeddings and tokens in files of `torch.save` and `pickle.dump`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::support::mini::repository;
+use crate::support::{Mini, flowmill, parquet};
+
+/// A value of a pickle.
+enum Value {
+    Floats(Vec<f64>),
+    Ints(Vec<f64>),
+    Text(&'static str),
+}
+
+/// A dictionary as `pickle.dump` writes it, protocol 2.
+fn pickle(entries: &[(String, Value)]) -> Vec<u8> {
+    let mut bytes = vec![0x80, 2, b'}', b'('];
+    let text = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.push(b'X');
+        bytes.extend((text.len() as u32).to_le_bytes());
+        bytes.extend(text.as_bytes());
+    };
+    for (id, value) in entries {
+        text(&mut bytes, id);
+        match value {
+            Value::Text(value) => text(&mut bytes, value),
+            Value::Floats(values) => {
+                bytes.extend(b"](");
+                values.iter().for_each(|value| bytes.extend([b"G".as_slice(), &value.to_be_bytes()].concat()));
+                bytes.push(b'e');
+            }
+            Value::Ints(values) => {
+                bytes.extend(b"](");
+                let int = |value: &f64| [b"J".as_slice(), &(*value as i32).to_le_bytes()].concat();
+                values.iter().for_each(|value| bytes.extend(int(value)));
+                bytes.push(b'e');
+            }
+        }
+    }
+    bytes.extend(b"u.");
+    bytes
+}
+
+fn save(path: &Path, entries: &[(String, Value)]) {
+    fs::write(path, pickle(entries)).unwrap();
+}
+
+/// A table's lists by their ids.
+fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
+    parquet::texts(path, id).into_iter().zip(parquet::lists(path, column)).collect()
+}
+
+/// What stages 1 and 2 of a finished run left, as files to import, in its recipe's folder.
+fn export(mini: &Mini) {
+    let both = |stage: &str, column: &str| {
+        let of = |split: &str| {
+            let folder = mini.exp(&format!("{stage}/{split}"));
+            let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            files.iter().flat_map(|file| table(file, "utt", column)).collect::<Vec<_>>()
+        };
+        [of("train"), of("dev")].concat()
+    };
+    let floats = |rows: Vec<(String, Vec<f64>)>| rows.into_iter().map(|(id, row)| (id, Value::Floats(row))).collect();
+    let embeddings: Vec<_> = floats(both("1-embed", "utt_embedding"));
+    save(&mini.path("utt2embedding.pt"), &embeddings);
+    let speakers: Vec<_> = floats(table(&mini.exp("1-embed/spk2embedding.parquet"), "spk", "spk_embedding"));
+    save(&mini.path("spk2embedding.pt"), &speakers);
+    let mut tokens: Vec<_> =
+        both("2-tokens", "speech_token").into_iter().map(|(id, row)| (id, Value::Ints(row))).collect();
+    tokens.push(("of-no-one".into(), Value::Ints(vec![1.0, 2.0])));
+    save(&mini.path("utt2speech_token.pt"), &tokens);
+}
+
+const EMBED: &str =
+    "embed.extractor={kind: import, embeddings: utt2embedding.pt, speakers: spk2embedding.pt, dimensions: 32}";
+const TOKENS: &str = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16}";
+
+#[test]
+fn imported_values_train_the_very_model_that_extracted_ones_do() {
+    let plain = Mini::finished();
+    let imported = Mini::new();
+    export(&plain);
+    for file in ["utt2embedding.pt", "spk2embedding.pt", "utt2speech_token.pt"] {
+        fs::copy(plain.path(file), imported.path(file)).unwrap();
+    }
+    let arguments = ["--set", EMBED, "--set", TOKENS];
+    let outcome = imported.run(&arguments).expect_code(0);
+    outcome.expect_words(&["1 imported ids are of no utterance here (first: of-no-one)"]);
+    for file in [
+        "1-embed/train/part-00000.parquet",
+        "1-embed/spk2embedding.parquet",
+        "2-tokens/dev/part-00000.parquet",
+        "3-pack/train/shard-00000.parquet",
+        "6-export/model.safetensors",
+    ] {
+        assert_eq!(fs::read(plain.exp(file)).unwrap(), fs::read(imported.exp(file)).unwrap(), "{file}");
+    }
+    imported.run(&arguments).expect_code(0).expect_words(&["up to date"]);
+    // The exported model cannot listen, and says so.
+    let (model, wav) = (imported.exp("6-export"), imported.recording("1688-142285-0002"));
+    let arguments = ["synth", "--model", model.to_str().unwrap(), "--wav", wav.to_str().unwrap()];
+    flowmill(imported.folder(), &arguments).expect_code(1).expect_words(&["imported from"]);
+}
+
+#[test]
+fn the_files_of_the_public_recipes_are_read_as_torch_wrote_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, pt) = (repository().join("data/libri6"), repository().join("tests/golden/pt"));
+    let recipe = |tokens: &str| {
+        format!(
+            "name: public\nmax_rejected: 1.0\nprep: {{data: {}, split: {{fractions: {{}}}}}}\n\
+             embed: {{extractor: {{kind: import, embeddings: {pt}/utt2embedding.pt, speakers: {pt}/spk2embedding.pt}}}}\n\
+             tokens: {{extractor: {{kind: import, {tokens}}}}}\n",
+            data.canonicalize().unwrap().display(),
+            pt = pt.display()
+        )
+    };
+    let run = |tokens: &str| {
+        fs::write(folder.path().join("recipe.yaml"), recipe(tokens)).unwrap();
+        flowmill(folder.path(), &["run", ".", "--stop-stage", "2"]).expect_code(0);
+        let exp = folder.path().join("exp/public");
+        let tokens = table(&exp.join("2-tokens/train/part-00000.parquet"), "utt", "speech_token");
+        (table(&exp.join("1-embed/train/part-00000.parquet"), "utt", "utt_embedding"), tokens)
+    };
+    let (embeddings, tokens) = run(&format!("tokens: {}/utt2speech_token.pt", pt.display()));
+    assert_eq!(embeddings.iter().map(|(id, row)| (id.as_str(), row.len())).next(), Some(("1688-142285-0000", 192)));
+    assert_eq!((embeddings.len(), tokens.len()), (3, 3));
+    assert!((embeddings[0].1[1] - -1.152_360_200_881_958).abs() < 1e-12);
+    assert_eq!((tokens[0].1.len(), &tokens[0].1[..3]), (40, [5474.0, 1704.0, 479.0].as_slice()));
+    let (_, dual) = run(&format!("tokens: {}/utt2speech_token_dual.pt, dual: {{}}", pt.display()));
+    assert_eq!(dual[0].1, [1.0, 2.0, 1030.0, 1031.0, 1032.0]);
+    let rejected = folder.path().join("exp/public/1-embed/rejected.parquet");
+    let reasons: BTreeMap<String, String> =
+        parquet::texts(&rejected, "id").into_iter().zip(parquet::texts(&rejected, "reason")).collect();
+    assert_eq!(reasons.len(), 57);
+    assert!(reasons["3331-159605-0000"].contains("utt2embedding.pt does not have it"), "{reasons:?}");
+}
+
+#[test]
+fn what_cannot_be_imported_is_named() {
+    let mini = Mini::new();
+    let entry = |value: Value| vec![("1688-142285-0002".to_owned(), value)];
+    let stage = |file: &str, entries: Vec<(String, Value)>, setting: &str, stop: &str, words: &[&str]| {
+        save(&mini.path(file), &entries);
+        mini.run(&["--stop-stage", stop, "--set", setting, "--set", "max_rejected=1.0"])
+            .expect_code(1)
+            .expect_words(words);
+    };
+    let embed = "embed.extractor={kind: import, embeddings: e.pt, dimensions: 3}";
+    let tokens = "tokens.extractor={kind: import, tokens: t.pt, vocabulary: 16}";
+    let dual = "tokens.extractor={kind: import, tokens: t.pt, dual: {linguistic: 4, semantic: 8}}";
+    let named = "`1688-142285-0002`";
+    stage("e.pt", entry(Value::Floats(vec![1.0, 2.0])), embed, "1", &[named, "2 values instead of 3"]);
+    stage("e.pt", entry(Value::Floats(vec![1.0, f64::NAN, 2.0])), embed, "1", &[named, "value 1 is NaN"]);
+    stage("e.pt", entry(Value::Floats(vec![1.0, 1e300, 2.0])), embed, "1", &[named, "value 1 is"]);
+    stage("e.pt", entry(Value::Text("cat")), embed, "1", &[named, "a list of numbers is expected"]);
+    stage("t.pt", entry(Value::Ints(vec![1.0, 16.0])), tokens, "2", &[named, "token 16 at 1"]);
+    stage("t.pt", entry(Value::Floats(vec![1.5])), tokens, "2", &[named, "a list of integers is expected"]);
+    stage("t.pt", entry(Value::Ints(vec![1.0, 2.0, 5.0])), dual, "2", &[named, "not whole groups"]);
+    stage("t.pt", entry(Value::Ints(vec![1.0, 2.0, 5.0, 6.0, 3.0])), dual, "2", &[named, "token 3 at position 4"]);
+    fs::write(mini.path("t.pt"), b"\x80\x02cos\nsystem\nq\x00.").unwrap();
+    let malicious = mini.run(&["--stop-stage", "2", "--set", tokens, "--set", "max_rejected=1.0"]).expect_code(1);
+    malicious.expect_words(&["t.pt", "os.system"]);
+    let check = |setting: &str| mini.run(&["--set", setting, "--dry-run"]).expect_code(2);
+    check("embed.extractor={kind: import, embeddings: nowhere.pt}")
+        .expect_words(&["embed.extractor.embeddings", "no file"]);
+    check("embed.extractor={kind: import, tokens: t.pt}").expect_words(&["embed.extractor.kind"]);
+    check("tokens.extractor={kind: import}").expect_words(&["tokens.extractor.kind", "name the file"]);
+}
