@@ -9,10 +9,10 @@ use crate::{Container, PackConfig};
 
 /// Writes rows into a shard of the format that the recipe names.
 pub enum Writer {
-    /// Parquet; boxed for its size.
+    /// Parquet.
     Parquet(Box<ShardWriter>),
     /// A WebDataset tar file.
-    Webdataset(TarShardWriter),
+    Webdataset(Box<TarShardWriter>),
 }
 
 impl Writer {
@@ -23,7 +23,7 @@ impl Writer {
     pub fn create(config: &PackConfig, path: &Path) -> Result<Self, CorpusError> {
         let mel = config.mel.store;
         match config.format {
-            Container::Webdataset => TarShardWriter::create(path, mel).map(Self::Webdataset),
+            Container::Webdataset => TarShardWriter::create(path, mel).map(|writer| Self::Webdataset(Box::new(writer))),
             Container::Parquet => {
                 let options = ShardOptions {
                     mel,
