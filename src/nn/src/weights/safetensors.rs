@@ -38,8 +38,8 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
         let (data, rest) = (header.data_len(), source.remaining());
         return Err(damaged(&format!("its header describes {data} bytes and {rest} follow")));
     }
-    let mut contents = Contents::default();
-    contents.metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let mut contents = Contents { metadata, ..Contents::default() };
     if let Some(scalars) = contents.metadata.get(SCALARS).and_then(|note| scalar::from_note(note)) {
         contents.scalars = scalars;
         contents.metadata.remove(SCALARS);
