@@ -478,6 +478,9 @@ impl Block<'_> {
 }
 
 /// From the gradient of the weights to that of the scores: w (g - sum of w g) scale.
+///
+/// The weights were computed again from a rounded logarithm, so their sum is 1 only nearly. Dividing by it keeps the slopes of a row
+/// at a sum of 0, and with them the gradient of a bias on all keys, which is nothing but rounding.
 fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f32) {
     for (weights, gradient) in weights.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
         softmax_slope_row(weights, gradient, scale);
@@ -486,7 +489,8 @@ fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f
 
 vectorised! {
     fn softmax_slope_row(weights: &[f32], gradient: &mut [f32], scale: f32) {
-        let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient);
+        let total = sum_of(weights, |weight| weight).max(f32::MIN_POSITIVE);
+        let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient) / total;
         for (gradient, weight) in gradient.iter_mut().zip(weights) {
             *gradient = weight * (*gradient - along) * scale;
         }
