@@ -5,8 +5,20 @@ use std::fs;
 use crate::support::random::Random;
 use crate::support::{Mini, flowmill};
 
-const COMMANDS: [&str; 11] =
-    ["run", "status", "recipe", "inspect", "convert", "clean", "doctor", "synth", "parity", "completions", "version"];
+const COMMANDS: [&str; 12] = [
+    "run",
+    "train",
+    "status",
+    "recipe",
+    "inspect",
+    "convert",
+    "clean",
+    "doctor",
+    "synth",
+    "parity",
+    "completions",
+    "version",
+];
 
 #[test]
 fn help_names_every_command_and_every_command_explains_itself() {

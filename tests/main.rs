@@ -16,5 +16,6 @@ mod parity;
 mod sfm;
 mod step_audio;
 mod support;
+mod train;
 mod webdataset;
 mod weight_files;

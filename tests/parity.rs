@@ -118,7 +118,7 @@ fn files_that_cannot_be_checked_say_why() {
         (Box::new(|parts| transpose(parts, "in.speech_feat")), &["mel [16, 26, 3]"]),
         (Box::new(|parts| transpose(parts, "out.infer_mel")), &["out.infer_mel", "[18, 16, 1]", "[1, 16, 18]"]),
         (Box::new(|parts| transpose(parts, "grad.encoder_proj.weight")), &["grad.encoder_proj.weight"]),
-        (Box::new(|parts| parts.rename("out.encoder", "out.pred")), &["out.pred", "not known", "cosyvoice2_flow"]),
+        (Box::new(|parts| parts.rename("out.encoder", "out.other")), &["out.other", "not known", "cosyvoice2_flow"]),
         (Box::new(|parts| parts.rename("grad.encoder_proj.bias", "grad.x")), &["grad.x", "not known"]),
         (Box::new(|parts| parts.rename("param.encoder_proj.bias", "param.x")), &["encoder_proj.bias", "`x`"]),
         (Box::new(|parts| parts.rename("in.t", "in.time")), &["`in.t` is missing"]),

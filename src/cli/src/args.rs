@@ -66,6 +66,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(RunArgs),
+    Train(TrainArgs),
     Status(StatusArgs),
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -160,6 +161,43 @@ pub struct RunArgs {
     /// Print errors only
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// Tries training out: a few batches again and again, to see in a minute whether the settings can learn.
+///
+/// Starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
+/// optimiser and clipping. Two things differ from training, so that the loss can fall towards zero on what is repeated:
+/// every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each time it comes, and the
+/// learning rate is train.optim.lr throughout, without warm-up. Moving average, accumulation, validation and
+/// checkpoints are left out, and nothing is written to the experiment. Stages 0 to 3 run first where they are not up to date.
+///
+/// Printed are the loss of every step, its fall, and whether every trainable parameter changed. A fall by 90 % is what a
+/// sound model reaches on one batch; it says that gradients arrive and that the settings fit together, not that the
+/// model will be good. To train, use `flowmill run RECIPE`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill train recipes/demo --overfit 1
+  flowmill train recipes/demo --overfit 4 --steps 800 --set train.optim.lr=1e-3
+
+Exit codes:
+  0    every trainable parameter changed, all losses were finite
+  1    a parameter did not change, the loss was not finite, or a stage before failed
+  2    the command line or the recipe is wrong
+  130  interrupted")]
+pub struct TrainArgs {
+    /// The recipe and its changes.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// How many batches, the first of the first epoch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub overfit: u16,
+    /// Do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000 for every batch]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: Option<u32>,
+    /// How many threads to use [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub jobs: Option<u16>,
 }
 
 /// Shows every stage: its state, rows, age, and why it would run.

@@ -40,3 +40,16 @@ pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Fai
         None => Ok(Experiment::of_recipe(recipe)),
     }
 }
+
+/// Sizes the pool of threads that everything shares, and gives its size.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn threads(jobs: Option<u16>) -> Result<usize, Failure> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(jobs) = jobs {
+        pool = pool.num_threads(jobs.into());
+    }
+    pool.build_global().context("cannot start the threads").map_err(Failure::Failed)?;
+    Ok(rayon::current_num_threads())
+}

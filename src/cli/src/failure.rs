@@ -19,6 +19,8 @@ pub enum Failure {
     ToldUsage,
     /// Ctrl-C, or a termination signal: exit code 130.
     Interrupted,
+    /// The same, where nothing is kept to go on from.
+    Stopped,
     /// Nobody reads the output any more, as after `| head`: exit code 0.
     Closed,
 }
@@ -43,7 +45,7 @@ impl Failure {
         match self {
             Self::Failed(_) | Self::Told => 1,
             Self::Usage(_) | Self::ToldUsage => 2,
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::Stopped => 130,
             Self::Closed => 0,
         }
     }
@@ -55,7 +57,7 @@ impl Failure {
             Self::Interrupted => {
                 style::warning("interrupted; what is finished is kept, run the same command again to go on");
             }
-            Self::Told | Self::ToldUsage | Self::Closed => {}
+            Self::Told | Self::ToldUsage | Self::Stopped | Self::Closed => {}
         }
     }
 }
@@ -88,7 +90,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(error) | Self::Failed(error) => write!(out, "{error:#}"),
             Self::Told | Self::ToldUsage => write!(out, "failed"),
-            Self::Interrupted => write!(out, "interrupted"),
+            Self::Interrupted | Self::Stopped => write!(out, "interrupted"),
             Self::Closed => write!(out, "nobody reads the output"),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Recipe;
+use crate::stage::folder_name;
+use crate::{Recipe, Stage};
 
 /// Names in a stage's folder that are the runner's.
 pub(crate) const RESERVED: [&str; 4] = ["receipts", "rejected.parquet", "stage.json", ".staging"];
@@ -30,6 +31,11 @@ impl Experiment {
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The folder of a stage: `4-train`.
+    pub fn stage_dir(&self, stage: &dyn Stage) -> PathBuf {
+        self.dir.join(folder_name(stage))
     }
 
     /// One JSON line per command that ran: command line, version, host, start, duration, outcome.

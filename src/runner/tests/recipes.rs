@@ -158,6 +158,7 @@ fn a_base_is_extended_key_by_key_and_set_comes_last() {
 fn mistakes_in_set_name_the_option() {
     let cases = [
         ("learn.steps=x", "--set learn.steps=x: learn.steps: expected a whole number, 0 or more, found the text \"x\""),
+        ("learn.steps=null", "--set learn.steps=null: learn.steps: expected a whole number, 0 or more, found nothing"),
         ("learn.stps=1", "--set learn.stps=1: learn.stps: unknown key; did you mean \"steps\"? (known: steps, optim)"),
         ("learn", "--set learn: write it as KEY=VALUE, such as train.optim.lr=1e-4"),
         ("=1", "--set =1: `` is no key; write it as train.optim.lr"),

@@ -76,6 +76,21 @@ pub enum TrainError {
         /// The last dump.
         dump: PathBuf,
     },
+    /// A loss or gradient that is not finite where none may be skipped.
+    #[error(
+        "step {step}: the loss is {loss}, the norm of its gradient {grad_norm} (learning rate {rate:e}); try a lower \
+         learning rate or a smaller grad_clip"
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The norm of its gradient.
+        grad_norm: f64,
+        /// Its learning rate.
+        rate: f64,
+    },
     /// A file could not be written or read.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {

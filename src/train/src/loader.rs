@@ -77,7 +77,8 @@ pub(crate) fn plan<D: DataSource>(data: &D, epoch: u64) -> Result<Vec<Vec<u32>>,
     if batches.is_empty() { Err(TrainError::NoData { epoch }) } else { Ok(batches) }
 }
 
-fn load<D: DataSource>(
+/// Reads a batch of an epoch that has `count`.
+pub(crate) fn load<D: DataSource>(
     data: &D,
     epoch: u64,
     index: u64,

@@ -6,7 +6,7 @@ use flowmill_train::{KeepConfig, OptimConfig, ScheduleConfig, TrainConfig, Train
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::ModelConfig;
+use crate::{ModelConfig, start};
 
 /// The section's name.
 pub const SECTION: &str = "train";
@@ -23,6 +23,10 @@ pub struct TrainSection {
     pub speaker_embedding: SpeakerEmbedding,
     /// What the embedding of the speech tokens starts from.
     pub token_embedding: TokenEmbedding,
+    /// Weights to start from: a file, or the folder of a checkpoint or of an exported model; null: random ones.
+    pub init_from: Option<String>,
+    /// Takes what fits of `init_from`, by name and shape, and starts the rest at random; otherwise all must fit.
+    pub init_partial: bool,
     /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
     /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
     pub normalise_mel: bool,
@@ -69,6 +73,8 @@ impl Default for TrainSection {
             model: ModelConfig::default(),
             speaker_embedding: SpeakerEmbedding::default(),
             token_embedding: TokenEmbedding::default(),
+            init_from: None,
+            init_partial: false,
             normalise_mel: true,
             train_split: "train".to_owned(),
             validation_split: "dev".to_owned(),
@@ -170,8 +176,30 @@ impl TrainSection {
                 return refuse(key, &format!("\"{split}\" is no name of a split: letters, digits, -, _ and . only"));
             }
         }
+        self.check_start(recipe)?;
         if self.train_split == self.validation_split {
             return refuse("validation_split", "is the split that is trained on: validation would measure memory");
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to start from, and only one.
+    fn check_start(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
+        let Some(path) = &self.init_from else {
+            if self.init_partial {
+                return refuse("init_partial", "says how much of `init_from` must fit, but there is no `init_from`");
+            }
+            return Ok(());
+        };
+        if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
+            let reason =
+                "`codebook` would be overwritten by `init_from`; leave one of them out, or set init_partial: true";
+            return refuse("token_embedding", reason);
+        }
+        let file = start::weight_file(&recipe.resolve(path));
+        if !file.is_file() {
+            return refuse("init_from", &format!("there is no file {}", file.display()));
         }
         Ok(())
     }

@@ -11,8 +11,10 @@ mod config;
 mod data;
 mod item;
 mod model;
+mod start;
 mod store;
 mod task;
+mod try_out;
 mod watch;
 mod work;
 
@@ -23,14 +25,10 @@ use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, Stag
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
-use data::DataPaths;
 pub use model::ModelConfig;
+pub use try_out::try_out;
 use work::Training;
 
-/// Number of the stage that makes units.
-const TOKENS: u8 = 2;
-/// Number of the packing stage.
-const PACK: u8 = 3;
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
 
@@ -67,26 +65,18 @@ impl Stage for TrainStage {
         if phase > 0 {
             return Ok(None);
         }
-        let section = TrainSection::read(context.recipe())?;
-        let pack = context.stage_dir(PACK);
-        let index = |split: &str| pack.join(split).join("index.json");
-        let data = DataPaths { train: index(&section.train_split), validation: index(&section.validation_split) };
-        let statistics = pack.join("mel_statistics.json");
+        let folder = |number| context.stage_dir(number);
+        let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
         let mut part = Part::new("train")
-            .config(section.fingerprint())
-            .inputs(split_files(&data.train)?)
-            .inputs(split_files(&data.validation)?)
-            .rows(section.max_steps.unwrap_or(0))
+            .config(training.section.fingerprint())
+            .inputs(split_files(&training.data.train)?)
+            .inputs(split_files(&training.data.validation)?)
+            .rows(training.section.max_steps.unwrap_or(0))
             .resumable();
-        if section.normalise_mel {
-            part = part.input(&statistics);
+        if training.section.normalise_mel {
+            part = part.input(&training.statistics);
         }
-        let codebook = match section.token_embedding {
-            TokenEmbedding::Random => None,
-            TokenEmbedding::Codebook => Some(context.stage_dir(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
-        };
-        let part = part.inputs(codebook.clone());
-        let training = Training { section, data, statistics, codebook };
+        let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
         Ok(Some(Phase::new("steps", vec![part.work(move |work| training.run(work))])))
     }
 }

@@ -3,19 +3,24 @@
 use std::path::PathBuf;
 
 use flowmill_models::flow::MelNormalisation;
-use flowmill_runner::{PartReport, PartWork, StageError};
+use flowmill_nn::Parameters;
+use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
 use flowmill_train::{SKIPPED_FOLDER, Summary};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::codebook;
 use crate::data::{DataPaths, FlowData, check_bins};
 use crate::store::StagedCheckpoints;
 use crate::task::FlowTask;
 use crate::watch::Watch;
-use crate::{CONFIG_FILE, ModelConfig, TrainSection};
+use crate::{CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, start};
+
+/// Number of the stage that makes units.
+const TOKENS: u8 = 2;
+/// Number of the packing stage.
+const PACK: u8 = 3;
 
 /// Everything the part reads.
 pub struct Training {
@@ -27,6 +32,20 @@ pub struct Training {
     pub statistics: PathBuf,
     /// The codebook that the token embedding starts from, if any.
     pub codebook: Option<PathBuf>,
+    /// The file that the weights start from, if any.
+    pub weights: Option<PathBuf>,
+}
+
+/// The model at its start, and its data.
+pub struct Prepared {
+    /// The model's settings.
+    pub config: ModelConfig,
+    /// The shards.
+    pub data: FlowData,
+    /// The model's loss.
+    pub task: FlowTask,
+    /// The weights that training starts from.
+    pub parameters: Parameters,
 }
 
 /// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
@@ -37,38 +56,66 @@ struct MelStatistics {
 }
 
 impl Training {
+    /// What a section of `recipe` asks for; `folder` knows where a stage's results lie.
+    pub fn new(section: TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Self {
+        let pack = folder(PACK);
+        let index = |split: &str| pack.join(split).join("index.json");
+        Self {
+            data: DataPaths { train: index(&section.train_split), validation: index(&section.validation_split) },
+            statistics: pack.join("mel_statistics.json"),
+            codebook: match section.token_embedding {
+                TokenEmbedding::Random => None,
+                TokenEmbedding::Codebook => Some(folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
+            },
+            weights: section.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
+            section,
+        }
+    }
+
     /// Trains, resuming what an earlier attempt left, and makes the results outputs.
     ///
     /// # Errors
     /// Whatever stops training; [`StageError::Interrupted`] after saving when the person asked to stop.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
+        let mut prepared = self.prepare(&|message| work.message(message))?;
+        let weights = prepared.parameters.element_count(true);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
+        let summary = pool.install(|| self.train(work, &mut prepared))?;
+        if summary.interrupted {
+            return Err(StageError::Interrupted);
+        }
+        self.publish(work, &prepared.config)?;
+        Ok(report(&summary, weights, &prepared.data))
+    }
+
+    /// Opens the data and makes the model, telling what a person should know of both.
+    ///
+    /// # Errors
+    /// When data, statistics, codebook or weights cannot be read or do not fit.
+    pub fn prepare(&self, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
         let config = self.resolved()?;
         let data = FlowData::open(&self.data, config.flow(), self.section.sampling(), self.section.speaker_embedding)?;
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
-        announce(work, &data);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
-        let (summary, weights) = pool.install(|| self.train(work, &config, &data))?;
-        if summary.interrupted {
-            return Err(StageError::Interrupted);
+        announce(tell, &data);
+        let seed = self.section.train_config().seed;
+        let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
+        if let Some(codebook) = &self.codebook {
+            codebook::start_from(&mut parameters, codebook, config.flow(), seed)?;
         }
-        self.publish(work, &config)?;
-        Ok(report(&summary, weights, &data))
+        if let Some(file) = &self.weights {
+            tell(start::start_from(&mut parameters, file, self.section.init_partial)?);
+        }
+        Ok(Prepared { config, data, task: FlowTask(model), parameters })
     }
 
-    fn train(&self, work: &PartWork, config: &ModelConfig, data: &FlowData) -> Result<(Summary, usize), StageError> {
+    fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
         let settings = self.section.train_config();
-        let (model, mut parameters) = config.build(settings.seed).map_err(StageError::other)?;
-        if let Some(codebook) = &self.codebook {
-            codebook::start_from(&mut parameters, codebook, config.flow(), settings.seed)?;
-        }
-        let weights = parameters.element_count(true);
         let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work));
-        let folder = work.staging_dir();
-        let task = FlowTask(model);
-        let trained = flowmill_train::train(&task, &mut parameters, data, &settings, &folder, &store, &mut watch);
-        Ok((trained.map_err(StageError::other)?, weights))
+        let Prepared { data, task, parameters, .. } = prepared;
+        let trained = flowmill_train::train(task, parameters, data, &settings, &work.staging_dir(), &store, &mut watch);
+        trained.map_err(StageError::other)
     }
 
     /// The model's settings with the normalisation that the recipe asks for.
@@ -125,14 +172,16 @@ impl Training {
     }
 }
 
-fn announce(work: &PartWork, data: &FlowData) {
+fn announce(tell: &dyn Fn(String), data: &FlowData) {
     if data.validation_len() == 0 {
-        work.message("there is no validation split: checkpoints have no scores, and none is the best");
+        tell("there is no validation split: checkpoints have no scores, and none is the best".to_owned());
     }
     let oversized = data.oversized();
     if let Some(first) = oversized.first() {
         let count = oversized.len();
-        work.message(format!("{count} utterances are longer than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"));
+        tell(format!(
+            "{count} utterances are longer than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
+        ));
     }
 }
 

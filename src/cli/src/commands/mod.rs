@@ -10,6 +10,7 @@ mod recipe;
 mod run;
 mod status;
 mod synth;
+mod train;
 mod version;
 
 use std::io::Write;
@@ -24,6 +25,7 @@ use crate::failure::Failure;
 pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Train(arguments) => train::run(arguments, out),
         Command::Status(arguments) => status::run(arguments, out),
         Command::Recipe(command) => recipe::run(command, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),

@@ -4,7 +4,7 @@ use anyhow::Context;
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
 
 use crate::args::RunArgs;
-use crate::experiment::{command_line, folder, load};
+use crate::experiment::{command_line, folder, load, threads};
 use crate::failure::Failure;
 use crate::stages;
 
@@ -28,14 +28,4 @@ pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };
     flowmill_runner::run(&stages, &recipe, &experiment, &options, &reporter)?;
     Ok(())
-}
-
-/// Sizes the pool of threads that everything shares, and gives its size.
-fn threads(jobs: Option<u16>) -> Result<usize, Failure> {
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(jobs) = jobs {
-        pool = pool.num_threads(jobs.into());
-    }
-    pool.build_global().context("cannot start the threads").map_err(Failure::Failed)?;
-    Ok(rayon::current_num_threads())
 }

@@ -54,8 +54,11 @@ pub(crate) fn set(root: &mut Node, assignment: &str) -> Result<(), RecipeError> 
     if path.is_empty() || path.split('.').any(str::is_empty) {
         return Err(fail("", format!("`{path}` is no key; write it as train.optim.lr")));
     }
+    let plain = Node { content: Content::Scalar { raw: value.trim().to_owned(), quoted: false }, place: place.clone() };
     let mut value = match value.trim() {
         "" => Node { content: Content::Scalar { raw: String::new(), quoted: true }, place: place.clone() },
+        // On its own it would be read as an empty recipe.
+        _ if plain.is_null() => plain,
         value => parse(value, &origin).map_err(|e| fail(path, e.message))?,
     };
     forget_lines(&mut value, &place);

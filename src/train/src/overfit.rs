@@ -1,0 +1,152 @@
+//! Whether settings can learn at all: a few batches again and again, with the same draws each time.
+
+use flowmill_nn::{Parameters, host};
+
+use crate::loader::{self, Loaded};
+use crate::optimizer::{GradientNorms, Update, freeze, gradient_norms};
+use crate::setup::own_weights;
+use crate::{DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage, pass};
+
+/// On how much, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OverfitOptions {
+    /// How many batches, the first of the first epoch; fewer when there are not so many.
+    pub batches: usize,
+    /// The most steps, each on one batch.
+    pub steps: u64,
+    /// Stop before when the loss has fallen by this share of itself.
+    pub enough: Option<f64>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overfit {
+    /// Batches there were.
+    pub batches: usize,
+    /// Steps done.
+    pub steps: u64,
+    /// Mean loss of the batches, each when it was seen first.
+    pub first: f64,
+    /// Mean loss of the batches, each when it was seen last.
+    pub last: f64,
+    /// Number of trainable parameters.
+    pub parameters: usize,
+    /// Those that are as they were, or never had a gradient other than zero.
+    pub unchanged: Vec<String>,
+    /// Whether it was stopped early.
+    pub interrupted: bool,
+}
+
+impl Overfit {
+    /// By how much of itself the loss fell: 0.9 when a tenth is left, negative when it rose.
+    pub fn fall(&self) -> f64 {
+        1.0 - self.last / self.first
+    }
+}
+
+/// Trains on the same few batches, one a step in turn, with the draws of each batch the same every time it comes, at the full learning
+/// rate throughout. Nothing is written; `parameters` are those at the end.
+///
+/// # Errors
+/// Those of the first-step check; a loss or gradient that is not finite; whatever the task or the data report.
+pub fn overfit<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    options: OverfitOptions,
+    observer: &mut dyn Observer,
+) -> Result<Overfit, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    config.check()?;
+    freeze(&config.optim, parameters)?;
+    own_weights(parameters)?;
+    let batches = first_batches(data, options.batches)?;
+    let mut optimizer = config.optim.build(parameters)?;
+    let before = digests(parameters)?;
+    let mut reached = vec![false; before.len()];
+    let mut losses = Vec::new();
+    let mut interrupted = false;
+    for (step, batch) in (1..=options.steps).zip(batches.iter().cycle()) {
+        let pass = pass::forward_backward(task, parameters, config.seed, std::slice::from_ref(batch))?;
+        let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        if step == 1 {
+            report_zero(&coverage::check(parameters, &norms)?, observer);
+        }
+        let loss = pass.means.loss;
+        let rate = config.optim.lr;
+        if !(loss.is_finite() && norms.total.is_finite()) {
+            return Err(TrainError::NotFinite { step, loss, grad_norm: norms.total, rate });
+        }
+        for (reached, (_, norm)) in reached.iter_mut().zip(&norms.each) {
+            *reached |= norm.is_some_and(|norm| norm > 0.0);
+        }
+        let scale = norms.clip_factor(config.grad_clip) / pass.divisor;
+        optimizer.step(parameters, &pass.gradients, Update { rate, scale })?;
+        losses.push(loss);
+        observer.step(&progress(step, options.steps, &pass, &norms, rate));
+        interrupted = observer.interrupted();
+        let (first, last) = ends(&losses, batches.len());
+        if interrupted || options.enough.is_some_and(|enough| 1.0 - last / first >= enough) {
+            break;
+        }
+    }
+    let after = digests(parameters)?;
+    let changed = before.iter().zip(&after).zip(reached).map(|((before, after), reached)| reached && before != after);
+    let names = parameters.trainable_ids().map(|id| parameters.name(id).to_owned());
+    let unchanged = names.zip(changed).filter(|(_, changed)| !changed).map(|(name, _)| name).collect();
+    let (first, last) = ends(&losses, batches.len());
+    Ok(Overfit {
+        batches: batches.len(),
+        steps: losses.len() as u64,
+        first,
+        last,
+        parameters: before.len(),
+        unchanged,
+        interrupted,
+    })
+}
+
+/// The first batches of the first epoch.
+fn first_batches<D: DataSource>(data: &D, count: usize) -> Result<Vec<Loaded<D::Batch>>, TrainError> {
+    let plan = loader::plan(data, 0)?;
+    let total = plan.len() as u64;
+    let chosen = plan.into_iter().take(count.max(1)).enumerate();
+    chosen.map(|(index, items)| loader::load(data, 0, index as u64, total, items)).collect()
+}
+
+/// A digest of every trainable parameter, which takes less room than a copy.
+fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
+    let digest = |id| {
+        let elements = host::slice("comparing parameters", parameters.tensor(id))
+            .map_err(TrainError::tensor(format!("reading {}", parameters.name(id))))?;
+        let mut hasher = blake3::Hasher::new();
+        for chunk in elements.chunks(1 << 14) {
+            hasher.update(&chunk.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        Ok(hasher.finalize())
+    };
+    parameters.trainable_ids().map(digest).collect()
+}
+
+fn report_zero(zero: &[String], observer: &mut dyn Observer) {
+    if !zero.is_empty() {
+        let (count, names) = (zero.len(), coverage::shorten(zero));
+        observer.message(&format!("on the first step the gradient of {count} parameters is zero throughout: {names}"));
+    }
+}
+
+fn progress(step: u64, steps: u64, pass: &pass::Pass, norms: &GradientNorms, rate: f64) -> Progress {
+    let (loss, weight, grad_norm) = (pass.means.loss, pass.means.weight, norms.total);
+    Progress { step, steps, epoch: 0, loss, rate, grad_norm, weight, seconds: 0.0, data_wait: 0.0 }
+}
+
+/// The mean loss of the batches when they were seen first, and when they were seen last.
+fn ends(losses: &[f64], batches: usize) -> (f64, f64) {
+    let seen = batches.min(losses.len());
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    (mean(&losses[..seen]), mean(&losses[losses.len() - seen..]))
+}
