@@ -4,3 +4,4 @@ mod dual_kmeans;
 mod kmeans;
 mod speech;
 mod statistics;
+mod tokenizers;

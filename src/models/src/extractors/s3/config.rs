@@ -1,11 +1,15 @@
 //! Settings of the `s3-tokenizer` extractor, and how its weights are taken over.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use flowmill_nn::{random::Draw, weights};
+use candle_core::Tensor;
+use flowmill_nn::{
+    random::Draw,
+    weights::{self, Archive, Format},
+};
 use serde::{Deserialize, Serialize};
 
-use super::{Dimensions, KIND, S3Tokenizer, TOKEN_RATE, Version};
+use super::{Dimensions, KIND, S3Tokenizer, TOKEN_RATE, Version, onnx};
 use crate::extractors::{
     Column, ConfigError, Fit, Fitted, State, StateError, UnusableWeights, ValueType, Weights,
     weights::{self as taken, Pretrained},
@@ -83,7 +87,14 @@ pub(in crate::extractors) fn load(
         return tokenizer.map_err(|error| taken::unusable(Path::new(KIND), error));
     };
     let path = root.join(file);
-    let tokenizer = weights::read(&path).map_err(UnusableWeights::from);
-    let tokenizer = tokenizer.and_then(|file| S3Tokenizer::from_tensors(version, heads, &file.tensors));
+    let tokenizer = tensors(&path, version).and_then(|tensors| S3Tokenizer::from_tensors(version, heads, &tensors));
     tokenizer.map_err(|error| taken::unusable(&path, error))
+}
+
+/// The tensors of a weight file under the names of the public `state_dict`.
+fn tensors(path: &Path, version: Version) -> Result<BTreeMap<String, Tensor>, UnusableWeights> {
+    if Archive::open(path)?.format == Format::Onnx {
+        return onnx::read(path, version);
+    }
+    Ok(weights::read(path)?.tensors)
 }

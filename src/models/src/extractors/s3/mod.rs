@@ -9,7 +9,9 @@ mod config;
 mod dimensions;
 mod extractor;
 mod model;
+mod onnx;
 pub mod pieces;
+mod projection;
 mod quantizer;
 mod rotary;
 

@@ -13,6 +13,7 @@ use flowmill_nn::{
 
 use super::{
     dimensions::{Dimensions, FSQ_DIGITS, Version},
+    projection::Projection,
     quantizer::{Lookup, three_levels},
     rotary::Rotary,
 };
@@ -126,14 +127,18 @@ impl S3Tokenizer {
         parameters: Parameters,
         layers: Layers,
     ) -> Result<Self, NnError> {
-        let Layers { convolutions, positions, blocks, projection } = layers;
+        let Layers { convolutions, positions, modules, codebook } = layers;
+        let blocks = modules.into_iter().enumerate();
+        let blocks =
+            blocks.map(|(block, modules)| Block::new(&parameters, &format!("encoder.blocks.{block}"), modules));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let positions = match positions {
             Some(table) => Positions::Added(table),
             None => Positions::Rotary(Rotary::new(dimensions.state / dimensions.heads)),
         };
-        let quantizer = match projection {
-            Projection::Entries(entries) => Quantizer::Nearest(Lookup::new(parameters.tensor(entries))?),
-            Projection::Digits(linear) => Quantizer::ThreeLevels(linear),
+        let quantizer = match codebook {
+            Codebook::Entries(entries) => Quantizer::Nearest(Lookup::new(parameters.tensor(entries))?),
+            Codebook::Digits(linear) => Quantizer::ThreeLevels(linear),
         };
         Ok(Self { version, dimensions, parameters, convolutions, positions, blocks, quantizer })
     }
@@ -211,11 +216,11 @@ impl S3Tokenizer {
 struct Layers {
     convolutions: [Conv1d; 2],
     positions: Option<ParameterId>,
-    blocks: Vec<Block>,
-    projection: Projection,
+    modules: Vec<BlockModules>,
+    codebook: Codebook,
 }
 
-enum Projection {
+enum Codebook {
     Entries(ParameterId),
     Digits(Linear),
 }
@@ -237,17 +242,17 @@ fn layers(version: Version, dimensions: &Dimensions, draw: Option<Draw>) -> Resu
         Version::V1 => Some(encoder.add("positional_embedding", &[positions, state], Init::Constant(0.0))?),
         Version::V2 => None,
     };
-    let mut blocks = Vec::with_capacity(layers.min(1024));
+    let mut modules = Vec::with_capacity(layers.min(1024));
     for block in 0..layers {
-        blocks.push(Block::new(encoder.scope("blocks").scope(block), version, state, start)?);
+        modules.push(BlockModules::new(encoder.scope("blocks").scope(block), version, state, start)?);
     }
     let mut quantizer = root.scope("quantizer");
-    let mut codebook = quantizer.scope("_codebook");
-    let projection = match version {
-        Version::V1 => Projection::Entries(codebook.add("embed", &[entries, state], start.init(1))?),
-        Version::V2 => Projection::Digits(start.linear(codebook.scope("project_down"), state, FSQ_DIGITS)?),
+    let mut scope = quantizer.scope("_codebook");
+    let codebook = match version {
+        Version::V1 => Codebook::Entries(scope.add("embed", &[entries, state], start.init(1))?),
+        Version::V2 => Codebook::Digits(start.linear(scope.scope("project_down"), state, FSQ_DIGITS)?),
     };
-    Ok((parameters, Layers { convolutions, positions: table, blocks, projection }))
+    Ok((parameters, Layers { convolutions, positions: table, modules, codebook }))
 }
 
 /// How weights begin.
@@ -304,20 +309,14 @@ fn add_positions(hidden: &Value, table: &Value, items: &Sequences) -> Result<Val
     hidden.add(&table.embed(&positions, hidden.dims().split_last().map_or(&[][..], |(_, rows)| rows))?)
 }
 
-/// A transformer block.
-struct Block {
+/// The modules of a block that are used as they were registered; its linear layers are arranged anew once they have weights.
+struct BlockModules {
     attention_norm: LayerNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
     memory: Option<ParameterId>,
     norm: LayerNorm,
-    expand: Linear,
-    contract: Linear,
 }
 
-impl Block {
+impl BlockModules {
     fn new(mut builder: Builder, version: Version, state: usize, start: Start) -> Result<Self, NnError> {
         // The public implementation gives the first normalisation of version 2 an epsilon of its own.
         let epsilon = if version == Version::V2 { 1e-6 } else { 1e-5 };
@@ -329,16 +328,42 @@ impl Block {
                 Some(attention.scope("fsmn_block").add("weight", &shape, start.init(MEMORY_TAPS))?)
             }
         };
+        for name in ["query", "value", "out"] {
+            start.linear(attention.scope(name), state, state)?;
+        }
+        Linear::with_init(attention.scope("key"), state, state, start.init(state), None)?;
+        start.linear(builder.scope("mlp.0"), state, 4 * state)?;
+        start.linear(builder.scope("mlp.2"), 4 * state, state)?;
         Ok(Self {
-            query: start.linear(attention.scope("query"), state, state)?,
-            key: Linear::with_init(attention.scope("key"), state, state, start.init(state), None)?,
-            value: start.linear(attention.scope("value"), state, state)?,
-            out: start.linear(attention.scope("out"), state, state)?,
             memory,
             attention_norm: LayerNorm::new(builder.scope("attn_ln"), state, epsilon)?,
             norm: LayerNorm::new(builder.scope("mlp_ln"), state, 1e-5)?,
-            expand: start.linear(builder.scope("mlp.0"), state, 4 * state)?,
-            contract: start.linear(builder.scope("mlp.2"), 4 * state, state)?,
+        })
+    }
+}
+
+/// A transformer block.
+struct Block {
+    modules: BlockModules,
+    query: Projection,
+    key: Projection,
+    value: Projection,
+    out: Projection,
+    expand: Projection,
+    contract: Projection,
+}
+
+impl Block {
+    fn new(parameters: &Parameters, prefix: &str, modules: BlockModules) -> Result<Self, NnError> {
+        let projection = |name: &str| Projection::new(parameters, &format!("{prefix}.{name}"));
+        Ok(Self {
+            modules,
+            query: projection("attn.query")?,
+            key: projection("attn.key")?,
+            value: projection("attn.value")?,
+            out: projection("attn.out")?,
+            expand: projection("mlp.0")?,
+            contract: projection("mlp.2")?,
         })
     }
 
@@ -350,23 +375,22 @@ impl Block {
         [whole, valid]: [&Sequences; 2],
         rotary: Option<&super::rotary::Angles>,
     ) -> Result<Value, NnError> {
-        let normal = self.attention_norm.forward(context, input)?;
-        let mut queries = self.query.forward(context, &normal)?;
-        let mut keys = self.key.forward(context, &normal)?;
-        let values = self.value.forward(context, &normal)?;
+        let normal = self.modules.attention_norm.forward(context, input)?;
+        let project = |projection: &Projection| projection.forward(&normal, Activation::Identity);
+        let (mut queries, mut keys, values) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
         if let Some(angles) = rotary {
             queries = angles.turn(&queries)?;
             keys = angles.turn(&keys)?;
         }
         let attention = Attention { heads, reach: Reach::Full, queries: whole, keys: valid, dropout: None };
         let attended = queries.attend(&keys, &values, &attention, None)?;
-        let residual = match self.memory {
+        let residual = match self.modules.memory {
             Some(taps) => fsmn::add_memory(input, &values, &context.parameter(taps), valid)?,
             None => input.clone(),
         };
-        let hidden = self.out.forward_onto(context, &attended, &residual)?;
-        let normal = self.norm.forward(context, &hidden)?;
-        let inner = self.expand.forward_activated(context, &normal, Activation::Gelu)?;
-        self.contract.forward_onto(context, &inner, &hidden)
+        let hidden = self.out.forward_onto(&attended, &residual)?;
+        let normal = self.modules.norm.forward(context, &hidden)?;
+        let inner = self.expand.forward(&normal, Activation::Gelu)?;
+        self.contract.forward_onto(&inner, &hidden)
     }
 }
