@@ -12,12 +12,21 @@ pub struct Phase {
     pub title: String,
     /// Its parts, in an order that a person expects; they must not read each other's outputs.
     pub parts: Vec<Part>,
+    /// What its progress counts, in the plural.
+    pub(crate) unit: &'static str,
 }
 
 impl Phase {
     /// A phase with its title and parts.
     pub fn new(title: impl Into<String>, parts: Vec<Part>) -> Self {
-        Self { title: title.into(), parts }
+        Self { title: title.into(), parts, unit: "rows" }
+    }
+
+    /// Progress that counts something else than rows, such as `steps`.
+    #[must_use]
+    pub fn counting(mut self, unit: &'static str) -> Self {
+        self.unit = unit;
+        self
     }
 }
 

@@ -260,7 +260,7 @@ impl StageRun<'_> {
             self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
             so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
             let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();
-            let (unit, total) = if rows > 0 { ("rows", rows) } else { ("parts", to_run.len() as u64) };
+            let (unit, total) = if rows > 0 { (phase.unit, rows) } else { ("parts", to_run.len() as u64) };
             let progress = self.run.reporter.phase(&format!("{}: {}", self.dir.name, phase.title), unit, total);
             let executor = Executor {
                 dir: self.dir,

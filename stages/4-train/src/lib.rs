@@ -77,7 +77,7 @@ impl Stage for TrainStage {
             part = part.input(&training.statistics);
         }
         let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
-        Ok(Some(Phase::new("steps", vec![part.work(move |work| training.run(work))])))
+        Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }
 

@@ -91,8 +91,8 @@ impl Synthesiser {
     /// [`ExportError::Recording`] when it cannot be decoded or is too short; others as their names say.
     pub fn run(&self, recording: &Path, stem: &str, out_dir: &Path) -> Result<Synthesised, ExportError> {
         let rejected = |source: ExtractError| ExportError::Recording { path: recording.to_owned(), source };
-        let path = recording.to_owned();
-        let media = Media::audio(move || flowmill_audio::decode_file(&path));
+        let audio = flowmill_audio::decode_file(recording)?;
+        let media = Media::audio(move || Ok::<_, flowmill_audio::AudioError>(audio.clone()));
         let tokens = self.tokens.extract(&media).map_err(rejected)?;
         let embedding = self.speaker.extract(&media).map_err(rejected)?;
         let wrong = || ExportError::Generate { reason: "the extractors give values of another kind".to_owned() };
