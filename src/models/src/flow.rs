@@ -12,6 +12,7 @@
 
 mod batch;
 mod config;
+mod direct;
 mod encoder;
 mod estimator;
 mod generate;

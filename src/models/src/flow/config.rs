@@ -30,8 +30,9 @@ pub struct FlowConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
-    /// Tokens that a linear path from the embeddings straight to the mel looks at, odd, centred; 0 for none, as in the
-    /// public model. It learns within a few hundred steps what each unit sounds like; the encoder adds what context tells.
+    /// Tokens that a linear path from the embeddings (of tokens and speaker) straight to the mel looks at, odd, centred; 0
+    /// for none, as in the public model. It learns within a few hundred steps what each unit sounds like and how each
+    /// speaker departs from that; the encoder, whose projection then starts at zero, adds what context tells.
     #[serde(skip_serializing_if = "is_zero")]
     pub direct_mel_kernel: usize,
     /// The encoder.

@@ -260,7 +260,8 @@ impl Flow {
         for request in requests {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
-            let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], streaming)?;
+            let speaker = host::tensor(request.speaker_embedding.clone(), &[1, self.config().spk_embed_dim])?;
+            let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], &speaker, streaming)?;
             frames.extend_from_slice(&host::slice("encoder", encoded.frames.tensor())?);
             means.extend_from_slice(&host::slice("encoder", encoded.means.tensor())?);
             lengths.push(self.frames_of(tokens.len()));

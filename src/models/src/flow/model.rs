@@ -1,15 +1,15 @@
 //! The flow model: parameters, training loss.
 
 use super::batch::token_ids;
+use super::direct::DirectMel;
 use super::encoder::Encoder;
 use super::estimator::{Conditions, Estimator};
 use super::rows::Rows;
 use super::{FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
 use candle_core::Tensor;
-use flowmill_nn::init::Builder;
-use flowmill_nn::layers::{Conv1d, Embedding, Linear};
+use flowmill_nn::init::{Builder, Init};
+use flowmill_nn::layers::{Embedding, Linear};
 use flowmill_nn::objectives::FlowMatching;
-use flowmill_nn::ops::Convolution;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Sequences, Value, host};
 
@@ -52,8 +52,8 @@ pub struct Flow {
     speaker: Linear,
     pub(super) encoder: Encoder,
     projection: Linear,
-    /// From token embeddings straight to the mel frames of each token, where the settings ask for it.
-    direct: Option<Conv1d>,
+    /// From embeddings straight to the mel, where the settings ask for it.
+    direct: Option<DirectMel>,
     pub(super) estimator: Estimator,
 }
 
@@ -77,16 +77,15 @@ impl Flow {
         let scope = builder.scope("spk_embed_affine_layer");
         let speaker = Linear::new(scope, config.spk_embed_dim, config.output_size)?;
         let encoder = Encoder::new(builder.scope("encoder"), config)?;
-        let projection = Linear::new(builder.scope("encoder_proj"), config.input_size, config.output_size)?;
-        let direct = match config.direct_mel_kernel {
-            0 => None,
-            kernel => Some(Conv1d::new(
-                builder.scope("direct_mel"),
-                config.input_size,
-                config.token_mel_ratio * config.output_size,
-                kernel,
-                Convolution { padding: [kernel / 2, kernel / 2], ..Convolution::default() },
-            )?),
+        let direct = DirectMel::new(builder.scope("direct_mel"), config)?;
+        let (channels, bins) = (config.input_size, config.output_size);
+        let projection = match &direct {
+            None => Linear::new(builder.scope("encoder_proj"), channels, bins)?,
+            // The linear path leads; what the encoder adds starts at nothing.
+            Some(_) => {
+                let zero = Init::Constant(0.0);
+                Linear::with_init(builder.scope("encoder_proj"), channels, bins, zero, Some(zero))?
+            }
         };
         let mut decoder = builder.scope("decoder");
         let estimator = Estimator::new(decoder.scope("estimator"), config)?;
@@ -139,15 +138,16 @@ impl Flow {
         Ok((frames, rows.all))
     }
 
-    /// Encodes the valid tokens of each item; tokens as in [`encode`](Self::encode).
+    /// Encodes the valid tokens of each item; tokens as in [`encode`](Self::encode), speaker embeddings `[item, value]`.
     pub(crate) fn encoded(
         &self,
         context: &Context,
         tokens: &[u32],
         lengths: &[usize],
+        speakers: &Tensor,
         streaming: bool,
     ) -> Result<Encoded> {
-        self.encoded_over(context, tokens, lengths, streaming, Extent::Valid)
+        self.encoded_over(context, tokens, lengths, speakers, streaming, Extent::Valid)
     }
 
     fn encoded_over(
@@ -155,6 +155,7 @@ impl Flow {
         context: &Context,
         tokens: &[u32],
         lengths: &[usize],
+        speakers: &Tensor,
         streaming: bool,
         extent: Extent,
     ) -> Result<Encoded> {
@@ -164,15 +165,20 @@ impl Flow {
         let (per_token, ratio) = (self.config.ids_per_token(), self.config.token_mel_ratio);
         let longest = tokens.len() / lengths.len().max(1);
         let ids = leading(tokens, longest, lengths.iter().map(|length| length * per_token));
-        let mels = direct.forward_packed(context, &self.embed(context, &ids)?, &Sequences::packed(lengths))?;
+        let (embedded, speakers) = (self.embed(context, &ids)?, self.unit_speakers(speakers)?);
+        let mels = direct.forward(context, &embedded, &Sequences::packed(lengths), &speakers)?;
         let valid: Vec<usize> = lengths.iter().map(|length| length * ratio).collect();
-        let mels = mels.reshape(&[valid.iter().sum(), self.config.output_size])?;
         let means = means.add(&mels.unpack_rows(&rows.shortened(&valid)?)?)?;
         Ok(Encoded { frames, means, rows })
     }
 
     /// Speaker embeddings `[item, value]`, brought to unit length and projected to `[item, bin]`.
     pub(crate) fn project_speakers(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
+        Ok(self.speaker.forward(context, &self.unit_speakers(embeddings)?)?)
+    }
+
+    /// Speaker embeddings `[item, value]`, brought to unit length.
+    fn unit_speakers(&self, embeddings: &Tensor) -> Result<Value> {
         let embeddings = host::contiguous(embeddings)?;
         let width = self.config.spk_embed_dim;
         let mut elements = host::slice("speaker embedding", &embeddings)?.to_vec();
@@ -180,8 +186,7 @@ impl Flow {
             let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
         }
-        let unit = Value::from_vec(elements, &[embeddings.elem_count() / width, width])?;
-        Ok(self.speaker.forward(context, &unit)?)
+        Ok(Value::from_vec(elements, &[embeddings.elem_count() / width, width])?)
     }
 
     /// The conditional flow matching loss of a batch: the mean over valid frames and bins of the squared error of the velocity.
@@ -191,7 +196,8 @@ impl Flow {
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         batch.check(&self.config)?;
         let tokens = token_ids(&batch.tokens)?;
-        let Encoded { means: mu, rows, .. } = self.encoded(context, &tokens, &batch.token_lengths, draws.streaming)?;
+        let (lengths, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
+        let Encoded { means: mu, rows, .. } = self.encoded(context, &tokens, lengths, speakers, draws.streaming)?;
         let mel = self.packed_mel(batch)?;
         let noise = pack(&draws.noise, batch)?;
         let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
@@ -225,7 +231,8 @@ impl Flow {
             true => (Extent::Padded, vec![frames; items]),
             false => (Extent::Valid, batch.mel_lengths.clone()),
         };
-        let encoded = self.encoded_over(context, &tokens, &batch.token_lengths, draws.streaming, extent)?;
+        let (valid, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
+        let encoded = self.encoded_over(context, &tokens, valid, speakers, draws.streaming, extent)?;
         let Encoded { means: mu, rows: all, .. } = encoded;
         if all.lengths() != lengths {
             let message = format!("mels padded to {frames} frames do not go with the padding of the tokens");

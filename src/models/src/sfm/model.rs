@@ -49,8 +49,9 @@ impl Sfm {
         let config = self.flow.config();
         batch.check(config)?;
         let tokens = token_ids(&batch.tokens)?;
+        let (lengths, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
         let Encoded { frames, means: coarse, rows } =
-            self.flow.encoded(context, &tokens, &batch.token_lengths, draws.streaming)?;
+            self.flow.encoded(context, &tokens, lengths, speakers, draws.streaming)?;
         let predicted = self.head.forward(context, &frames, &rows)?;
         let (mel, noise) = (self.flow.packed_mel(batch)?, pack(&draws.noise, batch)?);
         let progress: Vec<f32> = draws.t.iter().map(|t| config.matching.t_scheduler.warp(*t)).collect();

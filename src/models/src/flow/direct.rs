@@ -1,0 +1,44 @@
+//! A linear path from token and speaker embeddings straight to the mel, beside the encoder. The public models have none.
+
+use super::{FlowConfig, Result};
+use flowmill_nn::init::{Builder, Init};
+use flowmill_nn::layers::{Conv1d, Linear};
+use flowmill_nn::ops::Convolution;
+use flowmill_nn::{Context, Sequences, Value};
+
+/// What each unit sounds like among its neighbours, and how each speaker departs from that.
+#[derive(Debug, Clone)]
+pub(super) struct DirectMel {
+    units: Conv1d,
+    speaker: Linear,
+    ratio: usize,
+    bins: usize,
+}
+
+impl DirectMel {
+    /// Absent where the settings ask for no such path.
+    pub(super) fn new(mut builder: Builder, config: &FlowConfig) -> Result<Option<Self>> {
+        let (kernel, ratio, bins) = (config.direct_mel_kernel, config.token_mel_ratio, config.output_size);
+        if kernel == 0 {
+            return Ok(None);
+        }
+        let centred = Convolution { padding: [kernel / 2, kernel / 2], ..Convolution::default() };
+        let units = Conv1d::new(builder.scope("units"), config.input_size, ratio * bins, kernel, centred)?;
+        let (width, zero) = (config.spk_embed_dim, Init::Constant(0.0));
+        let speaker = Linear::with_init(builder.scope("speaker"), width, bins, zero, None)?;
+        Ok(Some(Self { units, speaker, ratio, bins }))
+    }
+
+    /// Mel frames `[frame row, bin]` of embedded tokens `[token row, channel]` and speakers of unit length `[item, value]`.
+    pub(super) fn forward(
+        &self,
+        context: &Context,
+        tokens: &Value,
+        items: &Sequences,
+        speakers: &Value,
+    ) -> Result<Value> {
+        let frames = [items.total() * self.ratio, self.bins];
+        let mels = self.units.forward_packed(context, tokens, items)?.reshape(&frames)?;
+        Ok(mels.add_items(&self.speaker.forward(context, speakers)?, &items.repeated(self.ratio))?)
+    }
+}
