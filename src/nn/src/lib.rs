@@ -26,6 +26,7 @@ pub mod context;
 pub mod error;
 pub mod gradients;
 pub mod host;
+pub mod inference;
 pub mod init;
 pub mod kernels;
 pub mod layers;

@@ -1,0 +1,19 @@
+//! Kernels for networks that are only ever run forwards, such as the front-ends: time innermost, one recording at a time.
+//!
+//! A signal is [`Rows`]: one row per channel (or per channel and frequency), time along the row, zeros around it. Every
+//! layer is then the same product: an output row is a weighted sum of input rows, each shifted in time by a tap's distance,
+//! and [`Filters`] computes 8 output rows at a time with the time axis in vector registers. Weights are arranged once, when
+//! a model is loaded. Nothing is unfolded and nothing is padded to the longest item of a batch; several recordings run side
+//! by side on the threads of their caller.
+
+mod convolution2d;
+mod filters;
+mod lanes;
+mod normalise;
+mod rows;
+mod winograd;
+
+pub use convolution2d::{Convolution2d, Plane};
+pub use filters::{Epilogue, Filters, TILE};
+pub use normalise::{normalise_tile, scale_rows, segment_sums, split_tile};
+pub use rows::Rows;
