@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod disk_full;
 mod formats;
+mod front_ends;
 mod idempotence;
 mod import;
 mod parity;

@@ -60,7 +60,8 @@ fn mistakes_in_the_recipe_are_named() {
         ("embed: {extractor: {kind: statistics, shrinkage: 2}}", ["embed.extractor.shrinkage", "at most 1"]),
         ("embed: {extractor: {kind: statistics, n_mel: 40}}", ["embed.extractor.n_mel", "n_mels"]),
         ("embed: {extractor: {kind: kmeans}}", ["embed.extractor.kind", "kmeans gives tokens"]),
-        ("embed: {extractor: {kind: campplus}}", ["embed.extractor.kind", "statistics"]),
+        ("embed: {extractor: {kind: ecapa}}", ["embed.extractor.kind", "statistics"]),
+        ("embed: {extractor: {kind: campplus}}", ["embed.extractor.weights", "campplus.onnx"]),
         ("embed: {extractor: {n_mels: 40}}", ["embed.extractor", "kind"]),
         ("embed: {fit_on: trian}", ["embed.fit_on", "dev, train"]),
     ] {
@@ -68,4 +69,25 @@ fn mistakes_in_the_recipe_are_named() {
         assert!(message.contains("recipe.yaml:4"), "{message}");
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
+}
+
+#[test]
+fn an_encoder_with_weights_of_its_own_measures_nothing() {
+    let miniature = Miniature::new("embed: {extractor: {kind: campplus, weights: random}}");
+    assert_eq!(miniature.ran(Embed, &[]).len(), 1 + 3 + 1);
+    let dev = read_embeddings(&miniature.path("1-embed/dev/part-00000.parquet"), "utt", "utt_embedding").unwrap();
+    assert!(dev.iter().all(|(_, embedding)| embedding.len() == 192));
+    assert!(miniature.ran(Embed, &[]).is_empty());
+    assert_eq!(miniature.ran(Embed, &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
+    let again = miniature.ran(Embed, &["embed.extractor.embedding_size=64"]);
+    assert_eq!(again.len(), 1 + 3 + 1, "{again:?}");
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte_of_an_encoder() {
+    let recipe = "embed: {extractor: {kind: campplus, weights: random}}";
+    let (one, three) = (Miniature::new(recipe), Miniature::new(recipe));
+    one.run(Embed, &[], 1).unwrap();
+    three.run(Embed, &[], 3).unwrap();
+    assert_eq!(tree(&one.path("1-embed")), tree(&three.path("1-embed")));
 }

@@ -9,6 +9,7 @@ use serde::{
 
 use super::{
     Column, ConfigError, Extractor, Fit, State, StateError, Weights,
+    campplus::{self, CampplusConfig, CampplusExtractor},
     dual_kmeans::{self, DualKmeans, DualKmeansConfig, DualKmeansFit},
     import::{self, Import, ImportConfig},
     kmeans::{self, Kmeans, KmeansConfig, KmeansFit},
@@ -29,6 +30,8 @@ pub enum ExtractorConfig {
     Kmeans(KmeansConfig),
     /// What another tool extracted; see [`super::import`].
     Import(ImportConfig),
+    /// The CAM++ speaker encoder; see [`super::campplus`].
+    Campplus(CampplusConfig),
     /// CosyVoice's supervised semantic tokens at 25 Hz; see [`super::s3`].
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer(S3Config),
@@ -49,6 +52,7 @@ enum Kind {
     Statistics,
     Kmeans,
     Import,
+    Campplus,
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer,
     #[serde(rename = "paraformer-units")]
@@ -86,6 +90,7 @@ impl<'de> Visitor<'de> for ByKind {
             Kind::Statistics => StatisticsConfig::deserialize(settings).map(ExtractorConfig::Statistics),
             Kind::Kmeans => KmeansConfig::deserialize(settings).map(ExtractorConfig::Kmeans),
             Kind::Import => ImportConfig::deserialize(settings).map(ExtractorConfig::Import),
+            Kind::Campplus => CampplusConfig::deserialize(settings).map(ExtractorConfig::Campplus),
             Kind::S3Tokenizer => S3Config::deserialize(settings).map(ExtractorConfig::S3Tokenizer),
             Kind::ParaformerUnits => ParaformerConfig::deserialize(settings).map(ExtractorConfig::ParaformerUnits),
             Kind::StepAudioDual => StepAudioConfig::deserialize(settings).map(ExtractorConfig::StepAudioDual),
@@ -101,6 +106,7 @@ impl ExtractorConfig {
             Self::Statistics(_) => statistics::KIND,
             Self::Kmeans(_) => kmeans::KIND,
             Self::Import(_) => import::KIND,
+            Self::Campplus(_) => campplus::KIND,
             Self::S3Tokenizer(_) => s3::KIND,
             Self::ParaformerUnits(_) => paraformer::KIND,
             Self::StepAudioDual(_) => step_audio::KIND,
@@ -114,6 +120,7 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.column(),
             Self::Kmeans(config) => config.column(),
             Self::Import(config) => config.column(),
+            Self::Campplus(config) => config.column(),
             Self::S3Tokenizer(config) => config.column(),
             Self::ParaformerUnits(config) => config.column(),
             Self::StepAudioDual(config) => config.column(),
@@ -130,6 +137,7 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.check(),
             Self::Kmeans(config) => config.check(),
             Self::Import(config) => config.check(),
+            Self::Campplus(config) => config.check(),
             Self::S3Tokenizer(config) => config.check(),
             Self::ParaformerUnits(config) => config.check(),
             Self::StepAudioDual(config) => config.check(),
@@ -143,7 +151,9 @@ impl ExtractorConfig {
             Self::Statistics(config) => config.measuring(),
             Self::Kmeans(config) => config.measuring(),
             Self::Import(_) => serde_json::Value::Null,
-            Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_) => serde_json::Value::Null,
+            Self::Campplus(_) | Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_) => {
+                serde_json::Value::Null
+            }
             Self::DualKmeans(config) => config.measuring(),
         }
     }
@@ -157,6 +167,7 @@ impl ExtractorConfig {
     fn weights(&self) -> Vec<&Weights> {
         match self {
             Self::Statistics(_) | Self::Kmeans(_) | Self::Import(_) | Self::DualKmeans(_) => Vec::new(),
+            Self::Campplus(config) => config.weights(),
             Self::S3Tokenizer(config) => config.weights(),
             Self::ParaformerUnits(config) => config.weights().into_iter().collect(),
             Self::StepAudioDual(config) => config.weights(),
@@ -166,9 +177,12 @@ impl ExtractorConfig {
     /// The files beside the weights that the extractor takes over.
     fn other_files(&self) -> Vec<&Path> {
         match self {
-            Self::Statistics(_) | Self::Kmeans(_) | Self::Import(_) | Self::DualKmeans(_) | Self::S3Tokenizer(_) => {
-                Vec::new()
-            }
+            Self::Statistics(_)
+            | Self::Kmeans(_)
+            | Self::Import(_)
+            | Self::Campplus(_)
+            | Self::DualKmeans(_)
+            | Self::S3Tokenizer(_) => Vec::new(),
             Self::ParaformerUnits(config) => config.other_files(),
             Self::StepAudioDual(config) => config.other_files(),
         }
@@ -194,6 +208,7 @@ impl ExtractorConfig {
             Self::Statistics(config) => Box::new(StatisticsFit::new(config.clone())?),
             Self::Kmeans(config) => Box::new(KmeansFit::new(config.clone(), seed)?),
             Self::Import(_) => return Err(ConfigError::new("kind", "what is imported is looked up, not fitted")),
+            Self::Campplus(config) => Box::new(config.fit(seed, root)?),
             Self::S3Tokenizer(config) => Box::new(config.fit(seed, root)?),
             Self::ParaformerUnits(config) => Box::new(config.fit(seed, root)?),
             Self::StepAudioDual(config) => Box::new(config.fit(seed, root)?),
@@ -211,6 +226,7 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
         statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
         kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
         import::KIND => Ok(Box::new(Import::from_state(state)?)),
+        campplus::KIND => Ok(Box::new(CampplusExtractor::from_state(state)?)),
         s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
         paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state)?)),
         step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state)?)),
@@ -221,6 +237,7 @@ pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
                 kmeans::KIND,
                 import::KIND,
                 dual_kmeans::KIND,
+                campplus::KIND,
                 s3::KIND,
                 paraformer::KIND,
                 step_audio::KIND,

@@ -8,6 +8,7 @@
 //! | kind | column | values |
 //! |---|---|---|
 //! | `statistics` | `utt_embedding` | 192 numbers of unit length: whitened mean and deviation of log-mel and its deltas |
+//! | `campplus` | `utt_embedding` | 192 numbers from the CAM++ speaker encoder, with published weights |
 //! | `kmeans` | `speech_token` | units at 25 Hz: nearest centres of log-mel, level and pitch |
 //! | `paraformer-units` | `speech_token` | Step-Audio's linguistic tokens at 16.7 Hz |
 //! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
@@ -18,6 +19,7 @@
 //! A new kind is a module here with a configuration struct, a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one variant of [`ExtractorConfig`]. The stages need no change.
 
+pub mod campplus;
 mod config;
 pub mod dual_kmeans;
 mod error;

@@ -4,6 +4,7 @@ use flowmill_audio::AudioError;
 use flowmill_nn::NnError;
 use flowmill_nn::weights::LoadReport;
 
+use crate::extractors::campplus::CampplusError;
 use crate::extractors::{ExtractError, UnusableWeights};
 use crate::flow::FlowError;
 
@@ -71,6 +72,9 @@ pub enum ParityError {
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// The weights are not those of a speaker encoder.
+    #[error(transparent)]
+    Campplus(#[from] CampplusError),
     /// A feature could not be computed.
     #[error(transparent)]
     Audio(#[from] AudioError),

@@ -7,6 +7,7 @@
 //! the gradients of `out.loss`. Nothing but these names is relied on, whatever the dimensions, and no `out.` or `grad.` tensor goes
 //! unchecked: one that the model does not know is an error.
 
+mod campplus;
 mod cosyvoice2_flow;
 mod error;
 mod features;
@@ -31,6 +32,7 @@ type Check = fn(&GoldenFile) -> Result<Report>;
 
 /// The models that can be checked: what a golden file calls them, in order of their names.
 const MODELS: &[(&str, Check)] = &[
+    ("campplus", campplus::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("features", features::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),

@@ -38,13 +38,6 @@ pub struct Plane<'a> {
     pub frequencies: usize,
 }
 
-impl Plane<'_> {
-    /// Rows of one channel, and from a channel's first row to the next one's in the data.
-    pub(super) fn channel_stride(&self) -> usize {
-        self.frequencies * self.rows.stride()
-    }
-}
-
 impl Convolution2d {
     /// Arranges weights `[output][input][kernel][kernel]`.
     ///
@@ -67,6 +60,11 @@ impl Convolution2d {
         let taps = (0..kernel).map(|first| ring_taps(inputs, kernel, first)).collect();
         let method = Method::Direct { filters: Filters::new(weights, bias, inputs * kernel * kernel), taps };
         Self { inputs, outputs: bias.len(), kernel, stride, method }
+    }
+
+    /// Channels of the result.
+    pub fn outputs(&self) -> usize {
+        self.outputs
     }
 
     /// Frequencies of the result.

@@ -7,6 +7,7 @@
 //! by side on the threads of their caller.
 
 mod convolution2d;
+mod dot;
 mod filters;
 mod lanes;
 mod normalise;
@@ -14,6 +15,7 @@ mod rows;
 mod winograd;
 
 pub use convolution2d::{Convolution2d, Plane};
+pub use dot::Dot;
 pub use filters::{Epilogue, Filters, TILE};
-pub use normalise::{normalise_tile, scale_rows, segment_sums, split_tile};
+pub use normalise::{mean_and_deviation, normalise_tile, scale_rows, segment_sums, split_tile};
 pub use rows::Rows;

@@ -55,6 +55,28 @@ pub fn segment_sums(rows: &Rows, length: usize) -> Vec<f32> {
     sums
 }
 
+/// Mean and deviation of a row, the latter with one degree of freedom less than there are numbers; two passes, so that a large
+/// mean costs no accuracy.
+pub fn mean_and_deviation(row: &[f32]) -> (f32, f32) {
+    let mean = sum(row) / row.len() as f32;
+    let variance = sum_of_squares(row, mean) / (row.len() as f32 - 1.0);
+    (mean, variance.sqrt())
+}
+
+vectorised! {
+    fn sum_of_squares(values: &[f32], centre: f32) -> f32 {
+        const LANES: usize = 32;
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let mut lanes = [0.0f32; LANES];
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += (chunk[lane] - centre) * (chunk[lane] - centre);
+            }
+        }
+        lanes.iter().sum::<f32>() + rest.iter().map(|value| (value - centre) * (value - centre)).sum::<f32>()
+    }
+}
+
 vectorised! {
     fn sum(values: &[f32]) -> f32 {
         const LANES: usize = 32;

@@ -81,8 +81,9 @@ impl Rows {
         &self.data[..self.rows * self.stride]
     }
 
-    /// All rows with the zeros around them; who writes the zeros breaks the next layer's padding.
-    pub(super) fn data_mut(&mut self) -> &mut [f32] {
+    /// All rows with the zeros around them, for [`super::Filters::apply`] to write to; who writes the zeros breaks the next
+    /// layer's padding.
+    pub fn data_mut(&mut self) -> &mut [f32] {
         let size = self.rows * self.stride;
         &mut self.data[..size]
     }

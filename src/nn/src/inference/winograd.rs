@@ -79,10 +79,10 @@ impl Winograd {
         let mut results = [[0.0; TILE]; RESULT];
         for (output, bias) in self.bias.iter().enumerate() {
             combine_rows(&products[output * TILE..], self.bias.len() * TILE, *bias, &mut results);
-            for (row, result) in results.iter_mut().enumerate().take(count) {
+            for (row, result) in results.iter().enumerate().take(count) {
                 let row = output * frequencies + frequency + row;
                 let residual = residual.map(|rows| &rows.row(row)[column..column + columns]);
-                finish_row(&mut result[..columns], residual, relu, &mut out.row_mut(row)[column..column + columns]);
+                finish_row(result, residual, relu, &mut out.row_mut(row)[column..column + columns]);
             }
         }
     }
@@ -104,57 +104,74 @@ fn filter([a, b, c]: [f32; 3]) -> [f32; POINTS] {
 
 /// Six rows to six points, `stride` apart.
 fn transform_rows(rows: &[Option<&[f32; TILE_ROW]>; POINTS], out: &mut [f32], stride: usize) {
-    let rows = rows.map(|row| row.unwrap_or(&[0.0; TILE_ROW]));
-    transform(rows, out, stride);
+    let [a, b, c, d, e, f] = rows.map(|row| row.unwrap_or(&[0.0; TILE_ROW]));
+    let mut points = out.chunks_mut(stride).filter_map(|point| point.first_chunk_mut::<TILE_ROW>());
+    if let [Some(p), Some(q), Some(r), Some(s), Some(t), Some(u)] = std::array::from_fn(|_| points.next()) {
+        transform(a, b, c, d, e, f, p, q, r, s, t, u);
+    }
 }
 
+/// A row of a tile.
+type TileRow = [f32; TILE_ROW];
+
 vectorised! {
-    fn transform(rows: [&[f32; TILE_ROW]; POINTS], out: &mut [f32], stride: usize) {
-        let [a, b, c, d, e, f] = rows;
-        let mut points = [[0.0f32; TILE_ROW]; POINTS];
-        for t in 0..TILE_ROW {
-            let (a, b, c, d, e, f) = (a[t], b[t], c[t], d[t], e[t], f[t]);
+    /// As arguments of their own, all twelve rows are known not to overlap.
+    fn transform(
+        a: &TileRow, b: &TileRow, c: &TileRow, d: &TileRow, e: &TileRow, f: &TileRow,
+        p: &mut TileRow, q: &mut TileRow, r: &mut TileRow, s: &mut TileRow, t: &mut TileRow, u: &mut TileRow,
+    ) {
+        for column in 0..TILE_ROW {
+            let (a, b, c) = (a[column], b[column], c[column]);
+            let (d, e, f) = (d[column], e[column], f[column]);
             let (even, odd) = (e - 4.0 * c, d - 4.0 * b);
             let (far_even, far_odd) = (e - c, 2.0 * (d - b));
-            points[0][t] = 4.0 * a - 5.0 * c + e;
-            points[1][t] = even + odd;
-            points[2][t] = even - odd;
-            points[3][t] = far_even + far_odd;
-            points[4][t] = far_even - far_odd;
-            points[5][t] = 4.0 * b - 5.0 * d + f;
-        }
-        for (point, values) in points.iter().enumerate() {
-            out[point * stride..][..TILE_ROW].copy_from_slice(values);
+            p[column] = 4.0 * a - 5.0 * c + e;
+            q[column] = even + odd;
+            r[column] = even - odd;
+            s[column] = far_even + far_odd;
+            t[column] = far_even - far_odd;
+            u[column] = 4.0 * b - 5.0 * d + f;
         }
     }
 }
 
 vectorised! {
+    /// Six products, `stride` apart, to four rows.
     fn combine_rows(products: &[f32], stride: usize, bias: f32, results: &mut [[f32; TILE]; RESULT]) {
-        let mut points = [[0.0f32; TILE]; POINTS];
-        for (point, values) in points.iter_mut().enumerate() {
-            values.copy_from_slice(&products[point * stride..][..TILE]);
-        }
+        let mut points = products.chunks(stride).filter_map(|point| point.first_chunk::<TILE>());
+        let points: [Option<&[f32; TILE]>; POINTS] = std::array::from_fn(|_| points.next());
+        let [Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)] = points else { return };
         for t in 0..TILE {
-            let (sum, difference) = (points[1][t] + points[2][t], points[1][t] - points[2][t]);
-            let (far_sum, far_difference) = (points[3][t] + points[4][t], points[3][t] - points[4][t]);
-            results[0][t] = bias + points[0][t] + sum + far_sum;
+            let (sum, difference) = (b[t] + c[t], b[t] - c[t]);
+            let (far_sum, far_difference) = (d[t] + e[t], d[t] - e[t]);
+            results[0][t] = bias + a[t] + sum + far_sum;
             results[1][t] = bias + difference + 2.0 * far_difference;
             results[2][t] = bias + sum + 4.0 * far_sum;
-            results[3][t] = bias + difference + 8.0 * far_difference + points[5][t];
+            results[3][t] = bias + difference + 8.0 * far_difference + f[t];
         }
     }
 }
 
 vectorised! {
-    fn finish_row(result: &mut [f32], residual: Option<&[f32]>, relu: bool, out: &mut [f32]) {
-        if let Some(residual) = residual {
-            result.iter_mut().zip(residual).for_each(|(result, residual)| *result += residual);
-        }
-        if relu {
-            out.iter_mut().zip(result).for_each(|(out, result)| *out = result.max(0.0));
-        } else {
-            out.copy_from_slice(result);
+    fn finish_row(result: &[f32; TILE], residual: Option<&[f32]>, relu: bool, out: &mut [f32]) {
+        let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
+        match (out.first_chunk_mut::<TILE>(), residual.map(|residual| residual.first_chunk::<TILE>())) {
+            (Some(out), None) => {
+                for t in 0..TILE {
+                    out[t] = result[t].max(floor);
+                }
+            }
+            (Some(out), Some(Some(residual))) => {
+                for t in 0..TILE {
+                    out[t] = (result[t] + residual[t]).max(floor);
+                }
+            }
+            // The last columns of a row.
+            _ => {
+                for (t, out) in out.iter_mut().enumerate() {
+                    *out = (result[t] + residual.map_or(0.0, |residual| residual[t])).max(floor);
+                }
+            }
         }
     }
 }

@@ -1,0 +1,111 @@
+//! Settings of the `campplus` extractor, and how its weights are taken over.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Campplus, Dimensions, KIND, extractor::to_state};
+use crate::extractors::{
+    Column, ConfigError, Fit, Fitted, StateError, UnusableWeights, ValueType, Weights,
+    weights::{self as taken, Pretrained},
+};
+
+/// Settings of the `campplus` extractor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampplusConfig {
+    /// Its weights: `.onnx`, `.pt`, `.bin` or `.safetensors`, or `random`.
+    pub weights: Option<Weights>,
+    /// The length of the embedding: that of the weights.
+    pub embedding_size: usize,
+    /// How large an encoder with random weights is.
+    pub random_size: RandomSize,
+}
+
+/// Sizes of encoders with random weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RandomSize {
+    /// A fortieth of the published work.
+    Small,
+    /// The published size.
+    Full,
+}
+
+/// The longest embedding that is believed.
+const LONGEST: usize = 1 << 16;
+
+impl Default for CampplusConfig {
+    fn default() -> Self {
+        Self { weights: None, embedding_size: Dimensions::default().embedding_size, random_size: RandomSize::Small }
+    }
+}
+
+impl CampplusConfig {
+    /// The column that it fills.
+    pub fn column(&self) -> Column {
+        Column { name: "utt_embedding", values: ValueType::Embedding { dimensions: self.embedding_size } }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=LONGEST).contains(&self.embedding_size) {
+            return Err(ConfigError::new("embedding_size", format!("{}: 1 to {LONGEST}", self.embedding_size)));
+        }
+        self.required().map(drop)
+    }
+
+    fn required(&self) -> Result<&Weights, ConfigError> {
+        let published = "the path of campplus.onnx (or campplus_cn_common.bin, .pt, .safetensors)";
+        taken::required("weights", self.weights.as_ref(), published)
+    }
+
+    pub(in crate::extractors) fn weights(&self) -> Vec<&Weights> {
+        self.weights.iter().collect()
+    }
+
+    pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
+        let (weights, config, root) = (self.required()?.clone(), self.clone(), root.to_owned());
+        Ok(Pretrained::new(KIND, move || {
+            let path = weights.file().map_or_else(|| Path::new(KIND).to_owned(), |file| root.join(file));
+            let state = match weights.file() {
+                Some(_) => to_state(&mut *super::open(&path).map_err(|error| unusable(&path, error.to_string()))?),
+                None => to_state(&mut super::Random::new(config.random_dimensions(), seed)),
+            };
+            let (state, dimensions) = state.map_err(|error| unusable(&path, error.to_string()))?;
+            if dimensions.embedding_size != config.embedding_size {
+                let (found, wanted) = (dimensions.embedding_size, config.embedding_size);
+                let reason = format!("its embeddings have {found} values, the recipe says `embedding_size: {wanted}`");
+                return Err(unusable(&path, reason));
+            }
+            let mut facts = weights.facts();
+            facts.push(("embedding size".to_owned(), dimensions.embedding_size.into()));
+            Ok(Fitted { state, facts })
+        }))
+    }
+
+    fn random_dimensions(&self) -> Dimensions {
+        let sizes = match self.random_size {
+            RandomSize::Small => Dimensions::small(),
+            RandomSize::Full => Dimensions::default(),
+        };
+        Dimensions { embedding_size: self.embedding_size, ..sizes }
+    }
+}
+
+fn unusable(path: &Path, reason: String) -> StateError {
+    taken::unusable(path, UnusableWeights(reason))
+}
+
+impl Campplus {
+    /// The encoder of a weight file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not that of a CAM++ encoder.
+    pub fn open(path: &Path) -> Result<Self, super::CampplusError> {
+        Self::from_source(&mut *super::open(path)?)
+    }
+}

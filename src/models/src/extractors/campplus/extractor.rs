@@ -1,0 +1,123 @@
+//! The `campplus` extractor: recordings in, embeddings out.
+
+use std::cmp::Reverse;
+
+use flowmill_audio::features::{KaldiConfig, KaldiFbank};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Campplus, CampplusError, Dimensions, KIND, network,
+    stored::{Keeping, Stored},
+    weights::{Source, Weights},
+};
+use crate::extractors::{Column, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType};
+
+/// The rate at which the encoder hears, in Hz.
+const SAMPLE_RATE: u32 = 16_000;
+
+/// Recordings that are in memory at a time: enough to find them work of like length, and for the threads to end together.
+const ROWS_PER_BATCH: usize = 64;
+
+/// What is too long to be one utterance, in seconds; it bounds the memory.
+const LONGEST: f64 = 3600.0;
+
+/// The encoder as an extractor.
+pub struct CampplusExtractor {
+    encoder: Campplus,
+    fbank: KaldiFbank,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Settings {
+    dimensions: Dimensions,
+}
+
+/// A source's weights as a state, and their sizes.
+pub(super) fn to_state(source: &mut dyn Source) -> Result<(State, Dimensions), CampplusError> {
+    let dimensions = source.dimensions()?;
+    let mut state = State::new(KIND, serde_json::json!(Settings { dimensions }));
+    Weights::read(&mut Keeping { source, state: &mut state })?;
+    Ok((state, dimensions))
+}
+
+impl CampplusExtractor {
+    /// An encoder that hears recordings.
+    ///
+    /// # Errors
+    /// When there are no filter banks of as many bands as it reads.
+    pub fn new(encoder: Campplus) -> Result<Self, ExtractError> {
+        let config = KaldiConfig { n_mels: encoder.dimensions().feat_dim, ..KaldiConfig::campplus() };
+        Ok(Self { fbank: KaldiFbank::new(config)?, encoder })
+    }
+
+    /// The extractor that a state describes.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    pub fn from_state(state: &State) -> Result<Self, StateError> {
+        state.expect_kind(KIND)?;
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let settings: Settings =
+            serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
+        let encoder = Campplus::from_source(&mut Stored { state, dimensions: settings.dimensions });
+        Self::new(encoder.map_err(|error| foreign(error.to_string()))?).map_err(|error| foreign(error.to_string()))
+    }
+
+    /// Mean-normalised filter banks of a recording.
+    fn features(&self, media: &Media) -> Result<Vec<f32>, ExtractError> {
+        let audio = media.as_audio(KIND)?;
+        let seconds = audio.seconds()?;
+        let shift = self.fbank.config().frame_shift_ms / 1000.0;
+        let needed = self.fbank.config().frame_length_ms / 1000.0 + (network::FEWEST_FRAMES - 1) as f64 * shift;
+        if seconds < needed {
+            return Err(ExtractError::TooShort { extractor: KIND, seconds, needed });
+        }
+        if seconds > LONGEST {
+            let reason =
+                format!("too long for {KIND}: {seconds:.0} s of audio, at most {LONGEST:.0} s; cut it in segments");
+            return Err(ExtractError::Media(reason));
+        }
+        Ok(self.fbank.compute(&audio.mono_at(SAMPLE_RATE)?)?.data)
+    }
+
+    fn embedding(&self, features: &[f32]) -> Result<Extracted, ExtractError> {
+        let embedding = self.encoder.embed(features).unwrap_or_default();
+        if embedding.is_empty() || embedding.iter().any(|value| !value.is_finite()) {
+            return Err(ExtractError::NotFinite { extractor: KIND });
+        }
+        Ok(Extracted::Embedding(embedding))
+    }
+}
+
+impl Extractor for CampplusExtractor {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn column(&self) -> Column {
+        let dimensions = self.encoder.dimensions().embedding_size;
+        Column { name: "utt_embedding", values: ValueType::Embedding { dimensions } }
+    }
+
+    fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
+        self.embedding(&self.features(media)?)
+    }
+
+    fn rows_per_batch(&self) -> usize {
+        ROWS_PER_BATCH
+    }
+
+    /// One recording per thread, the longest first: the kernels need no company to be fast, and the threads end together.
+    fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
+        let features: Vec<Result<Vec<f32>, ExtractError>> = rows.par_iter().map(|media| self.features(media)).collect();
+        let mut rows: Vec<(usize, Result<Vec<f32>, ExtractError>)> = features.into_iter().enumerate().collect();
+        rows.sort_by_key(|(_, features)| Reverse(features.as_ref().map_or(0, Vec::len)));
+        let embed = |(row, features): (usize, Result<Vec<f32>, ExtractError>)| {
+            (row, features.and_then(|features| self.embedding(&features)))
+        };
+        let mut embedded: Vec<_> = rows.into_par_iter().with_max_len(1).map(embed).collect();
+        embedded.sort_by_key(|(row, _)| *row);
+        embedded.into_iter().map(|(_, embedding)| embedding).collect()
+    }
+}

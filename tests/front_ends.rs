@@ -1,0 +1,150 @@
+//! Published front-ends through the program: their weights from every kind of file, and what is said when they cannot be used.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::Tensor;
+use flowmill_nn::weights;
+
+use crate::support::mini::repository;
+use crate::support::{Mini, Outcome, parquet};
+
+/// The first two stages with a CAM++ encoder whose weights are at `weights`, relative to the recipe.
+fn embed(mini: &Mini, weights: &str, size: usize) -> Outcome {
+    let extractor = format!("embed.extractor={{kind: campplus, weights: {weights}, embedding_size: {size}}}");
+    let model = format!("train.model.spk_embed_dim={size}");
+    mini.run(&["--stop-stage", "1", "--set", &extractor, "--set", &model])
+}
+
+/// All embeddings by utterance.
+fn embeddings(mini: &Mini) -> BTreeMap<String, Vec<f32>> {
+    let parts = mini
+        .tree()
+        .0
+        .into_keys()
+        .filter(|path| path.starts_with("1-embed") && path.to_string_lossy().contains("part-"));
+    let parts = parts.filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
+    let rows = parts.flat_map(|path| {
+        let path = mini.exp("").join(path);
+        flowmill_corpus::table::read_embeddings(&path, "utt", "utt_embedding").unwrap()
+    });
+    rows.collect()
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    repository().join("tests/golden").join(name)
+}
+
+/// The golden weights as a state dict.
+fn state_dict() -> Vec<(String, Tensor)> {
+    let tensors = weights::read(&golden("campplus.safetensors")).unwrap().tensors;
+    tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor))).collect()
+}
+
+fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    found.iter().zip(expected).fold(0.0f32, |error, (a, b)| error.max((a - b).abs())) / (largest + 1e-6)
+}
+
+#[test]
+fn a_graph_a_torch_file_and_safetensors_give_the_same_embeddings() {
+    let mini = Mini::new();
+    fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
+    weights::write(&mini.path("campplus.safetensors"), &state_dict(), &BTreeMap::new()).unwrap();
+    weights::write_torch(&mini.path("campplus.bin"), &state_dict(), &[]).unwrap();
+    embed(&mini, "campplus.onnx", 24).expect_code(0);
+    let graph = embeddings(&mini);
+    assert_eq!(graph.len(), 12);
+    embed(&mini, "campplus.onnx", 24).expect_code(0).expect_words(&["nothing to do"]);
+    for other in ["campplus.safetensors", "campplus.bin"] {
+        embed(&mini, other, 24).expect_code(0);
+        for (utt, embedding) in embeddings(&mini) {
+            let error = relative_error(&graph[&utt], &embedding);
+            assert!(embedding.len() == 24 && error <= 2e-5, "{other}, {utt}: {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn other_weights_run_again_and_random_ones_say_so() {
+    let mini = Mini::new();
+    let path = mini.path("campplus.safetensors");
+    weights::write(&path, &state_dict(), &BTreeMap::new()).unwrap();
+    embed(&mini, "campplus.safetensors", 24).expect_code(0);
+    let before = embeddings(&mini);
+    let mut changed = state_dict();
+    let (_, tensor) = changed.iter_mut().find(|(name, _)| name == "xvector.dense.linear.weight").unwrap();
+    *tensor = (&*tensor * 2.0).unwrap();
+    weights::write(&path, &changed, &BTreeMap::new()).unwrap();
+    embed(&mini, "campplus.safetensors", 24).expect_code(0);
+    assert!(embeddings(&mini).iter().all(|(utt, embedding)| *embedding != before[utt]));
+    embed(&mini, "random", 192).expect_code(0).expect_words(&["RANDOM"]);
+    assert!(embeddings(&mini).values().all(|embedding| embedding.len() == 192));
+}
+
+#[test]
+fn weights_that_cannot_be_used_end_in_one_clear_error() {
+    let mini = Mini::new();
+    let whole = fs::read(golden("campplus_small.onnx")).unwrap();
+    fs::write(mini.path("cut.onnx"), &whole[..whole.len() / 2]).unwrap();
+    fs::copy(golden("features.safetensors"), mini.path("other.safetensors")).unwrap();
+    fs::write(mini.path("text.onnx"), "these are no weights").unwrap();
+    fs::copy(golden("campplus_small.onnx"), mini.path("small.onnx")).unwrap();
+    let mut shorter = state_dict();
+    shorter.retain(|(name, _)| !name.starts_with("xvector.block3.tdnnd16."));
+    weights::write(&mini.path("shorter.safetensors"), &shorter, &BTreeMap::new()).unwrap();
+    for (file, words) in [
+        ("cut.onnx", ["cut.onnx", "whole ONNX"]),
+        ("other.safetensors", ["other.safetensors", "CAM++"]),
+        ("shorter.safetensors", ["shorter.safetensors", "tdnnd16"]),
+        ("text.onnx", ["text.onnx", ""]),
+        ("absent.onnx", ["absent.onnx", ""]),
+        ("small.onnx", ["24 values", "embedding_size: 192"]),
+    ] {
+        embed(&mini, file, 192).expect_code(1).expect_words(&words);
+    }
+    embed(&mini, "''", 192).expect_code(2).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
+}
+
+#[test]
+fn the_doctor_knows_whether_weights_are_there() {
+    let mini = Mini::new();
+    let recipe = fs::read_to_string(mini.path("recipe.yaml")).unwrap();
+    let with =
+        recipe.replace("{kind: statistics, n_mels: 8}", "{kind: campplus, weights: campplus.onnx, embedding_size: 24}");
+    assert_ne!(recipe, with);
+    fs::write(mini.path("recipe.yaml"), with.replace("spk_embed_dim: 32", "spk_embed_dim: 24")).unwrap();
+    mini.flowmill("doctor", &[])
+        .expect_code(1)
+        .expect_words(&["embed.extractor.weights", "campplus.onnx is not there"]);
+    fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
+    let shown = mini.flowmill("doctor", &[]).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
+    assert!(!shown.text().contains("is not there"), "{}", shown.text());
+}
+
+#[test]
+fn a_recording_without_enough_frames_is_rejected_with_its_length() {
+    let mini = Mini::new();
+    let id = "tiny";
+    fs::copy(repository().join("tests/data/formats/broken/ten_ms.wav"), mini.path("data/audio/tiny.wav")).unwrap();
+    append(&mini.path("data/wav.scp"), &format!("{id} audio/tiny.wav\n"));
+    append(&mini.path("data/utt2spk"), &format!("{id} {id}\n"));
+    append(&mini.path("data/text"), &format!("{id} A\n"));
+    append(&mini.path("lists/train"), &format!("{id}\n"));
+    let filter = "prep.min_duration=0";
+    let extractor = "embed.extractor={kind: campplus, weights: random}";
+    let model = "train.model.spk_embed_dim=192";
+    mini.run(&["--stop-stage", "1", "--set", filter, "--set", extractor, "--set", model, "--set", "max_rejected=1"]);
+    let rejected = mini.files_ending("rejected.parquet");
+    let of_stage = rejected.iter().find(|path| path.starts_with("1-embed")).expect("rejected rows of stage 1");
+    let reasons = parquet::texts(&mini.exp("").join(of_stage), "reason");
+    assert!(reasons.iter().any(|reason| reason.contains("too short for campplus: 0.010 s")), "{reasons:?}");
+}
+
+fn append(path: &Path, line: &str) {
+    let mut text = fs::read_to_string(path).unwrap();
+    text.push_str(line);
+    fs::write(path, text).unwrap();
+}
