@@ -17,6 +17,7 @@ mod parity;
 mod sfm;
 mod step_audio;
 mod support;
+mod token_front_ends;
 mod train;
 mod webdataset;
 mod weight_files;

@@ -303,5 +303,6 @@ fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
     assert!(text.contains("MB free") && text.contains("make room and run again"), "{text}");
     toy.bent.ballast = 1000;
     let (ran, _) = toy.ran(&[]);
-    assert!(ran.contains(&"0-read/lines/part-00002".to_owned()), "{ran:?}");
+    // Which of the three parts found the disk full depends on which came last.
+    assert!(ran.iter().any(|part| part.starts_with("0-read/lines/part-")), "{ran:?}");
 }

@@ -1,0 +1,176 @@
+//! The tokenizers of published systems as stage 2, with the small models of the golden files as their weights.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::support::{Mini, mini::repository, parquet};
+
+/// A recipe whose stage 2 uses this extractor, and whose stage 4 names a model that could be trained on its tokens.
+fn with_extractor(extractor: &str) -> Mini {
+    let mini = Mini::new();
+    let recipe = fs::read_to_string(mini.path("recipe.yaml")).unwrap();
+    let (before, rest) = recipe.split_once("{kind: kmeans, k: 16, iterations: 5}").unwrap();
+    let (between, rest) =
+        rest.split_once("    family: cosyvoice2-flow\n    vocab_size: 16\n    input_size: 16\n").unwrap();
+    let (_dimensions, after) = rest.split_once("  batch:").unwrap();
+    let family = match extractor.contains("step-audio-dual") {
+        true => "step-audio-flow",
+        false => "cosyvoice2-flow",
+    };
+    let model = format!("    family: {family}\n    spk_embed_dim: 32\n  batch:");
+    fs::write(mini.path("recipe.yaml"), [before, extractor, between, &model, after].concat()).unwrap();
+    mini
+}
+
+fn golden(name: &str) -> PathBuf {
+    repository().join("tests/golden").join(name)
+}
+
+/// Writes some tensors of a golden file, without `prefix`, as a weight file.
+fn extract(name: &str, prefix: &str, to: &Path) {
+    let bytes = fs::read(golden(name)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: Vec<(String, TensorView)> = file
+        .iter()
+        .filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_owned(), view)))
+        .filter(|(_, view)| view.dtype() == Dtype::F32)
+        .map(|(name, view)| (name, TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
+        .collect();
+    fs::write(to, safetensors::serialize(tensors, None).unwrap()).unwrap();
+}
+
+const TRAIN: [&str; 2] = ["2-tokens/train/part-00000.parquet", "2-tokens/dev/part-00000.parquet"];
+
+/// The tokens of all utterances, and each one's number of them.
+fn tokens(mini: &Mini) -> Vec<f64> {
+    TRAIN.iter().flat_map(|table| parquet::lists(&mini.exp(table), "speech_token").concat()).collect()
+}
+
+fn codebook(mini: &Mini) -> String {
+    fs::read_to_string(mini.exp("2-tokens/codebook.json")).unwrap()
+}
+
+fn run(mini: &Mini) -> Vec<f64> {
+    mini.run(&["--stop-stage", "2"]).expect_code(0);
+    tokens(mini)
+}
+
+#[test]
+fn s3_tokens_are_the_same_from_an_onnx_export_and_from_named_tensors() {
+    for (version, heads, file) in
+        [("v1", 4, "s3_tokenizer_v1_25hz.safetensors"), ("v2", 1, "s3_tokenizer_v2_25hz.safetensors")]
+    {
+        let recipe = |weights: &str| {
+            with_extractor(&format!("{{kind: s3-tokenizer, version: {version}, weights: {weights}, heads: {heads}}}"))
+        };
+        let named = recipe("s3.safetensors");
+        extract(file, "param.", &named.path("s3.safetensors"));
+        let exported = recipe("s3.onnx");
+        fs::copy(golden(&format!("s3_tokenizer_{version}_small.onnx")), exported.path("s3.onnx")).unwrap();
+        let (named, exported) = (run(&named), run(&exported));
+        assert!(named.len() > 100, "{} tokens", named.len());
+        assert_eq!(named, exported, "{version}");
+    }
+}
+
+#[test]
+fn a_changed_weight_file_runs_the_tokens_again() {
+    let mini = with_extractor("{kind: s3-tokenizer, version: v1, weights: s3.onnx, heads: 4}");
+    fs::copy(golden("s3_tokenizer_v1_small.onnx"), mini.path("s3.onnx")).unwrap();
+    let first = run(&mini);
+    mini.run(&["--stop-stage", "2"]).expect_code(0).expect_words(&["nothing to do"]);
+    extract("s3_tokenizer_v1_25hz.safetensors", "param.", &mini.path("s3.onnx"));
+    mini.run(&["--stop-stage", "2"]).expect_code(0).expect_words(&["s3.onnx"]);
+    assert_eq!(tokens(&mini), first, "the same weights in another format");
+}
+
+#[test]
+fn step_audio_tokens_are_groups_of_two_and_three() {
+    let linguistic = "{weights: paraformer.safetensors, centres: centres.safetensors, cmvn: none, heads: 4}";
+    let mini = with_extractor(&format!(
+        "{{kind: step-audio-dual, linguistic: {linguistic}, semantic: {{weights: s3.onnx, heads: 4}}}}"
+    ));
+    extract("linguistic_tokenizer.safetensors", "param.", &mini.path("paraformer.safetensors"));
+    extract("linguistic_tokenizer.safetensors", "in.kmeans", &mini.path("centres.safetensors"));
+    fs::copy(golden("s3_tokenizer_v1_small.onnx"), mini.path("s3.onnx")).unwrap();
+    let tokens = run(&mini);
+    assert!(tokens.len() > 100 && tokens.len().is_multiple_of(5));
+    for group in tokens.chunks(5) {
+        // The small models have 32 centres and 64 entries.
+        assert!(group[..2].iter().all(|token| (0.0..32.0).contains(token)), "{group:?}");
+        assert!(group[2..].iter().all(|token| (1024.0..1024.0 + 64.0).contains(token)), "{group:?}");
+    }
+    mini.flowmill("doctor", &[]).expect_code(0).expect_words(&[
+        "paraformer.safetensors",
+        "centres.safetensors",
+        "s3.onnx",
+    ]);
+    let trimmed = with_extractor(&format!(
+        "{{kind: step-audio-dual, prepare: {{trim: true}}, linguistic: {linguistic}, semantic: {{weights: s3.onnx, heads: 4}}}}"
+    ));
+    for file in ["paraformer.safetensors", "centres.safetensors", "s3.onnx"] {
+        fs::copy(mini.path(file), trimmed.path(file)).unwrap();
+    }
+    assert_ne!(run(&trimmed).len(), tokens.len(), "trimming changes what there is to hear");
+}
+
+#[test]
+fn linguistic_tokens_come_every_60_milliseconds() {
+    let mini = with_extractor(
+        "{kind: paraformer-units, weights: paraformer.safetensors, centres: centres.safetensors, cmvn: none}",
+    );
+    extract("linguistic_tokenizer.safetensors", "param.", &mini.path("paraformer.safetensors"));
+    extract("linguistic_tokenizer.safetensors", "in.kmeans", &mini.path("centres.safetensors"));
+    let linguistic = run(&mini);
+    let s3 = run(&with_extractor("{kind: s3-tokenizer, weights: random}"));
+    // 16.7 tokens a second to 25, the ends of recordings aside.
+    let ratio = s3.len() as f64 / linguistic.len() as f64;
+    assert!((1.4..1.6).contains(&ratio), "{ratio}");
+    assert!(linguistic.iter().all(|token| (0.0..32.0).contains(token)));
+}
+
+#[test]
+fn random_weights_say_so() {
+    let extractor = "{kind: step-audio-dual, linguistic: {weights: random}, semantic: {weights: random}}";
+    let mini = with_extractor(extractor);
+    let doctor = with_extractor("{kind: s3-tokenizer, weights: random}").flowmill("doctor", &[]);
+    doctor.expect_code(0).expect_words(&["warn", "tokens.extractor.weights: random"]);
+    mini.run(&["--stop-stage", "2"]).expect_code(0).expect_words(&["RANDOM"]);
+    assert!(codebook(&mini).contains("RANDOM, for smoke runs only"));
+    assert_eq!(tokens(&mini), run(&with_extractor(extractor)), "the seed decides");
+}
+
+/// Runs a recipe whose weight file has this content; it must fail with these words.
+#[track_caller]
+fn expect_refusal(version: &str, content: &[u8], words: &[&str]) {
+    let mini = with_extractor(&format!("{{kind: s3-tokenizer, version: {version}, weights: s3.bin, heads: 4}}"));
+    fs::write(mini.path("s3.bin"), content).unwrap();
+    let outcome = mini.run(&["--stop-stage", "2"]).expect_code(1).expect_no_panic().expect_words(&["s3.bin"]);
+    outcome.expect_words(words);
+}
+
+#[test]
+fn bad_weights_are_one_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole");
+    extract("s3_tokenizer_v1_25hz.safetensors", "param.", &path);
+    let whole = fs::read(&path).unwrap();
+    expect_refusal("v1", &whole[..whole.len() / 2], &["not a whole safetensors file"]);
+    expect_refusal("v2", &whole, &["weights of version v1", "version: v2"]);
+    let mut not_a_number = whole.clone();
+    let end = not_a_number.len();
+    not_a_number[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    expect_refusal("v1", &not_a_number, &["NaN"]);
+    extract("linguistic_tokenizer.safetensors", "param.", &path);
+    expect_refusal("v1", &fs::read(&path).unwrap(), &["not an S3 tokenizer", "after_norm.bias"]);
+    let other_graph = fs::read(golden("campplus_small.onnx")).unwrap();
+    expect_refusal("v1", &other_graph, &["not the graph of an S3 tokenizer"]);
+    let text = String::from_utf8_lossy(&whole).into_owned();
+    assert!(text.contains("encoder.conv1.bias"));
+    let mut renamed = whole.clone();
+    let at = whole.windows(18).position(|window| window == b"encoder.conv1.bias").unwrap();
+    renamed[at..at + 18].copy_from_slice(b"encoder.conv1.bean");
+    expect_refusal("v1", &renamed, &["`encoder.conv1.bias`", "`encoder.conv1.bean`"]);
+}
