@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use candle_core::Tensor;
@@ -24,7 +22,7 @@ const RANDOM_NOTE: &str = "RANDOM, for smoke runs only: what comes out means not
 
 /// Weights as a recipe names them: a file, relative to the recipe's folder, or `random`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(from = "String", into = "String")]
 pub enum Weights {
     /// A file of the published model.
     File(PathBuf),
@@ -32,19 +30,9 @@ pub enum Weights {
     Random,
 }
 
-impl FromStr for Weights {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(if text == RANDOM { Self::Random } else { Self::File(PathBuf::from(text)) })
-    }
-}
-
-impl TryFrom<String> for Weights {
-    type Error = Infallible;
-
-    fn try_from(text: String) -> Result<Self, Infallible> {
-        text.parse()
+impl From<String> for Weights {
+    fn from(text: String) -> Self {
+        if text == RANDOM { Self::Random } else { Self::File(PathBuf::from(text)) }
     }
 }
 

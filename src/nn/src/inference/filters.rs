@@ -167,6 +167,7 @@ impl Job<'_> {
         }
     }
 
+    #[expect(clippy::needless_range_loop, reason = "rows and vectors index registers and memory alike")]
     #[inline(always)]
     unsafe fn block<L: Lanes, const R: usize, const V: usize>(&self, row: usize, column: usize) {
         let filters = self.filters;

@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_recording_but_for_a_rest_too_short_to_hear() {
-        assert_eq!(pieces(PIECE + 479).collect::<Vec<_>>(), [0..PIECE]);
+        assert!(pieces(PIECE + 479).eq(std::iter::once(0..PIECE)));
         assert_eq!(pieces(PIECE + 480).collect::<Vec<_>>(), [0..PIECE, PIECE..PIECE + 480]);
         assert_eq!(pieces(479).count() + pieces(0).count(), 0);
     }
 
     #[test]
     fn windows_end_with_the_recording() {
-        assert_eq!(windows(3000), [0..3000]);
+        assert!(windows(3000).into_iter().eq(std::iter::once(0..3000)));
         assert_eq!(windows(3001), [0..3000, 2600..3001]);
         assert_eq!(windows(5600), [0..3000, 2600..5600]);
         assert_eq!(windows(5601), [0..3000, 2600..5600, 5200..5601]);

@@ -7,7 +7,7 @@ use super::dimensions::FSQ_DIGITS;
 use crate::extractors::{Matrix, nearest::Nearest};
 
 /// What the hyperbolic tangent is multiplied by before rounding, so that 1 and -1 are never reached.
-const FSQ_BOUND: f32 = 0.999_000_01;
+const FSQ_BOUND: f32 = 0.999;
 
 /// Below this length a vector is divided by it instead of its own length.
 const SHORTEST: f32 = 1e-12;
