@@ -15,6 +15,7 @@ mod idempotence;
 mod import;
 mod parity;
 mod sfm;
+mod steering;
 mod step_audio;
 mod support;
 mod token_front_ends;

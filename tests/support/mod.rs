@@ -4,6 +4,7 @@ pub mod flowmill;
 pub mod mini;
 pub mod parquet;
 pub mod random;
+pub mod training;
 pub mod tree;
 
 pub use flowmill::{Outcome, flowmill};

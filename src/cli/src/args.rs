@@ -46,6 +46,7 @@ Examples:
   flowmill run recipes/demo --stage 0 --stop-stage 6
   flowmill status recipes/demo
   flowmill inspect recipes/demo/exp/demo/3-pack/train/shard-00000.parquet
+  flowmill ctl recipes/demo status
   flowmill synth --model recipes/demo/exp/demo/6-export --wav speech.wav
 
 Exit codes:
@@ -67,6 +68,7 @@ pub struct Cli {
 pub enum Command {
     Run(RunArgs),
     Train(TrainArgs),
+    Ctl(CtlArgs),
     Status(StatusArgs),
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -198,6 +200,47 @@ pub struct TrainArgs {
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
+}
+
+/// Steers a training while it runs.
+///
+/// Delivers one command to the run that trains in the experiment, on this machine, and prints its answer: what was done
+/// and at which step. Commands take effect between two steps. A run on a terminal also takes them where it was started,
+/// typed and followed by Enter.
+///
+///   status            where training stands
+///   save              writes a checkpoint, which stays until the next one of the schedule
+///   quit              saves and stops; the same `flowmill run` goes on from there
+///   eval              validates now
+///   lr 1e-4           sets the full learning rate, which the schedule scales, from the next step on
+///   sample            generates a few validation utterances into on-command/samples/ of the experiment
+///   export            writes the weights as a model into on-command/export/ of the experiment
+///   loss-scale 65536  sets the scale of the loss in half precision
+///   save@5000         any of these after step 5000
+///
+/// `lr` changes what comes out of the training, so it is kept beside the checkpoints, in commands.jsonl: a run that is
+/// killed and resumed follows it again at the same step.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
+Examples:
+  flowmill ctl recipes/demo status
+  flowmill ctl exp/demo lr 1e-4
+  flowmill ctl exp/demo save@5000
+
+Exit codes:
+  0  done, or noted for its step
+  1  not done, and why; or nothing is training there
+  2  no such command or experiment"
+)]
+pub struct CtlArgs {
+    /// The experiment folder, or the recipe it is of
+    #[arg(value_name = "EXP")]
+    pub experiment: PathBuf,
+    /// The command
+    #[arg(value_name = "COMMAND", required = true, num_args = 1.., allow_hyphen_values = true)]
+    pub command: Vec<String>,
 }
 
 /// Shows every stage: its state, rows, age, and why it would run.

@@ -41,6 +41,22 @@ pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Fai
     }
 }
 
+/// The experiment that a path names: its folder, or the recipe it is of.
+///
+/// # Errors
+/// A usage error when there is nothing there, or the recipe is wrong.
+pub fn named(path: &Path) -> Result<Experiment, Failure> {
+    if path.is_file() || path.join("recipe.yaml").is_file() {
+        let stages = crate::stages::all();
+        let sections: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+        return Ok(Experiment::of_recipe(&Recipe::load(path, &[], &sections)?));
+    }
+    if !path.is_dir() {
+        return Err(Failure::usage(format!("{} is neither an experiment folder nor a recipe", path.display())));
+    }
+    Experiment::at(path).with_context(|| path.display().to_string()).map_err(Failure::Usage)
+}
+
 /// Sizes the pool of threads that everything shares, and gives its size.
 ///
 /// # Errors

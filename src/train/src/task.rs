@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Value};
+use flowmill_nn::{Context, Parameters, Value};
 
+use crate::samples::Sample;
+use crate::steering::{Answer, Request};
 use crate::{BoxError, TrainError};
 
 /// A loss, averaged over what it was computed from.
@@ -25,6 +27,18 @@ pub trait Task {
 
     /// The loss of one batch. Every random number comes from `draw`, told apart by purpose and sample.
     fn loss(&self, context: &Context<'_>, batch: &Self::Batch, draw: Draw) -> Result<Loss, BoxError>;
+
+    /// A few examples of what these weights generate, always of the same things.
+    fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
+        let _ = parameters;
+        Err("this model generates nothing".into())
+    }
+
+    /// Writes these weights into a folder as a model that can be loaded.
+    fn export(&self, parameters: &Parameters, folder: &Path) -> Result<(), BoxError> {
+        let _ = (parameters, folder);
+        Err("this model cannot be exported".into())
+    }
 }
 
 /// What it is trained on: items known by number, in batches whose order is a function of (seed, epoch) alone.
@@ -102,5 +116,20 @@ pub trait Observer {
     /// Asked after every step; when true, the loop saves and stops.
     fn interrupted(&self) -> bool {
         false
+    }
+
+    /// Commands given since the last step; each is answered.
+    fn requests(&mut self) -> Vec<Request> {
+        Vec::new()
+    }
+
+    /// What became of a command.
+    fn answer(&mut self, request: &Request, answer: &Answer) {
+        let _ = (request, answer);
+    }
+
+    /// A folder for what is made by command, which is no result of the run.
+    fn aside(&self) -> Option<PathBuf> {
+        None
     }
 }

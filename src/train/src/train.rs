@@ -15,6 +15,7 @@ use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
 use crate::setup::{identity, own_weights, steps};
 use crate::skipped::{self, Skipped};
+use crate::steering::{Rate, Steering};
 use crate::summary::Summary;
 use crate::{CheckpointStore, DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage};
 
@@ -52,6 +53,7 @@ where
             run.observer.step(&progress);
             interrupted = run.observer.interrupted() && !run.finished();
             run.record(&progress, interrupted)?;
+            interrupted |= run.obey(&progress)?;
         }
         Ok(())
     })?;
@@ -59,19 +61,20 @@ where
 }
 
 /// A run between two steps.
-struct Run<'a, T, D> {
-    task: &'a T,
-    parameters: &'a mut Parameters,
-    data: &'a D,
-    config: &'a TrainConfig,
+pub(crate) struct Run<'a, T, D> {
+    pub(crate) task: &'a T,
+    pub(crate) parameters: &'a mut Parameters,
+    pub(crate) data: &'a D,
+    pub(crate) config: &'a TrainConfig,
     folder: &'a Path,
-    store: &'a dyn CheckpointStore,
-    observer: &'a mut dyn Observer,
+    pub(crate) store: &'a dyn CheckpointStore,
+    pub(crate) observer: &'a mut dyn Observer,
     optimizer: Box<dyn Optimizer>,
-    schedule: Schedule,
-    ema: Option<Ema>,
-    metrics: Metrics,
-    state: State,
+    pub(crate) schedule: Schedule,
+    pub(crate) ema: Option<Ema>,
+    pub(crate) metrics: Metrics,
+    pub(crate) state: State,
+    pub(crate) steering: Steering,
     resumed_from: Option<u64>,
 }
 
@@ -104,8 +107,10 @@ where
                 (state, Metrics::open(folder, Default::default())?)
             }
         };
-        let schedule = Schedule::new(&config.schedule, config.optim.lr, state.steps);
-        Ok(Self {
+        let rate = state.lr.map_or(config.optim.lr, Rate::value);
+        let schedule = Schedule::new(&config.schedule, rate, state.steps);
+        let steering = Steering::open(folder, state.step)?;
+        let mut run = Self {
             task,
             parameters,
             data,
@@ -118,11 +123,14 @@ where
             ema,
             metrics,
             state,
+            steering,
             resumed_from,
-        })
+        };
+        run.follow_kept()?;
+        Ok(run)
     }
 
-    fn finished(&self) -> bool {
+    pub(crate) fn finished(&self) -> bool {
         self.state.step >= self.state.steps
     }
 
@@ -218,21 +226,16 @@ where
     }
 
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {
-        if let Some(ema) = &mut self.ema {
-            ema.swap(self.parameters)?;
-        }
-        let means = pass::validate(self.task, self.parameters, self.data, self.config.seed);
-        if let Some(ema) = &mut self.ema {
-            ema.swap(self.parameters)?;
-        }
-        let Some(means) = means? else { return Ok(()) };
+        let (task, data, seed) = (self.task, self.data, self.config.seed);
+        let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed))?;
+        let Some(means) = means else { return Ok(()) };
         self.state.validated(shorten(means.loss));
         self.metrics.validation(self.state.step, epoch, &means)?;
         self.observer.validated(self.state.step, means.loss);
         Ok(())
     }
 
-    fn save(&mut self, scheduled: bool) -> Result<(), TrainError> {
+    pub(crate) fn save(&mut self, scheduled: bool) -> Result<(), TrainError> {
         self.state.metrics = self.metrics.sync()?;
         self.state.scheduled = scheduled;
         let contents =

@@ -7,6 +7,7 @@ use flowmill_nn::Parameters;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
+use flowmill_train::steering::COMMANDS_FILE;
 use flowmill_train::{SKIPPED_FOLDER, Summary};
 use serde::Deserialize;
 use serde_json::json;
@@ -34,6 +35,8 @@ pub struct Training {
     pub codebook: Option<PathBuf>,
     /// The file that the weights start from, if any.
     pub weights: Option<PathBuf>,
+    /// The experiment, in which commands are heard.
+    pub experiment: PathBuf,
 }
 
 /// The model at its start, and its data.
@@ -68,6 +71,7 @@ impl Training {
                 TokenEmbedding::Codebook => Some(folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
             },
             weights: section.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
+            experiment: pack.parent().unwrap_or(&pack).to_owned(),
             section,
         }
     }
@@ -112,7 +116,7 @@ impl Training {
 
     fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
         let settings = self.section.train_config();
-        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work));
+        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment));
         let Prepared { data, task, parameters, .. } = prepared;
         let trained = flowmill_train::train(task, parameters, data, &settings, &work.staging_dir(), &store, &mut watch);
         trained.map_err(StageError::other)
@@ -157,8 +161,10 @@ impl Training {
         for file in [METRICS_FILE, EVENTS_FILE] {
             work.output_persisted(file, file)?;
         }
-        if work.staging_dir().join(SKIPPED_FOLDER).exists() {
-            work.output_persisted(SKIPPED_FOLDER, SKIPPED_FOLDER)?;
+        for name in [SKIPPED_FOLDER, COMMANDS_FILE] {
+            if work.staging_dir().join(name).exists() {
+                work.output_persisted(name, name)?;
+            }
         }
         let index = flowmill_corpus::shard::ShardIndex::read(&self.data.train).map_err(StageError::other)?;
         let described = json!({

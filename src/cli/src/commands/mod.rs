@@ -3,6 +3,7 @@
 mod clean;
 mod completions;
 mod convert;
+mod ctl;
 mod doctor;
 mod inspect;
 mod parity;
@@ -26,6 +27,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Train(arguments) => train::run(arguments, out),
+        Command::Ctl(arguments) => ctl::run(arguments, out),
         Command::Status(arguments) => status::run(arguments, out),
         Command::Recipe(command) => recipe::run(command, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{MetricsLengths, Window};
+use crate::steering::Rate;
 
 /// Version of the checkpoint layout.
 pub const FORMAT: u32 = 1;
@@ -29,6 +30,8 @@ pub struct State {
     pub skipped: u64,
     /// How many of them were the last ones.
     pub skipped_in_a_row: u64,
+    /// The full learning rate, when a command has changed it.
+    pub lr: Option<Rate>,
     /// Training loss on the last metrics line.
     pub loss: Option<f64>,
     /// Validation loss of exactly these weights.
@@ -66,6 +69,7 @@ impl State {
             position: 0,
             skipped: 0,
             skipped_in_a_row: 0,
+            lr: None,
             loss: None,
             validation: None,
             best: None,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
+use crate::steering::Command;
 use append::AppendFile;
 pub use window::{Measured, Window};
 
@@ -70,6 +71,12 @@ impl Metrics {
         let mut scalars = Vec::new();
         add_measured(&mut validation, &mut scalars, "validation", means);
         self.write(step, &json!({ "step": step, "epoch": epoch, "validation": validation }), &scalars)
+    }
+
+    /// Writes that a command has changed what comes after this step.
+    pub(crate) fn command(&mut self, step: u64, epoch: u64, command: &Command) -> Result<(), TrainError> {
+        let line = json!({ "step": step, "epoch": epoch, "command": command.to_string() });
+        self.json_lines.append(format!("{line}\n").as_bytes())
     }
 
     /// Makes everything written durable and gives the lengths.

@@ -1,0 +1,220 @@
+//! Commands as people write them: `save`, `lr 1e-4`, `eval@5000`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Rate;
+
+/// Every command with its argument, for messages.
+const FORMS: [&str; 8] = ["save", "quit", "lr RATE", "eval", "sample", "export", "status", "loss-scale SCALE"];
+
+/// What a run can be told to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Command {
+    /// Saves a checkpoint.
+    Save,
+    /// Saves a checkpoint and stops, to be gone on with later.
+    Quit,
+    /// Sets the full learning rate, which the schedule scales.
+    Lr(Rate),
+    /// Validates.
+    Eval,
+    /// Generates a few validation utterances.
+    Sample,
+    /// Writes the weights as a model that can be loaded.
+    Export,
+    /// Tells where training stands.
+    Status,
+    /// Sets the scale of the loss in half precision.
+    LossScale(f64),
+}
+
+/// A command and when it is due.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Order {
+    /// What to do.
+    pub command: Command,
+    /// After how many steps; at once when absent.
+    pub at: Option<u64>,
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Nothing was written.
+    #[error("an empty line is no command (known: {})", FORMS.join(", "))]
+    Empty,
+    /// No command has this name.
+    #[error("there is no command `{name}`{} (known: {})", did_you_mean(.name), FORMS.join(", "))]
+    Unknown {
+        /// What was written.
+        name: String,
+    },
+    /// The argument is missing, or is none.
+    #[error("`{name}` needs {needs}, such as `{example}`{}", .found.as_ref().map_or(String::new(), |found| format!("; `{found}` is none")))]
+    Argument {
+        /// The command.
+        name: &'static str,
+        /// What it needs.
+        needs: &'static str,
+        /// How it is written.
+        example: &'static str,
+        /// What was written instead.
+        found: Option<String>,
+    },
+    /// More was written than the command takes.
+    #[error("`{name}` takes nothing more: what is `{rest}` for?")]
+    Rest {
+        /// The command.
+        name: String,
+        /// What is too much.
+        rest: String,
+    },
+    /// What stands behind `@` is no step.
+    #[error("`@{written}` is no step; write `save@5000` for after step 5000")]
+    Step {
+        /// What was written.
+        written: String,
+    },
+}
+
+impl FromStr for Order {
+    type Err = CommandError;
+
+    fn from_str(line: &str) -> Result<Self, CommandError> {
+        let (line, at) = match line.rsplit_once('@') {
+            Some((command, step)) => (command, Some(parse_step(step.trim())?)),
+            None => (line, None),
+        };
+        let mut words = line.split_whitespace();
+        let name = words.next().ok_or(CommandError::Empty)?;
+        let rest: Vec<&str> = words.collect();
+        Ok(Self { command: Command::parse(name, &rest)?, at })
+    }
+}
+
+impl Command {
+    fn parse(name: &str, rest: &[&str]) -> Result<Self, CommandError> {
+        let command = match name.to_lowercase().replace('_', "-").as_str() {
+            "save" => Self::Save,
+            "quit" => Self::Quit,
+            "eval" => Self::Eval,
+            "sample" => Self::Sample,
+            "export" => Self::Export,
+            "status" => Self::Status,
+            "lr" => return argument("lr", "a positive rate", "lr 1e-4", rest, |text| text.parse().ok().map(Self::Lr)),
+            "loss-scale" => {
+                let scale = |text: &str| text.parse().ok().filter(|scale| *scale > 0.0 && f64::is_finite(*scale));
+                let needs = "a positive number";
+                return argument("loss-scale", needs, "loss-scale 65536", rest, |text| {
+                    scale(text).map(Self::LossScale)
+                });
+            }
+            _ => return Err(CommandError::Unknown { name: name.to_owned() }),
+        };
+        match rest {
+            [] => Ok(command),
+            rest => Err(CommandError::Rest { name: command.to_string(), rest: rest.join(" ") }),
+        }
+    }
+}
+
+fn argument(
+    name: &'static str,
+    needs: &'static str,
+    example: &'static str,
+    rest: &[&str],
+    parse: impl Fn(&str) -> Option<Command>,
+) -> Result<Command, CommandError> {
+    let wrong = |found: Option<&&str>| CommandError::Argument {
+        name,
+        needs,
+        example,
+        found: found.map(|found| (*found).to_owned()),
+    };
+    match rest {
+        [written] => parse(written).ok_or_else(|| wrong(Some(written))),
+        [] => Err(wrong(None)),
+        [_, rest @ ..] => Err(CommandError::Rest { name: name.to_owned(), rest: rest.join(" ") }),
+    }
+}
+
+fn parse_step(written: &str) -> Result<u64, CommandError> {
+    written.parse().map_err(|_| CommandError::Step { written: written.to_owned() })
+}
+
+/// `; did you mean "save"?` when a name is near.
+fn did_you_mean(written: &str) -> String {
+    let names = FORMS.iter().filter_map(|form| form.split(' ').next());
+    let near = names.map(|name| (strsim::damerau_levenshtein(&written.to_lowercase(), name), name));
+    match near.filter(|(distance, name)| *distance <= 1 + name.len() / 4).min() {
+        Some((_, name)) => format!("; did you mean `{name}`?"),
+        None => String::new(),
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Save => f.write_str("save"),
+            Self::Quit => f.write_str("quit"),
+            Self::Lr(rate) => write!(f, "lr {rate}"),
+            Self::Eval => f.write_str("eval"),
+            Self::Sample => f.write_str("sample"),
+            Self::Export => f.write_str("export"),
+            Self::Status => f.write_str("status"),
+            Self::LossScale(scale) => write!(f, "loss-scale {scale}"),
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some(step) => write!(f, "{}@{step}", self.command),
+            None => self.command.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(line: &str) -> Order {
+        line.parse().unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn every_form_is_understood_and_written_back() {
+        for line in ["save", "quit", "lr 0.0001", "eval", "sample", "export", "status", "loss-scale 65536", "save@5000"]
+        {
+            assert_eq!(order(line).to_string(), line);
+        }
+        assert_eq!(order("  LR   1e-4 @ 12 "), order("lr 0.0001@12"));
+        assert_eq!(order("loss_scale 2"), order("loss-scale 2"), "as others write it");
+    }
+
+    #[test]
+    fn what_is_no_command_explains_itself() {
+        for (line, expected) in [
+            ("", "an empty line"),
+            ("  ", "an empty line"),
+            ("sav", "did you mean `save`? (known: save, quit, lr RATE"),
+            ("dance", "there is no command `dance` (known"),
+            ("lr", "`lr` needs a positive rate, such as `lr 1e-4`"),
+            ("lr x", "`x` is none"),
+            ("lr -1", "`-1` is none"),
+            ("lr inf", "`inf` is none"),
+            ("lr 1e-4 5", "what is `5` for?"),
+            ("save now", "what is `now` for?"),
+            ("loss-scale 0", "`0` is none"),
+            ("save@soon", "`@soon` is no step"),
+            ("save@", "`@` is no step"),
+            ("@5", "an empty line"),
+        ] {
+            let error = line.parse::<Order>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+    }
+}

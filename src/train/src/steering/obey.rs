@@ -1,0 +1,202 @@
+//! What commands do to a run, between two steps.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_nn::Parameters;
+
+use super::{Answer, Command, Order, Rate};
+use crate::schedule::Schedule;
+use crate::train::Run;
+use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
+
+impl<T, D> Run<'_, T, D>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    /// Takes up a learning rate that was kept for the steps from here on, unless it holds already.
+    pub(crate) fn follow_kept(&mut self) -> Result<(), TrainError> {
+        match self.steering.kept.rate(self.state.step) {
+            Some(rate) if self.state.lr != Some(rate) => {
+                self.state.lr = Some(rate);
+                self.schedule = Schedule::new(&self.config.schedule, rate.value(), self.state.steps);
+                self.metrics.command(self.state.step, self.state.epoch, &Command::Lr(rate))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Carries out what is due and what was asked since the last step; whether the run is to stop. Nothing that a command asks
+    /// for ends the run because it fails.
+    pub(crate) fn obey(&mut self, progress: &Progress) -> Result<bool, TrainError> {
+        let mut stop = false;
+        for command in self.steering.due(progress.step) {
+            let answer = self.carry_out(command, progress, &mut stop);
+            let told = answer.unwrap_or_else(|reason| format!("not done: {reason}"));
+            self.observer.message(&format!("{command}@{}: {told}", progress.step));
+        }
+        for request in self.observer.requests() {
+            let answer = match request.text.parse::<Order>() {
+                Ok(order) => self.accept(order, progress, &mut stop),
+                Err(error) => Err(error.to_string()),
+            };
+            self.observer.answer(&request, &answer);
+        }
+        self.follow_kept()?;
+        Ok(stop && !self.finished())
+    }
+
+    /// Carries out a command now, or notes it for its step.
+    fn accept(&mut self, order: Order, progress: &Progress, stop: &mut bool) -> Answer {
+        let (now, last) = (progress.step, progress.steps);
+        match (order.command, order.at) {
+            (_, Some(at)) if at < now => Err(format!("step {at} is past: {now} are done")),
+            (_, Some(at)) if at > last => Err(format!("there will be no step {at}: the run ends at {last}")),
+            (Command::Lr(rate), at) => self.set_rate(at.unwrap_or(now), rate),
+            (command, Some(at)) if at > now => {
+                self.steering.put_off(at, command);
+                Ok(format!("step {now}: `{command}` comes after step {at}, unless this process ends before"))
+            }
+            (command, _) => self.carry_out(command, progress, stop),
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, progress: &Progress, stop: &mut bool) -> Answer {
+        let step = progress.step;
+        let done = match command {
+            Command::Save => self.save_by_command()?,
+            Command::Quit => {
+                let saved = self.save_by_command()?;
+                *stop = true;
+                format!("{saved}; stopping here, and the same run goes on from there")
+            }
+            Command::Lr(rate) => return self.set_rate(step, rate),
+            Command::Eval => self.eval()?,
+            Command::Sample => self.make_aside("samples", |task, parameters, folder| {
+                let made = task.samples(parameters).map_err(|error| error.to_string())?;
+                samples::write(folder, &made).map_err(|error| error.to_string())
+            })?,
+            Command::Export => self.make_aside("export", |task, parameters, folder| {
+                task.export(parameters, folder).map_err(|error| error.to_string())
+            })?,
+            Command::Status => self.describe(progress),
+            Command::LossScale(_) => return Err("precision is fp32: there is no loss scale".to_owned()),
+        };
+        Ok(format!("step {step}: {done}"))
+    }
+
+    fn set_rate(&mut self, step: u64, rate: Rate) -> Answer {
+        if step >= self.state.steps {
+            return Err(format!("no step comes after {step}: the run ends there"));
+        }
+        let before = self.state.lr.map_or_else(|| self.config.optim.lr.to_string(), |rate| rate.to_string());
+        self.steering.kept.add(step, rate).map_err(|error| error.to_string())?;
+        Ok(format!(
+            "step {}: the full learning rate is {rate} from step {} on; now {before}",
+            self.state.step,
+            step + 1
+        ))
+    }
+
+    /// Saves, unless the schedule has just done so.
+    fn save_by_command(&mut self) -> Answer {
+        let name = checkpoint::name(self.state.step);
+        let names = checkpoint::names(self.store).map_err(|error| error.to_string())?;
+        if names.contains(&name) {
+            return Ok(format!("{name} is saved already"));
+        }
+        self.save(false).map_err(|error| error.to_string())?;
+        Ok(format!("saved {name}, which stays until the next checkpoint of the schedule"))
+    }
+
+    /// Validates without leaving a trace in metrics or checkpoints, which hold what the recipe asks for.
+    fn eval(&mut self) -> Answer {
+        let (task, data, seed) = (self.task, self.data, self.config.seed);
+        let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed));
+        match means.map_err(|error| error.to_string())? {
+            Some(means) => {
+                let parts = means.parts.iter().map(|(name, value)| format!(", {name} {value:.6}")).collect::<String>();
+                Ok(format!("validation loss {:.6}{parts}", means.loss))
+            }
+            None => Err("there is no validation split".to_owned()),
+        }
+    }
+
+    /// Makes a folder beside the results, whole or not at all.
+    fn make_aside(&mut self, kind: &str, make: impl Fn(&T, &Parameters, &Path) -> Result<(), String>) -> Answer {
+        let Some(aside) = self.observer.aside() else {
+            return Err("there is no place to write to".to_owned());
+        };
+        let (task, folder) = (self.task, aside.join(kind).join(checkpoint::name(self.state.step)));
+        let made = self.averaged(|parameters| Ok(whole_folder(&folder, |temporary| make(task, parameters, temporary))));
+        made.map_err(|error| error.to_string())??;
+        Ok(format!("wrote {}", folder.display()))
+    }
+
+    fn describe(&self, progress: &Progress) -> String {
+        let Progress { steps, epoch, loss, rate, grad_norm, .. } = progress;
+        let mut text = format!("of {steps}, epoch {epoch}, loss {loss:.4}, lr {rate:.3e}, gradient {grad_norm:.3}");
+        if let Some(best) = self.state.best {
+            text += &format!(", best validation {:.4} at step {}", best.loss, best.step);
+        }
+        if self.state.skipped > 0 {
+            text += &format!(", {} steps skipped", self.state.skipped);
+        }
+        if let Some(seconds) = self.steering.seconds_per_step(progress.step) {
+            let left = seconds * steps.saturating_sub(progress.step) as f64;
+            text += &format!(", {:.2} steps/s, {} left", 1.0 / seconds.max(1e-9), minutes(left));
+        }
+        text
+    }
+
+    /// Calls `with` with the averaged weights in place, where there are any.
+    pub(crate) fn averaged<R>(
+        &mut self,
+        with: impl FnOnce(&Parameters) -> Result<R, TrainError>,
+    ) -> Result<R, TrainError> {
+        if let Some(ema) = &mut self.ema {
+            ema.swap(self.parameters)?;
+        }
+        let result = with(self.parameters);
+        if let Some(ema) = &mut self.ema {
+            ema.swap(self.parameters)?;
+        }
+        result
+    }
+}
+
+/// Makes a folder that appears under its name when all of it is there; one of that name from before is replaced.
+fn whole_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+    let fail = |path: &Path| {
+        let path = path.display().to_string();
+        move |error: std::io::Error| format!("{path}: {error}")
+    };
+    let temporary = PathBuf::from(format!("{}.tmp", folder.display()));
+    remove(&temporary).map_err(fail(&temporary))?;
+    std::fs::create_dir_all(&temporary).map_err(fail(&temporary))?;
+    let made = make(&temporary)
+        .and_then(|()| remove(folder).and_then(|()| std::fs::rename(&temporary, folder)).map_err(fail(folder)));
+    if made.is_err() {
+        // The error that matters is the one already here.
+        let _already_failing = remove(&temporary);
+    }
+    made
+}
+
+fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A time for people: `40 s`, `12 min`, `5 h 10 min`.
+fn minutes(seconds: f64) -> String {
+    // A float to integer cast saturates.
+    let whole = seconds.round() as u64;
+    match whole {
+        0..120 => format!("{whole} s"),
+        120..7200 => format!("{} min", whole / 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}

@@ -1,0 +1,185 @@
+//! Steering a training while it runs: by `flowmill ctl`, at a terminal, by signals, and by what must not be read as a command.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::training::Training;
+use crate::support::{Mini, flowmill};
+
+/// More steps than any test waits for, and few checkpoints of the schedule.
+const ENDLESS: [&str; 6] =
+    ["--set", "train.max_steps=10000000", "--set", "train.save_every=1000000", "--set", "train.validate_every=0"];
+
+/// A copy whose data are packed.
+fn packed() -> Mini {
+    let mini = Mini::new();
+    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    mini
+}
+
+/// The step that an answer begins with.
+fn step(answer: &str) -> u64 {
+    let rest = answer.strip_prefix("step ").unwrap_or_else(|| panic!("{answer}"));
+    rest.split(':').next().unwrap().parse().unwrap_or_else(|_| panic!("{answer}"))
+}
+
+fn checkpoint(mini: &Mini, step: u64) -> std::path::PathBuf {
+    mini.exp(&format!("4-train/.staging/train/state/step-{step:06}"))
+}
+
+fn metrics(path: &std::path::Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[test]
+fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
+    let mini = packed();
+    let training = Training::start(&mini, &ENDLESS).listening();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&training.socket()), mode(training.socket().parent().unwrap())), (0o600, 0o700));
+
+    let status = training.ctl(&["status"]).expect_code(0).expect_words(&["of 10000000", "loss", "lr 1.000e-3", "left"]);
+    let first = step(&status.stdout);
+    let saved = training.ctl(&["save"]).expect_code(0).expect_words(&["saved step-"]);
+    let saved = step(&saved.stdout);
+    assert!(saved > first);
+    assert!(checkpoint(&mini, saved).join("state.json").exists());
+    training.ctl(&["eval"]).expect_code(0).expect_words(&["validation loss ", ", cfm "]);
+
+    training.ctl(&["sav"]).expect_code(2).expect_words(&["did you mean `save`?"]);
+    training.ctl(&["lr", "fast"]).expect_code(2).expect_words(&["`fast` is none", "lr 1e-4"]);
+    training.ctl(&["save@1"]).expect_code(1).expect_words(&["step 1 is past"]);
+    training.ctl(&["save@10000001"]).expect_code(1).expect_words(&["the run ends at 10000000"]);
+    training.ctl(&["loss-scale", "1024"]).expect_code(1).expect_words(&["fp32", "no loss scale"]);
+    // Past the client's own check.
+    let mut raw = std::os::unix::net::UnixStream::connect(training.socket()).unwrap();
+    raw.write_all(b"rm -rf \x1b[31m\nlr\n").unwrap();
+    raw.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    raw.read_to_string(&mut answers).unwrap();
+    let answers: Vec<Value> = answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|answer| answer["done"] == false), "{answers:?}");
+
+    let changed =
+        training.ctl(&["lr", "1e-4"]).expect_code(0).expect_words(&["the full learning rate is 0.0001 from step"]);
+    let changed = step(&changed.stdout);
+    training.ctl(&["status"]).expect_code(0).expect_words(&["lr 1.000e-4"]);
+    let later = changed + 40;
+    let noted = training.ctl(&[&format!("save@{later}")]).expect_code(0);
+    noted.expect_words(&[&format!("`save` comes after step {later}")]);
+    while step(&training.ctl(&["status"]).stdout) <= later {}
+    assert!(checkpoint(&mini, later).exists());
+
+    let quit = training.ctl(&["quit"]).expect_code(0).expect_words(&["saved step-", "stopping here"]);
+    let quit = step(&quit.stdout);
+    let ended = training.wait().expect_code(130);
+    ended.expect_words(&[
+        "lr 1e-4: step",
+        "rm -rf \\u{1b}[31m: not done: there is no command `rm`",
+        &format!("save@{later}: "),
+    ]);
+    assert!(checkpoint(&mini, quit).exists() && !mini.exp(".control").exists());
+    let state: Value = serde_json::from_slice(&fs::read(checkpoint(&mini, quit).join("state.json")).unwrap()).unwrap();
+    assert_eq!((&state["lr"], &state["scheduled"]), (&Value::from("0.0001"), &Value::from(false)));
+    let lines = metrics(&mini.exp("4-train/.staging/train/state/metrics.jsonl"));
+    let said = lines.iter().find(|line| line["command"] == "lr 0.0001").expect("a line about the change");
+    assert_eq!(said["step"], changed);
+    let trained = lines.iter().filter(|line| line["loss"].is_number());
+    for line in trained {
+        let expected = if line["step"].as_u64().unwrap() > changed { 1e-4 } else { 1e-3 };
+        assert_eq!(line["lr"], expected, "{line}");
+    }
+
+    let again = Training::start(&mini, &ENDLESS).listening();
+    let status = again.ctl(&["status"]).expect_code(0).expect_words(&["lr 1.000e-4"]);
+    assert!(step(&status.stdout) > quit, "it goes on");
+    again.ctl(&["quit"]).expect_code(0);
+    again.wait().expect_code(130).expect_words(&["resuming from step-"]);
+}
+
+#[test]
+fn a_changed_rate_is_followed_again_after_a_kill_to_the_same_bytes() {
+    let settings = ["--set", "train.max_steps=300", "--set", "train.save_every=25", "--set", "train.validate_every=0"];
+    let mini = packed();
+    let command = ["lr", "1e-5@200"];
+    let whole = Training::start(&mini, &settings).listening();
+    whole.ctl(&command).expect_code(0);
+    whole.wait().expect_code(0);
+    let expected = mini.tree();
+    let kept = fs::read_to_string(mini.exp("4-train/commands.jsonl")).unwrap();
+    assert_eq!(kept, "{\"step\":200,\"lr\":\"1e-5\"}\n");
+    let rates: Vec<f64> =
+        metrics(&mini.exp("4-train/metrics.jsonl")).iter().filter_map(|line| line["lr"].as_f64()).collect();
+    assert_eq!(rates.iter().filter(|rate| **rate == 1e-5).count(), 100);
+
+    fs::remove_dir_all(mini.exp("4-train")).unwrap();
+    let killed = Training::start(&mini, &settings).listening();
+    killed.ctl(&command).expect_code(0);
+    killed.kill();
+    let again = Training::start(&mini, &settings);
+    again.wait().expect_code(0);
+    mini.tree().expect_same_bytes(&expected, "killed after the command and resumed");
+}
+
+#[test]
+fn what_is_no_terminal_is_never_read_as_commands() {
+    let mini = packed();
+    let short = ["--set", "train.max_steps=30"];
+    let mut piped = Training::start_with(&mini, &short, Stdio::piped());
+    piped.process().stdin.take().unwrap().write_all(b"quit\nquit\n").unwrap();
+    piped.wait().expect_code(0).expect_words(&["4-train: done"]);
+
+    // Closed, not even /dev/null.
+    fs::remove_dir_all(mini.exp("4-train")).unwrap();
+    let binary = env!("CARGO_BIN_EXE_flowmill");
+    let closed = format!("exec '{binary}' run . --stop-stage train --set train.max_steps=30 <&-");
+    let output = Command::new("sh").args(["-c", &closed]).current_dir(mini.folder()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_is_typed_on_a_terminal_is_a_command() {
+    let mini = packed();
+    let binary = env!("CARGO_BIN_EXE_flowmill");
+    let line = format!("'{binary}' run . --stop-stage train {}", ENDLESS.join(" "));
+    // `script` gives it a terminal, types what it is given, and passes on what is shown.
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(mini.folder());
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !mini.exp(".control/socket").exists() {
+        assert!(began.elapsed() < crate::support::training::PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let mut keys = script.stdin.take().unwrap();
+    keys.write_all(b"statsu\n\nlr 3e-4\nquit\n").unwrap();
+    let output = script.wait_with_output().unwrap();
+    drop(keys);
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(130), "{shown}");
+    for words in ["did you mean `status`?", "the full learning rate is 0.0003", "stopping here"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[test]
+fn a_signal_stops_a_steered_run_in_good_order() {
+    let mini = packed();
+    let mut training = Training::start(&mini, &ENDLESS).listening();
+    training.ctl(&["lr", "2e-4"]).expect_code(0);
+    let id = Pid::from_child(training.process());
+    kill_process(id, Signal::TERM).unwrap();
+    training.wait().expect_code(130);
+    assert!(!mini.exp(".control").exists());
+    let refused = flowmill(mini.folder(), &["ctl", ".", "status"]).expect_code(1);
+    refused.expect_words(&["nothing is training in"]);
+    flowmill(mini.folder(), &["ctl", "nowhere", "status"]).expect_code(2).expect_words(&["nowhere"]);
+    flowmill(mini.folder(), &["ctl", "."]).expect_code(2);
+}
