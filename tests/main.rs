@@ -14,6 +14,7 @@ mod front_ends;
 mod idempotence;
 mod import;
 mod parity;
+mod precision;
 mod sfm;
 mod steering;
 mod step_audio;

@@ -1,13 +1,14 @@
 //! Times training steps (forward and backward) and one inference of the flow on random batches: `cargo run --release -p
 //! flowmill-models --example flow_step`.
 //!
-//! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all).
+//! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all),
+//! `checkpointed` to compute blocks again in the backward pass, `bf16` or `fp16` to round (default neither).
 
 use flowmill_models::flow::{
     EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig, UNetConfig,
 };
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Tape};
+use flowmill_nn::{Context, Precision, Tape};
 use std::time::Instant;
 
 #[global_allocator]
@@ -169,6 +170,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let steps: usize = arguments.first().map_or(Ok(5), |argument| argument.parse())?;
     let frames: usize = arguments.get(1).map_or(Ok(1600), |argument| argument.parse())?;
     let wanted = arguments.get(2).cloned().unwrap_or_default();
+    let asked = |word: &str| arguments.iter().skip(3).any(|argument| argument == word);
+    let checkpoints = asked("checkpointed");
+    let precision = match (asked("bf16"), asked("fp16")) {
+        (true, _) => Precision::Bf16,
+        (_, true) => Precision::Fp16,
+        _ => Precision::Fp32,
+    };
     for (name, config) in configurations().into_iter().filter(|(name, _)| name.contains(&wanted)) {
         let (flow, parameters) = Flow::new(&config, 1)?;
         let batch = batch(frames, &config);
@@ -179,8 +187,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let mut draws = FlowDraws::from_draw(&draw, &batch, &config)?;
             draws.streaming = false;
             let start = Instant::now();
-            let tape = Tape::new();
-            let context = Context::training(&parameters, &tape, draw);
+            let tape = Tape::with_precision(precision);
+            let context = Context::training(&parameters, &tape, draw).with_checkpoints(checkpoints);
             let loss = flow.loss(&context, &batch, &draws)?;
             let forward = start.elapsed().as_secs_f64();
             let gradients = tape.backward(&loss.total)?;

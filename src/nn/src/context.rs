@@ -1,10 +1,13 @@
 //! What a layer needs besides its input: the parameters' values, and whether to record.
 
 use crate::parameters::{ParameterId, Parameters};
+use crate::precision::Precision;
 use crate::random::Draw;
 use crate::tape::Tape;
 use crate::value::Value;
-use std::cell::{Cell, RefCell};
+use candle_core::Tensor;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 
 /// Gives layers their parameters. In training, trainable parameters are recorded values and dropout is active; in inference
 /// everything is plain.
@@ -20,6 +23,17 @@ struct Training {
     leaves: RefCell<Vec<Option<Value>>>,
     draw: Draw,
     calls: Cell<u64>,
+    checkpoints: bool,
+    common: Rc<Common>,
+}
+
+/// What the contexts of checkpointed blocks share with the one they are part of.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    /// The parameters, for what is computed after the borrow of them has ended.
+    parameters: OnceCell<Rc<Parameters>>,
+    /// Weights in the number format of the tape, by position, from their first use on.
+    rounded: RefCell<Vec<Option<Tensor>>>,
 }
 
 impl<'a> Context<'a> {
@@ -28,11 +42,33 @@ impl<'a> Context<'a> {
         Self { parameters, training: None }
     }
 
-    /// A context that records on `tape` and draws dropout masks from `draw` (keyed by the step).
+    /// A context that records on `tape`, in its number format, and draws dropout masks from `draw` (keyed by the step).
     pub fn training(parameters: &'a Parameters, tape: &Tape, draw: Draw) -> Self {
+        Self::recording(parameters, tape, draw, 0, Rc::default())
+    }
+
+    /// A context whose random streams are those from number `calls` on.
+    pub(crate) fn recording(
+        parameters: &'a Parameters,
+        tape: &Tape,
+        draw: Draw,
+        calls: u64,
+        common: Rc<Common>,
+    ) -> Self {
         let leaves = RefCell::new(vec![None; parameters.len()]);
-        let training = Training { tape: tape.clone(), leaves, draw, calls: Cell::new(0) };
+        let training =
+            Training { tape: tape.clone(), leaves, draw, calls: Cell::new(calls), checkpoints: false, common };
         Self { parameters, training: Some(training) }
+    }
+
+    /// Whether blocks keep nothing but their inputs for the backward pass and are computed again there; see
+    /// [`checkpoint`](Self::checkpoint). Not by default.
+    #[must_use]
+    pub fn with_checkpoints(mut self, checkpoints: bool) -> Self {
+        if let Some(training) = &mut self.training {
+            training.checkpoints = checkpoints;
+        }
+        self
     }
 
     /// Whether dropout and the like are active.
@@ -47,12 +83,15 @@ impl<'a> Context<'a> {
 
     /// The value of a parameter: recorded when this context records and the parameter is trainable.
     pub fn parameter(&self, id: ParameterId) -> Value {
-        let tensor = || self.parameters.tensor(id).clone();
-        let Some(training) = self.training.as_ref().filter(|_| self.parameters.trainable(id)) else {
-            return Value::new(tensor(), None);
+        let Some(training) = &self.training else {
+            return Value::new(self.parameters.tensor(id).clone(), None);
         };
         let leaf = &mut training.leaves.borrow_mut()[id.index()];
-        leaf.get_or_insert_with(|| Value::new(tensor(), Some(training.tape.parameter(id)))).clone()
+        let make = || {
+            let node = self.parameters.trainable(id).then(|| training.tape.parameter(id));
+            Value::new(training.common.rounded(self.parameters, id, training.tape.precision()), node)
+        };
+        leaf.get_or_insert_with(make).clone()
     }
 
     /// The random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same
@@ -62,5 +101,45 @@ impl<'a> Context<'a> {
         let call = training.calls.get();
         training.calls.set(call + 1);
         Some(training.draw.sample(call))
+    }
+
+    /// The number of the next random call.
+    pub(crate) fn calls(&self) -> u64 {
+        self.training.as_ref().map_or(0, |training| training.calls.get())
+    }
+
+    /// What a block needs to be computed again: tape, stream, number of the next random call, and what is shared. `None` unless
+    /// blocks are checkpointed.
+    pub(crate) fn checkpointing(&self) -> Option<(&Tape, Draw, &Cell<u64>, Rc<Common>)> {
+        let training = self.training.as_ref().filter(|training| training.checkpoints)?;
+        Some((&training.tape, training.draw, &training.calls, training.common.clone()))
+    }
+
+    /// The recorded parameters so far, and their places on the tape.
+    pub(crate) fn recorded_parameters(&self) -> Vec<(ParameterId, usize)> {
+        let Some(training) = &self.training else { return Vec::new() };
+        let leaves = training.leaves.borrow();
+        let node = |leaf: &Option<Value>| Some(leaf.as_ref()?.node()?.index);
+        self.parameters.ids().zip(leaves.iter()).filter_map(|(id, leaf)| Some((id, node(leaf)?))).collect()
+    }
+}
+
+impl Common {
+    /// The parameters, copied (which shares the tensors) when first asked for.
+    pub(crate) fn parameters(&self, parameters: &Parameters) -> Rc<Parameters> {
+        self.parameters.get_or_init(|| Rc::new(parameters.clone())).clone()
+    }
+
+    fn rounded(&self, parameters: &Parameters, id: ParameterId, precision: Precision) -> Tensor {
+        let tensor = parameters.tensor(id);
+        let precision = precision.of_shape(tensor.dims());
+        if precision == Precision::Fp32 {
+            return tensor.clone();
+        }
+        let mut all = self.rounded.borrow_mut();
+        all.resize(parameters.len(), None);
+        // Parameters are contiguous f32 tensors, the kind that can be rounded.
+        let round = || precision.rounded(tensor).expect("a parameter is a contiguous f32 tensor");
+        all[id.index()].get_or_insert_with(round).clone()
     }
 }

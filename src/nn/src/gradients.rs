@@ -2,7 +2,7 @@
 
 use crate::kernels::elementwise;
 use crate::parameters::ParameterId;
-use crate::{NnError, Result, host};
+use crate::{NnError, Precision, Result, host};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -39,7 +39,15 @@ impl Gradient {
         Ok(Self::fresh(tensor))
     }
 
-    fn add(self, other: Self) -> Result<Self> {
+    /// The same in a number format; scalars are left alone.
+    pub(crate) fn round(self, precision: Precision) -> Result<Self> {
+        match precision.of_shape(self.tensor.dims()) {
+            Precision::Fp32 => Ok(self),
+            precision => self.map(|elements| precision.round(elements)),
+        }
+    }
+
+    pub(crate) fn add(self, other: Self) -> Result<Self> {
         let (target, addend) = if self.fresh || !other.fresh { (self, other) } else { (other, self) };
         let addend = host::slice("gradient", &addend.tensor)?;
         target.map(|sum| elementwise::add_assign(sum, &addend))
@@ -60,6 +68,11 @@ impl<'a> Flow<'a> {
     /// Whether the gradient of an input is wanted; computing another one is wasted work.
     pub(crate) fn wants(&self, input: usize) -> bool {
         self.inputs[input].is_some()
+    }
+
+    /// Takes away what has arrived at an input so far.
+    pub(crate) fn take(&mut self, input: usize) -> Option<Gradient> {
+        self.inputs[input].and_then(|index| self.slots[index].take())
     }
 
     /// Gives the gradient of an input; added to what has already arrived there.

@@ -22,6 +22,7 @@
 //! Results do not depend on the number of threads: work is cut into chunks of fixed size and every sum is taken in a
 //! fixed order.
 
+mod checkpoint;
 pub mod context;
 pub mod error;
 pub mod gradients;
@@ -33,6 +34,7 @@ pub mod layers;
 pub mod objectives;
 pub mod ops;
 pub mod parameters;
+pub mod precision;
 pub mod random;
 pub mod sequences;
 pub mod solvers;
@@ -46,6 +48,7 @@ pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use kernels::attention::Reach;
 pub use parameters::{ParameterId, Parameters};
+pub use precision::Precision;
 pub use sequences::Sequences;
 pub use tape::Tape;
 pub use value::Value;

@@ -1,19 +1,33 @@
 //! The differentiation tape: a flat list of operations, walked backwards once.
 
-use crate::gradients::{Flow, Gradients};
+use crate::gradients::{Flow, Gradient, Gradients};
 use crate::parameters::ParameterId;
-use crate::{NnError, Result, Value};
+use crate::{NnError, Precision, Result, Value, host};
 use candle_core::Tensor;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
 /// The backward pass of one operation: takes the gradient of its output, gives those of its inputs.
-pub(crate) type Backward = Box<dyn FnOnce(crate::gradients::Gradient, &mut Flow<'_>) -> Result<()>>;
+pub(crate) type Backward = Box<dyn FnOnce(Gradient, &mut Flow<'_>) -> Result<()>>;
 
 enum Entry {
+    Leaf(Leaf),
+    Operation {
+        inputs: Vec<Option<usize>>,
+        backward: Backward,
+        /// What the gradient of the output is rounded to.
+        precision: Precision,
+    },
+}
+
+/// A recorded value that no operation of this tape made.
+#[derive(Debug, Clone, Copy)]
+enum Leaf {
     Parameter(ParameterId),
-    Operation { inputs: Vec<Option<usize>>, backward: Backward },
+    /// A value of another tape, whose operation holds this one.
+    Outer,
 }
 
 /// Records the operations on values that depend on trainable parameters. Cloning gives another handle on the same list.
@@ -25,6 +39,7 @@ enum Entry {
 #[derive(Clone, Default)]
 pub struct Tape {
     entries: Rc<RefCell<Vec<Entry>>>,
+    precision: Rc<Cell<Precision>>,
 }
 
 impl fmt::Debug for Tape {
@@ -46,6 +61,16 @@ impl Tape {
         Self::default()
     }
 
+    /// An empty tape that rounds what is recorded on it to a number format.
+    pub fn with_precision(precision: Precision) -> Self {
+        Self { precision: Rc::new(Cell::new(precision)), ..Self::default() }
+    }
+
+    /// The number format of what is recorded.
+    pub fn precision(&self) -> Precision {
+        self.precision.get()
+    }
+
     /// Number of recorded operations and parameters.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()
@@ -63,10 +88,15 @@ impl Tape {
     }
 
     pub(crate) fn parameter(&self, id: ParameterId) -> Node {
-        self.push(Entry::Parameter(id))
+        self.push(Entry::Leaf(Leaf::Parameter(id)))
     }
 
-    fn is(&self, other: &Tape) -> bool {
+    /// Stands for a value of another tape.
+    pub(crate) fn outer(&self) -> Node {
+        self.push(Entry::Leaf(Leaf::Outer))
+    }
+
+    pub(crate) fn is(&self, other: &Tape) -> bool {
         Rc::ptr_eq(&self.entries, &other.entries)
     }
 
@@ -86,28 +116,78 @@ impl Tape {
     /// # Errors
     /// As [`backward`](Self::backward), and when the shapes differ.
     pub fn backward_from(&self, output: &Value, seed: Tensor) -> Result<Gradients> {
-        let node = output.node().filter(|node| self.is(&node.tape)).ok_or(NnError::NotRecorded)?;
         if output.dims() != seed.dims() {
             return Err(NnError::shape("backward", format!("{:?}", output.dims()), seed.dims()));
         }
-        let mut entries = std::mem::take(&mut *self.entries.borrow_mut());
-        entries.truncate(node.index + 1);
-        let mut slots: Vec<_> = entries.iter().map(|_| None).collect();
-        slots[node.index] = Some(crate::gradients::Gradient::fresh(seed));
-        let mut gradients = Gradients::default();
-        while let Some(entry) = entries.pop() {
-            let Some(gradient) = slots.pop().flatten() else {
-                continue;
-            };
-            match entry {
-                Entry::Parameter(id) => gradients.insert(id, gradient)?,
-                Entry::Operation { inputs, backward } => {
-                    backward(gradient, &mut Flow::new(&inputs, &mut slots))?;
-                }
-            }
+        let (entries, mut slots) = self.take_until(output)?;
+        if let Some(last) = slots.last_mut() {
+            *last = Some(Gradient::fresh(seed));
         }
+        let mut gradients = Gradients::default();
+        walk(entries, slots, |_, leaf, gradient| match leaf {
+            Leaf::Parameter(id) => gradients.insert(id, gradient.round(self.precision())?),
+            Leaf::Outer => Ok(()),
+        })?;
         Ok(gradients)
     }
+
+    /// The backward pass of a recording that one operation of another tape stands for, from the gradient of its output. `leaves` says
+    /// which input of that operation each leaf stands for, by its place. What has arrived at those inputs so far is added to
+    /// rather than summed up apart: the same additions in the same order as on one tape.
+    pub(crate) fn backward_into(
+        &self,
+        output: &Value,
+        gradient: Gradient,
+        leaves: &BTreeMap<usize, usize>,
+        flow: &mut Flow<'_>,
+    ) -> Result<()> {
+        let (entries, mut slots) = self.take_until(output)?;
+        for (leaf, input) in leaves {
+            if let Some(slot) = slots.get_mut(*leaf) {
+                *slot = flow.take(*input);
+            }
+        }
+        if let Some(last) = slots.last_mut() {
+            *last = Some(match last.take() {
+                Some(sum) => sum.add(gradient)?,
+                None => gradient,
+            });
+        }
+        walk(entries, slots, |place, _, gradient| match leaves.get(&place) {
+            Some(input) => flow.give(*input, gradient),
+            None => Ok(()),
+        })
+    }
+
+    /// The entries up to that of a value, and an empty slot for the gradient of each; leaves the tape empty.
+    #[allow(clippy::type_complexity, reason = "both halves are taken apart at once")]
+    fn take_until(&self, output: &Value) -> Result<(Vec<Entry>, Vec<Option<Gradient>>)> {
+        let node = output.node().filter(|node| self.is(&node.tape)).ok_or(NnError::NotRecorded)?;
+        let mut entries = std::mem::take(&mut *self.entries.borrow_mut());
+        entries.truncate(node.index + 1);
+        let slots = entries.iter().map(|_| None).collect();
+        Ok((entries, slots))
+    }
+}
+
+/// Walks entries backwards, each with its gradient if it has one; `arrive` gets those of leaves and their places.
+fn walk(
+    mut entries: Vec<Entry>,
+    mut slots: Vec<Option<Gradient>>,
+    mut arrive: impl FnMut(usize, Leaf, Gradient) -> Result<()>,
+) -> Result<()> {
+    while let Some(entry) = entries.pop() {
+        let Some(gradient) = slots.pop().flatten() else {
+            continue;
+        };
+        match entry {
+            Entry::Leaf(leaf) => arrive(entries.len(), leaf, gradient)?,
+            Entry::Operation { inputs, backward, precision } => {
+                backward(gradient.round(precision)?, &mut Flow::new(&inputs, &mut slots))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes the value of an operation: plain when all inputs are plain, recorded otherwise. `backward` makes the closure that
@@ -116,12 +196,30 @@ impl Tape {
 /// This is the only way to record an operation, so an operation that can be recorded has a backward pass.
 pub(crate) fn record<B>(output: Tensor, inputs: &[&Value], backward: impl FnOnce() -> B) -> Value
 where
-    B: FnOnce(crate::gradients::Gradient, &mut Flow<'_>) -> Result<()> + 'static,
+    B: FnOnce(Gradient, &mut Flow<'_>) -> Result<()> + 'static,
 {
     let Some(tape) = inputs.iter().find_map(|value| value.tape()) else {
         return Value::new(output, None);
     };
+    let precision = tape.precision().of_shape(output.dims());
+    if precision != Precision::Fp32 {
+        // Every kernel's output is a contiguous f32 CPU tensor, the only kind that can be changed in place. What shares its memory (the
+        // input of a reshape) has been rounded before, so that it stays as it is.
+        host::modify(&output, |elements| precision.round(elements)).expect("a kernel's output can be changed");
+    }
     let indices = inputs.iter().map(|value| value.node().filter(|node| node.tape.is(tape)).map(|node| node.index));
-    let entry = Entry::Operation { inputs: indices.collect(), backward: Box::new(backward()) };
+    let entry = Entry::Operation { inputs: indices.collect(), backward: Box::new(backward()), precision };
     Value::new(output, Some(tape.push(entry)))
+}
+
+/// Records what `work` computes on these values in single precision, gradients included: for objectives, whose factors leave the range
+/// of narrower formats.
+pub(crate) fn in_single_precision<R>(values: &[&Value], work: impl FnOnce() -> R) -> R {
+    let Some(tape) = values.iter().find_map(|value| value.tape()) else {
+        return work();
+    };
+    let precision = tape.precision.replace(Precision::Fp32);
+    let result = work();
+    tape.precision.set(precision);
+    result
 }

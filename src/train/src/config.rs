@@ -1,8 +1,10 @@
 //! The settings of a training run.
 
+use flowmill_nn::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::loss_scale::LossScaleConfig;
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 
@@ -19,6 +21,12 @@ pub struct TrainConfig {
     pub accum_grad: usize,
     /// Longest gradient allowed: longer ones are scaled down to it.
     pub grad_clip: Option<f64>,
+    /// The number format of forward and backward passes; weights and optimiser are always single precision.
+    pub precision: Precision,
+    /// The factor on the loss in half precision; absent: the default one. For no other precision.
+    pub loss_scale: Option<LossScaleConfig>,
+    /// Blocks keep nothing but their inputs for the backward pass, which computes them again: less memory, the same gradients.
+    pub gradient_checkpointing: bool,
     /// Decay of the moving average of the weights, such as 0.9999; none when absent.
     pub ema_decay: Option<f64>,
     /// Stop after so many steps.
@@ -47,6 +55,9 @@ impl Default for TrainConfig {
             schedule: ScheduleConfig::default(),
             accum_grad: 1,
             grad_clip: Some(5.0),
+            precision: Precision::Fp32,
+            loss_scale: None,
+            gradient_checkpointing: false,
             ema_decay: None,
             max_steps: None,
             max_epochs: None,
@@ -79,6 +90,11 @@ impl Default for KeepConfig {
 }
 
 impl TrainConfig {
+    /// The loss scale, where the precision needs one.
+    pub fn loss_scale(&self) -> Option<LossScaleConfig> {
+        (self.precision == Precision::Fp16).then(|| self.loss_scale.clone().unwrap_or_default())
+    }
+
     /// Refuses settings that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
         self.optim.check()?;
@@ -89,6 +105,11 @@ impl TrainConfig {
         }
         if self.grad_clip.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
             return fail("grad_clip", "must be a positive number, or null for no clipping");
+        }
+        match (&self.loss_scale, self.precision) {
+            (Some(scale), Precision::Fp16) => scale.check()?,
+            (Some(_), _) => return fail("loss_scale", "is for `precision: fp16`: no other precision needs it"),
+            (None, _) => {}
         }
         if self.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return fail("ema_decay", "must be at least 0 and less than 1, or null for no average");

@@ -76,6 +76,30 @@ pub enum TrainError {
         /// The last dump.
         dump: PathBuf,
     },
+    /// The gradient leaves the range of half precision at the lowest loss scale allowed.
+    #[error(
+        "step {step}: the gradient overflows fp16, {in_a_row} steps in a row, now at a loss scale of {scale}, which {limit}. Loss {loss}, \
+         learning rate {rate:e}, parameters with a bad gradient: {parameters}. A gradient that large means that training diverges or \
+         that the model leaves the range of fp16: use precision: bf16 or a lower learning rate; {remedy}"
+    )]
+    LossScale {
+        /// The step, from 1.
+        step: u64,
+        /// Overflows one after the other.
+        in_a_row: u64,
+        /// The loss scale.
+        scale: f64,
+        /// Why it goes no lower.
+        limit: String,
+        /// Its loss.
+        loss: f64,
+        /// Its learning rate.
+        rate: f64,
+        /// Names of parameters whose gradient was not finite, shortened.
+        parameters: String,
+        /// Which setting to change.
+        remedy: &'static str,
+    },
     /// A loss or gradient that is not finite where none may be skipped.
     #[error(
         "step {step}: the loss is {loss}, the norm of its gradient {grad_norm} (learning rate {rate:e}); try a lower \

@@ -4,8 +4,10 @@ use flowmill_nn::{Parameters, host};
 
 use crate::loader::{self, Loaded};
 use crate::optimizer::{GradientNorms, Update, freeze, gradient_norms};
+use crate::overflow::Computed;
+use crate::pass::Pass;
 use crate::setup::own_weights;
-use crate::{DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage, pass};
+use crate::{DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage, pass};
 
 /// On how much, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,15 +71,14 @@ where
     let before = digests(parameters)?;
     let mut reached = vec![false; before.len()];
     let mut losses = Vec::new();
+    let mut scale = config.loss_scale().as_ref().map(LossScale::new);
     let mut interrupted = false;
     for (step, batch) in (1..=options.steps).zip(batches.iter().cycle()) {
-        let pass = pass::forward_backward(task, parameters, config.seed, std::slice::from_ref(batch))?;
-        let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        let (pass, norms) = in_range(task, parameters, config, (step, batch), &mut scale, observer)?;
         if step == 1 {
             report_zero(&coverage::check(parameters, &norms)?, observer);
         }
-        let loss = pass.means.loss;
-        let rate = config.optim.lr;
+        let (loss, rate) = (pass.means.loss, config.optim.lr);
         if !(loss.is_finite() && norms.total.is_finite()) {
             return Err(TrainError::NotFinite { step, loss, grad_norm: norms.total, rate });
         }
@@ -108,6 +109,26 @@ where
         unchanged,
         interrupted,
     })
+}
+
+/// The gradient of one batch, at the first loss scale that it does not overflow with: the same draws again, nothing is lost by trying.
+fn in_range<T: Task>(
+    task: &T,
+    parameters: &Parameters,
+    config: &TrainConfig,
+    (step, batch): (u64, &Loaded<T::Batch>),
+    scale: &mut Option<LossScale>,
+    observer: &mut dyn Observer,
+) -> Result<(Pass, GradientNorms), TrainError> {
+    loop {
+        let factor = scale.as_ref().map_or(1.0, LossScale::scale);
+        let pass = pass::forward_backward(task, parameters, config, factor, std::slice::from_ref(batch))?;
+        let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        let computed = Computed { step, rate: config.optim.lr, pass: &pass, norms: &norms };
+        if !computed.overflowed(scale, config, parameters, observer)? {
+            return Ok((pass, norms));
+        }
+    }
 }
 
 /// The first batches of the first epoch.

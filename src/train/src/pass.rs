@@ -6,13 +6,13 @@ use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape};
 
 use crate::loader::Loaded;
 use crate::metrics::Measured;
-use crate::{DataSource, Loss, Task, TrainError};
+use crate::{DataSource, Loss, Task, TrainConfig, TrainError};
 
 /// What the batches of one step gave.
 pub(crate) struct Pass {
-    /// Sum over batches of (weight / first batch's weight) times the gradient.
+    /// Sum over batches of (weight / first batch's weight) times the gradient, times the loss scale.
     pub(crate) gradients: Gradients,
-    /// What to divide that sum by for the mean over everything that was summed: 1 for a single batch.
+    /// What to divide that sum by for the mean over everything that was summed: the loss scale for a single batch.
     pub(crate) divisor: f64,
     /// Means over the batches, by weight.
     pub(crate) means: Measured,
@@ -20,11 +20,13 @@ pub(crate) struct Pass {
     pub(crate) losses: Vec<f64>,
 }
 
-/// The gradient of the mean loss over everything in `batches`, whatever the size of each: as if they were one batch.
+/// The gradient of the mean loss over everything in `batches`, whatever the size of each: as if they were one batch. The loss is
+/// multiplied by `loss_scale` on the way.
 pub(crate) fn forward_backward<T: Task>(
     task: &T,
     parameters: &Parameters,
-    seed: u64,
+    config: &TrainConfig,
+    loss_scale: f64,
     batches: &[Loaded<T::Batch>],
 ) -> Result<Pass, TrainError> {
     let mut pass =
@@ -32,18 +34,20 @@ pub(crate) fn forward_backward<T: Task>(
     let mut first_weight = None;
     for Loaded { epoch, index, batch, .. } in batches {
         let what = || format!("training on batch {index} of epoch {epoch}");
-        let draw = Draw::new(seed).purpose("train").epoch(*epoch).step(*index);
-        let tape = Tape::new();
+        let draw = Draw::new(config.seed).purpose("train").epoch(*epoch).step(*index);
+        let tape = Tape::with_precision(config.precision);
         let context = Context::training(parameters, &tape, draw.purpose("layers"));
+        let context = context.with_checkpoints(config.gradient_checkpointing);
         let loss = task.loss(&context, batch, draw).map_err(|source| TrainError::Task { what: what(), source })?;
         let total = weigh(&loss, &mut pass.means, what)?;
         pass.losses.push(total);
         let share = loss.weight / *first_weight.get_or_insert(loss.weight);
         pass.divisor += share;
-        let gradients = backward(&tape, &loss, share).map_err(TrainError::tensor(what()))?;
+        let gradients = backward(&tape, &loss, share * loss_scale).map_err(TrainError::tensor(what()))?;
         drop(context);
         pass.gradients.accumulate(gradients).map_err(TrainError::tensor(what()))?;
     }
+    pass.divisor *= loss_scale;
     Ok(pass)
 }
 
@@ -79,7 +83,7 @@ fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result
     Ok(total)
 }
 
-fn backward(tape: &Tape, loss: &Loss, share: f64) -> Result<Gradients, NnError> {
+fn backward(tape: &Tape, loss: &Loss, factor: f64) -> Result<Gradients, NnError> {
     let total = loss.total.tensor();
-    tape.backward_from(&loss.total, Tensor::full(share as f32, total.dims(), total.device())?)
+    tape.backward_from(&loss.total, Tensor::full(factor as f32, total.dims(), total.device())?)
 }

@@ -30,10 +30,12 @@ pub(crate) fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError>
 }
 
 /// What a checkpoint must have been made with to be continued: settings, and names, shapes and trainability of parameters.
-/// How far loading runs ahead changes nothing and may differ.
+/// How far loading runs ahead and what is computed twice change nothing and may differ.
 pub(crate) fn identity(config: &TrainConfig, parameters: &Parameters) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{:?}", TrainConfig { prefetch: 0, ..config.clone() }).as_bytes());
+    hasher.update(
+        format!("{:?}", TrainConfig { prefetch: 0, gradient_checkpointing: false, ..config.clone() }).as_bytes(),
+    );
     for id in parameters.ids() {
         let (name, dims) = (parameters.name(id), parameters.tensor(id).dims());
         hasher.update(format!("\n{name} {dims:?} {}", parameters.trainable(id)).as_bytes());

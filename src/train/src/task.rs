@@ -7,7 +7,7 @@ use flowmill_nn::{Context, Parameters, Value};
 
 use crate::samples::Sample;
 use crate::steering::{Answer, Request};
-use crate::{BoxError, TrainError};
+use crate::{BatchFrames, BoxError, TrainError};
 
 /// A loss, averaged over what it was computed from.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ pub trait DataSource: Sync {
 
     /// The batches to validate on, always the same; empty for no validation.
     fn validation(&self) -> Vec<Vec<u32>>;
+
+    /// What a batch of these items asks of the model; without frames to tell, each item counts as one.
+    fn frames(&self, items: &[u32]) -> BatchFrames {
+        let count = items.len() as u64;
+        BatchFrames { valid: count, padded: count }
+    }
 
     /// The name of an item, for dumps and errors.
     fn id(&self, item: u32) -> &str;

@@ -11,13 +11,14 @@ use crate::ema::Ema;
 use crate::loader::{Loaded, Loader};
 use crate::metrics::{Metrics, Window, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
+use crate::overflow::Computed;
 use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
 use crate::setup::{identity, own_weights, steps};
 use crate::skipped::{self, Skipped};
 use crate::steering::{Rate, Steering};
 use crate::summary::Summary;
-use crate::{CheckpointStore, DataSource, Observer, Progress, Task, TrainConfig, TrainError, coverage};
+use crate::{CheckpointStore, DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage};
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
 /// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
@@ -103,7 +104,8 @@ where
         let (state, metrics) = match resumed {
             Some(resumed) => resumed,
             None => {
-                let state = State::new(identity, config.seed, steps(data, config)?);
+                let mut state = State::new(identity, config.seed, steps(data, config)?);
+                state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
                 (state, Metrics::open(folder, Default::default())?)
             }
         };
@@ -136,14 +138,20 @@ where
 
     /// One step over its batches: gradient, check, update.
     fn step(&mut self, batches: &[Loaded<T::Batch>]) -> Result<Progress, TrainError> {
-        let pass = pass::forward_backward(self.task, self.parameters, self.config.seed, batches)?;
+        let scale = self.state.loss_scale.as_ref().map_or(1.0, LossScale::scale);
+        let pass = pass::forward_backward(self.task, self.parameters, self.config, scale, batches)?;
         let rate = self.schedule.rate(self.state.step);
         let norms = gradient_norms(self.parameters, &pass.gradients, 1.0 / pass.divisor)?;
-        if self.state.step == 0 {
+        let computed = Computed { step: self.state.step + 1, rate, pass: &pass, norms: &norms };
+        let overflowed =
+            computed.overflowed(&mut self.state.loss_scale, self.config, self.parameters, self.observer)?;
+        if self.optimizer.updates() == 0 && !overflowed {
             self.check_coverage(&norms)?;
         }
         self.state.step += 1;
-        if pass.means.loss.is_finite() && norms.total.is_finite() {
+        if overflowed {
+            // Counted with the loss scale; the weights stay as they are.
+        } else if pass.means.loss.is_finite() && norms.total.is_finite() {
             let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
             self.optimizer.step(self.parameters, &pass.gradients, Update { rate, scale })?;
             if let Some(ema) = &mut self.ema {
@@ -222,7 +230,8 @@ where
 
     fn log(&mut self, progress: &Progress, window: &Window) -> Result<(), TrainError> {
         self.state.loss = window.means().map(|(means, _)| shorten(means.loss));
-        self.metrics.train(progress.step, progress.epoch, window, progress.rate, self.state.skipped)
+        let State { skipped, loss_scale, .. } = &self.state;
+        self.metrics.train(progress.step, progress.epoch, window, progress.rate, *skipped, loss_scale.as_ref())
     }
 
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {

@@ -1,8 +1,9 @@
 //! The recipe's `train` section.
 
 use flowmill_corpus::sampling::SamplingOptions;
+use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
-use flowmill_train::{KeepConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError};
+use flowmill_train::{KeepConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -44,6 +45,12 @@ pub struct TrainSection {
     pub accum_grad: usize,
     /// Longest gradient allowed; null: no clipping.
     pub grad_clip: Option<f64>,
+    /// The number format of forward and backward passes; weights and optimiser are always single precision.
+    pub precision: Precision,
+    /// The factor on the loss with `precision: fp16`, which alone needs one.
+    pub loss_scale: Option<LossScaleConfig>,
+    /// Computes the inside of every block again in the backward pass instead of keeping it: less memory, more time, the same results.
+    pub gradient_checkpointing: bool,
     /// Decay of the moving average of the weights; null: none.
     pub ema_decay: Option<f64>,
     /// Stop after so many steps; null: after `max_epochs`.
@@ -83,6 +90,9 @@ impl Default for TrainSection {
             schedule: train.schedule,
             accum_grad: train.accum_grad,
             grad_clip: train.grad_clip,
+            precision: train.precision,
+            loss_scale: train.loss_scale,
+            gradient_checkpointing: train.gradient_checkpointing,
             ema_decay: train.ema_decay,
             max_steps: train.max_steps,
             max_epochs: train.max_epochs,
@@ -154,6 +164,7 @@ impl TrainSection {
             section.max_epochs.get_or_insert(DEFAULT_EPOCHS);
         }
         section.check(recipe)?;
+        section.loss_scale = section.train_config().loss_scale();
         Ok(section)
     }
 
@@ -204,11 +215,12 @@ impl TrainSection {
         Ok(())
     }
 
-    /// The fields that decide what comes out: all but how far loading runs ahead.
+    /// The fields that decide what comes out: all but how far loading runs ahead and what is computed twice.
     pub fn fingerprint(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
             fields.remove("prefetch");
+            fields.remove("gradient_checkpointing");
         }
         fields
     }
@@ -221,6 +233,9 @@ impl TrainSection {
             schedule: self.schedule.clone(),
             accum_grad: self.accum_grad,
             grad_clip: self.grad_clip,
+            precision: self.precision,
+            loss_scale: self.loss_scale.clone(),
+            gradient_checkpointing: self.gradient_checkpointing,
             ema_decay: self.ema_decay,
             max_steps: self.max_steps,
             max_epochs: self.max_epochs,

@@ -8,7 +8,7 @@ use flowmill_corpus::sampling::{BatchPlan, Corpus, SamplingOptions};
 use flowmill_corpus::shard::{Column, ShardRow, Shards};
 use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
 use flowmill_runner::StageError;
-use flowmill_train::{BoxError, DataSource};
+use flowmill_train::{BatchFrames, BoxError, DataSource};
 use serde::Deserialize;
 
 use crate::SpeakerEmbedding;
@@ -135,6 +135,17 @@ impl DataSource for FlowData {
         let start = self.train.lengths.len() as u32;
         let batches = BatchPlan::validation(split.corpus(), &self.sampling).batches;
         batches.into_iter().map(|batch| batch.into_iter().map(|item| item + start).collect()).collect()
+    }
+
+    fn frames(&self, items: &[u32]) -> BatchFrames {
+        let start = self.train.lengths.len() as u32;
+        let length = |item: &u32| match (item.checked_sub(start), &self.validation) {
+            (Some(item), Some(split)) => split.lengths.get(item as usize),
+            _ => self.train.lengths.get(*item as usize),
+        };
+        let lengths: Vec<u64> = items.iter().filter_map(length).map(|length| u64::from(*length)).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
     }
 
     fn id(&self, item: u32) -> &str {

@@ -11,6 +11,7 @@ mod config;
 mod data;
 mod item;
 mod model;
+mod plan_memory;
 mod start;
 mod store;
 mod task;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
 pub use model::ModelConfig;
+pub use plan_memory::plan_memory;
 pub use try_out::try_out;
 use work::Training;
 

@@ -7,6 +7,7 @@ mod ctl;
 mod doctor;
 mod inspect;
 mod parity;
+mod plan_memory;
 mod recipe;
 mod run;
 mod status;

@@ -1,4 +1,4 @@
-//! `flowmill train RECIPE --overfit N`: whether the settings can learn, in a minute.
+//! `flowmill train RECIPE --overfit N`: whether the settings can learn, in a minute; `--plan-memory`: whether the memory suffices.
 
 use std::io::Write;
 
@@ -7,6 +7,7 @@ use flowmill_runner::{Experiment, Interrupt, Recipe, Reporter, RunOptions, Stage
 use flowmill_train::{Observer, Overfit, OverfitOptions, Progress};
 
 use crate::args::TrainArgs;
+use crate::commands::plan_memory;
 use crate::experiment::{command_line, folder, load, threads};
 use crate::failure::Failure;
 use crate::table::print_pairs;
@@ -23,12 +24,7 @@ const SHOWN: usize = 20;
 
 /// Runs what comes before training where it is not up to date, then tries training out.
 pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let (batches, steps) = (arguments.overfit, arguments.steps.unwrap_or(STEPS * u32::from(arguments.overfit)));
-    if steps < u32::from(batches) {
-        return Err(Failure::usage(format!("{steps} steps do not get to all {batches} batches; give more --steps")));
-    }
-    let enough = arguments.steps.is_none().then_some(EXPECTED_FALL);
-    let options = OverfitOptions { batches: batches.into(), steps: steps.into(), enough };
+    let options = arguments.overfit.map(|batches| options(batches, arguments.steps)).transpose()?;
     let stages = stages::all();
     let recipe = load(&arguments.recipe, &stages)?;
     let experiment = folder(&arguments.recipe, &recipe)?;
@@ -43,6 +39,10 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
         stage.map_or_else(|| experiment.dir().to_owned(), |stage| experiment.stage_dir(stage.as_ref()))
     };
     let mut printer = Printer { out, interrupt, failed: None };
+    let Some(options) = options else {
+        let plan = plan_memory::run(&recipe, &stage_folder, &mut printer);
+        return printer.failed.map_or(Ok(()), |error| Err(error.into())).and(plan_memory::print(&plan?, out));
+    };
     let tried = flowmill_stage_train::try_out(&recipe, &stage_folder, options, &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
@@ -54,6 +54,16 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
         (false, _) => Err(Failure::Told),
         (true, _) => Ok(()),
     }
+}
+
+/// On how much to try, and for how long.
+fn options(batches: u16, steps: Option<u32>) -> Result<OverfitOptions, Failure> {
+    let total = steps.unwrap_or(STEPS * u32::from(batches));
+    if total < u32::from(batches) {
+        return Err(Failure::usage(format!("{total} steps do not get to all {batches} batches; give more --steps")));
+    }
+    let enough = steps.is_none().then_some(EXPECTED_FALL);
+    Ok(OverfitOptions { batches: batches.into(), steps: total.into(), enough })
 }
 
 /// Runs the stages before training, unless all are up to date.

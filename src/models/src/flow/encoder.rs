@@ -7,6 +7,7 @@ use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, relative_encodings};
 use flowmill_nn::ops::{Attention, Convolution, RelativePositions};
 use flowmill_nn::{Activation, Context, ParameterId, Reach, Sequences, Value};
+use std::rc::Rc;
 
 /// Of the norms inside of blocks, as in the public implementation.
 const BLOCK_EPSILON: f32 = 1e-12;
@@ -107,10 +108,11 @@ impl RelativeAttention {
 }
 
 /// What all blocks at one rate share.
-struct Shared<'a> {
-    rows: &'a Rows,
+struct Shared {
+    rows: Rows,
     encodings: Value,
     reach: Reach,
+    config: EncoderConfig,
 }
 
 /// A conformer block as CosyVoice 2 uses it: attention and feed-forward, no convolution module.
@@ -136,7 +138,8 @@ impl Block {
         })
     }
 
-    fn forward(&self, context: &Context, input: &Value, shared: &Shared, config: &EncoderConfig) -> Result<Value> {
+    fn forward(&self, context: &Context, input: &Value, shared: &Shared) -> Result<Value> {
+        let config = &shared.config;
         let normal = self.attention_norm.forward(context, input)?;
         let attended = self.attention.attend(context, &normal, shared, config.attention_dropout_rate)?;
         let drops = context.is_training() && config.dropout_rate > 0.0;
@@ -238,9 +241,12 @@ impl Encoder {
         let longest = rows.all.lengths().into_iter().max().unwrap_or(1);
         let encodings = relative_encodings(longest, self.channels)?;
         let encodings = context.dropout(&encodings, self.config.positional_dropout_rate)?;
-        let shared = Shared { rows, encodings, reach: chunk.map_or(Reach::Full, Reach::Chunk) };
+        let reach = chunk.map_or(Reach::Full, Reach::Chunk);
+        let shared = Rc::new(Shared { rows: rows.clone(), encodings, reach, config: self.config.clone() });
         for block in blocks {
-            state = block.forward(context, &state, &shared, &self.config)?;
+            let (block, shared) = (block.clone(), shared.clone());
+            state =
+                context.checkpoint(&[&state], move |context, inputs| block.forward(context, &inputs[0], &shared))?;
         }
         Ok(state)
     }

@@ -4,6 +4,7 @@
 //! A head predicts `X_h`, a time `t_h` and a log variance. Where `X_h` lies is found by projecting it on the data: `t` is the
 //! share of the data in it, `sigma^2` what is left over. The path runs from `X_s = a X_0 + X_h` at `t` to `X_1 + sigma_min X_0` at 1.
 
+use crate::tape::in_single_precision;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 
@@ -90,7 +91,8 @@ impl ShallowPath {
     /// When the shapes do not fit.
     pub fn matching_loss(&self, estimated: &Value, rows: &Sequences) -> Result<Value> {
         let zero = Value::plain(estimated.tensor().zeros_like()?)?;
-        estimated.subtract(&self.velocity)?.mean_square_error(&zero, rows)
+        let error = in_single_precision(&[estimated], || estimated.subtract(&self.velocity))?;
+        error.mean_square_error(&zero, rows)
     }
 }
 
@@ -149,6 +151,21 @@ impl ShallowFlowMatching {
     /// # Errors
     /// When the shapes do not fit.
     pub fn path_from(
+        &self,
+        placements: Vec<Placement>,
+        predicted: &ShallowPrediction,
+        data: &Tensor,
+        noise: &Tensor,
+        progress: &[f32],
+        rows: &Sequences,
+    ) -> Result<ShallowPath> {
+        // Velocities are divided by the rest of the path, which may be very short.
+        in_single_precision(&[&predicted.mean], || {
+            self.path_in_single_precision(placements, predicted, data, noise, progress, rows)
+        })
+    }
+
+    fn path_in_single_precision(
         &self,
         placements: Vec<Placement>,
         predicted: &ShallowPrediction,

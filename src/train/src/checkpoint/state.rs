@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::LossScale;
 use crate::metrics::{MetricsLengths, Window};
 use crate::steering::Rate;
 
@@ -32,6 +33,8 @@ pub struct State {
     pub skipped_in_a_row: u64,
     /// The full learning rate, when a command has changed it.
     pub lr: Option<Rate>,
+    /// The loss scale of the next step, in half precision.
+    pub loss_scale: Option<LossScale>,
     /// Training loss on the last metrics line.
     pub loss: Option<f64>,
     /// Validation loss of exactly these weights.
@@ -70,6 +73,7 @@ impl State {
             skipped: 0,
             skipped_in_a_row: 0,
             lr: None,
+            loss_scale: None,
             loss: None,
             validation: None,
             best: None,

@@ -12,9 +12,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::TrainError;
 use crate::steering::Command;
+use crate::{LossScale, TrainError};
 use append::AppendFile;
+pub(crate) use window::Exact;
 pub use window::{Measured, Window};
 
 /// JSON lines: one object per logged step and one per validation.
@@ -50,8 +51,16 @@ impl Metrics {
         Ok(Self { json_lines, events })
     }
 
-    /// Writes the means since the last line.
-    pub fn train(&mut self, step: u64, epoch: u64, window: &Window, rate: f64, skipped: u64) -> Result<(), TrainError> {
+    /// Writes the means since the last line, and the loss scale where there is one.
+    pub fn train(
+        &mut self,
+        step: u64,
+        epoch: u64,
+        window: &Window,
+        rate: f64,
+        skipped: u64,
+        scale: Option<&LossScale>,
+    ) -> Result<(), TrainError> {
         let mut line = json!({ "step": step, "epoch": epoch });
         let mut scalars = vec![("train/lr".to_owned(), rate as f32)];
         if let Some((means, grad_norm)) = window.means() {
@@ -62,6 +71,12 @@ impl Metrics {
         line["lr"] = json!(rate);
         line["skipped"] = json!(skipped);
         scalars.push(("train/skipped".to_owned(), skipped as f32));
+        if let Some(scale) = scale {
+            line["loss_scale"] = json!(scale.scale());
+            line["overflows"] = json!(scale.overflows());
+            scalars.push(("train/loss_scale".to_owned(), scale.scale() as f32));
+            scalars.push(("train/overflows".to_owned(), scale.overflows() as f32));
+        }
         self.write(step, &line, &scalars)
     }
 

@@ -69,7 +69,7 @@ impl Window {
 
 /// A double stored as the hexadecimal of its bits: decimal text may lose the last one when it is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Exact(f64);
+pub(crate) struct Exact(pub(crate) f64);
 
 impl Serialize for Exact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -6,6 +6,7 @@ use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, timestep_encodings};
 use flowmill_nn::ops::{Attention, Convolution, Modulation};
 use flowmill_nn::{Activation, Context, Reach, Sequences, Value};
+use std::rc::Rc;
 
 /// Of the norms that are modulated, which have no gain and bias of their own.
 const MODULATED_EPSILON: f32 = 1e-6;
@@ -187,8 +188,12 @@ impl Dit {
         let time = self.time[1].forward_activated(context, &time, Activation::Silu)?;
         let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
         let mut state = self.input.forward(context, input)?;
+        let shared = Rc::new(rows.clone());
         for block in &self.blocks {
-            state = block.forward(context, &state, &time, rows, reach)?;
+            let (block, rows) = (block.clone(), shared.clone());
+            state = context.checkpoint(&[&state, &time], move |context, inputs| {
+                block.forward(context, &inputs[0], &inputs[1], &rows, reach)
+            })?;
         }
         let vectors = self.final_modulation.forward(context, &time)?;
         let modulation = Modulation { vectors: &vectors, rows: &rows.all };

@@ -5,6 +5,7 @@ use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, sinusoidal_time};
 use flowmill_nn::ops::{Attention, Convolution, concatenate};
 use flowmill_nn::{Activation, Context, Reach, Sequences, Value};
+use std::rc::Rc;
 
 const EPSILON: f32 = 1e-5;
 const TAPS: usize = 3;
@@ -147,19 +148,24 @@ impl Stage {
     }
 
     fn forward(&self, context: &Context, input: &Value, shared: &Shared) -> Result<Value> {
-        let mut state = self.resnet.forward(context, input, &shared.time, shared.items)?;
+        let (resnet, items, reach) = (self.resnet.clone(), shared.items.clone(), shared.reach);
+        let mut state = context.checkpoint(&[input, &shared.time], move |context, inputs| {
+            resnet.forward(context, &inputs[0], &inputs[1], &items)
+        })?;
         for block in &self.transformers {
-            state = block.forward(context, &state, shared.items, shared.reach)?;
+            let (block, items) = (block.clone(), shared.items.clone());
+            state = context
+                .checkpoint(&[&state], move |context, inputs| block.forward(context, &inputs[0], &items, reach))?;
         }
         Ok(state)
     }
 }
 
 /// What all stages share.
-struct Shared<'a> {
+struct Shared {
     /// Activated time embedding `[item, channel]`.
     time: Value,
-    items: &'a Sequences,
+    items: Rc<Sequences>,
     reach: Reach,
 }
 
@@ -225,7 +231,7 @@ impl UNet {
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
         let time = self.time[1].forward_activated(context, &time, Activation::Mish)?;
         let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
-        let shared = Shared { time, items, reach };
+        let shared = Shared { time, items: Rc::new(items.clone()), reach };
         let skip = self.down.forward(context, input, &shared)?;
         let mut hidden = self.down_conv.forward_packed(context, &skip, items)?;
         for stage in &self.middle {

@@ -1,0 +1,72 @@
+//! The number formats that training can compute in.
+
+use crate::kernels::elementwise::{CHUNK, map_assign};
+use crate::{Result, host};
+use candle_core::Tensor;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// The number format of a recorded computation.
+///
+/// Tensors are `f32` in memory whatever the format; in `bf16` and `fp16` their values are brought to the nearest number of the format (ties to
+/// even; beyond its range infinity; subnormals are kept) where a computation in that format would store them:
+///
+/// * weights, as the forward pass sees them (the weights themselves, and what the optimiser does, stay `f32`);
+/// * the output of every recorded operation;
+/// * the gradient of every recorded value and of every weight, once all that flows into it has been added up.
+///
+/// Inside of an operation (products, sums, statistics of norms, attention weights) and in losses everything is `f32`. So are data that enter:
+/// they are rounded with the first operation's output. This is what automatic mixed precision computes on devices that accumulate
+/// products in `f32`, but for the order of sums and for roundings between parts of one fused operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    Fp32,
+    /// The upper half of single precision: its range with 8 significant bits.
+    Bf16,
+    /// IEEE half precision: 11 significant bits, up to 65504, which gradients need a loss scale for.
+    Fp16,
+}
+
+/// Numbers converted to half precision at a time.
+const RUN: usize = 1024;
+
+impl Precision {
+    /// Brings every number to the nearest one of the format.
+    pub fn round(self, elements: &mut [f32]) {
+        match self {
+            Self::Fp32 => {}
+            Self::Bf16 => map_assign(elements, |x| bf16::from_f32(x).to_f32()),
+            Self::Fp16 => elements.par_chunks_mut(CHUNK).for_each(|elements| {
+                let mut halves = [f16::ZERO; RUN];
+                for run in elements.chunks_mut(RUN) {
+                    let halves = &mut halves[..run.len()];
+                    halves.convert_from_f32_slice(run);
+                    halves.convert_to_f32_slice(run);
+                }
+            }),
+        }
+    }
+
+    /// A copy with rounded numbers; the tensor itself in single precision.
+    ///
+    /// # Errors
+    /// When the tensor is not a contiguous `f32` CPU tensor.
+    pub fn rounded(self, tensor: &Tensor) -> Result<Tensor> {
+        if self == Self::Fp32 {
+            return Ok(tensor.clone());
+        }
+        let mut elements = host::slice("rounding", tensor)?.to_vec();
+        self.round(&mut elements);
+        host::tensor(elements, tensor.dims())
+    }
+
+    /// The format that a value of this shape is kept in: scalars are losses or parts of them, which stay in single precision.
+    pub(crate) fn of_shape(self, dims: &[usize]) -> Self {
+        if dims.is_empty() { Self::Fp32 } else { self }
+    }
+}

@@ -1,0 +1,209 @@
+//! How much memory training will take at the most: the largest batch that the sampler can produce goes first, before hours are spent.
+
+use std::hint::black_box;
+
+use flowmill_nn::{Parameters, Precision};
+
+use crate::ema::Ema;
+use crate::loader::{self, Loaded};
+use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
+use crate::process_memory::{peak, reset_peak, resident};
+use crate::setup::own_weights;
+use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass};
+
+/// Epochs whose batches are looked at when the run has more.
+const EPOCHS: u64 = 1000;
+/// The part of the largest batch that is tried first, to see whether the whole would fit.
+const PROBE: usize = 8;
+/// Steps on the largest batch: the second meets what the first left.
+const STEPS: usize = 2;
+/// Bytes of a weight, a gradient or a moment.
+const ELEMENT: u64 = 4;
+
+/// What a batch asks of the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchFrames {
+    /// Frames of its items.
+    pub valid: u64,
+    /// Its longest item times their number.
+    pub padded: u64,
+}
+
+/// The batch that asks for most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargestBatch {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its number in the epoch, from 0.
+    pub index: u64,
+    /// How many items it has.
+    pub items: usize,
+    /// Their frames.
+    pub frames: BatchFrames,
+    /// How many epochs were looked at.
+    pub epochs: u64,
+}
+
+/// Where a figure comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The largest batch was trained on.
+    Measured,
+    /// Part of it was, and the whole would not fit.
+    Estimated,
+}
+
+/// Memory at the most, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// What was run.
+    pub batch: LargestBatch,
+    /// Whether all of it was.
+    pub source: Source,
+    /// Of the whole process.
+    pub peak: u64,
+    /// By kind; they add up to the peak.
+    pub kinds: Vec<(&'static str, u64)>,
+}
+
+/// Runs forward pass, backward pass and update on the largest batch there is in any epoch of the run, with as many batches waiting as the
+/// loader keeps, and measures what the process takes. Nothing is written; `parameters` are changed. When a part of the batch shows that
+/// the whole would take more than `usable` bytes, the rest is left out.
+///
+/// # Errors
+/// Whatever the task or the data report; [`TrainError::Config`] where the system does not tell how much memory a process takes.
+pub fn plan_memory<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    usable: Option<u64>,
+    observer: &mut dyn Observer,
+) -> Result<MemoryPlan, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    config.check()?;
+    freeze(&config.optim, parameters)?;
+    let batch = largest(data, config)?;
+    let items = loader::plan(data, batch.epoch)?.swap_remove(batch.index as usize);
+    observer.message(&describe(&batch));
+    own_weights(parameters)?;
+    let optimizer = config.optim.build(parameters)?;
+    let ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
+    let before = required(resident())?.saturating_sub(weights(parameters, false));
+
+    let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
+    let mut run = Run { task, config, optimizer, ema };
+    let fixed = kept(parameters, config, &*run.optimizer);
+    let certain = before + fixed.iter().map(|(_, bytes)| bytes).sum::<u64>();
+    if items.len() > 1 {
+        let part = &items[..items.len().div_ceil(PROBE)];
+        let share = data.frames(&items).padded as f64 / data.frames(part).padded.max(1) as f64;
+        reset_peak();
+        run.step(parameters, &[load(part)?])?;
+        let estimate = certain + (required(peak())?.saturating_sub(certain) as f64 * share) as u64;
+        if usable.is_some_and(|usable| estimate > usable) {
+            return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, fixed, before));
+        }
+    }
+    // As many as the loader holds: those that wait, the one on its way into the queue, and those of the step itself.
+    let waiting = (0..=config.prefetch).map(|_| load(&items)).collect::<Result<Vec<_>, _>>()?;
+    let group = (0..config.accum_grad).map(|_| load(&items)).collect::<Result<Vec<_>, _>>()?;
+    let before = before.max(required(resident())?.saturating_sub(certain - before));
+    reset_peak();
+    for _ in 0..STEPS {
+        run.step(parameters, &group)?;
+    }
+    let measured = required(peak())?;
+    black_box(waiting);
+    Ok(MemoryPlan::new(batch, Source::Measured, measured, fixed, before))
+}
+
+/// What takes part in a step.
+struct Run<'a, T> {
+    task: &'a T,
+    config: &'a TrainConfig,
+    optimizer: Box<dyn Optimizer>,
+    ema: Option<Ema>,
+}
+
+impl<T: Task> Run<'_, T> {
+    fn step(&mut self, parameters: &mut Parameters, group: &[Loaded<T::Batch>]) -> Result<(), TrainError> {
+        let pass = pass::forward_backward(self.task, parameters, self.config, 1.0, group)?;
+        let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
+        self.optimizer.step(parameters, &pass.gradients, Update { rate: 0.0, scale })?;
+        self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
+    }
+}
+
+/// The batch with the most frames after padding, of equal ones the one with the most valid ones, then the first.
+fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch, TrainError> {
+    let (epochs, steps) = (config.max_epochs.unwrap_or(EPOCHS).min(EPOCHS), config.max_steps.unwrap_or(u64::MAX));
+    let (mut largest, mut looked, mut done) = (None::<LargestBatch>, 0, 0u64);
+    while looked < epochs && done < steps {
+        let batches = loader::plan(data, looked)?;
+        let left = usize::try_from(steps - done).unwrap_or(usize::MAX).saturating_mul(config.accum_grad);
+        for (index, items) in batches.iter().enumerate().take(left) {
+            let frames = data.frames(items);
+            let more = |than: &LargestBatch| (frames.padded, frames.valid) > (than.frames.padded, than.frames.valid);
+            if largest.as_ref().is_none_or(more) {
+                let batch = LargestBatch { epoch: looked, index: index as u64, items: items.len(), frames, epochs: 0 };
+                largest = Some(batch);
+            }
+        }
+        done += batches.len().div_ceil(config.accum_grad) as u64;
+        looked += 1;
+    }
+    let found = largest.ok_or(TrainError::NoData { epoch: 0 })?;
+    Ok(LargestBatch { epochs: looked, ..found })
+}
+
+fn describe(batch: &LargestBatch) -> String {
+    let LargestBatch { epoch, index, items, frames, epochs } = batch;
+    format!(
+        "the largest batch of {epochs} epochs is number {index} of epoch {epoch}: {items} utterances, {} frames, {} after padding",
+        frames.valid, frames.padded
+    )
+}
+
+fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
+    ELEMENT * parameters.element_count(only_trainable) as u64
+}
+
+/// What stays from step to step, or has a known size.
+fn kept(parameters: &Parameters, config: &TrainConfig, optimizer: &dyn Optimizer) -> Vec<(&'static str, u64)> {
+    let state: usize = optimizer.state().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+    let trainable = weights(parameters, true);
+    let mut kinds = vec![("weights", weights(parameters, false))];
+    if config.precision != Precision::Fp32 {
+        kinds.push(("rounded weights", weights(parameters, false)));
+    }
+    // The sum over the batches of a step, and that of the batch at hand.
+    kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
+    kinds.push(("optimiser state", ELEMENT * state as u64));
+    if config.ema_decay.is_some() {
+        kinds.push(("moving average", trainable));
+    }
+    kinds
+}
+
+fn required(figure: Option<u64>) -> Result<u64, TrainError> {
+    figure.ok_or_else(|| TrainError::Config {
+        key: "--plan-memory",
+        reason: "this system does not tell how much memory a process takes (no /proc/self/status)".to_owned(),
+    })
+}
+
+impl MemoryPlan {
+    fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>, before: u64) -> Self {
+        kinds.push(("program, data, waiting batches", before));
+        let known: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
+        // Freed memory that the allocator kept can serve twice; then the known kinds alone are the peak.
+        let peak = peak.max(known);
+        kinds.push(("activations, work space", peak - known));
+        Self { batch, source, peak, kinds }
+    }
+}
