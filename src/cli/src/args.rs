@@ -165,9 +165,10 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Tries training out, before hours are spent: whether the settings can learn, how much memory they take.
+/// Looks at a recipe's training without changing anything. To train, use `flowmill run RECIPE`.
 ///
-/// With --overfit, starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
+/// --overfit N tries training out: a few batches again and again, to see in a minute whether the settings can learn. It
+/// starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
 /// optimiser and clipping. Two things differ from training, so that the loss can fall towards zero on what is repeated:
 /// every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each time it comes, and the
 /// learning rate is train.optim.lr throughout, without warm-up. Moving average, accumulation, validation and
@@ -175,36 +176,52 @@ pub struct RunArgs {
 ///
 /// Printed are the loss of every step, its fall, and whether every trainable parameter changed. A fall by 90 % is what a
 /// sound model reaches on one batch; it says that gradients arrive and that the settings fit together, not that the
-/// model will be good. To train, use `flowmill run RECIPE`.
+/// model will be good.
 ///
-/// With --plan-memory, looks for the largest batch in all epochs of the run, trains on it twice with as many batches waiting
-/// as the loader keeps, and prints the memory that took at the most, by kind. When a part of the batch shows that the
-/// whole would not fit, the rest is left out and the figure is an estimate.
+/// --plan-memory looks for the largest batch in all epochs of the run, trains on it twice with as many batches waiting as the
+/// loader keeps, and prints the memory that took at the most, by kind. When a part of the batch shows that the whole would
+/// not fit, the rest is left out and the figure is an estimate.
+///
+/// --replay DUMP does a step again that was skipped because its loss or gradient was not finite: the same batches and draws
+/// on the weights that lie beside the dump. Printed are the loss of every batch, the norm of every parameter's gradient,
+/// and whether they equal the dump's.
+///
+/// --eval prints the validation loss, and its parts, of the newest sound checkpoint, whether training is finished,
+/// running or interrupted.
 #[derive(Debug, Args)]
-#[command(after_long_help = "\
+#[command(group = clap::ArgGroup::new("what").required(true), after_long_help = "\
 Examples:
   flowmill train recipes/demo --overfit 1
+  flowmill train recipes/demo --eval
+  flowmill train recipes/demo --replay recipes/demo/exp/demo/4-train/skipped/step-000123.json
   flowmill train recipes/demo --overfit 4 --steps 800 --set train.optim.lr=1e-3
   flowmill train recipes/demo --plan-memory --set train.gradient_checkpointing=true
 
 Exit codes:
-  0    every trainable parameter changed, all losses were finite; the memory suffices
-  1    a parameter did not change, the loss was not finite, the memory does not suffice, or a stage before failed
+  0    done: every trainable parameter changed and all losses were finite; the memory suffices; all figures are the dump's
+  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, or a
+       stage before failed or is not done
   2    the command line or the recipe is wrong
   130  interrupted")]
 pub struct TrainArgs {
     /// The recipe and its changes.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// How many batches, the first of the first epoch
-    #[arg(long, value_name = "N", required_unless_present = "plan_memory")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    /// Train on so many batches, the first of the first epoch, again and again
+    #[arg(long, group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub overfit: Option<u16>,
     /// Measure the memory that the largest batch takes
-    #[arg(long, conflicts_with_all = ["overfit", "steps"])]
+    #[arg(long, group = "what")]
     pub plan_memory: bool,
-    /// Do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000 for every batch]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Do the skipped step of this dump again
+    #[arg(long, group = "what", value_name = "DUMP")]
+    pub replay: Option<PathBuf>,
+    /// Validate the newest checkpoint
+    #[arg(long, group = "what")]
+    pub eval: bool,
+    /// With --overfit: do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000
+    /// for every batch]
+    #[arg(long, requires = "overfit", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]

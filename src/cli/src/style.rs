@@ -36,6 +36,11 @@ pub fn warning(text: &str) {
     eprintln!("{} {}", paint(WARN, "warning:"), indented(text));
 }
 
+/// Prints a line for the person watching.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Moves the lines after the first to the right, so that an error of several lines reads as one.
 fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n       ")

@@ -9,7 +9,7 @@
 //! | [`source`] | the bytes behind an utterance: a file, a member of a tar file, or a piped command when allowed |
 //! | [`tar`] | tar files: their members and where their bytes lie, safely |
 //! | [`shard`] | training shards with CosyVoice's columns, their index, and random access to their rows |
-//! | [`sampling`] | epochs and frame-budget batches, computed from lengths alone |
+//! | [`sampling`] | epochs and batches, curricula, balanced speakers and mixtures, computed from lengths alone |
 //!
 //! This crate may not know of audio decoding, stages, recipes or networks: it moves bytes and rows.
 //! It writes only to the paths it is given; making files durable is the caller's business.

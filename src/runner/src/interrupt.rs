@@ -1,9 +1,9 @@
-//! Stopping when the person asks.
+//! Stopping when the person asks, or the scheduler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 /// Whether the person asked to stop. Cheap to clone; all clones see the same.
@@ -13,17 +13,21 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// One that is set by Ctrl-C (SIGINT) or SIGTERM; a second such signal ends the process at once with exit
-    /// code 130, which is as safe as any other crash.
+    /// One that is set by Ctrl-C (SIGINT), SIGTERM, or SIGUSR1, which Slurm sends before its time limit
+    /// (`--signal=USR1@120`). A second SIGINT or SIGTERM ends the process at once with exit code 130, which is as safe as
+    /// any other crash; after a SIGUSR1 the first one does not, so that what is being saved has the scheduler's grace period.
     ///
     /// # Errors
     /// When the system refuses the handlers.
     pub fn on_signals() -> std::io::Result<Self> {
         let interrupt = Self::default();
+        let insisted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.flag))?;
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&insisted))?;
+            flag::register(signal, Arc::clone(&insisted))?;
             flag::register(signal, Arc::clone(&interrupt.flag))?;
         }
+        flag::register(SIGUSR1, Arc::clone(&interrupt.flag))?;
         Ok(interrupt)
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::stage::folder_name;
+use crate::work::STATE;
 use crate::{Recipe, Stage};
 
 /// Names in a stage's folder that are the runner's.
@@ -52,6 +53,16 @@ impl Experiment {
     pub fn cache_file(&self) -> PathBuf {
         self.dir.join(".cache").join("content")
     }
+}
+
+/// Where a resumable part keeps what it goes on from ([`crate::PartWork::staging_dir`]) while it is not done, by the folder of its stage.
+pub fn part_state(stage_dir: &Path, key: &str) -> PathBuf {
+    StageDir::new(
+        stage_dir.parent().unwrap_or(Path::new("")),
+        stage_dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+    )
+    .staging(key)
+    .join(STATE)
 }
 
 /// The paths of one stage's folder.

@@ -48,7 +48,7 @@ pub use clean::clean;
 pub use context::PlanContext;
 pub use error::StageError;
 pub use interrupt::Interrupt;
-pub use layout::Experiment;
+pub use layout::{Experiment, part_state};
 pub use lockfile::{Holder, holder};
 pub use part::{Part, Phase};
 pub use reason::ReasonCount;

@@ -109,8 +109,11 @@ impl PartWork {
         let temporary = state.join(format!("{TEMPORARY}{name}"));
         files::remove_any(&temporary)?;
         std::fs::create_dir_all(&temporary).map_err(|e| StageError::file(&temporary, e))?;
-        write(&temporary)?;
-        files::sync_tree(&temporary)?;
+        if let Err(error) = write(&temporary).and_then(|()| files::sync_tree(&temporary)) {
+            // A disk that is full has better uses for what is half written; the error that matters is the one already here.
+            drop(files::remove_any(&temporary));
+            return Err(error);
+        }
         let target = state.join(name);
         files::replace_dir(&temporary, &target)?;
         files::sync_dir(&state)?;

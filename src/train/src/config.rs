@@ -4,9 +4,14 @@ use flowmill_nn::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::interval::Interval;
 use crate::loss_scale::LossScaleConfig;
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
+use crate::stopping::EarlyStopping;
+
+/// The most threads that load.
+const MOST_WORKERS: usize = 256;
 
 /// Everything that decides the course of training beside the task, the weights it starts from and the data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,16 +38,24 @@ pub struct TrainConfig {
     pub max_steps: Option<u64>,
     /// Stop after so many passes over the data; one of the two must be given, the first one reached counts.
     pub max_epochs: Option<u64>,
-    /// Validate every so many steps; 0: only with every checkpoint.
-    pub validate_every: u64,
-    /// Save a checkpoint every so many steps; 0: only at the end.
-    pub save_every: u64,
+    /// End the run when validation does not improve any more.
+    pub early_stopping: Option<EarlyStopping>,
+    /// Save and stop as on an interruption when this process has trained for so many seconds.
+    pub max_seconds: Option<u64>,
+    /// When to validate; 0: only with every checkpoint.
+    pub validate_every: Interval,
+    /// When to save a checkpoint; 0: only at the end.
+    pub save_every: Interval,
     /// Write a metrics line every so many steps, averaged over them.
     pub log_every: u64,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead of the one in use.
     pub prefetch: usize,
+    /// Threads that load.
+    pub num_workers: usize,
+    /// Of how many skipped steps the weights are kept for a replay, the newest ones.
+    pub skipped_weights: u64,
     /// So many steps in a row without a finite loss and gradient stop the run.
     pub max_skipped_in_a_row: u64,
 }
@@ -61,11 +74,15 @@ impl Default for TrainConfig {
             ema_decay: None,
             max_steps: None,
             max_epochs: None,
-            validate_every: 1000,
-            save_every: 1000,
+            early_stopping: None,
+            max_seconds: None,
+            validate_every: Interval::Steps(1000),
+            save_every: Interval::Steps(1000),
             log_every: 10,
             keep: KeepConfig::default(),
             prefetch: 4,
+            num_workers: 2,
+            skipped_weights: 1,
             max_skipped_in_a_row: 10,
         }
     }
@@ -122,6 +139,15 @@ impl TrainConfig {
         }
         if self.max_epochs == Some(0) {
             return fail("max_epochs", "must be at least 1");
+        }
+        if self.max_seconds == Some(0) {
+            return fail("max_seconds", "must be at least 1, or null for no limit");
+        }
+        if let Some(rule) = &self.early_stopping {
+            rule.check()?;
+        }
+        if !(1..=MOST_WORKERS).contains(&self.num_workers) {
+            return fail("num_workers", &format!("must be 1 to {MOST_WORKERS}"));
         }
         if self.log_every == 0 {
             return fail("log_every", "must be at least 1");

@@ -139,6 +139,20 @@ pub enum TrainError {
         /// Its name in the store.
         name: String,
     },
+    /// There is no checkpoint to look at.
+    #[error("there is no sound checkpoint yet; train first")]
+    NoCheckpoint,
+    /// There is nothing to validate on.
+    #[error("there is nothing to validate on: the validation split has no utterances")]
+    NothingToValidate,
+    /// The dump of a skipped step that cannot be replayed.
+    #[error("{}: {reason}", .path.display())]
+    Dump {
+        /// The dump.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The checkpoint store failed.
     #[error("checkpoint {name}: {source}")]
     Store {
@@ -168,6 +182,23 @@ impl TrainError {
     pub(crate) fn tensor(what: impl Into<String>) -> impl FnOnce(NnError) -> Self {
         let what = what.into();
         move |source| Self::Tensor { what, source }
+    }
+
+    /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            // Some crates keep only the text of the system's error.
+            if matches!(kind, Some(StorageFull | QuotaExceeded | FileTooLarge))
+                || error.to_string().contains("No space left on device")
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// A checkpoint that cannot be used.

@@ -1,6 +1,13 @@
-//! Loading ahead: one background thread reads batches in order into a bounded queue.
+//! Loading ahead: background threads read batches, which come out in order.
+//!
+//! A thread plans the epochs and hands every batch out as a ticket: the loop gets the tickets in order through a bounded queue, and
+//! waits on each until the worker that took the batch has filled it. So at most `prefetch` batches are loaded beside the one waited for,
+//! however many workers there are, and what a worker fails or panics with comes out in its batch's place.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use crate::{DataSource, TrainError};
@@ -16,44 +23,55 @@ pub(crate) struct Loaded<B> {
     pub(crate) batch: B,
 }
 
-/// The receiving end of the queue. Dropping it ends the thread.
+/// How far and how fast to load ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// Batches loaded ahead of the one in use; 0: each when it is asked for.
+    pub(crate) prefetch: usize,
+    /// Threads that load; more than `prefetch` + 1 have nothing to do.
+    pub(crate) workers: usize,
+}
+
+/// What becomes of a batch.
+type Filled<B> = Result<Loaded<B>, TrainError>;
+
+/// A batch to load, and where to put it.
+struct Job<B> {
+    epoch: u64,
+    index: u64,
+    count: u64,
+    items: Vec<u32>,
+    fill: SyncSender<Filled<B>>,
+}
+
+/// The receiving end of the queue. Dropping it ends the threads.
 pub(crate) struct Loader<B> {
-    receiver: Receiver<Result<Loaded<B>, TrainError>>,
+    tickets: Receiver<Receiver<Filled<B>>>,
 }
 
 impl<B: Send> Loader<B> {
-    /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if given. At most `depth` batches wait.
+    /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if given. Batches before `position` are not
+    /// read.
     pub(crate) fn start<'scope, 'env, D>(
         scope: &'scope Scope<'scope, 'env>,
         data: &'env D,
-        (epoch, position): (u64, u64),
+        from: (u64, u64),
         epochs: Option<u64>,
-        depth: usize,
+        ahead: Ahead,
     ) -> Self
     where
         D: DataSource<Batch = B>,
         B: 'scope,
     {
-        let (sender, receiver) = sync_channel(depth);
-        scope.spawn(move || {
-            let mut skip = position;
-            for epoch in epoch..epochs.unwrap_or(u64::MAX) {
-                let batches = match plan(data, epoch) {
-                    Ok(batches) => batches,
-                    Err(error) => return drop(sender.send(Err(error))),
-                };
-                let count = batches.len() as u64;
-                let first = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
-                for (index, items) in batches.into_iter().enumerate().skip(first) {
-                    let loaded = load(data, epoch, index as u64, count, items);
-                    let failed = loaded.is_err();
-                    if sender.send(loaded).is_err() || failed {
-                        return;
-                    }
-                }
-            }
-        });
-        Self { receiver }
+        let (give, tickets) = sync_channel(ahead.prefetch);
+        let (jobs, queue) = channel::<Job<B>>();
+        scope.spawn(move || plan_ahead(data, from, epochs, &give, &jobs));
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..ahead.workers.clamp(1, ahead.prefetch + 1) {
+            let queue = Arc::clone(&queue);
+            scope.spawn(move || work(data, &queue));
+        }
+        Self { tickets }
     }
 
     /// The next batches: `count`, or fewer at the end of an epoch; none after the last.
@@ -61,13 +79,73 @@ impl<B: Send> Loader<B> {
         let mut group: Vec<Loaded<B>> = Vec::with_capacity(count);
         while group.len() < count && group.last().is_none_or(|batch| !batch.last) {
             // The sender is gone after the last epoch; a panic of its thread surfaces where the scope joins it.
-            let Ok(loaded) = self.receiver.recv() else {
+            let Ok(ticket) = self.tickets.recv() else {
+                break;
+            };
+            // A worker fills every ticket that it takes, whatever happens to it.
+            let Ok(loaded) = ticket.recv() else {
                 break;
             };
             group.push(loaded?);
         }
         Ok(group)
     }
+}
+
+/// Hands out the batches of one epoch after the other, until nobody wants more.
+fn plan_ahead<D: DataSource>(
+    data: &D,
+    (epoch, position): (u64, u64),
+    epochs: Option<u64>,
+    give: &SyncSender<Receiver<Filled<D::Batch>>>,
+    jobs: &Sender<Job<D::Batch>>,
+) {
+    let mut skip = position;
+    for epoch in epoch..epochs.unwrap_or(u64::MAX) {
+        let (fill, ticket) = sync_channel(1);
+        let batches = match plan(data, epoch) {
+            Ok(batches) => batches,
+            Err(error) => {
+                // Nobody waits any more: then nobody needs the error either.
+                drop((fill.send(Err(error)), give.send(ticket)));
+                return;
+            }
+        };
+        let count = batches.len() as u64;
+        let first = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
+        for (index, items) in batches.into_iter().enumerate().skip(first) {
+            let (fill, ticket) = sync_channel(1);
+            // Waits here while enough is loaded.
+            let wanted = give.send(ticket).is_ok();
+            let job = Job { epoch, index: index as u64, count, items, fill };
+            if !wanted || jobs.send(job).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Loads what comes next until nothing comes any more.
+fn work<D: DataSource>(data: &D, queue: &Mutex<Receiver<Job<D::Batch>>>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { epoch, index, count, items, fill }) = next else {
+            return;
+        };
+        let what = || described(data, epoch, index, &items);
+        let loaded = catch_unwind(AssertUnwindSafe(|| load(data, epoch, index, count, items.clone())));
+        let loaded = loaded.unwrap_or_else(|payload| {
+            Err(TrainError::Data { what: what(), source: format!("this is a bug: {}", said(payload.as_ref())).into() })
+        });
+        // The loop may have ended meanwhile.
+        drop(fill.send(loaded));
+    }
+}
+
+/// What a panic said.
+fn said(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
 /// The batches of an epoch, of which there must be one.
@@ -85,10 +163,103 @@ pub(crate) fn load<D: DataSource>(
     count: u64,
     items: Vec<u32>,
 ) -> Result<Loaded<D::Batch>, TrainError> {
-    let batch = data.load(&items).map_err(|source| {
-        let ids: Vec<String> = items.iter().map(|&item| data.id(item).to_owned()).collect();
-        let what = format!("batch {index} of epoch {epoch} ({})", crate::coverage::shorten(&ids));
-        TrainError::Data { what, source }
-    })?;
+    let batch = data.load(&items);
+    let batch = batch.map_err(|source| TrainError::Data { what: described(data, epoch, index, &items), source })?;
     Ok(Loaded { epoch, index, last: index + 1 == count, items, batch })
+}
+
+/// A batch for people.
+fn described<D: DataSource>(data: &D, epoch: u64, index: u64, items: &[u32]) -> String {
+    let ids: Vec<String> = items.iter().map(|&item| data.id(item).to_owned()).collect();
+    format!("batch {index} of epoch {epoch} ({})", crate::coverage::shorten(&ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::BoxError;
+
+    /// Epochs of ten batches, each loaded in another time, some not at all.
+    struct Source {
+        started: AtomicUsize,
+        asked: AtomicUsize,
+        most_ahead: AtomicUsize,
+        fails: Option<u32>,
+        panics: Option<u32>,
+    }
+
+    fn source() -> Source {
+        let count = || AtomicUsize::new(0);
+        Source { started: count(), asked: count(), most_ahead: count(), fails: None, panics: None }
+    }
+
+    impl DataSource for Source {
+        type Batch = u32;
+
+        fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
+            Ok((0..10).map(|index| vec![epoch as u32 * 10 + index]).collect())
+        }
+
+        fn load(&self, items: &[u32]) -> Result<u32, BoxError> {
+            let ahead =
+                (self.started.fetch_add(1, Ordering::SeqCst) + 1).saturating_sub(self.asked.load(Ordering::SeqCst));
+            self.most_ahead.fetch_max(ahead, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(u64::from(items[0] * 7 % 5)));
+            assert!(self.panics != Some(items[0]), "the tape is torn");
+            if self.fails == Some(items[0]) { Err("the tape is missing".into()) } else { Ok(items[0]) }
+        }
+
+        fn validation(&self) -> Vec<Vec<u32>> {
+            Vec::new()
+        }
+
+        fn id(&self, _: u32) -> &str {
+            "tape"
+        }
+    }
+
+    /// What comes out of the loader from a place on, one batch at a time, up to the first error.
+    fn loaded(source: &Source, from: (u64, u64), ahead: Ahead) -> (Vec<u32>, Option<String>) {
+        std::thread::scope(|scope| {
+            let loader = Loader::start(scope, source, from, Some(3), ahead);
+            let mut batches = Vec::new();
+            loop {
+                source.asked.fetch_add(1, Ordering::SeqCst);
+                match loader.group(1).map(|group| group.first().map(|loaded| loaded.batch)) {
+                    Ok(Some(batch)) => batches.push(batch),
+                    Ok(None) => return (batches, None),
+                    Err(error) => return (batches, Some(error.to_string())),
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn batches_come_in_order_and_no_more_are_loaded_ahead_than_asked_for() {
+        for (prefetch, workers) in [(0, 1), (0, 3), (1, 1), (4, 2), (4, 9)] {
+            let source = source();
+            let (batches, error) = loaded(&source, (1, 3), Ahead { prefetch, workers });
+            assert_eq!((batches, error), ((13..30).collect(), None), "{prefetch} {workers}");
+            let (started, ahead) = (source.started.into_inner(), source.most_ahead.into_inner());
+            assert_eq!(started, 17, "what is done already is not read again");
+            assert!(ahead <= prefetch, "{ahead} ahead of {prefetch}, {workers} workers");
+        }
+    }
+
+    #[test]
+    fn an_error_or_a_panic_comes_out_once_in_its_place_with_the_ids() {
+        let broken: [(Source, &str); 2] = [
+            (Source { fails: Some(15), ..source() }, "the tape is missing"),
+            (Source { panics: Some(15), ..source() }, "this is a bug: the tape is torn"),
+        ];
+        for (source, expected) in broken {
+            let (batches, error) = loaded(&source, (1, 0), Ahead { prefetch: 4, workers: 3 });
+            assert_eq!(batches, (10..15).collect::<Vec<u32>>());
+            let error = error.unwrap();
+            assert!(error.contains(expected) && error.contains("batch 5 of epoch 1 (tape)"), "{error}");
+        }
+    }
 }

@@ -1,94 +1,241 @@
 //! What is kept of a step whose loss or gradient was not finite, so that it can be replayed and understood.
+//!
+//! A dump is `skipped/step-NNNNNN.json`: the batches by id, the seed, the loss of every batch, the norm of every parameter's gradient.
+//! The weights that the step had lie beside it as `weights-NNNNNN.safetensors`, named by the last step that changed them, so that
+//! steps skipped one after the other share one file; only the newest few such files stay (`skipped_weights`).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::Parameters;
-use serde_json::{Value, json};
+use flowmill_nn::{Parameters, host, weights};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::State;
 use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
-use crate::{DataSource, TrainError};
+use crate::{DataSource, LossScale, TrainError};
 
 /// The folder of the dumps.
 pub const SKIPPED_FOLDER: &str = "skipped";
+/// How names of weight files begin and end.
+const WEIGHTS: (&str, &str) = ("weights-", ".safetensors");
+
+/// A step that was skipped. The same step always gives the same bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dump {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The epoch of its batches, from 0.
+    pub epoch: u64,
+    /// Key of every draw.
+    pub seed: u64,
+    /// Its learning rate.
+    pub lr: f64,
+    /// What its loss was multiplied by on the way back, in half precision; 1 otherwise.
+    pub loss_scale: f64,
+    /// Hash of the run's configuration and parameter shapes.
+    pub run: String,
+    /// The weights that it had; none when no weights are kept, or they were not finite themselves.
+    pub weights: Option<DumpedWeights>,
+    /// Its batches.
+    pub batches: Vec<DumpedBatch>,
+    /// Norm of the whole gradient.
+    pub gradient_norm: Figure,
+    /// Norm of every trainable parameter's gradient; null where there was none.
+    pub gradient_norms: BTreeMap<String, Option<Figure>>,
+}
+
+/// A weight file beside a dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DumpedWeights {
+    /// Its name, in the dump's own folder.
+    pub file: String,
+    /// Its BLAKE3 checksum, in hexadecimal.
+    pub blake3: String,
+}
 
 /// One batch of a skipped step.
-pub(crate) struct SkippedBatch {
-    pub(crate) index: u64,
-    pub(crate) ids: Vec<String>,
-    pub(crate) loss: f64,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DumpedBatch {
+    /// Its number in the epoch.
+    pub index: u64,
+    /// Its loss.
+    pub loss: Figure,
+    /// The names of its items.
+    pub ids: Vec<String>,
 }
 
-/// A step that was skipped.
-pub(crate) struct Skipped<'a> {
-    /// Number of the step, from 1.
-    pub(crate) step: u64,
-    pub(crate) epoch: u64,
-    pub(crate) seed: u64,
-    pub(crate) rate: f64,
-    pub(crate) batches: Vec<SkippedBatch>,
-    pub(crate) norms: &'a GradientNorms,
+/// A measured number with the digits of an f32; in JSON, which has no NaN and no infinity, the names of those.
+#[derive(Debug, Clone, Copy)]
+pub struct Figure(pub f64);
+
+impl Figure {
+    /// A number as a dump holds it.
+    pub fn new(value: f64) -> Self {
+        Self(crate::metrics::shorten(value))
+    }
 }
 
-/// Names what was in the batches of a step.
-pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], losses: &[f64]) -> Vec<SkippedBatch> {
+/// Equal when a dump could not tell them apart: NaN equals NaN.
+impl PartialEq for Figure {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0 || (self.0.is_nan() && other.0.is_nan())
+    }
+}
+
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.collect_str(&self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Figure {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Name(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(value) => Ok(Self(value)),
+            Written::Name(name) => name.parse().map(Self).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// The batches of a step with the loss of each.
+pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], losses: &[f64]) -> Vec<DumpedBatch> {
     let ids = |items: &[u32]| items.iter().map(|&item| data.id(item).to_owned()).collect();
     let entries = batches.iter().zip(losses);
-    entries.map(|(batch, &loss)| SkippedBatch { index: batch.index, ids: ids(&batch.items), loss }).collect()
+    entries
+        .map(|(batch, &loss)| DumpedBatch { index: batch.index, ids: ids(&batch.items), loss: Figure::new(loss) })
+        .collect()
 }
 
-impl<'a> Skipped<'a> {
-    pub(crate) fn new(state: &State, rate: f64, batches: Vec<SkippedBatch>, norms: &'a GradientNorms) -> Self {
-        Self { step: state.step, epoch: state.epoch, seed: state.seed, rate, batches, norms }
+/// The norms by the parameters' names.
+pub(crate) fn named_norms(norms: &GradientNorms, parameters: &Parameters) -> BTreeMap<String, Option<Figure>> {
+    let named = |(id, norm): &(_, Option<f64>)| (parameters.name(*id).to_owned(), norm.map(Figure::new));
+    norms.each.iter().map(named).collect()
+}
+
+/// The names of the parameters whose gradient is not finite, in the parameters' order.
+pub(crate) fn bad_parameters(norms: &GradientNorms, parameters: &Parameters) -> Vec<String> {
+    let bad = norms.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
+    bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
+}
+
+impl Dump {
+    /// What is to be kept of the step that `state` has counted last.
+    pub(crate) fn new(
+        state: &State,
+        rate: f64,
+        batches: Vec<DumpedBatch>,
+        norms: &GradientNorms,
+        parameters: &Parameters,
+    ) -> Self {
+        Self {
+            step: state.step,
+            epoch: state.epoch,
+            seed: state.seed,
+            lr: rate,
+            loss_scale: state.loss_scale.as_ref().map_or(1.0, LossScale::scale),
+            run: state.run.clone(),
+            weights: None,
+            batches,
+            gradient_norm: Figure::new(norms.total),
+            gradient_norms: named_norms(norms, parameters),
+        }
     }
 
-    /// What to tell a person.
-    pub(crate) fn message(&self, loss: f64, dump: &Path) -> String {
-        let norm = self.norms.total;
-        format!("step {} is skipped: loss {loss}, gradient norm {norm}; details in {}", self.step, dump.display())
+    /// Where its file lies in the folder of a run.
+    pub(crate) fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(SKIPPED_FOLDER).join(format!("step-{:06}.json", self.step))
     }
 
-    /// The names of the parameters whose gradient is not finite.
-    pub(crate) fn bad_parameters(&self, parameters: &Parameters) -> Vec<String> {
-        let bad = self.norms.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
-        bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
-    }
-
-    /// Writes the dump into `folder` and gives its path. The same step always writes the same bytes.
-    pub(crate) fn write(&self, folder: &Path, parameters: &Parameters) -> Result<PathBuf, TrainError> {
+    /// Writes the dump into the folder of a run, with the weights when `keep` is not 0, and removes weights of older dumps beyond
+    /// `keep`. `unchanged` is the number of steps for which the weights are what they are.
+    pub(crate) fn write(
+        &mut self,
+        folder: &Path,
+        parameters: &Parameters,
+        unchanged: u64,
+        keep: u64,
+    ) -> Result<(), TrainError> {
+        let path = self.path(folder);
         let folder = folder.join(SKIPPED_FOLDER);
         std::fs::create_dir_all(&folder).map_err(TrainError::io("create", &folder))?;
-        let path = folder.join(format!("step-{:06}.json", self.step));
-        let text = format!("{:#}\n", self.to_json(parameters));
+        if keep > 0 && are_finite(parameters)? {
+            let after = self.step.saturating_sub(unchanged);
+            let file = format!("{}{after:06}{}", WEIGHTS.0, WEIGHTS.1);
+            let target = folder.join(&file);
+            if unchanged == 1 || !target.exists() {
+                weights::write(&target, &parameters.named_tensors(), &BTreeMap::new())
+                    .map_err(TrainError::tensor("dumping the weights of a skipped step"))?;
+            }
+            self.weights = Some(DumpedWeights { file, blake3: checksum(&target)? });
+            prune(&folder, after, keep)?;
+        }
+        let text = serde_json::to_string_pretty(self).map_err(|error| TrainError::io("write", &path)(error.into()))?;
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&path)?;
             file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
             file.sync_data()
         };
-        write().map_err(TrainError::io("write", &path))?;
-        Ok(path)
+        write().map_err(TrainError::io("write", &path))
     }
 
-    fn to_json(&self, parameters: &Parameters) -> Value {
-        let batch =
-            |batch: &SkippedBatch| json!({ "index": batch.index, "loss": number(batch.loss), "ids": batch.ids });
-        let norm = |(id, norm): &(_, Option<f64>)| (parameters.name(*id).to_owned(), norm.map_or(Value::Null, number));
-        json!({
-            "step": self.step,
-            "epoch": self.epoch,
-            "seed": self.seed,
-            "lr": self.rate,
-            "batches": self.batches.iter().map(batch).collect::<Vec<_>>(),
-            "gradient_norm": number(self.norms.total),
-            "gradient_norms": self.norms.each.iter().map(norm).collect::<serde_json::Map<_, _>>(),
-        })
+    /// Reads a dump.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no dump.
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
+        serde_json::from_slice(&bytes).map_err(|error| TrainError::io("read", path)(error.into()))
     }
 }
 
-/// A number, or its name where JSON has none for it.
-fn number(value: f64) -> Value {
-    if value.is_finite() { json!(crate::metrics::shorten(value)) } else { json!(value.to_string()) }
+/// Whether there is no NaN and no infinity among the weights: no file of weights may hold one.
+fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
+    for id in parameters.ids() {
+        let values = host::slice("weights to dump", parameters.tensor(id))
+            .map_err(TrainError::tensor(format!("reading {}", parameters.name(id))))?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// BLAKE3 of a file, in hexadecimal.
+pub(crate) fn checksum(path: &Path) -> Result<String, TrainError> {
+    let mut hasher = blake3::Hasher::new();
+    let hashed = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
+    hashed.map_err(TrainError::io("read", path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Removes weights beyond the newest `keep`. Those of later steps, which a resumed run will come to again, do not count: what stays in
+/// the end does not depend on where the run was interrupted.
+fn prune(folder: &Path, newest: u64, keep: u64) -> Result<(), TrainError> {
+    let mut kept: Vec<u64> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(TrainError::io("read", folder))? {
+        let name = entry.map_err(TrainError::io("read", folder))?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_prefix(WEIGHTS.0)?.strip_suffix(WEIGHTS.1)?.parse::<u64>().ok());
+        kept.extend(number.filter(|&number| number <= newest));
+    }
+    kept.sort_unstable();
+    let beyond = kept.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+    for number in &kept[..beyond] {
+        let path = folder.join(format!("{}{number:06}{}", WEIGHTS.0, WEIGHTS.1));
+        std::fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+    }
+    Ok(())
 }

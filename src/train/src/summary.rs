@@ -19,6 +19,8 @@ pub struct Summary {
     pub skipped: u64,
     /// The step that this run resumed from, if it did.
     pub resumed_from: Option<u64>,
+    /// Whether it ended early because validation did not improve any more.
+    pub stopped_early: bool,
     /// Whether it was interrupted rather than finished; the checkpoint to go on from has been saved.
     pub interrupted: bool,
 }
@@ -33,6 +35,7 @@ impl Summary {
             best: state.best,
             skipped: state.skipped,
             resumed_from,
+            stopped_early: state.patience.exhausted,
             interrupted,
         }
     }

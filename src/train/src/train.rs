@@ -8,17 +8,22 @@ use flowmill_nn::Parameters;
 
 use crate::checkpoint::{self, Contents, State};
 use crate::ema::Ema;
-use crate::loader::{Loaded, Loader};
-use crate::metrics::{Metrics, Window, shorten};
+use crate::interval::Interval;
+use crate::loader::{Ahead, Loaded, Loader};
+use crate::metrics::{Metrics, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
-use crate::setup::{identity, own_weights, steps};
-use crate::skipped::{self, Skipped};
+use crate::setup::{check_validation, identity, own_weights, steps};
+use crate::skipped::{self, Dump};
 use crate::steering::{Rate, Steering};
+use crate::stopping::Deadline;
 use crate::summary::Summary;
-use crate::{CheckpointStore, DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage};
+use crate::waiting::Waiting;
+use crate::{
+    CheckpointStore, DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage, room,
+};
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
 /// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
@@ -38,10 +43,11 @@ where
 {
     config.check()?;
     let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
-    let mut interrupted = false;
+    let (mut interrupted, deadline, mut waiting) = (false, Deadline::starting_now(config), Waiting::default());
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
-        let loader = Loader::start(scope, data, from, config.max_epochs, config.prefetch);
+        let ahead = Ahead { prefetch: config.prefetch, workers: config.num_workers };
+        let loader = Loader::start(scope, data, from, config.max_epochs, ahead);
         while !run.finished() && !interrupted {
             let started = Instant::now();
             let batches = loader.group(config.accum_grad)?;
@@ -51,13 +57,16 @@ where
             let data_wait = started.elapsed().as_secs_f64();
             let mut progress = run.step(&batches)?;
             (progress.data_wait, progress.seconds) = (data_wait, started.elapsed().as_secs_f64());
+            waiting.add(&progress);
             run.observer.step(&progress);
-            interrupted = run.observer.interrupted() && !run.finished();
-            run.record(&progress, interrupted)?;
+            let asked_to_stop = !run.finished() && (run.observer.interrupted() || deadline.is_over(run.observer));
+            run.record(&progress, asked_to_stop)?;
+            interrupted = asked_to_stop && !run.finished();
             interrupted |= run.obey(&progress)?;
         }
         Ok(())
     })?;
+    waiting.tell(run.observer);
     Ok(Summary::new(&run.state, run.resumed_from, interrupted))
 }
 
@@ -93,6 +102,7 @@ where
         store: &'a dyn CheckpointStore,
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        check_validation(data, config)?;
         optimizer::freeze(&config.optim, parameters)?;
         own_weights(parameters)?;
         let mut optimizer = config.optim.build(parameters)?;
@@ -133,7 +143,7 @@ where
     }
 
     pub(crate) fn finished(&self) -> bool {
-        self.state.step >= self.state.steps
+        self.state.step >= self.state.steps || self.state.patience.exhausted
     }
 
     /// One step over its batches: gradient, check, update.
@@ -189,15 +199,22 @@ where
     ) -> Result<(), TrainError> {
         self.state.skipped += 1;
         self.state.skipped_in_a_row += 1;
-        let skipped = Skipped::new(&self.state, rate, skipped::describe(self.data, batches, &pass.losses), norms);
-        let dump = skipped.write(self.folder, self.parameters)?;
-        let (loss, in_a_row) = (pass.means.loss, self.state.skipped_in_a_row);
-        self.observer.message(&skipped.message(loss, &dump));
+        let (step, loss, in_a_row) = (self.state.step, pass.means.loss, self.state.skipped_in_a_row);
+        let batches = skipped::describe(self.data, batches, &pass.losses);
+        let mut dump = Dump::new(&self.state, rate, batches, norms, self.parameters);
+        dump.write(self.folder, self.parameters, in_a_row, self.config.skipped_weights)
+            .or_else(|error| room::missed(error, "the dump of a skipped step is not written", self.observer))?;
+        let dump = dump.path(self.folder);
+        let norm = norms.total;
+        self.observer.message(&format!(
+            "step {step} is skipped: loss {loss}, gradient norm {norm}; details in {}",
+            dump.display()
+        ));
         if in_a_row < self.config.max_skipped_in_a_row {
             return Ok(());
         }
-        let parameters = coverage::shorten(&skipped.bad_parameters(self.parameters));
-        Err(TrainError::Diverged { in_a_row, step: self.state.step, loss, rate, parameters, dump })
+        let parameters = coverage::shorten(&skipped::bad_parameters(norms, self.parameters));
+        Err(TrainError::Diverged { in_a_row, step, loss, rate, parameters, dump })
     }
 
     fn progress(&self, pass: &Pass, norms: &GradientNorms, rate: f64) -> Progress {
@@ -215,30 +232,43 @@ where
 
     /// Metrics, validation and checkpoint, each when it is due.
     fn record(&mut self, progress: &Progress, interrupted: bool) -> Result<(), TrainError> {
-        let due = |every: u64| every > 0 && progress.step.is_multiple_of(every);
-        let save = due(self.config.save_every) || self.finished();
-        if due(self.config.log_every) || self.finished() {
-            let window = std::mem::take(&mut self.state.window);
-            self.log(progress, &window)?;
+        let State { step, epoch, position, .. } = self.state;
+        let due = |interval: Interval| interval.due(step, epoch, position);
+        let log = step.is_multiple_of(self.config.log_every) || self.finished();
+        if log {
+            self.log(progress)?;
         }
         self.state.validation = None;
-        if save || due(self.config.validate_every) {
+        if due(self.config.save_every) || due(self.config.validate_every) || self.finished() {
             self.validate(progress.epoch)?;
         }
-        if save || interrupted { self.save(save) } else { Ok(()) }
+        if self.finished() && !log {
+            // Validation has just ended the run.
+            self.log(progress)?;
+        }
+        let scheduled = due(self.config.save_every) || self.finished();
+        if !scheduled && !interrupted {
+            return Ok(());
+        }
+        let saved = self.save(scheduled);
+        if self.finished() || interrupted {
+            return saved;
+        }
+        saved.or_else(|error| room::missed(error, "this checkpoint is not saved, the one before stays", self.observer))
     }
 
-    fn log(&mut self, progress: &Progress, window: &Window) -> Result<(), TrainError> {
+    fn log(&mut self, progress: &Progress) -> Result<(), TrainError> {
+        let window = std::mem::take(&mut self.state.window);
         self.state.loss = window.means().map(|(means, _)| shorten(means.loss));
         let State { skipped, loss_scale, .. } = &self.state;
-        self.metrics.train(progress.step, progress.epoch, window, progress.rate, *skipped, loss_scale.as_ref())
+        self.metrics.train(progress.step, progress.epoch, &window, progress.rate, *skipped, loss_scale.as_ref())
     }
 
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {
         let (task, data, seed) = (self.task, self.data, self.config.seed);
         let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed))?;
         let Some(means) = means else { return Ok(()) };
-        self.state.validated(shorten(means.loss));
+        self.state.validated(shorten(means.loss), self.config.early_stopping.as_ref());
         self.metrics.validation(self.state.step, epoch, &means)?;
         self.observer.validated(self.state.step, means.loss);
         Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flowmill_nn::random::Draw;
 use flowmill_train::optimizer::GroupConfig;
-use flowmill_train::{KeepConfig, TrainConfig, TrainError};
+use flowmill_train::{Interval, KeepConfig, TrainConfig, TrainError};
 use support::{Recorder, Samples, assert_same_tree, config, run, tree};
 
 const STEPS: u64 = 47;
@@ -19,7 +19,8 @@ fn hard_config() -> TrainConfig {
         let (pattern, weight_decay) = (pattern.to_owned(), Some(0.1));
         GroupConfig { pattern, lr_multiple, weight_decay, frozen }
     };
-    let mut config = TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: 5, ..config(STEPS) };
+    let mut config =
+        TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: Interval::Steps(5), ..config(STEPS) };
     config.optim.groups = vec![group("output.bias", 1.0, true), group("output.*", 2.0, false)];
     config
 }
@@ -87,16 +88,23 @@ fn damage(path: &Path) {
 fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() {
     let whole = tempfile::tempdir().unwrap();
     undisturbed(whole.path());
-    for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json", "checksums.b3"] {
+    type Way = (&'static str, fn(&Path));
+    let ways: [Way; 3] = [
+        ("flipped", damage),
+        ("cut off", |path| std::fs::write(path, &std::fs::read(path).unwrap()[1..]).unwrap()),
+        ("missing", |path| std::fs::remove_file(path).unwrap()),
+    ];
+    let files = ["model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json", "checksums.b3"];
+    for (file, (how, damage)) in files.into_iter().flat_map(|file| ways.map(|way| (file, way))) {
         let folder = tempfile::tempdir().unwrap();
         let mut observer = Recorder::interrupting_after(22);
         run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
         damage(&folder.path().join("checkpoints/step-000022").join(file));
         let mut observer = Recorder::default();
         let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-        assert_eq!(summary.resumed_from, Some(20), "{file}");
+        assert_eq!(summary.resumed_from, Some(20), "{file} {how}");
         let loud = |text: &String| text.contains("WARNING") && text.contains("step-000022");
-        assert!(observer.messages.iter().any(loud), "{file}: {:?}", observer.messages);
+        assert!(observer.messages.iter().any(loud), "{file} {how}: {:?}", observer.messages);
         assert_same_tree(whole.path(), folder.path());
     }
 }
@@ -154,7 +162,7 @@ fn child() {
         return;
     };
     let mut data = hard_data();
-    data.delay = Duration::from_millis(2);
+    data.delay = Duration::from_millis(5);
     run(Path::new(&folder), &hard_config(), &data, 0.1, &mut Recorder::default()).unwrap();
 }
 

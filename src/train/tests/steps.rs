@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use flowmill_train::checkpoint::read_state;
-use flowmill_train::{Task, TrainConfig, TrainError};
+use flowmill_train::{EarlyStopping, Interval, Task, TrainConfig, TrainError};
 use support::{FolderStore, Recorder, Samples, config, network, run};
 
 #[test]
@@ -66,7 +66,7 @@ fn a_loss_that_is_not_a_number_skips_the_step_and_leaves_a_dump() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
     let mut config = config(6);
-    config.save_every = 1;
+    config.save_every = Interval::Steps(1);
     config.keep.last = 9;
     let (summary, weights) = run(folder.path(), &config, &data, 0.0, &mut observer).unwrap();
     assert_eq!((summary.steps, summary.skipped), (6, 1));
@@ -195,6 +195,14 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
     add("ema_decay", |config| config.ema_decay = Some(1.0));
     add("max_steps", |config| config.max_steps = None);
     add("max_epochs", |config| config.max_epochs = Some(0));
+    add("early_stopping.patience", |config| {
+        config.early_stopping = Some(EarlyStopping { patience: 0, min_delta: 0.0 });
+    });
+    add("early_stopping.min_delta", |config| {
+        config.early_stopping = Some(EarlyStopping { patience: 1, min_delta: -1.0 });
+    });
+    add("max_seconds", |config| config.max_seconds = Some(0));
+    add("num_workers", |config| config.num_workers = 0);
     add("log_every", |config| config.log_every = 0);
     add("keep.last", |config| config.keep.last = 0);
     for (expected, config) in bad {

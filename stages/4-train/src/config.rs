@@ -1,12 +1,15 @@
 //! The recipe's `train` section.
 
-use flowmill_corpus::sampling::SamplingOptions;
+use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
 use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
-use flowmill_train::{KeepConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError};
+use flowmill_train::{
+    EarlyStopping, Interval, KeepConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::mixture::{self, MixtureEntry};
 use crate::{ModelConfig, start};
 
 /// The section's name.
@@ -37,6 +40,10 @@ pub struct TrainSection {
     pub validation_split: String,
     /// How utterances are shuffled and batched.
     pub batch: BatchConfig,
+    /// The order of the epochs, in phases; the last one lasts to the end.
+    pub curriculum: Vec<Phase>,
+    /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
+    pub mixture: Vec<MixtureEntry>,
     /// The optimiser.
     pub optim: OptimConfig,
     /// The learning rate over the steps.
@@ -57,16 +64,24 @@ pub struct TrainSection {
     pub max_steps: Option<u64>,
     /// Stop after so many passes over the data; null: after `max_steps`, or 100 when both are null.
     pub max_epochs: Option<u64>,
-    /// Validate every so many steps; 0: only with every checkpoint.
-    pub validate_every: u64,
-    /// Save a checkpoint every so many steps; 0: only at the end.
-    pub save_every: u64,
+    /// Ends training when the validation loss does not improve any more; null: never.
+    pub early_stopping: Option<EarlyStopping>,
+    /// Saves and stops as on Ctrl-C after so many seconds, so that the next run goes on; null: never.
+    pub max_seconds: Option<u64>,
+    /// Validate every so many steps, or `{epochs: N}`; 0: only with every checkpoint.
+    pub validate_every: Interval,
+    /// Save a checkpoint every so many steps, or `{epochs: N}`; 0: only at the end.
+    pub save_every: Interval,
     /// Write a metrics line every so many steps.
     pub log_every: u64,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead.
     pub prefetch: usize,
+    /// Threads that load batches.
+    pub num_workers: usize,
+    /// Of how many skipped steps the weights are kept, for `train --replay`; the newest ones.
+    pub skipped_weights: u64,
     /// So many steps in a row without a finite loss and gradient stop the run.
     pub max_skipped_in_a_row: u64,
     /// Key of every draw; null: the recipe's `seed`.
@@ -86,6 +101,8 @@ impl Default for TrainSection {
             train_split: "train".to_owned(),
             validation_split: "dev".to_owned(),
             batch: BatchConfig::default(),
+            curriculum: SamplingOptions::default().curriculum,
+            mixture: Vec::new(),
             optim: train.optim,
             schedule: train.schedule,
             accum_grad: train.accum_grad,
@@ -96,11 +113,15 @@ impl Default for TrainSection {
             ema_decay: train.ema_decay,
             max_steps: train.max_steps,
             max_epochs: train.max_epochs,
+            early_stopping: train.early_stopping,
+            max_seconds: train.max_seconds,
             validate_every: train.validate_every,
             save_every: train.save_every,
             log_every: train.log_every,
             keep: train.keep,
             prefetch: train.prefetch,
+            num_workers: train.num_workers,
+            skipped_weights: train.skipped_weights,
             max_skipped_in_a_row: train.max_skipped_in_a_row,
             seed: None,
         }
@@ -137,20 +158,48 @@ pub struct BatchConfig {
     pub max_frames_in_batch: u32,
     /// The most utterances of a batch; 0: no limit but the frames.
     pub max_utterances_in_batch: u32,
+    /// So many utterances in every batch, whatever their lengths, instead of those two limits; null: the limits.
+    pub batch_size: Option<u32>,
     /// Utterances are shuffled within windows of this many.
     pub shuffle_size: u32,
     /// Runs of this many are sorted by length before they are cut into batches; 1: no sorting.
     pub sort_size: u32,
+    /// Width of the buckets of `order: bucketed`, in mel frames.
+    pub bucket_frames: u32,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
         let options = SamplingOptions::default();
         Self {
-            max_frames_in_batch: options.max_frames_in_batch,
-            max_utterances_in_batch: options.max_utterances_in_batch,
+            max_frames_in_batch: 10_000,
+            max_utterances_in_batch: 0,
+            batch_size: None,
             shuffle_size: options.shuffle_size,
             sort_size: options.sort_size,
+            bucket_frames: options.bucket_frames,
+        }
+    }
+}
+
+impl BatchConfig {
+    /// The key that cannot be used, and why.
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        match self {
+            Self { max_frames_in_batch: 0, .. } => Err(("max_frames_in_batch", "must be at least 1")),
+            Self { batch_size: Some(0), .. } => Err(("batch_size", "must be at least 1, or null")),
+            Self { batch_size: Some(_), max_utterances_in_batch: 1.., .. } => {
+                Err(("batch_size", "and max_utterances_in_batch say the same thing; leave one of them out"))
+            }
+            Self { bucket_frames: 0, .. } => Err(("bucket_frames", "must be at least 1")),
+            _ => Ok(()),
+        }
+    }
+
+    fn size(&self) -> BatchSize {
+        match self.batch_size {
+            Some(size) => BatchSize::Static(size),
+            None => BatchSize::Dynamic { frames: self.max_frames_in_batch, utterances: self.max_utterances_in_batch },
         }
     }
 }
@@ -178,8 +227,14 @@ impl TrainSection {
         if let Err((key, message)) = self.model.check() {
             return refuse(format!("model.{key}").trim_end_matches('.'), &message);
         }
-        if self.batch.max_frames_in_batch == 0 {
-            return refuse("batch.max_frames_in_batch", "must be at least 1");
+        if let Err((key, reason)) = self.batch.check() {
+            return refuse(&format!("batch.{key}"), reason);
+        }
+        if let Err((key, reason)) = curriculum::check(&self.curriculum) {
+            return refuse(&format!("curriculum{key}"), &reason);
+        }
+        if let Err((key, reason)) = mixture::check(&self.mixture, &|path| recipe.resolve(path)) {
+            return refuse(&format!("mixture{key}"), &reason);
         }
         for (key, split) in [("train_split", &self.train_split), ("validation_split", &self.validation_split)] {
             let plain = !split.is_empty() && split.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
@@ -215,12 +270,13 @@ impl TrainSection {
         Ok(())
     }
 
-    /// The fields that decide what comes out: all but how far loading runs ahead and what is computed twice.
+    /// The fields that decide what comes out: all but how loading runs ahead, what is computed twice and how long a process may run.
     pub fn fingerprint(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
-            fields.remove("prefetch");
-            fields.remove("gradient_checkpointing");
+            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing"] {
+                fields.remove(without_effect);
+            }
         }
         fields
     }
@@ -239,19 +295,28 @@ impl TrainSection {
             ema_decay: self.ema_decay,
             max_steps: self.max_steps,
             max_epochs: self.max_epochs,
+            early_stopping: self.early_stopping,
+            max_seconds: self.max_seconds,
             validate_every: self.validate_every,
             save_every: self.save_every,
             log_every: self.log_every,
             keep: self.keep.clone(),
             prefetch: self.prefetch,
+            num_workers: self.num_workers,
+            skipped_weights: self.skipped_weights,
             max_skipped_in_a_row: self.max_skipped_in_a_row,
         }
     }
 
     /// What the sampler needs.
     pub fn sampling(&self) -> SamplingOptions {
-        let BatchConfig { max_frames_in_batch, max_utterances_in_batch, shuffle_size, sort_size } = self.batch;
-        let seed = self.seed.unwrap_or_default();
-        SamplingOptions { max_frames_in_batch, max_utterances_in_batch, shuffle_size, sort_size, seed }
+        let BatchConfig { shuffle_size, sort_size, bucket_frames, .. } = self.batch;
+        let (curriculum, seed) = (self.curriculum.clone(), self.seed.unwrap_or_default());
+        SamplingOptions { size: self.batch.size(), shuffle_size, sort_size, bucket_frames, curriculum, seed }
+    }
+
+    /// Whether the order of some epoch needs to know the speakers.
+    pub fn balances_speakers(&self) -> bool {
+        self.curriculum.iter().any(|phase| phase.order == Order::BySpeaker)
     }
 }

@@ -4,43 +4,58 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
-use flowmill_corpus::sampling::{BatchPlan, Corpus, SamplingOptions};
+use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
 use flowmill_corpus::shard::{Column, ShardRow, Shards};
 use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
 use flowmill_runner::StageError;
 use flowmill_train::{BatchFrames, BoxError, DataSource};
 use serde::Deserialize;
 
-use crate::SpeakerEmbedding;
 use crate::item::{Mels, item};
+use crate::mixture::Weighted;
+use crate::{SpeakerEmbedding, TrainSection};
 
-/// Memory for decoded rows of each split.
+/// Memory for decoded rows to train on, and as much for those to validate on.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// Where the packing stage left what training reads.
+/// Where packing left what training reads.
 #[derive(Debug, Clone)]
 pub struct DataPaths {
-    /// `index.json` of the split to train on.
-    pub train: PathBuf,
+    /// The corpora to train on.
+    pub train: Vec<Weighted>,
     /// `index.json` of the split to validate on.
     pub validation: PathBuf,
 }
 
-/// Utterances of both splits. Numbers count through the training split, then through the validation split.
+impl DataPaths {
+    /// All indexes.
+    pub fn indexes(&self) -> impl Iterator<Item = &Path> {
+        self.train.iter().map(|corpus| corpus.index.as_path()).chain([self.validation.as_path()])
+    }
+}
+
+/// Utterances to train and to validate on. Numbers count through the corpora, then through the validation split.
 pub struct FlowData {
-    train: Split,
-    validation: Option<Split>,
+    /// The corpora to train on, then the validation split if there is one.
+    splits: Vec<Split>,
+    /// The number of every split's first utterance.
+    starts: Vec<u32>,
+    /// Lengths of all, first of what is trained on.
+    lengths: Vec<u32>,
+    train_len: usize,
+    /// Of what is trained on: utterances per shard, speakers if they matter, the corpora.
+    sizes: Vec<u32>,
+    speakers: Vec<u32>,
+    parts: Vec<Part>,
     config: FlowConfig,
     sampling: SamplingOptions,
     embedding: SpeakerEmbedding,
-    mels: Mels,
 }
 
-/// One split.
+/// One split of one corpus.
 struct Split {
     shards: Shards,
-    lengths: Vec<u32>,
-    sizes: Vec<u32>,
+    mels: Mels,
 }
 
 /// The part of an index's `mel` that training reads.
@@ -51,66 +66,80 @@ struct MelDescription {
 }
 
 impl FlowData {
-    /// Opens both splits; a validation split that is not there is left out.
+    /// Opens what `section` trains and validates on; a validation split that is not there is left out.
     ///
     /// # Errors
-    /// When an index or shard cannot be read, or the mels are not those that the model takes.
-    pub fn open(
-        paths: &DataPaths,
-        config: &FlowConfig,
-        sampling: SamplingOptions,
-        embedding: SpeakerEmbedding,
-    ) -> Result<Self, StageError> {
-        let description = mel_description(&paths.train)?;
-        check_bins(description.config.n_mels, config.output_size)?;
-        let mels = match description.store.as_str() {
-            "none" => Mels::Computed(MelSpectrogram::new(description.config).map_err(StageError::other)?),
-            _ => Mels::Stored,
-        };
-        let columns = [
-            Column::Utt,
-            Column::SpeechToken,
-            match embedding {
-                SpeakerEmbedding::Utterance => Column::UttEmbedding,
-                SpeakerEmbedding::Speaker => Column::SpkEmbedding,
-            },
-        ];
-        let own = match mels {
-            Mels::Stored => vec![Column::Mel],
-            Mels::Computed(_) => vec![Column::Wav, Column::AudioData],
-        };
-        let columns = [&columns[..], &own].concat();
-        let train = Split::open(&paths.train, &columns)?;
-        let validation = paths.validation.exists().then(|| Split::open(&paths.validation, &columns)).transpose()?;
-        Ok(Self { train, validation, config: config.clone(), sampling, embedding, mels })
+    /// When an index or shard cannot be read, or the mels are not those that the model takes, the same in all corpora.
+    pub fn open(paths: &DataPaths, config: &FlowConfig, section: &TrainSection) -> Result<Self, StageError> {
+        let embedding = section.speaker_embedding;
+        let cache = CACHE_BYTES / paths.train.len().max(1);
+        let open = |corpus: &Weighted| Split::open(&corpus.index, embedding, cache);
+        let mut splits = paths.train.iter().map(open).collect::<Result<Vec<Split>, _>>()?;
+        check_mels(paths, config)?;
+        let parts = paths.train.iter().zip(&splits);
+        let parts = parts.map(|(corpus, split)| Part { utterances: split.shards.len() as u32, weight: corpus.weight });
+        let (parts, train_len) = (parts.collect(), splits.iter().map(|split| split.shards.len()).sum());
+        let sizes = splits.iter().flat_map(|split| split.shards.shard_sizes()).collect();
+        let mut speakers = Vec::new();
+        for split in splits.iter().filter(|_| section.balances_speakers()) {
+            speakers.extend(split.shards.speakers().map_err(StageError::other)?);
+        }
+        if paths.validation.exists() {
+            splits.push(Split::open(&paths.validation, embedding, CACHE_BYTES)?);
+        }
+        let (starts, lengths) = (starts(&splits)?, splits.iter().flat_map(|split| split.shards.lengths()).collect());
+        let (config, sampling) = (config.clone(), section.sampling());
+        Ok(Self { splits, starts, lengths, train_len, sizes, speakers, parts, config, sampling, embedding })
     }
 
     /// Utterances to train on.
     pub fn train_len(&self) -> usize {
-        self.train.shards.len()
+        self.train_len
     }
 
     /// Utterances to validate on.
     pub fn validation_len(&self) -> usize {
-        self.validation.as_ref().map_or(0, |split| split.shards.len())
+        self.lengths.len() - self.train_len
     }
 
     /// The training utterances that are longer than a batch may be; each is a batch of its own.
     pub fn oversized(&self) -> Vec<&str> {
-        let items = BatchPlan::validation(self.train.corpus(), &self.sampling).oversized;
-        items.into_iter().map(|item| self.train.shards.id(item)).collect()
+        let items = BatchPlan::validation(self.corpus(), &self.sampling).oversized;
+        items.into_iter().map(|item| self.id(item)).collect()
     }
 
-    /// Rows by number; all of one batch are of the same split.
-    fn rows(&self, items: &[u32]) -> Result<Vec<Arc<ShardRow>>, BoxError> {
-        let start = self.train.lengths.len() as u32;
-        match &self.validation {
-            Some(split) if items.first().is_some_and(|&item| item >= start) => {
-                let local: Vec<u32> = items.iter().map(|item| item - start).collect();
-                Ok(split.shards.fetch(&local)?)
-            }
-            _ => Ok(self.train.shards.fetch(items)?),
+    /// What is trained on, for the sampler.
+    fn corpus(&self) -> Corpus<'_> {
+        Corpus {
+            lengths: &self.lengths[..self.train_len],
+            shards: &self.sizes,
+            speakers: &self.speakers,
+            parts: &self.parts,
         }
+    }
+
+    /// The split that an utterance is in, and its number there.
+    fn place(&self, item: u32) -> (usize, u32) {
+        let split = self.starts.partition_point(|&start| start <= item).saturating_sub(1);
+        // Of splits that begin at the same number all but the last are empty.
+        (split, item - self.starts.get(split).copied().unwrap_or(0))
+    }
+
+    /// Rows by number, each with its mels' source.
+    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<ShardRow>, &Mels)>, BoxError> {
+        let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
+        let mut rows: Vec<Option<(Arc<ShardRow>, &Mels)>> = vec![None; items.len()];
+        for (index, split) in self.splits.iter().enumerate() {
+            let here: Vec<usize> = (0..items.len()).filter(|&at| places[at].0 == index).collect();
+            let local: Vec<u32> = here.iter().map(|&at| places[at].1).collect();
+            if local.is_empty() {
+                continue;
+            }
+            for (at, row) in here.into_iter().zip(split.shards.fetch(&local)?) {
+                rows[at] = Some((row, &split.mels));
+            }
+        }
+        Ok(rows.into_iter().flatten().collect())
     }
 }
 
@@ -118,53 +147,97 @@ impl DataSource for FlowData {
     type Batch = FlowBatch;
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
-        Ok(BatchPlan::training(self.train.corpus(), &self.sampling, epoch).batches)
+        Ok(BatchPlan::training(self.corpus(), &self.sampling, epoch).batches)
     }
 
     fn load(&self, items: &[u32]) -> Result<FlowBatch, BoxError> {
         let rows = self.rows(items)?;
-        let make = |(row, &number): (&Arc<ShardRow>, &u32)| {
-            item(row, u64::from(number), &self.config, self.embedding, &self.mels)
+        let make = |(at, (row, mels)): (usize, &(Arc<ShardRow>, &Mels))| {
+            item(row, sample(items, at), &self.config, self.embedding, mels)
         };
-        let items = rows.iter().zip(items).map(make).collect::<Result<Vec<FlowItem>, String>>()?;
+        let items = rows.iter().enumerate().map(make).collect::<Result<Vec<FlowItem>, String>>()?;
         Ok(FlowBatch::collate(&items, &self.config)?)
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {
-        let Some(split) = &self.validation else { return Vec::new() };
-        let start = self.train.lengths.len() as u32;
-        let batches = BatchPlan::validation(split.corpus(), &self.sampling).batches;
+        let (start, lengths) = (self.train_len as u32, &self.lengths[self.train_len..]);
+        let batches = BatchPlan::validation(Corpus { lengths, ..Corpus::default() }, &self.sampling).batches;
         batches.into_iter().map(|batch| batch.into_iter().map(|item| item + start).collect()).collect()
     }
 
     fn frames(&self, items: &[u32]) -> BatchFrames {
-        let start = self.train.lengths.len() as u32;
-        let length = |item: &u32| match (item.checked_sub(start), &self.validation) {
-            (Some(item), Some(split)) => split.lengths.get(item as usize),
-            _ => self.train.lengths.get(*item as usize),
-        };
-        let lengths: Vec<u64> = items.iter().filter_map(length).map(|length| u64::from(*length)).collect();
+        let length = |&item: &u32| self.lengths.get(item as usize).copied().map(u64::from);
+        let lengths: Vec<u64> = items.iter().filter_map(length).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
     }
 
     fn id(&self, item: u32) -> &str {
-        match (item.checked_sub(self.train.lengths.len() as u32), &self.validation) {
-            (Some(item), Some(split)) => split.shards.id(item),
-            _ => self.train.shards.id(item),
-        }
+        let (split, local) = self.place(item);
+        self.splits.get(split).map_or("", |split| split.shards.id(local))
     }
 }
 
-impl Split {
-    fn open(index: &Path, columns: &[Column]) -> Result<Self, StageError> {
-        let shards = Shards::open(index, columns, CACHE_BYTES).map_err(StageError::other)?;
-        Ok(Self { lengths: shards.lengths(), sizes: shards.shard_sizes(), shards })
-    }
+/// What the random numbers of an item are drawn by: its number, told apart where a batch has it more than once.
+fn sample(items: &[u32], at: usize) -> u64 {
+    let before = items[..at].iter().filter(|&&item| item == items[at]).count() as u64;
+    before << 32 | u64::from(items[at])
+}
 
-    fn corpus(&self) -> Corpus<'_> {
-        Corpus { lengths: &self.lengths, shards: &self.sizes }
+impl Split {
+    fn open(index: &Path, embedding: SpeakerEmbedding, cache_bytes: usize) -> Result<Self, StageError> {
+        let description = mel_description(index)?;
+        let (mels, own) = match description.store.as_str() {
+            "none" => {
+                let mel = MelSpectrogram::new(description.config).map_err(StageError::other)?;
+                (Mels::Computed(mel), vec![Column::Wav, Column::AudioData])
+            }
+            _ => (Mels::Stored, vec![Column::Mel]),
+        };
+        let embedding = match embedding {
+            SpeakerEmbedding::Utterance => Column::UttEmbedding,
+            SpeakerEmbedding::Speaker => Column::SpkEmbedding,
+        };
+        let columns = [&[Column::Utt, Column::SpeechToken, embedding][..], &own].concat();
+        let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
+        Ok(Self { shards, mels })
     }
+}
+
+/// The number of every split's first utterance.
+fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
+    let mut next = 0u64;
+    let mut starts = Vec::with_capacity(splits.len());
+    for split in splits {
+        starts.push(next);
+        next += split.shards.len() as u64;
+    }
+    let all = starts.into_iter().map(u32::try_from).collect::<Result<Vec<u32>, _>>();
+    match all {
+        Ok(starts) if next <= u64::from(u32::MAX) => Ok(starts),
+        _ => Err(StageError::new(format!(
+            "{next} utterances are more than the 4,294,967,295 that can be trained on at once"
+        ))),
+    }
+}
+
+/// Refuses mels that the model does not make, and corpora whose mels were computed in different ways.
+fn check_mels(paths: &DataPaths, config: &FlowConfig) -> Result<(), StageError> {
+    let mut first: Option<(&Path, MelConfig)> = None;
+    for index in paths.train.iter().map(|corpus| corpus.index.as_path()) {
+        let mel = mel_description(index)?.config;
+        check_bins(mel.n_mels, config.output_size)?;
+        match &first {
+            Some((other, same)) if *same != mel => {
+                let (a, b) = (other.display(), index.display());
+                let problem = format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike");
+                return Err(StageError::new(problem));
+            }
+            Some(_) => {}
+            None => first = Some((index, mel)),
+        }
+    }
+    Ok(())
 }
 
 /// Refuses mels of another number of bins than the model makes.

@@ -10,6 +10,8 @@ mod codebook;
 mod config;
 mod data;
 mod item;
+mod look;
+mod mixture;
 mod model;
 mod plan_memory;
 mod start;
@@ -26,6 +28,8 @@ use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, Stag
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
+pub use look::{evaluate, replay};
+pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
 pub use try_out::try_out;
@@ -34,13 +38,16 @@ use work::Training;
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
 
+/// The folder of the checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+
 /// The stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TrainStage;
 
 impl Stage for TrainStage {
     fn number(&self) -> u8 {
-        4
+        work::TRAIN
     }
 
     fn name(&self) -> &'static str {
@@ -69,12 +76,13 @@ impl Stage for TrainStage {
         }
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
-        let mut part = Part::new("train")
+        let mut part = Part::new(work::PART)
             .config(training.section.fingerprint())
-            .inputs(split_files(&training.data.train)?)
-            .inputs(split_files(&training.data.validation)?)
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable();
+        for index in training.data.indexes() {
+            part = part.inputs(split_files(index)?);
+        }
         if training.section.normalise_mel {
             part = part.input(&training.statistics);
         }

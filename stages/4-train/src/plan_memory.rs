@@ -6,7 +6,7 @@ use flowmill_runner::{Recipe, StageError};
 use flowmill_train::{MemoryPlan, Observer};
 
 use crate::TrainSection;
-use crate::work::Training;
+use crate::look::prepared;
 
 /// Trains the recipe's model on the largest batch of its data and measures; see [`flowmill_train::plan_memory`]. `folder` gives the folder
 /// of a stage by number, of which those up to packing must be finished; `usable` is the memory there is, in bytes.
@@ -21,10 +21,7 @@ pub fn plan_memory(
 ) -> Result<MemoryPlan, StageError> {
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
     let settings = section.train_config();
-    let messages = std::cell::RefCell::new(Vec::new());
-    let prepared = Training::new(section, recipe, folder).prepare(&|message| messages.borrow_mut().push(message));
-    messages.take().iter().for_each(|message| observer.message(message));
-    let mut prepared = prepared?;
+    let mut prepared = prepared(section, recipe, folder, observer)?;
     let data = &prepared.data;
     let plan = flowmill_train::plan_memory(&prepared.task, &mut prepared.parameters, data, &settings, usable, observer);
     plan.map_err(StageError::other)

@@ -6,7 +6,7 @@ use flowmill_runner::{Recipe, StageError};
 use flowmill_train::{Observer, Overfit, OverfitOptions, overfit};
 
 use crate::TrainSection;
-use crate::work::Training;
+use crate::look::prepared;
 
 /// Trains the recipe's model from its start on the same few batches of its data; see [`overfit`]. `folder` gives the folder of a stage
 /// by number, of which those up to packing must be finished. Runs on the threads of the caller's pool.
@@ -21,10 +21,7 @@ pub fn try_out(
 ) -> Result<Overfit, StageError> {
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
     let settings = section.train_config();
-    let messages = std::cell::RefCell::new(Vec::new());
-    let prepared = Training::new(section, recipe, folder).prepare(&|message| messages.borrow_mut().push(message));
-    messages.take().iter().for_each(|message| observer.message(message));
-    let mut prepared = prepared?;
+    let mut prepared = prepared(section, recipe, folder, observer)?;
     let tried = overfit(&prepared.task, &mut prepared.parameters, &prepared.data, &settings, options, observer);
     tried.map_err(StageError::other)
 }

@@ -16,10 +16,14 @@ use crate::data::{DataPaths, FlowData, check_bins};
 use crate::store::StagedCheckpoints;
 use crate::task::FlowTask;
 use crate::watch::Watch;
-use crate::{CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, start};
+use crate::{CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, start};
 
 /// Number of the stage that makes units.
 const TOKENS: u8 = 2;
+/// Number of this stage.
+pub const TRAIN: u8 = 4;
+/// The only part of this stage.
+pub const PART: &str = "train";
 /// Number of the packing stage.
 const PACK: u8 = 3;
 
@@ -63,8 +67,10 @@ impl Training {
     pub fn new(section: TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Self {
         let pack = folder(PACK);
         let index = |split: &str| pack.join(split).join("index.json");
+        let own = index(&section.train_split);
+        let train = mixture::corpora(&section.mixture, &own, &|path| recipe.resolve(path));
         Self {
-            data: DataPaths { train: index(&section.train_split), validation: index(&section.validation_split) },
+            data: DataPaths { train, validation: index(&section.validation_split) },
             statistics: pack.join("mel_statistics.json"),
             codebook: match section.token_embedding {
                 TokenEmbedding::Random => None,
@@ -98,7 +104,7 @@ impl Training {
     /// When data, statistics, codebook or weights cannot be read or do not fit.
     pub fn prepare(&self, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
         let config = self.resolved()?;
-        let data = FlowData::open(&self.data, config.flow(), self.section.sampling(), self.section.speaker_embedding)?;
+        let data = FlowData::open(&self.data, config.flow(), &self.section)?;
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
@@ -155,7 +161,7 @@ impl Training {
     fn publish(&self, work: &PartWork, config: &ModelConfig) -> Result<(), StageError> {
         for name in work.persisted()? {
             if step_of(&name).is_some() {
-                work.output_persisted(&name, &format!("checkpoints/{name}"))?;
+                work.output_persisted(&name, &format!("{CHECKPOINTS}/{name}"))?;
             }
         }
         for file in [METRICS_FILE, EVENTS_FILE] {
@@ -166,7 +172,9 @@ impl Training {
                 work.output_persisted(name, name)?;
             }
         }
-        let index = flowmill_corpus::shard::ShardIndex::read(&self.data.train).map_err(StageError::other)?;
+        // All corpora have the same mels.
+        let first = self.data.indexes().next().unwrap_or(&self.data.validation);
+        let index = flowmill_corpus::shard::ShardIndex::read(first).map_err(StageError::other)?;
         let described = json!({
             "family": config.family(),
             "model": config.settings(),
@@ -199,6 +207,9 @@ fn report(summary: &Summary, weights: usize, data: &FlowData) -> PartReport {
         .fact("steps", summary.steps)
         .fact("epochs", summary.epochs)
         .fact("skipped_steps", summary.skipped);
+    if summary.stopped_early {
+        report = report.fact("stopped_early", true);
+    }
     if let Some(loss) = summary.loss {
         report = report.fact("train_loss", loss);
     }

@@ -122,6 +122,20 @@ fn recipes_that_cannot_be_are_refused_before_anything_runs() {
         ("train.model.family=vall-e", "train.model.family"),
         ("train.schedule.name=sawtooth", "train.schedule.name"),
         ("train.optim.learning_rate=1", "train.optim.learning_rate"),
+        ("train.batch.batch_size=0", "train.batch.batch_size"),
+        ("train.batch={batch_size: 4, max_utterances_in_batch: 3}", "train.batch.batch_size"),
+        ("train.batch.bucket_frames=0", "train.batch.bucket_frames"),
+        ("train.curriculum=[]", "train.curriculum"),
+        ("train.curriculum=[{order: sorted}, {order: shuffled}]", "train.curriculum[0].epochs"),
+        ("train.curriculum=[{epochs: 1, order: random}, {order: shuffled}]", "by_speaker"),
+        ("train.mixture=[{weight: 0}]", "train.mixture[0].weight"),
+        ("train.mixture=[{weight: 1}, {index: nowhere}]", "train.mixture[1].index"),
+        ("train.mixture=[{weight: 1}, {weight: 2}]", "train.mixture[1]"),
+        ("train.validate_every={epoch: 1}", "train.validate_every"),
+        ("train.save_every=often", "{epochs: 1}"),
+        ("train.early_stopping={patience: 0}", "train.early_stopping.patience"),
+        ("train.max_seconds=0", "train.max_seconds"),
+        ("train.num_workers=0", "train.num_workers"),
     ] {
         let toy = Toy::new();
         let error = toy.run(&[set], &RunOptions::default()).0.unwrap_err();
@@ -134,6 +148,61 @@ fn recipes_that_cannot_be_are_refused_before_anything_runs() {
 fn how_far_loading_runs_ahead_is_no_reason_to_train_again() {
     let toy = Toy::new();
     toy.ran(&["train.max_steps=4"]);
-    assert!(toy.ran(&["train.max_steps=4", "train.prefetch=1"]).contains("nothing to do"));
+    for set in ["train.prefetch=1", "train.num_workers=7", "train.max_seconds=100"] {
+        assert!(toy.ran(&["train.max_steps=4", set]).contains("nothing to do"), "{set}");
+    }
     assert!(!toy.ran(&["train.max_steps=4", "train.optim.lr=0.002"]).contains("nothing to do"));
+}
+
+#[test]
+fn curricula_and_batches_of_a_fixed_size_change_what_is_trained_on_and_nothing_else_does() {
+    let orders = ["sorted", "bucketed", "by_speaker", "shuffled"];
+    let mut metrics = Vec::new();
+    for order in orders {
+        let toy = Toy::new();
+        let curriculum = format!("train.curriculum=[{{epochs: 1, order: {order}}}, {{order: shuffled}}]");
+        let settings =
+            [&curriculum, "train.batch={batch_size: 3, bucket_frames: 8}", "train.max_steps=8", "train.accum_grad=1"];
+        toy.ran(&settings);
+        metrics.push(lines(&toy).iter().map(|line| line["loss"].to_string()).collect::<Vec<_>>());
+        let again = Toy::new();
+        again.ran(&[&settings[..], &["train.num_workers=5", "train.prefetch=0"]].concat());
+        assert!(tree(&toy.stage().join("checkpoints")) == tree(&again.stage().join("checkpoints")), "{order}");
+    }
+    metrics.sort();
+    metrics.dedup();
+    assert_eq!(metrics.len(), orders.len(), "every order is another");
+}
+
+#[test]
+fn corpora_are_mixed_by_weight() {
+    let (toy, other, plain) = (Toy::new(), Toy::new(), Toy::new());
+    other.ran(&["train.max_steps=1"]);
+    let index = other.stage().with_file_name("3-pack").join("train");
+    let mixture =
+        |weight: u32| format!("train.mixture=[{{weight: 1}}, {{index: {}, weight: {weight}}}]", index.display());
+    let said = toy.ran(&[&mixture(3), "train.max_steps=8"]);
+    plain.ran(&["train.max_steps=8"]);
+    let receipt = json(&toy, "receipts/train.json").to_string();
+    assert!(receipt.contains("\"train_utterances\":28"), "{receipt}");
+    assert_ne!(lines(&toy)[0]["loss"], lines(&plain)[0]["loss"], "{said}");
+    assert!(toy.ran(&[&mixture(3), "train.max_steps=8"]).contains("nothing to do"));
+    assert!(!toy.ran(&[&mixture(2), "train.max_steps=8"]).contains("nothing to do"));
+
+    let path = index.join("index.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"hop_length\": 480", "\"hop_length\": 240")).unwrap();
+    let error = toy.run(&[&mixture(2), "train.max_steps=8"], &RunOptions::default()).0.unwrap_err().to_string();
+    assert!(error.contains("mels of different definitions"), "{error}");
+}
+
+#[test]
+fn training_that_does_not_improve_ends_early_and_the_receipt_says_so() {
+    let toy = Toy::new();
+    toy.ran(&["train.early_stopping={patience: 2, min_delta: 1e6}"]);
+    assert!(json(&toy, "receipts/train.json").to_string().contains("\"stopped_early\":true"));
+    assert!(lines(&toy).iter().all(|line| line["step"].as_u64() <= Some(8)), "validations at 4, 6 and 8");
+    let (ran, _) = Toy::new().run(&["toy.dev=0", "train.early_stopping={patience: 2}"], &RunOptions::default());
+    let error = ran.unwrap_err().to_string();
+    assert!(error.contains("early_stopping") && error.contains("validation split"), "{error}");
 }

@@ -7,7 +7,6 @@ mod ctl;
 mod doctor;
 mod inspect;
 mod parity;
-mod plan_memory;
 mod recipe;
 mod run;
 mod status;

@@ -1,5 +1,6 @@
 //! Random access to a split: its shards as one list of rows.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -86,6 +87,24 @@ impl Shards {
     /// How many rows every shard has: what [`crate::sampling`] takes.
     pub fn shard_sizes(&self) -> Vec<u32> {
         self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    /// The number of every row's speaker, counted from 0 in the order in which they first appear: what [`crate::sampling`] takes. Reads
+    /// that column of every shard.
+    ///
+    /// # Errors
+    /// As [`Shards::fetch`].
+    pub fn speakers(&self) -> Result<Vec<u32>, CorpusError> {
+        let mut known = HashMap::<String, u32>::new();
+        let mut numbers = Vec::with_capacity(self.len());
+        for (shard, size) in self.shard_sizes().into_iter().enumerate() {
+            let rows: Vec<usize> = (0..size as usize).collect();
+            for row in self.reader(shard)?.fetch(&rows, &[Column::Spk])? {
+                let next = known.len() as u32;
+                numbers.push(*known.entry(row.spk).or_insert(next));
+            }
+        }
+        Ok(numbers)
     }
 
     /// A row's utterance id; empty for a row that does not exist.

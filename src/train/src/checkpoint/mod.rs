@@ -124,6 +124,21 @@ pub fn load(
     Ok(state)
 }
 
+/// Sets the parameters to the weights of a checkpoint, the averaged ones when it has them, and says which. All files are checked.
+///
+/// # Errors
+/// What is damaged, or does not fit the model.
+pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State, bool), TrainError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let refuse = |reason| TrainError::checkpoint(&name, reason);
+    let files = verified(folder).map_err(refuse)?;
+    let file = |file: &str| files.get(file).ok_or_else(|| refuse(format!("has no {file}")));
+    let state = serde_json::from_slice(file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
+    let (weights, averaged) = files.get(EMA_FILE).map_or((file(MODEL_FILE)?, false), |ema| (ema, true));
+    read_parameters(weights, parameters).map_err(refuse)?;
+    Ok((state, averaged))
+}
+
 fn write_weights(path: &Path, tensors: &[(String, Tensor)], updates: Option<u64>) -> Result<(), TrainError> {
     let metadata = updates.map(|updates| (UPDATES.to_owned(), updates.to_string())).into_iter().collect();
     weights::write(path, tensors, &metadata).map_err(TrainError::tensor("saving a checkpoint"))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::LossScale;
 use crate::metrics::{MetricsLengths, Window};
 use crate::steering::Rate;
+use crate::stopping::{EarlyStopping, Patience};
 
 /// Version of the checkpoint layout.
 pub const FORMAT: u32 = 1;
@@ -41,6 +42,8 @@ pub struct State {
     pub validation: Option<f64>,
     /// The best validation so far.
     pub best: Option<Score>,
+    /// How long validation has not improved, when that may end the run.
+    pub patience: Patience,
     /// Made at a step where every run of this configuration makes one, rather than on an interruption.
     pub scheduled: bool,
     /// How far the metrics files had got.
@@ -77,14 +80,18 @@ impl State {
             loss: None,
             validation: None,
             best: None,
+            patience: Patience::default(),
             scheduled: true,
             metrics: MetricsLengths::default(),
             window: Window::default(),
         }
     }
 
-    /// Notes a validation loss of the present weights.
-    pub fn validated(&mut self, loss: f64) {
+    /// Notes a validation loss of the present weights, and whether it ends the run.
+    pub fn validated(&mut self, loss: f64, early_stopping: Option<&EarlyStopping>) {
+        if let Some(rule) = early_stopping {
+            self.patience.validated(loss, rule);
+        }
         self.validation = loss.is_finite().then_some(loss);
         if let Some(loss) = self.validation
             && self.best.is_none_or(|best| loss < best.loss)

@@ -11,7 +11,10 @@ use crate::TrainError;
 pub(crate) struct AppendFile {
     path: PathBuf,
     file: File,
-    length: u64,
+    /// Bytes that are in the file.
+    written: u64,
+    /// Bytes that did not fit on a full disk; they go before the next ones.
+    pending: Vec<u8>,
 }
 
 impl AppendFile {
@@ -29,20 +32,37 @@ impl AppendFile {
         }
         file.set_len(length).map_err(TrainError::io("truncate", path))?;
         file.seek(SeekFrom::Start(length)).map_err(TrainError::io("read", path))?;
-        Ok(Self { path: path.to_owned(), file, length })
+        Ok(Self { path: path.to_owned(), file, written: length, pending: Vec::new() })
     }
 
+    /// Adds bytes. On a full disk they wait in memory until there is room; [`sync`](Self::sync) tells.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        self.file.write_all(bytes).map_err(TrainError::io("write", &self.path))?;
-        self.length += bytes.len() as u64;
+        self.pending.extend_from_slice(bytes);
+        match self.flush() {
+            Err(error) if error.is_disk_full() => Ok(()),
+            flushed => flushed,
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), TrainError> {
+        if let Err(error) = self.file.write_all(&self.pending) {
+            // No half line stays.
+            let cut = self.file.set_len(self.written).and_then(|()| self.file.seek(SeekFrom::Start(self.written)));
+            cut.map_err(TrainError::io("truncate", &self.path))?;
+            return Err(TrainError::io("write", &self.path)(error));
+        }
+        self.written += self.pending.len() as u64;
+        self.pending.clear();
         Ok(())
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
+        self.flush()?;
         self.file.sync_data().map_err(TrainError::io("sync", &self.path))
     }
 
+    /// Bytes in the file, all of them after [`sync`](Self::sync).
     pub(crate) fn length(&self) -> u64 {
-        self.length
+        self.written
     }
 }

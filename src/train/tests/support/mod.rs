@@ -11,8 +11,8 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, ParameterId, Parameters, Value};
 use flowmill_train::{
-    BoxError, CheckpointStore, DataSource, KeepConfig, Loss, Observer, Progress, ScheduleConfig, Summary, Task,
-    TrainConfig, TrainError, schedule::ScheduleName,
+    BoxError, CheckpointStore, DataSource, Interval, KeepConfig, Loss, Observer, Progress, ScheduleConfig, Summary,
+    Task, TrainConfig, TrainError, schedule::ScheduleName,
 };
 
 pub const INPUTS: usize = 3;
@@ -197,8 +197,8 @@ pub fn config(max_steps: u64) -> TrainConfig {
         schedule: ScheduleConfig { name: ScheduleName::WarmupCosine, warmup_steps: 5, final_ratio: 0.1 },
         max_steps: Some(max_steps),
         max_epochs: None,
-        validate_every: 4,
-        save_every: 10,
+        validate_every: Interval::Steps(4),
+        save_every: Interval::Steps(10),
         log_every: 3,
         keep: KeepConfig { last: 2, best: 1, every: 0 },
         ..TrainConfig::default()

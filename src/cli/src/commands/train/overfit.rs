@@ -2,19 +2,15 @@
 
 use std::io::Write;
 
-use anyhow::Context;
-use flowmill_runner::{Experiment, Interrupt, Recipe, Reporter, RunOptions, Stage, StageRange, StageState};
+use flowmill_runner::{Interrupt, Reporter, RunOptions, StageRange, StageState};
 use flowmill_train::{Observer, Overfit, OverfitOptions, Progress};
 
-use crate::args::TrainArgs;
-use crate::commands::plan_memory;
-use crate::experiment::{command_line, folder, load, threads};
+use super::Place;
+use crate::experiment::command_line;
 use crate::failure::Failure;
+use crate::style;
 use crate::table::print_pairs;
-use crate::{stages, style};
 
-/// Number of the stage that is tried out; those before it make its data.
-const TRAIN: u8 = 4;
 /// The most steps on each batch when no number is given.
 const STEPS: u32 = 1000;
 /// What a sound model reaches on one batch.
@@ -23,27 +19,17 @@ const EXPECTED_FALL: f64 = 0.9;
 const SHOWN: usize = 20;
 
 /// Runs what comes before training where it is not up to date, then tries training out.
-pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let options = arguments.overfit.map(|batches| options(batches, arguments.steps)).transpose()?;
-    let stages = stages::all();
-    let recipe = load(&arguments.recipe, &stages)?;
-    let experiment = folder(&arguments.recipe, &recipe)?;
-    let jobs = threads(arguments.jobs)?;
-    let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
-    for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
-        stage.check(&recipe)?;
+pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write) -> Result<(), Failure> {
+    let enough = steps.is_none().then_some(EXPECTED_FALL);
+    let steps = steps.unwrap_or(STEPS * u32::from(batches));
+    if steps < u32::from(batches) {
+        return Err(Failure::usage(format!("{steps} steps do not get to all {batches} batches; give more --steps")));
     }
-    make_data(&stages, &recipe, &experiment, jobs, &interrupt)?;
-    let stage_folder = |number: u8| {
-        let stage = stages.iter().find(|stage| stage.number() == number);
-        stage.map_or_else(|| experiment.dir().to_owned(), |stage| experiment.stage_dir(stage.as_ref()))
-    };
+    let options = OverfitOptions { batches: batches.into(), steps: steps.into(), enough };
+    let interrupt = place.interrupt.clone();
+    make_data(place)?;
     let mut printer = Printer { out, interrupt, failed: None };
-    let Some(options) = options else {
-        let plan = plan_memory::run(&recipe, &stage_folder, &mut printer);
-        return printer.failed.map_or(Ok(()), |error| Err(error.into())).and(plan_memory::print(&plan?, out));
-    };
-    let tried = flowmill_stage_train::try_out(&recipe, &stage_folder, options, &mut printer);
+    let tried = flowmill_stage_train::try_out(&place.recipe, &|number| place.stage_dir(number), options, &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }
@@ -56,49 +42,30 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     }
 }
 
-/// On how much to try, and for how long.
-fn options(batches: u16, steps: Option<u32>) -> Result<OverfitOptions, Failure> {
-    let total = steps.unwrap_or(STEPS * u32::from(batches));
-    if total < u32::from(batches) {
-        return Err(Failure::usage(format!("{total} steps do not get to all {batches} batches; give more --steps")));
-    }
-    let enough = steps.is_none().then_some(EXPECTED_FALL);
-    Ok(OverfitOptions { batches: batches.into(), steps: total.into(), enough })
-}
-
 /// Runs the stages before training, unless all are up to date.
-fn make_data(
-    stages: &[Box<dyn Stage>],
-    recipe: &Recipe,
-    experiment: &Experiment,
-    jobs: usize,
-    interrupt: &Interrupt,
-) -> Result<(), Failure> {
-    let count = stages.iter().filter(|stage| stage.number() < TRAIN).count();
-    let before = &stages[..count];
-    let status = flowmill_runner::status(before, recipe, experiment)?;
-    if status.iter().all(|stage| stage.state == StageState::Done) {
+pub fn make_data(place: &Place) -> Result<(), Failure> {
+    if place.data_status()?.iter().all(|stage| stage.state == StageState::Done) {
         return Ok(());
     }
-    let last = before.last().map(|stage| stage.name().to_owned());
+    let last = place.data_stages().last().map(|stage| stage.name().to_owned());
     let options = RunOptions {
         stages: StageRange { first: None, last },
-        jobs,
+        jobs: place.jobs,
         command: command_line(),
         version: env!("CARGO_PKG_VERSION").into(),
-        interrupt: interrupt.clone(),
+        interrupt: place.interrupt.clone(),
         ..RunOptions::default()
     };
-    flowmill_runner::run(stages, recipe, experiment, &options, &Reporter::new())?;
+    flowmill_runner::run(&place.stages, &place.recipe, &place.experiment, &options, &Reporter::new())?;
     Ok(())
 }
 
 /// Prints every step as it is done.
-struct Printer<'a> {
-    out: &'a mut dyn Write,
-    interrupt: Interrupt,
+pub struct Printer<'a> {
+    pub out: &'a mut dyn Write,
+    pub interrupt: Interrupt,
     /// Why nothing can be printed any more.
-    failed: Option<std::io::Error>,
+    pub failed: Option<std::io::Error>,
 }
 
 impl Printer<'_> {

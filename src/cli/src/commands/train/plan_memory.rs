@@ -1,11 +1,11 @@
 //! `flowmill train RECIPE --plan-memory`: what training will take of the memory, before it starts.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use flowmill_runner::Recipe;
-use flowmill_train::{MemoryPlan, Observer, Source, process_memory};
+use flowmill_train::{MemoryPlan, Source, process_memory};
 
+use super::Place;
+use super::overfit::{Printer, make_data};
 use crate::doctor::machine;
 use crate::failure::Failure;
 use crate::human;
@@ -16,12 +16,15 @@ use crate::table::print_pairs;
 const ROOM: f64 = 0.1;
 
 /// Measures and prints; fails when the memory does not suffice.
-pub fn run(
-    recipe: &Recipe,
-    folder: &dyn Fn(u8) -> PathBuf,
-    observer: &mut dyn Observer,
-) -> Result<MemoryPlan, Failure> {
-    flowmill_stage_train::plan_memory(recipe, folder, usable(), observer).map_err(|error| Failure::Failed(error.into()))
+pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
+    make_data(place)?;
+    let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
+    let folder = |number| place.stage_dir(number);
+    let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable(), &mut printer);
+    if let Some(error) = printer.failed {
+        return Err(error.into());
+    }
+    print(&plan.map_err(|error| Failure::Failed(error.into()))?, out)
 }
 
 /// What this process may take in all: what it has, what is free, within the limit of its group.
@@ -32,7 +35,7 @@ fn usable() -> Option<u64> {
 }
 
 /// Prints the plan; fails when the memory does not suffice.
-pub fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
+fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
     let source = match plan.source {
         Source::Measured => "measured",
         Source::Estimated => "estimated from a part of the batch: the whole would not fit",

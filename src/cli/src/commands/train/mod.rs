@@ -1,0 +1,93 @@
+//! `flowmill train RECIPE`: looking at a recipe's training without changing anything.
+
+mod eval;
+mod overfit;
+mod plan_memory;
+mod replay;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use flowmill_runner::{Experiment, Interrupt, Recipe, Stage, StageState, StageStatus};
+use flowmill_train::Observer;
+
+use crate::args::TrainArgs;
+use crate::experiment::{folder, load, threads};
+use crate::failure::Failure;
+use crate::{stages, style};
+
+/// Number of the training stage; those before it make its data.
+const TRAIN: u8 = 4;
+
+/// Does what was asked for; the arguments have exactly one such thing.
+pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let place = Place::find(arguments)?;
+    match (arguments.overfit, &arguments.replay) {
+        (Some(batches), _) => overfit::run(&place, batches, arguments.steps, out),
+        (None, Some(dump)) => replay::run(&place, dump, out),
+        (None, None) if arguments.plan_memory => plan_memory::run(&place, out),
+        (None, None) => eval::run(&place, out),
+    }
+}
+
+/// The recipe and where its results are.
+struct Place {
+    stages: Vec<Box<dyn Stage>>,
+    recipe: Recipe,
+    experiment: Experiment,
+    jobs: usize,
+    interrupt: Interrupt,
+}
+
+impl Place {
+    /// Reads the recipe and checks its training.
+    fn find(arguments: &TrainArgs) -> Result<Self, Failure> {
+        let stages = stages::all();
+        let recipe = load(&arguments.recipe, &stages)?;
+        let experiment = folder(&arguments.recipe, &recipe)?;
+        let jobs = threads(arguments.jobs)?;
+        let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
+        for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
+            stage.check(&recipe)?;
+        }
+        Ok(Self { stages, recipe, experiment, jobs, interrupt })
+    }
+
+    /// The stages before training, in order.
+    fn data_stages(&self) -> &[Box<dyn Stage>] {
+        let count = self.stages.iter().filter(|stage| stage.number() < TRAIN).count();
+        &self.stages[..count]
+    }
+
+    /// Where those stages stand.
+    fn data_status(&self) -> Result<Vec<StageStatus>, Failure> {
+        Ok(flowmill_runner::status(self.data_stages(), &self.recipe, &self.experiment)?)
+    }
+
+    /// Fails unless the data to train on are there, as the recipe asks for them.
+    fn expect_data(&self) -> Result<(), Failure> {
+        let unfinished = self.data_status()?.into_iter().find(|stage| stage.state != StageState::Done);
+        let Some(stage) = unfinished else { return Ok(()) };
+        let reason = format!(
+            "stage {} is not up to date, and this changes nothing: run it first, up to --stop-stage pack",
+            stage.stage
+        );
+        Err(Failure::Failed(anyhow::anyhow!(reason)))
+    }
+
+    /// The folder of a stage.
+    fn stage_dir(&self, number: u8) -> PathBuf {
+        let stage = self.stages.iter().find(|stage| stage.number() == number);
+        stage.map_or_else(|| self.experiment.dir().to_owned(), |stage| self.experiment.stage_dir(stage.as_ref()))
+    }
+}
+
+/// Prints messages as notes.
+struct Notes;
+
+impl Observer for Notes {
+    fn message(&mut self, text: &str) {
+        style::note(text);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which order an epoch has: a list of phases.
+
+use serde::{Deserialize, Serialize};
+
+/// In which order the utterances of an epoch come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Shuffled in windows, sorted by length in smaller ones, the batches of those shuffled again.
+    #[default]
+    Shuffled,
+    /// In buckets of similar length; a batch is of one bucket, and batches come in random order.
+    Bucketed,
+    /// From short to long; equally long ones shuffled.
+    Sorted,
+    /// In rounds that have one utterance of every speaker: all speakers come equally often, whatever they recorded. Speakers with few
+    /// utterances repeat them, of those with many the later epochs bring the rest.
+    BySpeaker,
+}
+
+/// Epochs of one order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// How many epochs it lasts; of the last phase none: it lasts to the end of training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Their order.
+    pub order: Order,
+}
+
+/// The order of an epoch; of no phases the default one.
+pub fn order_of(phases: &[Phase], epoch: u64) -> Order {
+    let mut rest = epoch;
+    for phase in phases {
+        match phase.epochs {
+            Some(epochs) if rest >= epochs => rest -= epochs,
+            _ => return phase.order,
+        }
+    }
+    phases.last().map_or_else(Order::default, |phase| phase.order)
+}
+
+/// Whether the phases are a curriculum: each but the last says how long it lasts, the last one lasts to the end.
+///
+/// # Errors
+/// The key that is wrong, below the list's own name, and what is wrong with it.
+pub fn check(phases: &[Phase]) -> Result<(), (String, String)> {
+    let Some((last, before)) = phases.split_last() else {
+        return Err((String::new(), "needs at least one phase, such as [{order: shuffled}]".to_owned()));
+    };
+    for (index, phase) in before.iter().enumerate() {
+        if phase.epochs.unwrap_or(0) == 0 {
+            let reason = "must be at least 1: only the last phase leaves it out, and lasts to the end";
+            return Err((format!("[{index}].epochs"), reason.to_owned()));
+        }
+    }
+    match last.epochs {
+        None => Ok(()),
+        Some(_) => Err((
+            format!("[{}].epochs", before.len()),
+            "leave it out: the last phase lasts to the end of training, which max_steps and max_epochs set".to_owned(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(epochs: Option<u64>, order: Order) -> Phase {
+        Phase { epochs, order }
+    }
+
+    #[test]
+    fn phases_follow_each_other_and_the_last_one_stays() {
+        let phases = [phase(Some(1), Order::Sorted), phase(Some(2), Order::Shuffled), phase(None, Order::BySpeaker)];
+        check(&phases).unwrap();
+        let orders: Vec<Order> = (0..6).map(|epoch| order_of(&phases, epoch)).collect();
+        let (sorted, shuffled, speaker) = (Order::Sorted, Order::Shuffled, Order::BySpeaker);
+        assert_eq!(orders, [sorted, shuffled, shuffled, speaker, speaker, speaker]);
+    }
+
+    #[test]
+    fn what_is_no_curriculum_is_refused_by_its_key() {
+        let key = |phases: &[Phase]| check(phases).unwrap_err().0;
+        assert_eq!(key(&[]), "");
+        assert_eq!(key(&[phase(None, Order::Sorted), phase(None, Order::Shuffled)]), "[0].epochs");
+        assert_eq!(key(&[phase(Some(0), Order::Sorted), phase(None, Order::Shuffled)]), "[0].epochs");
+        assert_eq!(key(&[phase(Some(1), Order::Sorted), phase(Some(2), Order::Shuffled)]), "[1].epochs");
+    }
+}

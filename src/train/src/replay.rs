@@ -1,0 +1,103 @@
+//! Doing a skipped step again, from its dump.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use flowmill_nn::{Parameters, weights};
+
+use crate::optimizer::{freeze, gradient_norms};
+use crate::setup::identity;
+use crate::skipped::{Dump, DumpedBatch, Figure, checksum, describe, named_norms};
+use crate::{DataSource, Task, TrainConfig, TrainError, loader, pass};
+
+/// A step that was done again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replay {
+    /// What was kept of it.
+    pub dump: Dump,
+    /// Its batches with their losses now.
+    pub batches: Vec<DumpedBatch>,
+    /// Norm of the whole gradient now.
+    pub gradient_norm: Figure,
+    /// Norms of the parameters' gradients now.
+    pub gradient_norms: BTreeMap<String, Option<Figure>>,
+    /// Whether the settings and the model are those of the run that was dumped.
+    pub same_run: bool,
+}
+
+impl Replay {
+    /// Whether every figure is that of the dump.
+    pub fn is_equal(&self) -> bool {
+        self.batches == self.dump.batches
+            && self.gradient_norm == self.dump.gradient_norm
+            && self.gradient_norms == self.dump.gradient_norms
+    }
+}
+
+/// Does the step of a dump again: the same batches, with the same draws, on the weights that lie beside the dump. Nothing is written;
+/// `parameters` are those weights afterwards.
+///
+/// # Errors
+/// When the dump or its weights cannot be read or are damaged, or the data have other batches now.
+pub fn replay<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    path: &Path,
+) -> Result<Replay, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    config.check()?;
+    freeze(&config.optim, parameters)?;
+    let dump = Dump::read(path)?;
+    load_weights(&dump, path, parameters)?;
+    let plan = loader::plan(data, dump.epoch)?;
+    let mut batches = Vec::new();
+    for wanted in &dump.batches {
+        let items = usize::try_from(wanted.index).ok().and_then(|index| plan.get(index)).cloned().unwrap_or_default();
+        let ids: Vec<&str> = items.iter().map(|&item| data.id(item)).collect();
+        if ids != wanted.ids {
+            let (index, epoch) = (wanted.index, dump.epoch);
+            let reason = format!(
+                "batch {index} of epoch {epoch} has other utterances now: the data, their order or the seed changed"
+            );
+            return Err(TrainError::Dump { path: path.to_owned(), reason });
+        }
+        batches.push(loader::load(data, dump.epoch, wanted.index, plan.len() as u64, items)?);
+    }
+    let as_then = TrainConfig { seed: dump.seed, ..config.clone() };
+    let pass = pass::forward_backward(task, parameters, &as_then, dump.loss_scale, &batches)?;
+    let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
+    Ok(Replay {
+        batches: describe(data, &batches, &pass.losses),
+        gradient_norm: Figure::new(norms.total),
+        gradient_norms: named_norms(&norms, parameters),
+        same_run: dump.run == identity(config, parameters),
+        dump,
+    })
+}
+
+/// Sets the parameters to the weights beside the dump.
+fn load_weights(dump: &Dump, path: &Path, parameters: &mut Parameters) -> Result<(), TrainError> {
+    let refuse = |reason: String| TrainError::Dump { path: path.to_owned(), reason };
+    let Some(kept) = &dump.weights else {
+        return Err(refuse(
+            "holds no weights (train.skipped_weights was 0, or they were not finite themselves), so its step cannot be done again".to_owned(),
+        ));
+    };
+    let file = path.with_file_name(&kept.file);
+    if kept.file.contains('/') || !file.exists() {
+        let reason =
+            format!("its weights {} are gone: only those of the newest dumps stay (train.skipped_weights)", kept.file);
+        return Err(refuse(reason));
+    }
+    if checksum(&file)? != kept.blake3 {
+        return Err(refuse(format!("its weights {} do not match their checksum", kept.file)));
+    }
+    let read = weights::read(&file).map_err(TrainError::tensor(format!("reading {}", file.display())))?;
+    let report = parameters.load(&read.tensors).map_err(TrainError::tensor("setting the weights"))?;
+    if report.is_exact() { Ok(()) } else { Err(refuse(format!("its weights do not fit the recipe's model: {report}"))) }
+}

@@ -1,0 +1,109 @@
+//! Stopping before the last step: when validation does not improve any more, or the time is up.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Observer, TrainConfig, TrainError};
+
+/// Ends training when validation stops improving.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// So many validations one after the other without an improvement end the run.
+    pub patience: u64,
+    /// An improvement is a loss lower than the best by more than this.
+    #[serde(default)]
+    pub min_delta: f64,
+}
+
+impl EarlyStopping {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
+        if self.patience == 0 {
+            return fail("early_stopping.patience", "must be at least 1");
+        }
+        if !(self.min_delta >= 0.0 && self.min_delta.is_finite()) {
+            return fail("early_stopping.min_delta", "must be a number, 0 or more");
+        }
+        Ok(())
+    }
+}
+
+/// How long validation has not improved: part of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Patience {
+    /// The loss to improve upon.
+    reference: Option<f64>,
+    /// Validations since then.
+    pub waited: u64,
+    /// Whether the run has ended for this reason.
+    pub exhausted: bool,
+}
+
+impl Patience {
+    /// Takes a validation loss into account. One that is not finite is no improvement.
+    pub(crate) fn validated(&mut self, loss: f64, rule: &EarlyStopping) {
+        let improved = loss.is_finite() && self.reference.is_none_or(|best| loss < best - rule.min_delta);
+        if improved {
+            (self.reference, self.waited) = (Some(loss), 0);
+        } else {
+            self.waited += 1;
+        }
+        self.exhausted |= self.waited >= rule.patience;
+    }
+}
+
+/// How long a process may train.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    started: Instant,
+    limit: Option<Duration>,
+}
+
+impl Deadline {
+    pub(crate) fn starting_now(config: &TrainConfig) -> Self {
+        Self { started: Instant::now(), limit: config.max_seconds.map(Duration::from_secs) }
+    }
+
+    /// Whether the time is up, which is then told.
+    pub(crate) fn is_over(&self, observer: &mut dyn Observer) -> bool {
+        let limit = self.limit.filter(|limit| self.started.elapsed() >= *limit);
+        if let Some(limit) = limit {
+            let seconds = limit.as_secs();
+            observer.message(&format!(
+                "max_seconds: {seconds} seconds are over; saving and stopping, the next run goes on"
+            ));
+        }
+        limit.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_counts_validations_without_an_improvement() {
+        let rule = EarlyStopping { patience: 2, min_delta: 0.1 };
+        let mut patience = Patience::default();
+        let mut after = |loss| {
+            patience.validated(loss, &rule);
+            (patience.waited, patience.exhausted)
+        };
+        assert_eq!(after(1.0), (0, false));
+        assert_eq!(after(0.95), (1, false), "less than min_delta is no improvement");
+        assert_eq!(after(0.8), (0, false));
+        assert_eq!(after(f64::NAN), (1, false));
+        assert_eq!(after(0.75), (2, true));
+        assert_eq!(after(0.1), (0, true), "what has ended stays ended");
+    }
+
+    #[test]
+    fn rules_that_cannot_be_used_are_refused() {
+        assert!(EarlyStopping { patience: 0, min_delta: 0.0 }.check().is_err());
+        assert!(EarlyStopping { patience: 1, min_delta: f64::NAN }.check().is_err());
+        EarlyStopping { patience: 1, min_delta: 0.0 }.check().unwrap();
+    }
+}

@@ -1,0 +1,243 @@
+//! A full disk, the end of the time, validation that does not improve, and replaying what was skipped.
+
+mod support;
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flowmill_train::{
+    CheckpointStore, DataSource, Dump, EarlyStopping, Epochs, Interval, TrainConfig, TrainError, evaluate, replay,
+};
+use support::{FolderStore, Recorder, Samples, assert_same_tree, config, network, run, tree};
+
+/// A store on a disk that is full at the given attempts to save.
+struct FullDisk {
+    store: FolderStore,
+    full_at: Vec<usize>,
+    kind: ErrorKind,
+    attempts: Cell<usize>,
+}
+
+impl FullDisk {
+    fn new(folder: &Path, full_at: &[usize], kind: ErrorKind) -> Self {
+        let store = FolderStore(folder.join("checkpoints"));
+        Self { store, full_at: full_at.to_vec(), kind, attempts: Cell::new(0) }
+    }
+}
+
+impl CheckpointStore for FullDisk {
+    fn save(&self, name: &str, write: &mut dyn FnMut(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
+        self.attempts.set(self.attempts.get() + 1);
+        if self.full_at.contains(&self.attempts.get()) {
+            let source = Box::new(std::io::Error::from(self.kind));
+            return Err(TrainError::Store { name: name.to_owned(), source });
+        }
+        self.store.save(name, write)
+    }
+
+    fn list(&self) -> Result<Vec<String>, TrainError> {
+        self.store.list()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.store.path(name)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), TrainError> {
+        self.store.remove(name)
+    }
+}
+
+/// Trains with saves at steps 10, 20, 30 and 40 on such a disk.
+fn on_full_disk(folder: &Path, full_at: &[usize], kind: ErrorKind) -> (Result<(), TrainError>, Recorder, Vec<String>) {
+    let (task, mut parameters) = network(0.1);
+    let (store, mut observer) = (FullDisk::new(folder, full_at, kind), Recorder::default());
+    let data = Samples::new(43, &[4, 7, 3]);
+    let trained = flowmill_train::train(&task, &mut parameters, &data, &config(40), folder, &store, &mut observer);
+    let mut left = store.list().unwrap();
+    left.retain(|name| !name.starts_with('.'));
+    left.sort();
+    (trained.map(drop), observer, left)
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trained, observer, left) = on_full_disk(folder.path(), &[2, 3], ErrorKind::StorageFull);
+    trained.unwrap();
+    assert_eq!(observer.steps.len(), 40);
+    assert_eq!(left, ["step-000010", "step-000040"]);
+    let told = observer.messages.iter().filter(|text| text.contains("the disk is full") && text.contains("goes on"));
+    assert_eq!(told.count(), 2, "{:?}", observer.messages);
+}
+
+#[test]
+fn the_last_checkpoint_must_be_saved_and_other_failures_stay_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let (trained, _, left) = on_full_disk(folder.path(), &[4], ErrorKind::StorageFull);
+    assert!(matches!(trained, Err(TrainError::Store { .. })), "{trained:?}");
+    assert!(left.ends_with(&["step-000030".to_owned()]), "{left:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let (trained, observer, left) = on_full_disk(folder.path(), &[2], ErrorKind::PermissionDenied);
+    assert!(matches!(trained, Err(TrainError::Store { .. })), "{trained:?}");
+    assert_eq!((observer.steps.len(), left), (20, vec!["step-000010".to_owned()]));
+}
+
+#[test]
+fn when_the_time_is_over_it_saves_and_the_next_run_goes_on() {
+    let (whole, timed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut data = Samples::new(43, &[4, 7, 3]);
+    run(whole.path(), &config(60), &data, 0.1, &mut Recorder::default()).unwrap();
+    data.delay = Duration::from_millis(80);
+    let limited = TrainConfig { max_seconds: Some(1), ..config(60) };
+    let mut observer = Recorder::default();
+    let (summary, _) = run(timed.path(), &limited, &data, 0.1, &mut observer).unwrap();
+    assert!(summary.interrupted && (1..60).contains(&summary.steps), "{summary:?}");
+    assert!(observer.messages.iter().any(|text| text.contains("max_seconds")), "{:?}", observer.messages);
+    data.delay = Duration::ZERO;
+    let (summary, _) = run(timed.path(), &config(60), &data, 0.1, &mut Recorder::default()).unwrap();
+    assert!(!summary.interrupted && summary.resumed_from.is_some());
+    assert_same_tree(whole.path(), timed.path());
+}
+
+#[test]
+fn validation_that_does_not_improve_ends_the_run_wherever_it_was_interrupted() {
+    let rule = EarlyStopping { patience: 3, min_delta: 1e9 };
+    let stopping = TrainConfig { early_stopping: Some(rule), ..config(100) };
+    let (whole, pieces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let data = Samples::new(43, &[4, 7, 3]);
+    let mut observer = Recorder::default();
+    let (summary, _) = run(whole.path(), &stopping, &data, 0.1, &mut observer).unwrap();
+    // The first one, at step 4, is the best; 8, 10 (with a checkpoint) and 12 do not improve.
+    assert_eq!((summary.steps, summary.stopped_early, summary.interrupted), (12, true, false));
+    assert!(tree(whole.path()).contains_key(Path::new("checkpoints/step-000012/model.safetensors")));
+    let metrics = std::fs::read_to_string(whole.path().join("metrics.jsonl")).unwrap();
+    assert!(metrics.lines().any(|line| line.contains("\"step\":12") && line.contains("grad_norm")), "{metrics}");
+    for piece in [3, 7, 1, 100] {
+        run(pieces.path(), &stopping, &data, 0.1, &mut Recorder::interrupting_after(piece)).unwrap();
+    }
+    assert_same_tree(whole.path(), pieces.path());
+    let before = tree(whole.path());
+    let mut again = Recorder::default();
+    run(whole.path(), &stopping, &data, 0.1, &mut again).unwrap();
+    assert!(again.steps.is_empty() && before == tree(whole.path()), "what has ended stays ended");
+}
+
+#[test]
+fn validating_and_saving_by_epochs_happens_where_they_end() {
+    let every = |epochs| Interval::Epochs(Epochs { epochs });
+    let by_epoch = TrainConfig {
+        max_steps: None,
+        max_epochs: Some(4),
+        accum_grad: 2,
+        save_every: every(2),
+        validate_every: every(1),
+        ..config(1)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (data, mut observer) = (Samples::new(43, &[4, 7, 3]), Recorder::default());
+    run(folder.path(), &by_epoch, &data, 0.1, &mut observer).unwrap();
+    let steps_per_epoch = data.batches(0).unwrap().len().div_ceil(2) as u64;
+    let validated: Vec<u64> = observer.validations.iter().map(|(step, _)| *step / steps_per_epoch).collect();
+    assert_eq!(validated, [1, 2, 3, 4]);
+    assert!(observer.validations.iter().all(|(step, _)| step.is_multiple_of(steps_per_epoch)));
+    let mut saved = FolderStore(folder.path().join("checkpoints")).list().unwrap();
+    saved.sort();
+    assert_eq!(saved, [2, 4].map(|epochs| format!("step-{:06}", epochs * steps_per_epoch)));
+}
+
+/// Data of which one item, not in the first batches, has no finite target; a run over them, and the dump it left.
+fn with_a_dump(folder: &Path, config: &TrainConfig) -> (Samples, PathBuf) {
+    let mut data = Samples::new(40, &[5]);
+    data.poison = Some(data.batches(0).unwrap()[3][2]);
+    run(folder, config, &data, 0.1, &mut Recorder::default()).unwrap();
+    (data, folder.join("skipped/step-000002.json"))
+}
+
+#[test]
+fn a_skipped_step_is_replayed_figure_by_figure() {
+    let accumulating = TrainConfig { accum_grad: 2, ..config(4) };
+    let folder = tempfile::tempdir().unwrap();
+    let (mut data, dump) = with_a_dump(folder.path(), &accumulating);
+    let before = tree(folder.path());
+    let again = |data: &Samples, config: &TrainConfig| {
+        let (task, mut parameters) = network(0.1);
+        replay(&task, &mut parameters, data, config, &dump)
+    };
+    let replayed = again(&data, &accumulating).unwrap();
+    assert!(replayed.is_equal() && replayed.same_run);
+    assert_eq!(replayed.batches.len(), 2);
+    assert!(replayed.batches[0].loss.0.is_finite() && replayed.batches[1].loss.0.is_nan());
+    assert!(before == tree(folder.path()), "nothing is written");
+
+    data.poison = None;
+    let healed = again(&data, &accumulating).unwrap();
+    assert!(!healed.is_equal(), "other figures are told apart");
+    assert_eq!(healed.batches[0], replayed.batches[0], "the first batch had no part in it");
+    assert!(!again(&data, &TrainConfig { ema_decay: Some(0.9), ..accumulating.clone() }).unwrap().same_run);
+    let refused = |error: TrainError, words: &str| assert!(error.to_string().contains(words), "{error}");
+    refused(again(&Samples::new(41, &[5]), &accumulating).unwrap_err(), "other utterances");
+    let weights = dump.with_file_name(Dump::read(&dump).unwrap().weights.unwrap().file);
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    refused(again(&data, &accumulating).unwrap_err(), "checksum");
+    std::fs::remove_file(weights).unwrap();
+    refused(again(&data, &accumulating).unwrap_err(), "train.skipped_weights");
+}
+
+#[test]
+fn only_the_newest_weights_stay_beside_the_dumps() {
+    let mut data = Samples::new(40, &[5]);
+    let first = data.batches(0).unwrap()[3][2];
+    data.poison = Some(first);
+    // Five epochs of eight steps: the item comes once in each.
+    let left = |keep| {
+        let folder = tempfile::tempdir().unwrap();
+        let keeping = TrainConfig { skipped_weights: keep, ..config(40) };
+        run(folder.path(), &keeping, &data, 0.1, &mut Recorder::default()).unwrap();
+        let names = tree(folder.path()).into_keys().filter(|path| path.starts_with("skipped"));
+        let (weights, dumps): (Vec<PathBuf>, Vec<PathBuf>) =
+            names.partition(|path| path.extension().is_some_and(|ending| ending == "safetensors"));
+        let newest = dumps.last().map(|path| Dump::read(&folder.path().join(path)).unwrap()).unwrap();
+        (weights, dumps.len(), newest)
+    };
+    let (weights, dumps, newest) = left(2);
+    assert_eq!((weights.len(), dumps), (2, 5));
+    let named = newest.weights.unwrap().file;
+    assert!(weights[1].ends_with(&named), "{weights:?} {named}");
+    assert_eq!(named, format!("weights-{:06}.safetensors", newest.step - 1));
+    let (weights, dumps, newest) = left(0);
+    assert_eq!((weights.len(), dumps, newest.weights), (0, 5, None));
+}
+
+#[test]
+fn a_checkpoint_is_evaluated_as_training_validated_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let averaging = TrainConfig { ema_decay: Some(0.9), ..config(30) };
+    let (data, mut observer) = (Samples::new(43, &[4, 7, 3]), Recorder::default());
+    run(folder.path(), &averaging, &data, 0.1, &mut observer).unwrap();
+    let checkpoints = |steps: &[u64]| -> Vec<PathBuf> {
+        steps.iter().map(|step| folder.path().join(format!("checkpoints/step-{step:06}"))).collect()
+    };
+    let evaluated = |folders: &[PathBuf], observer: &mut Recorder| {
+        let (task, mut parameters) = network(0.1);
+        let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+        evaluate(&task, &mut parameters, &data, &folders, observer)
+    };
+    let before = tree(folder.path());
+    let newest = evaluated(&checkpoints(&[20, 30]), &mut Recorder::default()).unwrap();
+    assert_eq!((newest.step, newest.averaged), (30, true));
+    assert_eq!(Some(newest.means.loss), observer.validations.last().map(|(_, loss)| *loss));
+    assert!(before == tree(folder.path()), "nothing is written");
+
+    std::fs::write(checkpoints(&[30])[0].join("model.safetensors"), "damaged").unwrap();
+    let mut told = Recorder::default();
+    let older = evaluated(&checkpoints(&[20, 30]), &mut told).unwrap();
+    assert_eq!(older.step, 20);
+    assert!(told.messages[0].contains("WARNING") && told.messages[0].contains("step-000030"), "{:?}", told.messages);
+    let none = evaluated(&[], &mut Recorder::default()).unwrap_err();
+    assert!(matches!(none, TrainError::NoCheckpoint));
+}

@@ -1,0 +1,75 @@
+//! Looking at a recipe's training without changing anything: a skipped step once more, a validation of the newest checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_runner::{Recipe, StageError, part_state};
+use flowmill_train::checkpoint::step_of;
+use flowmill_train::{Evaluation, Observer, Replay};
+
+use crate::work::{PART, Prepared, TRAIN, Training};
+use crate::{CHECKPOINTS, TrainSection};
+
+/// Does the step of a dump again; see [`flowmill_train::replay`]. `folder` gives the folder of a stage by number, of which those up to
+/// packing must be finished.
+///
+/// # Errors
+/// When data or dump do not fit the recipe, or whatever the replay reports.
+pub fn replay(
+    recipe: &Recipe,
+    folder: &dyn Fn(u8) -> PathBuf,
+    dump: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Replay, StageError> {
+    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let settings = section.train_config();
+    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
+    flowmill_train::replay(&task, &mut parameters, &data, &settings, dump).map_err(StageError::other)
+}
+
+/// Validates the newest checkpoint of a run, whether it is finished, running or interrupted; see [`flowmill_train::evaluate`].
+///
+/// # Errors
+/// When data or checkpoint do not fit the recipe, there is no checkpoint, or whatever the validation reports.
+pub fn evaluate(
+    recipe: &Recipe,
+    folder: &dyn Fn(u8) -> PathBuf,
+    observer: &mut dyn Observer,
+) -> Result<Evaluation, StageError> {
+    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
+    let stage = folder(TRAIN);
+    let mut checkpoints = Vec::new();
+    for place in [part_state(&stage, PART), stage.join(CHECKPOINTS)] {
+        checkpoints.extend(checkpoints_in(&place)?);
+    }
+    let checkpoints: Vec<&Path> = checkpoints.iter().map(PathBuf::as_path).collect();
+    flowmill_train::evaluate(&task, &mut parameters, &data, &checkpoints, observer).map_err(StageError::other)
+}
+
+/// The model and the data of the recipe.
+pub fn prepared(
+    section: TrainSection,
+    recipe: &Recipe,
+    folder: &dyn Fn(u8) -> PathBuf,
+    observer: &mut dyn Observer,
+) -> Result<Prepared, StageError> {
+    let messages = std::cell::RefCell::new(Vec::new());
+    let prepared = Training::new(section, recipe, folder).prepare(&|message| messages.borrow_mut().push(message));
+    messages.take().iter().for_each(|message| observer.message(message));
+    prepared
+}
+
+/// The checkpoints in a folder; none when it is not there.
+fn checkpoints_in(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| StageError::file(folder, error))? {
+        let path = entry.map_err(|error| StageError::file(folder, error))?.path();
+        if path.file_name().and_then(|name| name.to_str()).and_then(step_of).is_some() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,73 @@
+//! Training on several corpora at once.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The index of a split's shards, in the split's folder.
+const INDEX: &str = "index.json";
+
+/// One of the corpora that are trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixtureEntry {
+    /// `index.json` of its shards, or the folder that it is in, as another recipe packed them; null: this recipe's own training split.
+    #[serde(default)]
+    pub index: Option<String>,
+    /// Its share of an epoch's utterances, relative to the others' weights.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// A corpus to train on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weighted {
+    /// `index.json` of its shards.
+    pub index: PathBuf,
+    /// Its share, relative to the others.
+    pub weight: f64,
+}
+
+/// The corpora that the entries name, of none the recipe's own alone. `own` is its index, `resolve` makes paths whole.
+pub fn corpora(entries: &[MixtureEntry], own: &Path, resolve: &dyn Fn(&str) -> PathBuf) -> Vec<Weighted> {
+    if entries.is_empty() {
+        return vec![Weighted { index: own.to_owned(), weight: 1.0 }];
+    }
+    let index =
+        |entry: &MixtureEntry| entry.index.as_deref().map_or_else(|| own.to_owned(), |path| index_file(&resolve(path)));
+    entries.iter().map(|entry| Weighted { index: index(entry), weight: entry.weight }).collect()
+}
+
+/// The index that a path stands for: itself, or the one in that folder.
+fn index_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(INDEX) } else { path.to_owned() }
+}
+
+/// Whether the entries can be mixed.
+///
+/// # Errors
+/// The key that is wrong, below the list's own name, and what is wrong with it.
+pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
+    let mut seen: Vec<Option<PathBuf>> = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if !(entry.weight > 0.0 && entry.weight.is_finite()) {
+            return Err((format!("[{at}].weight"), "must be a positive number".to_owned()));
+        }
+        let index = entry.index.as_deref().map(|path| index_file(&resolve(path)));
+        if let Some(file) = index.as_ref().filter(|file| !file.is_file()) {
+            return Err((format!("[{at}].index"), format!("there is no {}; pack that corpus first", file.display())));
+        }
+        if seen.contains(&index) {
+            return Err((
+                format!("[{at}]"),
+                "names a corpus for the second time; give it one entry with a larger weight".to_owned(),
+            ));
+        }
+        seen.push(index);
+    }
+    Ok(())
+}
