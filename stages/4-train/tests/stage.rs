@@ -161,8 +161,12 @@ fn curricula_and_batches_of_a_fixed_size_change_what_is_trained_on_and_nothing_e
     for order in orders {
         let toy = Toy::new();
         let curriculum = format!("train.curriculum=[{{epochs: 1, order: {order}}}, {{order: shuffled}}]");
-        let settings =
-            [&curriculum, "train.batch={batch_size: 3, bucket_frames: 8}", "train.max_steps=8", "train.accum_grad=1"];
+        let settings = [
+            &curriculum,
+            "train.batch={batch_size: 3, bucket_frames: 8, sort_size: 1}",
+            "train.max_steps=8",
+            "train.accum_grad=1",
+        ];
         toy.ran(&settings);
         metrics.push(lines(&toy).iter().map(|line| line["loss"].to_string()).collect::<Vec<_>>());
         let again = Toy::new();
