@@ -6,13 +6,13 @@ use std::process::Command;
 use crate::support::{Mini, Tree};
 
 /// A small file system in memory, gone when dropped.
-struct SmallDisk<'a> {
+pub struct SmallDisk<'a> {
     at: &'a Path,
 }
 
 impl<'a> SmallDisk<'a> {
     /// Mounts `size` (as `mount` understands it) at a folder; says why not where that is not allowed.
-    fn mount(at: &'a Path, size: &str) -> Result<Self, String> {
+    pub fn mount(at: &'a Path, size: &str) -> Result<Self, String> {
         std::fs::create_dir_all(at).map_err(|error| error.to_string())?;
         let option = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(at).output();

@@ -1,0 +1,174 @@
+//! What can happen to a training: signals, the end of its time, a full disk, losses that are no numbers; and looking at it afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::disk_full::SmallDisk;
+use crate::support::Mini;
+use crate::support::training::Training;
+
+/// More steps than any test waits for.
+const ENDLESS: [&str; 6] =
+    ["--set", "train.max_steps=10000000", "--set", "train.save_every=1000000", "--set", "train.validate_every=0"];
+
+fn packed() -> Mini {
+    let mini = Mini::new();
+    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    mini
+}
+
+/// The checkpoints of a training that is not finished.
+fn checkpoints(mini: &Mini) -> Vec<PathBuf> {
+    let state = mini.exp("4-train/.staging/train/state");
+    let entries = fs::read_dir(&state).map(|entries| entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>());
+    let is_checkpoint = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("step-");
+    let mut found: Vec<PathBuf> = entries.unwrap_or_default().into_iter().filter(is_checkpoint).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn the_signal_of_slurm_saves_and_stops_even_when_it_insists() {
+    let mini = packed();
+    let mut training = Training::start(&mini, &ENDLESS).listening();
+    training.ctl(&["status"]).expect_code(0);
+    let id = Pid::from_child(training.process());
+    kill_process(id, Signal::USR1).unwrap();
+    // What Slurm sends when the time is over, perhaps while the checkpoint is being written.
+    kill_process(id, Signal::TERM).unwrap();
+    training.wait().expect_code(130).expect_words(&["interrupted", "run the same command again"]);
+    let saved = checkpoints(&mini);
+    assert_eq!(saved.len(), 1, "{saved:?}");
+    let again = Training::start(&mini, &ENDLESS).listening();
+    again.ctl(&["quit"]).expect_code(0);
+    let name = saved[0].file_name().unwrap().to_string_lossy().into_owned();
+    again.wait().expect_code(130).expect_words(&[&format!("resuming from {name}")]);
+}
+
+#[test]
+fn the_time_limit_saves_and_stops_and_is_no_reason_to_begin_again() {
+    let mini = packed();
+    let limited = [&ENDLESS[..], &["--set", "train.max_seconds=1"]].concat();
+    let ended = Training::start(&mini, &limited).wait().expect_code(130);
+    ended.expect_words(&["max_seconds: 1 seconds are over", "waited for data"]);
+    assert_eq!(checkpoints(&mini).len(), 1);
+    let more = [&ENDLESS[..], &["--set", "train.max_seconds=2", "--set", "train.num_workers=1"]].concat();
+    Training::start(&mini, &more).wait().expect_code(130).expect_words(&["resuming from step-"]);
+}
+
+#[test]
+fn the_newest_checkpoint_is_evaluated_and_nothing_is_touched() {
+    let mini = Mini::new();
+    let refused = mini.flowmill("train", &["--eval"]).expect_code(1);
+    refused.expect_words(&["stage 0-prep is not up to date", "--stop-stage pack"]);
+    assert!(!mini.exp("").exists());
+    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    mini.flowmill("train", &["--eval"]).expect_code(1).expect_words(&["no sound checkpoint yet"]);
+
+    mini.run(&["--stop-stage", "train", "--quiet"]).expect_code(0);
+    let before = mini.tree();
+    let shown = mini.flowmill("train", &["--eval"]).expect_code(0).stdout;
+    let shown: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    let figure = |name: &str| -> f64 {
+        let line = shown.iter().find(|line| line[..line.len() - 1].join(" ") == name);
+        line.and_then(|line| line.last()?.parse().ok()).unwrap_or_else(|| panic!("{name}: {shown:?}"))
+    };
+    let metrics = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.iter().rfind(|line| line["validation"].is_object()).unwrap();
+    assert_eq!(figure("step"), last["step"].as_f64().unwrap());
+    assert_eq!(figure("validation loss"), last["validation"]["loss"].as_f64().unwrap());
+    for (name, part) in last["validation"]["parts"].as_object().unwrap() {
+        assert_eq!(figure(name), part.as_f64().unwrap(), "{name}");
+    }
+    assert!(before == mini.tree());
+}
+
+/// A learning rate that ends in infinity.
+const HUGE: [&str; 6] =
+    ["--set", "train.optim.lr=1e30", "--set", "train.grad_clip=null", "--set", "train.max_skipped_in_a_row=2"];
+
+#[test]
+fn a_divergence_is_diagnosed_and_its_dump_replayed() {
+    let mini = packed();
+    let diverged = mini.run(&[&HUGE[..], &["--stop-stage", "train"]].concat()).expect_code(1);
+    let diverged = diverged.expect_words(&["training diverged: 2 steps in a row", "is skipped", "lower learning rate"]);
+    let folder = mini.exp("4-train/.staging/train/state/skipped");
+    let mut dumps: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dumps.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
+    dumps.sort();
+    assert_eq!(dumps.len(), 2, "{}", diverged.text());
+    let before = mini.tree();
+    for dump in &dumps {
+        let dump = ["--replay", dump.to_str().unwrap()];
+        let same = mini.flowmill("train", &[&dump[..], &HUGE].concat()).expect_code(0);
+        let same = same.expect_words(&["every figure equals the dump's", "NaN", "encoder_proj.weight"]);
+        assert!(!same.stderr.contains("warning"), "{}", same.stderr);
+        let other = mini.flowmill("train", &dump).expect_code(0);
+        other.expect_words(&["not that of the dumped run"]);
+    }
+    assert!(before == mini.tree(), "nothing is written");
+
+    let text = fs::read_to_string(&dumps[0]).unwrap();
+    let mut dump: Value = serde_json::from_str(&text).unwrap();
+    dump["gradient_norms"]["encoder_proj.bias"] = 0.5.into();
+    fs::write(&dumps[0], dump.to_string()).unwrap();
+    let arguments = [&["--replay", dumps[0].to_str().unwrap()][..], &HUGE].concat();
+    mini.flowmill("train", &arguments).expect_code(1).expect_words(&["differs", "0.5", "not every figure"]);
+    fs::write(&dumps[0], "{}").unwrap();
+    mini.flowmill("train", &arguments).expect_code(1).expect_words(&["missing field"]);
+}
+
+/// Fills a disk to the last byte.
+fn fill(path: &Path) {
+    let mut size = 1 << 20;
+    let mut content = Vec::new();
+    while size > 0 {
+        content.resize(content.len() + size, 7_u8);
+        if fs::write(path, &content).is_err() {
+            content.truncate(content.len() - size);
+            size /= 2;
+        }
+    }
+    // The last attempt may have left less than would fit.
+    let _full = fs::write(path, [&content[..], &[7; 4096]].concat());
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else() {
+    let settings = ["--set", "train.max_steps=400", "--set", "train.save_every=20", "--set", "train.validate_every=0"];
+    let expected = packed();
+    Training::start(&expected, &settings).wait().expect_code(0);
+    let mini = Mini::new();
+    let exp = mini.path("exp");
+    let _disk = match SmallDisk::mount(&exp, "20m") {
+        Ok(disk) => disk,
+        Err(reason) => return println!("skipped: a small disk cannot be mounted here ({reason})"),
+    };
+    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    let training = Training::start(&mini, &settings).listening();
+    let step = || -> u64 {
+        let status = training.ctl(&["status"]).expect_code(0).stdout;
+        status.trim_start_matches("step ").split(':').next().unwrap().parse().unwrap_or_else(|_| panic!("{status}"))
+    };
+    while checkpoints(&mini).is_empty() {
+        step();
+    }
+    fill(&exp.join("ballast"));
+    let full_since = step();
+    while step() < full_since + 45 {}
+    let newest = checkpoints(&mini).pop().unwrap();
+    let saved: u64 = newest.file_name().unwrap().to_string_lossy()[5..].parse().unwrap();
+    assert!(saved <= full_since + 20, "the full disk took another checkpoint: {saved}, full since {full_since}");
+    assert!(newest.join("checksums.b3").exists(), "the old one stays");
+    fs::remove_file(exp.join("ballast")).unwrap();
+    let ended = training.wait().expect_code(0);
+    ended.expect_words(&["the disk is full: this checkpoint is not saved, the one before stays; the run goes on"]);
+    for file in ["checkpoints/step-000400/model.safetensors", "metrics.jsonl"] {
+        let read = |mini: &Mini| fs::read(mini.exp("4-train").join(file)).unwrap();
+        assert!(read(&mini) == read(&expected), "{file}");
+    }
+}
