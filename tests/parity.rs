@@ -146,6 +146,33 @@ fn files_that_cannot_be_checked_say_why() {
     }
 }
 
+/// Optimisers and schedules are the trainer's, and checked by the same command.
+#[test]
+fn optimisers_are_checked_too() {
+    const FILE: &str = "optimisers_schedules.safetensors";
+    let good = tampered(FILE, |_| {}).expect_code(0);
+    good.expect_words(&["optimisers PASS", "optimiser", "clipping", "schedule", "2.0e-5"]);
+    let set = |key: &'static str, value: Value| {
+        move |parts: &mut Parts| {
+            let mut config = parts.config();
+            *config.pointer_mut(key).unwrap() = value;
+            parts.set_config(&config);
+        }
+    };
+    let decay = tampered(FILE, set("/optimisers/adamw/weight_decay", json!(0.2))).expect_code(1);
+    decay.expect_words(&["optimisers FAIL", "out.adamw."]);
+    let gradient = tampered(FILE, |parts| parts.set("in.grad_vector", 0, 3.0)).expect_code(1);
+    gradient.expect_words(&["optimisers FAIL"]);
+    let unknown = tampered(FILE, set("/optimisers/muon/library", json!("torch.optim.Lion"))).expect_code(2);
+    unknown.expect_words(&["config.optimisers.muon.library", "Lion"]);
+    let more = tampered(FILE, set("/steps", json!(1u64 << 60))).expect_code(2);
+    more.expect_words(&["in.grad_matrix", "no step 51"]);
+    let unchecked = tampered(FILE, |parts| parts.rename("out.muon.matrix", "out.moon.matrix")).expect_code(2);
+    unchecked.expect_words(&["out.moon.matrix", "not known"]);
+    let missing = tampered(FILE, |parts| parts.rename("out.schedule.constant", "in.constant")).expect_code(2);
+    missing.expect_words(&["`out.schedule.constant` is missing"]);
+}
+
 #[test]
 fn a_file_that_cannot_be_checked_does_not_hide_the_others() {
     let folder = tempfile::tempdir().unwrap();

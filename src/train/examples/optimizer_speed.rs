@@ -33,8 +33,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::hint::black_box(gradient_norms(&parameters, &gradients, 1.0)?);
         Ok(())
     })?;
-    let update = Update { rate: 1e-3, scale: 0.5 };
-    report("AdamW update", 28.0 * count, || Ok(optimizer.step(&mut parameters, &gradients, update)?))?;
+    let update = Update::new(1e-3, 0.5);
+    report("AdamW update", 28.0 * count, || {
+        optimizer.step(&mut parameters, &gradients, update)?;
+        Ok(())
+    })?;
     let source = vec![1f32; millions * 1_000_000];
     let mut target = source.clone();
     report("plain copy, one thread", 8.0 * count, || {

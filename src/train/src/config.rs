@@ -26,6 +26,8 @@ pub struct TrainConfig {
     pub accum_grad: usize,
     /// Longest gradient allowed: longer ones are scaled down to it.
     pub grad_clip: Option<f64>,
+    /// Largest gradient value allowed: larger ones are cut down to it, after the clipping by norm.
+    pub grad_clip_value: Option<f64>,
     /// The number format of forward and backward passes; weights and optimiser are always single precision.
     pub precision: Precision,
     /// The factor on the loss in half precision; absent: the default one. For no other precision.
@@ -48,6 +50,8 @@ pub struct TrainConfig {
     pub save_every: Interval,
     /// Write a metrics line every so many steps, averaged over them.
     pub log_every: u64,
+    /// Adds each parameter group's gradient norm, weight norm and update ratio to the metrics lines.
+    pub log_groups: bool,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead of the one in use.
@@ -68,6 +72,7 @@ impl Default for TrainConfig {
             schedule: ScheduleConfig::default(),
             accum_grad: 1,
             grad_clip: Some(5.0),
+            grad_clip_value: None,
             precision: Precision::Fp32,
             loss_scale: None,
             gradient_checkpointing: false,
@@ -79,6 +84,7 @@ impl Default for TrainConfig {
             validate_every: Interval::Steps(1000),
             save_every: Interval::Steps(1000),
             log_every: 10,
+            log_groups: false,
             keep: KeepConfig::default(),
             prefetch: 4,
             num_workers: 2,
@@ -115,13 +121,16 @@ impl TrainConfig {
     /// Refuses settings that cannot be used.
     pub fn check(&self) -> Result<(), TrainError> {
         self.optim.check()?;
-        self.schedule.check()?;
+        self.schedule.check(self.optim.lr)?;
         let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
         if self.accum_grad == 0 {
             return fail("accum_grad", "must be at least 1");
         }
         if self.grad_clip.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
             return fail("grad_clip", "must be a positive number, or null for no clipping");
+        }
+        if self.grad_clip_value.is_some_and(|limit| !(limit > 0.0 && limit.is_finite())) {
+            return fail("grad_clip_value", "must be a positive number, or null for no clipping");
         }
         match (&self.loss_scale, self.precision) {
             (Some(scale), Precision::Fp16) => scale.check()?,

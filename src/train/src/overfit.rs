@@ -86,7 +86,8 @@ where
             *reached |= norm.is_some_and(|norm| norm > 0.0);
         }
         let scale = norms.clip_factor(config.grad_clip) / pass.divisor;
-        optimizer.step(parameters, &pass.gradients, Update { rate, scale })?;
+        let limit = config.grad_clip_value.unwrap_or(f64::INFINITY);
+        optimizer.step(parameters, &pass.gradients, Update { limit, ..Update::new(rate, scale) })?;
         losses.push(loss);
         observer.step(&progress(step, options.steps, &pass, &norms, rate));
         interrupted = observer.interrupted();

@@ -2,22 +2,27 @@
 
 use flowmill_nn::Parameters;
 
+use crate::schedule::{Horizon, Per};
 use crate::{DataSource, TrainConfig, TrainError, loader};
 
-/// Steps of the whole run, counted on the data's own batches.
-pub(crate) fn steps<D: DataSource>(data: &D, config: &TrainConfig) -> Result<u64, TrainError> {
+/// The length of the whole run, counted on the data's own batches; `known` are its steps, when it was counted before.
+pub(crate) fn horizon<D: DataSource>(
+    data: &D,
+    config: &TrainConfig,
+    known: Option<u64>,
+) -> Result<Horizon, TrainError> {
     let limit = config.max_steps.unwrap_or(u64::MAX);
-    let Some(epochs) = config.max_epochs else {
-        return Ok(limit);
-    };
-    let mut steps = 0;
-    for epoch in 0..epochs {
-        if steps >= limit {
-            break;
-        }
-        steps += loader::plan(data, epoch)?.len().div_ceil(config.accum_grad) as u64;
+    let steps = known.or_else(|| config.max_epochs.is_none().then_some(limit));
+    if let (Some(steps), Per::Step) = (steps, config.schedule.per) {
+        // Nobody asks for the passes: a plan of all of them would cost time for nothing.
+        return Ok(Horizon { steps, epochs: 0 });
     }
-    Ok(steps.min(limit))
+    let mut horizon = Horizon { steps: 0, epochs: 0 };
+    while horizon.steps < limit && config.max_epochs.is_none_or(|epochs| horizon.epochs < epochs) {
+        horizon.steps += loader::plan(data, horizon.epochs)?.len().div_ceil(config.accum_grad) as u64;
+        horizon.epochs += 1;
+    }
+    Ok(Horizon { steps: horizon.steps.min(limit), ..horizon })
 }
 
 /// Gives every trainable parameter memory of its own, which updates then change in place.

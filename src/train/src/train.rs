@@ -7,6 +7,7 @@ use std::time::Instant;
 use flowmill_nn::Parameters;
 
 use crate::checkpoint::{self, Contents, State};
+use crate::coverage::health::Health;
 use crate::ema::Ema;
 use crate::interval::Interval;
 use crate::loader::{Ahead, Loaded, Loader};
@@ -15,7 +16,7 @@ use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
-use crate::setup::{check_validation, identity, own_weights, steps};
+use crate::setup::{check_validation, horizon, identity, own_weights};
 use crate::skipped::{self, Dump};
 use crate::steering::{Rate, Steering};
 use crate::stopping::Deadline;
@@ -81,6 +82,7 @@ pub(crate) struct Run<'a, T, D> {
     pub(crate) observer: &'a mut dyn Observer,
     optimizer: Box<dyn Optimizer>,
     pub(crate) schedule: Schedule,
+    health: Health,
     pub(crate) ema: Option<Ema>,
     pub(crate) metrics: Metrics,
     pub(crate) state: State,
@@ -111,16 +113,18 @@ where
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
         let resumed = checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
         let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
+        let horizon = horizon(data, config, resumed.as_ref().map(|(state, _)| state.steps))?;
         let (state, metrics) = match resumed {
             Some(resumed) => resumed,
             None => {
-                let mut state = State::new(identity, config.seed, steps(data, config)?);
+                let mut state = State::new(identity, config.seed, horizon.steps);
                 state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
                 (state, Metrics::open(folder, Default::default())?)
             }
         };
         let rate = state.lr.map_or(config.optim.lr, Rate::value);
-        let schedule = Schedule::new(&config.schedule, rate, state.steps);
+        let schedule = Schedule::new(&config.schedule, rate, horizon);
+        let health = Health::new(&config.optim, parameters);
         let steering = Steering::open(folder, state.step)?;
         let mut run = Self {
             task,
@@ -132,6 +136,7 @@ where
             observer,
             optimizer,
             schedule,
+            health,
             ema,
             metrics,
             state,
@@ -146,11 +151,16 @@ where
         self.state.step >= self.state.steps || self.state.patience.exhausted
     }
 
+    /// Whether the present step has a metrics line.
+    fn logs(&self) -> bool {
+        self.state.step.is_multiple_of(self.config.log_every) || self.finished()
+    }
+
     /// One step over its batches: gradient, check, update.
     fn step(&mut self, batches: &[Loaded<T::Batch>]) -> Result<Progress, TrainError> {
         let scale = self.state.loss_scale.as_ref().map_or(1.0, LossScale::scale);
         let pass = pass::forward_backward(self.task, self.parameters, self.config, scale, batches)?;
-        let rate = self.schedule.rate(self.state.step);
+        let rate = self.schedule.rate(self.state.step, self.state.epoch);
         let norms = gradient_norms(self.parameters, &pass.gradients, 1.0 / pass.divisor)?;
         let computed = Computed { step: self.state.step + 1, rate, pass: &pass, norms: &norms };
         let overflowed =
@@ -163,7 +173,13 @@ where
             // Counted with the loss scale; the weights stay as they are.
         } else if pass.means.loss.is_finite() && norms.total.is_finite() {
             let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
-            self.optimizer.step(self.parameters, &pass.gradients, Update { rate, scale })?;
+            let limit = self.config.grad_clip_value.unwrap_or(f64::INFINITY);
+            let update = Update { rate, scale, limit, measure: self.logs() };
+            let changes = self.optimizer.step(self.parameters, &pass.gradients, update)?;
+            if update.measure {
+                let messages = self.health.look(&norms, &changes, rate);
+                messages.iter().for_each(|message| self.observer.message(message));
+            }
             if let Some(ema) = &mut self.ema {
                 ema.update(self.parameters)?;
             }
@@ -234,7 +250,7 @@ where
     fn record(&mut self, progress: &Progress, interrupted: bool) -> Result<(), TrainError> {
         let State { step, epoch, position, .. } = self.state;
         let due = |interval: Interval| interval.due(step, epoch, position);
-        let log = step.is_multiple_of(self.config.log_every) || self.finished();
+        let log = self.logs();
         if log {
             self.log(progress)?;
         }
@@ -261,7 +277,11 @@ where
         let window = std::mem::take(&mut self.state.window);
         self.state.loss = window.means().map(|(means, _)| shorten(means.loss));
         let State { skipped, loss_scale, .. } = &self.state;
-        self.metrics.train(progress.step, progress.epoch, &window, progress.rate, *skipped, loss_scale.as_ref())
+        self.metrics.train(progress.step, progress.epoch, &window, progress.rate, *skipped, loss_scale.as_ref())?;
+        match self.health.take().filter(|_| self.config.log_groups) {
+            Some(groups) => self.metrics.groups(progress.step, progress.epoch, &groups),
+            None => Ok(()),
+        }
     }
 
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {

@@ -17,7 +17,7 @@ const STEPS: u64 = 47;
 fn hard_config() -> TrainConfig {
     let group = |pattern: &str, lr_multiple, frozen| {
         let (pattern, weight_decay) = (pattern.to_owned(), Some(0.1));
-        GroupConfig { pattern, lr_multiple, weight_decay, frozen }
+        GroupConfig { pattern, lr_multiple, weight_decay, frozen, ..GroupConfig::default() }
     };
     let mut config =
         TrainConfig { accum_grad: 2, ema_decay: Some(0.9), save_every: Interval::Steps(5), ..config(STEPS) };
@@ -75,6 +75,25 @@ fn threads_do_not_change_the_bytes() {
         })
         .collect();
     assert_same_tree(folders[0].path(), folders[1].path());
+}
+
+/// The state of every optimiser is kept whole: stopped in the middle, the run ends in the same bytes.
+#[test]
+fn every_optimiser_resumes_exactly() {
+    use flowmill_train::optimizer::OptimizerName::{Adafactor, Adam, Muon, Prodigy, Sgd};
+    for name in [Adam, Sgd, Adafactor, Prodigy, Muon] {
+        let mut config = hard_config();
+        config.optim.name = name;
+        config.optim.lr = if name == Prodigy { 1.0 } else { 1e-3 };
+        config.grad_clip_value = Some(0.05);
+        config.log_groups = true;
+        let (whole, pieces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run(whole.path(), &config, &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+        for piece in [3, 1, 9, 20, 100] {
+            run(pieces.path(), &config, &hard_data(), 0.1, &mut Recorder::interrupting_after(piece)).unwrap();
+        }
+        assert_same_tree(whole.path(), pieces.path());
+    }
 }
 
 fn damage(path: &Path) {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use flowmill_train::checkpoint::read_state;
+use flowmill_train::optimizer::{GroupConfig, OptimizerName};
+use flowmill_train::schedule::{Per, ScheduleName};
 use flowmill_train::{EarlyStopping, Interval, Task, TrainConfig, TrainError};
 use support::{FolderStore, Recorder, Samples, config, network, run};
 
@@ -145,6 +147,59 @@ fn epochs_bound_the_run_and_give_the_horizon() {
     assert!(observer.steps.iter().all(|progress| progress.steps == 6));
 }
 
+/// 40 samples in batches of 7 are 6 steps an epoch: 20 steps begin 4 epochs, and half a cosine over them is at its middle in the third.
+#[test]
+fn a_schedule_by_epoch_counts_the_epochs_of_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut observer = Recorder::default();
+    let mut config = config(20);
+    (config.schedule.name, config.schedule.per) = (ScheduleName::Cosine, Per::Epoch);
+    config.schedule.final_ratio = 0.0;
+    run(folder.path(), &config, &Samples::new(40, &[7]), 0.0, &mut observer).unwrap();
+    let rates: Vec<f64> = observer.steps.iter().map(|progress| progress.rate / config.optim.lr).collect();
+    assert!(rates[..6].iter().all(|rate| *rate == 1.0), "{rates:?}");
+    assert!(rates[12..18].iter().all(|rate| (rate - 0.5).abs() < 1e-12), "{rates:?}");
+    assert!(rates[18] < 0.2 && rates[18] == rates[19], "{rates:?}");
+}
+
+/// Plain descent shows it: no weight moves by more than the rate times the limit, and all move by that when the limit is tiny.
+#[test]
+fn gradient_values_are_limited() {
+    let mut config = config(1);
+    config.optim.name = OptimizerName::Sgd;
+    config.optim.momentum = Some(0.0);
+    (config.grad_clip, config.grad_clip_value) = (None, Some(1e-4));
+    config.optim.lr = 1.0;
+    config.schedule.name = ScheduleName::Constant;
+    let folder = tempfile::tempdir().unwrap();
+    let before = support::weights(&network(0.0).1);
+    let (_, after) = run(folder.path(), &config, &Samples::new(20, &[20]), 0.0, &mut Recorder::default()).unwrap();
+    let moved = before.values().flatten().zip(after.values().flatten()).map(|(a, b)| (a - b).abs());
+    let moved: Vec<f32> = moved.collect();
+    assert!(moved.iter().all(|step| (step - 1e-4).abs() < 2e-6 || *step < 1e-4), "{moved:?}");
+    assert!(moved.iter().filter(|step| (**step - 1e-4).abs() < 2e-6).count() > moved.len() / 2, "{moved:?}");
+}
+
+/// A rate a hundred times too high is told once for each group that it hits, and the groups are in the metrics when asked for.
+#[test]
+fn updates_out_of_proportion_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut observer = Recorder::default();
+    let mut config = config(30);
+    config.optim.lr = 2.0;
+    config.schedule.name = ScheduleName::Constant;
+    config.log_groups = true;
+    let _ = run(folder.path(), &config, &Samples::new(40, &[7]), 0.0, &mut observer);
+    let told =
+        |group: &str| observer.messages.iter().filter(|text| text.contains(&format!("changes `{group}`"))).count();
+    assert_eq!((told("hidden.*"), told("output.*")), (1, 1), "{:?}", observer.messages);
+    let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let line = metrics.lines().find(|line| line.contains("groups")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert!(line["groups"]["hidden.*"]["update_ratio"].as_f64().unwrap() > 0.1, "{line}");
+    assert!(line["groups"]["output.*"]["grad_norm"].as_f64().unwrap() > 0.0, "{line}");
+}
+
 #[test]
 fn a_batch_without_weight_is_an_error() {
     struct Weightless(support::Regression);
@@ -185,10 +240,36 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
         bad.push((key, config));
     };
     add("optim.lr", |config| config.optim.lr = f64::NAN);
-    add("optim.betas", |config| config.optim.betas = [0.9, 1.0]);
-    add("optim.eps", |config| config.optim.eps = 0.0);
+    add("optim.betas", |config| config.optim.betas = Some([0.9, 1.0]));
+    add("optim.eps", |config| config.optim.eps = Some(0.0));
     add("optim.weight_decay", |config| config.optim.weight_decay = -1.0);
-    add("schedule.warmup_steps", |config| config.schedule.warmup_steps = 0);
+    add("optim.momentum", |config| config.optim.momentum = Some(0.9));
+    add("optim.decay_rate", |config| config.optim.decay_rate = Some(-0.8));
+    add("optim.nesterov", |config| {
+        config.optim.name = OptimizerName::Sgd;
+        (config.optim.momentum, config.optim.nesterov) = (Some(0.0), Some(true));
+    });
+    add("optim.betas", |config| {
+        (config.optim.name, config.optim.betas) = (OptimizerName::Adafactor, Some([0.9, 0.99]));
+    });
+    add("optim.growth_rate", |config| {
+        (config.optim.name, config.optim.growth_rate) = (OptimizerName::Prodigy, Some(0.5));
+    });
+    add("optim.ns_steps", |config| {
+        (config.optim.name, config.optim.ns_steps) = (OptimizerName::Muon, Some(0));
+    });
+    add("optim.groups", |config| {
+        config.optim.groups = vec![GroupConfig { pattern: "*".into(), muon: Some(true), ..GroupConfig::default() }];
+    });
+    add("schedule.warmup_steps", |config| {
+        (config.schedule.name, config.schedule.warmup_steps) = (ScheduleName::WarmupLr, 0);
+    });
+    add("schedule.hold_steps", |config| config.schedule.hold_steps = Some(3));
+    add("schedule.final_lr", |config| config.schedule.final_lr = Some(1.0));
+    add("schedule.rise", |config| {
+        (config.schedule.name, config.schedule.rise) = (ScheduleName::OneCycle, Some(1.0));
+    });
+    add("grad_clip_value", |config| config.grad_clip_value = Some(-1.0));
     add("schedule.final_ratio", |config| config.schedule.final_ratio = 2.0);
     add("accum_grad", |config| config.accum_grad = 0);
     add("grad_clip", |config| config.grad_clip = Some(0.0));

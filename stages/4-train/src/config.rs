@@ -4,7 +4,7 @@ use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curric
 use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{
-    EarlyStopping, Interval, KeepConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError,
+    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,6 +31,8 @@ pub struct TrainSection {
     pub init_from: Option<String>,
     /// Takes what fits of `init_from`, by name and shape, and starts the rest at random; otherwise all must fit.
     pub init_partial: bool,
+    /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves; null: all weights are trained.
+    pub lora: Option<LoraConfig>,
     /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
     /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
     pub normalise_mel: bool,
@@ -52,6 +54,8 @@ pub struct TrainSection {
     pub accum_grad: usize,
     /// Longest gradient allowed; null: no clipping.
     pub grad_clip: Option<f64>,
+    /// Largest gradient value allowed, after the clipping by length; null: no clipping.
+    pub grad_clip_value: Option<f64>,
     /// The number format of forward and backward passes; weights and optimiser are always single precision.
     pub precision: Precision,
     /// The factor on the loss with `precision: fp16`, which alone needs one.
@@ -74,6 +78,8 @@ pub struct TrainSection {
     pub save_every: Interval,
     /// Write a metrics line every so many steps.
     pub log_every: u64,
+    /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
+    pub log_groups: bool,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead.
@@ -97,6 +103,7 @@ impl Default for TrainSection {
             token_embedding: TokenEmbedding::default(),
             init_from: None,
             init_partial: false,
+            lora: None,
             normalise_mel: true,
             train_split: "train".to_owned(),
             validation_split: "dev".to_owned(),
@@ -107,6 +114,7 @@ impl Default for TrainSection {
             schedule: train.schedule,
             accum_grad: train.accum_grad,
             grad_clip: train.grad_clip,
+            grad_clip_value: train.grad_clip_value,
             precision: train.precision,
             loss_scale: train.loss_scale,
             gradient_checkpointing: train.gradient_checkpointing,
@@ -118,6 +126,7 @@ impl Default for TrainSection {
             validate_every: train.validate_every,
             save_every: train.save_every,
             log_every: train.log_every,
+            log_groups: train.log_groups,
             keep: train.keep,
             prefetch: train.prefetch,
             num_workers: train.num_workers,
@@ -219,7 +228,8 @@ impl TrainSection {
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        match self.train_config().check() {
+        let settings = self.train_config().check().and_then(|()| self.lora.as_ref().map_or(Ok(()), LoraConfig::check));
+        match settings {
             Ok(()) => {}
             Err(TrainError::Config { key, reason }) => return refuse(key, &reason),
             Err(other) => return refuse("optim", &other.to_string()),
@@ -256,6 +266,10 @@ impl TrainSection {
             if self.init_partial {
                 return refuse("init_partial", "says how much of `init_from` must fit, but there is no `init_from`");
             }
+            if self.lora.is_some() {
+                let reason = "adapters are trained on weights that are there already: set train.init_from to them";
+                return refuse("lora", reason);
+            }
             return Ok(());
         };
         if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
@@ -289,6 +303,7 @@ impl TrainSection {
             schedule: self.schedule.clone(),
             accum_grad: self.accum_grad,
             grad_clip: self.grad_clip,
+            grad_clip_value: self.grad_clip_value,
             precision: self.precision,
             loss_scale: self.loss_scale.clone(),
             gradient_checkpointing: self.gradient_checkpointing,
@@ -300,6 +315,7 @@ impl TrainSection {
             validate_every: self.validate_every,
             save_every: self.save_every,
             log_every: self.log_every,
+            log_groups: self.log_groups,
             keep: self.keep.clone(),
             prefetch: self.prefetch,
             num_workers: self.num_workers,

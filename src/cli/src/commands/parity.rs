@@ -1,10 +1,11 @@
-//! `flowmill parity FILE…`: whether models here equal their public implementations.
+//! `flowmill parity FILE…`: whether models, optimisers and schedules here equal their public implementations.
 
 use std::io::Write;
 use std::path::Path;
 
 use anstyle::Style;
 use flowmill_models::parity::{self, Comparison, GoldenFile, Report};
+use flowmill_train::parity::{self as trainer, Compared};
 
 use crate::args::ParityArgs;
 use crate::failure::Failure;
@@ -37,10 +38,19 @@ pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
 fn check(path: &Path) -> anyhow::Result<(String, Report)> {
     let checked = || {
         let file = GoldenFile::read(path)?;
-        let report = parity::check(&file)?;
-        Ok((file.model().to_owned(), report))
+        let report = if trainer::recognises(file.config()) { check_trainer(&file)? } else { parity::check(&file)? };
+        anyhow::Ok((file.model().to_owned(), report))
     };
-    checked().map_err(|error: parity::ParityError| anyhow::anyhow!("{}: {error}", path.display()))
+    checked().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+/// Optimisers and schedules, which are the trainer's.
+fn check_trainer(file: &GoldenFile) -> anyhow::Result<Report> {
+    let compared = trainer::check(file.config(), file.tensors())?;
+    let comparison = |Compared { group, name, error }| Comparison { group, name, error, tolerance: trainer::TOLERANCE };
+    let report = Report(compared.into_iter().map(comparison).collect());
+    parity::refuse_unchecked(file, &report)?;
+    Ok(report)
 }
 
 /// A line for the file, then the worst tensor of each group, or all tensors.

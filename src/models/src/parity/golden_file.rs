@@ -41,9 +41,19 @@ impl GoldenFile {
         Ok(Self { file, config, model })
     }
 
-    /// What made it: `config.model`; files about an objective or about features have no model, they are called after those.
+    /// What made it: `config.model`; files about an objective, features or optimisers have no model, they are called after those.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The whole configuration.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The tensors of floats.
+    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.file.tensors
     }
 
     /// The names of all tensors, in order.
@@ -195,6 +205,9 @@ fn model(config: &Value) -> Option<String> {
     }
     if let Some(objective) = config.get("objective").and_then(Value::as_str) {
         return Some(format!("{objective}_objective"));
+    }
+    if config.get("optimisers").or(config.get("schedules")).is_some_and(Value::is_object) {
+        return Some("optimisers".to_owned());
     }
     (config.get("features") == Some(&Value::Bool(true))).then(|| "features".to_owned())
 }

@@ -64,7 +64,10 @@ pub fn check(file: &GoldenFile) -> Result<Report> {
 }
 
 /// An expected tensor that no comparison is about must not pass in silence.
-fn refuse_unchecked(file: &GoldenFile, report: &Report) -> Result<()> {
+///
+/// # Errors
+/// [`ParityError::Unchecked`] for the first one; when there is nothing to compare.
+pub fn refuse_unchecked(file: &GoldenFile, report: &Report) -> Result<()> {
     let compared = |name: &str| report.0.iter().any(|comparison| comparison.name == name);
     let mut expected = file.names().filter(|name| name.starts_with("out.") || name.starts_with("grad."));
     if let Some(name) = expected.find(|name| !compared(name)) {

@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::coverage::health::GroupNorms;
 use crate::steering::Command;
 use crate::{LossScale, TrainError};
 use append::AppendFile;
@@ -78,6 +79,20 @@ impl Metrics {
             scalars.push(("train/overflows".to_owned(), scale.overflows() as f32));
         }
         self.write(step, &line, &scalars)
+    }
+
+    /// Writes what the groups of parameters are like at a step.
+    pub(crate) fn groups(&mut self, step: u64, epoch: u64, groups: &[(String, GroupNorms)]) -> Result<(), TrainError> {
+        let (mut line, mut scalars) = (Map::new(), Vec::new());
+        for (label, norms) in groups {
+            let ratio = norms.ratio().unwrap_or(f64::NAN);
+            let values = [("grad_norm", norms.gradient), ("weight_norm", norms.weights), ("update_ratio", ratio)];
+            let entry: Map<String, Value> =
+                values.iter().map(|(key, value)| ((*key).to_owned(), number(*value))).collect();
+            scalars.extend(values.map(|(key, value)| (format!("groups/{label}/{key}"), value as f32)));
+            line.insert(label.clone(), Value::Object(entry));
+        }
+        self.write(step, &json!({ "step": step, "epoch": epoch, "groups": line }), &scalars)
     }
 
     /// Writes a validation.

@@ -3,7 +3,7 @@
 use flowmill_nn::{ParameterId, Parameters};
 use serde::{Deserialize, Serialize};
 
-use super::OptimConfig;
+use super::{OptimConfig, OptimizerName};
 use crate::TrainError;
 use crate::coverage::shorten;
 
@@ -22,6 +22,15 @@ pub struct GroupConfig {
     /// Not trained at all.
     #[serde(default)]
     pub frozen: bool,
+    /// Whether its matrices are trained by Muon, rather than by the AdamW beside it; with `name: muon` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<bool>,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self { pattern: String::new(), lr_multiple: 1.0, weight_decay: None, frozen: false, muon: None }
+    }
 }
 
 fn one() -> f64 {
@@ -29,7 +38,7 @@ fn one() -> f64 {
 }
 
 impl GroupConfig {
-    pub(super) fn check(&self) -> Result<(), TrainError> {
+    pub(super) fn check(&self, optimizer: OptimizerName) -> Result<(), TrainError> {
         let fail = |what: &str| {
             let reason = format!("the group `{}`: {what}", self.pattern);
             Err(TrainError::Config { key: "optim.groups", reason })
@@ -46,6 +55,9 @@ impl GroupConfig {
         if self.weight_decay.is_some_and(|decay| !(decay >= 0.0 && decay.is_finite())) {
             return fail("weight_decay is negative or not a number");
         }
+        if self.muon.is_some() && optimizer != OptimizerName::Muon {
+            return fail("`muon` says which matrices Muon trains; it goes with `name: muon` only");
+        }
         Ok(())
     }
 }
@@ -55,8 +67,10 @@ impl GroupConfig {
 pub struct ParameterSettings {
     /// Its learning rate as a multiple of the step's.
     pub lr_multiple: f64,
-    /// Its decoupled weight decay.
+    /// Its weight decay.
     pub weight_decay: f64,
+    /// Whether Muon trains it when it is a matrix.
+    pub muon: bool,
 }
 
 /// Freezes the parameters of frozen groups.
@@ -97,6 +111,7 @@ pub fn settings(config: &OptimConfig, name: &str, axes: usize) -> ParameterSetti
     ParameterSettings {
         lr_multiple: group.map_or(1.0, |group| group.lr_multiple),
         weight_decay: if decays { decay } else { 0.0 },
+        muon: group.and_then(|group| group.muon).unwrap_or(true),
     }
 }
 
@@ -109,7 +124,7 @@ fn prefixes(parameters: &Parameters) -> Vec<String> {
     let mut prefixes: Vec<String> = Vec::new();
     for id in parameters.ids() {
         let name = parameters.name(id);
-        let prefix = name.split_once('.').map_or(name.to_owned(), |(first, _)| format!("{first}.*"));
+        let prefix = prefix(name);
         if !prefixes.contains(&prefix) {
             prefixes.push(prefix);
         }
@@ -117,8 +132,17 @@ fn prefixes(parameters: &Parameters) -> Vec<String> {
     prefixes
 }
 
+/// The group that a parameter is told under: the pattern of its group, or the first part of its name followed by `.*`.
+pub(crate) fn label(config: &OptimConfig, name: &str) -> String {
+    group_of(config, name).map_or_else(|| prefix(name), |group| config.groups[group].pattern.clone())
+}
+
+fn prefix(name: &str) -> String {
+    name.split_once('.').map_or(name.to_owned(), |(first, _)| format!("{first}.*"))
+}
+
 /// Whether a name is what the pattern says, `*` standing for any characters, none included.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(start) else { return false };
     let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -135,7 +159,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     fn group(pattern: &str) -> GroupConfig {
-        GroupConfig { pattern: pattern.to_owned(), lr_multiple: 1.0, weight_decay: None, frozen: false }
+        GroupConfig { pattern: pattern.to_owned(), ..GroupConfig::default() }
     }
 
     fn parameters() -> Parameters {
@@ -195,9 +219,10 @@ mod tests {
         freeze(&config, &mut parameters).unwrap();
         let trained: Vec<&str> = parameters.trainable_ids().map(|id| parameters.name(id)).collect();
         assert_eq!(trained, ["sfm_head.proj.weight", "encoder.a.weight"]);
+        let expected = |lr_multiple, weight_decay| ParameterSettings { lr_multiple, weight_decay, muon: true };
         let of = |name, axes| settings(&config, name, axes);
-        assert_eq!(of("sfm_head.proj.weight", 2), ParameterSettings { lr_multiple: 2.0, weight_decay: 0.5 });
-        assert_eq!(of("sfm_head.proj.bias", 1), ParameterSettings { lr_multiple: 2.0, weight_decay: 0.0 });
-        assert_eq!(of("encoder.a.weight", 2), ParameterSettings { lr_multiple: 1.0, weight_decay: 0.1 });
+        assert_eq!(of("sfm_head.proj.weight", 2), expected(2.0, 0.5));
+        assert_eq!(of("sfm_head.proj.bias", 1), expected(2.0, 0.0));
+        assert_eq!(of("encoder.a.weight", 2), expected(1.0, 0.1));
     }
 }

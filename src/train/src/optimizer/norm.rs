@@ -46,7 +46,7 @@ pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64
     Ok(GradientNorms { total, each })
 }
 
-fn sum_of_squares(values: &[f32]) -> f64 {
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     let sums: Vec<f64> = values.par_chunks(CHUNK).map(chunk_sum_of_squares).collect();
     sums.iter().sum()
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use flowmill_nn::Parameters;
 
 use super::{Answer, Command, Order, Rate};
-use crate::schedule::Schedule;
 use crate::train::Run;
 use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
 
@@ -19,7 +18,7 @@ where
         match self.steering.kept.rate(self.state.step) {
             Some(rate) if self.state.lr != Some(rate) => {
                 self.state.lr = Some(rate);
-                self.schedule = Schedule::new(&self.config.schedule, rate.value(), self.state.steps);
+                self.schedule.set_base(rate.value());
                 self.metrics.command(self.state.step, self.state.epoch, &Command::Lr(rate))
             }
             _ => Ok(()),

@@ -194,7 +194,12 @@ impl Observer for Recorder {
 pub fn config(max_steps: u64) -> TrainConfig {
     let mut config = TrainConfig {
         seed: 5,
-        schedule: ScheduleConfig { name: ScheduleName::WarmupCosine, warmup_steps: 5, final_ratio: 0.1 },
+        schedule: ScheduleConfig {
+            name: ScheduleName::WarmupCosine,
+            warmup_steps: 5,
+            final_ratio: 0.1,
+            ..ScheduleConfig::default()
+        },
         max_steps: Some(max_steps),
         max_epochs: None,
         validate_every: Interval::Steps(4),

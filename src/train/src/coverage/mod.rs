@@ -1,6 +1,8 @@
-//! The first-step check: a parameter that training cannot reach is found before hours are spent.
+//! The first-step check: a parameter that training cannot reach is found before hours are spent. And later: [`health`].
 
-use flowmill_nn::{ParameterId, Parameters};
+pub mod health;
+
+use flowmill_nn::{ParameterId, Parameters, low_rank};
 
 use crate::TrainError;
 use crate::optimizer::GradientNorms;
@@ -9,7 +11,8 @@ use crate::optimizer::GradientNorms;
 const SHOWN: usize = 8;
 
 /// Fails with the names of trainable parameters that have no gradient or one that is not finite. Gives the names of those
-/// whose gradient is zero throughout, which is right for some (behind a zero-initialised layer) and a defect for others.
+/// whose gradient is zero throughout, which is right for some (behind a zero-initialised layer) and a defect for others; the first halves
+/// of adapters, behind second ones that always start at zero, are not among them.
 pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<String>, TrainError> {
     let name = |id: &ParameterId| parameters.name(*id).to_owned();
     let select = |wanted: fn(Option<f64>) -> bool| -> Vec<String> {
@@ -20,7 +23,7 @@ pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<Strin
     if !missing.is_empty() || !non_finite.is_empty() {
         return Err(TrainError::Coverage { missing, non_finite });
     }
-    Ok(select(|norm| norm == Some(0.0)))
+    Ok(select(|norm| norm == Some(0.0)).into_iter().filter(|name| !low_rank::is_down(name)).collect())
 }
 
 /// A list of names for a message, its tail as a number: "a, b and 3 more".

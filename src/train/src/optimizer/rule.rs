@@ -1,0 +1,105 @@
+//! Optimisers that update every parameter by itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use candle_core::Tensor;
+use flowmill_nn::{Gradients, Parameters};
+
+use super::change::{Change, Changes};
+use super::slot::{Arrays, Slots};
+use super::{OptimConfig, Optimizer, ParameterSettings, Update};
+use crate::TrainError;
+
+/// An array that an optimiser keeps for a parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StateArray {
+    /// What it is, as the libraries call it: `exp_avg`.
+    pub(super) kind: &'static str,
+    /// Its shape.
+    pub(super) dims: Vec<usize>,
+}
+
+impl StateArray {
+    pub(super) fn new(kind: &'static str, dims: &[usize]) -> Self {
+        Self { kind, dims: dims.to_vec() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// One update of one parameter.
+pub(super) struct Step<'a> {
+    /// Number of the update, from 1.
+    pub(super) number: u64,
+    pub(super) update: Update,
+    /// The parameter's shape.
+    pub(super) dims: &'a [usize],
+    pub(super) settings: ParameterSettings,
+}
+
+impl Step<'_> {
+    /// The parameter's learning rate.
+    pub(super) fn rate(&self) -> f64 {
+        self.update.rate * self.settings.lr_multiple
+    }
+}
+
+/// How one parameter is updated, whatever the others do.
+pub(super) trait UpdateRule: Debug + Send + Sync {
+    /// The arrays kept for a parameter; of the step only shape and settings count.
+    fn state(&self, step: &Step<'_>) -> Vec<StateArray>;
+
+    /// Changes weights and state; the arrays are those that [`state`](Self::state) declares for the same shape and settings.
+    fn update(&self, step: &Step<'_>, arrays: Arrays<'_>);
+}
+
+/// An optimiser that applies a rule to each parameter.
+#[derive(Debug)]
+pub(super) struct PerParameter<R> {
+    rule: R,
+    slots: Slots,
+    updates: u64,
+}
+
+impl<R: UpdateRule> PerParameter<R> {
+    /// Over the trainable parameters, its state zero.
+    pub(super) fn new(rule: R, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
+        let state =
+            |dims: &[usize], settings| rule.state(&Step { number: 0, update: Update::new(0.0, 0.0), dims, settings });
+        let slots = Slots::new(config, parameters, state)?;
+        Ok(Self { rule, slots, updates: 0 })
+    }
+}
+
+impl<R: UpdateRule> Optimizer for PerParameter<R> {
+    fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        update: Update,
+    ) -> Result<Changes, TrainError> {
+        self.updates += 1;
+        let changes = self.slots.visit(parameters, gradients, |slot, arrays| {
+            let step = Step { number: self.updates, update, dims: &slot.dims, settings: slot.settings };
+            Change::measured(update.measure, arrays, |arrays| self.rule.update(&step, arrays))
+        })?;
+        Ok(Changes::from_visited(changes))
+    }
+
+    fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        self.slots.state()
+    }
+
+    fn restore(&mut self, updates: u64, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
+        self.slots.restore(stored)?;
+        self.updates = updates;
+        Ok(())
+    }
+}

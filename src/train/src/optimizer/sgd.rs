@@ -1,0 +1,43 @@
+//! Stochastic gradient descent with momentum.
+
+use super::rule::{StateArray, Step, UpdateRule};
+use super::slot::Arrays;
+
+/// SGD by PyTorch's formula (`torch.optim.SGD`): with g the scaled gradient,
+///
+/// ```text
+/// g ← g + decay w;  b ← momentum b + (1 - dampening) g, at the first update b ← g
+/// w ← w - rate b;  Nesterov: w ← w - rate (g + momentum b);  without momentum: w ← w - rate g
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// How much of the running sum of gradients is kept; 0 for none.
+    pub momentum: f64,
+    /// Leaves out this share of each new gradient.
+    pub dampening: f64,
+    /// Looks ahead by one update of the running sum.
+    pub nesterov: bool,
+}
+
+impl UpdateRule for Sgd {
+    fn state(&self, step: &Step<'_>) -> Vec<StateArray> {
+        if self.momentum == 0.0 { Vec::new() } else { vec![StateArray::new("momentum_buffer", step.dims)] }
+    }
+
+    fn update(&self, step: &Step<'_>, arrays: Arrays<'_>) {
+        let Arrays { weights, gradient, mut state } = arrays;
+        let (rate, penalty) = (step.rate() as f32, step.settings.weight_decay as f32);
+        let penalised = |gradient: f32, weight: f32| step.update.gradient(gradient) + penalty * weight;
+        let Some(buffer) = state.first_mut() else {
+            weights.iter_mut().zip(gradient).for_each(|(w, g)| *w -= rate * penalised(*g, *w));
+            return;
+        };
+        let momentum = self.momentum as f32;
+        let share = if step.number == 1 { 1.0 } else { (1.0 - self.dampening) as f32 };
+        for ((weight, gradient), buffer) in weights.iter_mut().zip(gradient).zip(buffer.iter_mut()) {
+            let gradient = penalised(*gradient, *weight);
+            *buffer = *buffer * momentum + share * gradient;
+            *weight -= rate * if self.nesterov { gradient + momentum * *buffer } else { *buffer };
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Whether optimisers, clipping and schedules are those of the public libraries: a golden file holds parameters, gradients, and what
+//! the libraries made of them.
+//!
+//! Its configuration (a JSON object) has `steps`, `kept_steps`, and under `optimisers` and `schedules` the settings of each, under the
+//! libraries' names. Tensors: `in.NAME` a parameter at the start, `in.grad_NAME` `[step, ..]` its gradients, `out.OPTIMISER.NAME`
+//! `[kept step, ..]` the parameter after each of the kept steps, `out.clip_norm_X.NAME` and `out.clip_value_X.NAME` the gradients of the
+//! first step clipped to X, `out.clip_norm_X.norm` their norm before, `out.schedule.NAME` `[step]` learning rates. Whatever the shapes,
+//! settings and numbers of steps.
+
+mod clipping;
+mod optimisers;
+mod schedules;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, random::Draw};
+
+use crate::TrainError;
+
+/// Most that anything may be off: max |a - b| / (max |b| + 1e-6).
+pub const TOLERANCE: f64 = 2e-5;
+
+/// The tensors of a golden file.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// One tensor, compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// "optimiser", "clipping" or "schedule".
+    pub group: &'static str,
+    /// The tensor's full name in the file.
+    pub name: String,
+    /// The largest difference relative to the largest expected element; infinite when a number is not finite.
+    pub error: f64,
+}
+
+/// Why a file cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// The configuration lacks a value, or has one that cannot be used.
+    #[error("`config.{key}` {problem}")]
+    Config {
+        /// The value, as a dotted path.
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor is missing, or of another shape than the others ask for.
+    #[error("tensor `{name}` {problem}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The trainer refused.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// candle refused.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+type Result<T> = std::result::Result<T, ParityError>;
+
+/// Whether a configuration is that of a file about optimisers or schedules.
+pub fn recognises(config: &serde_json::Value) -> bool {
+    ["optimisers", "schedules"].iter().any(|key| config.get(key).is_some_and(serde_json::Value::is_object))
+}
+
+/// Compares all that the file expects.
+///
+/// # Errors
+/// When settings are not known here, or tensors are missing or do not fit each other.
+pub fn check(config: &serde_json::Value, tensors: &Tensors) -> Result<Vec<Compared>> {
+    let mut compared = optimisers::check(config, tensors)?;
+    compared.extend(clipping::check(tensors)?);
+    compared.extend(schedules::check(config, tensors)?);
+    Ok(compared)
+}
+
+fn bad_tensor(name: &str, problem: impl Into<String>) -> ParityError {
+    ParityError::Tensor { name: name.to_owned(), problem: problem.into() }
+}
+
+fn bad_config(key: impl Into<String>, problem: impl Into<String>) -> ParityError {
+    ParityError::Config { key: key.into(), problem: problem.into() }
+}
+
+fn tensor<'a>(tensors: &'a Tensors, name: &str) -> Result<&'a Tensor> {
+    let tensor = tensors.get(name).ok_or_else(|| bad_tensor(name, "is missing"))?;
+    if tensor.dtype() == DType::F32 { Ok(tensor) } else { Err(bad_tensor(name, "does not hold floats")) }
+}
+
+/// The names of the parameters that gradients are given for.
+fn parameter_names(tensors: &Tensors) -> impl Iterator<Item = &str> {
+    tensors.keys().filter_map(|name| name.strip_prefix("in.grad_"))
+}
+
+/// The gradients of a parameter, `[step, ..]`.
+fn given_gradients<'a>(tensors: &'a Tensors, parameter: &str) -> Result<&'a Tensor> {
+    let name = format!("in.grad_{parameter}");
+    let gradients = tensor(tensors, &name)?;
+    let start = tensor(tensors, &format!("in.{parameter}"))?;
+    if gradients.dims().split_first().is_none_or(|(_, dims)| dims != start.dims()) {
+        return Err(bad_tensor(&name, format!("is {:?}, not steps of {:?}", gradients.dims(), start.dims())));
+    }
+    Ok(gradients)
+}
+
+/// Parameters with their start values.
+fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>) -> Result<Parameters> {
+    let mut parameters = Parameters::new();
+    for name in names {
+        parameters.add(name, tensor(tensors, &format!("in.{name}"))?.copy()?)?;
+    }
+    Ok(parameters)
+}
+
+/// The gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters.
+fn gradients(tensors: &Tensors, parameters: &Parameters, step: usize) -> Result<Gradients> {
+    let tape = Tape::new();
+    let context = Context::training(parameters, &tape, Draw::new(0));
+    let mut loss: Option<Value> = None;
+    for id in parameters.ids() {
+        let name = parameters.name(id);
+        let given = given_gradients(tensors, name)?;
+        if step >= given.dim(0)? {
+            return Err(bad_tensor(&format!("in.grad_{name}"), format!("has no step {}", step + 1)));
+        }
+        let term = context.parameter(id).multiply(&Value::plain(given.get(step)?)?)?.sum()?;
+        loss = Some(match loss {
+            Some(loss) => loss.add(&term)?,
+            None => term,
+        });
+    }
+    match loss {
+        Some(loss) => Ok(tape.backward(&loss)?),
+        None => Ok(Gradients::default()),
+    }
+}
+
+/// Compares elements with those of an expected tensor.
+fn compare(group: &'static str, name: &str, found: &[f64], expected: &Tensor) -> Result<Compared> {
+    let expected: Vec<f64> = expected.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    if found.len() != expected.len() {
+        return Err(bad_tensor(name, format!("has {} elements where {} are computed", expected.len(), found.len())));
+    }
+    let size = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    let difference = found.iter().zip(&expected).fold(0.0, |largest: f64, (a, b)| match (a - b).abs() {
+        difference if difference.is_nan() => f64::INFINITY,
+        difference => largest.max(difference),
+    });
+    Ok(Compared { group, name: name.to_owned(), error: difference / (size + 1e-6) })
+}
+
+/// The elements of a tensor.
+fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}

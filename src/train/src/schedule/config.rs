@@ -1,0 +1,166 @@
+//! The recipe's `schedule` section.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// The shape of the learning rate over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleName {
+    /// The same rate throughout.
+    Constant,
+    /// Linear warm-up from 0, then the full rate: `constant_with_warmup` of Hugging Face.
+    WarmupConstant,
+    /// Linear warm-up, then falling with the inverse square root of the step: `WarmupLR` of ESPnet, WeNet and CosyVoice.
+    WarmupLr,
+    /// Linear warm-up from 0, then falling with the inverse square root of the step on a time scale of its own: `inverse_sqrt` of Hugging
+    /// Face.
+    WarmupInverseSqrt,
+    /// Warm-up and inverse square root as "Attention is all you need" has them: `width^-0.5 min(n^-0.5, n warmup^-1.5)`, times the
+    /// full rate.
+    Noam,
+    /// Linear warm-up, the full rate for a while, then falling with a power of the step to a floor: `NoamHoldAnnealing` of NeMo and CosyVoice.
+    NoamHoldAnnealing,
+    /// Half a cosine from the full rate down to the floor at the horizon: `CosineAnnealingLR` of PyTorch.
+    Cosine,
+    /// Linear warm-up from the floor to the full rate, then half a cosine down to the floor at the horizon.
+    WarmupCosine,
+    /// Linear warm-up from 0, then linearly to 0 at the horizon: `linear` of Hugging Face.
+    WarmupLinear,
+    /// Up along half a cosine, then down along another to almost nothing: `OneCycleLR` of PyTorch (Smith and Topin, arXiv 1708.07120).
+    OneCycle,
+}
+
+/// What a schedule counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// Steps.
+    #[default]
+    Step,
+    /// Passes over the data; the rate is the same throughout one, and what is called steps in the settings are epochs.
+    Epoch,
+}
+
+/// The recipe's `schedule` section. `warmup_steps` and `final_ratio` may stand beside any shape, so that a variant of a recipe can
+/// change the shape alone; the others are refused where they mean nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// Which shape.
+    pub name: ScheduleName,
+    /// What it counts.
+    #[serde(skip_serializing_if = "is_per_step")]
+    pub per: Per,
+    /// Steps until the full rate is reached, where there is a warm-up.
+    pub warmup_steps: u64,
+    /// The floor as a fraction of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`).
+    pub final_ratio: f64,
+    /// The floor as a learning rate, instead of `final_ratio`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_lr: Option<f64>,
+    /// Steps at the full rate (`noam_hold_annealing`); 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_steps: Option<u64>,
+    /// The power of the step that the rate falls with (`noam_hold_annealing`); 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_rate: Option<f64>,
+    /// After so many steps beyond the warm-up the rate has fallen to 1/√2 (`warmup_inverse_sqrt`); `warmup_steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timescale: Option<u64>,
+    /// The width of the model (`noam`); 512.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_width: Option<u64>,
+    /// The share of the run in which the rate rises (`one_cycle`); 0.3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<f64>,
+    /// The full rate over that of the first step (`one_cycle`); 25.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub div_factor: Option<f64>,
+    /// The rate of the first step over that of the last (`one_cycle`); 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_div_factor: Option<f64>,
+}
+
+fn is_per_step(per: &Per) -> bool {
+    *per == Per::Step
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            name: ScheduleName::WarmupLr,
+            per: Per::Step,
+            warmup_steps: 2500,
+            final_ratio: 0.01,
+            final_lr: None,
+            hold_steps: None,
+            decay_rate: None,
+            timescale: None,
+            model_width: None,
+            rise: None,
+            div_factor: None,
+            final_div_factor: None,
+        }
+    }
+}
+
+fn refuse(key: &'static str, reason: impl Into<String>) -> Result<(), TrainError> {
+    Err(TrainError::Config { key, reason: reason.into() })
+}
+
+impl ScheduleConfig {
+    /// Refuses what cannot be used with the full rate `base`.
+    pub(crate) fn check(&self, base: f64) -> Result<(), TrainError> {
+        use ScheduleName::{Noam, NoamHoldAnnealing, WarmupConstant, WarmupInverseSqrt, WarmupLr};
+        self.refuse_foreign()?;
+        let needs_warmup = [WarmupLr, WarmupConstant, WarmupInverseSqrt, Noam, NoamHoldAnnealing];
+        if needs_warmup.contains(&self.name) && self.warmup_steps == 0 {
+            let reason = "must be at least 1 for this schedule; use `name: constant`, `cosine` or `warmup_linear` for no warm-up";
+            return refuse("schedule.warmup_steps", reason);
+        }
+        if !(0.0..=1.0).contains(&self.final_ratio) {
+            return refuse("schedule.final_ratio", format!("{} is not between 0 and 1", self.final_ratio));
+        }
+        if let Some(floor) = self.final_lr.filter(|floor| !(0.0..=base).contains(floor)) {
+            return refuse("schedule.final_lr", format!("{floor} is not between 0 and optim.lr, which is {base}"));
+        }
+        if let Some(rate) = self.decay_rate.filter(|rate| !(*rate > 0.0 && *rate <= 10.0)) {
+            return refuse("schedule.decay_rate", format!("{rate} is not above 0, up to 10"));
+        }
+        for (key, value) in [("schedule.timescale", self.timescale), ("schedule.model_width", self.model_width)] {
+            if value == Some(0) {
+                return refuse(key, "must be at least 1");
+            }
+        }
+        if let Some(rise) = self.rise.filter(|rise| !(*rise > 0.0 && *rise < 1.0)) {
+            return refuse("schedule.rise", format!("{rise} is not between 0 and 1"));
+        }
+        let factors = [("schedule.div_factor", self.div_factor), ("schedule.final_div_factor", self.final_div_factor)];
+        for (key, factor) in factors {
+            if let Some(factor) = factor.filter(|factor| !(*factor >= 1.0 && factor.is_finite())) {
+                return refuse(key, format!("{factor} is not a number from 1 on"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A setting that the shape would not look at is a mistake.
+    fn refuse_foreign(&self) -> Result<(), TrainError> {
+        use ScheduleName::{Cosine, Noam, NoamHoldAnnealing, OneCycle, WarmupCosine, WarmupInverseSqrt};
+        let settings: [(&'static str, bool, &[ScheduleName]); 8] = [
+            ("schedule.final_lr", self.final_lr.is_some(), &[Cosine, WarmupCosine, NoamHoldAnnealing]),
+            ("schedule.hold_steps", self.hold_steps.is_some(), &[NoamHoldAnnealing]),
+            ("schedule.decay_rate", self.decay_rate.is_some(), &[NoamHoldAnnealing]),
+            ("schedule.timescale", self.timescale.is_some(), &[WarmupInverseSqrt]),
+            ("schedule.model_width", self.model_width.is_some(), &[Noam]),
+            ("schedule.rise", self.rise.is_some(), &[OneCycle]),
+            ("schedule.div_factor", self.div_factor.is_some(), &[OneCycle]),
+            ("schedule.final_div_factor", self.final_div_factor.is_some(), &[OneCycle]),
+        ];
+        let foreign = settings.into_iter().find(|(_, given, owners)| *given && !owners.contains(&self.name));
+        let Some((key, ..)) = foreign else { return Ok(()) };
+        refuse(key, "means nothing to this schedule; leave it out, or choose another schedule.name")
+    }
+}
