@@ -14,6 +14,7 @@ mod formats;
 mod front_ends;
 mod idempotence;
 mod import;
+mod lora;
 mod parity;
 mod precision;
 mod sfm;

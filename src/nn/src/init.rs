@@ -30,7 +30,7 @@ impl Init {
         Self::Uniform((6.0 / (fan_in + fan_out).max(1) as f32).sqrt())
     }
 
-    fn draw(self, draw: Draw, count: usize) -> Vec<f32> {
+    pub(crate) fn draw(self, draw: Draw, count: usize) -> Vec<f32> {
         match self {
             Init::Constant(value) => vec![value; count],
             Init::Normal(deviation) => draw.normals(count).into_iter().map(|x| x * deviation).collect(),
@@ -57,6 +57,16 @@ impl<'a> Builder<'a> {
     pub fn scope(&mut self, name: impl std::fmt::Display) -> Builder<'_> {
         let prefix = format!("{}{name}.", self.prefix);
         Builder { parameters: self.parameters, draw: self.draw, prefix }
+    }
+
+    /// Registers the weight `[output, input]` of a linear layer, which adapters may stand beside.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub(crate) fn add_linear(&mut self, shape: [usize; 2], init: Init) -> Result<ParameterId> {
+        let id = self.add("weight", &shape, init)?;
+        self.parameters.mark_linear(id);
+        Ok(id)
     }
 
     /// Registers a parameter.

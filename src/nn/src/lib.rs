@@ -31,6 +31,7 @@ pub mod inference;
 pub mod init;
 pub mod kernels;
 pub mod layers;
+pub mod low_rank;
 pub mod objectives;
 pub mod ops;
 pub mod parameters;

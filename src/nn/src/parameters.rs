@@ -1,5 +1,6 @@
 //! Named weights and buffers, in order of registration.
 
+use crate::low_rank::LowRank;
 use crate::{NnError, Result, host};
 use candle_core::Tensor;
 use std::collections::HashMap;
@@ -20,6 +21,16 @@ struct Entry {
     name: String,
     tensor: Tensor,
     trainable: bool,
+    role: Role,
+}
+
+/// What a layer does with a parameter, as far as others need to know.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    /// Anything.
+    Any,
+    /// The weight of a linear layer, with the adapter beside it.
+    Linear(Option<LowRank>),
 }
 
 /// The weights of a model: contiguous `f32` tensors under the names of the public implementation's `state_dict`, in order of
@@ -48,7 +59,7 @@ impl Parameters {
         let id = ParameterId(self.entries.len());
         let tensor = host::contiguous(&tensor)?;
         self.by_name.insert(name.clone(), id);
-        self.entries.push(Entry { name, tensor, trainable: true });
+        self.entries.push(Entry { name, tensor, trainable: true, role: Role::Any });
         Ok(id)
     }
 
@@ -114,6 +125,27 @@ impl Parameters {
     /// Trains or freezes a parameter. A frozen one gets no gradient and costs none.
     pub fn set_trainable(&mut self, id: ParameterId, trainable: bool) {
         self.entries[id.0].trainable = trainable;
+    }
+
+    /// Whether a parameter is the weight of a linear layer, beside which an adapter can stand.
+    pub fn is_linear(&self, id: ParameterId) -> bool {
+        matches!(self.entries[id.0].role, Role::Linear(_))
+    }
+
+    /// The adapter beside the weight of a linear layer.
+    pub fn low_rank(&self, id: ParameterId) -> Option<LowRank> {
+        match self.entries[id.0].role {
+            Role::Linear(adapter) => adapter,
+            Role::Any => None,
+        }
+    }
+
+    pub(crate) fn mark_linear(&mut self, id: ParameterId) {
+        self.entries[id.0].role = Role::Linear(None);
+    }
+
+    pub(crate) fn set_low_rank(&mut self, id: ParameterId, adapter: LowRank) {
+        self.entries[id.0].role = Role::Linear(Some(adapter));
     }
 
     /// The parameter of a name.

@@ -33,6 +33,7 @@ pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
 pub use try_out::try_out;
+pub use work::Adapted;
 use work::Training;
 
 /// The file that describes the trained model.

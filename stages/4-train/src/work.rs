@@ -8,8 +8,8 @@ use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
 use flowmill_train::steering::COMMANDS_FILE;
-use flowmill_train::{SKIPPED_FOLDER, Summary};
-use serde::Deserialize;
+use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::{DataPaths, FlowData, check_bins};
@@ -53,6 +53,16 @@ pub struct Prepared {
     pub task: FlowTask,
     /// The weights that training starts from.
     pub parameters: Parameters,
+}
+
+/// What `config.json` says of adapters that the weights hold beside what they adapt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adapted {
+    /// What they are like.
+    #[serde(flatten)]
+    pub settings: LoraConfig,
+    /// What they adapt, as the recipe calls it.
+    pub base: Option<String>,
 }
 
 /// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
@@ -115,7 +125,11 @@ impl Training {
             codebook::start_from(&mut parameters, codebook, config.flow(), seed)?;
         }
         if let Some(file) = &self.weights {
-            tell(start::start_from(&mut parameters, file, self.section.init_partial)?);
+            let loaded = start::start_from(&mut parameters, file, self.section.init_partial)?;
+            tell(format!("starting from {}: {}", file.display(), start::told(&loaded)));
+            if let Some(lora) = &self.section.lora {
+                tell(start::adapt(&mut parameters, lora, &loaded, seed)?);
+            }
         }
         Ok(Prepared { config, data, task: FlowTask(model), parameters })
     }
@@ -175,12 +189,15 @@ impl Training {
         // All corpora have the same mels.
         let first = self.data.indexes().next().unwrap_or(&self.data.validation);
         let index = flowmill_corpus::shard::ShardIndex::read(first).map_err(StageError::other)?;
-        let described = json!({
+        let mut described = json!({
             "family": config.family(),
             "model": config.settings(),
             "mel": index.mel,
             "speaker_embedding": self.section.speaker_embedding,
         });
+        if let Some(lora) = &self.section.lora {
+            described["lora"] = json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone() });
+        }
         let path = work.output(CONFIG_FILE)?;
         std::fs::write(&path, format!("{described:#}\n")).map_err(|error| StageError::file(&path, error))
     }

@@ -2,12 +2,13 @@
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | model | `model` | `model.safetensors`, `flow.pt`, `config.json`, the fitted extractors |
+//! | model | `model` | `model.safetensors`, `flow.pt`, `config.json`, the fitted extractors; of adapters `adapter_model.safetensors` and `adapter_config.json` |
 //! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png`, `scores.json` |
 //! | card | `card` | `README.md` |
 //!
 //! [`synth`] resynthesises any recording through such a folder.
 
+mod adapters;
 mod audible;
 mod baselines;
 mod card;
@@ -103,13 +104,17 @@ fn model(context: &PlanContext, write_pt: bool) -> Phase {
     let sources = sources(context);
     let part = Part::new("model").config(json!({ "export": { "write_pt": write_pt } }));
     let part = part.inputs(sources.iter().map(|(path, _)| path.clone())).work(move |work| {
+        let [(weights, _), (description, _), ..] = &sources;
+        let adapted = adapters::described(description)?;
         for (source, name) in &sources {
             let target = work.output(name)?;
-            std::fs::copy(source, &target).map_err(|e| StageError::file(source, e))?;
+            match adapted.as_ref().filter(|_| source == weights) {
+                Some(adapted) => adapters::merge(source, &target, adapted, work)?,
+                None => std::fs::copy(source, &target).map(drop).map_err(|e| StageError::file(source, e))?,
+            }
         }
         if write_pt {
-            let [(weights, _), ..] = &sources;
-            let mut archive = Archive::open(weights).map_err(StageError::other)?;
+            let mut archive = Archive::open(&work.output(WEIGHTS)?).map_err(StageError::other)?;
             write_archive(&work.output(TORCH_WEIGHTS)?, &mut archive, Target::Torch).map_err(StageError::other)?;
         }
         Ok(PartReport::summary())

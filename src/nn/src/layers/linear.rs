@@ -1,9 +1,11 @@
 //! Linear layers.
 
 use crate::init::{Builder, Init};
+use crate::low_rank::LowRank;
 use crate::{Activation, Context, ParameterId, Result, Value};
 
-/// `x weight^T + bias`: parameters `weight` `[output, input]` and, where wanted, `bias` `[output]`.
+/// `x weight^T + bias`: parameters `weight` `[output, input]` and, where wanted, `bias` `[output]`. Where the weight has an adapter
+/// ([`low_rank`](crate::low_rank)), its share is added.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: ParameterId,
@@ -39,7 +41,7 @@ impl Linear {
         weight: Init,
         bias: Option<Init>,
     ) -> Result<Self> {
-        let weight = builder.add("weight", &[outputs, inputs], weight)?;
+        let weight = builder.add_linear([outputs, inputs], weight)?;
         let bias = bias.map(|bias| builder.add("bias", &[outputs], bias)).transpose()?;
         Ok(Self { weight, bias })
     }
@@ -64,7 +66,22 @@ impl Linear {
     /// When the shape does not fit.
     pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
         let (weight, bias) = self.values(context);
-        input.linear(&weight, bias.as_ref())
+        let beside = self.beside(context, input, None)?;
+        input.linear_onto(&weight, bias.as_ref(), beside.as_ref())
+    }
+
+    fn is_adapted(&self, context: &Context) -> bool {
+        context.parameters().low_rank(self.weight).is_some()
+    }
+
+    /// What `x weight^T + bias` is added to: the residual, with the adapter's share if there is an adapter.
+    fn beside(&self, context: &Context, input: &Value, residual: Option<&Value>) -> Result<Option<Value>> {
+        let Some(LowRank { down, up, settings }) = context.parameters().low_rank(self.weight) else {
+            return Ok(residual.cloned());
+        };
+        let input = context.dropout(input, settings.dropout)?;
+        let inner = input.linear(&context.parameter(down), None)?.affine(settings.scale, 0.0)?;
+        inner.linear_onto(&context.parameter(up), None, residual).map(Some)
     }
 
     /// `f(x weight^T + bias)`.
@@ -72,6 +89,9 @@ impl Linear {
     /// # Errors
     /// When the shape does not fit.
     pub fn forward_activated(&self, context: &Context, input: &Value, activation: Activation) -> Result<Value> {
+        if self.is_adapted(context) {
+            return self.forward(context, input)?.activate(activation);
+        }
         let (weight, bias) = self.values(context);
         input.linear_activated(&weight, bias.as_ref(), activation)
     }
@@ -82,7 +102,8 @@ impl Linear {
     /// When the shapes do not fit.
     pub fn forward_onto(&self, context: &Context, input: &Value, residual: &Value) -> Result<Value> {
         let (weight, bias) = self.values(context);
-        input.linear_onto(&weight, bias.as_ref(), Some(residual))
+        let beside = self.beside(context, input, Some(residual))?;
+        input.linear_onto(&weight, bias.as_ref(), beside.as_ref())
     }
 }
 
@@ -107,13 +128,20 @@ impl FeedForward {
     /// When the shapes do not fit.
     pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
         let drops = context.is_training() && self.dropout > 0.0;
-        let (w1, b1) = self.first.values(context);
-        let (w2, b2) = self.second.values(context);
-        if let (false, Some(b1), Some(b2)) = (drops, &b1, &b2) {
-            return input.feed_forward([&w1, b1], [&w2, b2], self.activation, None);
+        if let (false, Some((first, second))) = (drops, self.fusible(context)) {
+            return input.feed_forward(first.each_ref(), second.each_ref(), self.activation, None);
         }
-        let inner = input.linear_activated(&w1, b1.as_ref(), self.activation)?;
-        context.dropout(&inner, self.dropout)?.linear(&w2, b2.as_ref())
+        let inner = self.first.forward_activated(context, input, self.activation)?;
+        self.second.forward(context, &context.dropout(&inner, self.dropout)?)
+    }
+
+    /// Weights and biases of both layers, when they can be one operation: both have biases and neither has an adapter.
+    fn fusible(&self, context: &Context) -> Option<([Value; 2], [Value; 2])> {
+        if self.first.is_adapted(context) || self.second.is_adapted(context) {
+            return None;
+        }
+        let ((w1, b1), (w2, b2)) = (self.first.values(context), self.second.values(context));
+        Some(([w1, b1?], [w2, b2?]))
     }
 
     /// `residual + dropout(second(dropout(f(first(x)))))`, the last dropout at rate `outer_dropout`. One fused operation where
@@ -129,16 +157,14 @@ impl FeedForward {
         outer_dropout: f32,
     ) -> Result<Value> {
         let drops = context.is_training() && (self.dropout > 0.0 || outer_dropout > 0.0);
-        let (w1, b1) = self.first.values(context);
-        let (w2, b2) = self.second.values(context);
-        if let (false, Some(b1), Some(b2)) = (drops, &b1, &b2) {
-            return input.feed_forward([&w1, b1], [&w2, b2], self.activation, Some(residual));
+        if let (false, Some((first, second))) = (drops, self.fusible(context)) {
+            return input.feed_forward(first.each_ref(), second.each_ref(), self.activation, Some(residual));
         }
-        let inner = input.linear_activated(&w1, b1.as_ref(), self.activation)?;
+        let inner = self.first.forward_activated(context, input, self.activation)?;
         let inner = context.dropout(&inner, self.dropout)?;
         if !drops || outer_dropout == 0.0 {
-            return inner.linear_onto(&w2, b2.as_ref(), Some(residual));
+            return self.second.forward_onto(context, &inner, residual);
         }
-        context.dropout(&inner.linear(&w2, b2.as_ref())?, outer_dropout)?.add(residual)
+        context.dropout(&self.second.forward(context, &inner)?, outer_dropout)?.add(residual)
     }
 }

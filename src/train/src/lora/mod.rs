@@ -1,0 +1,154 @@
+//! LoRA: low-rank adapters are trained, everything else is frozen.
+
+mod peft;
+
+use flowmill_nn::low_rank::LowRankSettings;
+use flowmill_nn::random::Draw;
+use flowmill_nn::{ParameterId, Parameters};
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::coverage::shorten;
+use crate::optimizer::matches;
+
+pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, write_adapter};
+
+/// The recipe's `lora` section.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of the adapters.
+    #[serde(default = "default_rank")]
+    pub rank: usize,
+    /// The adapters' product is multiplied by this over the rank.
+    #[serde(default = "default_alpha")]
+    pub alpha: f64,
+    /// Rate of the dropout on the adapters' inputs.
+    #[serde(default)]
+    pub dropout: f64,
+    /// The linear layers that get one: their modules' names, `*` standing for any characters, such as `encoder.*.linear_q`.
+    pub targets: Vec<String>,
+}
+
+fn default_rank() -> usize {
+    8
+}
+
+fn default_alpha() -> f64 {
+    16.0
+}
+
+impl LoraConfig {
+    /// What the product of an adapter is multiplied by.
+    pub fn scale(&self) -> f32 {
+        (self.alpha / self.rank.max(1) as f64) as f32
+    }
+
+    /// Refuses settings that cannot be used.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`].
+    pub fn check(&self) -> Result<(), TrainError> {
+        let fail = |key, reason: String| Err(TrainError::Config { key, reason });
+        if self.rank == 0 {
+            return fail("lora.rank", "must be at least 1".to_owned());
+        }
+        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
+            return fail("lora.alpha", format!("{} is not a positive number", self.alpha));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return fail("lora.dropout", format!("{} must be at least 0 and less than 1", self.dropout));
+        }
+        if self.targets.is_empty() {
+            return fail(
+                "lora.targets",
+                "names no layer; `*` stands for any characters, `\"*\"` for all layers".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Freezes every parameter and puts adapters beside the linear layers that the targets name. Gives the layers' weights.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when a target names no linear layer, or an adapter does not fit one.
+    pub fn attach(&self, parameters: &mut Parameters, seed: u64) -> Result<Vec<ParameterId>, TrainError> {
+        let fail = |key, reason: String| Err(TrainError::Config { key, reason });
+        let layers: Vec<ParameterId> = parameters.ids().filter(|id| parameters.is_linear(*id)).collect();
+        let named = |target: &str, id: ParameterId| matches(target, module(parameters.name(id)));
+        if let Some(target) = self.targets.iter().find(|target| !layers.iter().any(|id| named(target, *id))) {
+            let names: Vec<String> = layers.iter().map(|id| module(parameters.name(*id)).to_owned()).collect();
+            return fail(
+                "lora.targets",
+                format!("no linear layer is called `{target}`; there are {}", shorten(&names)),
+            );
+        }
+        let chosen: Vec<ParameterId> =
+            layers.into_iter().filter(|id| self.targets.iter().any(|target| named(target, *id))).collect();
+        parameters.ids().for_each(|id| parameters.set_trainable(id, false));
+        let settings = LowRankSettings { rank: self.rank, scale: self.scale(), dropout: self.dropout as f32 };
+        let draw = Draw::new(seed).purpose("lora");
+        for id in &chosen {
+            if let Err(error) = parameters.add_low_rank(*id, settings, draw) {
+                return fail("lora.rank", error.to_string());
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+/// The module that a weight belongs to.
+fn module(weight: &str) -> &str {
+    weight.strip_suffix(".weight").unwrap_or(weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use flowmill_nn::init::Builder;
+    use flowmill_nn::layers::{Embedding, Linear};
+
+    use super::*;
+
+    fn parameters() -> Parameters {
+        let mut parameters = Parameters::new();
+        let mut builder = Builder::new(&mut parameters, Draw::new(1));
+        Embedding::new(builder.scope("table"), 9, 4).unwrap();
+        for name in ["block.linear_q", "block.linear_k", "out"] {
+            Linear::new(builder.scope(name), 4, 6).unwrap();
+        }
+        parameters
+    }
+
+    fn config(targets: &[&str]) -> LoraConfig {
+        let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+        LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets }
+    }
+
+    #[test]
+    fn the_adapters_alone_are_trained() {
+        let mut parameters = parameters();
+        let chosen = config(&["*.linear_*"]).attach(&mut parameters, 1).unwrap();
+        assert_eq!(chosen.len(), 2);
+        let trained: Vec<&str> = parameters.trainable_ids().map(|id| parameters.name(id)).collect();
+        let module = |name: &str| ["A", "B"].map(|half| format!("block.{name}.lora_{half}.weight"));
+        assert_eq!(trained, [module("linear_q"), module("linear_k")].concat());
+    }
+
+    #[test]
+    fn what_cannot_be_adapted_is_refused_by_name() {
+        let said = |config: LoraConfig| config.attach(&mut parameters(), 1).unwrap_err().to_string();
+        let error = said(config(&["*", "table"]));
+        assert!(error.contains("`table`") && error.contains("block.linear_q"), "{error}");
+        let error = said(LoraConfig { rank: 5, ..config(&["out"]) });
+        assert!(error.contains("lora.rank") && error.contains("out.weight") && error.contains("6 x 4"), "{error}");
+        for (key, bad) in [
+            ("lora.rank", LoraConfig { rank: 0, ..config(&["*"]) }),
+            ("lora.alpha", LoraConfig { alpha: 0.0, ..config(&["*"]) }),
+            ("lora.dropout", LoraConfig { dropout: 1.0, ..config(&["*"]) }),
+            ("lora.targets", config(&[])),
+        ] {
+            assert!(bad.check().unwrap_err().to_string().contains(key));
+        }
+        config(&["*"]).check().unwrap();
+    }
+}

@@ -1,0 +1,52 @@
+//! Adapters as the package PEFT reads them: `adapter_model.safetensors` beside `adapter_config.json`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use candle_core::Tensor;
+use flowmill_nn::low_rank::adapted_module;
+use flowmill_nn::weights;
+use serde_json::json;
+
+use super::LoraConfig;
+use crate::TrainError;
+
+/// The adapters' tensors.
+pub const ADAPTER_MODEL: &str = "adapter_model.safetensors";
+/// What they are.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// What PEFT puts before the names of the model's own modules.
+const PREFIX: &str = "base_model.model.";
+
+/// Writes adapters, by the names of the model's parameters, to the two files. `base` is what the adapted weights were called where
+/// they came from.
+///
+/// # Errors
+/// When a tensor is not finite or a file cannot be written.
+pub fn write_adapter(
+    adapters: &BTreeMap<String, Tensor>,
+    config: &LoraConfig,
+    base: Option<&str>,
+    model: &Path,
+    description: &Path,
+) -> Result<(), TrainError> {
+    let named: Vec<(String, Tensor)> =
+        adapters.iter().map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor.clone())).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    weights::write(model, &named, &metadata).map_err(TrainError::tensor("writing the adapters"))?;
+    let modules: BTreeSet<&str> = adapters.keys().filter_map(|name| adapted_module(name)).collect();
+    let described = json!({
+        "peft_type": "LORA",
+        "task_type": null,
+        "base_model_name_or_path": base,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": modules,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "init_lora_weights": true,
+        "inference_mode": true,
+    });
+    std::fs::write(description, format!("{described:#}\n")).map_err(TrainError::io("write", description))
+}
