@@ -134,7 +134,7 @@ impl<T: Task> Run<'_, T> {
         let pass = pass::forward_backward(self.task, parameters, self.config, 1.0, group)?;
         let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
         let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
-        self.optimizer.step(parameters, &pass.gradients, Update { rate: 0.0, scale })?;
+        self.optimizer.step(parameters, &pass.gradients, Update::new(0.0, scale))?;
         self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
     }
 }
