@@ -4,7 +4,8 @@ use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curric
 use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{
-    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig, TrainError,
+    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig,
+    TrainError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
