@@ -44,6 +44,8 @@ where
     for (_, folder) in newest_first {
         let (state, averaged) = match checkpoint::load_weights(folder, parameters) {
             Ok(loaded) => loaded,
+            // A running training has removed it since it was listed.
+            Err(_) if !folder.exists() => continue,
             Err(error) => {
                 observer.message(&format!("WARNING: {error}; trying the one before"));
                 continue;

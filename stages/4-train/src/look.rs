@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_runner::{Recipe, StageError, part_state};
 use flowmill_train::checkpoint::step_of;
-use flowmill_train::{Evaluation, Observer, Replay};
+use flowmill_train::{Evaluation, Observer, Replay, TrainError};
 
 use crate::work::{PART, Prepared, TRAIN, Training};
 use crate::{CHECKPOINTS, TrainSection};
@@ -38,12 +38,16 @@ pub fn evaluate(
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
     let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
     let stage = folder(TRAIN);
-    let mut checkpoints = Vec::new();
-    for place in [part_state(&stage, PART), stage.join(CHECKPOINTS)] {
-        checkpoints.extend(checkpoints_in(&place)?);
+    loop {
+        let mut found = checkpoints_in(&part_state(&stage, PART))?;
+        found.extend(checkpoints_in(&stage.join(CHECKPOINTS))?);
+        let checkpoints: Vec<&Path> = found.iter().map(PathBuf::as_path).collect();
+        match flowmill_train::evaluate(&task, &mut parameters, &data, &checkpoints, observer) {
+            // A running training has put others in their place since they were listed.
+            Err(TrainError::NoCheckpoint) if found.iter().any(|folder| !folder.exists()) => {}
+            evaluated => return evaluated.map_err(StageError::other),
+        }
     }
-    let checkpoints: Vec<&Path> = checkpoints.iter().map(PathBuf::as_path).collect();
-    flowmill_train::evaluate(&task, &mut parameters, &data, &checkpoints, observer).map_err(StageError::other)
 }
 
 /// The model and the data of the recipe.

@@ -68,7 +68,8 @@ pub(super) fn plain(items: Range<u32>, quota: u64, seed: u64, epoch: u64) -> Vec
         }
     }
     taken.sort_unstable();
-    numbered(&taken)
+    let numbered = |same: &[u32]| same.iter().zip(0..).map(|(&item, before)| Drawn::new(item, before)).collect::<Vec<_>>();
+    taken.chunk_by(|a, b| a == b).flat_map(numbered).collect()
 }
 
 /// The utterances of a part in one epoch in rounds, each of which has one of every speaker.
