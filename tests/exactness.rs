@@ -12,7 +12,8 @@ use crate::support::{Mini, Tree, flowmill};
 /// Everything that has a state: accumulation over unequal batches, a moving average, dropout, half precision with a scale that moves
 /// both ways, a curriculum, validations and checkpoints at odd intervals, several loader threads.
 const SETTINGS: &str = "train.max_steps=150 train.accum_grad=2 train.ema_decay=0.99 train.save_every=9 \
-    train.validate_every={\"epochs\":2} train.log_every=7 train.num_workers=3 train.batch.max_frames_in_batch=600 \
+    train.validate_every={\"epochs\":2} train.log_every=7 train.log_groups=true train.early_stopping={\"patience\":1000} \
+    train.num_workers=3 train.batch.max_frames_in_batch=600 \
     train.model.encoder.dropout_rate=0.2 train.precision=fp16 train.loss_scale.initial=1e12 train.loss_scale.ceiling=1e12 \
     train.loss_scale.window=20 train.max_skipped_in_a_row=60 \
     train.curriculum=[{\"epochs\":3,\"order\":\"sorted\"},{\"epochs\":5,\"order\":\"bucketed\"},{\"order\":\"by_speaker\"}]";

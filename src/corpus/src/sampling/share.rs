@@ -68,7 +68,8 @@ pub(super) fn plain(items: Range<u32>, quota: u64, seed: u64, epoch: u64) -> Vec
         }
     }
     taken.sort_unstable();
-    let numbered = |same: &[u32]| same.iter().zip(0..).map(|(&item, before)| Drawn::new(item, before)).collect::<Vec<_>>();
+    let numbered =
+        |same: &[u32]| same.iter().zip(0..).map(|(&item, before)| Drawn::new(item, before)).collect::<Vec<_>>();
     taken.chunk_by(|a, b| a == b).flat_map(numbered).collect()
 }
 
