@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use flowmill_nn::weights;
 
-use crate::support::mini::repository;
+use crate::support::mini::{golden, repository};
 use crate::support::{Mini, Outcome, parquet};
 
 /// The first two stages with a CAM++ encoder whose weights are at `weights`, relative to the recipe.
@@ -30,10 +30,6 @@ fn embeddings(mini: &Mini) -> BTreeMap<String, Vec<f32>> {
         flowmill_corpus::table::read_embeddings(&path, "utt", "utt_embedding").unwrap()
     });
     rows.collect()
-}
-
-fn golden(name: &str) -> std::path::PathBuf {
-    repository().join("tests/golden").join(name)
 }
 
 /// The golden weights as a state dict.

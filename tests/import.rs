@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::mini::repository;
+use crate::support::mini::{golden, repository};
 use crate::support::{Mini, flowmill, parquet};
 
 /// A value of a pickle.
@@ -108,7 +108,7 @@ fn imported_values_train_the_very_model_that_extracted_ones_do() {
 #[test]
 fn the_files_of_the_public_recipes_are_read_as_torch_wrote_them() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, pt) = (repository().join("data/libri6"), repository().join("tests/golden/pt"));
+    let (data, pt) = (repository().join("data/libri6"), golden("pt"));
     let recipe = |tokens: &str| {
         format!(
             "name: public\nmax_rejected: 1.0\nprep: {{data: {}, split: {{fractions: {{}}}}}}\n\

@@ -1,18 +1,14 @@
 //! `flowmill parity` on the golden files, and on copies that were tampered with.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::support::flowmill;
-use crate::support::mini::repository;
+use crate::support::mini::golden;
 
 const FLOW: &str = "cosyvoice2_flow_full.safetensors";
-
-fn golden() -> PathBuf {
-    repository().join("tests/golden")
-}
 
 /// A safetensors file taken apart.
 struct Parts {
@@ -64,7 +60,7 @@ impl Parts {
 /// What `parity` says to a copy of a golden file after `change`.
 fn tampered(file: &str, change: impl FnOnce(&mut Parts)) -> crate::support::Outcome {
     let folder = tempfile::tempdir().unwrap();
-    let mut parts = Parts::read(&golden().join(file));
+    let mut parts = Parts::read(&golden(file));
     change(&mut parts);
     fs::write(folder.path().join("copy.safetensors"), parts.bytes()).unwrap();
     flowmill(folder.path(), &["parity", "copy.safetensors"]).expect_no_panic()
@@ -72,11 +68,11 @@ fn tampered(file: &str, change: impl FnOnce(&mut Parts)) -> crate::support::Outc
 
 #[test]
 fn every_golden_file_passes() {
-    let mut files: Vec<_> = fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "safetensors"));
     files.sort();
     let arguments: Vec<&str> = ["parity"].into_iter().chain(files.iter().map(|file| file.to_str().unwrap())).collect();
-    let shown = flowmill(&golden(), &arguments).expect_code(0);
+    let shown = flowmill(&golden(""), &arguments).expect_code(0);
     let verdicts = shown.stdout.lines().filter(|line| !line.starts_with(' '));
     assert_eq!(verdicts.filter(|line| line.ends_with("PASS")).count(), files.len(), "{}", shown.stdout);
     assert!(!shown.stdout.contains("FAIL"), "{}", shown.stdout);
@@ -177,7 +173,7 @@ fn optimisers_are_checked_too() {
 fn a_file_that_cannot_be_checked_does_not_hide_the_others() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("words.txt"), "no tensors here").unwrap();
-    let file = golden().join(FLOW);
+    let file = golden(FLOW);
     let arguments = ["parity", "words.txt", "nowhere.safetensors", "--all", file.to_str().unwrap()];
     let shown = flowmill(folder.path(), &arguments).expect_code(2);
     shown.expect_words(&["words.txt: ", "nowhere.safetensors: ", "cosyvoice2_flow PASS", "grad.encoder_proj.bias"]);

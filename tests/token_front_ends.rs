@@ -1,11 +1,11 @@
 //! The tokenizers of published systems as stage 2, with the small models of the golden files as their weights.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::support::{Mini, mini::repository, parquet};
+use crate::support::{Mini, mini::golden, parquet};
 
 /// A recipe whose stage 2 uses this extractor, and whose stage 4 names a model that could be trained on its tokens.
 fn with_extractor(extractor: &str) -> Mini {
@@ -24,10 +24,6 @@ fn with_extractor(extractor: &str) -> Mini {
     mini
 }
 
-fn golden(name: &str) -> PathBuf {
-    repository().join("tests/golden").join(name)
-}
-
 /// Writes some tensors of a golden file, without `prefix`, as a weight file.
 fn extract(name: &str, prefix: &str, to: &Path) {
     let bytes = fs::read(golden(name)).unwrap();
@@ -43,7 +39,7 @@ fn extract(name: &str, prefix: &str, to: &Path) {
 
 const TRAIN: [&str; 2] = ["2-tokens/train/part-00000.parquet", "2-tokens/dev/part-00000.parquet"];
 
-/// The tokens of all utterances, and each one's number of them.
+/// The tokens of all utterances, one after another.
 fn tokens(mini: &Mini) -> Vec<f64> {
     TRAIN.iter().flat_map(|table| parquet::lists(&mini.exp(table), "speech_token").concat()).collect()
 }

@@ -130,7 +130,7 @@ train:
 #[test]
 fn a_public_checkpoint_is_tuned() {
     let mini = Mini::new();
-    let public = crate::support::mini::repository().join("tests/golden/pt/cosyvoice2_flow_full.pt");
+    let public = crate::support::mini::golden("pt/cosyvoice2_flow_full.pt");
     fs::copy(public, mini.path("flow.pt")).unwrap();
     fs::write(mini.path("public.yaml"), PUBLIC).unwrap();
     let said = flowmill(mini.folder(), &["run", "public.yaml", "--stop-stage", "train"]).expect_code(0);
@@ -162,11 +162,7 @@ fn weights_that_do_not_fit_are_one_clear_error() {
     edit(&good, &mini.path("renamed.safetensors"), rename);
     edit(&good, &mini.path("nan.safetensors"), poison);
     edit(&good, &mini.path("truncated.safetensors"), |_, data| data.truncate(100));
-    fs::copy(
-        crate::support::mini::repository().join("tests/golden/features.safetensors"),
-        mini.path("other.safetensors"),
-    )
-    .unwrap();
+    fs::copy(crate::support::mini::golden("features.safetensors"), mini.path("other.safetensors")).unwrap();
     let cases: [(&str, &[&str]); 5] = [
         ("shape", &["encoder_proj.weight: model [80, 16], file [16, 80]", "train.init_partial: true"]),
         ("renamed", &["1 missing in the file (encoder_proj.bias)", "1 not in the model (other.bias)"]),

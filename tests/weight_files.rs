@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::mini::repository;
 use crate::support::{Mini, flowmill};
 
+/// The path of a golden file as an argument.
 fn golden(name: &str) -> String {
-    repository().join("tests/golden").join(name).to_str().unwrap().to_string()
+    crate::support::mini::golden(name).to_str().unwrap().to_string()
 }
 
 #[test]

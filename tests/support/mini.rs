@@ -19,6 +19,11 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// A golden file, or a file beside them.
+pub fn golden(name: &str) -> PathBuf {
+    repository().join("tests/golden").join(name)
+}
+
 /// Copies the files (not the folders) of a folder.
 fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();

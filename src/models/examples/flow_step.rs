@@ -4,6 +4,7 @@
 //! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all),
 //! `checkpointed` to compute blocks again in the backward pass, `bf16` or `fp16` to round (default neither).
 
+use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
     EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig, UNetConfig,
 };

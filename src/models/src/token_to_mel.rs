@@ -4,14 +4,16 @@ use crate::flow::{
     Flow, FlowBatch, FlowConfig, FlowDraws, FlowLoss, Generated, GenerationOptions, GenerationRequest, Result,
 };
 use crate::sfm::Sfm;
+use candle_core::Tensor;
 use flowmill_nn::Context;
 use flowmill_nn::random::Draw;
+use flowmill_nn::solvers::Solver;
 
 /// A model from speech tokens and a speaker to mel spectrograms. Holds no weights: those are in the
 /// [`Parameters`](flowmill_nn::Parameters) that were made with it.
 pub trait TokenToMel: Send + Sync {
-    /// What it takes and makes.
-    fn config(&self) -> &FlowConfig;
+    /// Its encoder and estimator.
+    fn flow(&self) -> &Flow;
 
     /// The loss of a batch.
     ///
@@ -19,41 +21,40 @@ pub trait TokenToMel: Send + Sync {
     /// When the batch does not fit the model.
     fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss>;
 
-    /// The published settings of inference.
-    fn default_options(&self) -> GenerationOptions;
-
-    /// Generates mels; the noise of request `i` comes from `draw.sample(samples[i])`.
+    /// Generates mels from given standard normal noise `[frame, bin]` per request, prompt frames first.
     ///
     /// # Errors
-    /// When a request does not fit the model, or the solver gives up.
-    fn generate(
+    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not fit the model; otherwise when the solver
+    /// gives up.
+    fn generate_from(
         &self,
         context: &Context,
         requests: &[GenerationRequest],
         options: &GenerationOptions,
-        draw: &Draw,
-        samples: &[u64],
+        noise: &[Tensor],
     ) -> Result<Generated>;
 
     /// The strength of a shallow flow's inference; other models have none.
     fn strength(&self) -> Option<f32> {
         None
     }
-}
 
-impl TokenToMel for Flow {
+    /// What it takes and makes.
     fn config(&self) -> &FlowConfig {
-        self.config()
+        self.flow().config()
     }
 
-    fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
-        self.loss(context, batch, draws)
-    }
-
+    /// The published settings of inference: 10 Euler steps, the configured guidance, full attention.
     fn default_options(&self) -> GenerationOptions {
-        self.default_options()
+        let guidance = TokenToMel::config(self).matching.inference_cfg_rate;
+        GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
     }
 
+    /// As [`generate_from`](Self::generate_from); the noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
+    /// nothing else in the batch.
+    ///
+    /// # Errors
+    /// As [`generate_from`](Self::generate_from).
     fn generate(
         &self,
         context: &Context,
@@ -62,32 +63,48 @@ impl TokenToMel for Flow {
         draw: &Draw,
         samples: &[u64],
     ) -> Result<Generated> {
-        self.generate(context, requests, options, draw, samples)
+        let noise = self.flow().draw_noise(requests, draw, samples)?;
+        self.generate_from(context, requests, options, &noise)
+    }
+}
+
+impl TokenToMel for Flow {
+    fn flow(&self) -> &Flow {
+        self
+    }
+
+    fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
+        self.loss(context, batch, draws)
+    }
+
+    fn generate_from(
+        &self,
+        context: &Context,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+        noise: &[Tensor],
+    ) -> Result<Generated> {
+        self.generate_from(context, requests, options, noise)
     }
 }
 
 impl TokenToMel for Sfm {
-    fn config(&self) -> &FlowConfig {
-        &self.config().flow
+    fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         self.loss(context, batch, draws)
     }
 
-    fn default_options(&self) -> GenerationOptions {
-        self.default_options()
-    }
-
-    fn generate(
+    fn generate_from(
         &self,
         context: &Context,
         requests: &[GenerationRequest],
         options: &GenerationOptions,
-        draw: &Draw,
-        samples: &[u64],
+        noise: &[Tensor],
     ) -> Result<Generated> {
-        self.generate(context, requests, options, draw, samples)
+        self.generate_from(context, requests, options, noise)
     }
 
     fn strength(&self) -> Option<f32> {

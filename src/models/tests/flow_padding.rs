@@ -1,6 +1,7 @@
 //! Neither padding nor the rest of the batch changes what the flow makes of an item.
 
 use candle_core::Tensor;
+use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
     EncoderConfig, Extent, Flow, FlowConfig, GenerationOptions, GenerationRequest, Prompt, UNetConfig,
 };

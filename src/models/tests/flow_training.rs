@@ -1,6 +1,7 @@
 //! The flow in use: what is drawn, that it learns, what it generates, what it refuses.
 
 use candle_core::{Device, Tensor};
+use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
     EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest,
     MelNormalisation, Prompt, UNetConfig,

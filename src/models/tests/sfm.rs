@@ -1,6 +1,7 @@
 //! The shallow flow in use: its loss, that it learns, where it starts, what it generates and at what cost.
 
 use candle_core::{Device, Tensor};
+use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
     EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, GenerationRequest,
     MatchingConfig, Prompt, UNetConfig,

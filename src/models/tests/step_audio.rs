@@ -1,6 +1,7 @@
 //! The Step-Audio flow in use: that it learns, what streaming masks hide, what it takes and refuses.
 
 use candle_core::Tensor;
+use flowmill_models::TokenToMel;
 use flowmill_models::dual_codebook::DualCodebook;
 use flowmill_models::flow::{
     DitConfig, EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig,

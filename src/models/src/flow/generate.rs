@@ -85,12 +85,6 @@ pub(crate) fn in_groups(
 }
 
 impl Flow {
-    /// The published settings of inference: 10 Euler steps, the configured guidance, full attention.
-    pub fn default_options(&self) -> GenerationOptions {
-        let guidance = self.config().matching.inference_cfg_rate;
-        GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
-    }
-
     /// Frames of the request's mel with its prompt.
     fn frames(&self, request: &GenerationRequest) -> usize {
         let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
@@ -100,23 +94,6 @@ impl Flow {
     /// Frames of so many ids.
     fn frames_of(&self, ids: usize) -> usize {
         ids / self.config().ids_per_token() * self.config().token_mel_ratio
-    }
-
-    /// Generates a batch of mel spectrograms. The noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
-    /// nothing else in the batch.
-    ///
-    /// # Errors
-    /// [`FlowError::Batch`] names the request that does not fit the model.
-    pub fn generate(
-        &self,
-        context: &Context,
-        requests: &[GenerationRequest],
-        options: &GenerationOptions,
-        draw: &Draw,
-        samples: &[u64],
-    ) -> Result<Generated> {
-        let noise = self.draw_noise(requests, draw, samples)?;
-        self.generate_from(context, requests, options, &noise)
     }
 
     /// Standard normal noise `[frame, bin]` for each request.
@@ -139,10 +116,10 @@ impl Flow {
         noise.collect()
     }
 
-    /// As [`generate`](Self::generate) from given standard normal noise `[frame, bin]`, prompt frames first.
+    /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// [`FlowError::Batch`] names the request that does not fit the model.
     pub fn generate_from(
         &self,
         context: &Context,

@@ -4,36 +4,13 @@ use super::Sfm;
 use crate::flow::{Generated, GenerationOptions, GenerationRequest, Prepared, Result, in_groups};
 use candle_core::Tensor;
 use flowmill_nn::objectives::Placement;
-use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, host};
 
 impl Sfm {
-    /// The published settings of inference: 10 Euler steps, the configured guidance, full attention.
-    pub fn default_options(&self) -> GenerationOptions {
-        self.flow.default_options()
-    }
-
-    /// Generates a batch of mel spectrograms. The noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
-    /// nothing else in the batch.
+    /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
     ///
     /// # Errors
     /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not fit the model.
-    pub fn generate(
-        &self,
-        context: &Context,
-        requests: &[GenerationRequest],
-        options: &GenerationOptions,
-        draw: &Draw,
-        samples: &[u64],
-    ) -> Result<Generated> {
-        let noise = self.flow.draw_noise(requests, draw, samples)?;
-        self.generate_from(context, requests, options, &noise)
-    }
-
-    /// As [`generate`](Self::generate) from given standard normal noise `[frame, bin]`, prompt frames first.
-    ///
-    /// # Errors
-    /// As [`generate`](Self::generate).
     pub fn generate_from(
         &self,
         context: &Context,

@@ -11,7 +11,7 @@ use flowmill_nn::{Context, Parameters, Value};
 #[derive(Debug, Clone)]
 pub struct Sfm {
     config: SfmConfig,
-    pub(super) flow: Flow,
+    pub(crate) flow: Flow,
     pub(super) head: SfmHead,
 }
 
