@@ -319,6 +319,7 @@ pub struct RecipeCheckArgs {
 /// What the file is, is read from its content, not from its name:
 ///
 ///   Parquet            columns, rows, row groups, the first rows
+///   tar                how many members of which ending, the first ones
 ///   safetensors        names, types, shapes, parameter count, notes
 ///   PyTorch            the same and the scalars of a state dict, or the values of a saved dict; nothing in it is executed
 ///   NumPy, ONNX        type and shape of an array; inputs, outputs, operators and weights of a network

@@ -25,6 +25,8 @@ pub enum Kind {
     Npy,
     /// A network with its weights.
     Onnx,
+    /// A tar shard.
+    Tar,
     /// The receipt of one part of a stage.
     Receipt,
     /// One JSON value.
@@ -59,7 +61,7 @@ impl Kind {
             Some(Self::Json) => Self::of_json(&mut file, path, &head, about.len()),
             Some(kind) => Ok(kind),
             None => bail!(
-                "{} is of no known kind: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, JSON, text, PNG or a recording{}",
+                "{} is of no known kind: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG or a recording{}",
                 path.display(),
                 hint(&head)
             ),
@@ -74,6 +76,7 @@ impl Kind {
             Self::Torch => "PyTorch",
             Self::Npy => "NumPy array",
             Self::Onnx => "ONNX network",
+            Self::Tar => "tar",
             Self::Receipt => "receipt",
             Self::Json => "JSON",
             Self::JsonLines => "JSON lines",
@@ -93,6 +96,9 @@ impl Kind {
         }
         if is_audio(head) {
             return Some(Self::Audio);
+        }
+        if head.get(257..262) == Some(b"ustar") {
+            return Some(Self::Tar);
         }
         match Format::of(head, length) {
             Some(Format::Safetensors) => return Some(Self::Safetensors),

@@ -9,6 +9,7 @@ mod parquet;
 mod png;
 mod receipt;
 mod safetensors;
+mod tar;
 mod tensors;
 mod text;
 mod weights;
@@ -35,6 +36,7 @@ pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
         Kind::Safetensors => safetensors::show(path, out),
         Kind::Torch | Kind::Npy => weights::show(path, rows, out),
         Kind::Onnx => onnx::show(path, out),
+        Kind::Tar => tar::show(path, rows, out),
         Kind::Receipt => receipt::show(path, out),
         Kind::Json => json::show(path, out),
         Kind::JsonLines => lines::show(path, rows, out),
