@@ -81,6 +81,17 @@ fn a_model_that_does_not_fit_the_other_stages_is_refused_before_anything_runs() 
 }
 
 #[test]
+fn embeddings_cannot_start_from_a_codebook_that_no_stage_fits() {
+    let mini = Mini::new();
+    let published = "tokens.extractor={kind: s3-tokenizer, version: v2, weights: tokenizer.onnx}";
+    let settings = ["--set", published, "--set", "train.model.vocab_size=6561"];
+    let check = |more: &[&str]| flowmill(mini.folder(), &[&["recipe", "check", "."], &settings[..], more].concat());
+    check(&[]).expect_code(0);
+    let refused = check(&["--set", "train.token_embedding=codebook"]).expect_code(2);
+    refused.expect_words(&["train.token_embedding", "s3-tokenizer", "kmeans", "random"]);
+}
+
+#[test]
 fn broken_yaml_is_an_error_with_its_line() {
     let (mini, _) = changed("seed: 7", "seed: {7");
     let outcome = mini.run(&[]).expect_code(2).expect_words(&["not valid YAML"]);

@@ -104,9 +104,10 @@ fn tar_shards_in_and_out_train_the_very_model_that_files_and_parquet_do() {
     assert!(tarred.files_ending("3-pack/train/shard-00000.parquet").is_empty());
     let shard = tarred.exp("3-pack/train/shard-00000.tar");
     let shown = flowmill(tarred.folder(), &["inspect", "--rows", "3", shard.to_str().unwrap()]).expect_code(0);
-    shown.expect_words(&["tar", "members", "flac", "json", "file"]);
-    let first = utterances(&plain).remove(0).0;
-    assert_eq!(shown.stdout.matches(&format!("{first}.")).count(), 3, "{}", shown.stdout);
+    let shown = shown.expect_words(&["tar", "members", "ending", "flac", "json", "file"]);
+    let ids: Vec<String> = utterances(&plain).into_iter().map(|(id, ..)| id).collect();
+    let listed: usize = ids.iter().map(|id| shown.stdout.matches(&format!("{id}.")).count()).sum();
+    assert_eq!(listed, 3, "{}", shown.stdout);
     tarred.run(&arguments).expect_code(0).expect_words(&["up to date"]);
     // Another format leaves none of the old shards behind.
     tarred.run(&["--set", "prep.data=shards/s-{000..002}.tar", "--stop-stage", "3"]).expect_code(0);
@@ -153,7 +154,7 @@ fn hostile_and_damaged_shards_are_rejected_row_by_row() {
         .expect_code(0);
     outcome.expect_words(&["damaged tar: shards/s-002.tar", "nothing behind that was read"]);
     let shown = flowmill(mini.folder(), &["inspect", "shards/s-002.tar", "shards/t-hostile.tar"]).expect_code(1);
-    shown.expect_words(&["s-002.tar cannot be shown: what follows byte", "../outside.flac", "a symbolic link"]);
+    shown.expect_words(&["s-002.tar cannot be shown", "what follows byte", "../outside.flac", "a symbolic link"]);
     assert!(!outside.exists() && !mini.path("../outside.flac").exists());
     let reasons = rejected(mini.exp("0-prep"));
     for (id, words) in [

@@ -1,14 +1,14 @@
 //! Whether the model fits what earlier stages of the same recipe make: known before anything runs, so said before.
 
 use flowmill_models::dual_codebook::MIXED_RATE;
-use flowmill_models::extractors::ValueType;
+use flowmill_models::extractors::{ExtractorConfig, ValueType};
 use flowmill_models::flow::FlowConfig;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_embed::EmbedConfig;
 use flowmill_stage_pack::PackConfig;
 use flowmill_stage_tokens::TokensConfig;
 
-use crate::TrainSection;
+use crate::{TokenEmbedding, TrainSection};
 
 /// Compares the model with the sections `embed`, `tokens` and `pack`, as far as the recipe has them.
 ///
@@ -18,7 +18,9 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
     let flow = section.model.flow();
     let refuse = |field, reason| Err(recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason));
     if recipe.gives("tokens") {
-        let column = TokensConfig::of(recipe)?.extractor.column();
+        let extractor = TokensConfig::of(recipe)?.extractor;
+        check_codebook(section, &extractor).map_err(|reason| recipe.error("train.token_embedding", reason))?;
+        let column = extractor.column();
         if let ValueType::Tokens { vocabulary, rate } = column.values {
             check_tokens(flow, vocabulary, rate).map_err(|(key, reason)| match key {
                 Key::Model(field) => recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason),
@@ -43,6 +45,16 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
         }
     }
     Ok(())
+}
+
+/// Refuses embeddings that start from a codebook where there is none of fitted units.
+fn check_codebook(section: &TrainSection, extractor: &ExtractorConfig) -> Result<(), String> {
+    let fitted = matches!(extractor, ExtractorConfig::Kmeans(_) | ExtractorConfig::DualKmeans(_));
+    if section.token_embedding == TokenEmbedding::Random || fitted {
+        return Ok(());
+    }
+    let kind = extractor.kind();
+    Err(format!("`codebook` starts from the centres of kmeans or dual-kmeans; {kind} has none: use `random`"))
 }
 
 /// Where a recipe has what does not fit.

@@ -26,7 +26,7 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
         match member {
             Ok(member) => {
                 if members < rows {
-                    first.row([name(&member), kind(&member), human::count(member.size)]);
+                    first.row([name(&member), kind(&member), Cell::from(human::count(member.size))]);
                 }
                 members += 1;
                 let (count, bytes) = kinds.entry(ending(&member)).or_default();
