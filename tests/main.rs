@@ -17,6 +17,7 @@ mod import;
 mod lora;
 mod parity;
 mod precision;
+mod report;
 mod sfm;
 mod soak;
 mod steering;

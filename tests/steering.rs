@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::training::Training;
+use crate::support::training::{PATIENCE, Training};
 use crate::support::{Mini, flowmill};
 
 /// More steps than any test waits for, and few checkpoints of the schedule.
@@ -32,6 +32,16 @@ fn checkpoint(mini: &Mini, step: u64) -> std::path::PathBuf {
     mini.exp(&format!("4-train/.staging/train/state/step-{step:06}"))
 }
 
+/// Waits until the metrics of a running training have so many lines.
+fn wait_for_lines(mini: &Mini, lines: usize) {
+    let path = mini.exp("4-train/.staging/train/state/metrics.jsonl");
+    let began = std::time::Instant::now();
+    while fs::read_to_string(&path).map_or(0, |text| text.lines().count()) < lines {
+        assert!(began.elapsed() < PATIENCE, "it does not come to {lines} lines");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
 fn metrics(path: &std::path::Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
@@ -51,6 +61,15 @@ fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
     assert!(saved > first);
     assert!(checkpoint(&mini, saved).join("state.json").exists());
     training.ctl(&["eval"]).expect_code(0).expect_words(&["validation loss ", ", cfm "]);
+
+    let sampled = training.ctl(&["sample"]).expect_code(0).expect_words(&["wrote "]);
+    let samples = mini.exp(&format!("on-command/samples/step-{:06}", step(&sampled.stdout)));
+    assert_eq!(fs::read_dir(samples).unwrap().count(), 4, "two utterances to hear and to see");
+    let exported = training.ctl(&["export"]).expect_code(0).expect_words(&["wrote "]);
+    let model = mini.exp(&format!("on-command/export/step-{:06}", step(&exported.stdout)));
+    let (model, sound) = (model.to_str().unwrap(), mini.recording("1688-142285-0002"));
+    let synth = ["synth", "--model", model, "--wav", sound.to_str().unwrap(), "--steps", "2"];
+    flowmill(mini.folder(), &synth).expect_code(0).expect_words(&["1688-142285-0002.wav"]);
 
     training.ctl(&["sav"]).expect_code(2).expect_words(&["did you mean `save`?"]);
     training.ctl(&["lr", "fast"]).expect_code(2).expect_words(&["`fast` is none", "lr 1e-4"]);
@@ -129,6 +148,64 @@ fn a_changed_rate_is_followed_again_after_a_kill_to_the_same_bytes() {
 }
 
 #[test]
+fn the_loss_scale_of_half_precision_is_set_and_kept() {
+    let mini = packed();
+    let settings = [&ENDLESS[..], &["--set", "train.precision=fp16"]].concat();
+    let training = Training::start(&mini, &settings).listening();
+    training.ctl(&["loss-scale", "0.25"]).expect_code(1).expect_words(&["is not between the floor, 1,"]);
+    training.ctl(&["loss-scale", "1024"]).expect_code(0).expect_words(&["the loss scale is 1024 in step", "now 65536"]);
+    training.ctl(&["quit"]).expect_code(0);
+    training.wait().expect_code(130);
+    let state = mini.exp("4-train/.staging/train/state");
+    let kept = fs::read_to_string(state.join("commands.jsonl")).unwrap();
+    assert!(kept.ends_with(",\"loss_scale\":\"1024\"}\n"), "{kept}");
+    let lines = metrics(&state.join("metrics.jsonl"));
+    assert!(lines.iter().any(|line| line["command"] == "loss-scale 1024"));
+    assert_eq!(lines.iter().rev().find(|line| line["loss"].is_number()).unwrap()["loss_scale"], 1024.0);
+}
+
+/// Samples, histograms and a Weights & Biases run, all at once: killed, resumed, and the same bytes.
+#[test]
+fn everything_to_watch_is_the_same_after_a_kill() {
+    let settings: Vec<&str> = [
+        "train.max_steps=120",
+        "train.save_every=7",
+        "train.validate_every=5",
+        "train.sample_every=9",
+        "train.sample_count=1",
+        "train.log_gradients=4",
+        "train.ema_decay=0.9",
+        "train.wandb.project=speech",
+    ]
+    .into_iter()
+    .flat_map(|set| ["--set", set])
+    .collect();
+    let mini = packed();
+    Training::start(&mini, &settings).wait().expect_code(0);
+    let expected = mini.tree();
+    let runs = mini.files_ending(".wandb");
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!(&fs::read(mini.exp(runs[0].to_str().unwrap())).unwrap()[..7], b":W&B\xe1\xbe\0");
+    assert_eq!(mini.files_ending(".wav").len(), 13, "after steps 9, 18 … 117");
+    for _ in 0..3 {
+        fs::remove_dir_all(mini.exp("4-train")).unwrap();
+        for steps in [13, 45] {
+            let killed = Training::start(&mini, &settings).listening();
+            wait_for_lines(&mini, steps);
+            killed.kill();
+        }
+        Training::start(&mini, &settings).wait().expect_code(0);
+        mini.tree().expect_same_bytes(&expected, "killed twice and resumed");
+    }
+    let refused = |set: &str, words: &[&str]| {
+        mini.run(&["--set", set]).expect_code(2).expect_words(words);
+    };
+    refused("train.wandb.project=a/b", &["train.wandb.project", "without /"]);
+    refused("train.wandb={name: x}", &["project"]);
+    refused("train.sample_count=0", &["train.sample_count", "between 1 and"]);
+}
+
+#[test]
 fn what_is_no_terminal_is_never_read_as_commands() {
     let mini = packed();
     let short = ["--set", "train.max_steps=30"];
@@ -151,20 +228,26 @@ fn what_is_typed_on_a_terminal_is_a_command() {
     let line = format!("'{binary}' run . --stop-stage train {}", ENDLESS.join(" "));
     // `script` gives it a terminal, types what it is given, and passes on what is shown.
     let mut script = Command::new("script");
+    script.env("TERM", "xterm");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(mini.folder());
     let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let began = std::time::Instant::now();
     while !mini.exp(".control/socket").exists() {
-        assert!(began.elapsed() < crate::support::training::PATIENCE);
+        assert!(began.elapsed() < PATIENCE);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let mut keys = script.stdin.take().unwrap();
-    keys.write_all(b"statsu\n\nlr 3e-4\nquit\n").unwrap();
+    keys.write_all(b"statsu\n\nlr 3e-4\n").unwrap();
+    // Long enough for the figures under the bar.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    keys.write_all(b"quit\n").unwrap();
     let output = script.wait_with_output().unwrap();
     drop(keys);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(130), "{shown}");
-    for words in ["did you mean `status`?", "the full learning rate is 0.0003", "stopping here"] {
+    let figures = ["loss ", "lr 3.00e-4", "gradient ", "samples/s", "frames/s", "data wait", " MB", "steps, ", " left"];
+    let said = ["did you mean `status`?", "the full learning rate is 0.0003", "stopping here"];
+    for words in figures.iter().chain(&said) {
         assert!(shown.contains(words), "{words}: {shown}");
     }
 }

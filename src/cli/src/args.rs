@@ -69,6 +69,7 @@ pub enum Command {
     Run(RunArgs),
     Train(TrainArgs),
     Ctl(CtlArgs),
+    Report(ReportArgs),
     Status(StatusArgs),
     #[command(subcommand)]
     Recipe(RecipeCommand),
@@ -267,6 +268,24 @@ pub struct CtlArgs {
     /// The command
     #[arg(value_name = "COMMAND", required = true, num_args = 1.., allow_hyphen_values = true)]
     pub command: Vec<String>,
+}
+
+/// Writes one HTML page about an experiment: what ran, from what data, curves, samples, checkpoints.
+///
+/// The page needs nothing but itself: pictures and sound are in it, and it asks no network. It can be made at any time: of
+/// a training that runs, was stopped or died it shows how far that got. The same experiment gives the same page.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill report recipes/demo
+  flowmill report exp/demo --out demo.html")]
+pub struct ReportArgs {
+    /// The experiment folder, or the recipe it is of
+    #[arg(value_name = "EXP")]
+    pub experiment: PathBuf,
+    /// The page [default: report.html in the experiment folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// Shows every stage: its state, rows, age, and why it would run.

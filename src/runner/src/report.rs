@@ -95,13 +95,19 @@ impl Default for Reporter {
 }
 
 fn new_bar(title: &str, unit: &str, total: u64) -> ProgressBar {
-    let template = format!("  {{msg}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left ");
-    let bar = ProgressBar::new(total).with_message(title.to_owned());
+    let bar = ProgressBar::new(total).with_prefix(title.to_owned());
+    set_style(&bar, unit, "");
+    bar.enable_steady_tick(REDRAW);
+    bar
+}
+
+/// What the bar looks like; `below` is the template of what stands under it.
+fn set_style(bar: &ProgressBar, unit: &str, below: &str) {
+    let template =
+        format!("  {{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left {below}");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(REDRAW);
-    bar
 }
 
 /// The progress of one phase.
@@ -127,6 +133,15 @@ impl PhaseProgress {
     /// A line above the bar.
     pub fn note(&self, line: &str) {
         self.reporter.note(format!("  {line}"));
+    }
+
+    /// Shows a line or several under the bar; whether there is one.
+    pub fn show(&self, line: &str) -> bool {
+        if let Some(bar) = &self.bar {
+            set_style(bar, self.unit, "\n  {msg}");
+            bar.set_message(line.replace('\n', "\n  "));
+        }
+        self.bar.is_some()
     }
 
     /// `units` more are done.
@@ -193,6 +208,10 @@ impl Progress for PartProgress {
 
     fn message(&self, line: &str) {
         self.phase.note(&format!("{}: {line}", self.key));
+    }
+
+    fn show(&self, line: &str) -> bool {
+        self.phase.show(line)
     }
 }
 

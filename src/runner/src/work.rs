@@ -24,6 +24,8 @@ pub(crate) trait Progress: Send + Sync {
     fn advance(&self, rows: u64);
     /// A line for the person watching.
     fn message(&self, line: &str);
+    /// How things stand, in place of what was shown before; whether there is a place for it.
+    fn show(&self, line: &str) -> bool;
 }
 
 /// What a part sees while it runs: where to write, whom to tell.
@@ -76,6 +78,12 @@ impl PartWork {
     /// Shows a line above the progress bar.
     pub fn message(&self, line: impl Display) {
         self.progress.message(&line.to_string());
+    }
+
+    /// Shows how things stand under the progress bar, in place of what was shown there before. False where there is no bar: then
+    /// say so now and then with [`PartWork::message`].
+    pub fn show(&self, line: impl Display) -> bool {
+        self.progress.show(&line.to_string())
     }
 
     /// Whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns

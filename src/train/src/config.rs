@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::interval::Interval;
 use crate::loss_scale::LossScaleConfig;
+use crate::metrics::WandbRun;
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
@@ -52,6 +53,12 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// Adds each parameter group's gradient norm, weight norm and update ratio to the metrics lines.
     pub log_groups: bool,
+    /// Write histograms of the gradients every so many steps; 0: never.
+    pub log_gradients: u64,
+    /// Generate a few examples every so many steps; 0: never.
+    pub sample_every: u64,
+    /// The run as Weights & Biases shows it, when it is to be written.
+    pub wandb: Option<WandbRun>,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead of the one in use.
@@ -85,6 +92,9 @@ impl Default for TrainConfig {
             save_every: Interval::Steps(1000),
             log_every: 10,
             log_groups: false,
+            log_gradients: 0,
+            sample_every: 0,
+            wandb: None,
             keep: KeepConfig::default(),
             prefetch: 4,
             num_workers: 2,
@@ -160,6 +170,9 @@ impl TrainConfig {
         }
         if self.log_every == 0 {
             return fail("log_every", "must be at least 1");
+        }
+        if let Some(wandb) = &self.wandb {
+            wandb.settings.check()?;
         }
         if self.keep.last == 0 {
             return fail("keep.last", "must be at least 1: the newest checkpoint is the one to resume from");

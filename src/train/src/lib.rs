@@ -52,7 +52,7 @@ pub use optimizer::OptimConfig;
 pub use overfit::{Overfit, OverfitOptions, overfit};
 pub use plan_memory::{BatchFrames, LargestBatch, MemoryPlan, Source, plan_memory};
 pub use replay::{Replay, replay};
-pub use samples::{Media, Sample};
+pub use samples::{Media, Sample, samples_step};
 pub use schedule::ScheduleConfig;
 pub use skipped::{Dump, DumpedBatch, DumpedWeights, Figure, SKIPPED_FOLDER};
 pub use stopping::{EarlyStopping, Patience};

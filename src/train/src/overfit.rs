@@ -162,8 +162,7 @@ fn report_zero(zero: &[String], observer: &mut dyn Observer) {
 }
 
 fn progress(step: u64, steps: u64, pass: &pass::Pass, norms: &GradientNorms, rate: f64) -> Progress {
-    let (loss, weight, grad_norm) = (pass.means.loss, pass.means.weight, norms.total);
-    Progress { step, steps, epoch: 0, loss, rate, grad_norm, weight, seconds: 0.0, data_wait: 0.0 }
+    Progress { step, steps, rate, ..Progress::measured(&pass.means, norms) }
 }
 
 /// The mean loss of the batches when they were seen first, and when they were seen last.

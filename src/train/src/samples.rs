@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::TrainError;
+use crate::train::Run;
+use crate::{DataSource, Task, TrainError};
+
+/// Samples of the schedule lie in the store under this and the step: `samples-000100`.
+const PREFIX: &str = "samples-";
 
 /// What a sample is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,37 @@ impl Sample {
             Media::Png => "png",
         };
         format!("{}.{ending}", self.name)
+    }
+}
+
+/// The name in the store of the samples after so many steps.
+fn name(step: u64) -> String {
+    format!("{PREFIX}{step:06}")
+}
+
+/// The step in such a name.
+pub fn samples_step(name: &str) -> Option<u64> {
+    name.strip_prefix(PREFIX)?.parse().ok()
+}
+
+impl<T, D> Run<'_, T, D>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    /// Generates the examples of the schedule into the store and the metrics. That a model gives none, as one that has diverged, is
+    /// said and does not stop its training.
+    pub(crate) fn sample(&mut self) -> Result<(), TrainError> {
+        let (task, step) = (self.task, self.state.step);
+        let samples = match self.averaged(|parameters| Ok(task.samples(parameters)))? {
+            Ok(samples) => samples,
+            Err(error) => {
+                self.observer.message(&format!("step {step}: no samples: {error}"));
+                return Ok(());
+            }
+        };
+        self.store.save(&name(step), &mut |folder| write(folder, &samples))?;
+        self.metrics.samples(step, &samples)
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Value};
 
+use crate::metrics::Measured;
+use crate::optimizer::GradientNorms;
 use crate::samples::Sample;
 use crate::steering::{Answer, Request};
 use crate::{BatchFrames, BoxError, TrainError};
@@ -82,7 +84,7 @@ pub trait CheckpointStore {
 }
 
 /// What the loop tells about one step. Clock readings come only here, never into a file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
     /// Steps done, including this one and those of earlier runs that were resumed.
     pub step: u64,
@@ -92,16 +94,28 @@ pub struct Progress {
     pub epoch: u64,
     /// Loss of this step; not finite when the step was skipped.
     pub loss: f64,
+    /// Parts of the loss, as names and means.
+    pub parts: Vec<(String, f64)>,
     /// Learning rate of this step.
     pub rate: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Sum of the weights of the step's batches.
     pub weight: f64,
+    /// Items in the step's batches.
+    pub items: u64,
     /// Seconds the step took, waiting included.
     pub seconds: f64,
     /// Seconds of it spent waiting for data.
     pub data_wait: f64,
+}
+
+impl Progress {
+    /// What a step measured, without its place in the run and its times.
+    pub(crate) fn measured(means: &Measured, norms: &GradientNorms) -> Self {
+        let Measured { loss, parts, weight } = means;
+        Self { loss: *loss, parts: parts.clone(), grad_norm: norms.total, weight: *weight, ..Self::default() }
+    }
 }
 
 /// Who watches, and who may interrupt.

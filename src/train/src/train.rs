@@ -18,7 +18,7 @@ use crate::pass::{self, Pass};
 use crate::schedule::Schedule;
 use crate::setup::{check_validation, horizon, identity, own_weights};
 use crate::skipped::{self, Dump};
-use crate::steering::{Rate, Steering};
+use crate::steering::{Positive, Steering};
 use crate::stopping::Deadline;
 use crate::summary::Summary;
 use crate::waiting::Waiting;
@@ -59,6 +59,7 @@ where
             let mut progress = run.step(&batches)?;
             (progress.data_wait, progress.seconds) = (data_wait, started.elapsed().as_secs_f64());
             waiting.add(&progress);
+            progress.items = batches.iter().map(|batch| batch.items.len() as u64).sum();
             run.observer.step(&progress);
             let asked_to_stop = !run.finished() && (run.observer.interrupted() || deadline.is_over(run.observer));
             run.record(&progress, asked_to_stop)?;
@@ -68,6 +69,9 @@ where
         Ok(())
     })?;
     waiting.tell(run.observer);
+    if !interrupted {
+        run.metrics.finish(run.state.step)?;
+    }
     Ok(Summary::new(&run.state, run.resumed_from, interrupted))
 }
 
@@ -114,15 +118,18 @@ where
         let resumed = checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
         let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
         let horizon = horizon(data, config, resumed.as_ref().map(|(state, _)| state.steps))?;
-        let (state, metrics) = match resumed {
+        let (state, mut metrics) = match resumed {
             Some(resumed) => resumed,
             None => {
                 let mut state = State::new(identity, config.seed, horizon.steps);
                 state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
-                (state, Metrics::open(folder, Default::default())?)
+                (state, Metrics::open(folder, &Default::default())?)
             }
         };
-        let rate = state.lr.map_or(config.optim.lr, Rate::value);
+        if let Some(wandb) = &config.wandb {
+            metrics.open_wandb(folder, wandb, &state.metrics.wandb)?;
+        }
+        let rate = state.lr.map_or(config.optim.lr, Positive::value);
         let schedule = Schedule::new(&config.schedule, rate, horizon);
         let health = Health::new(&config.optim, parameters);
         let steering = Steering::open(folder, state.step)?;
@@ -162,6 +169,7 @@ where
         let pass = pass::forward_backward(self.task, self.parameters, self.config, scale, batches)?;
         let rate = self.schedule.rate(self.state.step, self.state.epoch);
         let norms = gradient_norms(self.parameters, &pass.gradients, 1.0 / pass.divisor)?;
+        self.log_gradients(&pass)?;
         let computed = Computed { step: self.state.step + 1, rate, pass: &pass, norms: &norms };
         let overflowed =
             computed.overflowed(&mut self.state.loss_scale, self.config, self.parameters, self.observer)?;
@@ -235,8 +243,7 @@ where
 
     fn progress(&self, pass: &Pass, norms: &GradientNorms, rate: f64) -> Progress {
         let State { step, steps, epoch, .. } = self.state;
-        let (loss, weight, grad_norm) = (pass.means.loss, pass.means.weight, norms.total);
-        Progress { step, steps, epoch, loss, rate, grad_norm, weight, seconds: 0.0, data_wait: 0.0 }
+        Progress { step, steps, epoch, rate, ..Progress::measured(&pass.means, norms) }
     }
 
     fn advance(&mut self, batches: &[Loaded<T::Batch>]) {
@@ -262,6 +269,10 @@ where
             // Validation has just ended the run.
             self.log(progress)?;
         }
+        if self.config.sample_every > 0 && step.is_multiple_of(self.config.sample_every) {
+            let sampled = self.sample();
+            sampled.or_else(|error| room::missed(error, "these samples are not kept", self.observer))?;
+        }
         let scheduled = due(self.config.save_every) || self.finished();
         if !scheduled && !interrupted {
             return Ok(());
@@ -281,6 +292,17 @@ where
         match self.health.take().filter(|_| self.config.log_groups) {
             Some(groups) => self.metrics.groups(progress.step, progress.epoch, &groups),
             None => Ok(()),
+        }
+    }
+
+    /// Histograms of the gradients, when they are due.
+    fn log_gradients(&mut self, pass: &Pass) -> Result<(), TrainError> {
+        let step = self.state.step + 1;
+        match self.config.log_gradients {
+            every if every > 0 && step.is_multiple_of(every) => {
+                self.metrics.gradients(step, self.parameters, &pass.gradients, 1.0 / pass.divisor)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
 use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
+use flowmill_train::metrics::{WandbConfig, WandbRun};
 use flowmill_train::{
     EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig,
     TrainError,
@@ -17,6 +18,8 @@ use crate::{ModelConfig, start};
 pub const SECTION: &str = "train";
 /// Passes over the data when the recipe gives neither steps nor passes.
 const DEFAULT_EPOCHS: u64 = 100;
+/// The most utterances that are generated now and then while training waits.
+const MOST_SAMPLES: usize = 100;
 
 /// What is trained, on what, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +84,14 @@ pub struct TrainSection {
     pub log_every: u64,
     /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
     pub log_groups: bool,
+    /// Write histograms of the gradients into the TensorBoard events every so many steps; 0: never.
+    pub log_gradients: u64,
+    /// Generate a few validation utterances every so many steps; 0: never.
+    pub sample_every: u64,
+    /// How many of them, the first of the split; also by command.
+    pub sample_count: usize,
+    /// A Weights & Biases run beside the other metrics; null: none.
+    pub wandb: Option<WandbConfig>,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead.
@@ -128,6 +139,10 @@ impl Default for TrainSection {
             save_every: train.save_every,
             log_every: train.log_every,
             log_groups: train.log_groups,
+            log_gradients: train.log_gradients,
+            sample_every: train.sample_every,
+            sample_count: 2,
+            wandb: None,
             keep: train.keep,
             prefetch: train.prefetch,
             num_workers: train.num_workers,
@@ -219,6 +234,9 @@ impl TrainSection {
     pub fn read(recipe: &Recipe) -> Result<Self, RecipeError> {
         let mut section: Self = recipe.section(SECTION)?;
         section.seed.get_or_insert(recipe.seed());
+        if let Some(wandb) = &mut section.wandb {
+            wandb.name.get_or_insert(recipe.name().to_owned());
+        }
         if section.max_steps.is_none() {
             section.max_epochs.get_or_insert(DEFAULT_EPOCHS);
         }
@@ -237,6 +255,9 @@ impl TrainSection {
         }
         if let Err((key, message)) = self.model.check() {
             return refuse(format!("model.{key}").trim_end_matches('.'), &message);
+        }
+        if !(1..=MOST_SAMPLES).contains(&self.sample_count) {
+            return refuse("sample_count", &format!("must lie between 1 and {MOST_SAMPLES}"));
         }
         if let Err((key, reason)) = self.batch.check() {
             return refuse(&format!("batch.{key}"), reason);
@@ -317,6 +338,9 @@ impl TrainSection {
             save_every: self.save_every,
             log_every: self.log_every,
             log_groups: self.log_groups,
+            log_gradients: self.log_gradients,
+            sample_every: self.sample_every,
+            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.fingerprint() }),
             keep: self.keep.clone(),
             prefetch: self.prefetch,
             num_workers: self.num_workers,

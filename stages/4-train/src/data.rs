@@ -102,6 +102,20 @@ impl FlowData {
         self.lengths.len() - self.train_len
     }
 
+    /// The first so many utterances to validate on, by id.
+    ///
+    /// # Errors
+    /// When one cannot be read or does not fit the model.
+    pub fn held_out(&self, count: usize) -> Result<Vec<(String, FlowItem)>, StageError> {
+        let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
+        let rows = self.rows(&numbers).map_err(StageError::other)?;
+        let make = |((row, mels), &number): (&(Arc<ShardRow>, &Mels), &u32)| {
+            let item = item(row, u64::from(number), &self.config, self.embedding, mels);
+            item.map(|item| (row.utt.clone(), item)).map_err(StageError::new)
+        };
+        rows.iter().zip(&numbers).map(make).collect()
+    }
+
     /// The training utterances that are longer than a batch may be; each is a batch of its own.
     pub fn oversized(&self) -> Vec<&str> {
         let items = BatchPlan::validation(self.corpus(), &self.sampling).oversized;

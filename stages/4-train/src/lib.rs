@@ -1,11 +1,13 @@
 //! Stage 4, train: shards in, checkpoints and metrics out.
 //!
 //! Reads `3-pack/SPLIT/index.json`, the shards and `mel_statistics.json`; writes `4-train/checkpoints/step-NNNNNN/`, `metrics.jsonl`,
-//! `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if there were any) and `config.json`: the model's family and
+//! `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if there were any), `samples/`, `wandb/` (when asked for), `commands.jsonl` (when
+//! a command changed the training) and `config.json`: the model's family and
 //! resolved settings, the mel it makes and the speaker embedding it takes. The loop is `flowmill-train`, the network
 //! `flowmill-models`; this crate brings them and the shards together.
 
 mod agreement;
+pub mod audible;
 mod codebook;
 mod config;
 mod data;
@@ -16,6 +18,7 @@ mod model;
 mod plan_memory;
 mod start;
 mod store;
+mod studio;
 mod task;
 mod try_out;
 mod watch;
@@ -32,12 +35,16 @@ pub use look::{evaluate, replay};
 pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
+pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
+pub use watch::ASIDE;
 pub use work::Adapted;
 use work::Training;
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
+/// The key of the stage's one part.
+pub const PART: &str = "train";
 
 /// The folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -77,7 +84,7 @@ impl Stage for TrainStage {
         }
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
-        let mut part = Part::new(work::PART)
+        let mut part = Part::new(PART)
             .config(training.section.fingerprint())
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable();

@@ -6,8 +6,8 @@ use flowmill_runner::{Recipe, StageError, part_state};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::{Evaluation, Observer, Replay, TrainError};
 
-use crate::work::{PART, Prepared, TRAIN, Training};
-use crate::{CHECKPOINTS, TrainSection};
+use crate::work::{Prepared, TRAIN, Training};
+use crate::{CHECKPOINTS, PART, TrainSection};
 
 /// Does the step of a dump again; see [`flowmill_train::replay`]. `folder` gives the folder of a stage by number, of which those up to
 /// packing must be finished.

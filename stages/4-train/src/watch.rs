@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use flowmill_runner::PartWork;
 use flowmill_train::steering::{Answer, Control, Request, Source, Terminal};
-use flowmill_train::{Observer, Progress};
+use flowmill_train::{Observer, Progress, process_memory};
 
 /// What is made by command goes into this folder of the experiment: it is no result of a stage.
 pub const ASIDE: &str = "on-command";
 
-/// Time between two lines of figures.
+/// Time between two lines of figures, where they stand one below the other.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
+/// Time between two looks at the figures, where they stand in one place.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Passes steps and messages on to the person watching, and commands to the loop.
 pub struct Watch<'a> {
@@ -20,6 +22,8 @@ pub struct Watch<'a> {
     /// Steps the bar has been told of.
     advanced: u64,
     since: Totals,
+    /// Bins of the mel, by which weights of losses are frames.
+    bins: usize,
     aside: PathBuf,
     control: Option<Control>,
     terminal: Option<Terminal>,
@@ -30,13 +34,31 @@ pub struct Watch<'a> {
 struct Totals {
     steps: u64,
     loss: f64,
+    parts: Vec<(String, f64)>,
+    items: u64,
+    weight: f64,
     seconds: f64,
     data_wait: f64,
 }
 
+impl Totals {
+    fn add(&mut self, progress: &Progress) {
+        self.steps += 1;
+        self.loss += progress.loss;
+        if self.parts.is_empty() {
+            self.parts = progress.parts.iter().map(|(name, _)| (name.clone(), 0.0)).collect();
+        }
+        self.parts.iter_mut().zip(&progress.parts).for_each(|((_, sum), (_, part))| *sum += part);
+        self.items += progress.items;
+        self.weight += progress.weight;
+        self.seconds += progress.seconds;
+        self.data_wait += progress.data_wait;
+    }
+}
+
 impl<'a> Watch<'a> {
     /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal.
-    pub fn new(work: &'a PartWork, experiment: &Path) -> Self {
+    pub fn new(work: &'a PartWork, experiment: &Path, bins: usize) -> Self {
         let control = Control::open(experiment);
         if let Err(error) = &control {
             work.message(format!("`flowmill ctl` cannot reach this run: {}: {error}", experiment.display()));
@@ -52,25 +74,45 @@ impl<'a> Watch<'a> {
             shown: Instant::now(),
             advanced: 0,
             since: Totals::default(),
+            bins,
             aside: experiment.join(ASIDE),
             control: control.ok(),
             terminal,
         }
     }
 
+    /// Means since the last line.
+    fn means(&self, progress: &Progress) -> String {
+        let Totals { steps, loss, parts, .. } = &self.since;
+        let count = (*steps).max(1) as f64;
+        let mut text = format!("loss {:.4}", loss / count);
+        // A single part is the loss itself.
+        if parts.len() > 1 {
+            let parts: Vec<String> = parts.iter().map(|(name, sum)| format!("{name} {:.4}", sum / count)).collect();
+            text += &format!(" ({})", parts.join(", "));
+        }
+        text + &format!(" · lr {:.2e} · gradient {:.2}", progress.rate, progress.grad_norm)
+    }
+
+    /// Rates since the last line, and memory.
+    fn rates(&self) -> String {
+        let Totals { items, weight, seconds, data_wait, .. } = &self.since;
+        let seconds = seconds.max(1e-9);
+        let (samples, frames) = (*items as f64 / seconds, weight / self.bins.max(1) as f64 / seconds);
+        let wait = 100.0 * data_wait / seconds;
+        let mut text = format!("{samples:.1} samples/s · {frames:.0} frames/s · data wait {wait:.0} %");
+        if let Some(bytes) = process_memory::resident() {
+            text += &format!(" · {} MB", bytes / 1_000_000);
+        }
+        text
+    }
+
+    /// Where the run stands, for lines one below the other.
     fn line(&self, progress: &Progress) -> String {
-        let Totals { steps, loss, seconds, data_wait } = self.since;
-        format!(
-            "step {} of {} · epoch {} · loss {:.4} · lr {:.2e} · gradient {:.2} · {:.2} steps/s · data wait {:.0} %",
-            progress.step,
-            progress.steps,
-            progress.epoch,
-            loss / steps as f64,
-            progress.rate,
-            progress.grad_norm,
-            steps as f64 / seconds.max(1e-9),
-            100.0 * data_wait / seconds.max(1e-9),
-        )
+        let Progress { step, steps, epoch, .. } = progress;
+        let rate = self.since.steps as f64 / self.since.seconds.max(1e-9);
+        let (means, rates) = (self.means(progress), self.rates());
+        format!("step {step} of {steps} · epoch {epoch} · {means} · {rate:.2} steps/s · {rates}")
     }
 }
 
@@ -79,12 +121,13 @@ impl Observer for Watch<'_> {
         // The first step after a resume also stands for those done before.
         self.work.advance(progress.step.saturating_sub(self.advanced));
         self.advanced = progress.step;
-        self.since.steps += 1;
-        self.since.loss += progress.loss;
-        self.since.seconds += progress.seconds;
-        self.since.data_wait += progress.data_wait;
-        if self.shown.elapsed() >= BETWEEN_LINES {
+        self.since.add(progress);
+        let elapsed = self.shown.elapsed();
+        let shown = elapsed >= BETWEEN_LOOKS && self.work.show(format!("{}\n{}", self.means(progress), self.rates()));
+        if !shown && elapsed >= BETWEEN_LINES {
             self.work.message(self.line(progress));
+        }
+        if shown || elapsed >= BETWEEN_LINES {
             self.since = Totals::default();
             self.shown = Instant::now();
         }

@@ -5,25 +5,26 @@ use std::path::PathBuf;
 use flowmill_models::flow::MelNormalisation;
 use flowmill_nn::Parameters;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
-use flowmill_train::checkpoint::step_of;
-use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
+use flowmill_train::checkpoint::{self, step_of};
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
-use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary};
+use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, samples_step};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::data::{DataPaths, FlowData, check_bins};
 use crate::store::StagedCheckpoints;
+use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
 use crate::{CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, start};
 
+/// Number of the stage that makes speaker embeddings.
+const EMBED: u8 = 1;
 /// Number of the stage that makes units.
 const TOKENS: u8 = 2;
 /// Number of this stage.
 pub const TRAIN: u8 = 4;
-/// The only part of this stage.
-pub const PART: &str = "train";
 /// Number of the packing stage.
 const PACK: u8 = 3;
 
@@ -41,6 +42,8 @@ pub struct Training {
     pub weights: Option<PathBuf>,
     /// The experiment, in which commands are heard.
     pub experiment: PathBuf,
+    /// The fitted extractors of speakers and of tokens.
+    pub extractors: [PathBuf; 2],
 }
 
 /// The model at its start, and its data.
@@ -87,6 +90,10 @@ impl Training {
                 TokenEmbedding::Codebook => Some(folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
             },
             weights: section.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
+            extractors: [
+                folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
+                folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
+            ],
             experiment: pack.parent().unwrap_or(&pack).to_owned(),
             section,
         }
@@ -131,12 +138,20 @@ impl Training {
                 tell(start::adapt(&mut parameters, lora, &loaded, seed)?);
             }
         }
-        Ok(Prepared { config, data, task: FlowTask(model), parameters })
+        let studio = Studio {
+            utterances: data.held_out(self.section.sample_count)?,
+            seed,
+            description: self.describe(&config)?,
+            adapter_scale: self.section.lora.as_ref().map(LoraConfig::scale),
+            extractors: self.extractors.clone(),
+        };
+        Ok(Prepared { config, data, task: FlowTask { model, studio }, parameters })
     }
 
     fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
         let settings = self.section.train_config();
-        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment));
+        let bins = prepared.config.flow().output_size;
+        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, bins));
         let Prepared { data, task, parameters, .. } = prepared;
         let trained = flowmill_train::train(task, parameters, data, &settings, &work.staging_dir(), &store, &mut watch);
         trained.map_err(StageError::other)
@@ -176,16 +191,24 @@ impl Training {
         for name in work.persisted()? {
             if step_of(&name).is_some() {
                 work.output_persisted(&name, &format!("{CHECKPOINTS}/{name}"))?;
+            } else if let Some(step) = samples_step(&name) {
+                work.output_persisted(&name, &format!("samples/{}", checkpoint::name(step)))?;
             }
         }
         for file in [METRICS_FILE, EVENTS_FILE] {
             work.output_persisted(file, file)?;
         }
-        for name in [SKIPPED_FOLDER, COMMANDS_FILE] {
+        for name in [SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER] {
             if work.staging_dir().join(name).exists() {
                 work.output_persisted(name, name)?;
             }
         }
+        let path = work.output(CONFIG_FILE)?;
+        std::fs::write(&path, format!("{:#}\n", self.describe(config)?)).map_err(|error| StageError::file(&path, error))
+    }
+
+    /// What it takes to use the weights.
+    fn describe(&self, config: &ModelConfig) -> Result<Value, StageError> {
         // All corpora have the same mels.
         let first = self.data.indexes().next().unwrap_or(&self.data.validation);
         let index = flowmill_corpus::shard::ShardIndex::read(first).map_err(StageError::other)?;
@@ -198,8 +221,7 @@ impl Training {
         if let Some(lora) = &self.section.lora {
             described["lora"] = json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone() });
         }
-        let path = work.output(CONFIG_FILE)?;
-        std::fs::write(&path, format!("{described:#}\n")).map_err(|error| StageError::file(&path, error))
+        Ok(described)
     }
 }
 

@@ -5,26 +5,8 @@ use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_audio::pitch::{PitchConfig, track_pitch};
-use flowmill_audio::spectrogram_image::{Panel, write_png};
-use flowmill_audio::vocode::griffin_lim;
 
 use crate::ExportError;
-
-/// The loudest sample of a written waveform: a generated mel may ask for more than a WAV file can hold.
-const PEAK: f32 = 0.98;
-
-/// The waveform of a log-mel, no louder than full scale.
-///
-/// # Errors
-/// [`ExportError::Audio`] when the mel does not fit its settings.
-pub fn waveform(mel: &Features, config: &MelConfig, iterations: usize) -> Result<Vec<f32>, ExportError> {
-    let mut samples = griffin_lim(mel, config, iterations)?;
-    let loudest = samples.iter().fold(0f32, |peak, sample| peak.max(sample.abs()));
-    if loudest > PEAK {
-        samples.iter_mut().for_each(|sample| *sample *= PEAK / loudest);
-    }
-    Ok(samples)
-}
 
 /// Writes a waveform as 16-bit WAV.
 ///
@@ -48,9 +30,8 @@ pub fn write_picture(
     config: &MelConfig,
 ) -> Result<(), ExportError> {
     let file = File::create(path).map_err(|source| ExportError::file(path, source))?;
-    let panels = [Panel { title: "real", log_mel: real }, Panel { title: "generated", log_mel: generated }];
-    write_png(std::io::BufWriter::new(file), title, &panels, config)?;
-    Ok(())
+    let file = std::io::BufWriter::new(file);
+    Ok(flowmill_stage_train::audible::write_picture(file, title, real, generated, config)?)
 }
 
 /// F0 in Hz per mel frame, `None` where unvoiced.

@@ -11,6 +11,7 @@ use flowmill_models::flow::GenerationOptions;
 use flowmill_nn::random::Draw;
 use flowmill_runner::{PartReport, PartWork, StageError};
 use flowmill_stage_train::SpeakerEmbedding;
+use flowmill_stage_train::audible::{file_name, waveform};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -160,7 +161,7 @@ impl HeldOut {
         let first = &generated.samples[0];
         let make = |name: &str| -> Result<PathBuf, StageError> { work.output(&format!("samples/{name}")) };
         let name = file_name(&generated.row.utt);
-        let wav = audible::waveform(first, config, self.config.vocoder_iterations).map_err(StageError::other)?;
+        let wav = waveform(first, config, self.config.vocoder_iterations).map_err(StageError::other)?;
         audible::write_wav(&make(&format!("{name}.wav"))?, &wav, config.sample_rate).map_err(StageError::other)?;
         let title = format!("{} (speaker {})", generated.row.utt, generated.row.spk);
         audible::write_picture(&make(&format!("{name}.png"))?, &title, &generated.real_mel, first, config)
@@ -211,12 +212,6 @@ fn stored_mel(row: &ShardRow) -> Result<Features, ExportError> {
         return Err(ExportError::Generate { reason });
     };
     Ok(Features::new(mel.data.clone(), mel.frames, mel.bins)?)
-}
-
-/// An utterance's id as a file name: anything but letters, digits, `-`, `_` and `.` becomes `_`.
-pub fn file_name(utt: &str) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    utt.trim_start_matches('.').chars().map(safe).collect()
 }
 
 fn round(value: f64) -> f64 {

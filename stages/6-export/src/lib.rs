@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 pub use config::ExportConfig;
 pub use error::ExportError;
 pub use flowmill_nn::solvers::Method;
-pub use held_out::file_name;
+pub use flowmill_stage_train::audible::file_name;
 pub use synth::{SynthOptions, Synthesised, Synthesiser};
 
 use held_out::HeldOut;

@@ -19,10 +19,7 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const TORCH_WEIGHTS: &str = "flow.pt";
 /// What the weights belong to; as stage 4 describes it.
 pub const CONFIG: &str = "config.json";
-/// The fitted extractor of speaker embeddings.
-pub const SPEAKER_EXTRACTOR: &str = "speaker_embedding.safetensors";
-/// The fitted extractor of speech tokens.
-pub const TOKEN_EXTRACTOR: &str = "speech_token.safetensors";
+pub use flowmill_stage_train::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 
 /// `config.json`: the model's family and dimensions, the mel it makes, the embedding it takes.
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -7,6 +7,7 @@ use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Method;
+use flowmill_stage_train::audible::waveform;
 
 use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, load_extractor};
 use crate::{ExportError, audible};
@@ -106,7 +107,7 @@ impl Synthesiser {
         let ids = self.model.token_ids(&tokens)?;
         let mut samples = self.model.generate(&ids, &embedding, &self.generation(), &draw, 1)?;
         let generated = samples.mels.pop().ok_or_else(wrong)?;
-        let wav = audible::waveform(&generated, config, self.options.vocoder_iterations)?;
+        let wav = waveform(&generated, config, self.options.vocoder_iterations)?;
         let result = Synthesised {
             wav: out_dir.join(format!("{stem}.wav")),
             picture: out_dir.join(format!("{stem}.png")),

@@ -8,6 +8,7 @@ mod doctor;
 mod inspect;
 mod parity;
 mod recipe;
+mod report;
 mod run;
 mod status;
 mod synth;
@@ -28,6 +29,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Run(arguments) => run::run(arguments),
         Command::Train(arguments) => train::run(arguments, out),
         Command::Ctl(arguments) => ctl::run(arguments, out),
+        Command::Report(arguments) => report::run(arguments, out),
         Command::Status(arguments) => status::run(arguments, out),
         Command::Recipe(command) => recipe::run(command, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),

@@ -52,6 +52,6 @@ fn attempt(
     contents: Contents<'_>,
 ) -> Result<(State, Metrics), TrainError> {
     let state = load(store, name, identity, contents)?;
-    let metrics = Metrics::open(folder, state.metrics)?;
+    let metrics = Metrics::open(folder, &state.metrics)?;
     Ok((state, metrics))
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::LossScale;
 use crate::metrics::{MetricsLengths, Window};
-use crate::steering::Rate;
+use crate::steering::Positive;
 use crate::stopping::{EarlyStopping, Patience};
 
 /// Version of the checkpoint layout.
@@ -33,7 +33,7 @@ pub struct State {
     /// How many of them were the last ones.
     pub skipped_in_a_row: u64,
     /// The full learning rate, when a command has changed it.
-    pub lr: Option<Rate>,
+    pub lr: Option<Positive>,
     /// The loss scale of the next step, in half precision.
     pub loss_scale: Option<LossScale>,
     /// Training loss on the last metrics line.

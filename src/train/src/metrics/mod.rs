@@ -1,21 +1,31 @@
-//! What a run leaves for people to look at: `metrics.jsonl` and a TensorBoard event file.
+//! What a run leaves for people to look at: `metrics.jsonl`, a TensorBoard event file and, when asked for, a Weights & Biases run.
 //!
-//! Both hold no clock readings and no names of machines, so two runs of one recipe write the same bytes; a resumed run first
-//! cuts both back to the lengths in its checkpoint.
+//! They hold no clock readings and no names of machines, so two runs of one recipe write the same bytes; a resumed run first
+//! cuts them back to the lengths in its checkpoint.
 
 mod append;
+mod histogram;
+mod protobuf;
 pub mod tensorboard;
+mod wandb;
 mod window;
 
 use std::path::Path;
 
+use flowmill_nn::{Gradients, ParameterId, Parameters, host};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::coverage::health::GroupNorms;
+use crate::samples::{Media, Sample};
 use crate::steering::Command;
 use crate::{LossScale, TrainError};
 use append::AppendFile;
+use histogram::Histogram;
+use tensorboard::{Datum, summary_record};
+use wandb::WandbFile;
+pub use wandb::{WANDB_FOLDER, WandbConfig, WandbPosition, WandbRun};
 pub(crate) use window::Exact;
 pub use window::{Measured, Window};
 
@@ -25,31 +35,41 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 pub const EVENTS_FILE: &str = "tensorboard/events.out.tfevents.0000000000.flowmill";
 
 /// Bytes of each file at some step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsLengths {
     /// Of `metrics.jsonl`.
     pub json_lines: u64,
     /// Of the event file.
     pub events: u64,
+    /// Of the Weights & Biases run.
+    #[serde(default)]
+    pub wandb: WandbPosition,
 }
 
-/// Both files, open for appending.
+/// The files, open for appending.
 #[derive(Debug)]
 pub struct Metrics {
     json_lines: AppendFile,
     events: AppendFile,
+    wandb: Option<WandbFile>,
 }
 
 impl Metrics {
     /// Opens the files in a folder, cut to the given lengths; fails when they are shorter.
-    pub fn open(folder: &Path, lengths: MetricsLengths) -> Result<Self, TrainError> {
+    pub fn open(folder: &Path, lengths: &MetricsLengths) -> Result<Self, TrainError> {
         let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines)?;
         let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events)?;
         if lengths.events == 0 {
             events.append(&tensorboard::version_record())?;
         }
-        Ok(Self { json_lines, events })
+        Ok(Self { json_lines, events, wandb: None })
+    }
+
+    /// Writes a Weights & Biases run too, from where a checkpoint knows of it on.
+    pub(crate) fn open_wandb(&mut self, folder: &Path, run: &WandbRun, kept: &WandbPosition) -> Result<(), TrainError> {
+        self.wandb = Some(WandbFile::open(folder, run, kept)?);
+        Ok(())
     }
 
     /// Writes the means since the last line, and the loss scale where there is one.
@@ -109,16 +129,57 @@ impl Metrics {
         self.json_lines.append(format!("{line}\n").as_bytes())
     }
 
+    /// Writes how the gradients times `scale` are spread, for every parameter that has one.
+    pub(crate) fn gradients(
+        &mut self,
+        step: u64,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        scale: f64,
+    ) -> Result<(), TrainError> {
+        let gradients: Vec<(ParameterId, _)> = gradients.iter().collect();
+        let histograms: Vec<Option<(String, Histogram)>> = gradients
+            .into_par_iter()
+            .map(|(id, gradient)| {
+                let name = parameters.name(id);
+                let values = host::slice("gradient histogram", gradient);
+                let values = values.map_err(TrainError::tensor(format!("gradient of {name}")))?;
+                Ok(Histogram::of(&values, scale).map(|histogram| (format!("gradients/{name}"), histogram)))
+            })
+            .collect::<Result<_, TrainError>>()?;
+        let data = histograms.iter().flatten().map(|(tag, histogram)| (tag.clone(), Datum::Histogram(histogram)));
+        self.events.append(&summary_record(step, data))
+    }
+
+    /// Writes samples to be heard and seen.
+    pub(crate) fn samples(&mut self, step: u64, samples: &[Sample]) -> Result<(), TrainError> {
+        let kind = |media| match media {
+            Media::Wav => "audio",
+            Media::Png => "spectrogram",
+        };
+        let data =
+            samples.iter().map(|sample| (format!("{}/{}", kind(sample.media), sample.name), Datum::Sample(sample)));
+        self.events.append(&summary_record(step, data))
+    }
+
+    /// Writes that the run is complete.
+    pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
+        self.wandb.as_mut().map_or(Ok(()), |wandb| wandb.finish(step))
+    }
+
     /// Makes everything written durable and gives the lengths.
     pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
         self.json_lines.sync()?;
         self.events.sync()?;
-        Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length() })
+        let wandb = self.wandb.as_mut().map(WandbFile::sync).transpose()?.unwrap_or_default();
+        Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length(), wandb })
     }
 
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
         self.json_lines.append(format!("{line}\n").as_bytes())?;
-        self.events.append(&tensorboard::scalars_record(step, scalars))
+        let data = scalars.iter().map(|(tag, value)| (tag.clone(), Datum::Scalar(*value)));
+        self.events.append(&summary_record(step, data))?;
+        self.wandb.as_mut().map_or(Ok(()), |wandb| wandb.history(step, scalars))
     }
 }
 

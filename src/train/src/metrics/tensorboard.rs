@@ -4,31 +4,70 @@
 //! CRC-32C. The wall time of an event is its step in seconds since 1970, so that two runs write the same bytes; TensorBoard's
 //! step axis is right, its relative axis counts steps.
 
+use super::histogram::Histogram;
+use super::protobuf::Message;
+use crate::samples::{Media, Sample};
+
+/// Bytes before the samples of a WAV file.
+const WAV_HEADER: usize = 44;
+
+/// What a tag has at one step.
+pub(crate) enum Datum<'a> {
+    /// A number.
+    Scalar(f32),
+    /// How values are spread.
+    Histogram(&'a Histogram),
+    /// Something to be heard or seen.
+    Sample(&'a Sample),
+}
+
 /// The first record of every file.
 pub fn version_record() -> Vec<u8> {
-    let mut event = Vec::new();
-    double_field(&mut event, 1, 0.0);
-    bytes_field(&mut event, 3, b"brain.Event:2");
-    record(&event)
+    record(&Message::default().double(1, 0.0).text(3, "brain.Event:2"))
 }
 
-/// A record of scalars at one step.
-pub fn scalars_record(step: u64, scalars: &[(String, f32)]) -> Vec<u8> {
-    let mut summary = Vec::new();
-    for (tag, value) in scalars {
-        let mut entry = Vec::new();
-        bytes_field(&mut entry, 1, tag.as_bytes());
-        float_field(&mut entry, 2, *value);
-        bytes_field(&mut summary, 1, &entry);
+/// A record of what tags have at one step; media that are none are left out.
+pub(crate) fn summary_record<'a>(step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
+    let mut summary = Message::default();
+    for (tag, datum) in data {
+        let entry = Message::default().text(1, &tag);
+        let entry = match datum {
+            Datum::Scalar(value) => Some(entry.float(2, value)),
+            Datum::Histogram(histogram) => Some(entry.message(5, &histogram_message(histogram))),
+            Datum::Sample(sample) => match sample.media {
+                Media::Png => image(&sample.bytes).map(|image| entry.message(4, &image)),
+                Media::Wav => audio(&sample.bytes).map(|audio| entry.message(6, &audio)),
+            },
+        };
+        if let Some(entry) = entry {
+            summary = summary.message(1, &entry);
+        }
     }
-    let mut event = Vec::new();
-    double_field(&mut event, 1, step as f64);
-    varint_field(&mut event, 2, step);
-    bytes_field(&mut event, 5, &summary);
-    record(&event)
+    record(&Message::default().double(1, step as f64).varint(2, step).message(5, &summary))
 }
 
-fn record(event: &[u8]) -> Vec<u8> {
+fn histogram_message(histogram: &Histogram) -> Message {
+    let Histogram { min, max, count, sum, sum_squares, limits, counts } = histogram;
+    let message = Message::default().double(1, *min).double(2, *max).double(3, *count as f64).double(4, *sum);
+    message.double(5, *sum_squares).doubles(6, limits).doubles(7, counts)
+}
+
+/// Height, width and colours of a picture stand in its first chunk.
+fn image(png: &[u8]) -> Option<Message> {
+    const COLOURS: u64 = 3;
+    let size = |at: usize| Some(u64::from(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?)));
+    Some(Message::default().varint(1, size(20)?).varint(2, size(16)?).varint(3, COLOURS).bytes(4, png))
+}
+
+fn audio(wav: &[u8]) -> Option<Message> {
+    let rate = u32::from_le_bytes(wav.get(24..28)?.try_into().ok()?);
+    let frames = wav.len().checked_sub(WAV_HEADER)? / 2;
+    let message = Message::default().float(1, rate as f32).varint(2, 1).varint(3, frames as u64);
+    Some(message.bytes(4, wav).text(5, "audio/wav"))
+}
+
+fn record(event: &Message) -> Vec<u8> {
+    let event = &event.0;
     let length = (event.len() as u64).to_le_bytes();
     let mut bytes = Vec::with_capacity(event.len() + 16);
     bytes.extend_from_slice(&length);
@@ -40,43 +79,25 @@ fn record(event: &[u8]) -> Vec<u8> {
 
 /// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord wants it.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
-    let crc = bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & 0u32.wrapping_sub(crc & 1)))
-    });
-    (!crc).rotate_right(15).wrapping_add(0xA282_EAD8)
+    const TABLE: [u32; 256] = crc_table();
+    let next = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[(crc as u8 ^ byte) as usize];
+    (!bytes.iter().fold(!0u32, next)).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
-fn key(bytes: &mut Vec<u8>, field: u64, wire_type: u64) {
-    varint(bytes, field << 3 | wire_type);
-}
-
-fn varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
+/// What eight steps of the division make of each byte.
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = (crc >> 1) ^ (0x82F6_3B78 & 0u32.wrapping_sub(crc & 1));
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
     }
-    bytes.push(value as u8);
-}
-
-fn varint_field(bytes: &mut Vec<u8>, field: u64, value: u64) {
-    key(bytes, field, 0);
-    varint(bytes, value);
-}
-
-fn double_field(bytes: &mut Vec<u8>, field: u64, value: f64) {
-    key(bytes, field, 1);
-    bytes.extend_from_slice(&value.to_le_bytes());
-}
-
-fn bytes_field(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
-    key(bytes, field, 2);
-    varint(bytes, value.len() as u64);
-    bytes.extend_from_slice(value);
-}
-
-fn float_field(bytes: &mut Vec<u8>, field: u64, value: f32) {
-    key(bytes, field, 5);
-    bytes.extend_from_slice(&value.to_le_bytes());
+    table
 }
 
 #[cfg(test)]
@@ -90,9 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn varints_are_base_128() {
-        let mut bytes = Vec::new();
-        varint(&mut bytes, 300);
-        assert_eq!(bytes, [0xAC, 0x02]);
+    fn what_is_neither_picture_nor_sound_is_left_out() {
+        for media in [Media::Png, Media::Wav] {
+            let broken = Sample { name: "a".to_owned(), media, bytes: vec![0; 10] };
+            let empty = summary_record(3, []);
+            assert_eq!(summary_record(3, [("a".to_owned(), Datum::Sample(&broken))]), empty);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Rate;
+use super::Positive;
 
 /// Every command with its argument, for messages.
 const FORMS: [&str; 8] = ["save", "quit", "lr RATE", "eval", "sample", "export", "status", "loss-scale SCALE"];
@@ -16,7 +16,7 @@ pub enum Command {
     /// Saves a checkpoint and stops, to be gone on with later.
     Quit,
     /// Sets the full learning rate, which the schedule scales.
-    Lr(Rate),
+    Lr(Positive),
     /// Validates.
     Eval,
     /// Generates a few validation utterances.
@@ -26,7 +26,7 @@ pub enum Command {
     /// Tells where training stands.
     Status,
     /// Sets the scale of the loss in half precision.
-    LossScale(f64),
+    LossScale(Positive),
 }
 
 /// A command and when it is due.
@@ -104,10 +104,9 @@ impl Command {
             "status" => Self::Status,
             "lr" => return argument("lr", "a positive rate", "lr 1e-4", rest, |text| text.parse().ok().map(Self::Lr)),
             "loss-scale" => {
-                let scale = |text: &str| text.parse().ok().filter(|scale| *scale > 0.0 && f64::is_finite(*scale));
                 let needs = "a positive number";
                 return argument("loss-scale", needs, "loss-scale 65536", rest, |text| {
-                    scale(text).map(Self::LossScale)
+                    text.parse().ok().map(Self::LossScale)
                 });
             }
             _ => return Err(CommandError::Unknown { name: name.to_owned() }),

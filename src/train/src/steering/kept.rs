@@ -6,17 +6,29 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Rate;
+use super::Positive;
 use crate::TrainError;
 
 /// JSON lines: what was changed, and after how many steps.
 pub const COMMANDS_FILE: &str = "commands.jsonl";
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What changes results.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Change {
+    /// The full learning rate, from a step on.
+    Lr(Positive),
+    /// The loss scale, once.
+    LossScale(Positive),
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Entry {
     step: u64,
-    lr: Rate,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lr: Option<Positive>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<Positive>,
 }
 
 /// The file and what it says.
@@ -45,9 +57,12 @@ impl Kept {
         Ok(Self { path, entries })
     }
 
-    /// Keeps, durably, that the full learning rate changes after so many steps.
-    pub(crate) fn add(&mut self, step: u64, lr: Rate) -> Result<(), TrainError> {
-        let entry = Entry { step, lr };
+    /// Keeps, durably, what changes after so many steps.
+    pub(crate) fn add(&mut self, step: u64, change: Change) -> Result<(), TrainError> {
+        let entry = match change {
+            Change::Lr(lr) => Entry { step, lr: Some(lr), loss_scale: None },
+            Change::LossScale(scale) => Entry { step, lr: None, loss_scale: Some(scale) },
+        };
         let line = serde_json::to_string(&entry).map_err(|error| TrainError::io("write", &self.path)(error.into()))?;
         let write = || {
             let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
@@ -60,10 +75,15 @@ impl Kept {
     }
 
     /// The rate that holds after so many steps; `None` when none was set until then.
-    pub(crate) fn rate(&self, step: u64) -> Option<Rate> {
+    pub(crate) fn rate(&self, step: u64) -> Option<Positive> {
         // Of those due by then the latest step counts, and of equal ones the last that was said.
-        let due = self.entries.iter().filter(|entry| entry.step <= step);
-        due.max_by_key(|entry| entry.step).map(|entry| entry.lr)
+        let due = self.entries.iter().filter(|entry| entry.step <= step && entry.lr.is_some());
+        due.max_by_key(|entry| entry.step).and_then(|entry| entry.lr)
+    }
+
+    /// The loss scale set after exactly so many steps; from there on it goes its own way.
+    pub(crate) fn loss_scale(&self, step: u64) -> Option<Positive> {
+        self.entries.iter().rev().filter(|entry| entry.step == step).find_map(|entry| entry.loss_scale)
     }
 }
 
@@ -74,11 +94,11 @@ mod tests {
     #[test]
     fn what_was_kept_holds_from_its_step_on_and_a_torn_line_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let rate = |text: &str| text.parse::<Rate>().unwrap();
+        let rate = |text: &str| text.parse::<Positive>().unwrap();
         let mut kept = Kept::open(folder.path()).unwrap();
         assert_eq!(kept.rate(100), None);
         for (step, text) in [(5, "1e-4"), (9, "3e-4"), (5, "2e-4")] {
-            kept.add(step, rate(text)).unwrap();
+            kept.add(step, Change::Lr(rate(text))).unwrap();
         }
         let path = folder.path().join(COMMANDS_FILE);
         let whole = std::fs::read(&path).unwrap();
@@ -87,7 +107,10 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), whole);
         assert_eq!((kept.rate(4), kept.rate(5)), (None, Some(rate("2e-4"))));
         assert_eq!((kept.rate(8), kept.rate(9)), (Some(rate("2e-4")), Some(rate("3e-4"))));
-        kept.add(9, rate("1")).unwrap();
-        assert_eq!(Kept::open(folder.path()).unwrap().rate(9), Some(rate("1")));
+        kept.add(9, Change::Lr(rate("1"))).unwrap();
+        kept.add(9, Change::LossScale(rate("8"))).unwrap();
+        let kept = Kept::open(folder.path()).unwrap();
+        assert_eq!((kept.rate(9), kept.rate(10)), (Some(rate("1")), Some(rate("1"))));
+        assert_eq!((kept.loss_scale(9), kept.loss_scale(10)), (Some(rate("8")), None));
     }
 }

@@ -10,18 +10,18 @@ mod command;
 mod control;
 mod kept;
 mod obey;
+mod positive;
 mod queue;
-mod rate;
 mod terminal;
 
 pub use client::{ControlError, send};
 pub use command::{Command, CommandError, Order};
 pub use control::{CONTROL_FOLDER, Control};
 pub use kept::COMMANDS_FILE;
-pub use rate::Rate;
+pub use positive::Positive;
 pub use terminal::Terminal;
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Change, Kept};
 pub(crate) use queue::Steering;
 
 /// Who gave a command, and so who is answered.

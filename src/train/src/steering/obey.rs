@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_nn::Parameters;
 
-use super::{Answer, Command, Order, Rate};
+use super::{Answer, Change, Command, Order, Positive};
 use crate::train::Run;
 use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
 
@@ -13,13 +13,30 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
-    /// Takes up a learning rate that was kept for the steps from here on, unless it holds already.
+    /// Takes up what was kept for the steps from here on, unless it holds already.
     pub(crate) fn follow_kept(&mut self) -> Result<(), TrainError> {
+        self.follow_kept_scale()?;
         match self.steering.kept.rate(self.state.step) {
             Some(rate) if self.state.lr != Some(rate) => {
                 self.state.lr = Some(rate);
                 self.schedule.set_base(rate.value());
                 self.metrics.command(self.state.step, self.state.epoch, &Command::Lr(rate))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn follow_kept_scale(&mut self) -> Result<(), TrainError> {
+        let kept = self.steering.kept.loss_scale(self.state.step);
+        let (Some(kept), Some(scale), Some(settings)) = (kept, &mut self.state.loss_scale, self.config.loss_scale())
+        else {
+            return Ok(());
+        };
+        let before = scale.clone();
+        // What is kept was allowed when it was said, by the same settings.
+        match scale.set(kept.value(), &settings) {
+            Ok(()) if *scale != before => {
+                self.metrics.command(self.state.step, self.state.epoch, &Command::LossScale(kept))
             }
             _ => Ok(()),
         }
@@ -52,6 +69,7 @@ where
             (_, Some(at)) if at < now => Err(format!("step {at} is past: {now} are done")),
             (_, Some(at)) if at > last => Err(format!("there will be no step {at}: the run ends at {last}")),
             (Command::Lr(rate), at) => self.set_rate(at.unwrap_or(now), rate),
+            (Command::LossScale(scale), at) => self.set_scale(at.unwrap_or(now), scale),
             (command, Some(at)) if at > now => {
                 self.steering.put_off(at, command);
                 Ok(format!("step {now}: `{command}` comes after step {at}, unless this process ends before"))
@@ -79,22 +97,37 @@ where
                 task.export(parameters, folder).map_err(|error| error.to_string())
             })?,
             Command::Status => self.describe(progress),
-            Command::LossScale(_) => return Err("precision is fp32: there is no loss scale".to_owned()),
+            Command::LossScale(scale) => return self.set_scale(step, scale),
         };
         Ok(format!("step {step}: {done}"))
     }
 
-    fn set_rate(&mut self, step: u64, rate: Rate) -> Answer {
+    fn set_rate(&mut self, step: u64, rate: Positive) -> Answer {
         if step >= self.state.steps {
             return Err(format!("no step comes after {step}: the run ends there"));
         }
         let before = self.state.lr.map_or_else(|| self.config.optim.lr.to_string(), |rate| rate.to_string());
-        self.steering.kept.add(step, rate).map_err(|error| error.to_string())?;
+        self.steering.kept.add(step, Change::Lr(rate)).map_err(|error| error.to_string())?;
         Ok(format!(
             "step {}: the full learning rate is {rate} from step {} on; now {before}",
             self.state.step,
             step + 1
         ))
+    }
+
+    fn set_scale(&mut self, step: u64, scale: Positive) -> Answer {
+        let (Some(present), Some(settings)) = (&self.state.loss_scale, self.config.loss_scale()) else {
+            let precision = serde_json::json!(self.config.precision);
+            return Err(format!("precision is {}: there is no loss scale", precision.as_str().unwrap_or("another")));
+        };
+        if step >= self.state.steps {
+            return Err(format!("no step comes after {step}: the run ends there"));
+        }
+        // Whether it may be set is known now, and what it is then does not matter.
+        present.clone().set(scale.value(), &settings)?;
+        let before = present.scale();
+        self.steering.kept.add(step, Change::LossScale(scale)).map_err(|error| error.to_string())?;
+        Ok(format!("step {}: the loss scale is {scale} in step {}; now {before}", self.state.step, step + 1))
     }
 
     /// Saves, unless the schedule has just done so.

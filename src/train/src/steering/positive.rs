@@ -1,22 +1,22 @@
-//! A learning rate that survives being written down.
+//! A number that survives being written down.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A positive, finite learning rate. Stored as the text of its shortest decimal, which Rust reads back to the same bits.
+/// A positive, finite number, such as a learning rate. Stored as the text of its shortest decimal, which Rust reads back to the same bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate(f64);
+pub struct Positive(f64);
 
-impl Rate {
+impl Positive {
     /// The number.
     pub fn value(self) -> f64 {
         self.0
     }
 }
 
-impl FromStr for Rate {
+impl FromStr for Positive {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -27,20 +27,20 @@ impl FromStr for Rate {
     }
 }
 
-impl fmt::Display for Rate {
+impl fmt::Display for Positive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Both forms give back the same bits.
         if self.0 < 1e-4 { write!(f, "{:e}", self.0) } else { write!(f, "{}", self.0) }
     }
 }
 
-impl Serialize for Rate {
+impl Serialize for Positive {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Rate {
+impl<'de> Deserialize<'de> for Positive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -53,9 +53,9 @@ mod tests {
     #[test]
     fn every_bit_survives_text() {
         for value in [1e-4, 0.1 + 0.2, 3e-7, f64::MIN_POSITIVE, 1.0 / 3.0, 12345.678] {
-            let text = serde_json::to_string(&Rate(value)).unwrap();
-            assert_eq!(serde_json::from_str::<Rate>(&text).unwrap().value().to_bits(), value.to_bits(), "{text}");
+            let text = serde_json::to_string(&Positive(value)).unwrap();
+            assert_eq!(serde_json::from_str::<Positive>(&text).unwrap().value().to_bits(), value.to_bits(), "{text}");
         }
-        assert!(serde_json::from_str::<Rate>("\"-1\"").is_err());
+        assert!(serde_json::from_str::<Positive>("\"-1\"").is_err());
     }
 }

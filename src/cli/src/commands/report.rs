@@ -1,0 +1,31 @@
+//! `flowmill report EXP`: one HTML page about an experiment.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::args::ReportArgs;
+use crate::experiment::named;
+use crate::failure::Failure;
+use crate::{human, report};
+
+/// Writes the page and says where it is.
+pub fn run(arguments: &ReportArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let experiment = named(&arguments.experiment)?;
+    if !experiment.dir().is_dir() {
+        return Err(Failure::usage(format!("nothing has run yet: there is no {}", experiment.dir().display())));
+    }
+    let page = report::render(&experiment);
+    let path = arguments.out.clone().unwrap_or_else(|| experiment.dir().join("report.html"));
+    write(&path, page.as_bytes()).map_err(Failure::Failed)?;
+    Ok(writeln!(out, "{}  {}", path.display(), human::bytes(page.len() as u64))?)
+}
+
+/// Writes a file that is never seen half-written.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    std::fs::write(&temporary, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,192 @@
+//! Curves over steps, as SVG.
+
+use serde_json::json;
+
+use super::html::escape;
+
+/// The drawn area and what is around it, in the units of the picture.
+const WIDTH: f64 = 1000.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 15.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 28.0;
+/// Points drawn of one curve; of more, means of neighbours.
+const MOST_POINTS: usize = 1000;
+/// Colours, in turn.
+const COLOURS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
+
+/// A curve.
+pub struct Curve {
+    /// Its name.
+    pub name: String,
+    /// Steps, rising, and values.
+    pub points: Vec<(u64, f64)>,
+}
+
+/// Something that happened at a step.
+pub struct Mark {
+    /// When.
+    pub step: u64,
+    /// What.
+    pub text: String,
+}
+
+/// A figure of curves on one scale, with marks; empty when there is nothing to draw.
+pub fn figure(title: &str, curves: &[Curve], marks: &[Mark]) -> String {
+    let curves: Vec<Curve> = curves
+        .iter()
+        .map(|curve| Curve { name: curve.name.clone(), points: thinned(&curve.points) })
+        .filter(|curve| !curve.points.is_empty())
+        .collect();
+    let Some(scale) = Scale::of(&curves) else { return String::new() };
+    let mut svg = scale.grid();
+    for mark in marks {
+        let x = scale.x(mark.step as f64);
+        let text = escape(&mark.text);
+        svg += &format!(
+            "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"><title>step {}: {text}</title></line>\
+             <text x=\"{:.1}\" y=\"{:.1}\">{text}</text>\n",
+            HEIGHT - BOTTOM,
+            mark.step,
+            x + 4.0,
+            TOP + 10.0,
+        );
+    }
+    let mut legend = String::new();
+    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        svg += &scale.line(curve, colour);
+        legend += &format!("<span><i style=\"background:var({colour})\"></i>{}</span>", escape(&curve.name));
+    }
+    let series: Vec<_> = curves.iter().map(|curve| json!({ "name": curve.name, "points": curve.points })).collect();
+    let (width, left) = (WIDTH - LEFT - RIGHT, LEFT);
+    let data = json!({ "x0": scale.x0, "x1": scale.x1, "left": left, "width": width, "series": series });
+    // Within a script only `<` could end it.
+    let data = data.to_string().replace('<', "\\u003c");
+    format!(
+        "<figure class=\"curve\"><h3>{title}</h3><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n{svg}</svg>\
+         <figcaption class=\"legend\">{legend}<output></output></figcaption>\
+         <script type=\"application/json\">{data}</script></figure>\n",
+        title = escape(title),
+    )
+}
+
+/// From values to places in the picture.
+struct Scale {
+    x0: f64,
+    x1: f64,
+    y0: f64,
+    y1: f64,
+}
+
+impl Scale {
+    /// Room for all finite values; `None` without any.
+    fn of(curves: &[Curve]) -> Option<Self> {
+        let points = || curves.iter().flat_map(|curve| &curve.points);
+        let (x0, x1) = (points().map(|p| p.0).min()? as f64, points().map(|p| p.0).max()? as f64);
+        let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
+        let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        let margin = if high > low { 0.05 * (high - low) } else { 0.05 * high.abs().max(1e-9) };
+        Some(Self { x0, x1: x1.max(x0 + 1.0), y0: low - margin, y1: high + margin })
+    }
+
+    fn x(&self, step: f64) -> f64 {
+        LEFT + (step - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
+    }
+
+    fn grid(&self) -> String {
+        let mut svg = String::new();
+        for value in ticks(self.y0, self.y1) {
+            let y = self.y(value);
+            svg += &format!(
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
+                WIDTH - RIGHT,
+                LEFT - 6.0,
+                y + 4.0,
+                crate::human::number(value),
+            );
+        }
+        for step in ticks(self.x0, self.x1).into_iter().filter(|step| step.fract() == 0.0) {
+            let x = self.x(step);
+            svg += &format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{step}</text>\n", HEIGHT - 8.0);
+        }
+        svg
+    }
+
+    /// A line, or a dot for a single point.
+    fn line(&self, curve: &Curve, colour: &str) -> String {
+        let place = |(step, value): &(u64, f64)| format!("{:.1},{:.1}", self.x(*step as f64), self.y(*value));
+        let [first, rest @ ..] = curve.points.as_slice() else { return String::new() };
+        if rest.is_empty() {
+            let (x, y) = (self.x(first.0 as f64), self.y(first.1));
+            return format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" style=\"fill:var({colour})\"/>\n");
+        }
+        let places: Vec<String> = curve.points.iter().map(place).collect();
+        format!("<polyline class=\"line\" style=\"stroke:var({colour})\" points=\"{}\"/>\n", places.join(" "))
+    }
+}
+
+/// About five round numbers between two ends.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let raw = (high - low) / 5.0;
+    let power = 10f64.powf(raw.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= raw).unwrap_or(raw);
+    let first = (low / step).ceil();
+    // Rounded to the grid, so that 0.30000000000000004 is 0.3.
+    (0..12)
+        .map(|index| first + f64::from(index))
+        .map(|n| n * step)
+        .take_while(|value| *value <= high)
+        .map(tidy)
+        .collect()
+}
+
+fn tidy(value: f64) -> f64 {
+    format!("{value:.10e}").parse().unwrap_or(value)
+}
+
+/// The finite points; of many, means of neighbours.
+fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    let finite: Vec<(u64, f64)> = points.iter().copied().filter(|(_, value)| value.is_finite()).collect();
+    let group = finite.len().div_ceil(MOST_POINTS).max(1);
+    let mean = |group: &[(u64, f64)]| {
+        let value = group.iter().map(|(_, value)| value).sum::<f64>() / group.len() as f64;
+        (group[group.len() / 2].0, value)
+    };
+    finite.chunks(group).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_within() {
+        assert_eq!(ticks(0.02, 1.13), [0.5, 1.0]);
+        assert_eq!(ticks(0.0, 1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(ticks(-3.0, 11.0), [0.0, 5.0, 10.0]);
+        assert_eq!(ticks(9.5e-5, 1.05e-4), [9.6e-5, 9.8e-5, 1e-4, 1.02e-4, 1.04e-4]);
+    }
+
+    #[test]
+    fn many_points_become_means_and_what_is_not_finite_is_left_out() {
+        let points: Vec<(u64, f64)> = (0..4000).map(|step| (step, step as f64)).collect();
+        let thin = thinned(&points);
+        assert_eq!((thin.len(), thin[0]), (1000, (2, 1.5)));
+        assert_eq!(thinned(&[(1, f64::NAN), (2, 1.0)]), [(2, 1.0)]);
+        assert_eq!(figure("none", &[Curve { name: "a".into(), points: vec![(1, f64::NAN)] }], &[]), "");
+    }
+
+    #[test]
+    fn one_point_and_equal_values_have_a_place() {
+        for points in [vec![(5, 2.0)], vec![(5, 0.0), (6, 0.0)]] {
+            let shown = figure("a<b", &[Curve { name: "</script>".into(), points }], &[]);
+            assert!(shown.contains("a&lt;b") && !shown.contains("NaN") && !shown.contains("</script>\""), "{shown}");
+        }
+    }
+}

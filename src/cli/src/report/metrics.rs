@@ -1,0 +1,84 @@
+//! Curves of the metrics: losses and their parts, learning rate, gradient norm.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Subject;
+use super::curves::{Curve, Mark, figure};
+use super::html::{Page, remark};
+
+/// Everything a metrics file says, by name.
+#[derive(Default)]
+struct Series {
+    /// `train/loss`, `validation/loss`, `train/cfm` …
+    values: BTreeMap<String, Vec<(u64, f64)>>,
+    commands: Vec<Mark>,
+    skipped: u64,
+    unreadable: usize,
+}
+
+/// The curves.
+pub fn add(subject: &Subject, page: &mut Page) {
+    let Ok(text) = std::fs::read(subject.training.metrics()) else { return };
+    let series = read(&String::from_utf8_lossy(&text));
+    let curve = |key: &str, name: &str| {
+        let points = series.values.get(key).cloned().unwrap_or_default();
+        Curve { name: name.to_owned(), points }
+    };
+    let marks = &series.commands;
+    let mut body = figure("Loss", &[curve("train/loss", "training"), curve("validation/loss", "validation")], marks);
+    let parts = |prefix: &str| -> Vec<Curve> {
+        let keys = series.values.keys().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix("parts/"));
+        keys.map(|part| curve(&format!("{prefix}parts/{part}"), part)).collect()
+    };
+    for (prefix, title) in [("train/", "Parts of the training loss"), ("validation/", "Parts of the validation loss")] {
+        // A single part is the loss itself.
+        let parts = parts(prefix);
+        if parts.len() > 1 {
+            body += &figure(title, &parts, marks);
+        }
+    }
+    body += &figure("Learning rate", &[curve("train/lr", "lr")], marks);
+    body += &figure("Gradient norm", &[curve("train/grad_norm", "gradient norm")], marks);
+    if series.skipped > 0 {
+        body += &remark(&format!("{} steps were skipped: their loss or gradient was not finite.", series.skipped));
+    }
+    if series.unreadable > 0 {
+        body += &remark(&format!("{} lines of the metrics cannot be read, as a crash leaves them.", series.unreadable));
+    }
+    page.section("Curves", body);
+}
+
+fn read(text: &str) -> Series {
+    let mut series = Series::default();
+    for line in text.lines() {
+        let Some((step, line)) =
+            serde_json::from_str::<Value>(line).ok().and_then(|line| Some((line["step"].as_u64()?, line)))
+        else {
+            series.unreadable += 1;
+            continue;
+        };
+        if let Some(command) = line["command"].as_str() {
+            series.commands.push(Mark { step, text: command.to_owned() });
+        }
+        series.skipped = series.skipped.max(line["skipped"].as_u64().unwrap_or(0));
+        match line.get("validation") {
+            Some(validation) => series.take("validation/", step, validation),
+            None => series.take("train/", step, &line),
+        }
+    }
+    series
+}
+
+impl Series {
+    fn take(&mut self, prefix: &str, step: u64, values: &Value) {
+        let own = values.as_object().into_iter().flatten().filter(|(name, _)| *name != "step" && *name != "epoch");
+        let parts = values["parts"].as_object().into_iter().flatten();
+        let named = own.map(|(name, value)| (format!("{prefix}{name}"), value));
+        let named = named.chain(parts.map(|(name, value)| (format!("{prefix}parts/{name}"), value)));
+        for (name, value) in named.filter_map(|(name, value)| Some((name, value.as_f64()?))) {
+            self.values.entry(name).or_default().push((step, value));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The stages: rows, facts, settings, data, and rows that were set aside.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_runner::Receipt;
+use serde_json::Value;
+
+use super::html::{Cell, Page, escape, folded, remark, table};
+use super::{Subject, json, names};
+use crate::{human, stages};
+
+/// Settings of a stage that are worth a line each are few; the rest is folded away.
+const LONGEST_FACT: usize = 300;
+/// Ids shown for a reason.
+const EXAMPLES: usize = 5;
+
+/// From what data, through which stages, with which settings.
+pub fn add(subject: &Subject, page: &mut Page) {
+    let mut rows = Vec::new();
+    let mut settings = String::new();
+    for (title, folder) in folders(subject.experiment) {
+        let summary = json(&folder.join("stage.json"));
+        let receipts = receipts(&folder);
+        if summary.is_none() && receipts.is_empty() {
+            continue;
+        }
+        rows.push(row(&title, summary.as_ref(), receipts.len()));
+        // The part with the longest settings is the one that does the work.
+        if let Some(receipt) = receipts.iter().max_by_key(|receipt| receipt.config.to_string().len()) {
+            settings += &folded(&format!("{title}: settings"), &format!("{:#}", receipt.config));
+        }
+    }
+    let heads = ["stage", "state", "rows in", "rows out", "rejected", "facts"];
+    page.section("Stages", table(&heads, &rows) + &settings);
+    page.section("Data", splits(subject.experiment));
+}
+
+/// Rows that were set aside, by reason.
+pub fn add_rejected(subject: &Subject, page: &mut Page) {
+    let mut body = String::new();
+    for (title, folder) in folders(subject.experiment) {
+        let mut reasons: BTreeMap<String, (u64, Vec<String>)> = BTreeMap::new();
+        for rejection in receipts(&folder).iter().flat_map(|receipt| &receipt.rejected) {
+            let kind = rejection.reason.split(": ").next().unwrap_or_default();
+            let (count, examples) = reasons.entry(kind.to_owned()).or_default();
+            *count += 1;
+            if examples.len() < EXAMPLES {
+                examples.push(format!("{} ({})", rejection.id, rejection.reason));
+            }
+        }
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
+        let rows: Vec<Vec<Cell>> = reasons
+            .into_iter()
+            .map(|(kind, (count, examples))| {
+                vec![Cell::text(kind), Cell::number(human::count(count)), Cell::text(examples.join("; "))]
+            })
+            .collect();
+        if !rows.is_empty() {
+            body += &format!("<h3>{}</h3>\n{}", escape(&title), table(&["reason", "rows", "such as"], &rows));
+        }
+    }
+    if body.is_empty() {
+        body = remark("No row was rejected.");
+    }
+    page.section("Rejected rows", body);
+}
+
+fn row(title: &str, summary: Option<&Value>, parts: usize) -> Vec<Cell> {
+    let Some(summary) = summary else {
+        let mut cells = vec![Cell::text(title), Cell::text(format!("not finished, {parts} parts done"))];
+        cells.extend((0..4).map(|_| Cell::text("")));
+        return cells;
+    };
+    let carries = summary["carries_rows"].as_bool() == Some(true);
+    let count = |key: &str| match summary[key].as_u64() {
+        Some(rows) if carries => human::count(rows),
+        _ => "–".to_owned(),
+    };
+    let facts = summary["facts"].as_object().into_iter().flatten();
+    let facts: Vec<String> = facts.map(|(name, value)| format!("{name} {}", fact(value))).collect();
+    vec![
+        Cell::text(title),
+        Cell::text("done"),
+        Cell::number(count("rows_in")),
+        Cell::number(count("rows_out")),
+        Cell::number(count("rejected")),
+        Cell::text(human::shortened(&facts.join(", "), LONGEST_FACT)),
+    ]
+}
+
+fn fact(value: &Value) -> String {
+    match value.as_f64() {
+        Some(number) => human::number(number),
+        None => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+    }
+}
+
+/// The packed splits, by their indexes.
+fn splits(experiment: &Path) -> String {
+    let folder = experiment.join("3-pack");
+    let mut rows = Vec::new();
+    for split in names(&folder) {
+        let Some(index) = json(&folder.join(&split).join("index.json")) else { continue };
+        let shards = index["shards"].as_array().map_or(0, Vec::len);
+        let bytes: u64 =
+            index["shards"].as_array().into_iter().flatten().filter_map(|shard| shard["bytes"].as_u64()).sum();
+        rows.push(vec![
+            Cell::text(split),
+            Cell::number(human::count(index["rows"].as_u64().unwrap_or(0))),
+            Cell::number(format!("{:.3}", index["seconds"].as_f64().unwrap_or(0.0) / 3600.0)),
+            Cell::number(human::count(index["frames"].as_u64().unwrap_or(0))),
+            Cell::number(shards),
+            Cell::text(human::bytes(bytes)),
+        ]);
+    }
+    let sources = json(&experiment.join("0-prep/receipts/read.json"))
+        .map(|receipt| receipt["inputs"].as_array().cloned().unwrap_or_default())
+        .unwrap_or_default();
+    let sources: Vec<Vec<Cell>> = sources
+        .iter()
+        .map(|input| {
+            let hash = input["blake3"].as_str().map_or("not there", |hash| hash.get(..16).unwrap_or(hash));
+            vec![Cell::text(input["path"].as_str().unwrap_or_default()), Cell::text(hash)]
+        })
+        .collect();
+    table(&["split", "utterances", "hours", "mel frames", "shards", "size"], &rows)
+        + &table(&["read from", "BLAKE3"], &sources)
+}
+
+/// Every stage's title and folder.
+fn folders(experiment: &Path) -> Vec<(String, PathBuf)> {
+    let name = |stage: &dyn flowmill_runner::Stage| format!("{}-{}", stage.number(), stage.name());
+    let stages = stages::all();
+    stages.iter().map(|stage| (name(stage.as_ref()), experiment.join(name(stage.as_ref())))).collect()
+}
+
+/// The receipts that can be read, in the order of their names.
+fn receipts(stage: &Path) -> Vec<Receipt> {
+    let mut found = Vec::new();
+    let mut folders = vec![stage.join("receipts")];
+    while let Some(folder) = folders.pop() {
+        for name in names(&folder) {
+            let path = folder.join(name);
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.extend(Receipt::read(&path).map(|receipt| (path, receipt)))
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found.into_iter().map(|(_, receipt)| receipt).collect()
+}

@@ -1,0 +1,160 @@
+//! Weights & Biases runs without its program: the file that an offline run leaves, which `wandb sync` uploads.
+//!
+//! `wandb/offline-run-…-ID/run-ID.wandb` is a LevelDB log of `wandb_internal.Record` protocol buffers: a header, the run with its
+//! configuration, the history, a summary and the exit. It holds no clock and no host: times are steps in seconds since 1970,
+//! and the run's id is a hash of project, name and configuration, so that two trainings of one recipe write the same bytes.
+
+mod log;
+mod records;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::append::AppendFile;
+use crate::TrainError;
+
+/// The folder of the run in that of the training, as `wandb sync` finds it.
+pub const WANDB_FOLDER: &str = "wandb";
+
+/// The recipe's `wandb` section: how the run is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WandbConfig {
+    /// The project that it belongs to.
+    pub project: String,
+    /// Its name; null: the experiment's.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The user or team; null: that of whoever uploads it.
+    #[serde(default)]
+    pub entity: Option<String>,
+    /// The group that it is shown with.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// What it can be found by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What is to be known of it.
+    #[serde(default)]
+    pub notes: Option<String>,
+}
+
+impl WandbConfig {
+    pub(crate) fn check(&self) -> Result<(), TrainError> {
+        let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
+        // What W&B refuses in a project's name.
+        if self.project.is_empty() || self.project.len() > 128 || self.project.contains(['/', '\\', '#', '?', '%', ':'])
+        {
+            return fail("wandb.project", "must be a name of 1 to 128 characters without / \\ # ? % :");
+        }
+        if self.name.as_ref().is_some_and(|name| name.is_empty() || name.len() > 128) {
+            return fail("wandb.name", "must have 1 to 128 characters, or be null for the experiment's name");
+        }
+        Ok(())
+    }
+}
+
+/// A run with everything that is shown of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WandbRun {
+    /// How it is shown.
+    pub settings: WandbConfig,
+    /// The configuration that it was made with.
+    pub config: Value,
+}
+
+impl WandbRun {
+    /// The run's id: eight characters as W&B makes them, of everything that describes it.
+    fn id(&self) -> String {
+        const CHARACTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+        let hash = blake3::hash(format!("{:?}\n{}", self.settings, self.config).as_bytes());
+        hash.as_bytes()[..8].iter().map(|byte| CHARACTERS[usize::from(*byte) % CHARACTERS.len()] as char).collect()
+    }
+
+    /// The run's file, relative to the folder of the training.
+    pub fn file(&self) -> String {
+        let id = self.id();
+        format!("{WANDB_FOLDER}/offline-run-19700101_000000-{id}/run-{id}.wandb")
+    }
+}
+
+/// The file, open for appending.
+#[derive(Debug)]
+pub(crate) struct WandbFile {
+    file: AppendFile,
+    /// Records written.
+    records: u64,
+    /// The latest value of each name, for the summary.
+    latest: Map<String, Value>,
+    /// What was measured at the latest step so far: one record for each step.
+    row: Option<(u64, Vec<(String, Value)>)>,
+}
+
+impl WandbFile {
+    /// Opens the file of a run, cut to where a checkpoint knows of it; a new one begins with the run's description.
+    pub(crate) fn open(folder: &Path, run: &WandbRun, kept: &WandbPosition) -> Result<Self, TrainError> {
+        let file = AppendFile::open(&folder.join(run.file()), kept.length)?;
+        let mut opened = Self { file, records: kept.records, latest: kept.latest.clone(), row: None };
+        if kept.length == 0 {
+            opened.file.append(&log::HEADER)?;
+            opened.write(records::header())?;
+            opened.write(records::run(run, &run.id()))?;
+        }
+        Ok(opened)
+    }
+
+    /// Takes what was measured at a step; it is written when the next step comes, or when everything is.
+    pub(crate) fn history(&mut self, step: u64, values: &[(String, f32)]) -> Result<(), TrainError> {
+        let values: Vec<(String, Value)> =
+            values.iter().map(|(name, value)| (name.clone(), super::number(f64::from(*value)))).collect();
+        self.latest.extend(values.iter().cloned());
+        match &mut self.row {
+            Some((at, row)) if *at == step => row.extend(values),
+            _ => {
+                self.flush()?;
+                self.row = Some((step, values));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TrainError> {
+        self.row.take().map_or(Ok(()), |(step, values)| self.write(records::history(step, &values)))
+    }
+
+    /// Writes summary and exit: the run is complete.
+    pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
+        self.flush()?;
+        self.write(records::summary(step, &self.latest))?;
+        self.write(records::exit(step))?;
+        self.file.sync()
+    }
+
+    /// Makes everything written durable and tells where it ends.
+    pub(crate) fn sync(&mut self) -> Result<WandbPosition, TrainError> {
+        self.flush()?;
+        self.file.sync()?;
+        Ok(WandbPosition { length: self.file.length(), records: self.records, latest: self.latest.clone() })
+    }
+
+    fn write(&mut self, record: super::protobuf::Message) -> Result<(), TrainError> {
+        self.records += 1;
+        // Records are numbered from 1.
+        let record = record.varint(1, self.records);
+        self.file.append(&log::framed(self.file.length(), &record.0))
+    }
+}
+
+/// How far the file had got at some step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WandbPosition {
+    /// In bytes.
+    pub length: u64,
+    /// In records.
+    pub records: u64,
+    /// The latest value of each name.
+    pub latest: Map<String, Value>,
+}

@@ -1,0 +1,74 @@
+//! The records of a run. Field numbers are those of `wandb_internal.proto`; a record's own number, field 1, is set when it is written.
+
+use serde_json::{Map, Value, json};
+
+use super::WandbRun;
+use crate::metrics::protobuf::Message;
+
+/// Who wrote the file, and the oldest server that reads it.
+pub(super) fn header() -> Message {
+    let version = Message::default().text(1, concat!("flowmill ", env!("CARGO_PKG_VERSION"))).text(2, "0.12.0");
+    Message::default().message(21, &Message::default().message(1, &version))
+}
+
+/// The run and its configuration; it starts at the beginning of 1970.
+pub(super) fn run(run: &WandbRun, id: &str) -> Message {
+    let settings = &run.settings;
+    let option = |text: &Option<String>| text.clone().unwrap_or_default();
+    let mut config = Message::default();
+    for (key, value) in run.config.as_object().into_iter().flatten() {
+        config = config.message(1, &item(key, value));
+    }
+    let mut record = Message::default()
+        .text(1, id)
+        .text(2, &option(&settings.entity))
+        .text(3, &settings.project)
+        .message(4, &config)
+        .text(6, &option(&settings.group))
+        .text(7, "train")
+        .text(8, &option(&settings.name))
+        .text(9, &option(&settings.notes));
+    for tag in &settings.tags {
+        record = record.text(10, tag);
+    }
+    Message::default().message(17, &record.message(17, &Message::default()))
+}
+
+/// What was measured at a step.
+pub(super) fn history(step: u64, values: &[(String, Value)]) -> Message {
+    let mut history = Message::default();
+    for (name, value) in values {
+        history = history.message(1, &item(name, value));
+    }
+    for (name, value) in clock(step) {
+        history = history.message(1, &item(name, &value));
+    }
+    Message::default().message(2, &history.message(2, &Message::default().varint(1, step)))
+}
+
+/// The latest value of everything.
+pub(super) fn summary(step: u64, latest: &Map<String, Value>) -> Message {
+    let mut summary = Message::default();
+    for (name, value) in latest {
+        summary = summary.message(1, &item(name, value));
+    }
+    for (name, value) in clock(step) {
+        summary = summary.message(1, &item(name, &value));
+    }
+    Message::default().message(3, &summary)
+}
+
+/// The end, in good order.
+pub(super) fn exit(step: u64) -> Message {
+    Message::default().message(18, &Message::default().varint(2, step.min(i32::MAX as u64)))
+}
+
+/// What W&B's own runs say of time, counted in steps.
+fn clock(step: u64) -> [(&'static str, Value); 3] {
+    [("_step", json!(step)), ("_runtime", json!(step)), ("_timestamp", json!(step))]
+}
+
+/// An item of a configuration, a history or a summary.
+fn item(key: &str, value: &Value) -> Message {
+    Message::default().text(1, key).text(16, &value.to_string())
+}

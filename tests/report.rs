@@ -1,0 +1,144 @@
+//! `flowmill report`: one page that needs nothing but itself, of finished, unfinished and damaged experiments.
+
+use std::fs;
+
+use crate::support::training::Training;
+use crate::support::{Mini, flowmill};
+
+/// Names of elements that have no end.
+const VOID: [&str; 2] = ["meta", "img"];
+
+/// Checks that elements are closed in the order in which they were opened, and gives the names of all.
+fn elements(page: &str) -> Vec<String> {
+    let (mut open, mut all, mut rest) = (Vec::new(), Vec::new(), page);
+    while let Some(start) = rest.find('<') {
+        let after = &rest[start + 1..];
+        let end = after.find('>').expect("a tag ends");
+        let tag = &after[..end];
+        rest = &after[end + 1..];
+        let name: String = tag.trim_start_matches('/').chars().take_while(|c| c.is_alphanumeric()).collect();
+        if tag.starts_with('!') {
+            continue;
+        }
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "closed out of order near {}", &after[..after.len().min(80)]);
+            continue;
+        }
+        all.push(name.clone());
+        if !VOID.contains(&name.as_str()) && !tag.ends_with('/') {
+            if name == "script" || name == "style" {
+                // Nothing in it is markup.
+                rest = &rest[rest.find(&format!("</{name}>")).expect("it ends")..];
+            }
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    all
+}
+
+/// Checks that a page is whole and asks nothing of the network.
+fn whole(page: &str) -> Vec<String> {
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    for reference in ["http://", "https://", "src=\"/", "@import", "url("] {
+        assert!(!page.contains(reference), "{reference}");
+    }
+    elements(page)
+}
+
+fn report(mini: &Mini) -> String {
+    mini.flowmill("report", &[]).expect_code(0).expect_words(&["report.html"]);
+    fs::read_to_string(mini.exp("report.html")).unwrap()
+}
+
+fn count(elements: &[String], name: &str) -> usize {
+    elements.iter().filter(|element| *element == name).count()
+}
+
+#[test]
+fn a_finished_experiment_is_shown_in_full_and_the_same_every_time() {
+    let mini = Mini::new();
+    fs::write(mini.recording("2414-128291-0003"), "no sound").unwrap();
+    let settings =
+        ["--set", "max_rejected=0.2", "--set", "train.sample_every=6", "--set", "train.sample_count=1", "--quiet"];
+    mini.run(&settings).expect_code(0);
+    let page = report(&mini);
+    let elements = whole(&page);
+    for words in [
+        "What ran",
+        "flowmill run . --set",
+        "The training is finished.",
+        "0-prep: settings",
+        "recipe:data/wav.scp",
+        "validation",
+        "Learning rate",
+        "Gradient norm",
+        "training, step 6",
+        "training, step 12",
+        "exported model",
+        "2414-128291-0003",
+        "in the average",
+        "mean of the best 2: steps",
+        "Environment",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    // Loss, learning rate, gradient norm; one sample at two steps and two of the exported model.
+    assert_eq!((count(&elements, "svg"), count(&elements, "audio"), count(&elements, "img")), (3, 4, 4));
+    assert!(page.contains("data:audio/wav;base64,UklGR") && page.contains("data:image/png;base64,iVBORw0KGgo"));
+    assert_eq!(page, report(&mini), "the same experiment gives the same page");
+    let elsewhere = mini.path("page.html");
+    let arguments = ["report", "exp/mini", "--out", elsewhere.to_str().unwrap()];
+    flowmill(mini.folder(), &arguments).expect_code(0);
+    assert_eq!(page, fs::read_to_string(elsewhere).unwrap());
+}
+
+#[test]
+fn a_killed_training_and_a_damaged_experiment_are_shown_as_far_as_they_go() {
+    let mini = Mini::new();
+    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    assert!(whole(&report(&mini)).len() > 20);
+    let endless =
+        ["--set", "train.max_steps=10000000", "--set", "train.sample_every=5", "--set", "train.sample_count=1"];
+    let training = Training::start(&mini, &endless).listening();
+    training.ctl(&["lr", "1e-4"]).expect_code(0);
+    while !mini.exp("4-train/.staging/train/state/samples-000010").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    training.kill();
+    let metrics = mini.exp("4-train/.staging/train/state/metrics.jsonl");
+    let mut torn = fs::read(&metrics).unwrap();
+    torn.extend(b"{\"step\":99,\"lo");
+    fs::write(&metrics, torn).unwrap();
+    let page = report(&mini);
+    let elements = whole(&page);
+    for words in
+        ["The training is not finished", "lr 0.0001", "training, step 5", "1 lines of the metrics cannot be read"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(count(&elements, "svg") == 3 && count(&elements, "audio") >= 2);
+
+    for (file, content) in [
+        ("0-prep/stage.json", "{"),
+        ("0-prep/receipts/read.json", "\u{0}"),
+        ("3-pack/train/index.json", "[]"),
+        ("journal.jsonl", "<script>alert(1)</script>\n{\"command\":\"<img src=x onerror=alert(1)>\"}\n"),
+    ] {
+        fs::write(mini.exp(file), content).unwrap();
+    }
+    fs::write(&metrics, [0xff, 0xfe, b'\n']).unwrap();
+    let page = report(&mini);
+    whole(&page);
+    assert!(page.contains("&lt;img src=x") && !page.contains("<script>alert"));
+}
+
+#[test]
+fn what_is_no_experiment_is_refused() {
+    let mini = Mini::new();
+    mini.flowmill("report", &[]).expect_code(2).expect_words(&["nothing has run yet"]);
+    flowmill(mini.folder(), &["report", "nowhere"]).expect_code(2).expect_words(&["nowhere", "neither an experiment"]);
+    fs::create_dir(mini.path("empty")).unwrap();
+    flowmill(mini.folder(), &["report", "empty"]).expect_code(0);
+    whole(&fs::read_to_string(mini.path("empty/report.html")).unwrap());
+}
