@@ -34,6 +34,17 @@ const SETTINGS: [&str; 6] = [
     "train.num_workers=2",
 ];
 
+/// A running training, killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gone already, perhaps.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The demo in a folder of its own.
 struct Soak {
     folder: TempDir,
@@ -61,10 +72,10 @@ impl Soak {
         flowmill(self.folder.path(), &self.arguments(name, more)).expect_no_panic()
     }
 
-    fn start(&self) -> Child {
+    fn start(&self) -> Running {
         let arguments = self.arguments("run", &["--stop-stage", "train", "--quiet"]);
         let mut run: Command = command(self.folder.path(), &arguments);
-        let process = run.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        let process = Running(run.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap());
         let began = Instant::now();
         while !self.exp().join(".control/socket").exists() {
             assert!(began.elapsed() < Duration::from_secs(120), "it does not start");
@@ -78,6 +89,14 @@ impl Soak {
         flowmill(self.folder.path(), &[&["ctl", exp.to_str().unwrap()], words].concat()).expect_no_panic()
     }
 
+    /// Whether there is a checkpoint; once there is one, there always is.
+    fn has_saved(&self) -> bool {
+        let state = fs::read_dir(self.exp().join("4-train/.staging/train/state"));
+        state.is_ok_and(|mut entries| {
+            entries.any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("step-"))
+        })
+    }
+
     /// Does one thing to the running training, and says what.
     fn disturb(&mut self) -> &'static str {
         let rate = format!("{:.1e}", 1e-4 + 2e-3 * self.random.unit());
@@ -88,7 +107,7 @@ impl Soak {
             3 => drop(self.ctl(&["lr", &rate]).expect_code(0)),
             4 => drop(self.ctl(&["dance"]).expect_code(2)),
             5 => drop(self.ctl(&["save@1"]).expect_code(1)),
-            6 => drop(self.flowmill("train", &["--eval"]).expect_code(0)),
+            6 if self.has_saved() => drop(self.flowmill("train", &["--eval"]).expect_code(0)),
             _ => return "nothing",
         }
         "a command or an evaluation"
@@ -152,23 +171,23 @@ fn soak() {
     while Instant::now() < until {
         let mut process = soak.start();
         let (born, mut memory) = (Instant::now(), Memory::default());
-        let life = Duration::from_secs_f64(10.0 + 240.0 * soak.random.unit().powi(2));
+        let life = Duration::from_secs_f64(5.0 + 150.0 * soak.random.unit().powi(2));
         while born.elapsed() < life && Instant::now() < until {
             sleep(Duration::from_secs_f64(3.0 * soak.random.unit()));
             *done.entry(soak.disturb()).or_default() += 1;
-            memory.look(&process, born.elapsed());
-            assert!(process.try_wait().unwrap().is_none(), "it ended by itself");
+            memory.look(&process.0, born.elapsed());
+            assert!(process.0.try_wait().unwrap().is_none(), "it ended by itself");
         }
         memory.expect_flat();
         let signal = [Signal::KILL, Signal::KILL, Signal::TERM, Signal::USR1][(soak.random.bits() % 4) as usize];
-        kill_process(Pid::from_child(&process), signal).unwrap();
-        let code = process.wait().unwrap().code();
+        kill_process(Pid::from_child(&process.0), signal).unwrap();
+        let code = process.0.wait().unwrap().code();
         assert_eq!(code, if signal == Signal::KILL { None } else { Some(130) });
         *done.entry(if signal == Signal::KILL { "a kill" } else { "a signal" }).or_default() += 1;
     }
     let mut process = soak.start();
     soak.ctl(&["quit"]).expect_code(0);
-    assert_eq!(process.wait().unwrap().code(), Some(130));
+    assert_eq!(process.0.wait().unwrap().code(), Some(130));
     println!("{done:?}");
     expect_whole(&fs::read_to_string(soak.exp().join("4-train/.staging/train/state/metrics.jsonl")).unwrap());
 }
