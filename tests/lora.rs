@@ -77,6 +77,13 @@ fn adapters_are_trained_exported_and_merged() {
     assert_eq!(modules.len(), changed);
     assert!(modules.contains(&"encoder.encoders.0.feed_forward.w_1"), "{modules:?}");
 
+    // The same with blocks computed again, dropout included.
+    let again = ["--exp", "exp/again", "--set", "train.init_from=exp/mini/6-export", "--set", LORA, "--jobs", "1"];
+    let again = [&again[..], &["--set", "train.ema_decay=0.9", "--set", "train.gradient_checkpointing=true"]].concat();
+    mini.run(&[&again[..], &["--stop-stage", "average"]].concat()).expect_code(0);
+    let weights = |exp: &str| fs::read(mini.path(exp).join("5-average/model.safetensors")).unwrap();
+    assert!(weights("exp/adapted") == weights("exp/again"));
+
     // What was trained is what is used: further training starts from the merged weights, not from the adapters' folder.
     let from =
         |path: &str| ["--steps".to_owned(), "1".to_owned(), "--set".to_owned(), format!("train.init_from={path}")];

@@ -15,6 +15,7 @@ mod front_ends;
 mod idempotence;
 mod import;
 mod lora;
+mod optimisation;
 mod parity;
 mod precision;
 mod report;

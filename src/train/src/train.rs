@@ -185,7 +185,7 @@ where
             let update = Update { rate, scale, limit, measure: self.logs() };
             let changes = self.optimizer.step(self.parameters, &pass.gradients, update)?;
             if update.measure {
-                let messages = self.health.look(&norms, &changes, rate);
+                let messages = self.health.look(self.state.step, rate, &norms, &changes);
                 messages.iter().for_each(|message| self.observer.message(message));
             }
             if let Some(ema) = &mut self.ema {

@@ -180,13 +180,13 @@ fn gradient_values_are_limited() {
     assert!(moved.iter().filter(|step| (**step - 1e-4).abs() < 2e-6).count() > moved.len() / 2, "{moved:?}");
 }
 
-/// A rate a hundred times too high is told once for each group that it hits, and the groups are in the metrics when asked for.
+/// A rate so high that every update replaces the weights is told once for each group, and the groups are in the metrics when asked for.
 #[test]
 fn updates_out_of_proportion_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::default();
-    let mut config = config(30);
-    config.optim.lr = 2.0;
+    let mut config = config(60);
+    (config.optim.lr, config.optim.weight_decay) = (2.0, 0.4);
     config.schedule.name = ScheduleName::Constant;
     config.log_groups = true;
     let _ = run(folder.path(), &config, &Samples::new(40, &[7]), 0.0, &mut observer);

@@ -10,6 +10,8 @@ use crate::optimizer::{Changes, GradientNorms, OptimConfig, label};
 pub const VANISHED: f64 = 1e-7;
 /// An update larger than this share of the weights rewrites them in ten steps; a sound one is near 1/1000.
 pub const RATIO_HIGH: f64 = 0.1;
+/// Weights that start at zero are rewritten by their first updates, and rightly so: only after so many is an update too large.
+pub const SETTLING: u64 = 20;
 /// An update smaller than this share of the weights is lost in the rounding of single precision.
 pub const RATIO_LOW: f64 = 1e-7;
 /// A finding is told when it holds on so many logged steps in a row.
@@ -75,12 +77,13 @@ impl Health {
         Self { groups, members, told: BTreeSet::new(), latest: None }
     }
 
-    /// Takes in a step at which `rate` was the learning rate. Gives what to tell: each finding once for each group.
-    pub(crate) fn look(&mut self, norms: &GradientNorms, changes: &Changes, rate: f64) -> Vec<String> {
+    /// Takes in the step number `step`, at which `rate` was the learning rate. Gives what to tell: each finding once for each group.
+    pub(crate) fn look(&mut self, step: u64, rate: f64, norms: &GradientNorms, changes: &Changes) -> Vec<String> {
         self.sum(norms, changes);
         let mut messages = Vec::new();
         for (index, group) in self.groups.iter_mut().enumerate() {
-            let found = finding(&group.norms, norms.total, rate);
+            let found = finding(&group.norms, norms.total, rate)
+                .filter(|finding| *finding != Finding::TooLarge || step > SETTLING);
             group.finding = found.map(|found| match group.finding {
                 Some((last, count)) if last == found => (found, count.saturating_add(1)),
                 _ => (found, 1),
@@ -158,13 +161,19 @@ mod tests {
     use crate::optimizer::{Change, GroupConfig};
 
     /// Two groups of one parameter each, and the norms and changes of a step.
-    fn look(health: &mut Health, parameters: &Parameters, gradients: [f64; 2], updates: [f64; 2]) -> Vec<String> {
+    fn look(
+        health: &mut Health,
+        parameters: &Parameters,
+        step: u64,
+        gradients: [f64; 2],
+        updates: [f64; 2],
+    ) -> Vec<String> {
         let ids: Vec<ParameterId> = parameters.trainable_ids().collect();
         let total = gradients.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
         let each = ids.iter().zip(gradients).map(|(id, norm)| (*id, Some(norm))).collect();
         let change = |update| Change { weights: 2.0, update };
         let changes = Changes(ids.iter().zip(updates).map(|(id, update)| (*id, change(update))).collect());
-        health.look(&GradientNorms { total, each }, &changes, 1e-3)
+        health.look(step, 1e-3, &GradientNorms { total, each }, &changes)
     }
 
     fn parameters() -> Parameters {
@@ -196,7 +205,8 @@ mod tests {
             ([1.0, 1.0], [1.0, 1e-8]),
         ];
         for (step, (gradients, updates)) in steps.into_iter().enumerate() {
-            told.extend(look(&mut health, &parameters, gradients, updates).into_iter().map(|text| (step, text)));
+            let found = look(&mut health, &parameters, 100 + step as u64, gradients, updates);
+            told.extend(found.into_iter().map(|text| (step, text)));
         }
         let has = |index: usize, step, words: [&str; 2]| {
             let (at, text): &(usize, String) = &told[index];
@@ -209,6 +219,18 @@ mod tests {
         let labels: Vec<String> = health.take().unwrap().into_iter().map(|(label, _)| label).collect();
         assert_eq!(labels, ["encoder.*", "*head*"]);
         assert_eq!(health.take(), None);
+    }
+
+    #[test]
+    fn the_first_updates_may_be_large() {
+        let parameters = parameters();
+        let mut health = Health::new(&OptimConfig::default(), &parameters);
+        for step in 1..=SETTLING {
+            assert!(look(&mut health, &parameters, step, [1.0, 1.0], [1.0, 1.0]).is_empty());
+        }
+        let told: usize =
+            (1..=3).map(|step| look(&mut health, &parameters, SETTLING + step, [1.0, 1.0], [1.0, 1.0]).len()).sum();
+        assert_eq!(told, 2);
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl Muon {
         let (share, momentum) = ((1.0 - self.momentum) as f32, self.momentum as f32);
         let look = |(gradient, buffer): (&f32, &mut f32)| {
             let gradient = step.update.gradient(*gradient);
-            *buffer += share * (gradient - *buffer);
-            if self.nesterov { gradient + momentum * (*buffer - gradient) } else { *buffer }
+            *buffer = between(*buffer, gradient, share);
+            if self.nesterov { between(gradient, *buffer, momentum) } else { *buffer }
         };
         let update: Vec<f32> = gradient.iter().zip(buffer.iter_mut()).map(look).collect();
         // Shapes are those of one matrix throughout, so no product can be refused.
@@ -108,9 +108,12 @@ impl Muon {
             let mut gram = product(&matrix, &matrix, [short, long, short])?;
             round(&mut gram);
             let mut polynomial = product(&gram, &gram, [short, short, short])?;
-            polynomial.iter_mut().zip(&gram).for_each(|(square, gram)| *square = rounded(b * gram + c * *square));
+            polynomial
+                .iter_mut()
+                .zip(&gram)
+                .for_each(|(square, gram)| *square = rounded(b.mul_add(*gram, c * *square)));
             let turned = product(&polynomial, &transposed(&matrix, long), [short, short, long])?;
-            matrix.iter_mut().zip(&turned).for_each(|(value, turned)| *value = rounded(a * *value + turned));
+            matrix.iter_mut().zip(&turned).for_each(|(value, turned)| *value = rounded(a.mul_add(*value, *turned)));
         }
         Ok(if rows > columns { transposed(&matrix, long) } else { matrix })
     }
@@ -125,6 +128,13 @@ fn product(left: &[f32], right: &[f32], [m, k, n]: [usize; 3]) -> Result<Vec<f32
 fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
     let rows = matrix.len() / columns.max(1);
     (0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])).collect()
+}
+
+/// The point between two numbers, from the nearer end. The last bit counts here as in the products: what is rounded to bfloat16 next may
+/// round the other way, which is a difference of one part in 256.
+fn between(start: f32, end: f32, share: f32) -> f32 {
+    let way = end - start;
+    if share < 0.5 { share.mul_add(way, start) } else { (share - 1.0).mul_add(way, end) }
 }
 
 /// The nearest bfloat16, ties to even.
