@@ -206,7 +206,10 @@ fn killed_anywhere_and_resumed_it_ends_in_the_same_bytes() {
             child.kill().unwrap();
             kills += 1;
         }
-        assert!(child.wait().unwrap().success() == done);
+        let succeeded = child.wait().unwrap().success();
+        assert!(succeeded || !done);
+        // It may have come to its end just before the kill.
+        done = succeeded;
     }
     println!("{kills} kills");
     assert!(kills >= 3, "only {kills} kills: the child is too fast for this test");
