@@ -77,22 +77,6 @@ impl Parameters {
         self.set_low_rank(id, adapter);
         Ok(adapter)
     }
-
-    /// All parameters and buffers by name as [`named_tensors`](Self::named_tensors) gives them, but with every adapter merged into its
-    /// weight: those of the model without adapters.
-    ///
-    /// # Errors
-    /// When a product cannot be computed.
-    pub fn merged_tensors(&self) -> Result<Vec<(String, Tensor)>> {
-        let plain = self.ids().filter(|id| adapted_module(self.name(*id)).is_none());
-        let tensor = |id: ParameterId| match self.low_rank(id) {
-            Some(LowRank { down, up, settings }) => {
-                merged(self.tensor(id), self.tensor(down), self.tensor(up), settings.scale)
-            }
-            None => Ok(self.tensor(id).clone()),
-        };
-        plain.map(|id| Ok((self.name(id).to_owned(), tensor(id)?))).collect()
-    }
 }
 
 /// Adds every adapter among `tensors` to the weight it stands beside, `W + scale · B A`, and takes it out. Gives the adapters' tensors.

@@ -127,9 +127,6 @@ fn merging_changes_nothing_but_the_names() {
     let mut tensors: BTreeMap<String, Tensor> = parameters.named_tensors().into_iter().collect();
     let taken = low_rank::merge(&mut tensors, SCALE).unwrap();
     assert_eq!(taken.len(), 8);
-    let direct: BTreeMap<String, Tensor> = parameters.merged_tensors().unwrap().into_iter().collect();
-    let same = |name: &str| direct[name].to_vec2::<f32>().unwrap() == tensors[name].to_vec2::<f32>().unwrap();
-    assert!(direct.keys().eq(tensors.keys()) && same("up.weight") && same("last.weight"));
     let (network, mut plain) = self::network();
     assert!(plain.load(&tensors).unwrap().is_exact());
     let after = output(&network, &plain);
