@@ -87,38 +87,45 @@ where
     config.check()?;
     freeze(&config.optim, parameters)?;
     let batch = largest(data, config)?;
-    let items = loader::plan(data, batch.epoch)?.swap_remove(batch.index as usize);
     observer.message(&describe(&batch));
+    let plan = loader::plan(data, batch.epoch)?;
+    let items = &plan[batch.index as usize];
+    let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
+    let part = load(part(data, &plan, items))?;
+    // As many as there are at a time: those that wait, the one on its way into the queue, and those of the step itself.
+    let waiting = (0..=config.prefetch).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
+    let group = (0..config.accum_grad).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
+    let program = required(resident())?.saturating_sub(weights(parameters, false));
+
     own_weights(parameters)?;
     let optimizer = config.optim.build(parameters)?;
     let ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
-    let before = required(resident())?.saturating_sub(weights(parameters, false));
-
-    let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
     let mut run = Run { task, config, optimizer, ema };
-    let fixed = kept(parameters, config, &*run.optimizer);
-    let certain = before + fixed.iter().map(|(_, bytes)| bytes).sum::<u64>();
-    if items.len() > 1 {
-        let part = &items[..items.len().div_ceil(PROBE)];
-        let share = data.frames(&items).padded as f64 / data.frames(part).padded.max(1) as f64;
-        reset_peak();
-        run.step(parameters, &[load(part)?])?;
-        let estimate = certain + (required(peak())?.saturating_sub(certain) as f64 * share) as u64;
-        if usable.is_some_and(|usable| estimate > usable) {
-            return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, fixed, before));
-        }
+    reset_peak();
+    let share = data.frames(items).padded as f64 / data.frames(&part.items).padded.max(1) as f64;
+    run.step(parameters, std::slice::from_ref(&part))?;
+    let kinds = run.kinds(parameters, program);
+    let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
+    let estimate = certain + (required(peak())?.saturating_sub(certain) as f64 * share) as u64;
+    if usable.is_some_and(|usable| estimate > usable) {
+        return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, kinds));
     }
-    // As many as the loader holds: those that wait, the one on its way into the queue, and those of the step itself.
-    let waiting = (0..=config.prefetch).map(|_| load(&items)).collect::<Result<Vec<_>, _>>()?;
-    let group = (0..config.accum_grad).map(|_| load(&items)).collect::<Result<Vec<_>, _>>()?;
-    let before = before.max(required(resident())?.saturating_sub(certain - before));
     reset_peak();
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
     let measured = required(peak())?;
     black_box(waiting);
-    Ok(MemoryPlan::new(batch, Source::Measured, measured, fixed, before))
+    Ok(MemoryPlan::new(batch, Source::Measured, measured, kinds))
+}
+
+/// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest
+/// batch of its epoch.
+fn part<'a, D: DataSource>(data: &D, plan: &'a [Vec<u32>], items: &'a [u32]) -> &'a [u32] {
+    if items.len() > 1 {
+        return &items[..items.len().div_ceil(PROBE)];
+    }
+    plan.iter().map(Vec::as_slice).min_by_key(|items| data.frames(items).padded).unwrap_or(items)
 }
 
 /// What takes part in a step.
@@ -136,6 +143,24 @@ impl<T: Task> Run<'_, T> {
         let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
         self.optimizer.step(parameters, &pass.gradients, Update::new(0.0, scale))?;
         self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
+    }
+
+    /// What stays from step to step, or has a known size; `program` is what there is without a model.
+    fn kinds(&self, parameters: &Parameters, program: u64) -> Vec<(&'static str, u64)> {
+        let state: usize = self.optimizer.state().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+        let trainable = weights(parameters, true);
+        let mut kinds = vec![("weights", weights(parameters, false))];
+        if self.config.precision != Precision::Fp32 {
+            kinds.push(("rounded weights", weights(parameters, false)));
+        }
+        // The sum over the batches of a step, and that of the batch at hand.
+        kinds.push(("gradients", trainable * if self.config.accum_grad > 1 { 2 } else { 1 }));
+        kinds.push(("optimiser state", ELEMENT * state as u64));
+        if self.config.ema_decay.is_some() {
+            kinds.push(("moving average", trainable));
+        }
+        kinds.push(("program, data, waiting batches", program));
+        kinds
     }
 }
 
@@ -173,23 +198,6 @@ fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
     ELEMENT * parameters.element_count(only_trainable) as u64
 }
 
-/// What stays from step to step, or has a known size.
-fn kept(parameters: &Parameters, config: &TrainConfig, optimizer: &dyn Optimizer) -> Vec<(&'static str, u64)> {
-    let state: usize = optimizer.state().iter().map(|(_, tensor)| tensor.elem_count()).sum();
-    let trainable = weights(parameters, true);
-    let mut kinds = vec![("weights", weights(parameters, false))];
-    if config.precision != Precision::Fp32 {
-        kinds.push(("rounded weights", weights(parameters, false)));
-    }
-    // The sum over the batches of a step, and that of the batch at hand.
-    kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
-    kinds.push(("optimiser state", ELEMENT * state as u64));
-    if config.ema_decay.is_some() {
-        kinds.push(("moving average", trainable));
-    }
-    kinds
-}
-
 fn required(figure: Option<u64>) -> Result<u64, TrainError> {
     figure.ok_or_else(|| TrainError::Config {
         key: "--plan-memory",
@@ -198,10 +206,9 @@ fn required(figure: Option<u64>) -> Result<u64, TrainError> {
 }
 
 impl MemoryPlan {
-    fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>, before: u64) -> Self {
-        kinds.push(("program, data, waiting batches", before));
+    fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>) -> Self {
         let known: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
-        // Freed memory that the allocator kept can serve twice; then the known kinds alone are the peak.
+        // Memory that was given back and is counted with the program can serve twice; then the known kinds alone are the peak.
         let peak = peak.max(known);
         kinds.push(("activations, work space", peak - known));
         Self { batch, source, peak, kinds }
