@@ -137,7 +137,8 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
 fn half_precision_can_be_tried_out() {
     let mini = packed();
     let wide = ["--set", "train.model.estimator.channels=[96]", "--set", "train.optim.lr=2e-3"];
-    let tried = mini.flowmill("train", &[&["--overfit", "1"], &LIVELY[..], &wide].concat()).expect_code(0);
+    let tried =
+        mini.flowmill("train", &[&["--overfit", "1", "--steps", "30"], &LIVELY[..], &wide].concat()).expect_code(0);
     tried.expect_words(&["overflows fp16", "trainable ones changed"]);
 }
 
