@@ -9,7 +9,7 @@ mod resume;
 mod retention;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -105,22 +105,21 @@ pub fn load(
     identity: &str,
     contents: Contents<'_>,
 ) -> Result<State, TrainError> {
-    let files = verified(&store.path(name)).map_err(|reason| TrainError::checkpoint(name, reason))?;
-    let file = |file: &str| {
-        files.get(file).map(Vec::as_slice).ok_or_else(|| TrainError::checkpoint(name, format!("has no {file}")))
-    };
+    let folder = store.path(name);
+    let files = Verified::new(&folder).map_err(|reason| TrainError::checkpoint(name, reason))?;
+    let file = |file: &str| files.read(file).map_err(|reason| TrainError::checkpoint(name, reason));
     let damaged = |file: &'static str| move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"));
     let state: State =
-        serde_json::from_slice(file(STATE_FILE)?).map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
+        serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
     if state.format != FORMAT || state.run != identity {
         return Err(TrainError::OtherRun { name: name.to_owned() });
     }
     if let Some(ema) = contents.ema {
-        read_parameters(file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
+        read_parameters(&file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
         ema.swap(contents.parameters)?;
     }
-    read_parameters(file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
-    read_optimizer(file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
+    read_parameters(&file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
+    read_optimizer(&file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
     Ok(state)
 }
 
@@ -131,11 +130,11 @@ pub fn load(
 pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State, bool), TrainError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let refuse = |reason| TrainError::checkpoint(&name, reason);
-    let files = verified(folder).map_err(refuse)?;
-    let file = |file: &str| files.get(file).ok_or_else(|| refuse(format!("has no {file}")));
-    let state = serde_json::from_slice(file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
-    let (weights, averaged) = files.get(EMA_FILE).map_or((file(MODEL_FILE)?, false), |ema| (ema, true));
-    read_parameters(weights, parameters).map_err(refuse)?;
+    let files = Verified::new(folder).map_err(refuse)?;
+    let file = |file: &str| files.read(file).map_err(refuse);
+    let state = serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
+    let averaged = files.has(EMA_FILE);
+    read_parameters(&file(if averaged { EMA_FILE } else { MODEL_FILE })?, parameters).map_err(refuse)?;
     Ok((state, averaged))
 }
 
@@ -160,7 +159,7 @@ fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), Str
 
 /// Whether every file of a checkpoint matches its checksum; the error says what does not.
 pub fn verify(folder: &Path) -> Result<(), String> {
-    verified(folder).map(|_| ())
+    Verified::new(folder).map(|_| ())
 }
 
 fn write_checksums(folder: &Path) -> Result<(), TrainError> {
@@ -168,30 +167,60 @@ fn write_checksums(folder: &Path) -> Result<(), TrainError> {
     for name in [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE] {
         let path = folder.join(name);
         if path.exists() {
-            let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-            lines += &format!("{}  {name}\n", blake3::hash(&bytes).to_hex());
+            let sum = checksum(&path).map_err(TrainError::io("read", &path))?;
+            lines += &format!("{}  {name}\n", sum.to_hex());
         }
     }
     let path = folder.join(CHECKSUMS_FILE);
     std::fs::write(&path, lines).map_err(TrainError::io("write", &path))
 }
 
-/// The contents of the files that the checksums name, each as written.
-fn verified(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
-    let read = |name: &str| std::fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
-    let checksums = String::from_utf8(read(CHECKSUMS_FILE)?).map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
-    let mut files = BTreeMap::new();
-    for line in checksums.lines() {
-        let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
-        let known = [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name);
-        if !known {
-            return Err(format!("{CHECKSUMS_FILE} names an unknown file {name:?}"));
+/// The hash of a file, of which only a piece is in memory at a time.
+fn checksum(path: &Path) -> std::io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path)?)?;
+    Ok(hasher.finalize())
+}
+
+/// A checkpoint all of whose files are as they were written.
+struct Verified<'a> {
+    folder: &'a Path,
+    names: BTreeSet<String>,
+}
+
+impl<'a> Verified<'a> {
+    /// Checks every file that the checksums name.
+    fn new(folder: &'a Path) -> Result<Self, String> {
+        let failed = |name: &str| {
+            let name = name.to_owned();
+            move |error: std::io::Error| format!("{name}: {error}")
+        };
+        let checksums = std::fs::read(folder.join(CHECKSUMS_FILE)).map_err(failed(CHECKSUMS_FILE))?;
+        let checksums = String::from_utf8(checksums).map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
+        let mut names = BTreeSet::new();
+        for line in checksums.lines() {
+            let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
+            let known = [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name);
+            if !known {
+                return Err(format!("{CHECKSUMS_FILE} names an unknown file {name:?}"));
+            }
+            if checksum(&folder.join(name)).map_err(failed(name))?.to_hex().as_str() != sum {
+                return Err(format!("{name} does not match its checksum"));
+            }
+            names.insert(name.to_owned());
         }
-        let bytes = read(name)?;
-        if blake3::hash(&bytes).to_hex().as_str() != sum {
-            return Err(format!("{name} does not match its checksum"));
-        }
-        files.insert(name.to_owned(), bytes);
+        Ok(Self { folder, names })
     }
-    Ok(files)
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(name)
+    }
+
+    /// The bytes of one file.
+    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+        if !self.has(name) {
+            return Err(format!("has no {name}"));
+        }
+        std::fs::read(self.folder.join(name)).map_err(|error| format!("{name}: {error}"))
+    }
 }

@@ -12,8 +12,9 @@ use crate::human;
 use crate::style;
 use crate::table::print_pairs;
 
-/// Less room than this share of the peak is worth a warning: other programs run too.
-const ROOM: f64 = 0.1;
+/// Less room than this share of the peak is worth a warning: validation, saving and what the allocator keeps between batches of many
+/// lengths come on top, and other programs run too.
+const ROOM: f64 = 0.25;
 
 /// Measures and prints; fails when the memory does not suffice.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
@@ -88,7 +89,7 @@ mod tests {
         assert!(matches!(print(&plan(5_000_000_000), Some(4_000_000_000), &mut out), Err(Failure::Told)));
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("5.0 GB (estimated") && text.contains("4.0 GB"), "{text}");
-        assert!(print(&plan(5_000_000_000), Some(5_200_000_000), &mut Vec::new()).is_ok());
+        assert!(print(&plan(5_000_000_000), Some(5_400_000_000), &mut Vec::new()).is_ok());
         assert!(print(&plan(5_000_000_000), None, &mut Vec::new()).is_ok());
         assert!(advice(1).contains("train.gradient_checkpointing: true"));
     }

@@ -57,13 +57,16 @@ impl Target {
     }
 }
 
-/// Writes `f32` tensors under their names, in order, with metadata, as `.safetensors`.
+/// Writes `f32` tensors under their names, in order, with metadata, as `.safetensors`, one tensor in memory at a time.
 ///
 /// # Errors
-/// When a tensor is not finite or the file cannot be written.
+/// When a tensor is not finite, before anything is written, or the file cannot be written.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
-    let bytes = to_bytes(tensors, metadata, path)?;
-    std::fs::write(path, bytes).map_err(|error| file_error(path, error))
+    let check = |(name, tensor): &(String, Tensor)| refuse_non_finite(tensor, name);
+    tensors.iter().try_for_each(check).map_err(|message| file_error(path, message))?;
+    let outline = Outline { tensors: entries(tensors), metadata: metadata.clone(), ..Outline::default() };
+    let file = File::create(path).map_err(|error| file_error(path, error))?;
+    safetensors::write(BufWriter::new(file), &outline, &mut finite(tensors, path), path)
 }
 
 /// As [`write`](fn@write), into memory; `path` is for messages.
