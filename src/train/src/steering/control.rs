@@ -13,6 +13,8 @@ use super::Answer;
 pub const CONTROL_FOLDER: &str = ".control";
 /// The socket in it.
 const SOCKET: &str = "socket";
+/// Its name before it listens.
+const NEW_SOCKET: &str = "socket.new";
 /// Paths up to this length fit into a socket's address on every system.
 const LONGEST_PATH: usize = 100;
 /// Bytes of a command; what is longer is none.
@@ -42,21 +44,23 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens in an experiment's folder. A socket that a dead run left is replaced: who calls this holds the experiment's lock.
+    /// Listens in an experiment's folder. A socket that a dead run left is replaced: who calls this holds the experiment's lock. A new
+    /// one gets its name when it listens, so who sees it can connect.
     ///
     /// # Errors
     /// When the folder belongs to somebody else, or its disk has no sockets.
     pub fn open(experiment: &Path) -> io::Result<Self> {
         let folder = experiment.join(CONTROL_FOLDER);
         own_folder(&folder)?;
-        let socket = folder.join(SOCKET);
-        match fs::remove_file(&socket) {
+        let new = folder.join(NEW_SOCKET);
+        match fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = at_short_path(&folder, |path| UnixListener::bind(path))?;
-        fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+        let listener = at_short_path(&folder, NEW_SOCKET, |path| UnixListener::bind(path))?;
+        fs::set_permissions(&new, Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
+        fs::rename(&new, folder.join(SOCKET))?;
         Ok(Self { folder, listener, clients: Vec::new(), connected: 0 })
     }
 
@@ -145,7 +149,7 @@ impl Client {
 
 /// Connects to the run that listens in an experiment's folder.
 pub(super) fn connect(experiment: &Path) -> io::Result<UnixStream> {
-    at_short_path(&experiment.join(CONTROL_FOLDER), |path| UnixStream::connect(path))
+    at_short_path(&experiment.join(CONTROL_FOLDER), SOCKET, |path| UnixStream::connect(path))
 }
 
 /// Makes the folder, or checks that the one there is a real folder of this user's; nobody else may enter.
@@ -161,15 +165,15 @@ fn own_folder(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
-/// Calls `with` with a path to the socket that is short enough for a socket's address: where the real one is not, through the
-/// system's list of this process's open folders.
-fn at_short_path<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    let path = folder.join(SOCKET);
+/// Calls `with` with a path to a socket in `folder` that is short enough for a socket's address: where the real one is not, through
+/// the system's list of this process's open folders.
+fn at_short_path<T>(folder: &Path, name: &str, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let path = folder.join(name);
     if path.as_os_str().len() <= LONGEST_PATH {
         return with(&path);
     }
     let opened = File::open(folder)?;
-    with(&Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(SOCKET))
+    with(&Path::new("/proc/self/fd").join(opened.as_raw_fd().to_string()).join(name))
 }
 
 #[cfg(test)]
