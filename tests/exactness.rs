@@ -25,9 +25,7 @@ struct Copies {
 
 impl Copies {
     fn new() -> Self {
-        let mini = Mini::new();
-        mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
-        Self { mini }
+        Self { mini: Mini::packed() }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -5,21 +5,14 @@ use std::fs;
 use serde_json::Value;
 
 use crate::support::Mini;
-
-/// Recordings packed, ready to be trained on.
-fn packed() -> Mini {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
-    mini
-}
+use crate::support::training::metrics;
 
 /// Trains with `settings` and gives the lines of the metrics that have losses.
 fn trained(mini: &Mini, settings: &[&str]) -> Vec<Value> {
     let sets: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
     mini.run(&[&["--stop-stage", "train", "--quiet"], &sets[..]].concat()).expect_code(0);
-    let metrics = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
-    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line.get("loss").is_some()).collect()
+    let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
+    lines.into_iter().filter(|line| line.get("loss").is_some()).collect()
 }
 
 fn rates(lines: &[Value]) -> Vec<f64> {
@@ -29,7 +22,7 @@ fn rates(lines: &[Value]) -> Vec<f64> {
 /// Each with all of its settings, the same bytes on one thread and on two.
 #[test]
 fn every_optimiser_trains() {
-    let mini = packed();
+    let mini = Mini::packed();
     let mut seen = Vec::new();
     for optim in [
         "{name: adam, lr: 1e-3, betas: [0.9, 0.99], eps: 1e-9, weight_decay: 0.01}",
@@ -58,7 +51,7 @@ fn every_optimiser_trains() {
 
 #[test]
 fn every_schedule_gives_its_rates() {
-    let mini = packed();
+    let mini = Mini::packed();
     let close = |found: &[f64], expected: &[f64], what: &str| {
         let near = found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-9);
         assert!(near && found.len() >= expected.len(), "{what}: {found:?}, not {expected:?}");
@@ -120,12 +113,11 @@ fn settings_of_another_optimiser_or_schedule_are_refused_with_their_line() {
 /// Averages of the weights are what is validated, and lie in the checkpoint beside the weights.
 #[test]
 fn the_moving_average_is_validated_and_kept() {
-    let mini = packed();
+    let mini = Mini::packed();
     let validations = |settings: &[&str]| {
         let sets: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
         mini.run(&[&["--stop-stage", "train", "--quiet"], &sets[..]].concat()).expect_code(0);
-        let metrics = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
-        let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
         let losses = |of: &str| lines.iter().filter_map(|line| line.pointer(of)?.as_f64()).collect::<Vec<f64>>();
         (losses("/loss"), losses("/validation/loss"))
     };

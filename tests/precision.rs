@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::random::Random;
+use crate::support::training::metrics;
 use crate::support::{Mini, Outcome, Tree};
 
 const DROPOUT: [&str; 2] = ["--set", "train.model.encoder.dropout_rate=0.1"];
@@ -20,21 +21,13 @@ const LIVELY: [&str; 6] = [
     "train.loss_scale.window=3",
 ];
 
-/// A copy whose shards are packed.
-fn packed() -> Mini {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
-    mini
-}
-
 fn train(mini: &Mini, arguments: &[&str]) -> Outcome {
     mini.run(&[&["--stop-stage", "train"], arguments].concat())
 }
 
 /// The lines of training steps.
-fn metrics(mini: &Mini) -> Vec<Value> {
-    let text = std::fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+fn steps(mini: &Mini) -> Vec<Value> {
+    let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
     lines.into_iter().filter(|line| line.get("lr").is_some()).collect()
 }
 
@@ -46,7 +39,7 @@ fn last_validation(mini: &Mini) -> f64 {
 
 #[test]
 fn checkpointed_blocks_leave_the_same_files_and_are_no_reason_to_train_again() {
-    let (plain, checkpointed) = (packed(), packed());
+    let (plain, checkpointed) = (Mini::packed(), Mini::packed());
     train(&plain, &DROPOUT).expect_code(0);
     let on = ["--set", "train.gradient_checkpointing=true"];
     train(&checkpointed, &[&DROPOUT[..], &on].concat()).expect_code(0);
@@ -57,21 +50,21 @@ fn checkpointed_blocks_leave_the_same_files_and_are_no_reason_to_train_again() {
 
 #[test]
 fn every_format_learns_and_half_precision_tells_its_scale() {
-    let mini = packed();
+    let mini = Mini::packed();
     train(&mini, &[]).expect_code(0);
     let exact = last_validation(&mini);
-    assert!(metrics(&mini)[0].get("loss_scale").is_none());
+    assert!(steps(&mini)[0].get("loss_scale").is_none());
     for precision in ["bf16", "fp16"] {
         train(&mini, &["--set", &format!("train.precision={precision}")]).expect_code(0);
         let loss = last_validation(&mini);
         assert!((loss - exact).abs() < 0.05 * exact && loss != exact, "{precision}: {loss} rather than {exact}");
     }
-    let line = metrics(&mini).pop().unwrap();
+    let line = steps(&mini).pop().unwrap();
     assert!(line["loss_scale"].as_f64().unwrap() >= 1.0 && line["overflows"].is_u64(), "{line}");
 
     let outcome = train(&mini, &LIVELY).expect_code(0).expect_words(&["overflows fp16", "skipped_steps 0"]);
     assert!(outcome.text().contains("the scale is now"), "{}", outcome.text());
-    let lines = metrics(&mini);
+    let lines = steps(&mini);
     let overflows = lines.last().unwrap()["overflows"].as_u64().unwrap();
     assert!(overflows >= 2 && overflows < lines.len() as u64, "{overflows}");
 }
@@ -81,7 +74,7 @@ fn killed_while_the_scale_moves_the_files_are_those_of_an_undisturbed_run() {
     let mut random = Random::announced("precision");
     let arguments = [&LIVELY[..], &DROPOUT, &["--set", "train.ema_decay=0.9", "--set", "train.accum_grad=2"]].concat();
     let arguments = [&arguments[..], &["--set", "train.save_every=2"]].concat();
-    let undisturbed = packed();
+    let undisturbed = Mini::packed();
     let took = train(&undisturbed, &arguments).expect_code(0).took;
     let expected = Tree::of(&undisturbed.exp("4-train"));
     let mut landed = 0;
@@ -89,7 +82,7 @@ fn killed_while_the_scale_moves_the_files_are_those_of_an_undisturbed_run() {
         if landed >= 3 {
             break;
         }
-        let mini = packed();
+        let mini = Mini::packed();
         let all = [&["--stop-stage", "train"], &arguments[..]].concat();
         let mut process = mini.command("run", &all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(Duration::from_secs_f64(took.as_secs_f64() * random.unit()));
@@ -105,7 +98,7 @@ fn killed_while_the_scale_moves_the_files_are_those_of_an_undisturbed_run() {
 
 #[test]
 fn at_the_floor_training_stops_and_says_what_to_do() {
-    let mini = packed();
+    let mini = Mini::packed();
     let floor = ["--set", "train.loss_scale.floor=16777216"];
     let stopped = train(&mini, &[&LIVELY[..], &floor].concat()).expect_code(1);
     stopped.expect_words(&["may not go below its floor, 16777216", "precision: bf16", "train"]);
@@ -135,7 +128,7 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
 
 #[test]
 fn half_precision_can_be_tried_out() {
-    let mini = packed();
+    let mini = Mini::packed();
     let wide = ["--set", "train.model.estimator.channels=[96]", "--set", "train.optim.lr=2e-3"];
     let tried =
         mini.flowmill("train", &[&["--overfit", "1", "--steps", "30"], &LIVELY[..], &wide].concat()).expect_code(0);
@@ -157,7 +150,7 @@ fn figure(outcome: &Outcome, name: &str) -> f64 {
 
 #[test]
 fn the_plan_measures_the_largest_batch_and_leaves_nothing() {
-    let mini = packed();
+    let mini = Mini::packed();
     let before = mini.tree();
     let plan = |arguments: &[&str]| {
         mini.flowmill("train", &[&["--plan-memory", "--jobs", "1"], arguments].concat()).expect_code(0)

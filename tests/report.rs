@@ -95,8 +95,7 @@ fn a_finished_experiment_is_shown_in_full_and_the_same_every_time() {
 
 #[test]
 fn a_killed_training_and_a_damaged_experiment_are_shown_as_far_as_they_go() {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    let mini = Mini::packed();
     assert!(whole(&report(&mini)).len() > 20);
     let endless =
         ["--set", "train.max_steps=10000000", "--set", "train.sample_every=5", "--set", "train.sample_count=1"];

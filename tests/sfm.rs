@@ -6,16 +6,12 @@ use serde_json::Value;
 
 use crate::support::flowmill::flowmill;
 use crate::support::mini::{Mini, repository};
+use crate::support::training::metrics;
 
 const MODEL: &str = "train.model={family: sfm-flow, head_dropout: 0.1, flow: {vocab_size: 16, input_size: 16, spk_embed_dim: 32, \
      encoder: {attention_heads: 2, linear_units: 32, num_blocks: 1, num_up_blocks: 1}, \
      estimator: {channels: [16], attention_head_dim: 8, n_blocks: 1, num_mid_blocks: 1, num_heads: 2}}}";
 const HEAD: &str = "train.optim.groups=[{pattern: 'sfm_head.*', lr_multiple: 2.0, weight_decay: 0}]";
-
-fn metrics(mini: &Mini) -> Vec<Value> {
-    let text = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 #[test]
 fn a_shallow_flow_goes_through_all_stages() {
@@ -23,7 +19,7 @@ fn a_shallow_flow_goes_through_all_stages() {
     let solver = ["--set", "export.solver=dopri5", "--set", "export.tolerances={rtol: 0.1, atol: 0.1}"];
     let arguments = [&["--set", MODEL, "--set", HEAD][..], &solver].concat();
     mini.run(&arguments).expect_code(0).expect_words(&["evaluations of the velocity per sample (dopri5)"]);
-    let lines = metrics(&mini);
+    let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
     for line in lines.iter().filter(|line| line.get("validation").is_none()) {
         let parts = line["parts"].as_object().unwrap();
         let sum: f64 = ["coarse", "cfm", "mu", "t", "sigma"].iter().map(|part| parts[*part].as_f64().unwrap()).sum();

@@ -8,19 +8,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::training::{PATIENCE, Training};
+use crate::support::training::{ENDLESS, PATIENCE, Training, metrics};
 use crate::support::{Mini, flowmill};
-
-/// More steps than any test waits for, and few checkpoints of the schedule.
-const ENDLESS: [&str; 6] =
-    ["--set", "train.max_steps=10000000", "--set", "train.save_every=1000000", "--set", "train.validate_every=0"];
-
-/// A copy whose data are packed.
-fn packed() -> Mini {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
-    mini
-}
 
 /// The step that an answer begins with.
 fn step(answer: &str) -> u64 {
@@ -42,14 +31,9 @@ fn wait_for_lines(mini: &Mini, lines: usize) {
     }
 }
 
-fn metrics(path: &std::path::Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
-}
-
 #[test]
 fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
-    let mini = packed();
+    let mini = Mini::packed();
     let training = Training::start(&mini, &ENDLESS).listening();
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&training.socket()), mode(training.socket().parent().unwrap())), (0o600, 0o700));
@@ -126,7 +110,7 @@ fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
 #[test]
 fn a_changed_rate_is_followed_again_after_a_kill_to_the_same_bytes() {
     let settings = ["--set", "train.max_steps=300", "--set", "train.save_every=25", "--set", "train.validate_every=0"];
-    let mini = packed();
+    let mini = Mini::packed();
     let command = ["lr", "1e-5@200"];
     let whole = Training::start(&mini, &settings).listening();
     whole.ctl(&command).expect_code(0);
@@ -149,7 +133,7 @@ fn a_changed_rate_is_followed_again_after_a_kill_to_the_same_bytes() {
 
 #[test]
 fn the_loss_scale_of_half_precision_is_set_and_kept() {
-    let mini = packed();
+    let mini = Mini::packed();
     let settings = [&ENDLESS[..], &["--set", "train.precision=fp16"]].concat();
     let training = Training::start(&mini, &settings).listening();
     training.ctl(&["loss-scale", "0.25"]).expect_code(1).expect_words(&["is not between the floor, 1,"]);
@@ -180,7 +164,7 @@ fn everything_to_watch_is_the_same_after_a_kill() {
     .into_iter()
     .flat_map(|set| ["--set", set])
     .collect();
-    let mini = packed();
+    let mini = Mini::packed();
     Training::start(&mini, &settings).wait().expect_code(0);
     let expected = mini.tree();
     let runs = mini.files_ending(".wandb");
@@ -207,7 +191,7 @@ fn everything_to_watch_is_the_same_after_a_kill() {
 
 #[test]
 fn what_is_no_terminal_is_never_read_as_commands() {
-    let mini = packed();
+    let mini = Mini::packed();
     let short = ["--set", "train.max_steps=30"];
     let mut piped = Training::start_with(&mini, &short, Stdio::piped());
     piped.process().stdin.take().unwrap().write_all(b"quit\nquit\n").unwrap();
@@ -223,7 +207,7 @@ fn what_is_no_terminal_is_never_read_as_commands() {
 
 #[test]
 fn what_is_typed_on_a_terminal_is_a_command() {
-    let mini = packed();
+    let mini = Mini::packed();
     let binary = env!("CARGO_BIN_EXE_flowmill");
     let line = format!("'{binary}' run . --stop-stage train {}", ENDLESS.join(" "));
     // `script` gives it a terminal, types what it is given, and passes on what is shown.
@@ -254,7 +238,7 @@ fn what_is_typed_on_a_terminal_is_a_command() {
 
 #[test]
 fn a_signal_stops_a_steered_run_in_good_order() {
-    let mini = packed();
+    let mini = Mini::packed();
     let mut training = Training::start(&mini, &ENDLESS).listening();
     training.ctl(&["lr", "2e-4"]).expect_code(0);
     let id = Pid::from_child(training.process());

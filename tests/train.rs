@@ -32,8 +32,7 @@ fn a_repeated_batch_loses_nine_tenths_of_its_loss() {
 
 #[test]
 fn one_step_changes_every_trainable_parameter_and_leaves_nothing() {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    let mini = Mini::packed();
     let before = mini.tree();
     let journal = fs::read(mini.exp("journal.jsonl")).unwrap();
     let once = tried(&mini, &["--steps", "1"]).expect_code(0).expect_words(&["all 148 trainable ones changed"]);
@@ -51,8 +50,7 @@ fn one_step_changes_every_trainable_parameter_and_leaves_nothing() {
 
 #[test]
 fn what_cannot_learn_is_an_error() {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+    let mini = Mini::packed();
     let still = tried(&mini, &["--steps", "2", "--set", "train.optim.lr=1e-30"]).expect_code(1);
     still.expect_words(&["of 148 trainable ones did not change", "encoder.embed.out.0.weight", "more", "90 %"]);
     let huge = tried(&mini, &["--steps", "50", "--set", "train.optim.lr=1e30"]).expect_code(1);

@@ -8,17 +8,7 @@ use serde_json::Value;
 
 use crate::disk_full::SmallDisk;
 use crate::support::Mini;
-use crate::support::training::Training;
-
-/// More steps than any test waits for.
-const ENDLESS: [&str; 6] =
-    ["--set", "train.max_steps=10000000", "--set", "train.save_every=1000000", "--set", "train.validate_every=0"];
-
-fn packed() -> Mini {
-    let mini = Mini::new();
-    mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
-    mini
-}
+use crate::support::training::{ENDLESS, Training, metrics};
 
 /// The checkpoints of a training that is not finished.
 fn checkpoints(mini: &Mini) -> Vec<PathBuf> {
@@ -32,7 +22,7 @@ fn checkpoints(mini: &Mini) -> Vec<PathBuf> {
 
 #[test]
 fn the_signal_of_slurm_saves_and_stops_even_when_it_insists() {
-    let mini = packed();
+    let mini = Mini::packed();
     let mut training = Training::start(&mini, &ENDLESS).listening();
     training.ctl(&["status"]).expect_code(0);
     let id = Pid::from_child(training.process());
@@ -50,7 +40,7 @@ fn the_signal_of_slurm_saves_and_stops_even_when_it_insists() {
 
 #[test]
 fn the_time_limit_saves_and_stops_and_is_no_reason_to_begin_again() {
-    let mini = packed();
+    let mini = Mini::packed();
     let limited = [&ENDLESS[..], &["--set", "train.max_seconds=1"]].concat();
     let ended = Training::start(&mini, &limited).wait().expect_code(130);
     ended.expect_words(&["max_seconds: 1 seconds are over", "waited for data"]);
@@ -76,8 +66,7 @@ fn the_newest_checkpoint_is_evaluated_and_nothing_is_touched() {
         let line = shown.iter().find(|line| line[..line.len() - 1].join(" ") == name);
         line.and_then(|line| line.last()?.parse().ok()).unwrap_or_else(|| panic!("{name}: {shown:?}"))
     };
-    let metrics = fs::read_to_string(mini.exp("4-train/metrics.jsonl")).unwrap();
-    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
     let last = lines.iter().rfind(|line| line["validation"].is_object()).unwrap();
     assert_eq!(figure("step"), last["step"].as_f64().unwrap());
     assert_eq!(figure("validation loss"), last["validation"]["loss"].as_f64().unwrap());
@@ -93,7 +82,7 @@ const HUGE: [&str; 6] =
 
 #[test]
 fn a_divergence_is_diagnosed_and_its_dump_replayed() {
-    let mini = packed();
+    let mini = Mini::packed();
     let diverged = mini.run(&[&HUGE[..], &["--stop-stage", "train"]].concat()).expect_code(1);
     let diverged = diverged.expect_words(&["training diverged: 2 steps in a row", "is skipped", "lower learning rate"]);
     let folder = mini.exp("4-train/.staging/train/state/skipped");
@@ -140,7 +129,7 @@ fn fill(path: &Path) {
 #[test]
 fn a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else() {
     let settings = ["--set", "train.max_steps=400", "--set", "train.save_every=20", "--set", "train.validate_every=0"];
-    let expected = packed();
+    let expected = Mini::packed();
     Training::start(&expected, &settings).wait().expect_code(0);
     let mini = Mini::new();
     let exp = mini.path("exp");

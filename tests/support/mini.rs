@@ -54,6 +54,13 @@ impl Mini {
         mini
     }
 
+    /// A copy whose data are packed, ready to be trained on.
+    pub fn packed() -> Self {
+        let mini = Self::new();
+        mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
+        mini
+    }
+
     /// A copy whose seven stages are done.
     pub fn finished() -> Self {
         let mini = Self::new();

@@ -1,15 +1,27 @@
 //! A training that runs while the test does something to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::flowmill::{Outcome, flowmill, outcome};
 use super::mini::Mini;
 
 /// Longer than anything here should take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// More steps than any test waits for, and few checkpoints of the schedule.
+pub const ENDLESS: [&str; 6] =
+    ["--set", "train.max_steps=10000000", "--set", "train.save_every=1000000", "--set", "train.validate_every=0"];
+
+/// The lines of a file of metrics.
+pub fn metrics(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
 
 /// A running `flowmill run`, killed when dropped.
 pub struct Training<'a> {

@@ -1,5 +1,7 @@
 //! Gradient checkpointing and narrower number formats on whole models: which give the same, and how near the others come.
 
+mod support;
+
 use candle_core::Tensor;
 use flowmill_models::TokenToMel;
 use flowmill_models::dual_codebook::DualCodebook;
@@ -8,37 +10,21 @@ use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::low_rank::LowRankSettings;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Gradients, Parameters, Precision, Tape};
+use support::BINS;
 
-const BINS: usize = 8;
-
-/// Dropout everywhere: what is computed again must draw the same masks.
+/// Several blocks of each kind, dropout everywhere: what is computed again must draw the same masks.
 fn unet() -> FlowConfig {
     FlowConfig {
-        vocab_size: 20,
-        input_size: 16,
-        output_size: BINS,
-        spk_embed_dim: 4,
         encoder: EncoderConfig {
-            attention_heads: 2,
-            linear_units: 32,
             num_blocks: 2,
             num_up_blocks: 2,
-            static_chunk_size: 5,
             dropout_rate: 0.1,
             positional_dropout_rate: 0.1,
             attention_dropout_rate: 0.1,
+            ..support::encoder()
         },
-        estimator: UNetConfig {
-            channels: vec![16],
-            attention_head_dim: 8,
-            n_blocks: 2,
-            num_mid_blocks: 2,
-            num_heads: 2,
-            static_chunk_size: 10,
-            dropout: 0.1,
-        }
-        .into(),
-        ..FlowConfig::default()
+        estimator: UNetConfig { n_blocks: 2, num_mid_blocks: 2, dropout: 0.1, ..support::unet() }.into(),
+        ..support::flow()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Neither padding nor the rest of the batch changes what the flow makes of an item.
 
+mod support;
+
 use candle_core::Tensor;
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
@@ -8,34 +10,13 @@ use flowmill_models::flow::{
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
 use flowmill_nn::{Context, host};
-
-const BINS: usize = 8;
+use support::BINS;
 
 fn config() -> FlowConfig {
     FlowConfig {
-        vocab_size: 20,
-        input_size: 16,
-        output_size: BINS,
-        spk_embed_dim: 4,
-        encoder: EncoderConfig {
-            attention_heads: 2,
-            linear_units: 32,
-            num_blocks: 2,
-            num_up_blocks: 2,
-            static_chunk_size: 4,
-            ..EncoderConfig::default()
-        },
-        estimator: UNetConfig {
-            channels: vec![16],
-            attention_head_dim: 8,
-            n_blocks: 1,
-            num_mid_blocks: 1,
-            num_heads: 2,
-            static_chunk_size: 8,
-            dropout: 0.0,
-        }
-        .into(),
-        ..FlowConfig::default()
+        encoder: EncoderConfig { num_blocks: 2, num_up_blocks: 2, static_chunk_size: 4, ..support::encoder() },
+        estimator: UNetConfig { static_chunk_size: 8, ..support::unet() }.into(),
+        ..support::flow()
     }
 }
 

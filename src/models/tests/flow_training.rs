@@ -1,42 +1,19 @@
 //! The flow in use: what is drawn, that it learns, what it generates, what it refuses.
 
+mod support;
+
 use candle_core::{Device, Tensor};
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
-    EncoderConfig, EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest,
-    MelNormalisation, Prompt, UNetConfig,
+    EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, MelNormalisation, Prompt,
+    UNetConfig,
 };
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Tape, host};
-
-const BINS: usize = 8;
+use support::BINS;
 
 fn config() -> FlowConfig {
-    FlowConfig {
-        vocab_size: 20,
-        input_size: 16,
-        output_size: BINS,
-        spk_embed_dim: 4,
-        encoder: EncoderConfig {
-            attention_heads: 2,
-            linear_units: 32,
-            num_blocks: 1,
-            num_up_blocks: 1,
-            static_chunk_size: 5,
-            ..EncoderConfig::default()
-        },
-        estimator: UNetConfig {
-            channels: vec![16],
-            attention_head_dim: 8,
-            n_blocks: 1,
-            num_mid_blocks: 1,
-            num_heads: 2,
-            static_chunk_size: 10,
-            dropout: 0.1,
-        }
-        .into(),
-        ..FlowConfig::default()
-    }
+    FlowConfig { estimator: UNetConfig { dropout: 0.1, ..support::unet() }.into(), ..support::flow() }
 }
 
 fn unet(config: &mut FlowConfig) -> &mut UNetConfig {

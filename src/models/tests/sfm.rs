@@ -1,48 +1,27 @@
 //! The shallow flow in use: its loss, that it learns, where it starts, what it generates and at what cost.
 
+mod support;
+
 use candle_core::{Device, Tensor};
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
     EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, GenerationRequest,
-    MatchingConfig, Prompt, UNetConfig,
+    MatchingConfig, Prompt,
 };
 use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::{Method, Solver, TimeSchedule, Tolerances};
 use flowmill_nn::{Context, Parameters, Tape, host};
-
-const BINS: usize = 8;
+use support::BINS;
 
 fn config() -> SfmConfig {
     let encoder = EncoderConfig {
-        attention_heads: 2,
-        linear_units: 32,
-        num_blocks: 1,
-        num_up_blocks: 1,
-        static_chunk_size: 5,
         dropout_rate: 0.0,
         positional_dropout_rate: 0.0,
         attention_dropout_rate: 0.0,
+        ..support::encoder()
     };
-    let estimator = UNetConfig {
-        channels: vec![16],
-        attention_head_dim: 8,
-        n_blocks: 1,
-        num_mid_blocks: 1,
-        num_heads: 2,
-        static_chunk_size: 10,
-        dropout: 0.0,
-    };
-    let flow = FlowConfig {
-        vocab_size: 20,
-        input_size: 16,
-        output_size: BINS,
-        spk_embed_dim: 4,
-        encoder,
-        estimator: estimator.into(),
-        ..FlowConfig::default()
-    };
-    SfmConfig { flow, head_dropout: 0.0, ..SfmConfig::default() }
+    SfmConfig { flow: FlowConfig { encoder, ..support::flow() }, head_dropout: 0.0, ..SfmConfig::default() }
 }
 
 /// Every unit has a mel of its own, as speech has.

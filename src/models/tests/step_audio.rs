@@ -1,5 +1,7 @@
 //! The Step-Audio flow in use: that it learns, what streaming masks hide, what it takes and refuses.
 
+mod support;
+
 use candle_core::Tensor;
 use flowmill_models::TokenToMel;
 use flowmill_models::dual_codebook::DualCodebook;
@@ -8,8 +10,8 @@ use flowmill_models::flow::{
 };
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Tape, host};
+use support::BINS;
 
-const BINS: usize = 8;
 const CODEBOOK: DualCodebook = DualCodebook { linguistic: 6, semantic: 9 };
 
 fn settings() -> StepAudioConfig {
@@ -21,14 +23,10 @@ fn settings() -> StepAudioConfig {
         output_size: BINS,
         spk_embed_dim: 4,
         encoder: EncoderConfig {
-            attention_heads: 2,
-            linear_units: 32,
-            num_blocks: 1,
-            num_up_blocks: 1,
-            static_chunk_size: 5,
             dropout_rate: 0.0,
             positional_dropout_rate: 0.0,
             attention_dropout_rate: 0.0,
+            ..support::encoder()
         },
         estimator: DitConfig {
             hidden_size: 16,

@@ -76,7 +76,7 @@ where
     for (step, batch) in (1..=options.steps).zip(batches.iter().cycle()) {
         let (pass, norms) = in_range(task, parameters, config, (step, batch), &mut scale, observer)?;
         if step == 1 {
-            report_zero(&coverage::check(parameters, &norms)?, observer);
+            coverage::check_first_step(parameters, &norms, observer)?;
         }
         let (loss, rate) = (pass.means.loss, config.optim.lr);
         if !(loss.is_finite() && norms.total.is_finite()) {
@@ -85,9 +85,8 @@ where
         for (reached, (_, norm)) in reached.iter_mut().zip(&norms.each) {
             *reached |= norm.is_some_and(|norm| norm > 0.0);
         }
-        let scale = norms.clip_factor(config.grad_clip) / pass.divisor;
-        let limit = config.grad_clip_value.unwrap_or(f64::INFINITY);
-        optimizer.step(parameters, &pass.gradients, Update { limit, ..Update::new(rate, scale) })?;
+        let update = Update::clipped(config, &norms, pass.divisor, rate);
+        optimizer.step(parameters, &pass.gradients, update)?;
         losses.push(loss);
         observer.step(&progress(step, options.steps, &pass, &norms, rate));
         interrupted = observer.interrupted();
@@ -152,13 +151,6 @@ fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
         Ok(hasher.finalize())
     };
     parameters.trainable_ids().map(digest).collect()
-}
-
-fn report_zero(zero: &[String], observer: &mut dyn Observer) {
-    if !zero.is_empty() {
-        let (count, names) = (zero.len(), coverage::shorten(zero));
-        observer.message(&format!("on the first step the gradient of {count} parameters is zero throughout: {names}"));
-    }
 }
 
 fn progress(step: u64, steps: u64, pass: &pass::Pass, norms: &GradientNorms, rate: f64) -> Progress {

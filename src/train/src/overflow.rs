@@ -52,8 +52,6 @@ impl Computed<'_> {
             ),
             false => ("is fixed".to_owned(), "or lower loss_scale.initial, or set loss_scale.dynamic: true"),
         };
-        let bad = self.norms.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
-        let bad: Vec<String> = bad.map(|(id, _)| parameters.name(*id).to_owned()).collect();
         TrainError::LossScale {
             step: self.step,
             in_a_row: scale.overflows_in_a_row(),
@@ -61,7 +59,7 @@ impl Computed<'_> {
             limit,
             loss: self.pass.means.loss,
             rate: self.rate,
-            parameters: coverage::shorten(&bad),
+            parameters: coverage::shorten(&self.norms.not_finite(parameters)),
             remedy,
         }
     }

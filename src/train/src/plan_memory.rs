@@ -140,8 +140,8 @@ impl<T: Task> Run<'_, T> {
     fn step(&mut self, parameters: &mut Parameters, group: &[Loaded<T::Batch>]) -> Result<(), TrainError> {
         let pass = pass::forward_backward(self.task, parameters, self.config, 1.0, group)?;
         let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
-        let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
-        self.optimizer.step(parameters, &pass.gradients, Update::new(0.0, scale))?;
+        let update = Update::clipped(self.config, &norms, pass.divisor, 0.0);
+        self.optimizer.step(parameters, &pass.gradients, update)?;
         self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
     }
 

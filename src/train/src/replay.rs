@@ -7,7 +7,7 @@ use flowmill_nn::{Parameters, weights};
 
 use crate::optimizer::{freeze, gradient_norms};
 use crate::setup::identity;
-use crate::skipped::{Dump, DumpedBatch, Figure, checksum, describe, named_norms};
+use crate::skipped::{Dump, DumpedBatch, Figure, describe, hexadecimal_checksum, named_norms};
 use crate::{DataSource, Task, TrainConfig, TrainError, loader, pass};
 
 /// A step that was done again.
@@ -94,7 +94,7 @@ fn load_weights(dump: &Dump, path: &Path, parameters: &mut Parameters) -> Result
             format!("its weights {} are gone: only those of the newest dumps stay (train.skipped_weights)", kept.file);
         return Err(refuse(reason));
     }
-    if checksum(&file)? != kept.blake3 {
+    if hexadecimal_checksum(&file)? != kept.blake3 {
         return Err(refuse(format!("its weights {} do not match their checksum", kept.file)));
     }
     let read = weights::read(&file).map_err(TrainError::tensor(format!("reading {}", file.display())))?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use flowmill_nn::{Parameters, host, weights};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::checkpoint::State;
+use crate::checkpoint::{State, checksum};
 use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
 use crate::{DataSource, LossScale, TrainError};
@@ -124,12 +124,6 @@ pub(crate) fn named_norms(norms: &GradientNorms, parameters: &Parameters) -> BTr
     norms.each.iter().map(named).collect()
 }
 
-/// The names of the parameters whose gradient is not finite, in the parameters' order.
-pub(crate) fn bad_parameters(norms: &GradientNorms, parameters: &Parameters) -> Vec<String> {
-    let bad = norms.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
-    bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
-}
-
 impl Dump {
     /// What is to be kept of the step that `state` has counted last.
     pub(crate) fn new(
@@ -178,7 +172,7 @@ impl Dump {
                 weights::write(&target, &parameters.named_tensors(), &BTreeMap::new())
                     .map_err(TrainError::tensor("dumping the weights of a skipped step"))?;
             }
-            self.weights = Some(DumpedWeights { file, blake3: checksum(&target)? });
+            self.weights = Some(DumpedWeights { file, blake3: hexadecimal_checksum(&target)? });
             prune(&folder, after, keep)?;
         }
         let text = serde_json::to_string_pretty(self).map_err(|error| TrainError::io("write", &path)(error.into()))?;
@@ -214,11 +208,8 @@ fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
 }
 
 /// BLAKE3 of a file, in hexadecimal.
-pub(crate) fn checksum(path: &Path) -> Result<String, TrainError> {
-    let mut hasher = blake3::Hasher::new();
-    let hashed = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
-    hashed.map_err(TrainError::io("read", path))?;
-    Ok(hasher.finalize().to_hex().to_string())
+pub(crate) fn hexadecimal_checksum(path: &Path) -> Result<String, TrainError> {
+    Ok(checksum(path).map_err(TrainError::io("read", path))?.to_hex().to_string())
 }
 
 /// Removes weights beyond the newest `keep`. Those of later steps, which a resumed run will come to again, do not count: what stays in

@@ -174,15 +174,13 @@ where
         let overflowed =
             computed.overflowed(&mut self.state.loss_scale, self.config, self.parameters, self.observer)?;
         if self.optimizer.updates() == 0 && !overflowed {
-            self.check_coverage(&norms)?;
+            coverage::check_first_step(self.parameters, &norms, self.observer)?;
         }
         self.state.step += 1;
         if overflowed {
             // Counted with the loss scale; the weights stay as they are.
         } else if pass.means.loss.is_finite() && norms.total.is_finite() {
-            let scale = norms.clip_factor(self.config.grad_clip) / pass.divisor;
-            let limit = self.config.grad_clip_value.unwrap_or(f64::INFINITY);
-            let update = Update { rate, scale, limit, measure: self.logs() };
+            let update = Update { measure: self.logs(), ..Update::clipped(self.config, &norms, pass.divisor, rate) };
             let changes = self.optimizer.step(self.parameters, &pass.gradients, update)?;
             if update.measure {
                 let messages = self.health.look(self.state.step, rate, &norms, &changes);
@@ -199,18 +197,6 @@ where
         let progress = self.progress(&pass, &norms, rate);
         self.advance(batches);
         Ok(progress)
-    }
-
-    fn check_coverage(&mut self, norms: &GradientNorms) -> Result<(), TrainError> {
-        let zero = coverage::check(self.parameters, norms)?;
-        if !zero.is_empty() {
-            let names = coverage::shorten(&zero);
-            self.observer.message(&format!(
-                "on the first step the gradient of {} parameters is zero throughout: {names}",
-                zero.len()
-            ));
-        }
-        Ok(())
     }
 
     /// Leaves the weights alone, counts, dumps; stops after too many.
@@ -237,7 +223,7 @@ where
         if in_a_row < self.config.max_skipped_in_a_row {
             return Ok(());
         }
-        let parameters = coverage::shorten(&skipped::bad_parameters(norms, self.parameters));
+        let parameters = coverage::shorten(&norms.not_finite(self.parameters));
         Err(TrainError::Diverged { in_a_row, step, loss, rate, parameters, dump })
     }
 

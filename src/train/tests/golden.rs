@@ -1,5 +1,7 @@
 //! Optimisers, clipping and schedules against PyTorch and the public schedulers (`tests/golden/README.md`).
 
+mod support;
+
 use std::path::Path;
 
 use candle_core::{Device, Tensor, safetensors};
@@ -7,6 +9,7 @@ use flowmill_nn::{Context, Parameters, Tape, random::Draw};
 use flowmill_train::optimizer::{GroupConfig, OptimizerName, Update, gradient_norms};
 use flowmill_train::schedule::{Horizon, Schedule, ScheduleName};
 use flowmill_train::{OptimConfig, ScheduleConfig, parity};
+use support::OPTIMISERS;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/optimisers_schedules.safetensors");
 
@@ -19,15 +22,6 @@ fn golden() -> Golden {
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
-
-const ALL: [OptimizerName; 6] = [
-    OptimizerName::Adam,
-    OptimizerName::AdamW,
-    OptimizerName::Sgd,
-    OptimizerName::Adafactor,
-    OptimizerName::Prodigy,
-    OptimizerName::Muon,
-];
 
 /// Largest difference relative to the largest expected value.
 fn deviation(actual: &[f32], expected: &[f32]) -> f32 {
@@ -167,7 +161,7 @@ fn decay_can_leave_vectors_alone() {
 #[test]
 fn a_group_has_its_own_rate_and_decay() {
     let golden = golden();
-    for name in ALL {
+    for name in OPTIMISERS {
         let multiple = if name == OptimizerName::Prodigy { 1.0 } else { 2.0 };
         let group = GroupConfig {
             pattern: "mat*".to_owned(),

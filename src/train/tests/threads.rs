@@ -1,9 +1,12 @@
 //! Large arrays: results do not depend on the number of threads.
 
+mod support;
+
 use candle_core::{Device, Tensor};
 use flowmill_nn::{Context, Gradients, Parameters, Tape, Value, random::Draw};
 use flowmill_train::OptimConfig;
 use flowmill_train::optimizer::{OptimizerName, Update, gradient_norms};
+use support::OPTIMISERS;
 
 const ROWS: usize = 401;
 const COLUMNS: usize = 999;
@@ -25,15 +28,6 @@ fn gradients(parameters: &Parameters) -> Gradients {
     let loss = weight.multiply(&Value::plain(draw("gradient")).unwrap()).unwrap().sum().unwrap();
     tape.backward(&loss).unwrap()
 }
-
-const OPTIMISERS: [OptimizerName; 6] = [
-    OptimizerName::Adam,
-    OptimizerName::AdamW,
-    OptimizerName::Sgd,
-    OptimizerName::Adafactor,
-    OptimizerName::Prodigy,
-    OptimizerName::Muon,
-];
 
 /// The weight after three updates.
 fn trained(name: OptimizerName) -> Vec<f32> {

@@ -56,6 +56,8 @@ pub struct FlowData {
 struct Split {
     shards: Shards,
     mels: Mels,
+    /// How the mels are computed, or were.
+    mel: MelConfig,
 }
 
 /// The part of an index's `mel` that training reads.
@@ -75,7 +77,7 @@ impl FlowData {
         let cache = CACHE_BYTES / paths.train.len().max(1);
         let open = |corpus: &Weighted| Split::open(&corpus.index, embedding, cache);
         let mut splits = paths.train.iter().map(open).collect::<Result<Vec<Split>, _>>()?;
-        check_mels(paths, config)?;
+        check_mels(paths, &splits, config)?;
         let parts = paths.train.iter().zip(&splits);
         let parts = parts.map(|(corpus, split)| Part { utterances: split.shards.len() as u32, weight: corpus.weight });
         let (parts, train_len) = (parts.collect(), splits.iter().map(|split| split.shards.len()).sum());
@@ -203,7 +205,7 @@ impl Split {
         let description = mel_description(index)?;
         let (mels, own) = match description.store.as_str() {
             "none" => {
-                let mel = MelSpectrogram::new(description.config).map_err(StageError::other)?;
+                let mel = MelSpectrogram::new(description.config.clone()).map_err(StageError::other)?;
                 (Mels::Computed(mel), vec![Column::Wav, Column::AudioData])
             }
             _ => (Mels::Stored, vec![Column::Mel]),
@@ -214,7 +216,7 @@ impl Split {
         };
         let columns = [&[Column::Utt, Column::SpeechToken, embedding][..], &own].concat();
         let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
-        Ok(Self { shards, mels })
+        Ok(Self { shards, mels, mel: description.config })
     }
 }
 
@@ -236,19 +238,13 @@ fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
 }
 
 /// Refuses mels that the model does not make, and corpora whose mels were computed in different ways.
-fn check_mels(paths: &DataPaths, config: &FlowConfig) -> Result<(), StageError> {
-    let mut first: Option<(&Path, MelConfig)> = None;
-    for index in paths.train.iter().map(|corpus| corpus.index.as_path()) {
-        let mel = mel_description(index)?.config;
-        check_bins(mel.n_mels, config.output_size)?;
-        match &first {
-            Some((other, same)) if *same != mel => {
-                let (a, b) = (other.display(), index.display());
-                let problem = format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike");
-                return Err(StageError::new(problem));
-            }
-            Some(_) => {}
-            None => first = Some((index, mel)),
+fn check_mels(paths: &DataPaths, splits: &[Split], config: &FlowConfig) -> Result<(), StageError> {
+    for (corpus, split) in paths.train.iter().zip(splits) {
+        check_bins(split.mel.n_mels, config.output_size)?;
+        if split.mel != splits[0].mel {
+            let (a, b) = (paths.train[0].index.display(), corpus.index.display());
+            let problem = format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike");
+            return Err(StageError::new(problem));
         }
     }
     Ok(())

@@ -176,7 +176,7 @@ fn write_checksums(folder: &Path) -> Result<(), TrainError> {
 }
 
 /// The hash of a file, of which only a piece is in memory at a time.
-fn checksum(path: &Path) -> std::io::Result<blake3::Hash> {
+pub(crate) fn checksum(path: &Path) -> std::io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(std::fs::File::open(path)?)?;
     Ok(hasher.finalize())

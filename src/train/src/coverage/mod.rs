@@ -4,8 +4,8 @@ pub mod health;
 
 use flowmill_nn::{ParameterId, Parameters, low_rank};
 
-use crate::TrainError;
 use crate::optimizer::GradientNorms;
+use crate::{Observer, TrainError};
 
 /// Names shown of a longer list.
 const SHOWN: usize = 8;
@@ -19,11 +19,25 @@ pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<Strin
         norms.each.iter().filter(|(_, norm)| wanted(*norm)).map(|(id, _)| name(id)).collect()
     };
     let missing = select(|norm| norm.is_none());
-    let non_finite = select(|norm| norm.is_some_and(|norm| !norm.is_finite()));
+    let non_finite = norms.not_finite(parameters);
     if !missing.is_empty() || !non_finite.is_empty() {
         return Err(TrainError::Coverage { missing, non_finite });
     }
     Ok(select(|norm| norm == Some(0.0)).into_iter().filter(|name| !low_rank::is_down(name)).collect())
+}
+
+/// [`check`] on the first step, which tells of the gradients that are zero.
+pub(crate) fn check_first_step(
+    parameters: &Parameters,
+    norms: &GradientNorms,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let zero = check(parameters, norms)?;
+    if !zero.is_empty() {
+        let (count, names) = (zero.len(), shorten(&zero));
+        observer.message(&format!("on the first step the gradient of {count} parameters is zero throughout: {names}"));
+    }
+    Ok(())
 }
 
 /// A list of names for a message, its tail as a number: "a, b and 3 more".

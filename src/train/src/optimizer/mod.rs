@@ -28,7 +28,7 @@ pub use norm::{GradientNorms, gradient_norms};
 pub use prodigy::Prodigy;
 pub use sgd::Sgd;
 
-use crate::TrainError;
+use crate::{TrainConfig, TrainError};
 
 /// What one update needs beside the gradients.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,12 @@ impl Update {
     /// An update without a limit on values, not measured.
     pub fn new(rate: f64, scale: f64) -> Self {
         Self { rate, scale, limit: f64::INFINITY, measure: false }
+    }
+
+    /// An update by gradients that are `divisor` times what `norms` measured, clipped as the configuration asks; not measured.
+    pub(crate) fn clipped(config: &TrainConfig, norms: &GradientNorms, divisor: f64, rate: f64) -> Self {
+        let limit = config.grad_clip_value.unwrap_or(f64::INFINITY);
+        Self { rate, scale: norms.clip_factor(config.grad_clip) / divisor, limit, measure: false }
     }
 
     /// A gradient value as the optimiser takes it.

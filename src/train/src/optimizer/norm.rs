@@ -25,6 +25,12 @@ impl GradientNorms {
     pub fn clip_factor(&self, limit: Option<f64>) -> f64 {
         limit.map_or(1.0, |limit| (limit / (self.total + 1e-6)).min(1.0))
     }
+
+    /// The names of the parameters whose gradient is not finite, in order.
+    pub fn not_finite(&self, parameters: &Parameters) -> Vec<String> {
+        let bad = self.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
+        bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
+    }
 }
 
 /// Measures the gradients times `scale`.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use candle_core::{Device, Tensor};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, ParameterId, Parameters, Value};
+use flowmill_train::optimizer::OptimizerName;
 use flowmill_train::{
     BoxError, CheckpointStore, DataSource, Interval, KeepConfig, Loss, Observer, Progress, ScheduleConfig, Summary,
     Task, TrainConfig, TrainError, schedule::ScheduleName,
@@ -17,6 +18,16 @@ use flowmill_train::{
 
 pub const INPUTS: usize = 3;
 pub const HIDDEN: usize = 8;
+
+/// Every optimiser.
+pub const OPTIMISERS: [OptimizerName; 6] = [
+    OptimizerName::Adam,
+    OptimizerName::AdamW,
+    OptimizerName::Sgd,
+    OptimizerName::Adafactor,
+    OptimizerName::Prodigy,
+    OptimizerName::Muon,
+];
 
 /// A network `x ↦ (x A + a)² B + b`, and a parameter that the loss does not use when asked for.
 pub struct Regression {
