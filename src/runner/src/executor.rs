@@ -1,12 +1,14 @@
 //! Runs parts on local threads.
 //!
-//! `jobs` threads do the work; a few more sync and rename what is done, for waiting on the disk costs no processor.
-//! Which part is done first changes nothing but the order of progress.
+//! `jobs` threads do the work of the parts in hand, of which there are at most as many: a part that works on its rows in
+//! parallel gets the threads that others leave idle, so a phase of one part is as fast as one of many. A few more threads sync
+//! and rename what is done, for waiting on the disk costs no processor. Which part is done first changes nothing but the order
+//! of progress.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +20,7 @@ use crate::panics;
 use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
 use crate::report::{PartProgress, PhaseProgress};
 use crate::staging::{self, Prepared, Publisher};
-use crate::work::lock;
+use crate::work::{Share, lock};
 use crate::{Interrupt, PartReport, PartWork, RunError, StageError, files, lockfile};
 
 /// Threads that sync and rename; the disk merges what is synced at the same time.
@@ -55,8 +57,10 @@ struct Shared {
     done: Mutex<Vec<PartDone>>,
     failure: Mutex<Option<RunError>>,
     stop: AtomicBool,
-    /// Threads each part may use.
-    jobs_per_part: usize,
+    /// The threads that do the work.
+    pool: rayon::ThreadPool,
+    /// How many parts are in hand.
+    in_hand: Arc<AtomicUsize>,
 }
 
 impl Shared {
@@ -74,8 +78,10 @@ impl Executor<'_> {
     /// Runs the parts; on a failure, those that have begun still finish, and what is finished stays.
     pub fn run(&self, parts: Vec<Planned>) -> Result<Vec<PartDone>, RunError> {
         let workers = self.jobs.clamp(1, parts.len().max(1));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.max(1)).build();
         let shared = Shared {
-            jobs_per_part: (self.jobs / workers).max(1),
+            pool: pool.map_err(|e| RunError::stage(&self.dir.name, StageError::other(e)))?,
+            in_hand: Arc::default(),
             waiting: Mutex::new(parts.into()),
             done: Mutex::default(),
             failure: Mutex::default(),
@@ -128,7 +134,7 @@ impl Executor<'_> {
             if self.interrupt.is_set() {
                 return shared.fail(RunError::Interrupted);
             }
-            match self.work_one(planned, shared.jobs_per_part) {
+            match self.work_one(planned, shared) {
                 // The publishers live as long as a sender does.
                 Ok(prepared) => drop(sender.send(prepared)),
                 Err(error) => return shared.fail(error),
@@ -157,13 +163,13 @@ impl Executor<'_> {
     }
 
     /// Runs a part up to the point where all of it lies in its staging folder.
-    fn work_one(&self, mut planned: Planned, jobs: usize) -> Result<(Prepared, PartProgress), RunError> {
+    fn work_one(&self, mut planned: Planned, shared: &Shared) -> Result<(Prepared, PartProgress), RunError> {
         let key = planned.part.key.clone();
         let resumable = planned.part.resumable;
         let staging = self.dir.staging(&key);
         let progress = PartProgress::new(self.progress, &key, planned.part.rows, self.counts_rows);
         let progress = Arc::new(progress);
-        let outcome = self.try_work(&mut planned, &staging, jobs, &progress);
+        let outcome = self.try_work(&mut planned, &staging, shared, &progress);
         match outcome {
             Ok(prepared) => {
                 // The work is over and took its own share of the progress with it, unless a thread of it lives on.
@@ -185,7 +191,7 @@ impl Executor<'_> {
         &self,
         planned: &mut Planned,
         staging: &std::path::Path,
-        jobs: usize,
+        shared: &Shared,
         progress: &Arc<PartProgress>,
     ) -> Result<Prepared, RunError> {
         let key = planned.part.key.clone();
@@ -199,12 +205,12 @@ impl Executor<'_> {
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
-            jobs,
+            share: Share::new(self.jobs, &shared.in_hand),
             interrupt: self.interrupt.flag(),
             progress: Arc::clone(progress) as _,
             rejected: Mutex::default(),
         };
-        let report = self.call(planned, &work)?;
+        let report = self.call(planned, &work, &shared.pool)?;
         let rejected = work.take_rejected();
         check_rows(&report, rejected.len() as u64).map_err(fail)?;
         check_unchanged(&watched).map_err(fail)?;
@@ -216,13 +222,13 @@ impl Executor<'_> {
         Ok(prepared)
     }
 
-    /// Calls the stage's code; its panics become errors.
-    fn call(&self, planned: &mut Planned, work: &PartWork) -> Result<PartReport, RunError> {
+    /// Calls the stage's code on the threads that do the work; its panics become errors.
+    fn call(&self, planned: &mut Planned, work: &PartWork, pool: &rayon::ThreadPool) -> Result<PartReport, RunError> {
         let key = &work.key;
         let Some(closure) = planned.part.work.take() else {
             return Err(self.part_error(key, StageError::new("the part has no work to do")));
         };
-        match panics::recording(|| catch_unwind(AssertUnwindSafe(|| closure(work)))) {
+        match pool.install(|| panics::recording(|| catch_unwind(AssertUnwindSafe(|| closure(work))))) {
             (Ok(report), _) => report.map_err(|error| self.part_error(key, error)),
             (Err(payload), recorded) => Err(RunError::Panic {
                 stage: self.dir.name.clone(),

@@ -11,12 +11,13 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Runs `body`; what a panic of this thread said meanwhile, with its place, comes back beside its result.
+/// Runs `body`; what a panic of this thread said meanwhile, with its place, comes back beside its result. A thread that waits
+/// for others in `body` may run another part's meanwhile, so this may be called inside of itself.
 pub(crate) fn recording<T>(body: impl FnOnce() -> T) -> (T, Option<String>) {
     HOOK.call_once(install);
-    RECORDING.set(true);
+    let before = RECORDING.replace(true);
     let result = body();
-    RECORDING.set(false);
+    RECORDING.set(before);
     (result, RECORDED.take())
 }
 

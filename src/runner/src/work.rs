@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -28,13 +28,38 @@ pub(crate) trait Progress: Send + Sync {
     fn show(&self, line: &str) -> bool;
 }
 
+/// A part's share of the threads that all parts in hand have in common.
+pub(crate) struct Share {
+    jobs: usize,
+    in_hand: Arc<AtomicUsize>,
+}
+
+impl Share {
+    /// One more part is in hand, until this is dropped.
+    pub(crate) fn new(jobs: usize, in_hand: &Arc<AtomicUsize>) -> Self {
+        in_hand.fetch_add(1, Ordering::Relaxed);
+        Self { jobs, in_hand: Arc::clone(in_hand) }
+    }
+
+    fn threads(&self) -> usize {
+        self.jobs.div_ceil(self.in_hand.load(Ordering::Relaxed).max(1)).max(1)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a part sees while it runs: where to write, whom to tell.
 ///
-/// It may be shared between the threads of a part.
+/// It may be shared between the threads of a part. The work runs on the run's own pool of threads: what it does in parallel
+/// with rayon is shared among all of them.
 pub struct PartWork {
     pub(crate) key: String,
     pub(crate) staging: PathBuf,
-    pub(crate) jobs: usize,
+    pub(crate) share: Share,
     pub(crate) interrupt: Arc<AtomicBool>,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) rejected: Mutex<Vec<Rejection>>,
@@ -92,9 +117,10 @@ impl PartWork {
         self.interrupt.load(Ordering::Relaxed)
     }
 
-    /// How many threads this part may use.
-    pub fn jobs(&self) -> usize {
-        self.jobs
+    /// How many of the run's threads are this part's share at the moment: how much it should have in hand to keep them busy.
+    /// It grows when other parts end.
+    pub fn threads(&self) -> usize {
+        self.share.threads()
     }
 
     /// A folder of the part's own for what is not an output. Of a [`crate::Part::resumable`] part it survives a crash

@@ -99,18 +99,15 @@ fn recordings(
     let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
     rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
     let uses: Vec<(&str, u64)> = uses.into_iter().collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs().max(1)).build().map_err(StageError::other)?;
-    pool.install(|| {
-        let probed = uses.par_iter().map(|(wav, rows)| {
-            if work.interrupted() {
-                return Err(StageError::Interrupted);
-            }
-            let recording = probe(wav, root);
-            work.advance(*rows);
-            Ok(((*wav).to_owned(), recording))
-        });
-        probed.collect()
-    })
+    let probed = uses.par_iter().map(|(wav, rows)| {
+        if work.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        let recording = probe(wav, root);
+        work.advance(*rows);
+        Ok(((*wav).to_owned(), recording))
+    });
+    probed.collect()
 }
 
 /// What a recording is, or why it cannot be used.

@@ -56,16 +56,13 @@ fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
 
 /// Reads everything and writes the tables.
 fn run(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<PartReport, StageError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs().max(1)).build().map_err(StageError::other)?;
-    pool.install(|| {
-        let mut collection = collect(config, root, work).map_err(StageError::other)?;
-        if !config.probe {
-            collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
-        }
-        let rows_out = write(config, &collection, work)?;
-        let report = PartReport::rows(collection.rows_in, rows_out);
-        Ok(if config.probe { report } else { with_counts(report, &collection) })
-    })
+    let mut collection = collect(config, root, work).map_err(StageError::other)?;
+    if !config.probe {
+        collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
+    }
+    let rows_out = write(config, &collection, work)?;
+    let report = PartReport::rows(collection.rows_in, rows_out);
+    Ok(if config.probe { report } else { with_counts(report, &collection) })
 }
 
 /// Writes every split in parts.

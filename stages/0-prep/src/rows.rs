@@ -141,6 +141,10 @@ impl RowEvents for Events<'_> {
     fn interrupted(&self) -> bool {
         self.work.interrupted()
     }
+
+    fn threads(&self) -> usize {
+        self.work.threads()
+    }
 }
 
 /// The driver's errors as the runner's.
@@ -149,16 +153,4 @@ pub fn stage_error(error: RowWork) -> StageError {
         RowWork::Interrupted(_) => StageError::Interrupted,
         other => StageError::other(other),
     }
-}
-
-/// Runs `work` on as many threads as the part may use.
-///
-/// # Errors
-/// Those of `work`, or when threads cannot be had.
-pub fn with_threads<T: Send>(
-    jobs: usize,
-    work: impl FnOnce() -> Result<T, StageError> + Send,
-) -> Result<T, StageError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs.max(1)).build().map_err(StageError::other)?;
-    pool.install(work)
 }

@@ -65,9 +65,7 @@ fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Re
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
     let media = |row: &Utterance| prep::media(root, row);
-    let (state, used) = prep::with_threads(work.jobs(), || {
-        extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)
-    })?;
+    let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
 }
@@ -90,7 +88,7 @@ fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError>
 }
 
 fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartReport, StageError> {
-    let fitted = prep::with_threads(work.jobs(), || extractors::fit_parts(fit, measured).map_err(StageError::other))?;
+    let fitted = extractors::fit_parts(fit, measured).map_err(StageError::other)?;
     fitted.state.save(&work.output(EXTRACTOR)?).map_err(StageError::other)?;
     Ok(fitted.facts.into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
 }
@@ -114,9 +112,7 @@ fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) ->
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
     let media = |row: &Utterance| prep::media(root, row);
-    let values = prep::with_threads(work.jobs(), || {
-        extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)
-    })?;
+    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let embeddings: Vec<table::UtteranceEmbedding> = values
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))

@@ -68,9 +68,7 @@ fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Re
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
     let media = |row: &Utterance| prep::media(root, row);
-    let (state, used) = prep::with_threads(work.jobs(), || {
-        extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)
-    })?;
+    let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
 }
@@ -93,7 +91,7 @@ fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError
 }
 
 fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartReport, StageError> {
-    let fitted = prep::with_threads(work.jobs(), || extractors::fit_parts(fit, measured).map_err(StageError::other))?;
+    let fitted = extractors::fit_parts(fit, measured).map_err(StageError::other)?;
     fitted.state.save(&work.output(CODEBOOK)?).map_err(StageError::other)?;
     let facts: Map<String, Value> = fitted.facts.iter().cloned().collect();
     let about = json!({"kind": fitted.state.kind(), "settings": fitted.state.settings(), "fit": facts});
@@ -124,9 +122,7 @@ fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &Table) -> 
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
     let media = |row: &Utterance| prep::media(root, row);
-    let values = prep::with_threads(work.jobs(), || {
-        extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)
-    })?;
+    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let tokens: Vec<(String, Vec<i64>)> =
         values.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.into_tokens()?))).collect();
     let path = work.output(&format!("{}.parquet", part.key))?;

@@ -68,8 +68,6 @@ impl<'a> Packer<'a> {
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
-        let pool =
-            rayon::ThreadPoolBuilder::new().num_threads(self.work.jobs().max(1)).build().map_err(StageError::other)?;
         let mut rows = stretch.read()?;
         // What stage 2 set aside was counted there.
         rows.retain(|row| row.tokens.is_some());
@@ -86,11 +84,7 @@ impl<'a> Packer<'a> {
         let shard = self.work.output(&format!("{}.{extension}", stretch.key()))?;
         let mut writer = Writer::create(self.config, &shard).map_err(StageError::other)?;
         let mut record = ShardRecord::default();
-        for window in windows(&rows, ROWS_PER_THREAD * self.work.jobs().max(1)) {
-            if self.work.interrupted() {
-                return Err(StageError::Interrupted);
-            }
-            let made: Vec<Made> = pool.install(|| self.make(window));
+        let mut write = |window: &[Joined], made: Vec<Made>| -> Result<(), StageError> {
             for (row, made) in window.iter().zip(made) {
                 match made {
                     Ok(row) => {
@@ -101,7 +95,20 @@ impl<'a> Packer<'a> {
                 }
             }
             self.work.advance(window.len() as u64);
+            Ok(())
+        };
+        // While one window is written the next is made.
+        let (mut later, mut made) = (&rows[..], (&rows[..0], Vec::new()));
+        while !later.is_empty() {
+            if self.work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let (window, after) = later.split_at(window(later, ROWS_PER_THREAD * self.work.threads()));
+            let (next, written) = rayon::join(|| self.make(window), || write(made.0, std::mem::take(&mut made.1)));
+            written?;
+            (later, made) = (after, (window, next));
         }
+        write(made.0, made.1)?;
         let summary = writer.finish().map_err(StageError::other)?;
         record.entry.file = format!("shard-{:05}.{extension}", stretch.number);
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
@@ -113,7 +120,7 @@ impl<'a> Packer<'a> {
     /// Makes the rows of a window, recordings side by side.
     fn make(&self, window: &[Joined]) -> Vec<Made> {
         let recordings: Vec<&[Joined]> = window.chunk_by(same_recording).collect();
-        let made = recordings.par_iter().map(|rows| {
+        let made = recordings.par_iter().with_max_len(1).map(|rows| {
             // The pieces of one long recording share one decoding, whole recordings are single rows.
             let rows: Vec<&Joined> = rows.iter().collect();
             rows_of_recording(&rows, self.root, self.mel.as_ref())
@@ -142,19 +149,11 @@ fn same_recording(a: &Joined, b: &Joined) -> bool {
     a.utterance.wav == b.utterance.wav
 }
 
-/// Cuts rows into windows of about `size` that do not part a recording.
-fn windows(rows: &[Joined], size: usize) -> Vec<&[Joined]> {
-    let mut windows = Vec::new();
-    let mut from = 0;
-    while from < rows.len() {
-        let mut to = (from + size.max(1)).min(rows.len());
-        while to < rows.len() && same_recording(&rows[to - 1], &rows[to]) {
-            to += 1;
-        }
-        windows.push(&rows[from..to]);
-        from = to;
-    }
-    windows
+/// How many of the rows make a window of about `size` that does not part a recording.
+fn window(rows: &[Joined], size: usize) -> usize {
+    let size = size.min(rows.len());
+    let rest = rows[size..].iter().zip(&rows[size.saturating_sub(1)..]);
+    size + rest.take_while(|(row, before)| same_recording(before, row)).count()
 }
 
 /// What the part says when done.

@@ -106,8 +106,7 @@ impl Training {
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let mut prepared = self.prepare(&|message| work.message(message))?;
         let weights = prepared.parameters.element_count(true);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
-        let summary = pool.install(|| self.train(work, &mut prepared))?;
+        let summary = self.train(work, &mut prepared)?;
         if summary.interrupted {
             return Err(StageError::Interrupted);
         }

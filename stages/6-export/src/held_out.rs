@@ -67,12 +67,11 @@ impl HeldOut {
     /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let model = ExportedModel::load(&self.description, &self.weights).map_err(StageError::other)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(work.jobs()).build().map_err(StageError::other)?;
         if self.config.sfm_strength.is_some() && !model.has_strength() {
             let message = "export.sfm_strength is set, but the model is no shallow flow: it has no strength";
             return Err(StageError::new(message));
         }
-        let (scores, rows) = pool.install(|| self.score(work, &model))?;
+        let (scores, rows) = self.score(work, &model)?;
         let path = work.output("scores.json")?;
         fs::write(&path, format!("{:#}\n", json!(scores))).map_err(|e| StageError::file(&path, e))?;
         card::lines(&scores).iter().for_each(|line| work.message(line));

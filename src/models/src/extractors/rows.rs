@@ -1,7 +1,7 @@
 //! Running an extractor over rows: the one driver of stages 1 and 2.
 //!
 //! Rows are worked on in parallel, a few at a time so that memory stays bounded, and their results are handed on in row
-//! order, so that nothing depends on the number of threads.
+//! order, so that nothing depends on the number of threads. While the results of some are handed on, the next are worked on.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::{ExtractError, Extracted, Extractor, Fit, Fitted, Media, Scope, State, StateError};
 
 /// How many rows per thread are in flight: enough to even out long and short recordings.
-const ROWS_PER_THREAD: usize = 8;
+const ROWS_PER_THREAD: usize = 16;
 
 /// What the driver tells its caller about rows while it runs.
 pub trait RowEvents: Sync {
@@ -20,6 +20,8 @@ pub trait RowEvents: Sync {
     fn advance(&self, rows: u64);
     /// Whether to stop.
     fn interrupted(&self) -> bool;
+    /// How many threads there are to keep busy at the moment.
+    fn threads(&self) -> usize;
 }
 
 /// The run was asked to stop, or a result could not be used.
@@ -45,22 +47,29 @@ pub struct Interrupted;
 pub fn for_each_row<'r, R: Sync, T: Send>(
     rows: &'r [R],
     events: &dyn RowEvents,
-    id: impl Fn(&R) -> &str,
+    id: impl Fn(&R) -> &str + Sync,
     work: impl Fn(&R) -> Result<T, ExtractError> + Sync,
-    mut take: impl FnMut(&'r R, T) -> Result<(), StateError>,
+    mut take: impl FnMut(&'r R, T) -> Result<(), StateError> + Send,
 ) -> Result<(), RowWork> {
-    let batch = ROWS_PER_THREAD * rayon::current_num_threads().max(1);
-    for rows in rows.chunks(batch) {
-        let results: Vec<Option<Result<T, ExtractError>>> =
-            rows.par_iter().map(|row| one(row, events, &work)).collect();
-        for (row, result) in rows.iter().zip(results) {
+    let mut hand_on = |done: Vec<(&'r R, Option<Result<T, ExtractError>>)>| -> Result<(), RowWork> {
+        for (row, result) in done {
             match result.ok_or(Interrupted)? {
                 Ok(value) => take(row, value)?,
                 Err(reason) => events.reject(id(row), &reason),
             }
         }
+        Ok(())
+    };
+    let (mut rows, mut done) = (rows, Vec::new());
+    while !rows.is_empty() {
+        let (now, later) = rows.split_at(rows.len().min(ROWS_PER_THREAD * events.threads().max(1)));
+        // Single rows, for recordings differ in length.
+        let work = || now.par_iter().with_max_len(1).map(|row| (row, one(row, events, &work))).collect();
+        let (next, handed_on) = rayon::join(work, || hand_on(std::mem::take(&mut done)));
+        handed_on?;
+        (rows, done) = (later, next);
     }
-    Ok(())
+    hand_on(done)
 }
 
 fn one<R, T>(
@@ -84,7 +93,7 @@ pub fn apply<'r, R: Sync>(
     extractor: &dyn Extractor,
     rows: &'r [R],
     events: &dyn RowEvents,
-    id: impl Fn(&R) -> &str,
+    id: impl Fn(&R) -> &str + Sync,
     media: impl Fn(&R) -> Media + Sync,
 ) -> Result<Vec<(&'r R, Extracted)>, RowWork> {
     let mut values = Vec::with_capacity(rows.len());
@@ -133,7 +142,7 @@ pub fn fit_rows<R: Sync>(
     fit: &dyn Fit,
     rows: &[R],
     events: &dyn RowEvents,
-    id: impl Fn(&R) -> &str,
+    id: impl Fn(&R) -> &str + Sync,
     media: impl Fn(&R) -> Media + Sync,
 ) -> Result<(State, u64), RowWork> {
     let mut accumulator = fit.accumulator(Scope::Part);

@@ -54,4 +54,8 @@ impl RowEvents for NoRejection {
     fn interrupted(&self) -> bool {
         false
     }
+
+    fn threads(&self) -> usize {
+        rayon::current_num_threads()
+    }
 }
