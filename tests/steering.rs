@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::training::{ENDLESS, PATIENCE, Training, metrics};
-use crate::support::{Mini, flowmill};
+use crate::support::{Mini, Tree, flowmill};
 
 /// The step that an answer begins with.
 fn step(answer: &str) -> u64 {
@@ -129,6 +129,44 @@ fn a_changed_rate_is_followed_again_after_a_kill_to_the_same_bytes() {
     let again = Training::start(&mini, &settings);
     again.wait().expect_code(0);
     mini.tree().expect_same_bytes(&expected, "killed after the command and resumed");
+}
+
+#[test]
+fn commands_put_off_are_carried_out_once_by_whichever_process_gets_there() {
+    let settings = ["--set", "train.max_steps=600", "--set", "train.save_every=25", "--set", "train.validate_every=0"];
+    let mini = Mini::packed();
+    Training::start(&mini, &settings).wait().expect_code(0);
+    let expected = Tree::of(&mini.exp("4-train"));
+
+    fs::remove_dir_all(mini.exp("4-train")).unwrap();
+    let killed = Training::start(&mini, &settings).listening();
+    let commands = ["save@510", "export@511", "sample@512", "eval@525", "status@526", "quit@540", "save@555"];
+    for command in commands {
+        killed.ctl(&[command]).expect_code(0).expect_words(&["comes after step"]);
+    }
+    killed.kill();
+
+    let again = Training::start(&mini, &settings).wait().expect_code(130);
+    let found = format!("put off before this process began: {}", commands.join(", "));
+    again.expect_words(&[
+        &found,
+        "save@510: step 510: saved step-000510",
+        "export@511: step 511: wrote",
+        "sample@512: step 512: wrote",
+        "eval@525: step 525: validation loss",
+        "status@526: step 526: of 600",
+        "quit@540: step 540: saved step-000540",
+    ]);
+    assert!(checkpoint(&mini, 540).exists() && !checkpoint(&mini, 555).exists());
+    for made in ["export/step-000511/model.safetensors", "samples/step-000512"] {
+        assert!(mini.exp("on-command").join(made).exists(), "{made}");
+    }
+
+    fs::remove_dir_all(mini.exp("on-command")).unwrap();
+    let last = Training::start(&mini, &settings).wait().expect_code(0);
+    let last = last.expect_words(&["put off before this process began: save@555\n", "save@555: step 555: saved"]);
+    assert!(!last.text().contains("quit@") && !mini.exp("on-command").exists(), "{}", last.text());
+    Tree::of(&mini.exp("4-train")).expect_same_bytes(&expected, "with commands, a kill and a stop");
 }
 
 #[test]

@@ -44,7 +44,7 @@ where
 {
     config.check()?;
     let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
-    let (mut interrupted, deadline, mut waiting) = (false, Deadline::starting_now(config), Waiting::default());
+    let (mut interrupted, deadline, mut waiting) = (run.catch_up(), Deadline::starting_now(config), Waiting::default());
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
         let ahead = Ahead { prefetch: config.prefetch, workers: config.num_workers };

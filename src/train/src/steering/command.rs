@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::Positive;
 
 /// Every command with its argument, for messages.
@@ -29,7 +31,7 @@ pub enum Command {
     LossScale(Positive),
 }
 
-/// A command and when it is due.
+/// A command and when it is due. Stored as people write it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Order {
     /// What to do.
@@ -173,6 +175,18 @@ impl fmt::Display for Order {
             Some(step) => write!(f, "{}@{step}", self.command),
             None => self.command.fmt(f),
         }
+    }
+}
+
+impl Serialize for Order {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Order {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

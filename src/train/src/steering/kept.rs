@@ -1,12 +1,10 @@
 //! Commands that change results, kept so that a run that is killed and resumed follows them again at the same steps.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Positive;
+use super::{Positive, lines};
 use crate::TrainError;
 
 /// JSON lines: what was changed, and after how many steps.
@@ -39,21 +37,10 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Reads what was kept in a folder; of a line that a crash tore nothing was acknowledged, and it is taken away.
+    /// Reads what was kept in a folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(COMMANDS_FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self { path, entries: Vec::new() }),
-            Err(error) => return Err(TrainError::io("read", path)(error)),
-        };
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        if whole < text.len() {
-            let cut = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(whole as u64));
-            cut.map_err(TrainError::io("truncate", &path))?;
-        }
-        let entries = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>();
-        let entries = entries.map_err(|error| TrainError::io("read", &path)(error.into()))?;
+        let entries = lines::read(&path)?;
         Ok(Self { path, entries })
     }
 
@@ -63,13 +50,7 @@ impl Kept {
             Change::Lr(lr) => Entry { step, lr: Some(lr), loss_scale: None },
             Change::LossScale(scale) => Entry { step, lr: None, loss_scale: Some(scale) },
         };
-        let line = serde_json::to_string(&entry).map_err(|error| TrainError::io("write", &self.path)(error.into()))?;
-        let write = || {
-            let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-            file.write_all(format!("{line}\n").as_bytes())?;
-            file.sync_all()
-        };
-        write().map_err(TrainError::io("write", &self.path))?;
+        lines::append(&self.path, &entry)?;
         self.entries.push(entry);
         Ok(())
     }

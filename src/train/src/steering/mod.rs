@@ -2,15 +2,18 @@
 //!
 //! [`Command`] is what can be said. [`Control`] is the socket in the experiment through which [`send`] delivers a command from
 //! anywhere on the machine, [`Terminal`] reads what is typed. Neither has a thread: both are looked at between two steps, which
-//! is when commands take effect. A command that changes results is kept in [`COMMANDS_FILE`] before it is acknowledged, so that a
-//! run that is killed and resumed does the same at the same step.
+//! is when commands take effect. A command that changes results is kept in [`COMMANDS_FILE`] before it is acknowledged, any other one
+//! that waits for its step in a file that goes when the run is complete, so that a run that is killed and resumed does the same at the
+//! same step.
 
 mod client;
 mod command;
 mod control;
 mod kept;
+mod lines;
 mod obey;
 mod positive;
+mod put_off;
 mod queue;
 mod terminal;
 
@@ -22,6 +25,7 @@ pub use positive::Positive;
 pub use terminal::Terminal;
 
 pub(crate) use kept::{Change, Kept};
+pub(crate) use put_off::PutOff;
 pub(crate) use queue::Steering;
 
 /// Who gave a command, and so who is answered.

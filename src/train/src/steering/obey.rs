@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use flowmill_nn::Parameters;
 
 use super::{Answer, Change, Command, Order, Positive};
+use crate::checkpoint::State;
 use crate::train::Run;
 use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
 
@@ -42,15 +43,21 @@ where
         }
     }
 
+    /// Carries out what was put off until a step that is done but that an earlier process did not live to do; whether the run is to stop.
+    pub(crate) fn catch_up(&mut self) -> bool {
+        if let Some(told) = self.steering.put_off.told() {
+            self.observer.message(&format!("put off before this process began: {told}"));
+        }
+        let State { step, steps, epoch, loss, .. } = self.state;
+        let (loss, rate) = (loss.unwrap_or(f64::NAN), self.schedule.rate(step, epoch));
+        let stop = self.carry_out_due(&Progress { step, steps, epoch, loss, rate, ..Progress::default() });
+        stop && !self.finished()
+    }
+
     /// Carries out what is due and what was asked since the last step; whether the run is to stop. Nothing that a command asks
     /// for ends the run because it fails.
     pub(crate) fn obey(&mut self, progress: &Progress) -> Result<bool, TrainError> {
-        let mut stop = false;
-        for command in self.steering.due(progress.step) {
-            let answer = self.carry_out(command, progress, &mut stop);
-            let told = answer.unwrap_or_else(|reason| format!("not done: {reason}"));
-            self.observer.message(&format!("{command}@{}: {told}", progress.step));
-        }
+        let mut stop = self.carry_out_due(progress);
         for request in self.observer.requests() {
             let answer = match request.text.parse::<Order>() {
                 Ok(order) => self.accept(order, progress, &mut stop),
@@ -62,6 +69,22 @@ where
         Ok(stop && !self.finished())
     }
 
+    /// Carries out what was put off until now; whether the run is to stop. What is done is noted afterwards: a process that dies in
+    /// between does it again, one that dies before does it at all.
+    fn carry_out_due(&mut self, progress: &Progress) -> bool {
+        let mut stop = false;
+        for order in self.steering.put_off.due(progress.step) {
+            let answer = self.carry_out(order.command, progress, &mut stop);
+            let told = answer.unwrap_or_else(|reason| format!("not done: {reason}"));
+            self.observer.message(&format!("{order}: {told}"));
+            if let Err(error) = self.steering.put_off.done(order) {
+                self.observer
+                    .message(&format!("WARNING: {order} will be carried out again when the run is resumed: {error}"));
+            }
+        }
+        stop
+    }
+
     /// Carries out a command now, or notes it for its step.
     fn accept(&mut self, order: Order, progress: &Progress, stop: &mut bool) -> Answer {
         let (now, last) = (progress.step, progress.steps);
@@ -71,8 +94,8 @@ where
             (Command::Lr(rate), at) => self.set_rate(at.unwrap_or(now), rate),
             (Command::LossScale(scale), at) => self.set_scale(at.unwrap_or(now), scale),
             (command, Some(at)) if at > now => {
-                self.steering.put_off(at, command);
-                Ok(format!("step {now}: `{command}` comes after step {at}, unless this process ends before"))
+                self.steering.put_off.add(order).map_err(|error| error.to_string())?;
+                Ok(format!("step {now}: `{command}` comes after step {at}, in whichever process gets there"))
             }
             (command, _) => self.carry_out(command, progress, stop),
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Command, Kept};
+use super::{Kept, PutOff};
 use crate::TrainError;
 
 /// Commands that are still to come, and what is needed to tell how fast training goes.
@@ -11,27 +11,17 @@ use crate::TrainError;
 pub(crate) struct Steering {
     /// Changes of results, those to come included.
     pub(crate) kept: Kept,
-    later: Vec<(u64, Command)>,
+    /// Everything else that is to come.
+    pub(crate) put_off: PutOff,
     began: Instant,
     first_step: u64,
 }
 
 impl Steering {
-    /// Begins after `step` steps; `folder` holds what was kept.
+    /// Begins after `step` steps; `folder` holds what earlier processes were told.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
-        Ok(Self { kept: Kept::open(folder)?, later: Vec::new(), began: Instant::now(), first_step: step })
-    }
-
-    /// Puts a command off until so many steps are done.
-    pub(crate) fn put_off(&mut self, step: u64, command: Command) {
-        self.later.push((step, command));
-    }
-
-    /// The commands put off until now, in the order in which they were given.
-    pub(crate) fn due(&mut self, step: u64) -> Vec<Command> {
-        let (due, later) = self.later.iter().partition(|(at, _)| *at <= step);
-        self.later = later;
-        due.into_iter().map(|(_, command)| command).collect()
+        let (kept, put_off) = (Kept::open(folder)?, PutOff::open(folder)?);
+        Ok(Self { kept, put_off, began: Instant::now(), first_step: step })
     }
 
     /// Seconds a step took in this process, on average; `None` before the first.

@@ -1,0 +1,104 @@
+//! Commands that wait for their step. They change no results, so they are no output; they are kept so that a run that is killed and
+//! resumed still carries them out.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Order, lines};
+use crate::TrainError;
+
+/// JSON lines in the folder of the run, gone when it is complete.
+const FILE: &str = "put-off.jsonl";
+
+/// What became of a command.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// It was put off.
+    PutOff(Order),
+    /// It was carried out, or could not be.
+    Done(Order),
+}
+
+/// The commands still to come, in the order in which they were given, and their file.
+#[derive(Debug)]
+pub(crate) struct PutOff {
+    path: PathBuf,
+    waiting: Vec<Order>,
+}
+
+impl PutOff {
+    /// Reads what still waits in a folder.
+    pub(crate) fn open(folder: &Path) -> Result<Self, TrainError> {
+        let path = folder.join(FILE);
+        let mut waiting = Vec::new();
+        for line in lines::read(&path)? {
+            match line {
+                Line::PutOff(order) => waiting.push(order),
+                Line::Done(order) => remove(&mut waiting, order),
+            }
+        }
+        Ok(Self { path, waiting })
+    }
+
+    /// Puts a command off, durably.
+    pub(crate) fn add(&mut self, order: Order) -> Result<(), TrainError> {
+        lines::append(&self.path, &Line::PutOff(order))?;
+        self.waiting.push(order);
+        Ok(())
+    }
+
+    /// Those that are due after so many steps.
+    pub(crate) fn due(&self, step: u64) -> Vec<Order> {
+        self.waiting.iter().copied().filter(|order| order.at.is_none_or(|at| at <= step)).collect()
+    }
+
+    /// Notes, durably, that a command need not be carried out again.
+    pub(crate) fn done(&mut self, order: Order) -> Result<(), TrainError> {
+        // Even when that cannot be written: this process does it once.
+        remove(&mut self.waiting, order);
+        lines::append(&self.path, &Line::Done(order))
+    }
+
+    /// All of them, for people; nothing when there are none.
+    pub(crate) fn told(&self) -> Option<String> {
+        let told: Vec<String> = self.waiting.iter().map(Order::to_string).collect();
+        (!told.is_empty()).then(|| told.join(", "))
+    }
+}
+
+/// Removes the first order that is the same.
+fn remove(waiting: &mut Vec<Order>, order: Order) {
+    if let Some(at) = waiting.iter().position(|other| *other == order) {
+        waiting.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_remembered_and_what_is_done_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let order = |text: &str| text.parse::<Order>().unwrap();
+        let mut put_off = PutOff::open(folder.path()).unwrap();
+        assert_eq!(put_off.told(), None);
+        for text in ["save@9", "eval@7", "save@9", "quit@12"] {
+            put_off.add(order(text)).unwrap();
+        }
+        assert_eq!(put_off.due(6), []);
+        assert_eq!(put_off.due(9), ["save@9", "eval@7", "save@9"].map(order));
+        put_off.done(order("save@9")).unwrap();
+        put_off.done(order("eval@7")).unwrap();
+        let path = folder.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], b"{\"put_off\":\"export@"].concat()).unwrap();
+        let put_off = PutOff::open(folder.path()).unwrap();
+        assert_eq!(put_off.told().unwrap(), "save@9, quit@12");
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "a torn line was never acknowledged");
+        std::fs::write(&path, "{\"put_off\":\"dance@3\"}\n").unwrap();
+        assert!(PutOff::open(folder.path()).unwrap_err().to_string().contains("dance"));
+    }
+}
