@@ -14,6 +14,7 @@ mod formats;
 mod front_ends;
 mod idempotence;
 mod import;
+mod leakage;
 mod lora;
 mod optimisation;
 mod parity;

@@ -12,6 +12,7 @@ use flowmill_train::{BatchFrames, BoxError, DataSource};
 use serde::Deserialize;
 
 use crate::item::{Mels, item};
+use crate::leakage::{self, Indexed};
 use crate::mixture::Weighted;
 use crate::{SpeakerEmbedding, TrainSection};
 
@@ -92,6 +93,19 @@ impl FlowData {
         let (starts, lengths) = (starts(&splits)?, splits.iter().flat_map(|split| split.shards.lengths()).collect());
         let (config, sampling) = (config.clone(), section.sampling());
         Ok(Self { splits, starts, lengths, train_len, sizes, speakers, parts, config, sampling, embedding })
+    }
+
+    /// Refuses to validate on what is trained on, and warns where other splits of the recipe are. `paths` are those that it was opened by.
+    ///
+    /// # Errors
+    /// As [`leakage::check`].
+    pub fn check_leakage(&self, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
+        let indexed: Vec<Indexed<'_>> =
+            paths.indexes().zip(&self.splits).map(|(path, split)| split.indexed(path)).collect();
+        let (training, validation) = indexed.split_at(paths.train.len());
+        let own: Vec<&Path> = paths.indexes().collect();
+        let beside = leakage::splits_beside(&paths.validation, &own)?;
+        leakage::check(validation.first().copied(), training, &beside, tell)
     }
 
     /// Utterances to train on.
@@ -217,6 +231,10 @@ impl Split {
         let columns = [&[Column::Utt, Column::SpeechToken, embedding][..], &own].concat();
         let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
         Ok(Self { shards, mels, mel: description.config })
+    }
+
+    fn indexed<'a>(&'a self, path: &'a Path) -> Indexed<'a> {
+        Indexed { path, index: self.shards.index() }
     }
 }
 

@@ -12,6 +12,7 @@ mod codebook;
 mod config;
 mod data;
 mod item;
+mod leakage;
 mod look;
 mod mixture;
 mod model;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// The index of a split's shards, in the split's folder.
-const INDEX: &str = "index.json";
+pub const INDEX: &str = "index.json";
 
 /// One of the corpora that are trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

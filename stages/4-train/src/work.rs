@@ -17,7 +17,7 @@ use crate::store::StagedCheckpoints;
 use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
-use crate::{CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, start};
+use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, start};
 
 /// Number of the stage that makes speaker embeddings.
 const EMBED: u8 = 1;
@@ -124,6 +124,7 @@ impl Training {
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
+        data.check_leakage(&self.data, tell)?;
         announce(tell, &data);
         let seed = self.section.train_config().seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
