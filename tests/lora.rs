@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use candle_core::Tensor;
 use serde_json::Value;
 
-use crate::support::Mini;
+use crate::support::random::Random;
+use crate::support::{Mini, Tree, flowmill};
 
 /// Attention projections of the encoder and of the estimator, and both layers of one feed-forward block.
 const LORA: &str = "train.lora={rank: 2, alpha: 6, dropout: 0.1, targets: ['*.linear_q', '*.to_v', 'encoder.encoders.0.feed_forward.*']}";
@@ -38,17 +42,24 @@ fn adapters_are_trained_exported_and_merged() {
 
     let adapted = mini.path("exp/adapted");
     let base = tensors(&mini.exp("6-export/model.safetensors"));
-    let trained = tensors(&adapted.join("4-train/checkpoints/step-000012/model.safetensors"));
+    let beside = tensors(&adapted.join("4-train/base.safetensors"));
+    assert_eq!(beside.len(), base.len());
     for (name, tensor) in &base {
-        assert_eq!(elements(tensor), elements(&trained[name]), "{name} is frozen");
+        assert_eq!(elements(tensor), elements(&beside[name]), "{name} is frozen");
     }
-    assert!(trained.len() > base.len());
+    for file in ["model.safetensors", "ema.safetensors"] {
+        let trained = tensors(&adapted.join("4-train/checkpoints/step-000012").join(file));
+        assert!(
+            trained.keys().all(|name| name.contains(".lora_")),
+            "a checkpoint has what is trained, and nothing again and again"
+        );
+    }
 
     let averaged = tensors(&adapted.join("5-average/model.safetensors"));
     let merged_model = tensors(&adapted.join("6-export/model.safetensors"));
     let adapters = tensors(&adapted.join("6-export/adapter_model.safetensors"));
     assert_eq!(merged_model.keys().collect::<Vec<_>>(), base.keys().collect::<Vec<_>>());
-    assert_eq!(adapters.len(), averaged.len() - base.len());
+    assert_eq!(adapters.len(), averaged.len());
     let mut changed = 0;
     for (name, base) in &base {
         let half = |half: &str| {
@@ -93,7 +104,7 @@ fn adapters_are_trained_exported_and_merged() {
         mini.flowmill("train", &[&["--overfit", "1"], &from[..]].concat())
     };
     tried("exp/adapted/6-export").expect_code(0).expect_words(&["148 tensors matched"]);
-    tried("exp/adapted/5-average").expect_code(1).expect_words(&["holds adapters", "exported model"]);
+    tried("exp/adapted/5-average").expect_code(1).expect_words(&["holds adapters", "exported", "train.lora.init_from"]);
     mini.run(&[&arguments[..], &["--set", "train.ema_decay=0.9"]].concat())
         .expect_code(0)
         .expect_words(&["up to date"]);
@@ -134,4 +145,155 @@ fn adapters_on_weights_that_are_not_there_are_refused() {
     let refused = tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.w_1', '*.linear_q']}"]);
     refused.expect_code(1).expect_words(&["train.lora", "w_1.weight", "random numbers"]);
     tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.linear_q']}"]).expect_code(0);
+}
+
+/// What adapters are trained with here.
+const ON_MINI: [&str; 4] = ["--set", "train.init_from=exp/mini/6-export", "--set", LORA];
+
+/// Copies the experiment, so that stages before training need not be done again.
+fn copy(mini: &Mini, name: &str) {
+    let (from, to) = (mini.exp(""), mini.path("exp").join(name));
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn killed_while_adapters_are_trained_the_files_are_those_of_an_undisturbed_run() {
+    let mut random = Random::announced("adapters");
+    let mini = Mini::finished();
+    let more = ["train.max_steps=80", "train.save_every=5", "train.ema_decay=0.9", "train.accum_grad=2"];
+    let more: Vec<&str> = more.into_iter().flat_map(|set| ["--set", set]).collect();
+    let arguments = |exp: &'static str| [&["--stop-stage", "train", "--exp", exp][..], &ON_MINI, &more].concat();
+    copy(&mini, "whole");
+    let took = mini.run(&arguments("exp/whole")).expect_code(0).took;
+    let expected = Tree::of(&mini.path("exp/whole/4-train"));
+    let (mut landed, mut trainings) = (0, 0);
+    while landed < 4 {
+        trainings += 1;
+        assert!(trainings <= 30, "only {landed} kills hit a running process");
+        copy(&mini, "killed");
+        let mut process = mini.command("run", &arguments("exp/killed"));
+        let mut process = process.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        sleep(Duration::from_secs_f64(took.as_secs_f64() * random.unit()));
+        landed += usize::from(process.try_wait().unwrap().is_none());
+        // The process is this test's own child; on this system `kill` sends SIGKILL.
+        let _already_gone = process.kill();
+        process.wait().unwrap();
+        mini.run(&arguments("exp/killed")).expect_code(0);
+        Tree::of(&mini.path("exp/killed/4-train")).expect_same_bytes(&expected, "killed and resumed");
+        fs::remove_dir_all(mini.path("exp/killed")).unwrap();
+    }
+}
+
+#[test]
+fn an_adapter_goes_on_from_an_adapter() {
+    let mini = Mini::finished();
+    mini.run(&[&["--exp", "exp/first"][..], &ON_MINI].concat()).expect_code(0);
+    let first = mini.path("exp/first/6-export");
+    let set = |lora: &str| format!("train.lora={{rank: 2, alpha: 6, {lora}}}");
+    let targets = "targets: ['*.linear_q', '*.to_v', 'encoder.encoders.0.feed_forward.*']";
+    let base = ["--set", "train.init_from=exp/mini/6-export", "--set"];
+
+    // So slowly that the first step shows what it went on from.
+    let still = ["--set", "train.max_steps=1", "--set", "train.optim.lr=1e-12", "--stop-stage", "train"];
+    let second = set(&format!("{targets}, init_from: exp/first/6-export"));
+    let said = mini.run(&[&["--exp", "exp/second"][..], &base, &[&second], &still].concat()).expect_code(0);
+    said.expect_words(&["going on from the adapter", "trained on `exp/mini/6-export`", "adapters of rank 2"]);
+    let there = tensors(&first.join("adapter_model.safetensors"));
+    let here = tensors(&mini.path("exp/second/4-train/checkpoints/step-000001/model.safetensors"));
+    assert_eq!(there.len(), here.len());
+    for (name, tensor) in &here {
+        let before = elements(&there[&format!("base_model.model.{name}")]);
+        assert!(before.iter().zip(elements(tensor)).all(|(a, b)| (a - b).abs() < 1e-9), "{name}");
+    }
+    // A checkpoint of adapters is not validated on another base.
+    let eval = |base: &str| {
+        let from = format!("train.init_from={base}");
+        mini.flowmill("train", &["--eval", "--exp", "exp/first", "--set", &from, "--set", LORA])
+    };
+    eval("exp/mini/6-export").expect_code(0).expect_words(&["validation loss"]);
+    eval("exp/mini/4-train/checkpoints/step-000012").expect_code(1).expect_words(&["other weights", "train.init_from"]);
+
+    let tried = |lora: &str| {
+        mini.flowmill(
+            "train",
+            &[&["--overfit", "1", "--steps", "2"][..], &base, &[&format!("train.lora={lora}")]].concat(),
+        )
+    };
+    let from = "init_from: exp/first/6-export";
+    tried(&format!("{{rank: 2, alpha: 6, {targets}, {from}/adapter_model.safetensors}}")).expect_code(0);
+    for (lora, words) in [
+        (format!("{{rank: 4, alpha: 6, {targets}, {from}}}"), ["has rank 2", "rank: 2"]),
+        (format!("{{rank: 2, alpha: 4, {targets}, {from}}}"), ["multiplied by 3", "alpha: 6"]),
+        (format!("{{rank: 2, alpha: 6, targets: ['*.linear_q'], {from}}}"), ["do not name", "feed_forward.w_1"]),
+        (format!("{{rank: 2, alpha: 6, targets: ['*'], {from}}}"), ["has no adapter for", "attn1.to_k"]),
+    ] {
+        tried(&lora).expect_code(1).expect_words(&["lora.init_from"]).expect_words(&words);
+    }
+    let nowhere = format!("{{rank: 2, alpha: 6, {targets}, init_from: exp/mini/6-export}}");
+    tried(&nowhere).expect_code(2).expect_words(&["train.lora.init_from", "adapter_model.safetensors"]);
+
+    // As older versions of PEFT wrote it, and what is more than a product of two matrices.
+    let other = mini.path("other");
+    fs::create_dir(&other).unwrap();
+    let (safe, pickled) = (first.join("adapter_model.safetensors"), other.join("adapter_model.pt"));
+    flowmill(mini.folder(), &["convert", safe.to_str().unwrap(), pickled.to_str().unwrap()]).expect_code(0);
+    fs::rename(pickled, other.join("adapter_model.bin")).unwrap();
+    let described = fs::read_to_string(first.join("adapter_config.json")).unwrap();
+    fs::write(other.join("adapter_config.json"), &described).unwrap();
+    let other_lora = format!("{{rank: 2, alpha: 6, {targets}, init_from: other}}");
+    tried(&other_lora).expect_code(0).expect_words(&["going on from the adapter"]);
+    for (from, to, words) in [
+        ("\"bias\": \"none\"", "\"bias\": \"all\"", "biases were trained"),
+        ("\"r\": 2", "\"r\": 2, \"use_dora\": true", "use_dora"),
+        ("\"r\": 2", "\"r\": 2, \"use_rslora\": true", "set alpha: 8.48"),
+        ("\"r\": 2", "\"r\": 2, \"modules_to_save\": [\"out\"]", "out were trained whole"),
+        ("\"LORA\"", "\"IA3\"", "peft_type is IA3"),
+    ] {
+        assert!(described.contains(from), "{described}");
+        fs::write(other.join("adapter_config.json"), described.replace(from, to)).unwrap();
+        tried(&other_lora).expect_code(1).expect_words(&[words]);
+    }
+}
+
+#[test]
+fn adapters_can_be_exported_apart_from_the_weights() {
+    let mini = Mini::finished();
+    let exp = ["--exp", "exp/adapted"];
+    mini.run(&[&exp[..], &ON_MINI].concat()).expect_code(0);
+    let path = |file: &str| mini.path("exp/adapted/6-export").join(file);
+    let read = |file: &str| fs::read(path(file)).unwrap();
+    let merged = (read("model.safetensors"), read("adapter_model.safetensors"), read("scores.json"));
+    let sound = mini.recording("1688-142285-0002");
+    let synth = |out: &str| {
+        let arguments = [
+            "synth",
+            "--model",
+            "exp/adapted/6-export",
+            "--wav",
+            sound.to_str().unwrap(),
+            "--out",
+            out,
+            "--steps",
+            "2",
+        ];
+        flowmill(mini.folder(), &arguments).expect_code(0);
+        fs::read(mini.path(out).join("1688-142285-0002.wav")).unwrap()
+    };
+    let heard = synth("merged");
+
+    let apart = ["--set", "export.merge_adapters=false"];
+    mini.run(&[&exp[..], &ON_MINI, &apart].concat()).expect_code(0).expect_words(&["1 of 7 stages ran"]);
+    assert!(read("model.safetensors") == fs::read(mini.path("exp/adapted/4-train/base.safetensors")).unwrap());
+    assert_ne!(read("model.safetensors"), merged.0);
+    assert_eq!((read("adapter_model.safetensors"), read("scores.json")), (merged.1, merged.2), "the model is the same");
+    assert_eq!(synth("apart"), heard);
+
+    let tried = |lora: &str| {
+        let from = ["--overfit", "1", "--steps", "2", "--set", "train.init_from=exp/adapted/6-export", "--set", lora];
+        mini.flowmill("train", &from)
+    };
+    tried(LORA).expect_code(1).expect_words(&["trained beside", "train.lora.init_from"]);
+    tried(&LORA.replace('}', ", init_from: exp/adapted/6-export}"))
+        .expect_code(0)
+        .expect_words(&["going on from the adapter"]);
 }

@@ -139,6 +139,15 @@ pub enum TrainError {
         /// Its name in the store.
         name: String,
     },
+    /// A checkpoint of adapters that were trained on other weights.
+    #[error(
+        "checkpoint {name} holds adapters that were trained on other weights than those here, by their checksum: set train.init_from (and \
+         the model) to what they were trained on, or train in another folder"
+    )]
+    OtherBase {
+        /// Its name in the store.
+        name: String,
+    },
     /// There is no checkpoint to look at.
     #[error("there is no sound checkpoint yet; train first")]
     NoCheckpoint,

@@ -123,6 +123,7 @@ where
             None => {
                 let mut state = State::new(identity, config.seed, horizon.steps);
                 state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
+                state.base = checkpoint::base::checksum(parameters)?;
                 (state, Metrics::open(folder, &Default::default())?)
             }
         };

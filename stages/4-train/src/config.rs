@@ -303,6 +303,11 @@ impl TrainSection {
         if !file.is_file() {
             return refuse("init_from", &format!("there is no file {}", file.display()));
         }
+        let adapter = start::adapter_files(self, recipe);
+        let mut files = adapter.iter().flat_map(|files| [&files.model, &files.config]);
+        if let Some(file) = files.find(|file| !file.is_file()) {
+            return refuse("lora.init_from", &format!("there is no file {}", file.display()));
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Reads `3-pack/SPLIT/index.json`, the shards and `mel_statistics.json`; writes `4-train/checkpoints/step-NNNNNN/`, `metrics.jsonl`,
 //! `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if there were any), `samples/`, `wandb/` (when asked for), `commands.jsonl` (when
-//! a command changed the training) and `config.json`: the model's family and
+//! a command changed the training), `base.safetensors` (what adapters were trained beside) and `config.json`: the model's family and
 //! resolved settings, the mel it makes and the speaker embedding it takes. The loop is `flowmill-train`, the network
 //! `flowmill-models`; this crate brings them and the shards together.
 
@@ -44,6 +44,8 @@ use work::Training;
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
+/// The weights that adapters were trained beside, which the checkpoints do not hold.
+pub const BASE_FILE: &str = "base.safetensors";
 /// The key of the stage's one part.
 pub const PART: &str = "train";
 
@@ -96,6 +98,7 @@ impl Stage for TrainStage {
             part = part.input(&training.statistics);
         }
         let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
+        let part = part.inputs(training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use flowmill_nn::weights::{self, LoadReport, WeightFile};
 use flowmill_nn::{NnError, Parameters, low_rank};
-use flowmill_runner::StageError;
+use flowmill_runner::{Recipe, StageError};
 use flowmill_train::LoraConfig;
+use flowmill_train::lora::{AdapterFiles, SavedAdapter};
+
+use crate::{Adapted, CONFIG_FILE, TrainSection};
 
 /// The file in the folder of a checkpoint, an averaged or an exported model.
 const IN_FOLDERS: &str = "model.safetensors";
@@ -33,7 +36,8 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
     };
     if let Some(name) = tensors.keys().find(|name| low_rank::adapted_module(name).is_some()) {
         return refuse(format!(
-            "holds adapters (`{name}`) beside its weights; start from the exported model, where they are merged"
+            "holds adapters (`{name}`); start from the exported model, where they are merged, or go on from an exported \
+             adapter with train.lora.init_from"
         ));
     }
     let report = parameters.load(&tensors).map_err(StageError::other)?;
@@ -46,6 +50,29 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
         return refuse(format!("these weights are not for this model: {told}; {advice}"));
     }
     Ok(report)
+}
+
+/// Refuses the exported weights of a model whose adapters lie apart from them: they alone are not what was trained.
+///
+/// # Errors
+/// When `config.json` beside the file says so.
+pub fn refuse_apart(file: &Path) -> Result<(), StageError> {
+    /// What matters here of the description.
+    #[derive(serde::Deserialize)]
+    struct Description {
+        lora: Option<Adapted>,
+    }
+    let described = std::fs::read(file.with_file_name(CONFIG_FILE)).unwrap_or_default();
+    // What is no description of ours says nothing about adapters.
+    let lora = serde_json::from_slice(&described).ok().and_then(|description: Description| description.lora);
+    if lora.is_none_or(|adapted| adapted.merged) {
+        return Ok(());
+    }
+    Err(StageError::new(format!(
+        "train.init_from: {} are the weights that adapters were trained beside (export.merge_adapters: false): go on from the adapters too, with \
+         train.lora.init_from, or export them merged",
+        file.display()
+    )))
 }
 
 /// Puts adapters beside the layers that `lora` names, whose weights must be among those that were loaded. Gives what to tell about it.
@@ -68,6 +95,23 @@ pub fn adapt(
     }
     let (layers, count) = (adapted.len(), parameters.element_count(true));
     Ok(format!("adapters of rank {} on {layers} linear layers: {count} weights are trained", lora.rank))
+}
+
+/// The files of the adapter that the section goes on from.
+pub fn adapter_files(section: &TrainSection, recipe: &Recipe) -> Option<AdapterFiles> {
+    let path = section.lora.as_ref()?.init_from.as_deref()?;
+    Some(AdapterFiles::at(&recipe.resolve(path)))
+}
+
+/// Gives the adapters that were attached the values of one that was trained before. Gives what to tell about it.
+///
+/// # Errors
+/// When it cannot be read, or is not of these layers, rank and scale.
+pub fn go_on_from(parameters: &mut Parameters, lora: &LoraConfig, files: &AdapterFiles) -> Result<String, StageError> {
+    let saved = SavedAdapter::read(files).map_err(StageError::other)?;
+    let layers = saved.load(lora, parameters).map_err(StageError::other)?;
+    let base = saved.base.map_or("weights that it does not name".to_owned(), |base| format!("`{base}`"));
+    Ok(format!("going on from the adapter {} of {layers} layers, trained on {base}", files.model.display()))
 }
 
 /// Names as the model has them: checkpoints of a model that PyTorch had wrapped for several devices call all of it `module.`.

@@ -6,6 +6,7 @@ use flowmill_models::flow::MelNormalisation;
 use flowmill_nn::Parameters;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::{self, step_of};
+use flowmill_train::lora::AdapterFiles;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
 use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, samples_step};
@@ -40,6 +41,8 @@ pub struct Training {
     pub codebook: Option<PathBuf>,
     /// The file that the weights start from, if any.
     pub weights: Option<PathBuf>,
+    /// The adapter that the adapters start from, if any.
+    pub adapter: Option<AdapterFiles>,
     /// The experiment, in which commands are heard.
     pub experiment: PathBuf,
     /// The fitted extractors of speakers and of tokens.
@@ -66,6 +69,17 @@ pub struct Adapted {
     pub settings: LoraConfig,
     /// What they adapt, as the recipe calls it.
     pub base: Option<String>,
+    /// Whether a model's weights have them merged in, rather than beside them in a file of their own.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub merged: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
@@ -90,6 +104,7 @@ impl Training {
                 TokenEmbedding::Codebook => Some(folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
             },
             weights: section.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
+            adapter: start::adapter_files(&section, recipe),
             extractors: [
                 folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
                 folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
@@ -110,7 +125,7 @@ impl Training {
         if summary.interrupted {
             return Err(StageError::Interrupted);
         }
-        self.publish(work, &prepared.config)?;
+        self.publish(work, &prepared)?;
         Ok(report(&summary, weights, &prepared.data))
     }
 
@@ -132,10 +147,16 @@ impl Training {
             codebook::start_from(&mut parameters, codebook, config.flow(), seed)?;
         }
         if let Some(file) = &self.weights {
+            if self.adapter.is_none() {
+                start::refuse_apart(file)?;
+            }
             let loaded = start::start_from(&mut parameters, file, self.section.init_partial)?;
             tell(format!("starting from {}: {}", file.display(), start::told(&loaded)));
             if let Some(lora) = &self.section.lora {
                 tell(start::adapt(&mut parameters, lora, &loaded, seed)?);
+                if let Some(files) = &self.adapter {
+                    tell(start::go_on_from(&mut parameters, lora, files)?);
+                }
             }
         }
         let studio = Studio {
@@ -186,8 +207,8 @@ impl Training {
         Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
     }
 
-    /// Makes checkpoints, metrics and the configuration outputs.
-    fn publish(&self, work: &PartWork, config: &ModelConfig) -> Result<(), StageError> {
+    /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
+    fn publish(&self, work: &PartWork, Prepared { config, parameters, .. }: &Prepared) -> Result<(), StageError> {
         for name in work.persisted()? {
             if step_of(&name).is_some() {
                 work.output_persisted(&name, &format!("{CHECKPOINTS}/{name}"))?;
@@ -202,6 +223,9 @@ impl Training {
             if work.staging_dir().join(name).exists() {
                 work.output_persisted(name, name)?;
             }
+        }
+        if self.section.lora.is_some() {
+            checkpoint::write_base(parameters, &work.output(BASE_FILE)?).map_err(StageError::other)?;
         }
         let path = work.output(CONFIG_FILE)?;
         std::fs::write(&path, format!("{:#}\n", self.describe(config)?)).map_err(|error| StageError::file(&path, error))
@@ -219,7 +243,8 @@ impl Training {
             "speaker_embedding": self.section.speaker_embedding,
         });
         if let Some(lora) = &self.section.lora {
-            described["lora"] = json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone() });
+            described["lora"] =
+                json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone(), merged: true });
         }
         Ok(described)
     }

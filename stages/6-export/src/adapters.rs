@@ -1,12 +1,17 @@
-//! Adapters that stage 4 trained: merged into the weights they adapt, and written beside them as PEFT reads them.
+//! Adapters that stage 4 trained: merged into the weights that they stand beside or not, and written beside them as PEFT reads them.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use flowmill_nn::{low_rank, weights};
 use flowmill_runner::{PartWork, StageError};
 use flowmill_stage_train::Adapted;
-use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, write_adapter};
+use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model_folder::{CONFIG, WEIGHTS};
 
 /// What `config.json` says of adapters.
 #[derive(Deserialize)]
@@ -14,27 +19,50 @@ struct Description {
     lora: Option<Adapted>,
 }
 
-/// The adapters that the weights hold, by the description of stage 4.
+/// The adapters that were trained, by the description of stage 4.
 pub fn described(description: &Path) -> Result<Option<Adapted>, StageError> {
-    let text = std::fs::read_to_string(description).map_err(|error| StageError::file(description, error))?;
+    let text = fs::read_to_string(description).map_err(|error| StageError::file(description, error))?;
     let read: Result<Description, _> = serde_json::from_str(&text);
     read.map(|read| read.lora).map_err(|error| StageError::new(format!("{}: {error}", description.display())))
 }
 
-/// Writes the weights of `source` with their adapters merged to `target`, and the adapters as outputs of their own.
-pub fn merge(source: &Path, target: &Path, adapted: &Adapted, work: &PartWork) -> Result<(), StageError> {
-    let mut tensors = weights::read(source).map_err(StageError::other)?.tensors;
-    let adapters = low_rank::merge(&mut tensors, adapted.settings.scale())
-        .map_err(|error| StageError::new(format!("{}: {error}", source.display())))?;
-    if adapters.is_empty() {
-        return Err(StageError::new(format!(
-            "{} holds no adapters, though its description has some",
-            source.display()
-        )));
+/// Writes the weights, merged with their adapters when `merge` says so, the adapters alone, and the description. `base` is what the
+/// adapters were trained beside, `trained` the adapters.
+pub fn write(
+    base: &Path,
+    trained: &Path,
+    description: &Path,
+    adapted: &Adapted,
+    merge: bool,
+    work: &PartWork,
+) -> Result<(), StageError> {
+    let adapters = read_adapter(trained).map_err(StageError::other)?;
+    let (model, config) = (work.output(WEIGHTS)?, work.output(CONFIG)?);
+    if merge {
+        let mut tensors = weights::read(base).map_err(StageError::other)?.tensors;
+        tensors.extend(adapters.clone());
+        low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(StageError::other)?;
+        let merged: Vec<_> = tensors.into_iter().collect();
+        weights::write(&model, &merged, &BTreeMap::new()).map_err(StageError::other)?;
+        copy(description, &config)?;
+    } else {
+        copy(base, &model)?;
+        describe_apart(description, &config)?;
     }
-    let merged: Vec<_> = tensors.into_iter().collect();
-    weights::write(target, &merged, &Default::default()).map_err(StageError::other)?;
-    let (model, description) = (work.output(ADAPTER_MODEL)?, work.output(ADAPTER_CONFIG)?);
-    write_adapter(&adapters, &adapted.settings, adapted.base.as_deref(), &model, &description)
-        .map_err(StageError::other)
+    let (alone, settings) = (work.output(ADAPTER_MODEL)?, work.output(ADAPTER_CONFIG)?);
+    write_adapter(&adapters, &adapted.settings, adapted.base.as_deref(), &alone, &settings).map_err(StageError::other)
+}
+
+/// Writes the description of weights whose adapters are not merged into them.
+fn describe_apart(description: &Path, target: &Path) -> Result<(), StageError> {
+    let text = fs::read_to_string(description).map_err(|error| StageError::file(description, error))?;
+    let read = serde_json::from_str(&text);
+    let mut described: Value = read.map_err(|error| StageError::new(format!("{}: {error}", description.display())))?;
+    described["lora"]["merged"] = Value::Bool(false);
+    fs::write(target, format!("{described:#}\n")).map_err(|error| StageError::file(target, error))
+}
+
+/// Copies a file.
+pub fn copy(source: &Path, target: &Path) -> Result<(), StageError> {
+    fs::copy(source, target).map(drop).map_err(|error| StageError::file(source, error))
 }

@@ -25,6 +25,9 @@ pub struct ExportConfig {
     pub inference_cfg_rate: f64,
     /// Whether the weights are written as `flow.pt` too, the state dict that public inference code loads.
     pub write_pt: bool,
+    /// Whether adapters (`train.lora`) are merged into the exported weights; otherwise these are what the adapters were trained beside.
+    /// In both cases the adapters lie beside them as PEFT reads them.
+    pub merge_adapters: bool,
     /// Iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,
 }
@@ -41,6 +44,7 @@ impl Default for ExportConfig {
             sfm_strength: None,
             inference_cfg_rate: 0.7,
             write_pt: true,
+            merge_adapters: true,
             vocoder_iterations: 60,
         }
     }

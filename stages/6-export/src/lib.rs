@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_nn::weights::{Archive, Target, write_archive};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_stage_train::TrainSection;
+use flowmill_train::lora::ADAPTER_MODEL;
 use serde_json::{Value, json};
 
 pub use config::ExportConfig;
@@ -74,9 +76,9 @@ impl Stage for Export {
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let config = read(context.recipe())?;
         Ok(match phase {
-            0 => Some(model(context, config.write_pt)),
+            0 => Some(model(context, &config)?),
             1 => Some(samples(context, config)?),
-            2 => Some(record::phase(context)?),
+            2 => Some(record::phase(context, model_files(context, &config)?)?),
             _ => None,
         })
     }
@@ -89,29 +91,48 @@ fn read(recipe: &Recipe) -> Result<ExportConfig, RecipeError> {
     Ok(config)
 }
 
-/// Where the exported files come from.
-fn sources(context: &PlanContext) -> [(PathBuf, &'static str); 4] {
-    [
-        (context.stage_dir(5).join(flowmill_stage_average::WEIGHTS), WEIGHTS),
-        (context.stage_dir(4).join(flowmill_stage_train::CONFIG_FILE), CONFIG),
-        (context.stage_dir(1).join(flowmill_stage_embed::EXTRACTOR), SPEAKER_EXTRACTOR),
-        (context.stage_dir(2).join(flowmill_stage_tokens::CODEBOOK), TOKEN_EXTRACTOR),
-    ]
+/// Whether adapters were trained.
+fn has_adapters(context: &PlanContext) -> Result<bool, StageError> {
+    Ok(TrainSection::read(context.recipe())?.lora.is_some())
+}
+
+/// What it takes to load the exported model.
+fn model_files(context: &PlanContext, config: &ExportConfig) -> Result<Vec<PathBuf>, StageError> {
+    let mut names = vec![CONFIG, WEIGHTS];
+    if has_adapters(context)? && !config.merge_adapters {
+        names.push(ADAPTER_MODEL);
+    }
+    Ok(names.into_iter().map(|name| context.stage_dir(6).join(name)).collect())
 }
 
 /// Phase 0: everything it takes to generate, in one folder; with `write_pt` also what public inference code loads.
-fn model(context: &PlanContext, write_pt: bool) -> Phase {
-    let sources = sources(context);
-    let part = Part::new("model").config(json!({ "export": { "write_pt": write_pt } }));
-    let part = part.inputs(sources.iter().map(|(path, _)| path.clone())).work(move |work| {
-        let [(weights, _), (description, _), ..] = &sources;
-        let adapted = adapters::described(description)?;
-        for (source, name) in &sources {
-            let target = work.output(name)?;
-            match adapted.as_ref().filter(|_| source == weights) {
-                Some(adapted) => adapters::merge(source, &target, adapted, work)?,
-                None => std::fs::copy(source, &target).map(drop).map_err(|e| StageError::file(source, e))?,
+fn model(context: &PlanContext, config: &ExportConfig) -> Result<Phase, StageError> {
+    let (trained, adapted) = (context.stage_dir(4), has_adapters(context)?);
+    let weights = context.stage_dir(5).join(flowmill_stage_average::WEIGHTS);
+    let description = trained.join(flowmill_stage_train::CONFIG_FILE);
+    let base = adapted.then(|| trained.join(flowmill_stage_train::BASE_FILE));
+    let extractors = [
+        (context.stage_dir(1).join(flowmill_stage_embed::EXTRACTOR), SPEAKER_EXTRACTOR),
+        (context.stage_dir(2).join(flowmill_stage_tokens::CODEBOOK), TOKEN_EXTRACTOR),
+    ];
+    let (write_pt, merge) = (config.write_pt, config.merge_adapters);
+    let mut settings = json!({ "write_pt": write_pt });
+    if adapted {
+        settings["merge_adapters"] = json!(merge);
+    }
+    let part = Part::new("model").config(json!({ "export": settings }));
+    let part =
+        part.inputs([&weights, &description]).inputs(base.clone()).inputs(extractors.iter().map(|(path, _)| path));
+    let part = part.work(move |work| {
+        match (&base, adapters::described(&description)?) {
+            (Some(base), Some(adapted)) => adapters::write(base, &weights, &description, &adapted, merge, work)?,
+            _ => {
+                adapters::copy(&weights, &work.output(WEIGHTS)?)?;
+                adapters::copy(&description, &work.output(CONFIG)?)?;
             }
+        }
+        for (source, name) in &extractors {
+            adapters::copy(source, &work.output(name)?)?;
         }
         if write_pt {
             let mut archive = Archive::open(&work.output(WEIGHTS)?).map_err(StageError::other)?;
@@ -119,7 +140,7 @@ fn model(context: &PlanContext, write_pt: bool) -> Phase {
         }
         Ok(PartReport::summary())
     });
-    Phase::new("collecting the model", vec![part])
+    Ok(Phase::new("collecting the model", vec![part]))
 }
 
 /// Phase 1: samples and scores of the held-out split.
@@ -136,7 +157,7 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     let seed = context.recipe().seed();
     let part = Part::new("samples")
         .config(json!({ "export": sampling(&config), "seed": seed }))
-        .inputs([own(CONFIG), own(WEIGHTS)])
+        .inputs(model_files(context, &config)?)
         .inputs(shard_files(&held_out)?)
         .inputs(shard_files(&train)?)
         .rows(rows);
@@ -145,11 +166,12 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 
-/// The settings that samples depend on: all but the format of the weights.
+/// The settings that samples depend on: all but the form of the weights.
 fn sampling(config: &ExportConfig) -> Value {
     let mut settings = json!(config);
     if let Some(settings) = settings.as_object_mut() {
         settings.shift_remove("write_pt");
+        settings.shift_remove("merge_adapters");
     }
     settings
 }

@@ -7,8 +7,9 @@ use flowmill_models::TokenToMel;
 use flowmill_models::extractors::{self, Extractor, State};
 use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Parameters};
-use flowmill_stage_train::{ModelConfig, SpeakerEmbedding};
+use flowmill_nn::{Context, NnError, Parameters, low_rank, weights};
+use flowmill_stage_train::{Adapted, ModelConfig, SpeakerEmbedding};
+use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
@@ -32,6 +33,9 @@ pub struct ModelDescription {
     pub mel: MelDescription,
     /// Whose embedding it was trained with.
     pub speaker_embedding: SpeakerEmbedding,
+    /// The adapters it was trained with, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Adapted>,
 }
 
 /// The mel that a model makes.
@@ -58,7 +62,8 @@ pub struct ExportedModel {
 }
 
 impl ExportedModel {
-    /// Loads the weights at `weights` for the model that `config` describes; every weight must be there, in its shape.
+    /// Loads the weights at `weights` for the model that `config` describes; every weight must be there, in its shape. Adapters that are
+    /// not merged into them are taken from the file beside them.
     ///
     /// # Errors
     /// [`ExportError::Description`] and [`ExportError::Weights`] name the file.
@@ -70,7 +75,11 @@ impl ExportedModel {
             .map_err(|e| describe(format!("model: {e}")))?;
         let (network, mut parameters) = model.build(0).map_err(|e| describe(e.to_string()))?;
         let bad_weights = |reason: String| ExportError::Weights { path: weights.to_owned(), reason };
-        parameters.load_exact(weights).map_err(|e| bad_weights(e.to_string()))?;
+        match description.lora.as_ref().filter(|adapted| !adapted.merged) {
+            Some(adapted) => load_apart(&mut parameters, weights, adapted),
+            None => parameters.load_exact(weights).map(drop),
+        }
+        .map_err(|e| bad_weights(e.to_string()))?;
         Ok(Self { network, parameters, description })
     }
 
@@ -138,6 +147,19 @@ impl ExportedModel {
         let generated = generated.map_err(|e| failed(e.to_string()))?;
         let mels = generated.mels.iter().map(|mel| features(mel).map_err(failed)).collect::<Result<_, _>>()?;
         Ok(Samples { mels, evaluations: generated.evaluations })
+    }
+}
+
+/// Takes over weights merged with the adapters beside them.
+fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Result<(), NnError> {
+    let mut tensors = weights::read(path)?.tensors;
+    tensors.extend(read_adapter(&path.with_file_name(ADAPTER_MODEL))?);
+    low_rank::merge(&mut tensors, adapted.settings.scale())?;
+    let report = parameters.load(&tensors)?;
+    if report.is_exact() {
+        Ok(())
+    } else {
+        Err(NnError::invalid("weights", format!("these are not for this model: {report}")))
     }
 }
 

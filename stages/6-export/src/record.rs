@@ -16,11 +16,11 @@ use crate::model_folder::{CONFIG, ExportedModel, WEIGHTS};
 const STAGES: [(u8, &str); 7] =
     [(0, "prep"), (1, "embed"), (2, "tokens"), (3, "pack"), (4, "train"), (5, "average"), (6, "export")];
 
-/// Plans the card.
+/// Plans the card; `model` are the files of the exported model.
 ///
 /// # Errors
 /// When a stage's receipts cannot be read.
-pub fn phase(context: &PlanContext) -> Result<Phase, StageError> {
+pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageError> {
     let own = context.stage_dir(6);
     let scores = own.join("scores.json");
     let average = context.stage_dir(5).join(flowmill_stage_average::RECORD);
@@ -29,7 +29,8 @@ pub fn phase(context: &PlanContext) -> Result<Phase, StageError> {
     let name = context.recipe().name().to_owned();
     let part = Part::new("card")
         .config(serde_json::json!({ "name": &name, "configuration": &configuration }))
-        .inputs([scores.clone(), average.clone(), own.join(CONFIG), own.join(WEIGHTS)])
+        .inputs([scores.clone(), average.clone()])
+        .inputs(model)
         .inputs(indexes.iter().map(|(_, path)| path.clone()));
     let part = part.work(move |work| {
         let model = ExportedModel::load(&own.join(CONFIG), &own.join(WEIGHTS)).map_err(StageError::other)?;

@@ -1,10 +1,11 @@
 //! Checkpoints: everything that a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32), `optimizer.safetensors` (the optimiser's
+//! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32; with adapters, these alone), `optimizer.safetensors` (the optimiser's
 //! state and its count of updates), `ema.safetensors` (averaged weights, when the run keeps them), `state.json` ([`State`]) and
 //! `checksums.b3`, BLAKE3 sums of the others in the form that `b3sum --check` reads.
 
 mod average;
+pub(crate) mod base;
 mod resume;
 mod retention;
 mod state;
@@ -20,6 +21,7 @@ use crate::optimizer::Optimizer;
 use crate::{CheckpointStore, TrainError};
 
 pub use average::average_weights;
+pub use base::write_base;
 pub(crate) use resume::resume;
 pub use retention::prune;
 pub use state::{FORMAT, Score, State};
@@ -75,11 +77,11 @@ pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;
     store.save(&name(state.step), &mut |folder| {
-        write_weights(&folder.join(MODEL_FILE), &parameters.named_tensors(), None)?;
+        write_weights(&folder.join(MODEL_FILE), &base::kept(parameters), None)?;
         write_weights(&folder.join(OPTIMIZER_FILE), &optimizer.state(), Some(optimizer.updates()))?;
         if let Some(ema) = &mut ema {
             ema.swap(parameters)?;
-            let written = write_weights(&folder.join(EMA_FILE), &parameters.named_tensors(), None);
+            let written = write_weights(&folder.join(EMA_FILE), &base::kept(parameters), None);
             ema.swap(parameters)?;
             written?;
         }
@@ -98,7 +100,7 @@ pub fn read_state(folder: &Path) -> Result<State, TrainError> {
 }
 
 /// Loads a checkpoint: all files match their checksums, or it is an error that says which does not.
-/// One of another run than `identity` is an error too.
+/// One of another run than `identity`, or of adapters of other weights, is an error too.
 pub fn load(
     store: &dyn CheckpointStore,
     name: &str,
@@ -114,6 +116,7 @@ pub fn load(
     if state.format != FORMAT || state.run != identity {
         return Err(TrainError::OtherRun { name: name.to_owned() });
     }
+    base::check(name, &state, contents.parameters)?;
     if let Some(ema) = contents.ema {
         read_parameters(&file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
         ema.swap(contents.parameters)?;
@@ -126,13 +129,15 @@ pub fn load(
 /// Sets the parameters to the weights of a checkpoint, the averaged ones when it has them, and says which. All files are checked.
 ///
 /// # Errors
-/// What is damaged, or does not fit the model.
+/// What is damaged or does not fit the model; [`TrainError::OtherBase`].
 pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State, bool), TrainError> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let refuse = |reason| TrainError::checkpoint(&name, reason);
     let files = Verified::new(folder).map_err(refuse)?;
     let file = |file: &str| files.read(file).map_err(refuse);
-    let state = serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
+    let state: State =
+        serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
+    base::check(&name, &state, parameters)?;
     let averaged = files.has(EMA_FILE);
     read_parameters(&file(if averaged { EMA_FILE } else { MODEL_FILE })?, parameters).map_err(refuse)?;
     Ok((state, averaged))
@@ -143,11 +148,11 @@ fn write_weights(path: &Path, tensors: &[(String, Tensor)], updates: Option<u64>
     weights::write(path, tensors, &metadata).map_err(TrainError::tensor("saving a checkpoint"))
 }
 
-/// Sets every parameter to its stored value.
+/// Sets every parameter that a checkpoint keeps to its stored value.
 fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Result<(), String> {
     let file = weights::from_bytes(bytes, Path::new(MODEL_FILE)).map_err(|error| error.to_string())?;
     let report = parameters.load(&file.tensors).map_err(|error| error.to_string())?;
-    if report.is_exact() { Ok(()) } else { Err(report.to_string()) }
+    if base::is_whole(parameters, &report) { Ok(()) } else { Err(report.to_string()) }
 }
 
 /// Gives the optimiser its stored state.

@@ -11,7 +11,8 @@ use super::{Contents, State, load, names, prune};
 /// before it is tried; `None` when there is none, with the contents' start values left as they were.
 ///
 /// # Errors
-/// When a sound checkpoint was made by another run (`identity`): going on would mix two runs, starting over would lose one.
+/// When a sound checkpoint was made by another run (`identity`), or its adapters on other weights: going on would mix two runs, starting
+/// over would lose one.
 pub(crate) fn resume(
     store: &dyn CheckpointStore,
     folder: &Path,
@@ -29,7 +30,7 @@ pub(crate) fn resume(
                 prune(store, keep, observer)?;
                 return Ok(Some((state, metrics)));
             }
-            Err(error @ TrainError::OtherRun { .. }) => return Err(error),
+            Err(error @ (TrainError::OtherRun { .. } | TrainError::OtherBase { .. })) => return Err(error),
             Err(error) => {
                 observer.message(&format!("WARNING: {error}; it is removed, trying the one before"));
                 store.remove(&name)?;

@@ -18,6 +18,9 @@ pub struct State {
     pub format: u32,
     /// Hash of configuration and parameter shapes: a checkpoint continues only the run that made it.
     pub run: String,
+    /// Checksum of the weights that adapters stand beside, and that the checkpoint does not hold; none where it holds all weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Key of every draw.
     pub seed: u64,
     /// Steps done.
@@ -68,6 +71,7 @@ impl State {
         Self {
             format: FORMAT,
             run,
+            base: None,
             seed,
             step: 0,
             steps,

@@ -1,6 +1,7 @@
 //! LoRA: low-rank adapters are trained, everything else is frozen.
 
 mod peft;
+mod saved;
 
 use flowmill_nn::low_rank::LowRankSettings;
 use flowmill_nn::random::Draw;
@@ -11,7 +12,8 @@ use crate::TrainError;
 use crate::coverage::shorten;
 use crate::optimizer::matches;
 
-pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, write_adapter};
+pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
+pub use saved::{AdapterFiles, SavedAdapter};
 
 /// The recipe's `lora` section.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// The linear layers that get one: their modules' names, `*` standing for any characters, such as `encoder.*.linear_q`.
     pub targets: Vec<String>,
+    /// An adapter to go on from, of these layers and this rank: its folder, or its tensors beside their `adapter_config.json`; none: new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
 }
 
 fn default_rank() -> usize {
@@ -121,7 +126,7 @@ mod tests {
 
     fn config(targets: &[&str]) -> LoraConfig {
         let targets = targets.iter().map(|target| (*target).to_owned()).collect();
-        LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets }
+        LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, targets, init_from: None }
     }
 
     #[test]

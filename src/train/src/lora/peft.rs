@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use flowmill_nn::low_rank::adapted_module;
-use flowmill_nn::weights;
+use flowmill_nn::{NnError, weights};
 use serde_json::json;
 
 use super::LoraConfig;
@@ -17,6 +17,23 @@ pub const ADAPTER_MODEL: &str = "adapter_model.safetensors";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// What PEFT puts before the names of the model's own modules.
 const PREFIX: &str = "base_model.model.";
+
+/// Reads adapters, by the names of the model's parameters, with `base_model.model.` before them or without.
+///
+/// # Errors
+/// When the file cannot be read, holds none, or holds something else.
+pub fn read_adapter(model: &Path) -> Result<BTreeMap<String, Tensor>, NnError> {
+    let refuse = |reason: String| NnError::invalid("adapter", format!("{}: {reason}", model.display()));
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in weights::read(model)?.tensors {
+        let own = name.strip_prefix(PREFIX).unwrap_or(&name).to_owned();
+        if adapted_module(&own).is_none() {
+            return Err(refuse(format!("`{name}` is no A or B of an adapter")));
+        }
+        tensors.insert(own, tensor);
+    }
+    if tensors.is_empty() { Err(refuse("it holds no adapter".to_owned())) } else { Ok(tensors) }
+}
 
 /// Writes adapters, by the names of the model's parameters, to the two files. `base` is what the adapted weights were called where
 /// they came from.

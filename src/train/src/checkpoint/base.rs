@@ -1,0 +1,72 @@
+//! Of a model with adapters a checkpoint holds what is trained. The weights that they stand beside are the same from the first step to
+//! the last: they are known by their checksum, and written once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Tensor;
+use flowmill_nn::weights::{self, LoadReport};
+use flowmill_nn::{ParameterId, Parameters, host};
+
+use super::State;
+use crate::TrainError;
+
+/// Elements hashed at a time.
+const CHUNK: usize = 1 << 14;
+
+/// What a checkpoint keeps of the parameters.
+pub(super) fn kept(parameters: &Parameters) -> Vec<(String, Tensor)> {
+    if has_adapters(parameters) { named(parameters, parameters.trainable_ids()) } else { parameters.named_tensors() }
+}
+
+/// The checksum of the weights that checkpoints leave out; none where they hold all.
+pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainError> {
+    if !has_adapters(parameters) {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new();
+    for id in left_out(parameters) {
+        let (name, tensor) = (parameters.name(id), parameters.tensor(id));
+        let elements = host::slice("checksum", tensor).map_err(TrainError::tensor(format!("reading {name}")))?;
+        hasher.update(format!("\n{name} {:?}\n", tensor.dims()).as_bytes());
+        for chunk in elements.chunks(CHUNK) {
+            hasher.update(&chunk.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+    Ok(Some(hasher.finalize().to_hex().to_string()))
+}
+
+/// Writes the weights that checkpoints leave out.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_base(parameters: &Parameters, path: &Path) -> Result<(), TrainError> {
+    let tensors = named(parameters, left_out(parameters));
+    weights::write(path, &tensors, &BTreeMap::new())
+        .map_err(TrainError::tensor("writing what the adapters stand beside"))
+}
+
+/// Refuses a checkpoint of adapters that stand beside other weights than those at hand.
+pub(super) fn check(name: &str, state: &State, parameters: &Parameters) -> Result<(), TrainError> {
+    if state.base == checksum(parameters)? { Ok(()) } else { Err(TrainError::OtherBase { name: name.to_owned() }) }
+}
+
+/// Whether what was loaded is all that a checkpoint keeps.
+pub(super) fn is_whole(parameters: &Parameters, loaded: &LoadReport) -> bool {
+    let left_out = |name: &String| parameters.find(name).is_some_and(|id| !parameters.trainable(id));
+    let missing =
+        if has_adapters(parameters) { loaded.missing.iter().all(left_out) } else { loaded.missing.is_empty() };
+    missing && loaded.extra.is_empty() && loaded.mismatched.is_empty()
+}
+
+fn has_adapters(parameters: &Parameters) -> bool {
+    parameters.ids().any(|id| parameters.low_rank(id).is_some())
+}
+
+fn left_out(parameters: &Parameters) -> impl Iterator<Item = ParameterId> {
+    parameters.ids().filter(|id| !parameters.trainable(*id))
+}
+
+fn named(parameters: &Parameters, ids: impl Iterator<Item = ParameterId>) -> Vec<(String, Tensor)> {
+    ids.map(|id| (parameters.name(id).to_owned(), parameters.tensor(id).clone())).collect()
+}

@@ -1,0 +1,183 @@
+//! Going on from an adapter that was trained before, as we or the package PEFT wrote it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use flowmill_nn::Parameters;
+use flowmill_nn::low_rank::adapted_module;
+use serde::Deserialize;
+
+use super::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, read_adapter};
+use crate::TrainError;
+use crate::coverage::shorten;
+
+/// What older versions of PEFT call the tensors' file.
+const PICKLED_MODEL: &str = "adapter_model.bin";
+/// The setting that names an adapter.
+const KEY: &str = "lora.init_from";
+
+/// Where an adapter lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterFiles {
+    /// The tensors.
+    pub model: PathBuf,
+    /// What they are.
+    pub config: PathBuf,
+}
+
+impl AdapterFiles {
+    /// The files that a path stands for: those in that folder, or the tensors and what describes them beside.
+    pub fn at(path: &Path) -> Self {
+        if !path.is_dir() {
+            return Self { model: path.to_owned(), config: path.with_file_name(ADAPTER_CONFIG) };
+        }
+        let pickled = path.join(PICKLED_MODEL);
+        let (model, config) = (path.join(ADAPTER_MODEL), path.join(ADAPTER_CONFIG));
+        Self { model: if !model.exists() && pickled.exists() { pickled } else { model }, config }
+    }
+}
+
+/// What `adapter_config.json` says, as far as it decides what the tensors mean.
+#[derive(Debug, Deserialize)]
+struct Description {
+    peft_type: Option<String>,
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    use_rslora: Option<bool>,
+    use_dora: Option<bool>,
+    bias: Option<String>,
+    alpha_pattern: Option<BTreeMap<String, f64>>,
+    rank_pattern: Option<BTreeMap<String, usize>>,
+    modules_to_save: Option<Vec<String>>,
+}
+
+/// An adapter that was trained before.
+#[derive(Debug)]
+pub struct SavedAdapter {
+    /// What the weights that it was trained on were called there.
+    pub base: Option<String>,
+    rank: usize,
+    scale: f64,
+    /// By the names of the model's parameters.
+    tensors: BTreeMap<String, Tensor>,
+    from: PathBuf,
+}
+
+impl SavedAdapter {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when a file is missing, damaged, or holds what is more than low-rank products of one rank.
+    pub fn read(files: &AdapterFiles) -> Result<Self, TrainError> {
+        let AdapterFiles { model, config } = files;
+        let fail = |path: &Path, reason: String| refuse(format!("{}: {reason}", path.display()));
+        let text = std::fs::read_to_string(config).map_err(|error| {
+            fail(
+                config,
+                format!("{error}; rank and alpha of an adapter are in this file, as PEFT writes it beside the tensors"),
+            )
+        })?;
+        let described: Description = serde_json::from_str(&text).map_err(|error| fail(config, error.to_string()))?;
+        if let Some(reason) = described.beyond_us() {
+            return Err(fail(config, reason));
+        }
+        let tensors = read_adapter(model).map_err(|error| refuse(error.to_string()))?;
+        let (rank, scale) = (described.r, described.scale());
+        Ok(Self { base: described.base_model_name_or_path, rank, scale, tensors, from: model.clone() })
+    }
+
+    /// Gives the adapters of `parameters`, which `config` has attached, the values that were trained before. Gives how many layers that are.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when rank, scale, layers or shapes are others, with the setting that would fit.
+    pub fn load(&self, config: &LoraConfig, parameters: &mut Parameters) -> Result<usize, TrainError> {
+        let from = self.from.display();
+        if self.rank != config.rank {
+            let (there, here) = (self.rank, config.rank);
+            return Err(refuse(format!("{from} has rank {there}, train.lora.rank is {here}: set rank: {there}")));
+        }
+        if (self.scale as f32).to_bits() != config.scale().to_bits() {
+            let (there, here, alpha) = (self.scale, config.scale(), self.scale * self.rank as f64);
+            return Err(refuse(format!(
+                "{from} is multiplied by {there}, alpha / rank of train.lora is {here}: set alpha: {alpha}"
+            )));
+        }
+        let attached = |name: &str| parameters.find(name).is_some() && adapted_module(name).is_some();
+        let here: BTreeSet<&str> = parameters
+            .ids()
+            .filter_map(|id| parameters.low_rank(id))
+            .map(|a| parameters.name(a.down))
+            .filter_map(adapted_module)
+            .collect();
+        let there: BTreeSet<&str> = self.tensors.keys().filter_map(|name| adapted_module(name)).collect();
+        check_layers(&self.from, &there, &here)?;
+        if let Some(name) = self.tensors.keys().find(|name| !attached(name)) {
+            return Err(refuse(format!("{from}: `{name}` is no parameter of this model")));
+        }
+        let report = parameters.clone().load(&self.tensors).map_err(TrainError::tensor("loading the adapter"))?;
+        if let Some((name, model, file)) = report.mismatched.first() {
+            return Err(refuse(format!(
+                "{from}: `{name}` is {file:?} there and {model:?} here: it was trained on another model"
+            )));
+        }
+        if report.matched.len() != 2 * here.len() {
+            return Err(refuse(format!("{from} lacks one half of an adapter")));
+        }
+        let count = here.len();
+        parameters.load(&self.tensors).map_err(TrainError::tensor("loading the adapter"))?;
+        Ok(count)
+    }
+}
+
+/// Refuses other layers than the targets name.
+fn check_layers(from: &Path, there: &BTreeSet<&str>, here: &BTreeSet<&str>) -> Result<(), TrainError> {
+    let names = |names: Vec<&&str>| shorten(&names.into_iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    let (lacking, more): (Vec<&&str>, Vec<&&str>) =
+        (here.difference(there).collect(), there.difference(here).collect());
+    let from = from.display();
+    if !lacking.is_empty() {
+        let count = lacking.len();
+        return Err(refuse(format!(
+            "{from} has no adapter for {count} layers that train.lora.targets name ({}): name those that it has ({})",
+            names(lacking),
+            names(there.iter().collect())
+        )));
+    }
+    if !more.is_empty() {
+        let count = more.len();
+        return Err(refuse(format!(
+            "{from} has adapters for {count} layers that train.lora.targets do not name ({}): add them to the targets",
+            names(more)
+        )));
+    }
+    Ok(())
+}
+
+impl Description {
+    fn scale(&self) -> f64 {
+        let rank = self.r.max(1) as f64;
+        self.lora_alpha / if self.use_rslora == Some(true) { rank.sqrt() } else { rank }
+    }
+
+    /// What the tensors are beyond low-rank products of one rank and scale.
+    fn beyond_us(&self) -> Option<String> {
+        let none_of =
+            |set: bool, what: &str| set.then(|| format!("{what}: only plain LoRA of one rank can be gone on from"));
+        let other = self.peft_type.as_deref().filter(|kind| *kind != "LORA");
+        let bias = self.bias.as_deref().filter(|bias| *bias != "none");
+        let saved = self.modules_to_save.as_ref().filter(|modules| !modules.is_empty());
+        other
+            .map(|kind| format!("peft_type is {kind}: only LORA can be gone on from"))
+            .or_else(|| bias.map(|bias| format!("bias is {bias}: biases were trained beside the adapter")))
+            .or_else(|| saved.map(|modules| format!("modules_to_save: {} were trained whole", shorten(modules))))
+            .or_else(|| none_of(self.use_dora == Some(true), "use_dora is set"))
+            .or_else(|| none_of(self.alpha_pattern.as_ref().is_some_and(|p| !p.is_empty()), "alpha_pattern is set"))
+            .or_else(|| none_of(self.rank_pattern.as_ref().is_some_and(|p| !p.is_empty()), "rank_pattern is set"))
+    }
+}
+
+fn refuse(reason: String) -> TrainError {
+    TrainError::Config { key: KEY, reason }
+}
