@@ -1,6 +1,6 @@
 //! Number formats, the loss scale, gradient checkpointing and the memory plan, on the miniature recipe.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -165,8 +165,14 @@ fn the_plan_measures_the_largest_batch_and_leaves_nothing() {
         "two moments: {}",
         plain.stdout
     );
-    let kinds =
-        ["weights", "gradients", "optimiser state", "program, data, waiting batches", "activations, work space"];
+    let kinds = [
+        "weights",
+        "gradients",
+        "optimiser state",
+        "program, data, waiting batches",
+        "activations, work space",
+        "utterances still to be read and kept",
+    ];
     let sum: f64 = kinds.iter().map(|kind| figure(&plain, kind)).sum();
     assert!((sum - peak).abs() < 0.02 * peak, "the kinds add up: {}", plain.stdout);
 
@@ -176,4 +182,41 @@ fn the_plan_measures_the_largest_batch_and_leaves_nothing() {
     let rounded = plan(&[&wide[..], &["--set", "train.precision=bf16", "--set", "train.ema_decay=0.9"]].concat());
     assert!(figure(&rounded, "rounded weights") == weights && figure(&rounded, "moving average") > 0.0);
     mini.flowmill("train", &["--plan-memory", "--overfit", "1"]).expect_code(2);
+}
+
+/// The most memory that a process had until it ended, in bytes.
+fn peak_of(mut process: Child) -> f64 {
+    let (status, mut peak) = (format!("/proc/{}/status", process.id()), 0.0);
+    while process.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        if let Some(kilobytes) = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()) {
+            peak = 1024.0 * kilobytes;
+        }
+        sleep(Duration::from_millis(2));
+    }
+    assert!(process.wait().unwrap().success());
+    peak
+}
+
+/// How far a training may be above its plan: runs differ as their threads take turns, …
+const MARGIN: f64 = 0.05;
+/// … and `run` itself takes some bytes beside the training, to hash files and to keep receipts.
+const RUNNER: f64 = 8e6;
+
+#[test]
+fn training_takes_no_more_memory_than_the_plan_says() {
+    let mini = Mini::packed();
+    for more in ["train.gradient_checkpointing=false", "train.gradient_checkpointing=true"] {
+        let sets = ["train.model.estimator.channels=[128]", "train.max_steps=60", "train.save_every=20", more];
+        let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).chain(["--jobs", "2"]).collect();
+        let plan = mini.flowmill("train", &[&["--plan-memory"], &sets[..]].concat()).expect_code(0);
+        let mut training = mini.command("run", &[&["--stop-stage", "train"], &sets[..]].concat());
+        let took = peak_of(training.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let planned = figure(&plan, "peak");
+        println!("{more}: planned {planned}, took {took}");
+        assert!(took < (1.0 + MARGIN) * planned + RUNNER, "{took} bytes, not {planned}: {}", plan.stdout);
+        assert!(planned < 1.3 * took, "{took} bytes, not {planned}: {}", plan.stdout);
+        std::fs::remove_dir_all(mini.exp("4-train")).unwrap();
+    }
 }

@@ -64,13 +64,29 @@ where
 {
     let mut means = Measured::default();
     for (index, items) in data.validation().iter().enumerate() {
-        let what = || format!("validating on batch {index}");
-        let batch = data.load(items).map_err(|source| TrainError::Data { what: what(), source })?;
-        let draw = Draw::new(seed).purpose("validation").step(index as u64);
-        let loss = task.loss(&Context::inference(parameters), &batch, draw);
-        weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, &mut means, what)?;
+        validate_batch(task, parameters, data, seed, (index, items), &mut means)?;
     }
     Ok((means.weight > 0.0).then_some(means))
+}
+
+/// Takes the loss of one validation batch, by its number and items, into the means.
+pub(crate) fn validate_batch<T, D>(
+    task: &T,
+    parameters: &Parameters,
+    data: &D,
+    seed: u64,
+    (index, items): (usize, &[u32]),
+    means: &mut Measured,
+) -> Result<(), TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    let what = || format!("validating on batch {index}");
+    let batch = data.load(items).map_err(|source| TrainError::Data { what: what(), source })?;
+    let draw = Draw::new(seed).purpose("validation").step(index as u64);
+    let loss = task.loss(&Context::inference(parameters), &batch, draw);
+    weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, means, what).map(drop)
 }
 
 /// Takes a loss into the means and gives its value.

@@ -1,11 +1,13 @@
 //! How much memory training will take at the most: the largest batch that the sampler can produce goes first, before hours are spent.
 
 use std::hint::black_box;
+use std::thread;
 
 use flowmill_nn::{Parameters, Precision};
 
 use crate::ema::Ema;
-use crate::loader::{self, Loaded};
+use crate::loader::{self, Ahead, Loaded, Loader};
+use crate::metrics::Measured;
 use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
 use crate::process_memory::{peak, reset_peak, resident};
 use crate::setup::own_weights;
@@ -17,6 +19,8 @@ const EPOCHS: u64 = 1000;
 const PROBE: usize = 8;
 /// Steps on the largest batch: the second meets what the first left.
 const STEPS: usize = 2;
+/// Steps done after it, on the batches that follow.
+const REHEARSED: usize = 12;
 /// Bytes of a weight, a gradient or a moment.
 const ELEMENT: u64 = 4;
 
@@ -107,16 +111,19 @@ where
     let kinds = run.kinds(parameters, program);
     let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
     let estimate = certain + (required(peak())?.saturating_sub(certain) as f64 * share) as u64;
-    if usable.is_some_and(|usable| estimate > usable) {
-        return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, kinds));
+    if usable.is_some_and(|usable| estimate + data.still_to_keep() > usable) {
+        return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, kinds, data.still_to_keep()));
     }
     reset_peak();
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
-    let measured = required(peak())?;
-    black_box(waiting);
-    Ok(MemoryPlan::new(batch, Source::Measured, measured, kinds))
+    drop(black_box(waiting));
+    run.rehearse(parameters, data, &batch)?;
+    for _ in 0..STEPS {
+        run.step(parameters, &group)?;
+    }
+    Ok(MemoryPlan::new(batch, Source::Measured, required(peak())?, kinds, data.still_to_keep()))
 }
 
 /// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest
@@ -143,6 +150,28 @@ impl<T: Task> Run<'_, T> {
         let update = Update::clipped(self.config, &norms, pass.divisor, 0.0);
         self.optimizer.step(parameters, &pass.gradients, update)?;
         self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
+    }
+
+    /// The steps that follow the largest batch, loaded as in training, and a look at the validation split: memory that was freed on one
+    /// thread, or by a batch of another length, does not always serve again.
+    fn rehearse<D: DataSource<Batch = T::Batch>>(
+        &mut self,
+        parameters: &mut Parameters,
+        data: &D,
+        batch: &LargestBatch,
+    ) -> Result<(), TrainError> {
+        thread::scope(|scope| {
+            let ahead = Ahead { prefetch: self.config.prefetch, workers: self.config.num_workers };
+            let loader = Loader::start(scope, data, (batch.epoch, batch.index), None, ahead);
+            for _ in 0..REHEARSED {
+                let group = loader.group(self.config.accum_grad)?;
+                self.step(parameters, &group)?;
+            }
+            Ok(())
+        })?;
+        let largest = data.validation().into_iter().max_by_key(|items| data.frames(items).padded);
+        let Some(items) = largest else { return Ok(()) };
+        pass::validate_batch(self.task, parameters, data, self.config.seed, (0, &items), &mut Measured::default())
     }
 
     /// What stays from step to step, or has a known size; `program` is what there is without a model.
@@ -206,11 +235,13 @@ fn required(figure: Option<u64>) -> Result<u64, TrainError> {
 }
 
 impl MemoryPlan {
-    fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>) -> Self {
+    /// `peak` is what was measured, `to_come` what will be read and kept beside it.
+    fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>, to_come: u64) -> Self {
         let known: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
         // Memory that was given back and is counted with the program can serve twice; then the known kinds alone are the peak.
         let peak = peak.max(known);
         kinds.push(("activations, work space", peak - known));
-        Self { batch, source, peak, kinds }
+        kinds.push(("utterances still to be read and kept", to_come));
+        Self { batch, source, peak: peak + to_come, kinds }
     }
 }

@@ -63,6 +63,11 @@ pub trait DataSource: Sync {
         BatchFrames { valid: count, padded: count }
     }
 
+    /// Bytes that reading will keep at the most beyond those that it keeps now, such as a cache that is not full yet.
+    fn still_to_keep(&self) -> u64 {
+        0
+    }
+
     /// The name of an item, for dumps and errors.
     fn id(&self, item: u32) -> &str;
 }

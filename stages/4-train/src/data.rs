@@ -202,6 +202,10 @@ impl DataSource for FlowData {
         BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
     }
 
+    fn still_to_keep(&self) -> u64 {
+        self.splits.iter().map(|split| split.shards.still_to_keep()).sum()
+    }
+
     fn id(&self, item: u32) -> &str {
         let (split, local) = self.place(item);
         self.splits.get(split).map_or("", |split| split.shards.id(local))

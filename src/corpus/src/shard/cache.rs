@@ -21,6 +21,21 @@ impl RowCache {
         Self { budget, bytes: 0, clock: 0, rows: HashMap::new(), by_use: BTreeMap::new() }
     }
 
+    /// Bytes that it may hold.
+    pub(super) fn budget(&self) -> usize {
+        self.budget
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows that it holds, in no particular order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = u32> {
+        self.rows.keys().copied()
+    }
+
     /// A row, when it is held.
     pub(super) fn get(&mut self, item: u32) -> Option<Arc<ShardRow>> {
         self.clock += 1;

@@ -107,9 +107,27 @@ impl Shards {
         Ok(numbers)
     }
 
+    /// A row's length in mel frames; 0 for a row that does not exist.
+    fn frames(&self, item: u32) -> u64 {
+        self.place(item).map_or(0, |(shard, row)| u64::from(self.index.shards[shard].frames[row]))
+    }
+
     /// A row's utterance id; empty for a row that does not exist.
     pub fn id(&self, item: u32) -> &str {
         self.place(item).map_or("", |(shard, row)| &self.index.shards[shard].utterances[row])
+    }
+
+    /// Bytes of decoded rows that will be kept at the most beyond those that are: as much of the split as the memory for them allows,
+    /// reckoned by the frames of what is kept. While nothing is, as much as the memory allows.
+    pub fn still_to_keep(&self) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        let cache = lock(&self.cache);
+        let (kept, budget) = (cache.bytes() as u64, cache.budget() as u64);
+        let frames: u64 = cache.rows().map(|item| self.frames(item)).sum();
+        let whole = if frames == 0 { budget } else { (kept as f64 * self.index.frames as f64 / frames as f64) as u64 };
+        whole.min(budget).saturating_sub(kept)
     }
 
     /// Rows by number, in the order asked for.

@@ -12,9 +12,8 @@ use crate::human;
 use crate::style;
 use crate::table::print_pairs;
 
-/// Less room than this share of the peak is worth a warning: validation, saving and what the allocator keeps between batches of many
-/// lengths come on top, and other programs run too.
-const ROOM: f64 = 0.25;
+/// Less room than this share of the peak is worth a warning: runs differ by a few hundredths, samples come on top, and other programs run too.
+const ROOM: f64 = 0.15;
 
 /// Measures and prints; fails when the memory does not suffice.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
