@@ -115,6 +115,19 @@ def schedules(tensors, config, draw):
     add("constant", lambda o: scheduler.ConstantLR(o, factor=1.0))
 
 
+def model_of(names, linear):
+    """A model of these linear layers alone, each as `linear` makes it."""
+    model = torch.nn.Module()
+    for name in names:
+        owner, parts = model, name.split(".")
+        for part in parts[:-1]:
+            if not hasattr(owner, part):
+                owner.add_module(part, torch.nn.Module())
+            owner = getattr(owner, part)
+        owner.add_module(parts[-1], linear(name))
+    return model
+
+
 def adapter(folder):
     """Puts an exported adapter onto a model of the same linear layers by PEFT; merged, it must give the exported weights."""
     from peft import PeftModel
@@ -124,18 +137,15 @@ def adapter(folder):
     config = json.loads((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
     scale = config["lora_alpha"] / config["r"]
-    model = torch.nn.Module()
-    for name in config["target_modules"]:
-        owner, parts = model, name.split(".")
-        for part in parts[:-1]:
-            if not hasattr(owner, part):
-                owner.add_module(part, torch.nn.Module())
-            owner = getattr(owner, part)
+
+    def linear(name):
         weight = merged[name + ".weight"]
         down, up = (tensors[f"base_model.model.{name}.lora_{half}.weight"] for half in "AB")
         linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         linear.weight.data = weight - scale * up @ down
-        owner.add_module(parts[-1], linear)
+        return linear
+
+    model = model_of(config["target_modules"], linear)
     adapted = PeftModel.from_pretrained(model, folder)
     whole = adapted.merge_and_unload()
     worst = 0.0
@@ -145,10 +155,36 @@ def adapter(folder):
     assert any(float(tensors[key].abs().max()) > 0 for key in tensors if "lora_B" in key), "the adapter is empty"
     assert worst < 1e-6, worst
     print(f"PEFT reads the adapter of {len(config['target_modules'])} layers and merges it to the exported weights: within {worst:.1e}")
+    return config
+
+
+def go_on(flowmill, folder, config, recipe):
+    """Saves the adapter as PEFT does, and lets a training of the recipe go on from that."""
+    from peft import LoraConfig, get_peft_model
+
+    tensors = load_file(Path(folder) / "adapter_model.safetensors")
+    names = config["target_modules"]
+
+    def linear(name):
+        down, up = (tensors[f"base_model.model.{name}.lora_{half}.weight"] for half in "AB")
+        return torch.nn.Linear(down.shape[1], up.shape[0], bias=False)
+
+    model = model_of(names, linear)
+    # Neither half is zero, so that every one has a gradient.
+    settings = LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=names, init_lora_weights=False)
+    with tempfile.TemporaryDirectory() as saved:
+        get_peft_model(model, settings).save_pretrained(saved)
+        lora = {"rank": config["r"], "alpha": config["lora_alpha"], "targets": names, "init_from": saved}
+        command = [flowmill, "train", *recipe, "--overfit", "1", "--steps", "1", "--set", f"train.lora={json.dumps(lora)}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert f"of {len(names)} layers" in said and "going on from the adapter" in said and done.returncode == 0, said
+    print(f"a training goes on from an adapter of {len(names)} layers that PEFT has saved")
 
 
 def main():
-    flowmill, *export = sys.argv[1:]
+    flowmill, *arguments = sys.argv[1:]
+    export, recipe = arguments[:1], arguments[1:]
     with tempfile.TemporaryDirectory() as folder:
         files = [str(Path(folder) / f"{seed}.safetensors") for seed in range(FILES)]
         for seed, path in enumerate(files):
@@ -156,7 +192,9 @@ def main():
         subprocess.run([flowmill, "parity", *files], check=True)
     print(f"{FILES} files of random shapes, settings and steps agree with PyTorch {torch.__version__} and prodigyopt")
     if export:
-        adapter(export[0])
+        config = adapter(export[0])
+        if recipe:
+            go_on(flowmill, export[0], config, recipe)
 
 
 main()
