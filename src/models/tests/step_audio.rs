@@ -174,7 +174,7 @@ fn settings_round_trip_and_a_vocabulary_that_clips_a_codebook_is_refused() {
     let cases: [(Change, &str); 5] = [
         (|config| config.vq06_size = 0, "`vq06_size`"),
         (|config| config.estimator.depth = 0, "`estimator.depth`"),
-        (|config| config.estimator.mlp_ratio = f32::NAN, "`estimator.mlp_ratio`"),
+        (|config| config.estimator.mlp_ratio = f64::NAN, "`estimator.mlp_ratio`"),
         (|config| config.estimator.hidden_size = usize::MAX, "`estimator.hidden_size`"),
         (|config| config.input_size = 0, "`input_size`"),
     ];

@@ -12,6 +12,7 @@ mod modulation;
 mod norm;
 mod rows;
 mod shape;
+mod transposed_convolution;
 
 pub use attention::{Attention, RelativePositions};
 pub use convolution::Convolution;

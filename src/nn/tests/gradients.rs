@@ -179,6 +179,17 @@ fn convolution() {
     }
 }
 
+#[test]
+fn transposed_convolution() {
+    let items = Sequences::packed(&[1, 4]);
+    for (stride, kernel) in [(2, 4), (2, 2), (3, 5), (1, 3), (2, 8)] {
+        let shapes: [&[usize]; 3] = [&[5, 2], &[2, 3, kernel], &[3]];
+        check_gradients(&format!("transposed conv {stride} {kernel}"), &shapes, |x| {
+            x[0].conv_transpose1d_packed(&x[1], &x[2], stride, &items).unwrap()
+        });
+    }
+}
+
 fn attention_over<'a>(items: &'a [Sequences; 2], reach: Reach) -> Attention<'a> {
     Attention { heads: 2, reach, queries: &items[0], keys: &items[1], dropout: None }
 }

@@ -139,6 +139,38 @@ fn convolution() {
     assert_close("packed conv", &found, &doubles(&expected));
 }
 
+/// Every input frame adds its taps to the output, as the definition says.
+#[test]
+fn transposed_convolution() {
+    let (lengths, inputs, outputs) = ([9, 1, 4], 5, 3);
+    for (stride, kernel) in [(2usize, 4usize), (2, 2), (3, 5), (1, 3), (2, 8)] {
+        let (x, w, b) = (value("x", &[14, inputs]), value("w", &[inputs, outputs, kernel]), value("b", &[outputs]));
+        let items = Sequences::packed(&lengths);
+        let found = x.conv_transpose1d_packed(&w, &b, stride, &items).unwrap();
+        assert_eq!(found.dims(), [14 * stride, outputs]);
+        let (xs, ws, bs) = (doubles(&x), doubles(&w), doubles(&b));
+        let mut expected: Vec<f64> = (0..14 * stride * outputs).map(|index| bs[index % outputs]).collect();
+        for (rows, (frame, tap)) in items.ranges().iter().flat_map(|rows| {
+            rows.clone().flat_map(|frame| (0..kernel).map(move |tap| (frame, tap))).map(move |at| (rows, at))
+        }) {
+            let Some(out) = (frame * stride + tap).checked_sub((kernel - stride) / 2) else { continue };
+            if !(rows.start * stride..rows.end * stride).contains(&out) {
+                continue;
+            }
+            for (input, output) in (0..inputs).flat_map(|input| (0..outputs).map(move |output| (input, output))) {
+                let product = xs[frame * inputs + input] * ws[(input * outputs + output) * kernel + tap];
+                expected[out * outputs + output] += product;
+            }
+        }
+        assert_close(&format!("transposed conv {stride} {kernel}"), &found, &expected);
+    }
+    assert!(
+        value("x", &[2, 2])
+            .conv_transpose1d_packed(&value("w", &[2, 2, 3]), &value("b", &[2]), 2, &Sequences::packed(&[2]))
+            .is_err()
+    );
+}
+
 struct Case {
     time: usize,
     lengths: [usize; 2],

@@ -202,10 +202,10 @@ impl FlowConfig {
         check_sizes(&sizes)?;
         self.estimator.check()?;
         self.check_codebooks()?;
-        if !self.input_size.is_multiple_of(self.encoder.attention_heads * 2)
-            && self.input_size != self.encoder.attention_heads
-        {
-            return refuse("input_size", format!("{} is not divisible by twice the heads", self.input_size));
+        // Positions are pairs of a sine and a cosine.
+        let heads = self.encoder.attention_heads;
+        if !self.input_size.is_multiple_of(2) || !self.input_size.is_multiple_of(heads) {
+            return refuse("input_size", format!("{} is not even and divisible by {heads} heads", self.input_size));
         }
         if self.direct_mel_kernel > 0 && (self.direct_mel_kernel.is_multiple_of(2) || self.direct_mel_kernel > 63) {
             return refuse("direct_mel_kernel", format!("{} is neither 0 nor odd up to 63", self.direct_mel_kernel));

@@ -27,7 +27,11 @@ fn config(file: &GoldenFile) -> Result<FlowConfig> {
             n_blocks: estimator("n_blocks")?,
             num_mid_blocks: estimator("num_mid_blocks")?,
             num_heads: estimator("num_heads")?,
-            static_chunk_size: estimator("static_chunk_size")?,
+            static_chunk_size: flow::optional(
+                file,
+                &["estimator", "static_chunk_size"],
+                UNetConfig::default().static_chunk_size,
+            )?,
             dropout: 0.0,
         }),
         matching: flow::matching(file)?,
@@ -41,15 +45,21 @@ fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     file.expect_weight("input_embedding.weight", &[config.vocab_size, *input_size])?;
     flow::refuse_lies(file, config)?;
     let EstimatorConfig::UNet(estimator) = &config.estimator else { return Ok(()) };
-    let Some(channels) = estimator.channels.first() else {
+    let (channels, levels) = (&estimator.channels, estimator.channels.len());
+    let Some(first) = channels.first() else {
         return Err(ParityError::config(&["estimator", "channels"], "is missing"));
     };
-    file.expect_weight("decoder.estimator.final_proj.weight", &[*output_size, *channels, 1])?;
+    file.expect_weight("decoder.estimator.final_proj.weight", &[*output_size, *first, 1])?;
     file.expect_modules("decoder.estimator.mid_blocks", estimator.num_mid_blocks)?;
-    file.expect_modules("decoder.estimator.down_blocks.0.1", estimator.n_blocks)?;
-    if estimator.n_blocks > 0 {
-        let inner = estimator.num_heads.saturating_mul(estimator.attention_head_dim);
-        file.expect_weight("decoder.estimator.down_blocks.0.1.0.attn1.to_q.weight", &[inner, *channels])?;
+    file.expect_modules("decoder.estimator.down_blocks", levels)?;
+    for (level, channels) in channels.iter().enumerate() {
+        let block = format!("decoder.estimator.down_blocks.{level}");
+        file.expect_weight(&format!("{block}.0.block2.block.0.weight"), &[*channels, *channels, 3])?;
+        file.expect_modules(&format!("{block}.1"), estimator.n_blocks)?;
+        if estimator.n_blocks > 0 {
+            let inner = estimator.num_heads.saturating_mul(estimator.attention_head_dim);
+            file.expect_weight(&format!("{block}.1.0.attn1.to_q.weight"), &[inner, *channels])?;
+        }
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ const AT_22_KHZ: &str = "in.wav_22k";
 const AT_24_KHZ: &str = "in.wav_24k";
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
+    file.expect_only(&[])?;
     let mut report = Report::default();
     for name in file.names().filter(|name| name.starts_with("out.")) {
         if let Some(top_db) = number(name, "out.librosa_trim_index_top") {

@@ -120,10 +120,11 @@ fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
 }
 
 fn draws(file: &GoldenFile) -> Result<FlowDraws> {
+    let items = file.lengths("in.speech_token_len")?.len();
     Ok(FlowDraws {
-        t: file.floats("in.t", 1)?.to_vec1()?,
+        t: file.shaped("in.t", &[items])?.to_vec1()?,
         noise: bins_last(file, "in.z")?,
-        condition_keep: file.floats("in.cfg_keep", 1)?.to_vec1()?,
+        condition_keep: file.shaped("in.cfg_keep", &[items])?.to_vec1()?,
         prompt_lengths: file.lengths("in.cond_len")?,
         streaming: streaming(file)?,
     })

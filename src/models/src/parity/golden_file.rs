@@ -88,6 +88,18 @@ impl GoldenFile {
         Err(ParityError::tensor(name, described(tensor), format!("f32 with {axes} axes")))
     }
 
+    /// A tensor of floats of this shape.
+    ///
+    /// # Errors
+    /// When it is not there, holds integers, or has another shape.
+    pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Tensor> {
+        let tensor = self.tensor(name)?;
+        if tensor.dtype() == DType::F32 && tensor.dims() == shape {
+            return Ok(tensor);
+        }
+        Err(ParityError::tensor(name, described(tensor), format!("f32 {shape:?}")))
+    }
+
     /// The elements of a tensor of integers, row-major.
     ///
     /// # Errors
@@ -100,7 +112,7 @@ impl GoldenFile {
         }
     }
 
-    /// The elements of a one-dimensional tensor of lengths.
+    /// The elements of a tensor of lengths.
     ///
     /// # Errors
     /// When it is not there, or one is negative.
@@ -182,6 +194,18 @@ impl GoldenFile {
             return Ok(());
         }
         Err(ParityError::tensor(&name, described(found), format!("{shape:?} by its `config`")))
+    }
+
+    /// Refuses weights that the model does not have, where [`load`](Self::load) does not.
+    ///
+    /// # Errors
+    /// For the first one that is not among `known`.
+    pub fn expect_only(&self, known: &[&str]) -> Result<()> {
+        let mut weights = self.names().filter_map(|name| name.strip_prefix("param."));
+        match weights.find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(ParityError::Unchecked { name: format!("param.{name}"), model: self.model.clone() }),
+        }
     }
 
     /// As [`expect_weight`](Self::expect_weight) for a list of modules: that the last of `count` is there.

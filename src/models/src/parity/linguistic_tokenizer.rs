@@ -41,6 +41,7 @@ fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
         }
     }
     let centres = file.floats("in.kmeans", 2)?;
+    expect_notes(file, centres.dim(0)?)?;
     let centres = Matrix::new(centres.flatten_all()?.to_vec1()?, centres.dim(1)?);
     Ok(LinguisticTokenizer::new(encoder, stacking, None, centres)?)
 }
@@ -49,5 +50,36 @@ fn chunking(file: &GoldenFile) -> Result<Chunking> {
     let wrong = || ParityError::config(&["chunk_size"], "is not three sizes, the second of them 1 to 10000");
     let sizes = file.value(&["chunk_size"]).and_then(|sizes| serde_json::from_value::<[usize; 3]>(sizes.clone()).ok());
     let sizes = sizes.filter(|sizes| (1..=10_000).contains(&sizes[1]) && sizes[0].max(sizes[2]) <= 10_000);
-    Ok(Chunking::new(sizes.ok_or_else(wrong)?, file.size(&["encoder_chunk_look_back"])?))
+    let sizes = sizes.ok_or_else(wrong)?;
+    if sizes[0] + sizes[2] == 0 {
+        // The public implementation takes the last 0 frames for all frames.
+        let problem = format!("is {sizes:?}: without frames that are read again, every chunk would read all before it");
+        return Err(ParityError::config(&["chunk_size"], problem));
+    }
+    Ok(Chunking::new(sizes, look_back(file)?))
+}
+
+/// Chunks that one looks back; -1 stands for all.
+fn look_back(file: &GoldenFile) -> Result<usize> {
+    let path = ["encoder_chunk_look_back"];
+    match file.value(&path).and_then(serde_json::Value::as_i64) {
+        Some(-1) => Ok(usize::MAX),
+        _ => file.size(&path),
+    }
+}
+
+/// What the configuration says of the inputs, where it says it.
+fn expect_notes(file: &GoldenFile, centres: usize) -> Result<()> {
+    let samples = file.floats("in.wav", 1)?.dim(0)?;
+    for (key, found) in [("clusters", centres), ("samples", samples)] {
+        if file.value(&[key]).is_some() && file.size(&[key])? != found {
+            return Err(ParityError::config(&[key], format!("is {}, the file has {found}", file.size(&[key])?)));
+        }
+    }
+    match file.value(&["window"]) {
+        Some(window) if window != "hamming" => {
+            Err(ParityError::config(&["window"], format!("is {window}; the tokenizer's is \"hamming\"")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -21,7 +21,12 @@ fn check(file: &GoldenFile, version: Version) -> Result<Report> {
     let tokenizer = S3Tokenizer::from_tensors(version, Some(file.size(&["n_audio_head"])?), &file.parameters())?;
     refuse_lies(file, tokenizer.dimensions())?;
     let mel = file.floats("in.mel", 3)?.transpose(1, 2)?.contiguous()?;
+    let (items, frames, _) = mel.dims3()?;
     let lengths = file.lengths("in.mel_len")?;
+    if lengths.len() != items || lengths.iter().any(|length| !(1..=frames).contains(length)) {
+        let expected = format!("{items} lengths of 1 to {frames} frames");
+        return Err(ParityError::tensor("in.mel_len", format!("{lengths:?}"), expected));
+    }
     let mut report = Report::default();
     if lengths.iter().any(|length| *length > LONGEST) {
         check_windows(file, &tokenizer, &mel, &lengths, &mut report)?;
@@ -74,7 +79,7 @@ fn check_windows(
 
 fn windowed(tokenizer: &S3Tokenizer, frames: &[f32]) -> Result<Vec<u32>> {
     let bands = tokenizer.dimensions().n_mels;
-    let windows = pieces::windows(frames.len() / bands).into_iter();
+    let windows = pieces::public_windows(frames.len() / bands).into_iter();
     let windows: Vec<&[f32]> = windows.map(|window| &frames[window.start * bands..window.end * bands]).collect();
     Ok(pieces::merge_windows(tokenizer.tokens(&windows)?))
 }

@@ -6,7 +6,7 @@ use flowmill_nn::objectives::ShallowPrediction;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Sequences, Tape, Value};
 
-use super::{GoldenFile, Report, Result};
+use super::{GoldenFile, ParityError, Report, Result};
 use crate::sfm::SfmHead;
 
 /// The input as a parameter, so that its gradient can be asked for.
@@ -21,7 +21,13 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     file.load(&mut parameters)?;
     let hidden = file.floats(INPUT, 3)?;
     let (items, frames, width) = hidden.dims3()?;
+    if items * frames == 0 {
+        return Err(ParityError::tensor(INPUT, format!("{:?}", hidden.dims()), "at least one frame"));
+    }
     let input = parameters.add(INPUT, hidden.reshape((items * frames, width))?)?;
+    for (name, shape) in [("in.w_x", &[items, bins, frames][..]), ("in.w_t", &[items, 1]), ("in.w_s", &[items, 1])] {
+        file.shaped(name, shape)?;
+    }
     let rows = Sequences::packed(&vec![frames; items]);
 
     let tape = Tape::new();

@@ -3,34 +3,47 @@
 //! The estimator of these files is `(W x + v t + speaker + prompt / 2)` on valid frames; a dropped item has neither speaker nor
 //! prompt.
 
+mod rounding;
+
 use candle_core::Tensor;
-use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPath, ShallowPrediction};
+use flowmill_nn::objectives::{Placement, ShallowFlowMatching, ShallowPath, ShallowPrediction};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::TimeSchedule;
 use flowmill_nn::{Context, ParameterId, Parameters, Sequences, Tape, Value};
 use serde::Deserialize;
 
+use super::report::{largest, same_shape};
 use super::{GoldenFile, ParityError, Report, Result};
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let problem = Problem::new(file)?;
+    let placements = problem.placements(file)?;
     let tape = Tape::new();
     let context = Context::training(&problem.parameters, &tape, Draw::new(0));
     let predicted = problem.predicted(&context)?;
-    let (path, matching) = problem.losses(file, &context, &predicted)?;
-    let parts = [&matching, &path.mean_loss, &path.time_loss, &path.variance_loss];
-    let mut total = parts[0].clone();
-    for part in &parts[1..] {
-        total = total.add(part)?;
-    }
+    let losses = problem.losses(file, &context, &predicted, placements)?;
+    let path = &losses.path;
     let mut report = Report::default();
-    let names = ["out.fm_loss", "out.mu_loss", "out.t_loss", "out.sigma_loss"];
-    for (name, part) in names.into_iter().zip(parts).chain([("out.loss", &total)]) {
+    let parts = [
+        ("out.fm_loss", &losses.matching),
+        ("out.mu_loss", &path.mean_loss),
+        ("out.t_loss", &path.time_loss),
+        ("out.sigma_loss", &path.variance_loss),
+        ("out.loss", &losses.total),
+    ];
+    for (name, part) in parts {
         scalar(file, &mut report, name, f64::from(part.scalar()?))?;
     }
-    statistics(file, &mut report, &path, &predicted)?;
-    problem.gradients(file, &mut report, &tape, &total)?;
+    statistics(file, &mut report, path, &predicted)?;
+    problem.gradients(file, &mut report, &tape, &losses.total)?;
     Ok(report)
+}
+
+/// The losses of a batch, and the path that they are taken on.
+struct Losses {
+    path: ShallowPath,
+    matching: Value,
+    total: Value,
 }
 
 /// The inputs, and what gradients are asked for as parameters.
@@ -49,8 +62,17 @@ impl Problem {
         let data = frames_first(file, "in.x1")?;
         let (items, frames, bins) = data.dims3()?;
         let rows = Sequences::padded(&lengths(file.floats("in.mask", 3)?, items, frames)?, frames)?;
+        file.expect_only(&["v", "w"])?;
         file.expect_weight("w", &[bins, bins])?;
         file.expect_weight("v", &[bins])?;
+        let (like_data, per_item) = ([items, bins, frames], [items, 1, 1]);
+        let inputs = [("in.xp", &like_data), ("in.x0", &like_data), ("in.cond", &like_data)];
+        for (name, shape) in inputs.into_iter().chain([("in.tp", &per_item), ("in.logsigma_p", &per_item)]) {
+            file.shaped(name, shape)?;
+        }
+        file.shaped("in.spk", &[items, bins])?;
+        file.shaped("in.t", &[items])?;
+        file.shaped("in.cfg_keep", &[items])?;
         let mut parameters = Parameters::new();
         let per_item = |name: &str| -> Result<Tensor> { Ok(file.floats(name, 3)?.reshape((items, 1))?) };
         let inputs = [
@@ -71,18 +93,40 @@ impl Problem {
         Ok(ShallowPrediction { mean, time, log_variance })
     }
 
-    /// The path, and the loss of the velocity that the linear estimator gives on it.
+    /// Where the items start, with the roundings of the file where a start is nothing else; see [`rounding`].
+    fn placements(&self, file: &GoldenFile) -> Result<Vec<Placement>> {
+        let mean = self.parameters.tensor(self.inputs[0]);
+        let own = self.objective.project(mean, &frames_first(file, "in.x1")?, &self.rows)?;
+        let Some(expected) = file.find("out.grad_xp") else { return Ok(own) };
+        rounding::fitted(&self.objective, own, |placements| self.item_errors(file, placements, expected))
+    }
+
+    /// The largest error of the gradient of each item's prediction, with these starts.
+    fn item_errors(&self, file: &GoldenFile, placements: Vec<Placement>, expected: &Tensor) -> Result<Vec<f64>> {
+        let tape = Tape::new();
+        let context = Context::training(&self.parameters, &tape, Draw::new(0));
+        let predicted = self.predicted(&context)?;
+        let losses = self.losses(file, &context, &predicted, placements)?;
+        let gradients = tape.backward(&losses.total)?;
+        let missing = || ParityError::Missing("out.grad_xp".to_owned());
+        let found = gradients.get(self.inputs[0]).ok_or_else(missing)?.transpose(1, 2)?.contiguous()?;
+        same_shape("out.grad_xp", &found, expected)?;
+        (0..self.rows.len()).map(|item| Ok(largest(&found.get(item)?, &expected.get(item)?)?.0)).collect()
+    }
+
+    /// The path from the given starts, and the losses on it, with the velocity that the linear estimator gives there.
     fn losses(
         &self,
         file: &GoldenFile,
         context: &Context,
         predicted: &ShallowPrediction,
-    ) -> Result<(ShallowPath, Value)> {
+        placements: Vec<Placement>,
+    ) -> Result<Losses> {
         let (data, noise) = (frames_first(file, "in.x1")?, frames_first(file, "in.x0")?);
         let schedule = schedule(file)?;
         let progress: Vec<f32> = file.floats("in.t", 1)?.to_vec1()?;
         let progress: Vec<f32> = progress.into_iter().map(|t| schedule.warp(t)).collect();
-        let path = self.objective.path(predicted, &data, &noise, &progress, &self.rows)?;
+        let path = self.objective.path_from(placements, predicted, &data, &noise, &progress, &self.rows)?;
         let [w, v] = self.weights.map(|id| context.parameter(id));
         let items = self.rows.len();
         let times = Value::from_vec(path.times.clone(), &[items, 1])?.linear(&v.reshape(&[self.bins, 1])?, None)?;
@@ -92,7 +136,8 @@ impl Problem {
         let estimated = path.position.linear(&w, None)?.add(&Value::plain(prompt)?)?;
         let estimated = estimated.add_items(&times.add(&Value::plain(speaker)?)?, &self.rows)?;
         let matching = path.matching_loss(&estimated, &self.rows)?;
-        Ok((path, matching))
+        let total = matching.add(&path.mean_loss)?.add(&path.time_loss)?.add(&path.variance_loss)?;
+        Ok(Losses { path, matching, total })
     }
 
     fn gradients(&self, file: &GoldenFile, report: &mut Report, tape: &Tape, total: &Value) -> Result<()> {

@@ -27,7 +27,7 @@ fn config(file: &GoldenFile) -> Result<StepAudioConfig> {
             depth: estimator("depth")?,
             num_heads: estimator("num_heads")?,
             head_dim: estimator("head_dim")?,
-            mlp_ratio: file.number(&["estimator", "mlp_ratio"])? as f32,
+            mlp_ratio: file.number(&["estimator", "mlp_ratio"])?,
             static_chunk_size: flow::optional(
                 file,
                 &["estimator", "static_chunk_size"],

@@ -1,4 +1,4 @@
-//! One-dimensional convolution.
+//! One-dimensional convolutions.
 
 use crate::init::{Builder, Init};
 use crate::ops::Convolution;
@@ -54,5 +54,36 @@ impl Conv1d {
     pub fn forward_packed(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.conv1d_packed(&weight, Some(&bias), self.settings, items)
+    }
+}
+
+/// Transposed convolution over time, channels innermost: parameters `weight` `[input, output, tap]` and `bias` `[output]`.
+#[derive(Debug, Clone)]
+pub struct ConvTranspose1d {
+    weight: ParameterId,
+    bias: ParameterId,
+    stride: usize,
+}
+
+impl ConvTranspose1d {
+    /// Initialised as PyTorch does; `shape` is `[input, output, tap]`.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(mut builder: Builder, shape: [usize; 3], stride: usize) -> Result<Self> {
+        let [_, outputs, kernel] = shape;
+        let init = Init::default_for(outputs * kernel);
+        let weight = builder.add("weight", &shape, init)?;
+        let bias = builder.add("bias", &shape[1..2], init)?;
+        Ok(Self { weight, bias, stride })
+    }
+
+    /// `stride` frames for each of a packed batch `[row, input]`; see [`Value::conv_transpose1d_packed`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
+        let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
+        input.conv_transpose1d_packed(&weight, &bias, self.stride, items)
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum TimeSchedule {
     /// Steps of equal size.
+    #[serde(alias = "linear")]
     Uniform,
     /// `1 - cos(pi s / 2)` for s in equal steps: short steps at the start.
     #[default]

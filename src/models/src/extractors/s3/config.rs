@@ -87,7 +87,11 @@ pub(in crate::extractors) fn load(
         return tokenizer.map_err(|error| taken::unusable(Path::new(KIND), error));
     };
     let path = root.join(file);
-    let tokenizer = tensors(&path, version).and_then(|tensors| S3Tokenizer::from_tensors(version, heads, &tensors));
+    let tokenizer = tensors(&path, version).and_then(|tensors| {
+        let tokenizer = S3Tokenizer::from_tensors(version, heads, &tensors)?;
+        tokenizer.dimensions().check_bands()?;
+        Ok(tokenizer)
+    });
     tokenizer.map_err(|error| taken::unusable(&path, error))
 }
 

@@ -116,15 +116,11 @@ impl Dimensions {
     /// Whether a model of these sizes can be built.
     pub(super) fn check(&self, version: Version) -> Result<(), UnusableWeights> {
         let Self { n_mels, state, heads, entries, .. } = *self;
-        if !matches!(n_mels, 80 | 128) {
-            return Err(UnusableWeights(format!(
-                "`encoder.conv1.weight` reads {n_mels} bands; Whisper's log-mel has 80 or 128"
-            )));
+        if heads == 0 || !state.is_multiple_of(heads) {
+            return Err(UnusableWeights(format!("{state} channels cannot be divided into {heads} heads; set `heads`")));
         }
-        if heads == 0 || !state.is_multiple_of(2 * heads) {
-            return Err(UnusableWeights(format!(
-                "{state} channels cannot be divided into {heads} heads of even width; set `heads`"
-            )));
+        if n_mels == 0 || state == 0 {
+            return Err(UnusableWeights(format!("{n_mels} bands and {state} channels make no encoder")));
         }
         if entries == 0 {
             return Err(UnusableWeights("the codebook has no entry".to_owned()));
@@ -137,6 +133,16 @@ impl Dimensions {
             )));
         }
         Ok(())
+    }
+
+    /// Whether there are features of recordings that it can read.
+    pub(super) fn check_bands(&self) -> Result<(), UnusableWeights> {
+        match self.n_mels {
+            80 | 128 => Ok(()),
+            bands => Err(UnusableWeights(format!(
+                "`encoder.conv1.weight` reads {bands} bands; Whisper's log-mel has 80 or 128"
+            ))),
+        }
     }
 }
 

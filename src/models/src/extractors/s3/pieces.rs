@@ -2,7 +2,8 @@
 //!
 //! The first version cuts the samples into pieces of 30 s, each with a log-mel of its own, as Step-Audio does. The second moves a
 //! window of 30 s over the log-mel of the whole recording, 26 s at a time, and keeps of every overlap the halves that lie further
-//! from the windows' ends, as the S3Tokenizer package does (in its later form: no window that lies within the one before it).
+//! from the windows' ends, as the S3Tokenizer package does; but not through a window that lies within the one before it, where the
+//! package (0.3.0) loses up to two seconds of tokens.
 
 use std::ops::Range;
 
@@ -32,9 +33,19 @@ pub fn pieces(samples: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// The windows over a log-mel of so many frames.
 pub fn windows(frames: usize) -> Vec<Range<usize>> {
-    let last = frames.saturating_sub(WINDOW).div_ceil(STRIDE);
-    let window = |index: usize| index * STRIDE..frames.min(index * STRIDE + WINDOW);
-    if frames == 0 { Vec::new() } else { (0..=last).map(window).collect() }
+    let mut windows = public_windows(frames);
+    if let [.., before, last] = windows.as_slice()
+        && last.end <= before.end
+    {
+        windows.pop();
+    }
+    windows
+}
+
+/// The windows that the S3Tokenizer package takes: the last may lie within the one before it.
+pub fn public_windows(frames: usize) -> Vec<Range<usize>> {
+    let until = if frames <= WINDOW { frames.min(1) } else { frames };
+    (0..until).step_by(STRIDE).map(|start| start..frames.min(start + WINDOW)).collect()
 }
 
 /// The tokens of a recording from those of its windows.
@@ -67,6 +78,8 @@ mod tests {
         assert_eq!(windows(5600), [0..3000, 2600..5600]);
         assert_eq!(windows(5601), [0..3000, 2600..5600, 5200..5601]);
         assert!(windows(0).is_empty());
+        assert_eq!(public_windows(5300), [0..3000, 2600..5300, 5200..5300]);
+        assert!([0, 1, 2601, 3000, 3001, 5200, 5601].iter().all(|frames| public_windows(*frames) == windows(*frames)));
     }
 
     /// Tokens that say where they are: merged windows give every token of the recording once.

@@ -57,8 +57,10 @@ impl EstimatorConfig {
                     ("estimator.num_heads", config.num_heads),
                     ("estimator.static_chunk_size", config.static_chunk_size),
                 ])?;
-                if !matches!(config.channels.as_slice(), [1..=65_536]) {
-                    return refuse("estimator.channels", format!("{:?}: one level is supported", config.channels));
+                let levels = config.channels.len();
+                if !(1..=8).contains(&levels) || config.channels.iter().any(|size| !(1..=65_536).contains(size)) {
+                    let message = format!("{:?}: 1 to 8 levels of 1 to 65536 channels", config.channels);
+                    return refuse("estimator.channels", message);
                 }
             }
             Self::Dit(config) => {
@@ -83,7 +85,8 @@ impl EstimatorConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Channels of each level. One level, as published: the causal U-Net keeps the frame rate.
+    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and sees a frame ahead
+    /// where it does.
     pub channels: Vec<usize>,
     /// Dropout in the transformer blocks.
     pub dropout: f32,
@@ -126,7 +129,7 @@ pub struct DitConfig {
     /// Channels per attention head.
     pub head_dim: usize,
     /// Channels inside of the feed-forward part of a block, as a multiple of `hidden_size`.
-    pub mlp_ratio: f32,
+    pub mlp_ratio: f64,
     /// Frames per chunk of the chunk-causal masks used for streaming.
     pub static_chunk_size: usize,
 }
@@ -140,6 +143,20 @@ impl Default for DitConfig {
 impl DitConfig {
     /// Channels inside of the feed-forward part of a block.
     pub(crate) fn mlp_size(&self) -> usize {
-        (self.hidden_size as f64 * f64::from(self.mlp_ratio)) as usize
+        (self.hidden_size as f64 * self.mlp_ratio) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In single precision 50 x 0.7 is a little less than 35.
+    #[test]
+    fn the_feed_forward_part_has_the_channels_of_the_public_implementation() {
+        let channels = |hidden_size, mlp_ratio| DitConfig { hidden_size, mlp_ratio, ..DitConfig::default() }.mlp_size();
+        assert_eq!(channels(50, 0.7), 35);
+        assert_eq!(channels(512, 4.0), 2048);
+        assert_eq!(channels(21, 1.7), 35);
     }
 }

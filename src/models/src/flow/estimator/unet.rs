@@ -2,13 +2,20 @@
 
 use crate::flow::{Result, UNetConfig};
 use flowmill_nn::init::{Builder, Init};
-use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, sinusoidal_time};
+use flowmill_nn::layers::{Conv1d, ConvTranspose1d, FeedForward, LayerNorm, Linear, sinusoidal_time};
 use flowmill_nn::ops::{Attention, Convolution, concatenate};
 use flowmill_nn::{Activation, Context, Reach, Sequences, Value};
 use std::rc::Rc;
 
 const EPSILON: f32 = 1e-5;
 const TAPS: usize = 3;
+/// Frames of a level for one of the next.
+const HALF: usize = 2;
+
+/// Channels of the time embedding.
+fn time_channels(config: &UNetConfig) -> usize {
+    4 * config.channels[0]
+}
 
 /// The published estimator starts Kaiming normal with zero biases.
 fn linear(builder: Builder, inputs: usize, outputs: usize, with_bias: bool) -> Result<Linear> {
@@ -140,7 +147,7 @@ struct Stage {
 
 impl Stage {
     fn new(mut builder: Builder, inputs: usize, channels: usize, config: &UNetConfig) -> Result<Self> {
-        let resnet = ResnetBlock::new(builder.scope(0), inputs, channels, 4 * channels)?;
+        let resnet = ResnetBlock::new(builder.scope(0), inputs, channels, time_channels(config))?;
         let mut scope = builder.scope(1);
         let transformers =
             (0..config.n_blocks).map(|index| TransformerBlock::new(scope.scope(index), channels, config));
@@ -161,7 +168,7 @@ impl Stage {
     }
 }
 
-/// What all stages share.
+/// What all stages of a level share.
 struct Shared {
     /// Activated time embedding `[item, channel]`.
     time: Value,
@@ -169,15 +176,84 @@ struct Shared {
     reach: Reach,
 }
 
+impl Shared {
+    /// The next level's: half as many frames, an odd one kept.
+    fn halved(&self) -> Self {
+        let lengths: Vec<usize> = self.items.lengths().iter().map(|length| length.div_ceil(HALF)).collect();
+        Self { time: self.time.clone(), items: Rc::new(Sequences::packed(&lengths)), reach: self.reach }
+    }
+}
+
+/// A level on the way down: its stage, and the convolution to the next level, or that keeps the frames of the last.
+#[derive(Debug, Clone)]
+struct Down {
+    stage: Stage,
+    conv: Conv1d,
+}
+
+impl Down {
+    fn new(mut builder: Builder, inputs: usize, channels: usize, last: bool, config: &UNetConfig) -> Result<Self> {
+        let mut scope = builder.scope(2);
+        let conv = match last {
+            true => causal_conv(scope, channels, channels, TAPS)?,
+            false => {
+                let halved = Convolution { stride: HALF, padding: [1, 1], ..Convolution::default() };
+                let (weight, bias) = (Init::kaiming_normal(channels * TAPS), Init::Constant(0.0));
+                Conv1d::with_init(scope.scope("conv"), [channels, channels, TAPS], halved, weight, bias)?
+            }
+        };
+        Ok(Self { stage: Stage::new(builder, inputs, channels, config)?, conv })
+    }
+}
+
+/// A level on the way up: its stage, and what leads to the level before, or keeps the frames of the first.
+#[derive(Debug, Clone)]
+struct Up {
+    stage: Stage,
+    conv: UpConv,
+}
+
+#[derive(Debug, Clone)]
+enum UpConv {
+    Same(Conv1d),
+    Doubled(ConvTranspose1d),
+}
+
+impl Up {
+    fn new(mut builder: Builder, inputs: usize, channels: usize, last: bool, config: &UNetConfig) -> Result<Self> {
+        let mut scope = builder.scope(2);
+        let conv = match last {
+            true => UpConv::Same(causal_conv(scope, channels, channels, TAPS)?),
+            false => {
+                let shape = [channels, channels, 2 * HALF];
+                UpConv::Doubled(ConvTranspose1d::new(scope.scope("conv"), shape, HALF)?)
+            }
+        };
+        Ok(Self { stage: Stage::new(builder, inputs, channels, config)?, conv })
+    }
+
+    /// From its items to `to`, those of the level before.
+    fn forward(&self, context: &Context, input: &Value, shared: &Shared, to: &Sequences) -> Result<Value> {
+        let hidden = self.stage.forward(context, input, shared)?;
+        match &self.conv {
+            UpConv::Same(conv) => Ok(conv.forward_packed(context, &hidden, &shared.items)?),
+            UpConv::Doubled(conv) => {
+                let doubled = conv.forward_packed(context, &hidden, &shared.items)?;
+                // An odd number of frames was halved to one half more.
+                Ok(doubled.pack_rows(&shared.items.repeated(HALF).shortened(&to.lengths())?)?)
+            }
+        }
+    }
+}
+
 /// `CausalConditionalDecoder`.
 #[derive(Debug, Clone)]
 pub(in crate::flow) struct UNet {
     time: [Linear; 2],
-    down: Stage,
-    down_conv: Conv1d,
+    down: Vec<Down>,
     middle: Vec<Stage>,
-    up: Stage,
-    up_conv: Conv1d,
+    /// From the last level to the first.
+    up: Vec<Up>,
     last: ConvBlock,
     projection: Conv1d,
     time_channels: usize,
@@ -187,32 +263,36 @@ pub(in crate::flow) struct UNet {
 impl UNet {
     /// From `inputs` channels (state and conditions) to `bins`.
     pub(super) fn new(mut builder: Builder, config: &UNetConfig, inputs: usize, bins: usize) -> Result<Self> {
-        let channels = config.channels[0];
+        let (channels, embedded) = (&config.channels, time_channels(config));
         let mut time = builder.scope("time_mlp");
         let time = [
-            linear(time.scope("linear_1"), inputs, 4 * channels, true)?,
-            linear(time.scope("linear_2"), 4 * channels, 4 * channels, true)?,
+            linear(time.scope("linear_1"), inputs, embedded, true)?,
+            linear(time.scope("linear_2"), embedded, embedded, true)?,
         ];
+        let levels = channels.len();
         let mut scope = builder.scope("down_blocks");
-        let mut scope = scope.scope(0);
-        let down_conv = causal_conv(scope.scope(2), channels, channels, TAPS)?;
-        let down = Stage::new(scope, inputs, channels, config)?;
+        let down = (0..levels).map(|level| {
+            let before = level.checked_sub(1).map_or(inputs, |before| channels[before]);
+            Down::new(scope.scope(level), before, channels[level], level + 1 == levels, config)
+        });
+        let down = down.collect::<Result<_>>()?;
+        let deepest = channels[levels - 1];
         let mut scope = builder.scope("mid_blocks");
-        let middle = (0..config.num_mid_blocks).map(|index| Stage::new(scope.scope(index), channels, channels, config));
+        let middle = (0..config.num_mid_blocks).map(|index| Stage::new(scope.scope(index), deepest, deepest, config));
         let middle = middle.collect::<Result<_>>()?;
         let mut scope = builder.scope("up_blocks");
-        let mut scope = scope.scope(0);
-        let up_conv = causal_conv(scope.scope(2), channels, channels, TAPS)?;
-        let up = Stage::new(scope, 2 * channels, channels, config)?;
+        let up = (0..levels).rev().enumerate().map(|(index, level)| {
+            let to = channels[level.saturating_sub(1)];
+            Up::new(scope.scope(index), 2 * channels[level], to, level == 0, config)
+        });
+        let up = up.collect::<Result<_>>()?;
         Ok(Self {
             time,
             down,
-            down_conv,
             middle,
             up,
-            up_conv,
-            last: ConvBlock::new(builder.scope("final_block"), channels, channels)?,
-            projection: causal_conv(builder.scope("final_proj"), channels, bins, 1)?,
+            last: ConvBlock::new(builder.scope("final_block"), channels[0], channels[0])?,
+            projection: causal_conv(builder.scope("final_proj"), channels[0], bins, 1)?,
             time_channels: inputs,
             chunk: config.static_chunk_size,
         })
@@ -231,14 +311,26 @@ impl UNet {
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
         let time = self.time[1].forward_activated(context, &time, Activation::Mish)?;
         let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
-        let shared = Shared { time, items: Rc::new(items.clone()), reach };
-        let skip = self.down.forward(context, input, &shared)?;
-        let mut hidden = self.down_conv.forward_packed(context, &skip, items)?;
-        for stage in &self.middle {
-            hidden = stage.forward(context, &hidden, &shared)?;
+        let mut levels = vec![Shared { time, items: Rc::new(items.clone()), reach }];
+        let (mut hidden, mut skips) = (input.clone(), Vec::with_capacity(self.down.len()));
+        for (index, down) in self.down.iter().enumerate() {
+            if index > 0 {
+                levels.push(levels[index - 1].halved());
+            }
+            let shared = &levels[index];
+            let skip = down.stage.forward(context, &hidden, shared)?;
+            hidden = down.conv.forward_packed(context, &skip, &shared.items)?;
+            skips.push(skip);
         }
-        let hidden = self.up.forward(context, &concatenate(&[&hidden, &skip])?, &shared)?;
-        let hidden = self.up_conv.forward_packed(context, &hidden, items)?;
+        for stage in &self.middle {
+            hidden = stage.forward(context, &hidden, &levels[levels.len() - 1])?;
+        }
+        for (up, level) in self.up.iter().zip((0..levels.len()).rev()) {
+            let Some(skip) = skips.pop() else { break };
+            let joined = concatenate(&[&hidden, &skip])?;
+            drop(skip);
+            hidden = up.forward(context, &joined, &levels[level], &levels[level.saturating_sub(1)].items)?;
+        }
         let hidden = self.last.forward(context, &hidden, items)?;
         Ok(self.projection.forward_packed(context, &hidden, items)?)
     }

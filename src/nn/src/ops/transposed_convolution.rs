@@ -1,0 +1,75 @@
+//! Transposed one-dimensional convolution, channels innermost.
+//!
+//! Each output frame sees a few input frames with every `stride`-th tap, so that one convolution gives all the frames that belong
+//! to an input frame, side by side, once the taps are laid out for it.
+
+use crate::gradients::{Flow, Gradient};
+use crate::ops::Convolution;
+use crate::tape::record;
+use crate::{NnError, Result, Sequences, Value, host};
+
+impl Value {
+    /// Convolves each item of a packed batch `[row, input]` backwards over time, giving `stride` frames for one: weight
+    /// `[input, output, tap]` as PyTorch keeps it, bias `[output]`; gives `[stride x row, output]`. The taps beyond the stride are cut
+    /// from both ends evenly: PyTorch's `padding` of half their number.
+    ///
+    /// # Errors
+    /// When the shapes do not fit or there is an odd number of taps beyond the stride.
+    pub fn conv_transpose1d_packed(
+        &self,
+        weight: &Value,
+        bias: &Value,
+        stride: usize,
+        items: &Sequences,
+    ) -> Result<Value> {
+        let &[inputs, outputs, kernel] = weight.dims() else {
+            return Err(NnError::shape("transposed conv1d weight", "[input, output, tap]", weight.dims()));
+        };
+        if stride == 0 || kernel < stride || !(kernel - stride).is_multiple_of(2) {
+            let message = format!("{kernel} taps for a stride of {stride}: as many, or an even number more");
+            return Err(NnError::invalid("transposed conv1d", message));
+        }
+        if bias.dims() != [outputs] {
+            return Err(NnError::shape("transposed conv1d bias", format!("[{outputs}]"), bias.dims()));
+        }
+        let cut = (kernel - stride) / 2;
+        // Input frames to both sides that an output frame may see.
+        let reach = cut.div_ceil(stride);
+        let taps = 2 * reach + 1;
+        let place = |index: usize| {
+            let (row, tap) = (index / taps, index % taps);
+            let (channel, input) = (row / inputs, row % inputs);
+            let (phase, output) = (channel / outputs, channel % outputs);
+            let tap = (2 * reach - tap) * stride + phase + cut;
+            let tap = tap.checked_sub(reach * stride).filter(|tap| *tap < kernel)?;
+            Some((input * outputs + output) * kernel + tap)
+        };
+        let weight = weight.gather(&[stride * outputs, inputs, taps], place)?;
+        let bias = bias.gather(&[stride * outputs], |channel| Some(channel % outputs))?;
+        let settings = Convolution { padding: [reach, reach], ..Convolution::default() };
+        let frames = self.conv1d_packed(&weight, Some(&bias), settings, items)?;
+        frames.reshape(&[stride * items.total(), outputs])
+    }
+
+    /// Elements by their places among those of this value; zero where there is none.
+    fn gather(&self, shape: &[usize], place: impl Fn(usize) -> Option<usize>) -> Result<Value> {
+        let places: Vec<Option<usize>> = (0..shape.iter().product()).map(place).collect();
+        let output = {
+            let elements = host::slice("gather", self.tensor())?;
+            places.iter().map(|place| place.map_or(0.0, |place| elements[place])).collect()
+        };
+        Ok(record(host::tensor(output, shape)?, &[self], || {
+            let before = self.dims().to_vec();
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let gradient = host::slice("gather", gradient.tensor())?;
+                let mut sums = vec![0.0; before.iter().product()];
+                for (place, gradient) in places.iter().zip(gradient.iter()) {
+                    if let Some(place) = place {
+                        sums[*place] += gradient;
+                    }
+                }
+                flow.give_vec(0, sums, &before)
+            }
+        }))
+    }
+}
