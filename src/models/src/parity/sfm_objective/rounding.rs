@@ -11,7 +11,7 @@ use flowmill_nn::objectives::{Placement, ShallowFlowMatching};
 use crate::parity::Result;
 
 /// Steps of single precision to both sides of time and variance: what sums in another order come to.
-const STEPS: i32 = 4;
+const STEPS: i32 = 8;
 
 /// The starts with those roundings that give the least `errors`, one per item.
 pub(super) fn fitted(
