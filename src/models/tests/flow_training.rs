@@ -196,7 +196,7 @@ fn configurations_round_trip_and_bad_ones_are_named() {
     let cases: [(Change, &str); 7] = [
         (|config| config.vocab_size = 0, "`vocab_size`"),
         (|config| config.encoder.attention_heads = 3, "`input_size`"),
-        (|config| unet(config).channels = vec![16, 16], "`estimator.channels`"),
+        (|config| unet(config).channels = vec![16, 0], "`estimator.channels`"),
         (|config| config.encoder.dropout_rate = 1.0, "`encoder.dropout_rate`"),
         (|config| config.matching.prompt_rate = f32::NAN, "`matching.prompt_rate`"),
         (|config| config.output_size = usize::MAX, "`output_size`"),
