@@ -29,6 +29,7 @@ pub mod gradients;
 pub mod host;
 pub mod inference;
 pub mod init;
+mod kept;
 pub mod kernels;
 pub mod layers;
 pub mod low_rank;

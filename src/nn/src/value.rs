@@ -1,5 +1,6 @@
 //! A tensor that may have been recorded.
 
+use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
 use crate::{Result, host};
 use candle_core::Tensor;
@@ -11,6 +12,8 @@ use candle_core::Tensor;
 pub struct Value {
     tensor: Tensor,
     node: Option<Node>,
+    /// How to make it once more, where that is cheaper than to keep it.
+    again: Option<Again>,
 }
 
 impl Value {
@@ -19,7 +22,7 @@ impl Value {
     /// # Errors
     /// When candle cannot convert it.
     pub fn plain(tensor: Tensor) -> Result<Self> {
-        Ok(Self { tensor: host::contiguous(&tensor)?, node: None })
+        Ok(Self::new(host::contiguous(&tensor)?, None))
     }
 
     /// A plain value of the given elements.
@@ -27,11 +30,11 @@ impl Value {
     /// # Errors
     /// When the number of elements is not that of the shape.
     pub fn from_vec(elements: Vec<f32>, shape: &[usize]) -> Result<Self> {
-        Ok(Self { tensor: host::tensor(elements, shape)?, node: None })
+        Ok(Self::new(host::tensor(elements, shape)?, None))
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node }
+        Self { tensor, node, again: None }
     }
 
     /// The elements.
@@ -61,7 +64,26 @@ impl Value {
 
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
-        Self { tensor: self.tensor.clone(), node: None }
+        Self::new(self.tensor.clone(), None)
+    }
+
+    /// Says how its elements are made once more, so that who reads it need not keep them; `make` computes in single precision.
+    /// A plain value is left as it is.
+    pub(crate) fn made_again(mut self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
+        let precision = self.tape().map(|tape| tape.precision().of_shape(self.dims()));
+        self.again = precision.map(|precision| Again::new(make, precision));
+        self
+    }
+
+    /// This value, whose elements are those of `source` under another shape.
+    pub(crate) fn reshaped_from(mut self, source: &Value) -> Self {
+        self.again = source.again.as_ref().map(|again| again.reshape(self.dims()));
+        self
+    }
+
+    /// What an operation keeps of it for its backward pass.
+    pub(crate) fn keep(&self) -> Kept {
+        Kept::new(&self.tensor, self.again.as_ref())
     }
 
     pub(crate) fn node(&self) -> Option<&Node> {

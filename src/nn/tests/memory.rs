@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
+use flowmill_nn::ops::Normalisation;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Context, NnError, ParameterId, Parameters, Tape, Value};
 
@@ -158,6 +159,34 @@ fn checkpointing_lowers_the_peak() {
     assert!(checkpointed * 5 < plain * 2, "{checkpointed} activations at the peak rather than {plain}");
 }
 
+/// What a product reads of a norm is not kept but made again, with the same gradients.
+fn norms_are_made_again() {
+    let (parameters, ids) = weights();
+    let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
+    let run = |kept: bool| {
+        let tape = Tape::new();
+        let before = live();
+        let context = Context::training(&parameters, &tape, Draw::new(3));
+        let mut state = input.clone();
+        for id in &ids {
+            let normal = state.layer_norm(None, None, Normalisation::default()).unwrap();
+            // The same numbers, but of an operation that says nothing of how to make them.
+            let normal = if kept { normal.affine(1.0, 0.0).unwrap() } else { normal };
+            state = normal.linear(&context.parameter(*id), None).unwrap();
+        }
+        let loss = state.mean().unwrap();
+        drop((state, context));
+        let kept = activations(live() - before);
+        let gradients = tape.backward(&loss).unwrap();
+        let values = |id: &ParameterId| gradients.get(*id).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        (kept, ids.iter().map(values).collect::<Vec<_>>())
+    };
+    let ((again, gradients), (kept, expected)) = (run(false), run(true));
+    assert!(again <= LAYERS + 3, "{again} activations");
+    assert!(kept >= 2 * LAYERS - 1, "{kept} activations");
+    assert_eq!(gradients, expected);
+}
+
 /// One test: the count is of the whole process.
 #[test]
 fn the_backward_pass_keeps_what_it_must() {
@@ -165,6 +194,7 @@ fn the_backward_pass_keeps_what_it_must() {
     warm_up();
     backward_frees_as_it_proceeds();
     frozen_layers_keep_nothing();
+    norms_are_made_again();
     checkpointing_lowers_the_peak();
 }
 

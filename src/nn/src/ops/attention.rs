@@ -1,10 +1,12 @@
 //! Multi-head scaled dot-product attention.
 
 use crate::gradients::{Flow, Gradient};
+use crate::kept::Kept;
 use crate::kernels::attention::{self as kernel, Inputs, Item, Reach, Relative, Settings};
 use crate::random::Draw;
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
+use candle_core::Tensor;
 
 /// Settings of an attention.
 #[derive(Debug, Clone)]
@@ -104,14 +106,16 @@ impl Value {
             check_relative(relative, &settings, &items)?;
             tensors.extend([relative.encodings, relative.content_bias, relative.position_bias]);
         }
-        let kept: Vec<candle_core::Tensor> = tensors.iter().map(|value| value.tensor().clone()).collect();
-        let (out, log_sums) = with_inputs(&kept, |inputs| kernel::forward(inputs, &items, &settings, self.rows()))?;
+        let inputs: Vec<Tensor> = tensors.iter().map(|value| value.tensor().clone()).collect();
+        let (out, log_sums) = with_inputs(&inputs, |inputs| kernel::forward(inputs, &items, &settings, self.rows()))?;
         let output = host::tensor(out, self.dims())?;
         Ok(record(output, &tensors, || {
+            let kept: Vec<Kept> = tensors.iter().map(|value| value.keep()).collect();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let inputs = kept.iter().map(Kept::tensor).collect::<Result<Vec<_>>>()?;
                 let dy = host::slice("attention", gradient.tensor())?;
                 let gradients =
-                    with_inputs(&kept, |inputs| kernel::backward(&dy, &log_sums, inputs, &items, &settings))?;
+                    with_inputs(&inputs, |inputs| kernel::backward(&dy, &log_sums, inputs, &items, &settings))?;
                 let all = [
                     gradients.queries,
                     gradients.keys,
@@ -120,7 +124,7 @@ impl Value {
                     gradients.content_bias,
                     gradients.position_bias,
                 ];
-                for (input, (gradient, tensor)) in all.into_iter().zip(&kept).enumerate() {
+                for (input, (gradient, tensor)) in all.into_iter().zip(&inputs).enumerate() {
                     flow.give_vec(input, gradient, tensor.dims())?;
                 }
                 Ok(())
@@ -129,7 +133,7 @@ impl Value {
     }
 }
 
-fn with_inputs<R>(tensors: &[candle_core::Tensor], work: impl FnOnce(Inputs) -> R) -> Result<R> {
+fn with_inputs<R>(tensors: &[Tensor], work: impl FnOnce(Inputs) -> R) -> Result<R> {
     let slices = tensors.iter().map(|tensor| host::slice("attention", tensor)).collect::<Result<Vec<_>>>()?;
     let relative = match slices.get(3..6) {
         Some([encodings, content_bias, position_bias]) => Some(Relative { encodings, content_bias, position_bias }),

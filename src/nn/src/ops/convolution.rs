@@ -129,15 +129,18 @@ fn convolve(
     let output = host::tensor(out, shape)?;
     let values: Vec<&Value> = [Some(input), Some(weight), bias].into_iter().flatten().collect();
     Ok(record(output, &values, || {
-        let (input, weight, has_bias) = (input.tensor().clone(), weight.tensor().clone(), bias.is_some());
+        let (input, weight, has_bias) = (input.keep(), weight.tensor().clone(), bias.is_some());
         move |gradient: Gradient, flow: &mut Flow<'_>| {
             let dy = host::slice("conv1d", gradient.tensor())?;
             if flow.wants(0) {
+                // Laid out again rather than kept: a second copy of every weight would wait here.
+                let taps = kernel::taps_outermost(&host::slice("conv1d", &weight)?, &geometry);
                 let dx = kernel::backward_input(&dy, &taps, &geometry, &layout);
                 flow.give_vec(0, dx, input.dims())?;
             }
             if flow.wants(1) {
-                let x = host::slice("conv1d", &input)?;
+                let x = input.tensor()?;
+                let x = host::slice("conv1d", &x)?;
                 let dw = kernel::backward_weight(&x, &dy, &geometry, &layout);
                 flow.give_vec(1, dw, weight.dims())?;
             }

@@ -2,6 +2,7 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialised;
+use crate::kept::Kept;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Matrix, multiply, multiply_then};
 use crate::kernels::reduce;
@@ -52,7 +53,7 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
 fn give(
     flow: &mut Flow<'_>,
     dy: &[f32],
-    input: &candle_core::Tensor,
+    input: &Kept,
     weight: &candle_core::Tensor,
     has_bias: bool,
     sizes: Sizes,
@@ -65,7 +66,8 @@ fn give(
         flow.write(0, input.dims(), |dx, add| multiply(dx, inputs, gradient, w, add))?;
     }
     if flow.wants(1) {
-        let x = host::slice("linear", input)?;
+        let x = input.tensor()?;
+        let x = host::slice("linear", &x)?;
         let x = Matrix::row_major(&x, rows, inputs);
         flow.write(1, weight.dims(), |dw, add| multiply(dw, inputs, gradient.transposed(), x, add))?;
     }
@@ -108,7 +110,7 @@ impl Value {
 
         let values: Vec<&Value> = [Some(self), Some(weight), bias, residual].into_iter().flatten().collect();
         Ok(record(output, &values, || {
-            let (input, weight) = (self.tensor().clone(), weight.tensor().clone());
+            let (input, weight) = (self.keep(), weight.tensor().clone());
             let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("linear", gradient.tensor())?;
@@ -154,7 +156,7 @@ impl Value {
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
-            let (input, weight, has_bias) = (self.tensor().clone(), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (self.keep(), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let before = host::slice("linear", &before)?;
                 let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
@@ -211,7 +213,7 @@ impl Value {
         let values: Vec<&Value> =
             [self, first[0], first[1], second[0], second[1]].into_iter().chain(residual).collect();
         Ok(record(output, &values, || {
-            let (input, w1, w2) = (self.tensor().clone(), w1.clone(), w2.clone());
+            let (input, w1, w2) = (self.keep(), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("feed-forward", gradient.tensor())?;
                 let dy_matrix = Matrix::row_major(&dy, rows, outputs);

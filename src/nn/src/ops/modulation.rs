@@ -2,10 +2,13 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::add_assign_serial;
+use crate::kernels::gate;
 use crate::kernels::item_tasks::ItemTasks;
-use crate::kernels::{gate, norm};
+use crate::kernels::norm::{self, Moments};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
+use candle_core::Tensor;
+use std::rc::Rc;
 
 /// The vectors that steer the rows of each item.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +62,24 @@ fn give_vectors(flow: &mut Flow<'_>, input: usize, shape: &[usize], parts: &[(us
     })
 }
 
+/// A modulated norm with what it reads; gains and shifts are `[item, channel]`.
+struct ModulatedNorm {
+    input: Tensor,
+    tasks: ItemTasks,
+    gains: Vec<f32>,
+    shifts: Vec<f32>,
+    epsilon: f32,
+}
+
+impl ModulatedNorm {
+    fn forward(&self) -> Result<(Tensor, Moments)> {
+        let Self { input, tasks, gains, shifts, epsilon } = self;
+        let (width, x) = (input.dims()[1], host::slice("modulated norm", input)?);
+        let (out, moments) = norm::forward_items(&x, width, tasks, gains, shifts, *epsilon);
+        Ok((host::tensor(out, input.dims())?, moments))
+    }
+}
+
 impl Value {
     /// Normalises every row `[row, channel]` to mean 0 and variance 1, then `x * (1 + scale) + shift` with the scale and shift
     /// of its item: the vectors `[shift, scale]` of the modulation. Rows of no item become zero.
@@ -71,23 +92,23 @@ impl Value {
         let gains = modulation.vector(scale, width, 1.0)?;
         let shifts = modulation.vector(shift, width, 0.0)?;
         let tasks = ItemTasks::new(modulation.rows, width);
-        let x = host::slice("modulated norm", self.tensor())?;
-        let (out, moments) = norm::forward_items(&x, width, &tasks, &gains, &shifts, epsilon);
-        drop(x);
-        let output = host::tensor(out, self.dims())?;
-        Ok(record(output, &[self, modulation.vectors], || {
-            let (input, shape) = (self.tensor().clone(), modulation.vectors.dims().to_vec());
+        let norm = Rc::new(ModulatedNorm { input: self.tensor().clone(), tasks, gains, shifts, epsilon });
+        let (output, moments) = norm.forward()?;
+        let recorded = record(output, &[self, modulation.vectors], || {
+            let (norm, shape) = (norm.clone(), modulation.vectors.dims().to_vec());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let x = host::slice("modulated norm", &input)?;
+                let ModulatedNorm { input, tasks, gains, shifts, .. } = &*norm;
+                let x = host::slice("modulated norm", input)?;
                 let mut sums = None;
                 let gradient = gradient.map(|gradient| {
-                    sums = Some(norm::backward_items(gradient, &x, width, &tasks, &gains, &shifts, &moments));
+                    sums = Some(norm::backward_items(gradient, &x, width, tasks, gains, shifts, &moments));
                 })?;
                 flow.give(0, gradient)?;
                 let (gain_sums, shift_sums) = sums.unwrap_or_default();
                 give_vectors(flow, 1, &shape, &[(scale, &gain_sums), (shift, &shift_sums)])
             }
-        }))
+        });
+        Ok(recorded.made_again(move || Ok(norm.forward()?.0)))
     }
 
     /// `self + gate * update`, rows `[row, channel]`, with the gate of the row's item: the vector `gate` of the modulation. Rows

@@ -2,9 +2,11 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::activation::Activation;
-use crate::kernels::norm::{self, Affine};
+use crate::kernels::norm::{self, Affine, Moments};
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
+use candle_core::Tensor;
+use std::rc::Rc;
 
 /// Settings of a normalisation.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +20,32 @@ pub struct Normalisation {
 impl Default for Normalisation {
     fn default() -> Self {
         Self { epsilon: 1e-5, activation: Activation::Identity }
+    }
+}
+
+/// A layer norm with what it reads.
+struct LayerNorm {
+    input: Tensor,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    settings: Normalisation,
+}
+
+impl LayerNorm {
+    /// Works on the elements of its input and parameters.
+    fn with<R>(&self, work: impl FnOnce(&[f32], Affine) -> R) -> Result<R> {
+        let [weight, bias] = [&self.weight, &self.bias]
+            .map(|tensor| tensor.as_ref().map(|tensor| host::slice("layer norm", tensor)).transpose());
+        let (weight, bias) = (weight?, bias?);
+        let affine = Affine { weight: weight.as_deref(), bias: bias.as_deref() };
+        Ok(work(&host::slice("layer norm", &self.input)?, affine))
+    }
+
+    fn forward(&self) -> Result<(Tensor, Moments)> {
+        let width = self.input.dims().last().copied().unwrap_or(1);
+        let Normalisation { epsilon, activation } = self.settings;
+        let (out, moments) = self.with(|x, affine| norm::forward(x, width, affine, epsilon, activation))?;
+        Ok((host::tensor(out, self.input.dims())?, moments))
     }
 }
 
@@ -38,37 +66,32 @@ impl Value {
         if self.tensor().elem_count() == 0 {
             return Err(NnError::shape("layer norm", "at least one element", self.dims()));
         }
-        let gain = weight.map(|value| host::slice("layer norm", value.tensor())).transpose()?;
-        let offset = bias.map(|value| host::slice("layer norm", value.tensor())).transpose()?;
-        let affine = Affine { weight: gain.as_deref(), bias: offset.as_deref() };
-        let x = host::slice("layer norm", self.tensor())?;
-        let (out, moments) = norm::forward(&x, width, affine, settings.epsilon, settings.activation);
-        let output = host::tensor(out, self.dims())?;
+        let [gain, offset] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));
+        let layer = Rc::new(LayerNorm { input: self.tensor().clone(), weight: gain, bias: offset, settings });
+        let (output, moments) = layer.forward()?;
         let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
-        Ok(record(output, &values, || {
-            let input = self.tensor().clone();
-            let [weight, bias] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));
+        let recorded = record(output, &values, || {
+            let layer = layer.clone();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let gain = weight.as_ref().map(|value| host::slice("layer norm", value)).transpose()?;
-                let offset = bias.as_ref().map(|value| host::slice("layer norm", value)).transpose()?;
-                let affine = Affine { weight: gain.as_deref(), bias: offset.as_deref() };
-                let x = host::slice("layer norm", &input)?;
                 let mut sums = None;
-                let gradient = gradient.map(|gradient| {
-                    sums = Some(norm::backward(gradient, &x, width, affine, &moments, settings.activation));
-                })?;
+                let gradient = layer.with(|x, affine| {
+                    gradient.map(|gradient| {
+                        sums = Some(norm::backward(gradient, x, width, affine, &moments, layer.settings.activation));
+                    })
+                })??;
                 flow.give(0, gradient)?;
                 let (weight_sum, bias_sum) = sums.unwrap_or_default();
                 let mut input = 1;
-                for (present, sum) in [(weight.is_some(), weight_sum), (bias.is_some(), bias_sum)] {
-                    if present {
+                for (parameter, sum) in [(&layer.weight, weight_sum), (&layer.bias, bias_sum)] {
+                    if parameter.is_some() {
                         flow.give_vec(input, sum, &[width])?;
                         input += 1;
                     }
                 }
                 Ok(())
             }
-        }))
+        });
+        Ok(recorded.made_again(move || Ok(layer.forward()?.0)))
     }
 
     /// Normalises each of `groups` groups of channels over time and channels, item by item: input `[item, time, channel]`, weight

@@ -18,7 +18,8 @@ impl Value {
         Ok(record(output, &[self], || {
             let before = before.to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| flow.give(0, gradient.reshape(&before)?)
-        }))
+        })
+        .reshaped_from(self))
     }
 
     /// Swaps the two axes before the innermost: `[.., a, b, channel]` to `[.., b, a, channel]`.

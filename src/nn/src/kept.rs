@@ -1,0 +1,77 @@
+//! What an operation keeps of its inputs for its backward pass.
+
+use crate::precision::Precision;
+use crate::{Result, host};
+use candle_core::Tensor;
+use std::fmt;
+use std::rc::Rc;
+
+/// How to make a recorded value once more, bit for bit, from what its operation keeps anyway.
+///
+/// The output of a norm is as large as its input and costs next to nothing beside the product that reads it. So the product does
+/// not keep it, but makes it again when its backward pass needs it.
+#[derive(Clone)]
+pub(crate) struct Again(Rc<dyn Fn() -> Result<Tensor>>);
+
+impl Again {
+    /// From the computation in single precision, and what its result is rounded to.
+    pub(crate) fn new(make: impl Fn() -> Result<Tensor> + 'static, precision: Precision) -> Self {
+        Self(Rc::new(move || {
+            let tensor = make()?;
+            if precision != Precision::Fp32 {
+                host::modify(&tensor, |elements| precision.round(elements))?;
+            }
+            Ok(tensor)
+        }))
+    }
+
+    /// The same elements under another shape.
+    pub(crate) fn reshape(&self, shape: &[usize]) -> Self {
+        let (again, shape) = (self.clone(), shape.to_vec());
+        Self(Rc::new(move || Ok(again.make()?.reshape(shape.as_slice())?)))
+    }
+
+    pub(crate) fn make(&self) -> Result<Tensor> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Again")
+    }
+}
+
+/// An input as an operation keeps it: the elements, or how to make them again.
+pub(crate) struct Kept {
+    dims: Vec<usize>,
+    source: Source,
+}
+
+enum Source {
+    Elements(Tensor),
+    Again(Again),
+}
+
+impl Kept {
+    pub(crate) fn new(tensor: &Tensor, again: Option<&Again>) -> Self {
+        let source = again.map_or_else(|| Source::Elements(tensor.clone()), |again| Source::Again(again.clone()));
+        Self { dims: tensor.dims().to_vec(), source }
+    }
+
+    /// The shape.
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The elements.
+    ///
+    /// # Errors
+    /// Those of the operation that makes them.
+    pub(crate) fn tensor(&self) -> Result<Tensor> {
+        match &self.source {
+            Source::Elements(tensor) => Ok(tensor.clone()),
+            Source::Again(again) => again.make(),
+        }
+    }
+}
