@@ -179,9 +179,9 @@ pub struct RunArgs {
 /// sound model reaches on one batch; it says that gradients arrive and that the settings fit together, not that the
 /// model will be good.
 ///
-/// --plan-memory looks for the largest batch in all epochs of the run, trains on it twice with as many batches waiting as the
-/// loader keeps, and prints the memory that took at the most, by kind. When a part of the batch shows that the whole would
-/// not fit, the rest is left out and the figure is an estimate.
+/// --plan-memory looks for the largest batch in all epochs of the run, trains on it with as many batches waiting as the
+/// loader keeps and on some that follow it, and prints the memory that took at the most, by kind. When a part of the batch
+/// shows that the whole would not fit, the rest is left out and the figure is an estimate.
 ///
 /// --replay DUMP does a step again that was skipped because its loss or gradient was not finite: the same batches and draws
 /// on the weights that lie beside the dump. Printed are the loss of every batch, the norm of every parameter's gradient,

@@ -1,12 +1,15 @@
 //! The memory that a recipe's training will take, without leaving anything.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
 
 use flowmill_runner::{Recipe, StageError};
 use flowmill_train::{MemoryPlan, Observer};
 
 use crate::TrainSection;
-use crate::look::prepared;
+use crate::work::Training;
 
 /// Trains the recipe's model on the largest batch of its data and measures; see [`flowmill_train::plan_memory`]. `folder` gives the folder
 /// of a stage by number, of which those up to packing must be finished; `usable` is the memory there is, in bytes.
@@ -20,9 +23,38 @@ pub fn plan_memory(
     observer: &mut dyn Observer,
 ) -> Result<MemoryPlan, StageError> {
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
-    let settings = section.train_config();
-    let mut prepared = prepared(section, recipe, folder, observer)?;
+    let training = Training::new(section, recipe, folder);
+    // On a thread of a pool, as the runner trains: allocators keep memory by threads, so which ones take part decides how much it is.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
+    let pool = pool.map_err(StageError::other)?;
+    let (tell, told) = channel();
+    thread::scope(|scope| {
+        let planning = scope.spawn(move || pool.install(|| plan(&training, usable, &mut Teller(tell))));
+        told.iter().for_each(|text: String| observer.message(&text));
+        planning.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn plan(training: &Training, usable: Option<u64>, observer: &mut Teller) -> Result<MemoryPlan, StageError> {
+    let settings = training.section.train_config();
+    let mut prepared = training.prepare(&|message| observer.tell(message))?;
     let data = &prepared.data;
     let plan = flowmill_train::plan_memory(&prepared.task, &mut prepared.parameters, data, &settings, usable, observer);
     plan.map_err(StageError::other)
+}
+
+/// Passes messages on to another thread.
+struct Teller(Sender<String>);
+
+impl Teller {
+    fn tell(&self, text: String) {
+        // The other thread listens until this end is dropped.
+        let _nobody_listens = self.0.send(text);
+    }
+}
+
+impl Observer for Teller {
+    fn message(&mut self, text: &str) {
+        self.tell(text.to_owned());
+    }
 }
