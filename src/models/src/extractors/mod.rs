@@ -39,6 +39,7 @@ mod sinusoids;
 mod state;
 pub mod statistics;
 pub mod step_audio;
+mod tensors;
 mod weights;
 
 pub use config::{ExtractorConfig, from_state};

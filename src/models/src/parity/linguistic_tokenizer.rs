@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::{GoldenFile, ParityError, Report, Result};
 use crate::extractors::Matrix;
-use crate::extractors::paraformer::{Chunking, Encoder, LinguisticTokenizer, Stacking};
+use crate::extractors::paraformer::{Checkpoint, Chunking, Encoder, LinguisticTokenizer, Stacking};
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let tokenizer = tokenizer(file)?;
@@ -27,7 +27,8 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
 
 fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
     let stacking = Stacking { frames: file.size(&["lfr_m"])?, shift: file.size(&["lfr_n"])? };
-    let encoder = Encoder::from_tensors(file.size(&["attention_heads"])?, chunking(file)?, &file.parameters())?;
+    let checkpoint = Checkpoint::from_tensors(file.size(&["attention_heads"])?, &file.parameters())?;
+    let encoder = Encoder::new(checkpoint, chunking(file)?)?;
     let found = encoder.dimensions();
     for (key, found) in [
         ("output_size", found.outputs),

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::Value;
 
 use super::{GoldenFile, ParityError, Report, Result};
-use crate::extractors::s3::{Dimensions, Frames, Hidden, S3Tokenizer, Version, pieces};
+use crate::extractors::s3::{Checkpoint, Dimensions, Frames, Hidden, S3Tokenizer, Version, pieces};
 
 /// Log-mel frames that the public implementation takes at once; longer items go through windows.
 const LONGEST: usize = 3000;
@@ -18,7 +18,8 @@ pub(super) fn check_v2(file: &GoldenFile) -> Result<Report> {
 }
 
 fn check(file: &GoldenFile, version: Version) -> Result<Report> {
-    let tokenizer = S3Tokenizer::from_tensors(version, Some(file.size(&["n_audio_head"])?), &file.parameters())?;
+    let heads = Some(file.size(&["n_audio_head"])?);
+    let tokenizer = S3Tokenizer::new(Checkpoint::from_tensors(version, heads, &file.parameters())?)?;
     refuse_lies(file, tokenizer.dimensions())?;
     let mel = file.floats("in.mel", 3)?.transpose(1, 2)?.contiguous()?;
     let (items, frames, _) = mel.dims3()?;

@@ -1,21 +1,32 @@
-//! Kernels for networks that are only ever run forwards, such as the front-ends: time innermost, one recording at a time.
+//! Kernels and layers for networks that are only ever run forwards, such as the front-ends; their weights are arranged once, when a
+//! model is loaded.
 //!
+//! Transformers have channels innermost, as everywhere in this crate: [`Linear`], [`Convolution1d`] and [`LayerNorm`] give what the
+//! layers of the same names give.
+//!
+//! Convolutional networks have time innermost, one recording at a time.
 //! A signal is [`Rows`]: one row per channel (or per channel and frequency), time along the row, zeros around it. Every
 //! layer is then the same product: an output row is a weighted sum of input rows, each shifted in time by a tap's distance,
-//! and [`Filters`] computes 8 output rows at a time with the time axis in vector registers. Weights are arranged once, when
-//! a model is loaded. Nothing is unfolded and nothing is padded to the longest item of a batch; several recordings run side
+//! and [`Filters`] computes 8 output rows at a time with the time axis in vector registers. Nothing is unfolded and nothing is padded to the longest item of a batch; several recordings run side
 //! by side on the threads of their caller.
 
+mod convolution1d;
 mod convolution2d;
 mod dot;
 mod filters;
 mod lanes;
+mod layer_norm;
+mod linear;
 mod normalise;
+mod packed;
 mod rows;
 mod winograd;
 
+pub use convolution1d::Convolution1d;
 pub use convolution2d::{Convolution2d, Plane};
 pub use dot::Dot;
 pub use filters::{Epilogue, Filters, TILE};
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
 pub use normalise::{mean_and_deviation, normalise_tile, scale_rows, segment_sums, split_tile};
 pub use rows::Rows;

@@ -76,13 +76,13 @@ pub struct Layout {
 }
 
 /// The valid rows of each item between zeros, one item after the other; and where each item starts (in rows).
-struct Padded {
-    data: Vec<f32>,
-    starts: Vec<usize>,
+pub(crate) struct Padded {
+    pub(crate) data: Vec<f32>,
+    pub(crate) starts: Vec<usize>,
 }
 
 /// `lengths` are those of the items without padding, zeros at their end included.
-fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [usize; 2]) -> Padded {
+pub(crate) fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [usize; 2]) -> Padded {
     let mut starts = Vec::with_capacity(lengths.len());
     let mut rows = 0;
     for length in lengths {

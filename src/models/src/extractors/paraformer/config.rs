@@ -9,7 +9,9 @@ use candle_core::Tensor;
 use flowmill_nn::{host, random::Draw, weights};
 use serde::{Deserialize, Serialize};
 
-use super::{Chunking, Cmvn, Dimensions, ENTRIES, Encoder, KIND, LinguisticTokenizer, Stacking, TOKEN_RATE};
+use super::{
+    Checkpoint, Chunking, Cmvn, Dimensions, ENTRIES, Encoder, KIND, LinguisticTokenizer, Stacking, TOKEN_RATE,
+};
 use crate::extractors::{
     Column, ConfigError, Fit, Fitted, Matrix, State, StateError, UnusableWeights, ValueType, Weights,
     weights::{self as taken, Pretrained},
@@ -104,16 +106,16 @@ impl ParaformerConfig {
         self.check()?;
         let (config, root) = (self.clone(), root.to_owned());
         Ok(Pretrained::new(KIND, move || {
-            let tokenizer = config.load(seed, &root)?;
-            let mut state = State::new(KIND, serde_json::json!({"heads": tokenizer.encoder().dimensions().heads}));
-            let kept = keep(&mut state, "", &tokenizer);
+            let parts = config.load(seed, &root)?;
+            let mut state = State::new(KIND, serde_json::json!({"heads": parts.heads()}));
+            let kept = parts.keep(&mut state, "");
             kept.map_err(|error| taken::unusable(Path::new(KIND), error))?;
             Ok(Fitted { state, facts: config.weights.iter().flat_map(Weights::facts).collect() })
         }))
     }
 
-    /// The tokenizer with its weights read or drawn.
-    pub(in crate::extractors) fn load(&self, seed: u64, root: &Path) -> Result<LinguisticTokenizer, StateError> {
+    /// The parts of the tokenizer, read or drawn.
+    pub(in crate::extractors) fn load(&self, seed: u64, root: &Path) -> Result<Parts, StateError> {
         let Some(file) = self.weights.as_ref().and_then(Weights::file) else {
             return random(Draw::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
         };
@@ -127,20 +129,50 @@ impl ParaformerConfig {
             let path = root.join(file);
             Cmvn::read(&path).map_err(|error| taken::unusable(&path, error))
         });
-        let tokenizer = LinguisticTokenizer::new(encoder, Stacking::default(), cmvn.transpose()?, centres);
-        tokenizer.map_err(|error| taken::unusable(&path, error))
+        let parts = Parts { encoder, cmvn: cmvn.transpose()?, centres };
+        parts.check().map_err(|error| taken::unusable(&path, error))?;
+        Ok(parts)
+    }
+}
+
+/// What a tokenizer is made of, as a state keeps it.
+pub(in crate::extractors) struct Parts {
+    encoder: Checkpoint,
+    cmvn: Option<Cmvn>,
+    centres: Matrix,
+}
+
+impl Parts {
+    pub(in crate::extractors) fn heads(&self) -> usize {
+        self.encoder.dimensions().heads
+    }
+
+    fn check(&self) -> Result<(), UnusableWeights> {
+        LinguisticTokenizer::check(self.encoder.dimensions(), Stacking::default(), self.cmvn.as_ref(), &self.centres)
+    }
+
+    /// Adds them to a state.
+    pub(in crate::extractors) fn keep(&self, state: &mut State, prefix: &str) -> Result<(), UnusableWeights> {
+        taken::keep(state, &format!("{prefix}encoder."), self.encoder.parameters())?;
+        let centres = &self.centres;
+        state.set_f32(&format!("{prefix}centres"), &[centres.rows(), centres.columns()], centres.as_slice().to_vec());
+        if let Some(cmvn) = &self.cmvn {
+            state.set_f32(&format!("{prefix}cmvn.shift"), &[cmvn.shift.len()], cmvn.shift.clone());
+            state.set_f32(&format!("{prefix}cmvn.scale"), &[cmvn.scale.len()], cmvn.scale.clone());
+        }
+        Ok(())
     }
 }
 
 /// The encoder among the tensors of a whole Paraformer.
-fn encoder_of(heads: usize, tensors: BTreeMap<String, Tensor>) -> Result<Encoder, UnusableWeights> {
+fn encoder_of(heads: usize, tensors: BTreeMap<String, Tensor>) -> Result<Checkpoint, UnusableWeights> {
     let prefix = tensors.keys().find_map(|name| name.strip_suffix(FIRST)).unwrap_or("").to_owned();
     let own = |name: &str| ["encoders0.", "encoders.", "after_norm."].iter().any(|part| name.starts_with(part));
     let encoder = tensors.into_iter().filter_map(|(name, tensor)| {
         let name = name.strip_prefix(&prefix)?;
         own(name).then(|| (name.to_owned(), tensor))
     });
-    Encoder::from_tensors(heads, Chunking::default(), &encoder.collect())
+    Checkpoint::from_tensors(heads, &encoder.collect())
 }
 
 /// The only tensor of a file, as rows.
@@ -160,27 +192,11 @@ fn centres(path: &Path) -> Result<Matrix, UnusableWeights> {
 }
 
 /// A small tokenizer whose tokens mean nothing.
-fn random(draw: Draw) -> Result<LinguisticTokenizer, UnusableWeights> {
+fn random(draw: Draw) -> Result<Parts, UnusableWeights> {
     let dimensions = Dimensions::small();
-    let encoder = Encoder::random(dimensions, Chunking::default(), draw)?;
     let centres = draw.purpose("centres").normals(ENTRIES * dimensions.outputs);
-    LinguisticTokenizer::new(encoder, Stacking::default(), None, Matrix::new(centres, dimensions.outputs))
-}
-
-/// Adds a tokenizer to a state.
-pub(in crate::extractors) fn keep(
-    state: &mut State,
-    prefix: &str,
-    tokenizer: &LinguisticTokenizer,
-) -> Result<(), UnusableWeights> {
-    taken::keep(state, &format!("{prefix}encoder."), tokenizer.encoder().parameters())?;
-    let centres = tokenizer.centres();
-    state.set_f32(&format!("{prefix}centres"), &[centres.rows(), centres.columns()], centres.as_slice().to_vec());
-    if let Some(cmvn) = tokenizer.cmvn() {
-        state.set_f32(&format!("{prefix}cmvn.shift"), &[cmvn.shift.len()], cmvn.shift.clone());
-        state.set_f32(&format!("{prefix}cmvn.scale"), &[cmvn.scale.len()], cmvn.scale.clone());
-    }
-    Ok(())
+    let centres = Matrix::new(centres, dimensions.outputs);
+    Ok(Parts { encoder: Checkpoint::random(dimensions, draw)?, cmvn: None, centres })
 }
 
 /// The tokenizer that a state keeps.
@@ -190,8 +206,8 @@ pub(in crate::extractors) fn kept(
     heads: usize,
 ) -> Result<LinguisticTokenizer, UnusableWeights> {
     let missing = |error: StateError| UnusableWeights(error.to_string());
-    let tensors = taken::kept(state, &format!("{prefix}encoder."))?;
-    let encoder = Encoder::from_tensors(heads, Chunking::default(), &tensors)?;
+    let encoder = Checkpoint::from_tensors(heads, &taken::kept(state, &format!("{prefix}encoder."))?)?;
+    let encoder = Encoder::new(encoder, Chunking::default())?;
     let channels = encoder.dimensions().outputs;
     let centres = state.f32(&format!("{prefix}centres"), &[None, Some(channels)]).map_err(missing)?;
     let numbers = |name: &str| state.f32(&format!("{prefix}cmvn.{name}"), &[None]).map(<[f32]>::to_vec).ok();

@@ -4,18 +4,17 @@
 //! follows them; it attends to itself and to keys and values that earlier windows left. Layer by layer, every window depends on
 //! *inputs of the same layer* only, so the windows of many chunks go through one matrix product.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use candle_core::Tensor;
 use flowmill_nn::{
-    Activation, Context, NnError, ParameterId, Parameters, Reach, Sequences, Value, host,
-    init::{Builder, Init},
-    layers::{LayerNorm, Linear},
+    Activation, NnError, Reach, Sequences, Value, host,
+    inference::{LayerNorm, Linear},
     ops::Attention,
-    random::Draw,
 };
 
-use crate::extractors::{UnusableWeights, fsmn, sinusoids::Sinusoids};
+use super::checkpoint::{Checkpoint, Dimensions, layers};
+use crate::extractors::{UnusableWeights, fsmn, sinusoids::Sinusoids, tensors::Tensors};
 
 /// Chunks that go through a layer at a time.
 const CHUNKS_PER_PASS: usize = 128;
@@ -55,123 +54,28 @@ impl Chunking {
     }
 }
 
-/// The sizes of an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dimensions {
-    /// Values of a stacked frame.
-    pub inputs: usize,
-    /// Channels.
-    pub outputs: usize,
-    /// Heads of the attention.
-    pub heads: usize,
-    /// Channels of the feed-forward layers.
-    pub units: usize,
-    /// Layers.
-    pub blocks: usize,
-    /// Taps of the memory.
-    pub taps: usize,
-}
-
-impl Dimensions {
-    /// The sizes of the published model.
-    pub fn published() -> Self {
-        Self { inputs: 560, outputs: 512, heads: 4, units: 2048, blocks: 50, taps: 11 }
-    }
-
-    /// Sizes for smoke runs without weights.
-    pub fn small() -> Self {
-        Self { outputs: 128, units: 256, blocks: 2, ..Self::published() }
-    }
-
-    fn of(tensors: &BTreeMap<String, Tensor>, heads: usize) -> Result<Self, UnusableWeights> {
-        let shape = |name: &str| {
-            let missing = || {
-                let first = tensors.keys().next().map_or("no tensors".to_owned(), |name| format!("`{name}` and so on"));
-                UnusableWeights(format!(
-                    "not the encoder of an online Paraformer: there is no tensor `{name}`; the file has {first}"
-                ))
-            };
-            tensors.get(name).map(|tensor| tensor.dims().to_vec()).ok_or_else(missing)
-        };
-        let two = |name: &str| match shape(name)?.as_slice() {
-            &[outputs, inputs] => Ok((outputs, inputs)),
-            other => Err(UnusableWeights(format!("`{name}` has the shape {other:?}, not 2 axes"))),
-        };
-        let (_, inputs) = two("encoders0.0.self_attn.linear_q_k_v.weight")?;
-        let (outputs, _) = two("encoders0.0.self_attn.linear_out.weight")?;
-        let (units, _) = two("encoders0.0.feed_forward.w_1.weight")?;
-        let taps = shape("encoders0.0.self_attn.fsmn_block.weight")?.last().copied().unwrap_or(0);
-        let number = |name: &str| name.strip_prefix("encoders.")?.split('.').next()?.parse::<usize>().ok();
-        let blocks = tensors.keys().filter_map(|name| number(name)).max().map_or(1, |last| last.saturating_add(2));
-        if blocks > tensors.len() {
-            return Err(UnusableWeights(format!("layers are numbered up to {}, and most are missing", blocks - 2)));
-        }
-        let dimensions = Self { inputs, outputs, heads, units, blocks, taps };
-        dimensions.check()?;
-        Ok(dimensions)
-    }
-
-    fn check(&self) -> Result<(), UnusableWeights> {
-        let Self { inputs, outputs, heads, taps, .. } = *self;
-        if heads == 0 || outputs == 0 || !outputs.is_multiple_of(heads) {
-            let message = format!("{outputs} channels cannot be divided into {heads} heads; set `heads`");
-            return Err(UnusableWeights(message));
-        }
-        if inputs == 0 || taps == 0 {
-            return Err(UnusableWeights(format!("{inputs} values per frame and {taps} taps make no encoder")));
-        }
-        Ok(())
-    }
-}
-
-/// An encoder with its weights.
+/// An encoder, ready to run: its weights are packed, and in memory in no other form.
 pub struct Encoder {
     dimensions: Dimensions,
     chunking: Chunking,
-    parameters: Parameters,
     layers: Vec<Layer>,
     after: LayerNorm,
     positions: Sinusoids,
 }
 
 impl Encoder {
-    /// An encoder with the given tensors, under the names of the public implementation's `state_dict`.
+    /// Packs the weights of a checkpoint.
     ///
     /// # Errors
-    /// What is missing, superfluous, or of the wrong shape.
-    pub fn from_tensors(
-        heads: usize,
-        chunking: Chunking,
-        tensors: &BTreeMap<String, Tensor>,
-    ) -> Result<Self, UnusableWeights> {
-        let mut encoder = Self::build(Dimensions::of(tensors, heads)?, chunking, None)?;
-        let report = encoder.parameters.load(tensors)?;
-        if !report.is_exact() {
-            return Err(UnusableWeights(format!("not the weights of an online Paraformer's encoder: {report}")));
-        }
-        Ok(encoder)
-    }
-
-    /// An encoder with random weights.
-    ///
-    /// # Errors
-    /// When there can be no encoder of these sizes.
-    pub fn random(dimensions: Dimensions, chunking: Chunking, draw: Draw) -> Result<Self, UnusableWeights> {
-        dimensions.check()?;
-        Self::build(dimensions, chunking, Some(draw))
-    }
-
-    fn build(dimensions: Dimensions, chunking: Chunking, draw: Option<Draw>) -> Result<Self, UnusableWeights> {
-        let Dimensions { inputs, outputs, blocks, .. } = dimensions;
-        let mut parameters = Parameters::new();
-        let mut root = Builder::new(&mut parameters, draw.unwrap_or(Draw::new(0)));
-        let random = draw.is_some();
-        let mut layers = vec![Layer::new(root.scope("encoders0.0"), &dimensions, inputs, random)?];
-        for layer in 1..blocks {
-            layers.push(Layer::new(root.scope("encoders").scope(layer - 1), &dimensions, outputs, random)?);
-        }
-        let after = LayerNorm::new(root.scope("after_norm"), outputs, EPSILON)?;
-        Ok(Self { dimensions, chunking, parameters, layers, after, positions: Sinusoids::new(inputs) })
+    /// When a layer cannot be made of them.
+    pub fn new(checkpoint: Checkpoint, chunking: Chunking) -> Result<Self, UnusableWeights> {
+        let dimensions = *checkpoint.dimensions();
+        let mut tensors = Tensors::of(checkpoint.parameters());
+        drop(checkpoint);
+        let layers = layers(&dimensions).map(|(name, inputs)| Layer::new(&mut tensors, &name, inputs, &dimensions));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let after = tensors.layer_norm("after_norm", EPSILON)?;
+        Ok(Self { dimensions, chunking, layers, after, positions: Sinusoids::new(dimensions.inputs) })
     }
 
     /// The sizes.
@@ -182,11 +86,6 @@ impl Encoder {
     /// How streams are cut.
     pub fn chunking(&self) -> &Chunking {
         &self.chunking
-    }
-
-    /// The weights, by the names of the public implementation.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
     }
 
     /// Encodes stacked frames `[frame][value]` that arrive in `chunks` of so many; gives `[frame][channel]`.
@@ -200,14 +99,13 @@ impl Encoder {
             return Err(NnError::shape("Paraformer", expected, &[frames.len()]));
         }
         let stream = self.stream(frames);
-        let context = Context::inference(&self.parameters);
         let mut pasts = vec![Past::default(); self.layers.len()];
         let mut out = Vec::with_capacity(count * self.dimensions.outputs);
         let mut start = 0;
         for chunks in chunks.chunks(CHUNKS_PER_PASS) {
             let windows = self.windows(start, chunks);
             start = windows.last().map_or(start, |window| window.end - self.chunking.overlap);
-            out.extend(self.pass(&context, &stream, &windows, &mut pasts)?);
+            out.extend(self.pass(&stream, &windows, &mut pasts)?);
         }
         Ok(out)
     }
@@ -232,13 +130,7 @@ impl Encoder {
     }
 
     /// Some windows through all layers; gives the outputs of their new frames.
-    fn pass(
-        &self,
-        context: &Context,
-        stream: &[f32],
-        windows: &[Range<usize>],
-        pasts: &mut [Past],
-    ) -> Result<Vec<f32>, NnError> {
+    fn pass(&self, stream: &[f32], windows: &[Range<usize>], pasts: &mut [Past]) -> Result<Vec<f32>, NnError> {
         let inputs = self.dimensions.inputs;
         let rows: Vec<f32> =
             windows.iter().flat_map(|window| &stream[window.start * inputs..window.end * inputs]).copied().collect();
@@ -246,9 +138,9 @@ impl Encoder {
         let windows = Sequences::packed(&lengths);
         let mut hidden = Value::from_vec(rows, &[windows.total(), inputs])?;
         for (layer, past) in self.layers.iter().zip(pasts) {
-            hidden = layer.forward(context, &hidden, &windows, &self.chunking, self.dimensions.heads, past)?;
+            hidden = layer.forward(&hidden, &windows, &self.chunking, self.dimensions.heads, past)?;
         }
-        let hidden = self.after.forward(context, &hidden)?;
+        let hidden = self.after.forward(&hidden)?;
         let elements = host::slice("Paraformer", hidden.tensor())?;
         let width = self.dimensions.outputs;
         let fresh = windows.ranges().iter().map(|window| window.start + self.chunking.overlap..window.end);
@@ -266,8 +158,11 @@ struct Past {
 /// One layer.
 struct Layer {
     attention_norm: LayerNorm,
-    queries_keys_values: Linear,
-    memory: ParameterId,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    /// Taps of the memory, `[channel, 1, tap]`.
+    memory: Tensor,
     out: Linear,
     norm: LayerNorm,
     expand: Linear,
@@ -277,39 +172,46 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(mut builder: Builder, dimensions: &Dimensions, inputs: usize, random: bool) -> Result<Self, NnError> {
-        let Dimensions { outputs, units, taps, .. } = *dimensions;
-        let init = |fan_in: usize| if random { Init::default_for(fan_in) } else { Init::Constant(0.0) };
-        let linear = |builder: Builder, inputs: usize, outputs: usize| {
-            Linear::with_init(builder, inputs, outputs, init(inputs), Some(init(inputs)))
+    fn new(
+        tensors: &mut Tensors,
+        prefix: &str,
+        inputs: usize,
+        dimensions: &Dimensions,
+    ) -> Result<Self, UnusableWeights> {
+        let name = |part: &str| format!("{prefix}.{part}");
+        let width = dimensions.outputs;
+        let weight = tensors.take(&name("self_attn.linear_q_k_v.weight"))?;
+        let bias = tensors.take(&name("self_attn.linear_q_k_v.bias"))?;
+        let third = |index: usize| {
+            let part = |tensor: &Tensor| tensor.narrow(0, index * width, width).map_err(NnError::from);
+            Linear::new(&part(&weight)?, Some(&part(&bias)?))
         };
-        let mut attention = builder.scope("self_attn");
         Ok(Self {
-            memory: attention.scope("fsmn_block").add("weight", &[outputs, 1, taps], init(taps))?,
-            out: linear(attention.scope("linear_out"), outputs, outputs)?,
-            queries_keys_values: linear(attention.scope("linear_q_k_v"), inputs, 3 * outputs)?,
-            expand: linear(builder.scope("feed_forward.w_1"), outputs, units)?,
-            contract: linear(builder.scope("feed_forward.w_2"), units, outputs)?,
-            attention_norm: LayerNorm::new(builder.scope("norm1"), inputs, EPSILON)?,
-            norm: LayerNorm::new(builder.scope("norm2"), outputs, EPSILON)?,
-            residual: inputs == outputs,
+            query: third(0)?,
+            key: third(1)?,
+            value: third(2)?,
+            memory: tensors.take(&name("self_attn.fsmn_block.weight"))?,
+            out: tensors.linear(&name("self_attn.linear_out"))?,
+            expand: tensors.linear(&name("feed_forward.w_1"))?,
+            contract: tensors.linear(&name("feed_forward.w_2"))?,
+            attention_norm: tensors.layer_norm(&name("norm1"), EPSILON)?,
+            norm: tensors.layer_norm(&name("norm2"), EPSILON)?,
+            residual: inputs == width,
         })
     }
 
     fn forward(
         &self,
-        context: &Context,
         input: &Value,
         windows: &Sequences,
         chunking: &Chunking,
         heads: usize,
         past: &mut Past,
     ) -> Result<Value, NnError> {
-        let normal = self.attention_norm.forward(context, input)?;
-        let all = self.queries_keys_values.forward(context, &normal)?;
-        let width = all.width() / 3;
-        let queries = all.channels(0..width)?;
-        let [keys, values] = [all.channels(width..2 * width)?, all.channels(2 * width..3 * width)?];
+        let normal = self.attention_norm.forward(input)?;
+        let project = |linear: &Linear| linear.forward(&normal, Activation::Identity);
+        let (queries, keys, values) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
+        let width = values.width();
         let seen = Seen::new(windows, chunking, past.keys.len() / width);
         let gather = |fresh: &Value, past: &mut Vec<f32>| seen.gather(fresh, past, width);
         let attention = Attention { heads, reach: Reach::Full, queries: windows, keys: &seen.items, dropout: None };
@@ -320,11 +222,12 @@ impl Layer {
         } else {
             Value::from_vec(vec![0.0; values.rows() * width], values.dims())?
         };
-        let residual = fsmn::add_memory(&residual, &values, &context.parameter(self.memory), windows)?;
-        let hidden = self.out.forward_onto(context, &attended, &residual)?;
-        let normal = self.norm.forward(context, &hidden)?;
-        let inner = self.expand.forward_activated(context, &normal, Activation::Relu)?;
-        self.contract.forward_onto(context, &inner, &hidden)
+        let memory = Value::plain(self.memory.clone())?;
+        let residual = fsmn::add_memory(&residual, &values, &memory, windows)?;
+        let hidden = self.out.forward_onto(&attended, &residual)?;
+        let normal = self.norm.forward(&hidden)?;
+        let inner = self.expand.forward(&normal, Activation::Relu)?;
+        self.contract.forward_onto(&inner, &hidden)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Step-Audio's first codebook (vq02): `speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online` of FunASR, whose
 //! encoder outputs were clustered into 1024 centres (`linguistic_tokenizer.npy`).
 
+mod checkpoint;
 mod cmvn;
 mod config;
 mod encoder;
@@ -10,10 +11,11 @@ mod extractor;
 mod frontend;
 mod tokenizer;
 
+pub use checkpoint::{Checkpoint, Dimensions};
 pub use cmvn::Cmvn;
 pub use config::ParaformerConfig;
-pub(super) use config::{Keys, keep, kept};
-pub use encoder::{Chunking, Dimensions, Encoder};
+pub(super) use config::{Keys, kept};
+pub use encoder::{Chunking, Encoder};
 pub use extractor::ParaformerUnits;
 pub(super) use extractor::too_short;
 pub use frontend::Stacking;

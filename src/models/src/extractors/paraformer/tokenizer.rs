@@ -3,6 +3,7 @@
 use flowmill_nn::NnError;
 
 use super::{
+    checkpoint::Dimensions,
     cmvn::Cmvn,
     encoder::Encoder,
     frontend::{Frontend, Stacking},
@@ -35,12 +36,26 @@ impl LinguisticTokenizer {
         cmvn: Option<Cmvn>,
         centres: Matrix,
     ) -> Result<Self, UnusableWeights> {
-        let (inputs, channels) = (encoder.dimensions().inputs, encoder.dimensions().outputs);
+        Self::check(encoder.dimensions(), stacking, cmvn.as_ref(), &centres)?;
+        let inputs = encoder.dimensions().inputs;
+        let frontend = Frontend::new(stacking, encoder.chunking().size, inputs / stacking.frames);
+        let frontend = frontend.map_err(|error| UnusableWeights(error.to_string()))?;
+        Ok(Self { frontend, cmvn, encoder, nearest: Nearest::new(centres) })
+    }
+
+    /// Whether parts fit together.
+    pub(super) fn check(
+        encoder: &Dimensions,
+        stacking: Stacking,
+        cmvn: Option<&Cmvn>,
+        centres: &Matrix,
+    ) -> Result<(), UnusableWeights> {
+        let Dimensions { inputs, outputs: channels, .. } = *encoder;
         if stacking.frames == 0 || stacking.shift == 0 || !inputs.is_multiple_of(stacking.frames) {
             let message = format!("{inputs} values per frame are not {} filter banks", stacking.frames);
             return Err(UnusableWeights(message));
         }
-        if let Some(found) = cmvn.as_ref().map(|cmvn| cmvn.shift.len()).filter(|found| *found != inputs) {
+        if let Some(found) = cmvn.map(|cmvn| cmvn.shift.len()).filter(|found| *found != inputs) {
             let message = format!("the normalisation has {found} numbers, the encoder reads {inputs}");
             return Err(UnusableWeights(message));
         }
@@ -48,19 +63,12 @@ impl LinguisticTokenizer {
             let found = format!("{} centres of {} numbers", centres.rows(), centres.columns());
             return Err(UnusableWeights(format!("{found}; the encoder gives {channels} channels")));
         }
-        let frontend = Frontend::new(stacking, encoder.chunking().size, inputs / stacking.frames);
-        let frontend = frontend.map_err(|error| UnusableWeights(error.to_string()))?;
-        Ok(Self { frontend, cmvn, encoder, nearest: Nearest::new(centres) })
+        Ok(())
     }
 
     /// The encoder.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
-    }
-
-    /// The normalisation of its input, if any.
-    pub fn cmvn(&self) -> Option<&Cmvn> {
-        self.cmvn.as_ref()
     }
 
     /// The centres, `[token][channel]`.

@@ -9,7 +9,7 @@ use flowmill_nn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Dimensions, KIND, S3Tokenizer, TOKEN_RATE, Version, onnx};
+use super::{Checkpoint, Dimensions, KIND, TOKEN_RATE, Version, onnx};
 use crate::extractors::{
     Column, ConfigError, Fit, Fitted, State, StateError, UnusableWeights, ValueType, Weights,
     weights::{self as taken, Pretrained},
@@ -63,36 +63,36 @@ impl S3Config {
     pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
         let (weights, config, root) = (self.required()?.clone(), self.clone(), root.to_owned());
         Ok(Pretrained::new(KIND, move || {
-            let tokenizer = load(config.version, config.heads, &weights, seed, &root)?;
-            let settings = serde_json::json!({"version": config.version, "heads": tokenizer.dimensions().heads});
+            let checkpoint = load(config.version, config.heads, &weights, seed, &root)?;
+            let settings = serde_json::json!({"version": config.version, "heads": checkpoint.dimensions().heads});
             let mut state = State::new(KIND, settings);
-            let kept = taken::keep(&mut state, "", tokenizer.parameters());
+            let kept = taken::keep(&mut state, "", checkpoint.parameters());
             kept.map_err(|error| taken::unusable(Path::new(KIND), error))?;
             Ok(Fitted { state, facts: weights.facts() })
         }))
     }
 }
 
-/// The tokenizer with its weights read or drawn.
+/// The weights, read or drawn.
 pub(in crate::extractors) fn load(
     version: Version,
     heads: Option<usize>,
     weights: &Weights,
     seed: u64,
     root: &Path,
-) -> Result<S3Tokenizer, StateError> {
+) -> Result<Checkpoint, StateError> {
     let Some(file) = weights.file() else {
         let draw = Draw::new(seed).purpose(KIND);
-        let tokenizer = S3Tokenizer::random(version, Dimensions::small(version), draw);
-        return tokenizer.map_err(|error| taken::unusable(Path::new(KIND), error));
+        let checkpoint = Checkpoint::random(version, Dimensions::small(version), draw);
+        return checkpoint.map_err(|error| taken::unusable(Path::new(KIND), error));
     };
     let path = root.join(file);
-    let tokenizer = tensors(&path, version).and_then(|tensors| {
-        let tokenizer = S3Tokenizer::from_tensors(version, heads, &tensors)?;
-        tokenizer.dimensions().check_bands()?;
-        Ok(tokenizer)
+    let checkpoint = tensors(&path, version).and_then(|tensors| {
+        let checkpoint = Checkpoint::from_tensors(version, heads, &tensors)?;
+        checkpoint.dimensions().check_bands()?;
+        Ok(checkpoint)
     });
-    tokenizer.map_err(|error| taken::unusable(&path, error))
+    checkpoint.map_err(|error| taken::unusable(&path, error))
 }
 
 /// The tensors of a weight file under the names of the public `state_dict`.

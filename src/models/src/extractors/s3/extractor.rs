@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::{
-    KIND, S3Tokenizer, TOKEN_RATE, Version,
+    Checkpoint, KIND, S3Tokenizer, TOKEN_RATE, Version,
     pieces::{self, SAMPLE_RATE, SHORTEST},
 };
 use crate::extractors::{
@@ -56,7 +56,8 @@ impl S3Extractor {
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
         let tokenizer = taken::kept(state, "")
-            .and_then(|tensors| S3Tokenizer::from_tensors(settings.version, Some(settings.heads), &tensors));
+            .and_then(|tensors| Checkpoint::from_tensors(settings.version, Some(settings.heads), &tensors))
+            .and_then(S3Tokenizer::new);
         let tokenizer = tokenizer.map_err(|error| foreign(error.to_string()))?;
         Self::new(tokenizer).map_err(|error| foreign(error.to_string()))
     }

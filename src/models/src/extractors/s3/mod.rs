@@ -5,16 +5,17 @@
 //! positions and an FSMN memory beside each attention. Published as `speech_tokenizer_v1.onnx` (CosyVoice-300M-25Hz, Step-Audio)
 //! and `speech_tokenizer_v2.onnx` (CosyVoice 2).
 
+mod checkpoint;
 mod config;
 mod dimensions;
 mod extractor;
 mod model;
 mod onnx;
 pub mod pieces;
-mod projection;
 mod quantizer;
 mod rotary;
 
+pub use checkpoint::Checkpoint;
 pub use config::S3Config;
 pub(super) use config::load;
 pub use dimensions::{Dimensions, Version};

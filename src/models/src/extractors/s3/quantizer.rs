@@ -1,10 +1,10 @@
 //! From channels to tokens: the nearest entry (version 1), or eight numbers rounded to three levels (version 2).
 
 use candle_core::Tensor;
-use flowmill_nn::{NnError, Value, host};
+use flowmill_nn::{Activation, NnError, Value, host, inference::Linear};
+use rayon::prelude::*;
 
 use super::dimensions::FSQ_DIGITS;
-use crate::extractors::{Matrix, nearest::Nearest};
 
 /// What the hyperbolic tangent is multiplied by before rounding, so that 1 and -1 are never reached.
 const FSQ_BOUND: f32 = 0.999;
@@ -12,32 +12,52 @@ const FSQ_BOUND: f32 = 0.999;
 /// Below this length a vector is divided by it instead of its own length.
 const SHORTEST: f32 = 1e-12;
 
+/// Rows whose scores are in memory at a time.
+const ROWS_PER_BLOCK: usize = 256;
+
 /// Entries to be looked up by vectors of unit length.
 pub(super) struct Lookup {
-    nearest: Nearest,
+    /// |x − e|² = |x|² − 2 (x·e − |e|² / 2): the nearest entry has the largest x·e − |e|² / 2.
+    scores: Linear,
 }
 
 impl Lookup {
     /// Entries `[entry, channel]`.
     pub(super) fn new(entries: &Tensor) -> Result<Self, NnError> {
-        let columns = entries.dim(1)?;
-        let entries = host::slice("codebook", entries)?.to_vec();
-        Ok(Self { nearest: Nearest::new(Matrix::new(entries, columns)) })
+        let half_squares = (entries.sqr()?.sum(1)? * -0.5)?;
+        Ok(Self { scores: Linear::new(entries, Some(&half_squares))? })
     }
 
     /// The nearest entry of each row, scaled to unit length first.
     pub(super) fn tokens(&self, hidden: &Value) -> Result<Vec<u32>, NnError> {
-        let columns = self.nearest.centres().columns();
+        let columns = self.scores.inputs();
         if hidden.width() != columns {
             return Err(NnError::shape("codebook", format!("[.., {columns}]"), hidden.dims()));
         }
-        let mut rows = host::slice("codebook", hidden.tensor())?.to_vec();
-        for row in rows.chunks_exact_mut(columns) {
-            let length = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
-            row.iter_mut().for_each(|x| *x /= length.max(SHORTEST));
+        let rows = host::slice("codebook", hidden.tensor())?;
+        let mut tokens = Vec::with_capacity(hidden.rows());
+        for block in rows.chunks(ROWS_PER_BLOCK * columns) {
+            let mut block = block.to_vec();
+            block.par_chunks_exact_mut(columns).for_each(scale_to_unit_length);
+            let shape = [block.len() / columns, columns];
+            let block = Value::from_vec(block, &shape)?;
+            let scores = self.scores.forward(&block, Activation::Identity)?;
+            let scores = host::slice("codebook", scores.tensor())?;
+            tokens.par_extend(scores.par_chunks_exact(self.scores.outputs()).map(largest));
         }
-        Ok(self.nearest.assign(&Matrix::new(rows, columns)).into_iter().map(|(entry, _)| entry).collect())
+        Ok(tokens)
     }
+}
+
+fn scale_to_unit_length(row: &mut [f32]) {
+    let length = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
+    row.iter_mut().for_each(|x| *x /= length.max(SHORTEST));
+}
+
+/// The first of the largest scores.
+fn largest(scores: &[f32]) -> u32 {
+    let larger = |best: (u32, f32), (entry, score): (u32, &f32)| if *score > best.1 { (entry, *score) } else { best };
+    (0..).zip(scores).fold((0, f32::NEG_INFINITY), larger).0
 }
 
 /// Rows of eight numbers as indices: each number is squeezed to (-1, 1) and rounded to a digit of base three.

@@ -9,7 +9,7 @@ use crate::{
     dual_codebook::{DualCodebook, MIXED_RATE},
     extractors::{
         Column, ConfigError, Fit, Fitted, State, UnusableWeights, ValueType, Weights,
-        paraformer::{self, Keys, ParaformerConfig},
+        paraformer::{Keys, ParaformerConfig},
         s3::{self, Version},
         weights::{self as taken, Pretrained},
     },
@@ -87,15 +87,16 @@ impl StepAudioConfig {
         let (semantic, config, root) = (self.semantic()?.clone(), self.clone(), root.to_owned());
         Ok(Pretrained::new(KIND, move || {
             let linguistic = config.linguistic.load(seed, &root)?;
-            let tokenizer = s3::load(Version::V1, config.semantic.heads, &semantic, seed, &root)?;
+            let checkpoint = s3::load(Version::V1, config.semantic.heads, &semantic, seed, &root)?;
             let settings = serde_json::json!({
-                "linguistic_heads": linguistic.encoder().dimensions().heads,
-                "semantic_heads": tokenizer.dimensions().heads,
+                "linguistic_heads": linguistic.heads(),
+                "semantic_heads": checkpoint.dimensions().heads,
                 "prepare": config.prepare,
             });
             let mut state = State::new(KIND, settings);
-            let kept = paraformer::keep(&mut state, "linguistic.", &linguistic)
-                .and_then(|()| taken::keep(&mut state, "semantic.", tokenizer.parameters()));
+            let kept = linguistic
+                .keep(&mut state, "linguistic.")
+                .and_then(|()| taken::keep(&mut state, "semantic.", checkpoint.parameters()));
             kept.map_err(|error: UnusableWeights| taken::unusable(Path::new(KIND), error))?;
             let named = |name: &str, weights: &Weights| {
                 let facts = weights.facts().into_iter();

@@ -9,7 +9,7 @@ use crate::{
     extractors::{
         Column, ExtractError, Extracted, Extractor, Media, State, StateError,
         paraformer::{self, LinguisticTokenizer},
-        s3::{S3Extractor, S3Tokenizer, Version},
+        s3::{Checkpoint, S3Extractor, S3Tokenizer, Version},
         weights as taken,
     },
 };
@@ -44,7 +44,8 @@ impl StepAudioDual {
         let linguistic = paraformer::kept(state, "linguistic.", settings.linguistic_heads)
             .map_err(|error| foreign(error.to_string()))?;
         let semantic = taken::kept(state, "semantic.")
-            .and_then(|tensors| S3Tokenizer::from_tensors(Version::V1, Some(settings.semantic_heads), &tensors))
+            .and_then(|tensors| Checkpoint::from_tensors(Version::V1, Some(settings.semantic_heads), &tensors))
+            .and_then(S3Tokenizer::new)
             .map_err(|error| foreign(error.to_string()))?;
         let semantic = S3Extractor::new(semantic).map_err(|error| foreign(error.to_string()))?;
         Ok(Self { linguistic, semantic, prepare: settings.prepare })

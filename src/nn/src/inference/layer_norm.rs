@@ -1,0 +1,62 @@
+//! Layer normalisation with constant gain and bias.
+
+use candle_core::Tensor;
+
+use crate::kernels::norm::{self, Affine};
+use crate::{Activation, NnError, Result, Value, host};
+
+/// Layer normalisation over the innermost axis.
+pub struct LayerNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// With gain and bias `[channel]`.
+    ///
+    /// # Errors
+    /// When they are not as long as each other.
+    pub fn new(weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Self> {
+        if weight.dims() != bias.dims() || weight.rank() != 1 {
+            return Err(NnError::shape("layer norm", format!("a bias of {:?}", weight.dims()), bias.dims()));
+        }
+        let elements = |tensor: &Tensor| Ok::<_, NnError>(host::contiguous(tensor)?.to_vec1()?);
+        Ok(Self { weight: elements(weight)?, bias: elements(bias)?, epsilon })
+    }
+
+    /// Normalises `[.., channel]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward(&self, input: &Value) -> Result<Value> {
+        let width = self.weight.len();
+        if input.dims().last() != Some(&width) || width == 0 {
+            return Err(NnError::shape("layer norm", format!("[.., {width}]"), input.dims()));
+        }
+        let x = host::slice("layer norm", input.tensor())?;
+        let affine = Affine { weight: Some(&self.weight), bias: Some(&self.bias) };
+        let (out, _) = norm::forward(&x, width, affine, self.epsilon, Activation::Identity);
+        Value::from_vec(out, input.dims())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Normalisation;
+    use crate::random::Draw;
+
+    #[test]
+    fn it_is_the_layer_that_is_trained() {
+        let value = |name: &str, shape: &[usize]| {
+            Value::from_vec(Draw::new(2).purpose(name).normals(shape.iter().product()), shape).unwrap()
+        };
+        let (weight, bias, input) = (value("weight", &[19]), value("bias", &[19]), value("input", &[4, 3, 19]));
+        let found = LayerNorm::new(weight.tensor(), bias.tensor(), 1e-3).unwrap().forward(&input).unwrap();
+        let settings = Normalisation { epsilon: 1e-3, ..Normalisation::default() };
+        let expected = input.layer_norm(Some(&weight), Some(&bias), settings).unwrap();
+        assert_eq!(found.tensor().to_vec3::<f32>().unwrap(), expected.tensor().to_vec3::<f32>().unwrap());
+        assert!(LayerNorm::new(weight.tensor(), value("bias", &[18]).tensor(), 1e-3).is_err());
+    }
+}

@@ -1,0 +1,394 @@
+//! Products with constant weights, which are packed once: what a matrix product otherwise does with them every time.
+//!
+//! A panel is 64 outputs, for every input their weights side by side. A tile of 6 rows and a panel's width is summed in registers
+//! while the panel stays in the second cache. Terms are summed in the order of the inputs, in stretches of equal length that are
+//! added one after the other; so a sum depends neither on the number of rows, nor on that of threads, nor on how wide the
+//! machine's vectors are.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::lanes::{Lanes, Plain};
+use crate::kernels::{activation::Activation, shared::Shared};
+
+/// Outputs of a panel.
+const PANEL: usize = 64;
+
+/// Inputs of a stretch at most: the part of a panel that belongs to it fits into the second cache.
+const STRETCH: usize = 512;
+
+/// Rows that one task takes at most: whole tiles.
+const ROWS_PER_TASK: usize = 480;
+
+/// A line of the cache, so that no vector of weights lies across two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Lines of a panel for one input.
+const LINES: usize = PANEL / 16;
+
+/// Weights and bias of a linear layer, packed.
+pub(super) struct Packed {
+    panels: Vec<Line>,
+    /// As many numbers as all panels have outputs.
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+/// Rows to be multiplied: each begins `stride` numbers behind the one before, so that they may overlap.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub count: usize,
+    pub stride: usize,
+}
+
+impl Packed {
+    /// Packs weights `[output][input]`; no bias is a bias of zeros.
+    ///
+    /// # Panics
+    /// When the sizes do not fit: a mistake in a layer, which checks what it loads.
+    pub fn new(weights: &[f32], bias: Option<&[f32]>, [outputs, inputs]: [usize; 2]) -> Self {
+        assert_eq!(weights.len(), outputs * inputs, "weights of {outputs} outputs from {inputs} inputs");
+        let count = outputs.div_ceil(PANEL);
+        let mut panels = vec![Line([0.0; 16]); count * inputs * LINES];
+        let tasks = panels.par_chunks_mut((inputs * LINES).max(1)).zip(weights.par_chunks((inputs * PANEL).max(1)));
+        tasks.for_each(|(panel, weights)| {
+            for (output, weights) in weights.chunks_exact(inputs.max(1)).enumerate() {
+                for (lines, weight) in panel.chunks_exact_mut(LINES).zip(weights) {
+                    lines[output / 16].0[output % 16] = *weight;
+                }
+            }
+        });
+        let mut bias = bias.map_or_else(|| vec![0.0; outputs], <[f32]>::to_vec);
+        assert_eq!(bias.len(), outputs, "one bias per output");
+        bias.resize(count * PANEL, 0.0);
+        Self { panels, bias, inputs, outputs }
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `activation(rows weights^T + bias)`, plus the residual (shaped like `out`, `[row][output]`) before the activation.
+    /// Every number of `out` is written, none is read before.
+    ///
+    /// # Panics
+    /// When the sizes do not fit: a mistake in a layer, not in its input.
+    pub fn apply(&self, rows: Rows, residual: Option<&[f32]>, activation: Activation, out: &mut [f32]) {
+        let Self { inputs, outputs, .. } = *self;
+        assert_eq!(out.len(), rows.count * outputs, "{} rows of {outputs} outputs", rows.count);
+        assert!(residual.is_none_or(|residual| residual.len() == out.len()), "a residual shaped like the output");
+        if out.is_empty() {
+            return;
+        }
+        assert!((rows.count - 1) * rows.stride + inputs <= rows.data.len(), "a row reaches beyond the input");
+        let job = Job { packed: self, rows, residual, activation, out: Shared::new(out) };
+        let blocks = rows.count.div_ceil(ROWS_PER_TASK);
+        // Tasks that share a panel come one after the other.
+        let task = |index: usize| {
+            let start = index % blocks * ROWS_PER_TASK;
+            job.run(index / blocks, start..rows.count.min(start + ROWS_PER_TASK));
+        };
+        match outputs.div_ceil(PANEL) * blocks {
+            1 => task(0),
+            count => (0..count).into_par_iter().for_each(task),
+        }
+    }
+
+    /// The stretches of inputs.
+    fn stretches(&self) -> impl Iterator<Item = Range<usize>> {
+        let (inputs, count) = (self.inputs, self.inputs.div_ceil(STRETCH).max(1));
+        let length = inputs.div_ceil(count).max(1);
+        (0..count).map(move |index| inputs.min(index * length)..inputs.min((index + 1) * length))
+    }
+}
+
+struct Job<'a> {
+    packed: &'a Packed,
+    rows: Rows<'a>,
+    residual: Option<&'a [f32]>,
+    activation: Activation,
+    out: Shared<'a>,
+}
+
+impl Job<'_> {
+    /// Some rows of the outputs of one panel.
+    fn run(&self, panel: usize, rows: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::kernels::vectorised::{Level, level};
+            match level() {
+                // SAFETY: `level` found these instructions; `apply` checked every range.
+                Level::Avx512 => return unsafe { self.run_avx512(panel, rows) },
+                // SAFETY: as above.
+                Level::Avx2 => return unsafe { self.run_avx2(panel, rows) },
+                Level::Plain => {}
+            }
+        }
+        // SAFETY: `apply` checked every range.
+        unsafe { self.run_with::<Plain, 2>(panel, rows) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn run_avx512(&self, panel: usize, rows: Range<usize>) {
+        // SAFETY: the instructions are there; the caller checked every range.
+        unsafe { self.run_with::<std::arch::x86_64::__m512, 4>(panel, rows) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run_avx2(&self, panel: usize, rows: Range<usize>) {
+        // SAFETY: the instructions are there; the caller checked every range.
+        unsafe { self.run_with::<std::arch::x86_64::__m256, 2>(panel, rows) }
+    }
+
+    /// Tiles of 6 rows and `V` vectors.
+    #[inline(always)]
+    unsafe fn run_with<L: Lanes, const V: usize>(&self, panel: usize, rows: Range<usize>) {
+        let outputs = panel * PANEL..self.packed.outputs.min((panel + 1) * PANEL);
+        for stretch in self.packed.stretches() {
+            for column in outputs.clone().step_by(V * L::WIDTH) {
+                for row in rows.clone().step_by(6) {
+                    let tile = Tile { row, column, stretch: stretch.clone() };
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        match rows.end - row {
+                            1 => self.tile::<L, 1, V>(tile),
+                            2 => self.tile::<L, 2, V>(tile),
+                            3 => self.tile::<L, 3, V>(tile),
+                            4 => self.tile::<L, 4, V>(tile),
+                            5 => self.tile::<L, 5, V>(tile),
+                            _ => self.tile::<L, 6, V>(tile),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::needless_range_loop, reason = "rows and vectors index registers and memory alike")]
+    #[inline(always)]
+    unsafe fn tile<L: Lanes, const R: usize, const V: usize>(&self, tile: Tile) {
+        let Tile { row, column, ref stretch } = tile;
+        let mut sums;
+        // SAFETY: the rows were checked against the input, and panels are whole.
+        unsafe {
+            sums = [[L::splat(0.0); V]; R];
+            let panel = self.packed.panels.as_ptr().cast::<f32>().add(column / PANEL * self.packed.inputs * PANEL);
+            let mut weights = panel.add(stretch.start * PANEL + column % PANEL);
+            let rows: [*const f32; R] =
+                std::array::from_fn(|r| self.rows.data.as_ptr().add((row + r) * self.rows.stride));
+            for input in stretch.clone() {
+                let mut w = [L::splat(0.0); V];
+                for v in 0..V {
+                    w[v] = L::load(weights.add(v * L::WIDTH));
+                }
+                for r in 0..R {
+                    let x = L::splat(*rows[r].add(input));
+                    for v in 0..V {
+                        sums[r][v] = x.multiply_add(w[v], sums[r][v]);
+                    }
+                }
+                weights = weights.add(PANEL);
+            }
+        }
+        for r in 0..R {
+            // SAFETY: as above; tasks write different rows or panels.
+            unsafe { self.finish(sums[r], row + r, &tile) }
+        }
+    }
+
+    /// Adds sums to what is there: bias and residual at first, then what earlier stretches gave.
+    #[inline(always)]
+    unsafe fn finish<L: Lanes, const V: usize>(&self, sums: [L; V], row: usize, tile: &Tile) {
+        let (packed, column) = (self.packed, tile.column);
+        let width = (packed.outputs - column).min(V * L::WIDTH);
+        let offset = row * packed.outputs + column;
+        // SAFETY: the caller's promise.
+        let out = unsafe { self.out.slice(offset, width) };
+        let mut places = [0.0f32; PANEL];
+        for (sum, place) in sums.into_iter().zip(places.chunks_exact_mut(L::WIDTH)) {
+            // SAFETY: there is room for a vector.
+            unsafe { sum.store(place.as_mut_ptr()) }
+        }
+        let places = &places[..width];
+        match (tile.stretch.start, self.residual) {
+            (0, None) => {
+                let bias = &packed.bias[column..column + width];
+                out.iter_mut().zip(bias).zip(places).for_each(|((out, bias), sum)| *out = bias + sum);
+            }
+            (0, Some(residual)) => {
+                let added = packed.bias[column..column + width].iter().zip(&residual[offset..offset + width]);
+                out.iter_mut().zip(added).zip(places).for_each(|((out, (b, r)), sum)| *out = b + r + sum);
+            }
+            _ => out.iter_mut().zip(places).for_each(|(out, sum)| *out += sum),
+        }
+        if tile.stretch.end == packed.inputs {
+            self.activation.apply(out);
+        }
+    }
+}
+
+/// What is computed in registers at a time.
+struct Tile {
+    row: usize,
+    column: usize,
+    stretch: Range<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::gemm::{Matrix, multiply_then};
+    use crate::random::Draw;
+
+    struct Case {
+        weights: Vec<f32>,
+        bias: Vec<f32>,
+        residual: Vec<f32>,
+        x: Vec<f32>,
+        sizes: [usize; 3],
+    }
+
+    impl Case {
+        fn new([rows, inputs, outputs]: [usize; 3]) -> Self {
+            let draw = Draw::new(9).sample((rows * inputs * outputs) as u64);
+            Self {
+                weights: draw.purpose("w").normals(outputs * inputs),
+                bias: draw.purpose("b").normals(outputs),
+                residual: draw.purpose("r").normals(rows * outputs),
+                x: draw.purpose("x").normals(rows * inputs),
+                sizes: [rows, inputs, outputs],
+            }
+        }
+
+        fn packed(&self) -> Packed {
+            Packed::new(&self.weights, Some(&self.bias), [self.sizes[2], self.sizes[1]])
+        }
+
+        fn rows(&self) -> Rows<'_> {
+            Rows { data: &self.x, count: self.sizes[0], stride: self.sizes[1] }
+        }
+
+        fn found(&self, activation: Activation) -> Vec<f32> {
+            let mut out = vec![f32::NAN; self.residual.len()];
+            self.packed().apply(self.rows(), Some(&self.residual), activation, &mut out);
+            out
+        }
+
+        /// Term after term, rounded as the fused instruction rounds.
+        fn in_order(&self) -> Vec<f32> {
+            let [rows, inputs, outputs] = self.sizes;
+            let packed = self.packed();
+            let element = |row: usize, output: usize| {
+                let start = self.bias[output] + self.residual[row * outputs + output];
+                packed.stretches().fold(start, |sum, stretch| {
+                    let terms = stretch.map(|k| (self.x[row * inputs + k], self.weights[output * inputs + k]));
+                    sum + terms.fold(0.0f32, |sum, (x, w)| x.mul_add(w, sum))
+                })
+            };
+            (0..rows)
+                .flat_map(|row| (0..outputs).map(move |output| (row, output)))
+                .map(|(r, o)| element(r, o))
+                .collect()
+        }
+    }
+
+    fn has_fused_instructions() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return crate::kernels::vectorised::level() != crate::kernels::vectorised::Level::Plain;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    #[test]
+    fn sums_are_those_of_plain_loops_in_order() {
+        for sizes in [[1, 1, 1], [6, 64, 64], [7, 33, 65], [13, 700, 130], [481, 5, 3], [20, 513, 200]] {
+            let case = Case::new(sizes);
+            let (found, expected) = (case.found(Activation::Identity), case.in_order());
+            if has_fused_instructions() {
+                assert_eq!(found, expected, "{sizes:?}");
+            }
+            found.iter().zip(&expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-3, "{sizes:?}: {a} {b}"));
+        }
+    }
+
+    /// The path of layers that are trained, which packs its weights in every product.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn results_are_bit_for_bit_those_of_the_product_that_packs_every_time() {
+        for sizes in [[70, 96, 128], [300, 512, 200], [130, 1280, 320]] {
+            let case = Case::new(sizes);
+            let [rows, inputs, outputs] = sizes;
+            let mut expected = case.residual.clone();
+            for row in expected.chunks_exact_mut(outputs) {
+                row.iter_mut().zip(&case.bias).for_each(|(out, bias)| *out += bias);
+            }
+            let weights = Matrix::row_major(&case.weights, outputs, inputs).transposed();
+            let x = Matrix::row_major(&case.x, rows, inputs);
+            multiply_then(&mut expected, outputs, x, weights, true, |_, run| Activation::Gelu.apply(run));
+            assert_eq!(case.found(Activation::Gelu), expected, "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn every_set_of_instructions_gives_the_same_sums() {
+        let case = Case::new([11, 600, 90]);
+        let packed = case.packed();
+        let mut results = Vec::new();
+        let mut with = |run: &dyn Fn(&Job, usize)| {
+            let mut out = vec![0.0; 11 * 90];
+            let (residual, activation) = (Some(&case.residual[..]), Activation::Identity);
+            let job = Job { packed: &packed, rows: case.rows(), residual, activation, out: Shared::new(&mut out) };
+            (0..2).for_each(|panel| run(&job, panel));
+            results.push(out);
+        };
+        // SAFETY: the sizes fit; instructions are asked for before they are used.
+        unsafe {
+            with(&|job, panel| job.run_with::<Plain, 2>(panel, 0..11));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::kernels::vectorised::{Level, level};
+                if level() != Level::Plain {
+                    with(&|job, panel| job.run_avx2(panel, 0..11));
+                }
+                if level() == Level::Avx512 {
+                    with(&|job, panel| job.run_avx512(panel, 0..11));
+                }
+            }
+        }
+        for result in &results[1..] {
+            assert_eq!(*result, results[1], "fused instructions agree to the last bit");
+            result.iter().zip(&results[0]).for_each(|(a, b)| assert!((a - b).abs() < 1e-3, "{a} {b}"));
+        }
+    }
+
+    #[test]
+    fn rows_may_overlap_and_threads_do_not_matter() {
+        let case = Case::new([700, 40, 150]);
+        let rows = Rows { stride: 10, count: 600, data: &case.x };
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut out = vec![f32::NAN; 600 * 150];
+            pool.install(|| case.packed().apply(rows, None, Activation::Relu, &mut out));
+            out
+        };
+        let found = run(1);
+        assert_eq!(found, run(5));
+        let unfolded: Vec<f32> = (0..600).flat_map(|row| case.x[row * 10..row * 10 + 40].to_vec()).collect();
+        let mut expected = vec![f32::NAN; 600 * 150];
+        let rows = Rows { data: &unfolded, count: 600, stride: 40 };
+        case.packed().apply(rows, None, Activation::Relu, &mut expected);
+        assert_eq!(found, expected);
+        assert!(found.iter().all(|value| *value >= 0.0) && found.iter().any(|value| *value > 0.0));
+    }
+}
