@@ -1,4 +1,4 @@
-//! Tokens of recordings by an S3 tokenizer, and how long they took; `scripts/bench_frontends` compares with onnxruntime.
+//! Tokens of recordings by an S3 tokenizer, and how long they took; `scripts/bench_s3` compares with onnxruntime.
 //!
 //!     s3_tokens VERSION WEIGHTS [--repeat N] [--dump FOLDER] FILE…
 //!
