@@ -12,9 +12,6 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Precision, Tape};
 use std::time::Instant;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 struct Case {
     name: &'static str,
     width: usize,

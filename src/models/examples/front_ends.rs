@@ -12,9 +12,6 @@ use flowmill_audio::features::{KaldiConfig, KaldiFbank};
 use flowmill_models::extractors::campplus::Campplus;
 use rayon::prelude::*;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A network: from features to numbers.

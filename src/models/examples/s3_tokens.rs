@@ -11,9 +11,6 @@ use std::time::Instant;
 use flowmill_audio::features::WhisperLogMel;
 use flowmill_models::extractors::{ExtractorConfig, Scope, s3::S3Extractor};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// What can go wrong here is told and ends the program.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

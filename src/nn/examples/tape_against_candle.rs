@@ -9,7 +9,7 @@ use flowmill_nn::layers::{FeedForward, LayerNorm, Linear};
 use flowmill_nn::ops::Attention;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Context, Parameters, Reach, Sequences, Tape, Value};
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ const ITEMS: usize = 4;
 const FRAMES: usize = 200;
 
 /// Counts what is allocated.
-struct Counting(mimalloc::MiMalloc);
+struct Counting(System);
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -41,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
+static ALLOCATOR: Counting = Counting(System);
 
 struct Block {
     norms: [LayerNorm; 2],

@@ -18,7 +18,6 @@ pub struct PlanContext {
     pub(crate) own: u8,
     /// The keys of its earlier phases.
     pub(crate) own_keys: Vec<String>,
-    pub(crate) jobs: usize,
 }
 
 impl PlanContext {
@@ -45,11 +44,6 @@ impl PlanContext {
     /// A path as the recipe says it: relative ones are taken from the recipe's folder.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.recipe.resolve(path)
-    }
-
-    /// How many threads there are for the stage.
-    pub fn jobs(&self) -> usize {
-        self.jobs
     }
 
     /// The receipts of a finished stage or, for the number of the stage that plans, of its earlier phases; in the

@@ -15,10 +15,10 @@ static HOOK: Once = Once::new();
 /// for others in `body` may run another part's meanwhile, so this may be called inside of itself.
 pub(crate) fn recording<T>(body: impl FnOnce() -> T) -> (T, Option<String>) {
     HOOK.call_once(install);
-    let before = RECORDING.replace(true);
+    let outer = (RECORDING.replace(true), RECORDED.take());
     let result = body();
-    RECORDING.set(before);
-    (result, RECORDED.take())
+    RECORDING.set(outer.0);
+    (result, RECORDED.replace(outer.1))
 }
 
 /// What a panic said.
@@ -37,4 +37,22 @@ fn install() {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         RECORDED.set(Some(format!("{}{place}", message(info.payload()))));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn a_panic_keeps_its_place_while_another_part_is_run_in_between() {
+        let ((outer, inner), said) = recording(|| {
+            let outer = catch_unwind(|| panic!("the outer part broke"));
+            (outer, recording(|| catch_unwind(|| panic!("the inner part broke"))))
+        });
+        assert!(outer.is_err() && inner.0.is_err());
+        assert!(inner.1.unwrap().starts_with("the inner part broke at "));
+        assert!(said.unwrap().starts_with("the outer part broke at "));
+        assert_eq!(recording(|| ()).1, None);
+    }
 }

@@ -109,7 +109,6 @@ impl<'a> Session<'a> {
             stages: Arc::clone(&self.numbers),
             own: stage.number(),
             own_keys: keys.to_vec(),
-            jobs: self.jobs,
         };
         let planned = stage.plan(phase, &context)?;
         if let Some(planned) = &planned {

@@ -210,30 +210,55 @@ impl Job<'_> {
     /// Adds sums to what is there: bias and residual at first, then what earlier stretches gave.
     #[inline(always)]
     unsafe fn finish<L: Lanes, const V: usize>(&self, sums: [L; V], row: usize, tile: &Tile) {
-        let (packed, column) = (self.packed, tile.column);
-        let width = (packed.outputs - column).min(V * L::WIDTH);
-        let offset = row * packed.outputs + column;
+        let outputs = self.packed.outputs;
+        let end = outputs.min(tile.column + V * L::WIDTH);
+        for (v, sum) in sums.into_iter().enumerate() {
+            let column = tile.column + v * L::WIDTH;
+            // SAFETY: the caller's promise.
+            unsafe {
+                if column + L::WIDTH <= end {
+                    let out = self.out.slice(row * outputs + column, L::WIDTH).as_mut_ptr();
+                    self.before::<L>(row, column, tile).add(sum).store(out);
+                } else if column < end {
+                    let mut sums = [0.0; PANEL];
+                    sum.store(sums.as_mut_ptr());
+                    self.finish_rest(&sums[..end - column], row, column, tile);
+                }
+            }
+        }
+        if tile.stretch.end == self.packed.inputs {
+            // SAFETY: as above.
+            self.activation.apply(unsafe { self.out.slice(row * outputs + tile.column, end - tile.column) });
+        }
+    }
+
+    /// What a whole vector of sums is added to.
+    #[inline(always)]
+    unsafe fn before<L: Lanes>(&self, row: usize, column: usize, tile: &Tile) -> L {
+        let offset = row * self.packed.outputs + column;
+        // SAFETY: the caller's promise; the bias is as long as all panels.
+        unsafe {
+            if tile.stretch.start > 0 {
+                return L::load(self.out.slice(offset, L::WIDTH).as_ptr());
+            }
+            let bias = L::load(self.packed.bias.as_ptr().add(column));
+            self.residual.map_or(bias, |residual| bias.add(L::load(residual.as_ptr().add(offset))))
+        }
+    }
+
+    /// As [`Self::finish`], where the outputs end within a vector.
+    #[inline(never)]
+    unsafe fn finish_rest(&self, sums: &[f32], row: usize, column: usize, tile: &Tile) {
+        let offset = row * self.packed.outputs + column;
         // SAFETY: the caller's promise.
-        let out = unsafe { self.out.slice(offset, width) };
-        let mut places = [0.0f32; PANEL];
-        for (sum, place) in sums.into_iter().zip(places.chunks_exact_mut(L::WIDTH)) {
-            // SAFETY: there is room for a vector.
-            unsafe { sum.store(place.as_mut_ptr()) }
-        }
-        let places = &places[..width];
-        match (tile.stretch.start, self.residual) {
-            (0, None) => {
-                let bias = &packed.bias[column..column + width];
-                out.iter_mut().zip(bias).zip(places).for_each(|((out, bias), sum)| *out = bias + sum);
-            }
-            (0, Some(residual)) => {
-                let added = packed.bias[column..column + width].iter().zip(&residual[offset..offset + width]);
-                out.iter_mut().zip(added).zip(places).for_each(|((out, (b, r)), sum)| *out = b + r + sum);
-            }
-            _ => out.iter_mut().zip(places).for_each(|(out, sum)| *out += sum),
-        }
-        if tile.stretch.end == packed.inputs {
-            self.activation.apply(out);
+        let out = unsafe { self.out.slice(offset, sums.len()) };
+        for (place, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+            let before = match (tile.stretch.start, self.residual) {
+                (0, None) => self.packed.bias[column + place],
+                (0, Some(residual)) => self.packed.bias[column + place] + residual[offset + place],
+                _ => *out,
+            };
+            *out = before + sum;
         }
     }
 }
