@@ -58,6 +58,8 @@ fn nothing_is_validated_on_that_a_mixed_in_corpus_trains_on() {
         "WARNING: 1 utterances held out in",
         "exp/three/3-pack/test/index.json",
         "exp/most/3-pack/train/index.json",
+        "WARNING: speech_token of",
+        "was made by a kmeans with other settings or weights, or fitted on other speech",
         "scores on that split would measure memory",
     ]);
 }

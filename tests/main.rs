@@ -6,6 +6,7 @@
 
 mod alone;
 mod bad_recipes;
+mod batches;
 mod commands;
 mod crash;
 mod disk_full;

@@ -104,6 +104,11 @@ fn a_killed_training_and_a_damaged_experiment_are_shown_as_far_as_they_go() {
     while !mini.exp("4-train/.staging/train/state/samples-000010").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+    let running = report(&mini);
+    let process = format!("(process {})", training.id());
+    for words in ["The training runs", "flowmill run . --stop-stage", &format!("runs {process}")] {
+        assert!(running.contains(words), "{words}");
+    }
     training.kill();
     let metrics = mini.exp("4-train/.staging/train/state/metrics.jsonl");
     let mut torn = fs::read(&metrics).unwrap();
@@ -111,9 +116,9 @@ fn a_killed_training_and_a_damaged_experiment_are_shown_as_far_as_they_go() {
     fs::write(&metrics, torn).unwrap();
     let page = report(&mini);
     let elements = whole(&page);
-    for words in
-        ["The training is not finished", "lr 0.0001", "training, step 5", "1 lines of the metrics cannot be read"]
-    {
+    let died = format!("died {process}");
+    let words = ["The training died", &died, "lr 0.0001", "training, step 5", "1 lines of the metrics cannot be read"];
+    for words in words {
         assert!(page.contains(words), "{words}");
     }
     assert!(count(&elements, "svg") == 3 && count(&elements, "audio") >= 2);

@@ -48,6 +48,11 @@ impl<'a> Training<'a> {
         self.process.as_mut().expect("it has not ended")
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().expect("it has not ended").id()
+    }
+
     /// The socket that it listens on.
     pub fn socket(&self) -> PathBuf {
         self.mini.exp(".control/socket")

@@ -29,7 +29,7 @@ mod tar;
 mod writer;
 
 pub use columns::{Column, MelStore};
-pub use index::{ShardEntry, ShardIndex};
+pub use index::{MadeBy, ShardEntry, ShardIndex};
 pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
 pub use reader::ShardReader;
 pub use row::{Mel, ShardRow};

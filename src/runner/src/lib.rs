@@ -49,7 +49,7 @@ pub use context::PlanContext;
 pub use error::StageError;
 pub use interrupt::Interrupt;
 pub use layout::{Experiment, part_state};
-pub use lockfile::{Holder, holder};
+pub use lockfile::{Holder, dead_owner, holder};
 pub use part::{Part, Phase};
 pub use reason::ReasonCount;
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection};

@@ -119,6 +119,13 @@ pub fn holder(experiment: &Experiment) -> Option<Holder> {
     }
 }
 
+/// Who held the lock last and died without giving it up, when nobody holds it now.
+pub fn dead_owner(experiment: &Experiment) -> Option<Holder> {
+    let file = File::open(experiment.lock_file()).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+    read_holder(&file)
+}
+
 fn unknown_holder() -> Holder {
     let unknown = || "unknown".to_owned();
     Holder { pid: 0, host: unknown(), command: unknown(), start: unknown() }

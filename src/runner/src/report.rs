@@ -81,6 +81,7 @@ impl Reporter {
             unit,
             total,
             done: AtomicU64::new(0),
+            earlier: AtomicU64::new(0),
             bar,
             started,
             last_said: Mutex::new(started),
@@ -117,6 +118,8 @@ pub(crate) struct PhaseProgress {
     unit: &'static str,
     total: u64,
     done: AtomicU64,
+    /// Those of `done` that were done before this run began.
+    earlier: AtomicU64,
     bar: Option<ProgressBar>,
     started: Instant,
     last_said: Mutex<Instant>,
@@ -154,6 +157,16 @@ impl PhaseProgress {
         }
     }
 
+    /// `units` were done before this run began.
+    pub fn resume(&self, units: u64) {
+        self.done.fetch_add(units, Ordering::Relaxed);
+        self.earlier.fetch_add(units, Ordering::Relaxed);
+        if let Some(bar) = &self.bar {
+            bar.inc(units);
+            bar.reset_eta();
+        }
+    }
+
     fn say_now_and_then(&self, done: u64) {
         let Ok(mut last) = self.last_said.try_lock() else {
             return;
@@ -165,7 +178,8 @@ impl PhaseProgress {
     }
 
     fn describe(&self, done: u64, elapsed: Duration) -> String {
-        let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+        let own = done.saturating_sub(self.earlier.load(Ordering::Relaxed));
+        let rate = own as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = (self.total.saturating_sub(done)) as f64 / rate.max(1e-9);
         let (title, unit, total) = (&self.title, self.unit, self.total);
         format!("  {title}: {done} of {total} {unit}, {rate:.1}/s, {} left", seconds(left))
@@ -188,6 +202,12 @@ impl PartProgress {
         Self { phase, key, planned, advanced: AtomicU64::new(0), counts_rows }
     }
 
+    /// What `rows` more rows come to: all together never more than was planned, so that the bar ends at its end.
+    fn within_plan(&self, rows: u64) -> u64 {
+        let before = self.advanced.fetch_add(rows, Ordering::Relaxed).min(self.planned);
+        before.saturating_add(rows).min(self.planned) - before
+    }
+
     /// Accounts for what the part did not say itself.
     pub fn finish(&self) {
         let units = if self.counts_rows { self.planned } else { 1 };
@@ -197,13 +217,15 @@ impl PartProgress {
 
 impl Progress for PartProgress {
     fn advance(&self, rows: u64) {
-        if !self.counts_rows {
-            return;
+        if self.counts_rows {
+            self.phase.add(self.within_plan(rows));
         }
-        // Never more than was planned, so that the bar ends at its end.
-        let before = self.advanced.fetch_add(rows, Ordering::Relaxed).min(self.planned);
-        let now = before.saturating_add(rows).min(self.planned);
-        self.phase.add(now - before);
+    }
+
+    fn resume(&self, rows: u64) {
+        if self.counts_rows {
+            self.phase.resume(self.within_plan(rows));
+        }
     }
 
     fn message(&self, line: &str) {
@@ -249,5 +271,17 @@ mod tests {
         let phase = Reporter::quiet().phase("Decode", "rows", 1000);
         let line = phase.describe(250, Duration::from_secs(10));
         assert_eq!(line, "  Decode: 250 of 1000 rows, 25.0/s, 30 s left");
+    }
+
+    #[test]
+    fn what_an_earlier_run_did_does_not_count_for_the_rate() {
+        let phase = Reporter::quiet().phase("Train", "steps", 1000);
+        let part = PartProgress::new(&phase, "k", 1000, true);
+        part.resume(900);
+        part.advance(20);
+        let line = phase.describe(phase.done.load(Ordering::Relaxed), Duration::from_secs(10));
+        assert_eq!(line, "  Train: 920 of 1000 steps, 2.0/s, 40 s left");
+        part.finish();
+        assert_eq!(phase.done.load(Ordering::Relaxed), 1000);
     }
 }

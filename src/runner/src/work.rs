@@ -22,6 +22,8 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 pub(crate) trait Progress: Send + Sync {
     /// `rows` more rows of the phase are done.
     fn advance(&self, rows: u64);
+    /// `rows` rows of the phase were done before this run began.
+    fn resume(&self, rows: u64);
     /// A line for the person watching.
     fn message(&self, line: &str);
     /// How things stand, in place of what was shown before; whether there is a place for it.
@@ -98,6 +100,11 @@ impl PartWork {
     /// Tells the progress bar that `rows` more rows are done.
     pub fn advance(&self, rows: u64) {
         self.progress.advance(rows);
+    }
+
+    /// Tells the progress bar that `rows` rows were done before this run began: they are part of the whole, not of the rate.
+    pub fn resume(&self, rows: u64) {
+        self.progress.resume(rows);
     }
 
     /// Shows a line above the progress bar.

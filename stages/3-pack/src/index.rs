@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use flowmill_corpus::file_checksum;
 use flowmill_corpus::shard::{
-    ListPaths, MelStore, ShardEntry, ShardIndex, write_data_list, write_row_lists, write_shard_lists,
+    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, write_data_list, write_row_lists, write_shard_lists,
 };
+use flowmill_models::extractors::State;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -27,26 +29,57 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
             records.entry(split).or_default().push(path);
         }
     }
-    let mut parts: Vec<Part> =
-        records.iter().map(|(split, records)| index_part(config, &own, split, records.clone())).collect();
+    let extractors = extractors(context)?;
+    let part =
+        |(split, records): (&String, &Vec<PathBuf>)| index_part(config, &own, split, records.clone(), &extractors);
+    let mut parts: Vec<Part> = records.iter().map(part).collect();
     if let Some(train) = records.get(TRAIN).filter(|_| config.mel.store != MelStore::None) {
         parts.push(statistics_part(config, train.clone()));
     }
     Ok(Phase::new("index", parts))
 }
 
+/// A column's name, and the file of the extractor that made it.
+type Extractor = (&'static str, PathBuf);
+
+/// The extractors of stages 1 and 2: the file that each leaves in its stage's own folder.
+fn extractors(context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
+    let mut found = Vec::new();
+    for (stage, column) in [(1, "utt_embedding"), (2, "speech_token")] {
+        let folder = context.stage_dir(stage);
+        let is_extractor = |path: &PathBuf| {
+            path.parent() == Some(&folder) && path.extension().is_some_and(|extension| extension == "safetensors")
+        };
+        let outputs = context.receipts(stage)?.iter().flat_map(|receipt| receipt.outputs()).find(is_extractor);
+        found.extend(outputs.map(|path| (column, path)));
+    }
+    Ok(found)
+}
+
+/// What made the columns.
+fn made_by(extractors: &[Extractor]) -> Result<BTreeMap<String, MadeBy>, StageError> {
+    let entry = |(column, path): &Extractor| {
+        let kind = State::load(path).map_err(StageError::other)?.kind().to_owned();
+        let blake3 = file_checksum(path).map_err(StageError::other)?.to_string();
+        Ok(((*column).to_owned(), MadeBy { kind, blake3 }))
+    };
+    extractors.iter().map(entry).collect()
+}
+
 /// Plans the index of one split.
-fn index_part(config: &PackConfig, own: &Path, split: &str, records: Vec<PathBuf>) -> Part {
+fn index_part(config: &PackConfig, own: &Path, split: &str, records: Vec<PathBuf>, extractors: &[Extractor]) -> Part {
     let prefix = match config.list_paths {
         ListStyle::Name => String::new(),
         ListStyle::Absolute => format!("{}/", own.join(split).display()),
     };
     let lists = Lists { paths: ListPaths { prefix }, by_row: config.format == Container::Parquet };
-    let (mel, split) = (config.mel.describe(), split.to_owned());
+    let (mel, split, extractors) = (config.mel.describe(), split.to_owned(), extractors.to_vec());
+    let files: Vec<PathBuf> = extractors.iter().map(|(_, path)| path.clone()).collect();
     Part::new(format!("{split}/index"))
         .config(json!({ "mel": &mel, "list_prefix": &lists.paths.prefix, "format": config.format }))
         .inputs(&records)
-        .work(move |work| write_index(&split, mel, &lists, &records, work))
+        .inputs(&files)
+        .work(move |work| write_index(&split, mel, &lists, &records, made_by(&extractors)?, work))
 }
 
 /// Which lists are written.
@@ -62,6 +95,7 @@ fn write_index(
     mel: Value,
     lists: &Lists,
     records: &[PathBuf],
+    made_by: BTreeMap<String, MadeBy>,
     work: &PartWork,
 ) -> Result<PartReport, StageError> {
     let path = work.output(&format!("{split}/index.json"))?;
@@ -81,7 +115,7 @@ fn write_index(
     if lists.by_row {
         write_row_lists(folder, &entries, &lists.paths).map_err(StageError::other)?;
     }
-    ShardIndex::new(split, mel, entries).write(&path).map_err(StageError::other)?;
+    ShardIndex::new(split, mel, entries).made_by(made_by).write(&path).map_err(StageError::other)?;
     Ok(PartReport::summary())
 }
 

@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use crate::item::{Mels, item};
 use crate::leakage::{self, Indexed};
-use crate::mixture::Weighted;
 use crate::{SpeakerEmbedding, TrainSection};
+use crate::{apart, mixture::Weighted};
 
 /// Memory for decoded rows to train on, and as much for those to validate on.
 const CACHE_BYTES: usize = 256 << 20;
@@ -95,16 +95,18 @@ impl FlowData {
         Ok(Self { splits, starts, lengths, train_len, sizes, speakers, parts, config, sampling, embedding })
     }
 
-    /// Refuses to validate on what is trained on, and warns where other splits of the recipe are. `paths` are those that it was opened by.
+    /// Refuses to validate on what is trained on, and warns where other splits of the recipe are, or where corpora have features of
+    /// different extractors. `paths` are those that it was opened by.
     ///
     /// # Errors
     /// As [`leakage::check`].
-    pub fn check_leakage(&self, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
+    pub fn check_corpora(&self, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
         let indexed: Vec<Indexed<'_>> =
             paths.indexes().zip(&self.splits).map(|(path, split)| split.indexed(path)).collect();
         let (training, validation) = indexed.split_at(paths.train.len());
         let own: Vec<&Path> = paths.indexes().collect();
         let beside = leakage::splits_beside(&paths.validation, &own)?;
+        apart::tell(&indexed, tell);
         leakage::check(validation.first().copied(), training, &beside, tell)
     }
 

@@ -7,6 +7,7 @@
 //! `flowmill-models`; this crate brings them and the shards together.
 
 mod agreement;
+mod apart;
 pub mod audible;
 mod codebook;
 mod config;

@@ -118,7 +118,11 @@ impl<'a> Watch<'a> {
 
 impl Observer for Watch<'_> {
     fn step(&mut self, progress: &Progress) {
-        // The first step after a resume also stands for those done before.
+        if self.advanced == 0 {
+            // What an earlier process did.
+            self.advanced = progress.step.saturating_sub(1);
+            self.work.resume(self.advanced);
+        }
         self.work.advance(progress.step.saturating_sub(self.advanced));
         self.advanced = progress.step;
         self.since.add(progress);

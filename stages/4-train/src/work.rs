@@ -139,7 +139,7 @@ impl Training {
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
-        data.check_leakage(&self.data, tell)?;
+        data.check_corpora(&self.data, tell)?;
         announce(tell, &data);
         let seed = self.section.train_config().seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;

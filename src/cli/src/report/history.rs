@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::Subject;
 use super::html::{Cell, Page, remark, table};
 use super::training::Progress;
+use super::{AtWork, Subject};
 
 /// Commands shown; the latest ones.
 const MOST: usize = 200;
@@ -13,15 +13,15 @@ const MOST: usize = 200;
 pub fn add(subject: &Subject, page: &mut Page) {
     let journal = std::fs::read_to_string(subject.experiment.join("journal.jsonl")).unwrap_or_default();
     let lines: Vec<Value> = journal.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let mut body = remark(match subject.training.progress {
-        Progress::Done => "The training is finished.",
-        Progress::Unfinished => {
-            "The training is not finished: it runs, was stopped, or died. This page shows how far it got."
-        }
-        Progress::None => "Nothing has been trained yet.",
+    let mut body = remark(match (subject.training.progress, &subject.at_work) {
+        (Progress::Done, _) => "The training is finished.",
+        (Progress::Unfinished, AtWork::Running(_)) => "The training runs. This page shows how far it was.",
+        (Progress::Unfinished, AtWork::Died(_)) => "The training died. This page shows how far it got.",
+        (Progress::Unfinished, AtWork::Nobody) => "The training was stopped. This page shows how far it got.",
+        (Progress::None, _) => "Nothing has been trained yet.",
     });
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
-    let rows: Vec<Vec<Cell>> = lines
+    let mut rows: Vec<Vec<Cell>> = lines
         .iter()
         .skip(lines.len().saturating_sub(MOST))
         .map(|line| {
@@ -40,9 +40,28 @@ pub fn add(subject: &Subject, page: &mut Page) {
             ]
         })
         .collect();
+    rows.extend(unfinished(&subject.at_work));
     body += &table(&["start (UTC)", "command", "outcome", "seconds", "host", "version"], &rows);
     if lines.len() > MOST {
         body += &remark(&format!("{} earlier commands are not shown.", lines.len() - MOST));
     }
     page.section("What ran", body);
+}
+
+/// The command that has no line in the journal, because it has not ended or never got to write one.
+fn unfinished(at_work: &AtWork) -> Option<Vec<Cell>> {
+    let (holder, outcome) = match at_work {
+        AtWork::Nobody => return None,
+        AtWork::Running(holder) => (holder, "runs"),
+        AtWork::Died(holder) => (holder, "died"),
+    };
+    let outcome = format!("{outcome} (process {})", holder.pid);
+    Some(vec![
+        Cell::text(&holder.start),
+        Cell::text(&holder.command),
+        Cell::text(outcome),
+        Cell::number("–"),
+        Cell::text(&holder.host),
+        Cell::text(""),
+    ])
 }

@@ -16,7 +16,7 @@ mod training;
 
 use std::path::Path;
 
-use flowmill_runner::Experiment;
+use flowmill_runner::{Experiment, Holder, dead_owner, holder};
 
 use html::Page;
 use training::TrainingFolder;
@@ -25,12 +25,34 @@ use training::TrainingFolder;
 struct Subject<'a> {
     experiment: &'a Path,
     training: TrainingFolder,
+    at_work: AtWork,
+}
+
+/// Whether a command works on the experiment: the journal has a line of it only when it has ended.
+enum AtWork {
+    /// None does.
+    Nobody,
+    /// One does.
+    Running(Holder),
+    /// The last one died without a word.
+    Died(Holder),
+}
+
+impl AtWork {
+    fn on(experiment: &Experiment) -> Self {
+        match (holder(experiment), dead_owner(experiment)) {
+            (Some(holder), _) => Self::Running(holder),
+            (None, Some(holder)) => Self::Died(holder),
+            (None, None) => Self::Nobody,
+        }
+    }
 }
 
 /// Renders the page. The same experiment gives the same page.
 pub fn render(experiment: &Experiment) -> String {
     let name = experiment.dir().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let subject = Subject { experiment: experiment.dir(), training: TrainingFolder::find(experiment) };
+    let (training, at_work) = (TrainingFolder::find(experiment), AtWork::on(experiment));
+    let subject = Subject { experiment: experiment.dir(), training, at_work };
     let mut page = Page::new(&name);
     history::add(&subject, &mut page);
     stages::add(&subject, &mut page);

@@ -1,5 +1,6 @@
 //! The index of a split's shards: what is in them, and their checksums.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -32,6 +33,16 @@ pub struct ShardEntry {
     pub frames: Vec<u32>,
 }
 
+/// What made a column: two columns of the same numbers mean the same only if this is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeBy {
+    /// The kind of extractor.
+    pub kind: String,
+    /// The BLAKE3 checksum of its settings and of what was fitted or loaded, in hexadecimal.
+    pub blake3: String,
+}
+
 /// The index of a split, `index.json` beside its shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +59,9 @@ pub struct ShardIndex {
     pub seconds: f64,
     /// How the mel was computed and is stored.
     pub mel: serde_json::Value,
+    /// What made the columns, by name, as far as it is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extractors: BTreeMap<String, MadeBy>,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
 }
@@ -63,8 +77,15 @@ impl ShardIndex {
             frames: shards.iter().flat_map(|shard| &shard.frames).map(|&frames| u64::from(frames)).sum(),
             seconds: shards.iter().map(|shard| shard.seconds).sum(),
             mel,
+            extractors: BTreeMap::new(),
             shards,
         }
+    }
+
+    /// The same index, saying what made the columns.
+    #[must_use]
+    pub fn made_by(self, extractors: BTreeMap<String, MadeBy>) -> Self {
+        Self { extractors, ..self }
     }
 
     /// Reads an index and checks that it agrees with itself.

@@ -251,7 +251,7 @@ fn minutes(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..120 => format!("{whole} s"),
-        120..7200 => format!("{} min", whole / 60),
+        120..7200 => format!("{} min", (whole + 30) / 60),
         _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
     }
 }
