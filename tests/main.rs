@@ -8,6 +8,7 @@ mod alone;
 mod bad_recipes;
 mod commands;
 mod crash;
+mod data_directories;
 mod disk_full;
 mod exactness;
 mod formats;
