@@ -9,7 +9,9 @@ use crate::support::{Mini, flowmill, parquet};
 /// What stage 0 says when the recipe reads `source`.
 fn prepared(mini: &Mini, source: &str, more: &[&str]) -> crate::support::flowmill::Outcome {
     let data = format!("prep.data={source}");
-    mini.run(&[&["--stop-stage", "0", "--set", &data, "--set", "prep.split={by: fraction, fractions: {}}"], more].concat())
+    mini.run(
+        &[&["--stop-stage", "0", "--set", &data, "--set", "prep.split={by: fraction, fractions: {}}"], more].concat(),
+    )
 }
 
 #[test]

@@ -276,5 +276,7 @@ fn ids_of_step_audios_language_model_are_counted_from_zero() {
     run(&[65_536.0, 65_539.0, 65_540.0, 65_545.0, 65_547.0]).expect_code(0);
     let rows = table(&mini.exp("2-tokens/dev/part-00000.parquet"), "utt", "speech_token");
     assert_eq!(rows[0].1, [0.0, 3.0, 4.0, 9.0, 11.0]);
-    run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0]).expect_code(1).expect_words(&["4 of 5 tokens", "language model"]);
+    run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0])
+        .expect_code(1)
+        .expect_words(&["4 of 5 tokens", "language model"]);
 }

@@ -195,7 +195,8 @@ impl PrepConfig {
         let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Manifest);
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
-            let problem = format!("`speaker` has no effect on {dir}: a source of format {format} names its speakers itself");
+            let problem =
+                format!("`speaker` has no effect on {dir}: a source of format {format} names its speakers itself");
             return Some(("data", problem));
         }
         if self.part_size == 0 {
@@ -283,7 +284,10 @@ impl PrepConfig {
 /// Whether a name may be a folder of the stage: plain, and none the stage uses itself.
 fn is_split_name(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    plain && !name.is_empty() && name.len() <= 100 && !["manifests", "read", "receipts", crate::warnings::FOLDER].contains(&name)
+    plain
+        && !name.is_empty()
+        && name.len() <= 100
+        && !["manifests", "read", "receipts", crate::warnings::FOLDER].contains(&name)
 }
 
 /// A path, or a list of paths and mappings.

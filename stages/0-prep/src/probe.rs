@@ -97,7 +97,8 @@ fn run(
     table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
     let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
     let split = output.split('/').next().unwrap_or_default();
-    let report = PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64);
+    let report =
+        PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64);
     Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
 }
 

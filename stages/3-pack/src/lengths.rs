@@ -72,7 +72,9 @@ mod tests {
     fn four_tokens_and_two_in_a_hundred_are_rounding() {
         let single = Lengths { token_rate: 25.0, mel_rate: 50.0 };
         // 1000 frames: 20 by their number, 8 by the tokens.
-        for (tokens, frames, fits) in [(500, 1000, true), (514, 1000, true), (515, 1000, false), (4, 16, true), (1, 1, false)] {
+        for (tokens, frames, fits) in
+            [(500, 1000, true), (514, 1000, true), (515, 1000, false), (4, 16, true), (1, 1, false)]
+        {
             assert_eq!(single.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
         }
         let mixed = Lengths { token_rate: MIXED_RATE, mel_rate: 50.0 };
@@ -81,6 +83,9 @@ mod tests {
             assert_eq!(mixed.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
         }
         let reason = single.refuses(513, 1076).unwrap();
-        assert!(reason.starts_with("tokens and mel do not go together: 513 tokens and 1076 mel frames, where 1026"), "{reason}");
+        assert!(
+            reason.starts_with("tokens and mel do not go together: 513 tokens and 1076 mel frames, where 1026"),
+            "{reason}"
+        );
     }
 }

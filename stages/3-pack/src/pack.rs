@@ -8,8 +8,8 @@ use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::lengths::Lengths;
 use crate::container::Writer;
+use crate::lengths::Lengths;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, rows_of_recording};

@@ -18,7 +18,9 @@ use crate::store::StagedCheckpoints;
 use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
-use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, splits, start};
+use crate::{
+    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, splits, start,
+};
 
 /// Number of the stage that makes speaker embeddings.
 const EMBED: u8 = 1;

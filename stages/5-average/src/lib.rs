@@ -81,7 +81,12 @@ fn checkpoints(folder: &Path) -> Result<Vec<Candidate>, StageError> {
     Ok(candidates)
 }
 
-fn average(work: &PartWork, section: &AverageSection, which: Which, chosen: &[Candidate]) -> Result<PartReport, StageError> {
+fn average(
+    work: &PartWork,
+    section: &AverageSection,
+    which: Which,
+    chosen: &[Candidate],
+) -> Result<PartReport, StageError> {
     if which != section.which {
         work.message("no checkpoint has a validation loss: the last are averaged instead of the best");
     }

@@ -92,7 +92,9 @@ impl<'a> Joiner<'a> {
         let (mut place, mut text, mut speaker, mut language, mut listed) = (0, 0, 0, 0, 0);
         loop {
             let heads = [(Some(placing), place), (Some(&files.text), text), (files.utt2spk.as_ref(), speaker)];
-            let head = |(keyed, at): &(Option<&'a Keyed>, usize)| keyed.and_then(|keyed| keyed.entries.get(*at).map(|entry| keyed.key(entry)));
+            let head = |(keyed, at): &(Option<&'a Keyed>, usize)| {
+                keyed.and_then(|keyed| keyed.entries.get(*at).map(|entry| keyed.key(entry)))
+            };
             let next = heads.iter().filter_map(head).min();
             let Some(key) = next else { return };
             let groups = Groups {
