@@ -246,7 +246,7 @@ fn files_of_several_splits_are_one() {
     save_tokens(&mini.path("dev.pt"), &other);
     run("[train.pt, dev.pt]").expect_code(0).expect_words(&["dev.pt"]);
     assert_ne!(before, table(&mini));
-    run("train.pt").expect_code(1).expect_words(&["train.pt does not have it"]);
+    run("train.pt").expect_code(1).expect_words(&["2 × not imported"]);
     run("[train.pt, nowhere.pt]").expect_code(2).expect_words(&["no file", "nowhere.pt"]);
 }
 

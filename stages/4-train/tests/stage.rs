@@ -208,7 +208,8 @@ fn training_that_does_not_improve_ends_early_and_the_receipt_says_so() {
     toy.ran(&["train.early_stopping={patience: 2, min_delta: 1e6}"]);
     assert!(json(&toy, "receipts/train.json").to_string().contains("\"stopped_early\":true"));
     assert!(lines(&toy).iter().all(|line| line["step"].as_u64() <= Some(8)), "validations at 4, 6 and 8");
-    let (ran, _) = Toy::new().run(&["toy.dev=0", "train.early_stopping={patience: 2}"], &RunOptions::default());
+    let blind = ["toy.dev=0", "train.validation_split=null", "train.early_stopping={patience: 2}"];
+    let (ran, _) = Toy::new().run(&blind, &RunOptions::default());
     let error = ran.unwrap_err().to_string();
     assert!(error.contains("early_stopping") && error.contains("validation split"), "{error}");
 }
