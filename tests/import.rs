@@ -74,6 +74,23 @@ fn export(mini: &Mini) {
     save(&mini.path("utt2speech_token.pt"), &tokens);
 }
 
+/// The tokens of a run that was stopped after stage 2, and a copy to import such into.
+fn extracted() -> (Mini, Vec<(String, Vec<f64>)>) {
+    let mini = Mini::new();
+    mini.run(&["--stop-stage", "2"]).expect_code(0);
+    let of = |split: &str| {
+        let mut files: Vec<_> = fs::read_dir(mini.exp(&format!("2-tokens/{split}"))).unwrap().collect();
+        files.sort_by_key(|entry| entry.as_ref().unwrap().path());
+        files.iter().flat_map(|entry| table(&entry.as_ref().unwrap().path(), "utt", "speech_token")).collect::<Vec<_>>()
+    };
+    let rows = [of("train"), of("dev")].concat();
+    (mini, rows)
+}
+
+fn save_tokens(path: &Path, rows: &[(String, Vec<f64>)]) {
+    save(path, &rows.iter().map(|(id, row)| (id.clone(), Value::Ints(row.clone()))).collect::<Vec<_>>());
+}
+
 const EMBED: &str =
     "embed.extractor={kind: import, embeddings: utt2embedding.pt, speakers: spk2embedding.pt, dimensions: 32}";
 const TOKENS: &str = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16}";
@@ -169,4 +186,100 @@ fn what_cannot_be_imported_is_named() {
         .expect_words(&["embed.extractor.embeddings", "no file"]);
     check("embed.extractor={kind: import, tokens: t.pt}").expect_words(&["embed.extractor.kind"]);
     check("tokens.extractor={kind: import}").expect_words(&["tokens.extractor.kind", "name the file"]);
+}
+
+#[test]
+fn tokens_of_another_length_than_the_mel_are_rejected_by_stage_3() {
+    let (mini, rows) = extracted();
+    let file = mini.path("utt2speech_token.pt");
+    let packed = |mini: &Mini, more: &[&str]| mini.run(&[&["--stop-stage", "3", "--set", TOKENS], more].concat());
+    let reasons = || parquet::texts(&mini.exp("3-pack/rejected.parquet"), "reason");
+    let mut shortened = rows.clone();
+    let (id, tokens) = &mut shortened[0];
+    let (id, whole) = (id.clone(), tokens.len());
+    tokens.truncate(whole - 25);
+    save_tokens(&file, &shortened);
+    for store in ["float16", "none"] {
+        let store = format!("pack.mel.store={store}");
+        packed(&mini, &["--set", &store, "--set", "max_rejected=0.2"]).expect_code(0);
+        assert_eq!(parquet::texts(&mini.exp("3-pack/rejected.parquet"), "id"), [id.as_str()]);
+        assert!(reasons()[0].starts_with(&format!("tokens and mel do not go together: {} tokens and", whole - 25)));
+        assert!(reasons()[0].contains("2.00 per token at 25.00 tokens a second"), "{:?}", reasons());
+    }
+    packed(&mini, &["--set", "max_rejected=0.05"]).expect_code(1).expect_words(&["max_rejected", "do not go together"]);
+    // Twice as many, half as many: not a row is of this rate.
+    let doubled: Vec<_> = rows.iter().map(|(id, row)| (id.clone(), [row.clone(), row.clone()].concat())).collect();
+    save_tokens(&file, &doubled);
+    packed(&mini, &[]).expect_code(1).expect_words(&["do not go together"]);
+    let halved: Vec<_> = rows.iter().map(|(id, row)| (id.clone(), row[..row.len() / 2].to_vec())).collect();
+    save_tokens(&file, &halved);
+    packed(&mini, &[]).expect_code(1).expect_words(&["do not go together"]);
+    // At the rate that they are of they may be packed, but not by a recipe whose model is of another.
+    let slow = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16, rate: 12.5}";
+    mini.run(&["--dry-run", "--set", slow]).expect_code(2).expect_words(&[
+        "train.model.token_mel_ratio",
+        "12.50 tokens a second",
+        "4.00 per token",
+    ]);
+    mini.run(&["--stop-stage", "3", "--set", slow]).expect_code(0);
+}
+
+#[test]
+fn files_of_several_splits_are_one() {
+    let (mini, rows) = extracted();
+    let setting = |files: &str| format!("tokens.extractor={{kind: import, tokens: {files}, vocabulary: 16}}");
+    let run = |files: &str| mini.run(&["--stop-stage", "2", "--set", &setting(files)]);
+    save_tokens(&mini.path("train.pt"), &rows[..10]);
+    save_tokens(&mini.path("dev.pt"), &rows[9..]);
+    let table = |mini: &Mini| fs::read(mini.exp("2-tokens/dev/part-00000.parquet")).unwrap();
+    let before = table(&mini);
+    run("[train.pt, dev.pt]").expect_code(0);
+    assert_eq!(before, table(&mini), "what both have alike is no contradiction");
+    let mut other = rows[9..].to_vec();
+    other[0].1[0] = 15.0 - other[0].1[0];
+    save_tokens(&mini.path("dev.pt"), &other);
+    let id = format!("`{}`", other[0].0);
+    run("[train.pt, dev.pt]").expect_code(1).expect_words(&[&id, "train.pt", "dev.pt", "different values"]);
+    // The second file counts among what the stage is made of.
+    other[0] = rows[9].clone();
+    other[1].1[0] = 15.0 - other[1].1[0];
+    save_tokens(&mini.path("dev.pt"), &other);
+    run("[train.pt, dev.pt]").expect_code(0).expect_words(&["dev.pt"]);
+    assert_ne!(before, table(&mini));
+    run("train.pt").expect_code(1).expect_words(&["2 × not imported"]);
+    run("[train.pt, nowhere.pt]").expect_code(2).expect_words(&["no file", "nowhere.pt"]);
+}
+
+#[test]
+fn embeddings_of_nothing_but_zeros_are_told_of() {
+    let mini = Mini::new();
+    let ids = fs::read_to_string(mini.path("data/utt2spk")).unwrap();
+    let entry = |line: &str| (line.split(' ').next().unwrap().to_owned(), Value::Floats(vec![0.0, 0.0]));
+    save(&mini.path("e.pt"), &ids.lines().map(entry).collect::<Vec<_>>());
+    mini.run(&["--stop-stage", "1", "--set", "embed.extractor={kind: import, embeddings: e.pt, dimensions: 2}"])
+        .expect_words(&["the imported embeddings of 12 utterances are all zero"]);
+}
+
+#[test]
+fn ids_of_step_audios_language_model_are_counted_from_zero() {
+    let mini = Mini::new();
+    let ids = fs::read_to_string(mini.path("data/utt2spk")).unwrap();
+    let entries = |tokens: &[f64]| {
+        let entry = |line: &str| (line.split(' ').next().unwrap().to_owned(), Value::Ints(tokens.to_vec()));
+        ids.lines().map(entry).collect::<Vec<_>>()
+    };
+    let dual = "tokens.extractor={kind: import, tokens: t.pt, dual: {linguistic: 4, semantic: 8}}";
+    // The recipe's model is of one codebook.
+    let recipe = fs::read_to_string(mini.path("recipe.yaml")).unwrap();
+    fs::write(mini.path("recipe.yaml"), recipe.split("train:\n").next().unwrap()).unwrap();
+    let run = |tokens: &[f64]| {
+        save(&mini.path("t.pt"), &entries(tokens));
+        mini.run(&["--stop-stage", "2", "--set", dual])
+    };
+    run(&[65_536.0, 65_539.0, 65_540.0, 65_545.0, 65_547.0]).expect_code(0);
+    let rows = table(&mini.exp("2-tokens/dev/part-00000.parquet"), "utt", "speech_token");
+    assert_eq!(rows[0].1, [0.0, 3.0, 4.0, 9.0, 11.0]);
+    run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0])
+        .expect_code(1)
+        .expect_words(&["4 of 5 tokens", "language model"]);
 }

@@ -9,6 +9,7 @@ mod bad_recipes;
 mod batches;
 mod commands;
 mod crash;
+mod data_directories;
 mod disk_full;
 mod exactness;
 mod formats;

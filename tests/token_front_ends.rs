@@ -133,6 +133,9 @@ fn random_weights_say_so() {
     let mini = with_extractor(extractor);
     let doctor = with_extractor("{kind: s3-tokenizer, weights: random}").flowmill("doctor", &[]);
     doctor.expect_code(0).expect_words(&["warn", "tokens.extractor.weights: random"]);
+    let beside = "{kind: step-audio-dual, linguistic: {weights: random, centres: nowhere.npy, cmvn: none}, semantic: {weights: random}}";
+    let doctor = with_extractor(beside).flowmill("doctor", &[]).expect_code(0);
+    assert!(!doctor.text().contains("nowhere.npy"), "nothing reads it: {}", doctor.text());
     mini.run(&["--stop-stage", "2"]).expect_code(0).expect_words(&["RANDOM"]);
     assert!(codebook(&mini).contains("RANDOM, for smoke runs only"));
     assert_eq!(tokens(&mini), run(&with_extractor(extractor)), "the seed decides");

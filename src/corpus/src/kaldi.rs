@@ -17,9 +17,11 @@ use crate::{CorpusError, Reading};
 
 /// How to read a Kaldi data directory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct KaldiOptions {
+pub struct KaldiOptions<'a> {
     /// Whether entries that are commands (`sox … |`) are taken. Running them later runs whatever the file says.
     pub allow_pipes: bool,
+    /// The speaker of all utterances where there is no `utt2spk`.
+    pub speaker: Option<&'a str>,
 }
 
 /// The transcript checks, for the other formats.
@@ -32,7 +34,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), String> {
     checks::id(id)
 }
 
-/// Index files of a directory that [`read_directory`] reads when they exist; the first three must.
+/// Index files of a directory that [`read_directory`] reads when they exist; the first two must, and `utt2spk` unless one speaker is given.
 pub const FILES: [&str; 6] = ["wav.scp", "text", "utt2spk", "segments", "utt2lang", "spk2utt"];
 
 /// Reads and validates a Kaldi data directory.
@@ -43,7 +45,7 @@ pub const FILES: [&str; 6] = ["wav.scp", "text", "utt2spk", "segments", "utt2lan
 /// # Errors
 /// [`CorpusError::Structure`] when a required file is missing or empty; [`CorpusError::Io`] when one cannot be read.
 /// Problems of single rows are in the result's `rejected`.
-pub fn read_directory(root: &Path, dir: &str, options: &KaldiOptions) -> Result<Reading, CorpusError> {
-    let files = Files::open(&root.join(dir))?;
+pub fn read_directory(root: &Path, dir: &str, options: &KaldiOptions<'_>) -> Result<Reading, CorpusError> {
+    let files = Files::open(root, dir, options.speaker)?;
     Ok(join::join(&files, dir, options))
 }

@@ -133,7 +133,8 @@ fn commands_run_in_the_directory_when_allowed() {
         ("my data/text", b"s-a x\n"),
         ("my data/utt2spk", b"s-a s\n"),
     ]);
-    let reading = read_directory(dir.path(), "my data", &KaldiOptions { allow_pipes: true }).unwrap();
+    let reading =
+        read_directory(dir.path(), "my data", &KaldiOptions { allow_pipes: true, ..KaldiOptions::default() }).unwrap();
     let wav = reading.utterances.row(0).wav.to_owned();
     assert!(wav.ends_with('|'));
     let bytes = flowmill_corpus::source::Source::of(&wav).read(dir.path(), &Default::default()).unwrap();
@@ -171,7 +172,8 @@ fn random_bytes_neither_panic_nor_lose_rows() {
             ("segments", &segments),
             ("spk2utt", &spk),
         ]);
-        let reading = read_directory(dir.path(), ".", &KaldiOptions { allow_pipes: true }).unwrap();
+        let reading =
+            read_directory(dir.path(), ".", &KaldiOptions { allow_pipes: true, ..KaldiOptions::default() }).unwrap();
         assert_eq!(reading.lines, (reading.utterances.len() + reading.rejected.len()) as u64);
     }
 }

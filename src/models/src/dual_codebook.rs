@@ -17,6 +17,11 @@ pub const GROUP: usize = LINGUISTIC_PER_GROUP + SEMANTIC_PER_GROUP;
 /// Tokens of the mixed sequence per second: five for every three semantic tokens at 25 Hz.
 pub const MIXED_RATE: f64 = 25.0 * GROUP as f64 / SEMANTIC_PER_GROUP as f64;
 
+/// Whether tokens of this rate are a mixed sequence.
+pub fn is_mixed_rate(rate: f64) -> bool {
+    (rate - MIXED_RATE).abs() < 0.5
+}
+
 /// Tokens that are not a mixed sequence of two codebooks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

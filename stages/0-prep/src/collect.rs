@@ -105,7 +105,7 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
 fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
     match config.format_of(source) {
         Format::Kaldi => {
-            let options = kaldi::KaldiOptions { allow_pipes: config.allow_pipes };
+            let options = kaldi::KaldiOptions { allow_pipes: config.allow_pipes, speaker: source.speaker.as_deref() };
             kaldi::read_directory(root, &source.dir, &options)
         }
         Format::Folder => folder::read_directory(root, &source.dir),

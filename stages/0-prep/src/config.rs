@@ -8,6 +8,7 @@ use flowmill_corpus::webdataset::{self, Ids};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 
 /// The section's name.
 pub const SECTION: &str = "prep";
@@ -85,7 +86,7 @@ pub struct Source {
     /// The split all its rows belong to (`prep.split.by: given`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of formats that name none (`ljspeech`), or of rows that name none (`webdataset`).
+    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
     /// What utterances of a `webdataset` are called.
@@ -191,6 +192,13 @@ impl PrepConfig {
         if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
             return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
         }
+        let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Manifest);
+        if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
+            let (dir, format) = (&source.dir, json!(self.format_of(source)));
+            let problem =
+                format!("`speaker` has no effect on {dir}: a source of format {format} names its speakers itself");
+            return Some(("data", problem));
+        }
         if self.part_size == 0 {
             return Some(("part_size", "a part has at least one utterance".into()));
         }
@@ -276,7 +284,10 @@ impl PrepConfig {
 /// Whether a name may be a folder of the stage: plain, and none the stage uses itself.
 fn is_split_name(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    plain && !name.is_empty() && name.len() <= 100 && !["manifests", "read", "receipts"].contains(&name)
+    plain
+        && !name.is_empty()
+        && name.len() <= 100
+        && !["manifests", "read", "receipts", crate::warnings::FOLDER].contains(&name)
 }
 
 /// A path, or a list of paths and mappings.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::import::ImportConfig;
+use flowmill_models::extractors::import::{Files, ImportConfig};
 use flowmill_runner::{PartReport, PartWork, PlanContext, Recipe, RecipeError, StageError};
 
 use crate::rows::{Table, utterances};
@@ -28,6 +28,12 @@ pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Res
 pub fn inputs(import: &ImportConfig, tables: &[Table], context: &PlanContext) -> Vec<PathBuf> {
     let files = import.files().map(|(_, file)| context.recipe_dir().join(file));
     files.chain(tables.iter().map(|table| table.path.clone())).collect()
+}
+
+/// What files are said to lack: "a.pt does not have it", "a.pt and b.pt do not have it".
+pub fn lacks(files: &Files, what: &str) -> String {
+    let does = if files.iter().count() > 1 { "do" } else { "does" };
+    format!("{files} {does} not have {what}")
 }
 
 /// Looks up the rows of all tables. `judge` gives the value to keep of an utterance, from what `values` has for its id, or the

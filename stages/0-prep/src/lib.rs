@@ -3,7 +3,7 @@
 //! | phase | parts | outputs |
 //! |---|---|---|
 //! | read | `read` | `manifests/SPLIT/rows-00000.parquet`: what the index files say, validated and split |
-//! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with what the recordings are, filtered |
+//! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with what the recordings are, filtered; `warnings/SPLIT/part-00000.jsonl`: what was odd about recordings that are kept, when anything was |
 //!
 //! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and there is no second.
 //! A changed recording thus repeats one part, a changed index file the reading and those parts whose rows it changed.
@@ -16,6 +16,7 @@ mod listing;
 mod probe;
 mod read;
 pub mod rows;
+mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
@@ -38,7 +39,7 @@ impl Stage for Prep {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use flowmill_audio::DecodeWarning;
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::{Utterance, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -10,18 +11,20 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::read::{KEY, filters};
-use crate::{PrepConfig, filter};
+use crate::warnings::Warnings;
+use crate::{Format, PrepConfig, filter};
 
 /// How far a segment may reach beyond its recording, in seconds, before it is refused rather than cut (as Kaldi's
 /// extract-segments does by default).
 const MAX_OVERSHOOT: f64 = 0.5;
 
 /// What a recording is.
-#[derive(Clone, Copy)]
 struct Recording {
     seconds: f64,
     sample_rate: u32,
     channels: u32,
+    /// What was odd about it.
+    warnings: Vec<DecodeWarning>,
 }
 
 /// Plans the probing: a part per table of the first phase.
@@ -76,7 +79,7 @@ fn run(
         let utt = row.utt.clone();
         let completed = match &recordings[&row.wav] {
             Ok(recording) => complete(&mut row, recording),
-            Err(reason) => Err(reason.clone()),
+            Err(reason) => Err(reason.clone() + &hint(config, root, &row.wav)),
         };
         let refused = completed.err().or_else(|| filter::text(config, &row.text));
         match refused.or_else(|| filter::duration(config, row.duration)) {
@@ -84,10 +87,19 @@ fn run(
             None => kept.push(row),
         }
     }
+    let mut warnings = Warnings::default();
+    for row in &kept {
+        if let Ok(recording) = &recordings[&row.wav] {
+            warnings.note(row, &recording.warnings, recording.sample_rate);
+        }
+    }
+    warnings.publish(work, output.trim_end_matches(".parquet"))?;
     table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
     let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
     let split = output.split('/').next().unwrap_or_default();
-    Ok(PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64))
+    let report =
+        PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64);
+    Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
 }
 
 /// Probes every recording of the rows once, in parallel.
@@ -126,7 +138,21 @@ fn probe(wav: &str, root: &Path) -> Result<Recording, String> {
         }
     };
     let info = info.map_err(|e| unreadable(&e))?;
-    Ok(Recording { seconds: info.seconds(), sample_rate: info.sample_rate, channels: info.channels })
+    let seconds = info.seconds();
+    Ok(Recording { seconds, sample_rate: info.sample_rate, channels: info.channels, warnings: info.warnings })
+}
+
+/// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.
+fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
+    let Source::File(path) = Source::of(wav) else { return String::new() };
+    let named_by = |dir: &str| wav.strip_prefix(dir.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
+    let kaldi = config.data.iter().find(|source| config.format_of(source) == Format::Kaldi && named_by(&source.dir));
+    match kaldi {
+        Some(source) if !root.join(path).exists() => {
+            format!("; relative paths in {}/wav.scp count from that folder", source.dir.trim_end_matches('/'))
+        }
+        _ => String::new(),
+    }
 }
 
 /// A message in which files are named as the data name them, so that it is the same wherever the recipe lies.

@@ -1,10 +1,10 @@
 //! The stage when embeddings are imported: one part looks up all rows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::import::{ImportConfig, read_embeddings};
+use flowmill_models::extractors::import::{Files, ImportConfig, read_embeddings};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::import as prep_import;
 use flowmill_stage_prep::rows::{self as prep, Table};
@@ -17,7 +17,7 @@ use crate::table;
 pub(crate) fn plan(import: &ImportConfig, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
     match phase {
         0 => import_all(import, context).map(Some),
-        1 if import.speakers.is_none() => average(context).map(Some),
+        1 if import.speakers.is_empty() => average(context).map(Some),
         _ => Ok(None),
     }
 }
@@ -33,22 +33,22 @@ fn import_all(import: &ImportConfig, context: &PlanContext) -> Result<Phase, Sta
 }
 
 fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) -> Result<PartReport, StageError> {
-    let read = |file: &Option<PathBuf>| {
-        let values = file.as_ref().map(|file| read_embeddings(&root.join(file), import.dimensions));
-        values.transpose().map_err(StageError::other)
-    };
-    let speakers = read(&import.speakers)?;
+    let read = |files: &Files| read_embeddings(&files.below(root), import.dimensions).map_err(StageError::other);
+    let embeddings = read(&import.embeddings)?;
+    warn_of_zeros(work, "utterances", &embeddings);
+    let speakers = (!import.speakers.is_empty()).then(|| read(&import.speakers)).transpose()?;
+    speakers.iter().for_each(|speakers| warn_of_zeros(work, "speakers", speakers));
     let column = import.column().name;
     let mut used = BTreeSet::new();
     let report = prep_import::look_up(
         work,
         tables,
-        read(&import.embeddings)?.unwrap_or_default(),
+        embeddings,
         |row, value| {
-            let value = value.ok_or_else(|| absent(&import.embeddings, "it"))?;
+            let value = value.ok_or_else(|| not_imported(&import.embeddings, "it"))?;
             match &speakers {
                 Some(speakers) if !speakers.contains_key(&row.spk) => {
-                    Err(absent(&import.speakers, &format!("its speaker {}", row.spk)))
+                    Err(not_imported(&import.speakers, &format!("its speaker {}", row.spk)))
                 }
                 _ => Ok(value),
             }
@@ -83,8 +83,16 @@ fn write_speakers(
     Ok(all - rows.len())
 }
 
-/// The reason of a row that a file does not know.
-fn absent(file: &Option<PathBuf>, what: &str) -> String {
-    let file = file.as_deref().unwrap_or(Path::new("")).display();
-    format!("not imported: {file} does not have {what}")
+/// The reason of a row that no file knows.
+fn not_imported(files: &Files, what: &str) -> String {
+    format!("not imported: {}", prep_import::lacks(files, what))
+}
+
+/// Tells of embeddings that say nothing: what a failed extraction often leaves.
+fn warn_of_zeros(work: &PartWork, whose: &str, embeddings: &BTreeMap<String, Vec<f32>>) {
+    let mut zero = embeddings.iter().filter(|(_, values)| values.iter().all(|value| *value == 0.0)).map(|(id, _)| id);
+    if let Some(first) = zero.next() {
+        let count = 1 + zero.count();
+        work.message(format!("warning: the imported embeddings of {count} {whose} are all zero (first: {first})"));
+    }
 }

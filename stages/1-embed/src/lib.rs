@@ -39,7 +39,7 @@ impl Stage for Embed {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

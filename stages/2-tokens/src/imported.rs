@@ -31,8 +31,8 @@ fn import_all(import: &ImportConfig, context: &PlanContext) -> Result<Phase, Sta
 }
 
 fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) -> Result<PartReport, StageError> {
-    let file = import.tokens.as_deref().unwrap_or(Path::new(""));
-    let values = read_tokens(&root.join(file), import).map_err(StageError::other)?;
+    let files = &import.tokens;
+    let values = read_tokens(&files.below(root), import).map_err(StageError::other)?;
     let column = import.column().name;
     let mut tokens = 0;
     let report = prep_import::look_up(
@@ -40,8 +40,8 @@ fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) ->
         tables,
         values,
         |_, value| match value {
-            None => Err(format!("not imported: {} does not have it", file.display())),
-            Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {} has none of it", file.display())),
+            None => Err(format!("not imported: {}", prep_import::lacks(files, "it"))),
+            Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {files} has none of it")),
             Some(tokens) => Ok(tokens),
         },
         |table, kept| {

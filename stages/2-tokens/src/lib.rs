@@ -38,7 +38,7 @@ impl Stage for Tokens {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

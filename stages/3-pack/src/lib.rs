@@ -5,11 +5,13 @@
 //! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` (or `.tar`) and `SPLIT/shard-00000.json`, what is in it |
 //! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
 //!
-//! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them.
+//! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them and their tokens and mels are of
+//! the same length.
 
 mod config;
 mod container;
 mod index;
+mod lengths;
 mod pack;
 mod record;
 mod sources;
@@ -19,6 +21,7 @@ mod utterance;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
+pub use lengths::go_together;
 pub use statistics::MelStatistics;
 
 /// The stage.
@@ -38,7 +41,7 @@ impl Stage for Pack {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::container::Writer;
+use crate::lengths::Lengths;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, rows_of_recording};
@@ -22,17 +23,19 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     context.receipts(1)?;
     context.receipts(2)?;
     let stretches = stretches(context, config.utterances_per_shard)?;
-    Ok(Phase::new("pack", stretches.into_iter().map(|stretch| part(config, context, stretch)).collect()))
+    let lengths = Lengths::of(context.recipe(), &config.mel.config())?;
+    Ok(Phase::new("pack", stretches.into_iter().map(|stretch| part(config, context, lengths, stretch)).collect()))
 }
 
 /// Plans one shard.
-fn part(config: &PackConfig, context: &PlanContext, stretch: Stretch) -> Part {
+fn part(config: &PackConfig, context: &PlanContext, lengths: Lengths, stretch: Stretch) -> Part {
     let root = context.recipe_dir().to_path_buf();
     let mut own = json!({
         "format": config.format,
         "mel": config.mel.describe(),
         "rows": stretch.describe(),
         "tokens": [config.min_tokens, config.max_tokens],
+        "token_rate": lengths.token_rate,
     });
     if config.format == Container::Parquet {
         own["compression_level"] = json!(config.compression_level);
@@ -42,7 +45,7 @@ fn part(config: &PackConfig, context: &PlanContext, stretch: Stretch) -> Part {
         .config(own)
         .inputs(stretch.inputs(&root))
         .rows(stretch.rows())
-        .work(move |work| Packer::new(&config, &root, work)?.run(&stretch))
+        .work(move |work| Packer::new(&config, &root, lengths, work)?.run(&stretch))
 }
 
 /// Packs one shard.
@@ -50,13 +53,14 @@ struct Packer<'a> {
     config: &'a PackConfig,
     root: &'a Path,
     work: &'a PartWork,
+    lengths: Lengths,
     mel_config: MelConfig,
     /// `None` when no mel is stored.
     mel: Option<MelSpectrogram>,
 }
 
 impl<'a> Packer<'a> {
-    fn new(config: &'a PackConfig, root: &'a Path, work: &'a PartWork) -> Result<Self, StageError> {
+    fn new(config: &'a PackConfig, root: &'a Path, lengths: Lengths, work: &'a PartWork) -> Result<Self, StageError> {
         let mel_config = config.mel.config();
         let mel = match config.mel.store {
             MelStore::None => None,
@@ -64,7 +68,7 @@ impl<'a> Packer<'a> {
                 Some(MelSpectrogram::new(mel_config.clone()).map_err(StageError::other)?)
             }
         };
-        Ok(Self { config, root, work, mel_config, mel })
+        Ok(Self { config, root, work, lengths, mel_config, mel })
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
@@ -125,18 +129,32 @@ impl<'a> Packer<'a> {
             let rows: Vec<&Joined> = rows.iter().collect();
             rows_of_recording(&rows, self.root, self.mel.as_ref())
         });
-        made.collect::<Vec<_>>().into_iter().flatten().collect()
+        made.collect::<Vec<_>>().into_iter().flatten().map(|made| self.judged(made)).collect()
+    }
+
+    /// Refuses a row whose tokens and mel are not of the same speech.
+    fn judged(&self, made: Made) -> Made {
+        let row = made?;
+        match self.lengths.refuses(row.speech_token.len(), self.frames(&row)) {
+            Some(reason) => Err(reason),
+            None => Ok(row),
+        }
+    }
+
+    /// Frames of a row's mel; where none is stored, as many as its duration will have.
+    fn frames(&self, row: &ShardRow) -> usize {
+        match &row.mel {
+            Some(mel) => mel.frames,
+            None => self.mel_config.frames((row.duration * f64::from(self.mel_config.sample_rate)).ceil() as usize),
+        }
     }
 
     /// Notes a row for the index.
     fn note(&self, record: &mut ShardRecord, row: &ShardRow) {
-        let frames = match &row.mel {
-            Some(mel) => {
-                record.moments.add(mel);
-                mel.frames
-            }
-            None => self.mel_config.frames((row.duration * f64::from(self.mel_config.sample_rate)).ceil() as usize),
-        };
+        if let Some(mel) = &row.mel {
+            record.moments.add(mel);
+        }
+        let frames = self.frames(row);
         record.entry.utterances.push(row.utt.clone());
         record.entry.frames.push(u32::try_from(frames).unwrap_or(u32::MAX));
         record.entry.seconds += row.duration;

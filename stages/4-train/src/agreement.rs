@@ -1,6 +1,7 @@
 //! Whether the model fits what earlier stages of the same recipe make: known before anything runs, so said before.
 
-use flowmill_models::dual_codebook::MIXED_RATE;
+use flowmill_audio::features::MelConfig;
+use flowmill_models::dual_codebook::{GROUP, MIXED_RATE, SEMANTIC_PER_GROUP, is_mixed_rate};
 use flowmill_models::extractors::{ExtractorConfig, ValueType};
 use flowmill_models::flow::FlowConfig;
 use flowmill_runner::{Recipe, RecipeError};
@@ -9,6 +10,9 @@ use flowmill_stage_pack::PackConfig;
 use flowmill_stage_tokens::TokensConfig;
 
 use crate::{TokenEmbedding, TrainSection};
+
+/// How far the rates of tokens and mel may be from the model's ratio, as a share: 16.7 tokens a second stand for 50 frames in threes.
+const SHARE_OF_RATES: f64 = 0.01;
 
 /// Compares the model with the sections `embed`, `tokens` and `pack`, as far as the recipe has them.
 ///
@@ -26,6 +30,10 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
                 Key::Model(field) => recipe.error(&format!("train.model.{}", section.model.flow_key(field)), reason),
                 Key::Recipe(key) => recipe.error(key, reason),
             })?;
+            if recipe.gives("pack") {
+                check_ratio(flow.token_mel_ratio, rate, &PackConfig::of(recipe)?.mel.config())
+                    .or_else(|reason| refuse("token_mel_ratio", reason))?;
+            }
         }
     }
     if recipe.gives("embed") {
@@ -45,6 +53,21 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
         }
     }
     Ok(())
+}
+
+/// Compares the frames per token that the model makes with the rates of stage 2's tokens and stage 3's mel.
+fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), String> {
+    let mixed = is_mixed_rate(token_rate);
+    let tokens = if mixed { token_rate * SEMANTIC_PER_GROUP as f64 / GROUP as f64 } else { token_rate };
+    let frames = f64::from(mel.sample_rate) / mel.hop_length as f64;
+    if (ratio as f64 * tokens / frames - 1.0).abs() <= SHARE_OF_RATES {
+        return Ok(());
+    }
+    Err(format!(
+        "{ratio} does not fit: stage 2 gives {tokens:.2} tokens a second (tokens.extractor), stage 3 {frames:.2} mel frames \
+         (pack.mel), {:.2} per token",
+        frames / tokens
+    ))
 }
 
 /// Refuses embeddings that start from a codebook where there is none of fitted units.
@@ -67,7 +90,7 @@ enum Key {
 
 /// Compares the tokens of stage 2, by how many different ones there are and how many a second, with those that the model takes.
 fn check_tokens(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Result<(), (Key, String)> {
-    let mixed = (rate - MIXED_RATE).abs() < 0.5;
+    let mixed = is_mixed_rate(rate);
     let Some(codebook) = &flow.dual_codebook else {
         if mixed {
             let reason = "this family takes the tokens of one codebook; stage 2 gives those of two in one sequence: use \

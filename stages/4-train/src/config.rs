@@ -43,7 +43,7 @@ pub struct TrainSection {
     /// The split to train on.
     pub train_split: String,
     /// The split to validate on.
-    pub validation_split: String,
+    pub validation_split: Option<String>,
     /// How utterances are shuffled and batched.
     pub batch: BatchConfig,
     /// The order of the epochs, in phases; the last one lasts to the end.
@@ -118,7 +118,7 @@ impl Default for TrainSection {
             lora: None,
             normalise_mel: true,
             train_split: "train".to_owned(),
-            validation_split: "dev".to_owned(),
+            validation_split: Some("dev".to_owned()),
             batch: BatchConfig::default(),
             curriculum: SamplingOptions::default().curriculum,
             mixture: Vec::new(),
@@ -157,10 +157,10 @@ impl Default for TrainSection {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeakerEmbedding {
-    /// The utterance's own.
+    /// The utterance's own, as the public models are trained.
+    #[default]
     Utterance,
     /// The mean over the speaker's utterances.
-    #[default]
     Speaker,
 }
 
@@ -268,14 +268,15 @@ impl TrainSection {
         if let Err((key, reason)) = mixture::check(&self.mixture, &|path| recipe.resolve(path)) {
             return refuse(&format!("mixture{key}"), &reason);
         }
-        for (key, split) in [("train_split", &self.train_split), ("validation_split", &self.validation_split)] {
+        let validation = self.validation_split.as_ref().map(|split| ("validation_split", split));
+        for (key, split) in [("train_split", &self.train_split)].into_iter().chain(validation) {
             let plain = !split.is_empty() && split.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
             if !plain || split.starts_with('.') {
                 return refuse(key, &format!("\"{split}\" is no name of a split: letters, digits, -, _ and . only"));
             }
         }
         self.check_start(recipe)?;
-        if self.train_split == self.validation_split {
+        if self.validation_split.as_ref() == Some(&self.train_split) {
             return refuse("validation_split", "is the split that is trained on: validation would measure memory");
         }
         Ok(())

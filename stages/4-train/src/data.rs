@@ -22,16 +22,18 @@ const CACHE_BYTES: usize = 256 << 20;
 /// Where packing left what training reads.
 #[derive(Debug, Clone)]
 pub struct DataPaths {
+    /// `index.json` of the recipe's own training split, which a mixture may leave out.
+    pub own: PathBuf,
     /// The corpora to train on.
     pub train: Vec<Weighted>,
-    /// `index.json` of the split to validate on.
-    pub validation: PathBuf,
+    /// `index.json` of the split to validate on, if any is.
+    pub validation: Option<PathBuf>,
 }
 
 impl DataPaths {
     /// All indexes.
     pub fn indexes(&self) -> impl Iterator<Item = &Path> {
-        self.train.iter().map(|corpus| corpus.index.as_path()).chain([self.validation.as_path()])
+        self.train.iter().map(|corpus| corpus.index.as_path()).chain(self.validation.as_deref())
     }
 }
 
@@ -69,7 +71,7 @@ struct MelDescription {
 }
 
 impl FlowData {
-    /// Opens what `section` trains and validates on; a validation split that is not there is left out.
+    /// Opens what `section` trains and validates on.
     ///
     /// # Errors
     /// When an index or shard cannot be read, or the mels are not those that the model takes, the same in all corpora.
@@ -87,8 +89,8 @@ impl FlowData {
         for split in splits.iter().filter(|_| section.balances_speakers()) {
             speakers.extend(split.shards.speakers().map_err(StageError::other)?);
         }
-        if paths.validation.exists() {
-            splits.push(Split::open(&paths.validation, embedding, CACHE_BYTES)?);
+        if let Some(validation) = &paths.validation {
+            splits.push(Split::open(validation, embedding, CACHE_BYTES)?);
         }
         let (starts, lengths) = (starts(&splits)?, splits.iter().flat_map(|split| split.shards.lengths()).collect());
         let (config, sampling) = (config.clone(), section.sampling());
@@ -105,7 +107,7 @@ impl FlowData {
             paths.indexes().zip(&self.splits).map(|(path, split)| split.indexed(path)).collect();
         let (training, validation) = indexed.split_at(paths.train.len());
         let own: Vec<&Path> = paths.indexes().collect();
-        let beside = leakage::splits_beside(&paths.validation, &own)?;
+        let beside = leakage::splits_beside(&paths.own, &own)?;
         apart::tell(&indexed, tell);
         leakage::check(validation.first().copied(), training, &beside, tell)
     }

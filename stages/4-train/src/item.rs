@@ -6,13 +6,9 @@ use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::{AudioError, decode_bytes, resample};
 use flowmill_corpus::shard::{Mel, ShardRow};
 use flowmill_models::flow::{FlowConfig, FlowItem};
+use flowmill_stage_pack::go_together;
 
 use crate::SpeakerEmbedding;
-
-/// Frames and tokens of one utterance may differ by this many tokens, as rounding at both ends makes them …
-const SLACK_TOKENS: usize = 4;
-/// … and by this share of its frames; more means that their rates do not fit.
-const SLACK_SHARE: f64 = 0.02;
 
 /// Where mels come from.
 pub enum Mels {
@@ -56,8 +52,7 @@ pub fn item(
 
 /// How many tokens have all their frames.
 fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, String> {
-    let slack = (SLACK_TOKENS * ratio) as f64 + SLACK_SHARE * frames as f64;
-    if (tokens * ratio).abs_diff(frames) as f64 > slack {
+    if !go_together((tokens * ratio) as f64, frames, ratio as f64) {
         return Err(format!(
             "{tokens} tokens and {frames} mel frames do not go together at {ratio} frames per token (train.model.token_mel_ratio)"
         ));

@@ -18,6 +18,7 @@ mod look;
 mod mixture;
 mod model;
 mod plan_memory;
+mod splits;
 mod start;
 mod store;
 mod studio;

@@ -18,7 +18,9 @@ use crate::store::StagedCheckpoints;
 use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
-use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, start};
+use crate::{
+    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, splits, start,
+};
 
 /// Number of the stage that makes speaker embeddings.
 const EMBED: u8 = 1;
@@ -97,7 +99,7 @@ impl Training {
         let own = index(&section.train_split);
         let train = mixture::corpora(&section.mixture, &own, &|path| recipe.resolve(path));
         Self {
-            data: DataPaths { train, validation: index(&section.validation_split) },
+            data: DataPaths { train, validation: section.validation_split.as_deref().map(index), own },
             statistics: pack.join("mel_statistics.json"),
             codebook: match section.token_embedding {
                 TokenEmbedding::Random => None,
@@ -134,6 +136,7 @@ impl Training {
     /// # Errors
     /// When data, statistics, codebook or weights cannot be read or do not fit.
     pub fn prepare(&self, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
+        splits::check(&self.section, &self.data)?;
         let config = self.resolved()?;
         let data = FlowData::open(&self.data, config.flow(), &self.section)?;
         if data.train_len() == 0 {
@@ -234,7 +237,7 @@ impl Training {
     /// What it takes to use the weights.
     fn describe(&self, config: &ModelConfig) -> Result<Value, StageError> {
         // All corpora have the same mels.
-        let first = self.data.indexes().next().unwrap_or(&self.data.validation);
+        let first = self.data.indexes().next().unwrap_or(&self.data.own);
         let index = flowmill_corpus::shard::ShardIndex::read(first).map_err(StageError::other)?;
         let mut described = json!({
             "family": config.family(),
@@ -252,7 +255,7 @@ impl Training {
 
 fn announce(tell: &dyn Fn(String), data: &FlowData) {
     if data.validation_len() == 0 {
-        tell("there is no validation split: checkpoints have no scores, and none is the best".to_owned());
+        tell("nothing is held out: checkpoints have no scores, none is the best, and stage 5 averages the last; stage 6 takes its samples from export.split".to_owned());
     }
     let oversized = data.oversized();
     if let Some(first) = oversized.first() {

@@ -87,8 +87,8 @@ fn an_interrupted_run_goes_on_and_ends_in_the_same_bytes() {
 #[test]
 fn without_a_validation_split_it_trains_and_says_so() {
     let toy = Toy::new();
-    let said = toy.ran(&["toy.dev=0", "train.max_steps=4"]);
-    assert!(said.contains("no validation split"), "{said}");
+    let said = toy.ran(&["toy.dev=0", "train.validation_split=null", "train.max_steps=4"]);
+    assert!(said.contains("nothing is held out"), "{said}");
     assert!(lines(&toy).iter().all(|line| line.get("validation").is_none()));
 }
 
@@ -99,7 +99,9 @@ fn data_that_the_model_cannot_take_is_named() {
         (&["train.model.output_size=9"], "set train.model.output_size to 8"),
         (&["train.model.spk_embed_dim=5"], "train.model.spk_embed_dim"),
         (&["train.model.token_mel_ratio=1"], "train.model.token_mel_ratio"),
-        (&["train.train_split=nowhere"], "nowhere"),
+        (&["train.train_split=nowhere"], "train.train_split: stage 3 packed no split `nowhere`; there are: dev, train"),
+        (&["train.validation_split=nowhere"], "no split `nowhere`; there are: dev, train"),
+        (&["toy.dev=0"], "train.validation_split: null"),
     ] {
         let (ran, _) = Toy::new().run(overrides, &RunOptions::default());
         let error = ran.unwrap_err().to_string();
@@ -206,7 +208,8 @@ fn training_that_does_not_improve_ends_early_and_the_receipt_says_so() {
     toy.ran(&["train.early_stopping={patience: 2, min_delta: 1e6}"]);
     assert!(json(&toy, "receipts/train.json").to_string().contains("\"stopped_early\":true"));
     assert!(lines(&toy).iter().all(|line| line["step"].as_u64() <= Some(8)), "validations at 4, 6 and 8");
-    let (ran, _) = Toy::new().run(&["toy.dev=0", "train.early_stopping={patience: 2}"], &RunOptions::default());
+    let blind = ["toy.dev=0", "train.validation_split=null", "train.early_stopping={patience: 2}"];
+    let (ran, _) = Toy::new().run(&blind, &RunOptions::default());
     let error = ran.unwrap_err().to_string();
     assert!(error.contains("early_stopping") && error.contains("validation split"), "{error}");
 }

@@ -40,6 +40,13 @@ impl Candidate {
     }
 }
 
+/// The order that the section wants, or the only one that there is: where nothing was held out, as training refuses unless it is
+/// asked for, no checkpoint has a validation loss and none is the best.
+pub fn order(section: &AverageSection, candidates: &[Candidate]) -> Which {
+    let scored = candidates.iter().any(|candidate| candidate.validation.is_some());
+    if scored { section.which } else { Which::Last }
+}
+
 /// The candidates that the section wants, oldest first.
 ///
 /// # Errors
@@ -49,15 +56,10 @@ pub fn choose(section: &AverageSection, mut candidates: Vec<Candidate>) -> Resul
         return Err(StageError::new("there are no checkpoints; run the training stage again with --force"));
     }
     candidates.sort_by_key(|candidate| candidate.step);
-    match section.which {
+    match order(section, &candidates) {
         Which::Last => candidates.reverse(),
         Which::Best => {
             candidates.retain(|candidate| candidate.validation.is_some());
-            if candidates.is_empty() {
-                return Err(StageError::new(
-                    "no checkpoint has a validation loss, so there is no best one; give `average.which: last` or a validation split",
-                ));
-            }
             let score = |candidate: &Candidate| candidate.validation.unwrap_or(f64::INFINITY);
             candidates.sort_by(|a, b| score(a).total_cmp(&score(b)));
         }
@@ -96,11 +98,16 @@ mod tests {
     }
 
     #[test]
+    fn without_validation_the_best_are_the_last() {
+        let section = AverageSection { which: Which::Best, count: 2 };
+        let unscored = |candidate| Candidate { validation: None, ..candidate };
+        let chosen = choose(&section, candidates().into_iter().map(unscored).collect()).unwrap();
+        assert_eq!(chosen.iter().map(|candidate| candidate.step).collect::<Vec<_>>(), [40, 50]);
+    }
+
+    #[test]
     fn nothing_to_choose_from_is_an_error() {
         let section = AverageSection { which: Which::Best, count: 1 };
-        let unscored = candidates().into_iter().filter(|candidate| candidate.validation.is_none()).collect();
-        let error = choose(&section, unscored).unwrap_err().to_string();
-        assert!(error.contains("average.which: last"), "{error}");
         assert!(choose(&section, Vec::new()).is_err());
     }
 }

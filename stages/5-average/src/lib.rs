@@ -12,7 +12,7 @@ use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, Re
 use flowmill_train::checkpoint::{average_weights, step_of};
 use serde_json::{Value, json};
 
-use choice::{Candidate, choose};
+use choice::{Candidate, choose, order};
 pub use config::{AverageSection, Which};
 
 /// Number of the training stage.
@@ -58,10 +58,11 @@ impl Stage for AverageStage {
         let section = AverageSection::read(context.recipe())?;
         let candidates = checkpoints(&context.stage_dir(TRAIN).join("checkpoints"))?;
         let states: Vec<PathBuf> = candidates.iter().map(Candidate::state).collect();
+        let which = order(&section, &candidates);
         let chosen = choose(&section, candidates)?;
         let weights: Vec<PathBuf> = chosen.iter().map(Candidate::weights).collect();
         let part = Part::new("average").config(json!(section)).inputs(states).inputs(weights);
-        let part = part.work(move |work| average(work, &section, &chosen));
+        let part = part.work(move |work| average(work, &section, which, &chosen));
         Ok(Some(Phase::new("averaging", vec![part])))
     }
 }
@@ -80,7 +81,15 @@ fn checkpoints(folder: &Path) -> Result<Vec<Candidate>, StageError> {
     Ok(candidates)
 }
 
-fn average(work: &PartWork, section: &AverageSection, chosen: &[Candidate]) -> Result<PartReport, StageError> {
+fn average(
+    work: &PartWork,
+    section: &AverageSection,
+    which: Which,
+    chosen: &[Candidate],
+) -> Result<PartReport, StageError> {
+    if which != section.which {
+        work.message("no checkpoint has a validation loss: the last are averaged instead of the best");
+    }
     if chosen.len() < section.count {
         let (have, want) = (chosen.len(), section.count);
         work.message(format!("{have} checkpoints are there to average where the recipe asks for {want}"));
@@ -93,7 +102,7 @@ fn average(work: &PartWork, section: &AverageSection, chosen: &[Candidate]) -> R
         json!({ "step": candidate.step, "validation_loss": candidate.validation, "weights": file })
     };
     let record = json!({
-        "which": section.which,
+        "which": which,
         "count": chosen.len(),
         "checkpoints": chosen.iter().map(entry).collect::<Vec<_>>(),
     });

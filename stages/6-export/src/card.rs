@@ -13,6 +13,8 @@ pub struct CardFacts<'a> {
     pub recipe: &'a str,
     /// Trainable parameters.
     pub parameters: usize,
+    /// What it takes: "speech units at 25 Hz".
+    pub units: &'a str,
     /// The resolved recipe, every default filled in.
     pub resolved_recipe: &'a Value,
     /// Rows and seconds of each split, `(split, utterances, seconds)`.
@@ -24,11 +26,12 @@ pub struct CardFacts<'a> {
 /// The card as Markdown.
 pub fn render(facts: &CardFacts, scores: &Scores) -> String {
     let mut card = format!(
-        "# {}\n\nA token-to-mel flow of {} parameters, made by Flowmill {}. It turns speech units at 25 Hz and a speaker \
+        "# {}\n\nA token-to-mel flow of {} parameters, made by Flowmill {}. It turns {} and a speaker \
          embedding into an 80-bin log-mel at 50 Hz.\n\n",
         facts.recipe,
         facts.parameters,
         env!("CARGO_PKG_VERSION"),
+        facts.units,
     );
     card.push_str("## Data\n\n| split | utterances | minutes |\n|---|---|---|\n");
     for (split, utterances, seconds) in facts.splits {

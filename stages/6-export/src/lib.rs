@@ -62,7 +62,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
@@ -149,7 +149,9 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     let own = |name: &str| context.stage_dir(6).join(name);
     let (held_out, train) = (index(&config.split), index(TRAIN_SPLIT));
     if !held_out.exists() {
-        let message = format!("stage 3 packed no split {:?}", config.split);
+        let receipts = context.receipts(3)?;
+        let splits: Vec<&str> = receipts.iter().filter_map(|receipt| receipt.key.strip_suffix("/index")).collect();
+        let message = format!("stage 3 packed no split {:?}; there are: {}", config.split, splits.join(", "));
         return Err(context.recipe().error("export.split", message).into());
     }
     let rows = ShardIndex::read(&held_out).map_err(StageError::other)?.rows;

@@ -98,6 +98,14 @@ impl ExportedModel {
         self.parameters.element_count(true)
     }
 
+    /// The speech units that it takes, in words.
+    pub fn units(&self) -> &'static str {
+        match self.network.config().dual_codebook {
+            Some(_) => "speech units of two codebooks (16.7 Hz and 25 Hz, in one sequence)",
+            None => "speech units at 25 Hz",
+        }
+    }
+
     /// The published settings of inference.
     pub fn default_options(&self) -> GenerationOptions {
         self.network.default_options()

@@ -38,6 +38,7 @@ pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageE
         let facts = CardFacts {
             recipe: &name,
             parameters: model.parameter_count(),
+            units: model.units(),
             resolved_recipe: &configuration,
             splits: &splits(&indexes)?,
             averaged_steps: &averaged_steps(&read(&average)?),

@@ -132,10 +132,15 @@ fn describe_recipe(arguments: &RecipeArgs, out: &mut dyn Write) -> Result<bool, 
     let folder = experiment::folder(arguments, &recipe)?;
     describe_disk(folder.dir(), out)?;
     let writable = disk::room(folder.dir()).is_ok_and(|room| room.writable);
-    flowmill_runner::check(&stages, &recipe)?;
     let resolved = flowmill_runner::show(&stages, &recipe)?;
-    line(Mark::Good, "recipe", &format!("{} is well formed", recipe.file().display()), out)?;
-    Ok(describe_weights(&resolved, recipe.dir(), out)? && writable)
+    // What is missing ends the report, but not before the rest of it.
+    let checked = flowmill_runner::check(&stages, &recipe);
+    if checked.is_ok() {
+        line(Mark::Good, "recipe", &format!("{} is well formed", recipe.file().display()), out)?;
+    }
+    let there = describe_weights(&resolved, recipe.dir(), out)?;
+    checked?;
+    Ok(there && writable)
 }
 
 /// Prints the weights that the recipe names; false when one is missing.

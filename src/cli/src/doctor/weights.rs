@@ -22,7 +22,8 @@ pub struct Weights {
 
 /// All weight files that `resolved` names, in order, paths relative to `folder`.
 ///
-/// Texts under a key `weights`, and texts anywhere that end like a weight file, are taken as such.
+/// Texts under a key `weights`, and texts anywhere that end like a weight file, are taken as such; not what stands beside random
+/// weights, which nothing reads.
 pub fn named_in(resolved: &Value, folder: &Path) -> Vec<Weights> {
     let mut found = Vec::new();
     collect(resolved, String::new(), folder, &mut found);
@@ -33,7 +34,8 @@ pub fn named_in(resolved: &Value, folder: &Path) -> Vec<Weights> {
 fn collect(value: &Value, key: String, folder: &Path, found: &mut Vec<Weights>) {
     match value {
         Value::Object(fields) => {
-            for (name, field) in fields {
+            let random = fields.get("weights").is_some_and(|weights| weights == "random");
+            for (name, field) in fields.iter().filter(|(name, _)| !random || *name == "weights") {
                 collect(field, join(&key, name), folder, found);
             }
         }
@@ -72,7 +74,7 @@ mod tests {
     fn weights_are_found_by_key_and_by_ending() {
         let resolved = serde_json::json!({
             "embed": {"extractors": [{"kind": "campplus", "weights": "models/campplus"}]},
-            "tokens": {"extractor": {"kind": "s3-tokenizer", "weights": "random"}},
+            "tokens": {"extractor": {"kind": "paraformer-units", "weights": "random", "centres": "centres.npy"}},
             "train": {"init": "flow.pt", "optim": {"kind": "adamw"}, "note": ""},
         });
         let found = named_in(&resolved, Path::new("here"));

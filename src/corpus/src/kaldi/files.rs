@@ -150,7 +150,8 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
 pub(super) struct Files {
     pub(super) wav_scp: Keyed,
     pub(super) text: Keyed,
-    pub(super) utt2spk: Keyed,
+    /// Absent where one speaker is given for all.
+    pub(super) utt2spk: Option<Keyed>,
     pub(super) segments: Option<Keyed>,
     pub(super) utt2lang: Option<Keyed>,
     /// Turned round: keyed by utterance.
@@ -158,33 +159,77 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Reads the directory's files.
-    pub(super) fn open(dir: &Path) -> Result<Self, CorpusError> {
-        if !dir.is_dir() {
-            return Err(CorpusError::structure(dir, "is no directory; a Kaldi data directory is expected here"));
+    /// Reads the files of `dir`, as the recipe in the folder `root` names it; `speaker` is said of all utterances where `utt2spk` is not.
+    pub(super) fn open(root: &Path, dir: &str, speaker: Option<&str>) -> Result<Self, CorpusError> {
+        let path = &root.join(dir);
+        if !path.is_dir() {
+            return Err(CorpusError::structure(path, "is no directory; a Kaldi data directory is expected here"));
+        }
+        if !path.join("wav.scp").exists() {
+            split_folders(path, dir)?;
         }
         Ok(Self {
-            wav_scp: required(dir, "wav.scp", "a line per recording: its id and its path")?,
-            text: required(dir, "text", "a line per utterance: its id and its transcript")?,
-            utt2spk: required(dir, "utt2spk", "a line per utterance: its id and its speaker")?,
-            segments: Keyed::open(dir, "segments")?,
-            utt2lang: Keyed::open(dir, "utt2lang")?,
-            spk2utt: Keyed::open_inverted(dir, "spk2utt")?,
+            wav_scp: required(path, "wav.scp", "a line per recording: its id and its path")?,
+            text: required(path, "text", "a line per utterance: its id and its transcript")?,
+            utt2spk: speakers(path, dir, speaker)?,
+            segments: Keyed::open(path, "segments")?,
+            utt2lang: Keyed::open(path, "utt2lang")?,
+            spk2utt: Keyed::open_inverted(path, "spk2utt")?,
         })
     }
 
     /// All files that are there.
     pub(super) fn present(&self) -> impl Iterator<Item = &Keyed> {
-        [Some(&self.wav_scp), Some(&self.text), Some(&self.utt2spk), self.segments.as_ref(), self.utt2lang.as_ref()]
-            .into_iter()
-            .chain([self.spk2utt.as_ref()])
-            .flatten()
+        let others = [&self.utt2spk, &self.segments, &self.utt2lang, &self.spk2utt];
+        [&self.wav_scp, &self.text].into_iter().chain(others.into_iter().flatten())
     }
 
     /// Where those files lie.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.present().map(|keyed| keyed.file.path.clone()).collect()
     }
+}
+
+/// `utt2spk`, which may be missing only where one speaker is given.
+fn speakers(path: &Path, dir: &str, speaker: Option<&str>) -> Result<Option<Keyed>, CorpusError> {
+    if path.join("utt2spk").exists() {
+        return required(path, "utt2spk", "a line per utterance: its id and its speaker").map(Some);
+    }
+    match speaker {
+        Some(_) => Ok(None),
+        None => Err(CorpusError::structure(
+            path,
+            format!(
+                "has no file `utt2spk` (a line per utterance: its id and its speaker); write one, or name one speaker for all \
+                 its utterances: prep.data: [{{dir: {dir}, speaker: NAME}}]"
+            ),
+        )),
+    }
+}
+
+/// Refuses a folder of data directories, such as `data` with `data/train` and `data/dev`, with the way to name them.
+fn split_folders(path: &Path, dir: &str) -> Result<(), CorpusError> {
+    let entries = std::fs::read_dir(path).map_err(|error| CorpusError::io("list", path, error))?;
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().join("wav.scp").is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let dir = dir.trim_end_matches('/');
+    let sources: Vec<String> = names.iter().map(|name| format!("{{dir: {dir}/{name}, split: {name}}}")).collect();
+    Err(CorpusError::structure(
+        path,
+        format!(
+            "has no file `wav.scp`, but {} of its folders have one; name each with its split: --set 'prep.data=[{}]' --set \
+             prep.split.by=given",
+            names.len(),
+            sources.join(", ")
+        ),
+    ))
 }
 
 /// A file that must be there and must not be empty.

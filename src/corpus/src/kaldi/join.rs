@@ -7,8 +7,8 @@ use crate::paths::{pieces, prefix_of};
 use crate::{Reading, Row, Utterances};
 
 /// Joins the files of a directory into utterances and rejections.
-pub(super) fn join(files: &Files, dir: &str, options: &KaldiOptions) -> Reading {
-    let rows = files.utt2spk.entries.len();
+pub(super) fn join(files: &Files, dir: &str, options: &KaldiOptions<'_>) -> Reading {
+    let rows = files.text.entries.len();
     let mut joiner = Joiner {
         files,
         options,
@@ -61,7 +61,7 @@ impl Tally {
 
 struct Joiner<'a> {
     files: &'a Files,
-    options: &'a KaldiOptions,
+    options: &'a KaldiOptions<'a>,
     prefix: String,
     reading: Reading,
     without_prefix: Tally,
@@ -91,19 +91,27 @@ impl<'a> Joiner<'a> {
         let placing = self.placing();
         let (mut place, mut text, mut speaker, mut language, mut listed) = (0, 0, 0, 0, 0);
         loop {
-            let heads = [(placing, place), (&files.text, text), (&files.utt2spk, speaker)];
-            let next =
-                heads.iter().filter_map(|(keyed, at)| keyed.entries.get(*at).map(|entry| keyed.key(entry))).min();
+            let heads = [(Some(placing), place), (Some(&files.text), text), (files.utt2spk.as_ref(), speaker)];
+            let head = |(keyed, at): &(Option<&'a Keyed>, usize)| {
+                keyed.and_then(|keyed| keyed.entries.get(*at).map(|entry| keyed.key(entry)))
+            };
+            let next = heads.iter().filter_map(head).min();
             let Some(key) = next else { return };
             let groups = Groups {
                 place: placing.take(&mut place, key),
                 text: files.text.take(&mut text, key),
-                speaker: files.utt2spk.take(&mut speaker, key),
+                speaker: files.utt2spk.as_ref().map_or(&[], |keyed| keyed.take(&mut speaker, key)),
                 language: files.utt2lang.as_ref().map_or(&[], |keyed| keyed.take(&mut language, key)),
                 listed: files.spk2utt.as_ref().map_or(&[], |keyed| keyed.take(&mut listed, key)),
             };
             self.settle(key, &groups);
         }
+    }
+
+    /// The entries of one id in the files that must have it.
+    fn met(&self, groups: &Groups<'a>) -> impl Iterator<Item = (&'a Keyed, &'a [Entry])> + Clone + use<'a> {
+        let speakers = self.files.utt2spk.as_ref().map(|utt2spk| (utt2spk, groups.speaker));
+        [(self.placing(), groups.place), (&self.files.text, groups.text)].into_iter().chain(speakers)
     }
 
     /// Accepts or rejects one id, and rejects its repeated lines.
@@ -112,10 +120,7 @@ impl<'a> Joiner<'a> {
         if let Err(reason) = self.accept(key, groups) {
             self.reading.reject(&id, reason);
         }
-        let files = self.files;
-        for (keyed, group) in
-            [(self.placing(), groups.place), (&files.text, groups.text), (&files.utt2spk, groups.speaker)]
-        {
+        for (keyed, group) in self.met(groups) {
             for extra in group.iter().skip(1) {
                 let reason = format!("repeated id: {} has the id of line {}", keyed.place(extra), group[0].line);
                 self.reading.reject(&id, reason);
@@ -126,22 +131,21 @@ impl<'a> Joiner<'a> {
     /// Adds the row of one id, or says why not.
     fn accept(&mut self, key: &[u8], groups: &Groups<'a>) -> Result<(), String> {
         let files = self.files;
-        let placing = self.placing();
-        let met = [(placing, groups.place), (&files.text, groups.text), (&files.utt2spk, groups.speaker)];
-        let utt = self.checked_id(key, &met)?;
-        for (keyed, group) in met {
+        let met = self.met(groups);
+        let utt = self.checked_id(key, met.clone())?;
+        for (keyed, group) in met.clone() {
             if group.is_empty() {
-                return Err(missing(keyed.name(), &met));
+                return Err(missing(keyed.name(), met));
             }
             unambiguous(keyed, group)?;
         }
-        let (place, text, speaker) = (&groups.place[0], &groups.text[0], &groups.speaker[0]);
-        let spk = located(&files.utt2spk, speaker, |value| checks::word(value, "speaker"))?;
+        let (place, text) = (&groups.place[0], &groups.text[0]);
+        let spk = self.speaker(groups.speaker)?;
         let text = located(&files.text, text, checks::transcript)?;
         let (wav, start, end) = self.audio(place)?;
-        self.check_listed(utt, spk, speaker, groups.listed)?;
+        self.check_listed(utt, spk, groups)?;
         let lang = self.language(utt, groups.language)?;
-        if !utt.starts_with(spk) {
+        if files.utt2spk.is_some() && !utt.starts_with(spk) {
             self.without_prefix.add(utt);
         }
         let duration = start.zip(end).map(|(start, end)| end - start);
@@ -150,10 +154,22 @@ impl<'a> Joiner<'a> {
         Ok(())
     }
 
+    /// The utterance's speaker: as `utt2spk` says, or the one of all.
+    fn speaker(&self, group: &'a [Entry]) -> Result<&'a str, String> {
+        match (&self.files.utt2spk, group.first()) {
+            (Some(utt2spk), Some(entry)) => located(utt2spk, entry, |value| checks::word(value, "speaker")),
+            _ => self.options.speaker.ok_or_else(|| "no speaker: there is no utt2spk".to_owned()),
+        }
+    }
+
     /// The id as text.
-    fn checked_id<'k>(&self, key: &'k [u8], met: &[(&Keyed, &[Entry])]) -> Result<&'k str, String> {
+    fn checked_id<'k>(
+        &self,
+        key: &'k [u8],
+        mut met: impl Iterator<Item = (&'a Keyed, &'a [Entry])>,
+    ) -> Result<&'k str, String> {
         utf8(key).and_then(|id| checks::id(id).map(|()| id)).map_err(|problem| {
-            let place = met.iter().find_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry)));
+            let place = met.find_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry)));
             format!("bad id: {} {problem}", place.unwrap_or_default())
         })
     }
@@ -179,8 +195,9 @@ impl<'a> Joiner<'a> {
     }
 
     /// Checks `spk2utt` against the speaker `utt2spk` gives.
-    fn check_listed(&mut self, utt: &str, spk: &str, speaker: &Entry, listed: &[Entry]) -> Result<(), String> {
-        let Some(spk2utt) = &self.files.spk2utt else { return Ok(()) };
+    fn check_listed(&mut self, utt: &str, spk: &str, groups: &Groups<'a>) -> Result<(), String> {
+        let listed = groups.listed;
+        let (Some(spk2utt), Some(utt2spk)) = (&self.files.spk2utt, &self.files.utt2spk) else { return Ok(()) };
         if listed.is_empty() {
             self.without_speaker_list.add(utt);
         }
@@ -190,7 +207,7 @@ impl<'a> Joiner<'a> {
                 "two speakers: {} gives it to `{}`, {} to `{spk}`; spk2utt follows from utt2spk, so delete it or make it anew",
                 spk2utt.place(other),
                 String::from_utf8_lossy(spk2utt.value_bytes(other)),
-                self.files.utt2spk.place(speaker),
+                groups.speaker.first().map(|entry| utt2spk.place(entry)).unwrap_or_default(),
             )),
         }
     }
@@ -256,9 +273,8 @@ fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
 }
 
 /// "not in wav.scp: only in text:3".
-fn missing(absent: &str, met: &[(&Keyed, &[Entry])]) -> String {
-    let places: Vec<String> =
-        met.iter().filter_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry))).collect();
+fn missing<'a>(absent: &str, met: impl Iterator<Item = (&'a Keyed, &'a [Entry])>) -> String {
+    let places: Vec<String> = met.filter_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry))).collect();
     format!("not in {absent}: only in {}", places.join(" and "))
 }
 

@@ -93,9 +93,17 @@ impl ShardIndex {
     /// # Errors
     /// [`CorpusError::Io`], or [`CorpusError::Structure`] for what is no index of this version or contradicts itself.
     pub fn read(path: &Path) -> Result<Self, CorpusError> {
-        let text = fs::read_to_string(path).map_err(|e| CorpusError::io("read", path, e))?;
         let fail = |problem: String| CorpusError::structure(path, problem);
-        let index: Self = serde_json::from_str(&text).map_err(|e| fail(format!("is no shard index: {e}")))?;
+        let bytes = fs::read(path).map_err(|e| CorpusError::io("read", path, e))?;
+        if bytes.starts_with(b"PAR1") {
+            return Err(fail(
+                "is a Parquet shard, not an index of shards: name the `index.json` that stage 3 wrote beside its shards. Shards that \
+                 CosyVoice packed have none: pack their recordings here, with their embeddings and tokens imported (`kind: import`)"
+                    .into(),
+            ));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|e| fail(format!("is no shard index: {e}")))?;
+        let index: Self = serde_json::from_str(text).map_err(|e| fail(format!("is no shard index: {e}")))?;
         if index.format != FORMAT || index.version != VERSION {
             let (format, version) = (&index.format, index.version);
             return Err(fail(format!(

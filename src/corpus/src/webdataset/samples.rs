@@ -61,6 +61,14 @@ struct Sample {
     text: BTreeMap<String, Part>,
 }
 
+/// How Parquet begins.
+const PARQUET: &[u8] = b"PAR1";
+
+/// What to do about a shard of CosyVoice, whose recipes give Parquet such names.
+const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that CosyVoice packed; `flowmill inspect` shows it. Give \
+                              prep.data the data directory that it was packed from, and import its embeddings and tokens \
+                              (`kind: import`)";
+
 /// Reads the headers, then the transcripts, of a tar file.
 pub(super) fn read(root: &Path, path: &str, options: &Options) -> Result<Shard, CorpusError> {
     let full = root.join(path);
@@ -69,6 +77,9 @@ pub(super) fn read(root: &Path, path: &str, options: &Options) -> Result<Shard, 
     let count = file.read_at(&mut beginning, 0).map_err(|e| CorpusError::io("read", &full, e))?;
     if let Some((format, undo)) = compression(&beginning[..count]) {
         return Err(CorpusError::structure(&full, compressed_advice(format, undo)));
+    }
+    if beginning.starts_with(PARQUET) {
+        return Err(CorpusError::structure(&full, PARQUET_ADVICE));
     }
     let mut reader = Reader { path, file: &file, shard: Shard::default(), samples: BTreeMap::new() };
     reader.walk().map_err(|e| CorpusError::io("read", &full, e))?;

@@ -1,12 +1,14 @@
 //! Reading the files: a dictionary from ids to lists of numbers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use flowmill_nn::NnError;
 use flowmill_nn::weights::{PickleFile, PickleValue};
 
 use super::ImportConfig;
+use super::vocabulary_offset::from_zero;
 use crate::dual_codebook::DualCodebook;
 
 /// The names under which Step-Audio's tokenizer keeps its streams: mixed, linguistic, semantic.
@@ -37,14 +39,24 @@ pub enum ImportError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Two files say otherwise of one id.
+    #[error("`{id}` is in {} and in {} with different values; leave one of them out", first.display(), second.display())]
+    Contradiction {
+        /// The id.
+        id: String,
+        /// The file that has it first.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
 }
 
-/// The embeddings of a file by their ids, each of `dimensions` finite values.
+/// The embeddings of files by their ids, each of `dimensions` finite values.
 ///
 /// # Errors
-/// When the file cannot be read, or the first id whose value is none.
-pub fn read_embeddings(path: &Path, dimensions: usize) -> Result<BTreeMap<String, Vec<f32>>, ImportError> {
-    read(path, |file, value| {
+/// When a file cannot be read, the first id whose value is none, or an id of which two files say otherwise.
+pub fn read_embeddings(paths: &[PathBuf], dimensions: usize) -> Result<BTreeMap<String, Vec<f32>>, ImportError> {
+    read_all(paths, |file, value| {
         let values =
             floats(file, value).ok_or_else(|| format!("a list of numbers is expected, not {}", value.summary()))?;
         if values.len() != dimensions {
@@ -58,15 +70,38 @@ pub fn read_embeddings(path: &Path, dimensions: usize) -> Result<BTreeMap<String
     })
 }
 
-/// The tokens of a file by their ids, each within the vocabulary; of two codebooks, the mixed sequence.
+/// The tokens of files by their ids, each within the vocabulary; of two codebooks, the mixed sequence.
 ///
 /// # Errors
-/// When the file cannot be read, or the first id whose tokens are none.
-pub fn read_tokens(path: &Path, config: &ImportConfig) -> Result<BTreeMap<String, Vec<i64>>, ImportError> {
-    read(path, |file, value| match config.dual {
+/// When a file cannot be read, the first id whose tokens are none, or an id of which two files say otherwise.
+pub fn read_tokens(paths: &[PathBuf], config: &ImportConfig) -> Result<BTreeMap<String, Vec<i64>>, ImportError> {
+    read_all(paths, |file, value| match config.dual {
         Some(codebook) => mixed(file, value, codebook),
         None => single(file, value, config.vocabulary),
     })
+}
+
+/// Reads all files into one dictionary.
+fn read_all<T: PartialEq>(
+    paths: &[PathBuf],
+    take: impl Fn(&mut PickleFile<'_>, &PickleValue) -> Result<T, String>,
+) -> Result<BTreeMap<String, T>, ImportError> {
+    let mut all: BTreeMap<String, (T, &Path)> = BTreeMap::new();
+    for path in paths {
+        for (id, value) in read(path, &take)? {
+            match all.entry(id) {
+                Entry::Vacant(place) => {
+                    place.insert((value, path.as_path()));
+                }
+                Entry::Occupied(there) if there.get().0 == value => {}
+                Entry::Occupied(there) => {
+                    let (id, first) = (there.key().clone(), there.get().1.to_owned());
+                    return Err(ImportError::Contradiction { id, first, second: path.clone() });
+                }
+            }
+        }
+    }
+    Ok(all.into_iter().map(|(id, (value, _))| (id, value)).collect())
 }
 
 /// Reads a dictionary, each value by `take`. An id that is there twice has its last value, as in Python.
@@ -133,16 +168,18 @@ fn mixed(file: &mut PickleFile<'_>, value: &PickleValue, codebook: DualCodebook)
     if let Some(sequence) = sequence {
         let tokens = integers(file, sequence)
             .ok_or_else(|| format!("a mixed sequence is expected, not {}", sequence.summary()))?;
+        let tokens = from_zero(tokens, 0, codebook)?;
         codebook.check(&tokens).map_err(|problem| problem.to_string())?;
         return Ok(tokens);
     }
-    let mut stream = |name: &str| -> Result<Vec<u32>, String> {
+    let mut stream = |name: &str, begins_at: usize| -> Result<Vec<u32>, String> {
         let value = value.get(name).ok_or_else(|| format!("it has neither `{}` nor `{name}`", STREAMS[0]))?;
         let tokens =
             integers(file, value).ok_or_else(|| format!("`{name}` is {}, no list of integers", value.summary()))?;
+        let tokens = from_zero(tokens, begins_at, codebook).map_err(|problem| format!("`{name}`: {problem}"))?;
         let tokens: Option<Vec<u32>> = tokens.into_iter().map(|token| u32::try_from(token).ok()).collect();
         tokens.ok_or_else(|| format!("`{name}` has a token that is none"))
     };
-    let (linguistic, semantic) = (stream(STREAMS[1])?, stream(STREAMS[2])?);
+    let (linguistic, semantic) = (stream(STREAMS[1], 0)?, stream(STREAMS[2], codebook.linguistic)?);
     codebook.mix(&linguistic, &semantic).map_err(|problem| problem.to_string())
 }

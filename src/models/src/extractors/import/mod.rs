@@ -2,16 +2,19 @@
 //!
 //! CosyVoice's shell recipes keep what they extract in files of `torch.save`: `utt2embedding.pt` and `spk2embedding.pt` (id to list of
 //! floats), `utt2speech_token.pt` (id to list of integers; Step-Audio's has `vq02`, `vq06` and their mixed sequence `vq0206` under
-//! each id). Nothing is fitted and nothing listened to: a stage looks its rows up. The state that stands for the extractor says
+//! each id), one file per split. Nothing is fitted and nothing listened to: a stage looks its rows up. The state that stands for the extractor says
 //! only where values came from, and an exported model that is asked about a new recording says that it cannot tell.
 
 mod file;
+mod files;
+mod vocabulary_offset;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use file::{ImportError, read_embeddings, read_tokens};
+pub use files::Files;
 
 use super::{Column, ConfigError, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType};
 use crate::dual_codebook::{DualCodebook, MIXED_RATE};
@@ -23,17 +26,17 @@ pub const KIND: &str = "import";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImportConfig {
-    /// `utt2embedding.pt`, relative to the recipe's folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub embeddings: Option<PathBuf>,
-    /// `spk2embedding.pt`; without it, speakers have the mean of their utterances.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub speakers: Option<PathBuf>,
+    /// `utt2embedding.pt`, one or several, relative to the recipe's folder.
+    #[serde(skip_serializing_if = "Files::is_empty")]
+    pub embeddings: Files,
+    /// `spk2embedding.pt`, one or several; without it, speakers have the mean of their utterances.
+    #[serde(skip_serializing_if = "Files::is_empty")]
+    pub speakers: Files,
     /// Values of an embedding.
     pub dimensions: usize,
-    /// `utt2speech_token.pt`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<PathBuf>,
+    /// `utt2speech_token.pt`, one or several.
+    #[serde(skip_serializing_if = "Files::is_empty")]
+    pub tokens: Files,
     /// How many different tokens there are; with `dual`, what the codebooks have.
     pub vocabulary: usize,
     /// Tokens per second; with `dual`, those of the mixed sequence.
@@ -47,10 +50,10 @@ impl Default for ImportConfig {
     /// CAM++ embeddings and the tokens of the S3 tokenizer, version 2.
     fn default() -> Self {
         Self {
-            embeddings: None,
-            speakers: None,
+            embeddings: Files::default(),
+            speakers: Files::default(),
             dimensions: 192,
-            tokens: None,
+            tokens: Files::default(),
             vocabulary: 6561,
             rate: 25.0,
             dual: None,
@@ -61,7 +64,7 @@ impl Default for ImportConfig {
 impl ImportConfig {
     /// The column that it fills.
     pub fn column(&self) -> Column {
-        if self.tokens.is_none() {
+        if self.tokens.is_empty() {
             let values = ValueType::Embedding { dimensions: self.dimensions };
             return Column { name: "utt_embedding", values };
         }
@@ -75,7 +78,7 @@ impl ImportConfig {
     /// The files with their keys.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("embeddings", &self.embeddings), ("speakers", &self.speakers), ("tokens", &self.tokens)];
-        files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
+        files.into_iter().flat_map(|(key, files)| files.iter().map(move |file| (key, file)))
     }
 
     /// Checks the settings.
@@ -83,20 +86,20 @@ impl ImportConfig {
     /// # Errors
     /// The field that cannot be used.
     pub fn check(&self) -> Result<(), ConfigError> {
-        match (&self.embeddings, &self.tokens) {
-            (None, None) => {
+        match (self.embeddings.is_empty(), self.tokens.is_empty()) {
+            (true, true) => {
                 let reason = "name the file: `embeddings: utt2embedding.pt`, or `tokens: utt2speech_token.pt`";
                 return Err(ConfigError::new("kind", reason));
             }
-            (Some(_), Some(_)) => {
+            (false, false) => {
                 return Err(ConfigError::new("tokens", "a stage imports embeddings or tokens, not both"));
             }
             _ => {}
         }
-        if self.speakers.is_some() && self.embeddings.is_none() {
+        if !self.speakers.is_empty() && self.embeddings.is_empty() {
             return Err(ConfigError::new("speakers", "needs `embeddings` of utterances beside it"));
         }
-        if self.dual.is_some() && self.tokens.is_none() {
+        if self.dual.is_some() && self.tokens.is_empty() {
             return Err(ConfigError::new("dual", "is for `tokens`"));
         }
         if !(1..=65_536).contains(&self.dimensions) {
@@ -166,16 +169,17 @@ mod tests {
     fn an_import_is_of_embeddings_or_of_tokens() {
         let embeddings = config(serde_json::json!({"embeddings": "a.pt"}));
         assert_eq!(embeddings.column().values, ValueType::Embedding { dimensions: 192 });
-        let tokens = config(serde_json::json!({"tokens": "a.pt"}));
+        let tokens = config(serde_json::json!({"tokens": ["a.pt", "b.pt"]}));
         assert_eq!(tokens.column().values, ValueType::Tokens { vocabulary: 6561, rate: 25.0 });
         let dual = config(serde_json::json!({"tokens": "a.pt", "dual": {}}));
         assert_eq!(dual.column().values, ValueType::Tokens { vocabulary: 5120, rate: MIXED_RATE });
         for good in [&embeddings, &tokens, &dual] {
             good.check().unwrap();
-            assert_eq!(Import::from_state(&good.state()).unwrap().column(), good.column());
+            assert_eq!(Import::from_state(&good.state()).unwrap().config, **good);
         }
         for (bad, field) in [
             (serde_json::json!({}), "kind"),
+            (serde_json::json!({"tokens": []}), "kind"),
             (serde_json::json!({"embeddings": "a.pt", "tokens": "b.pt"}), "tokens"),
             (serde_json::json!({"tokens": "a.pt", "speakers": "b.pt"}), "speakers"),
             (serde_json::json!({"embeddings": "a.pt", "dual": {}}), "dual"),

@@ -146,7 +146,7 @@ impl Extractor for S3Extractor {
     }
 
     fn column(&self) -> Column {
-        let values = ValueType::Tokens { vocabulary: self.tokenizer.version().entries(), rate: TOKEN_RATE };
+        let values = ValueType::Tokens { vocabulary: self.tokenizer.dimensions().entries, rate: TOKEN_RATE };
         Column { name: "speech_token", values }
     }
 

@@ -154,7 +154,11 @@ impl Extractor for Statistics {
         let measured = self.measure.measure(media)?;
         let mut embedding = self.whitening.apply(&measured);
         if !scale_to_unit_length(&mut embedding) {
-            return Err(ExtractError::NotFinite { extractor: KIND });
+            if embedding.iter().any(|value| !value.is_finite()) {
+                return Err(ExtractError::NotFinite { extractor: KIND });
+            }
+            // Exactly the mean, as where all that was fitted on is the same: no direction is its own.
+            embedding.fill(0.0);
         }
         Ok(Extracted::Embedding(embedding))
     }

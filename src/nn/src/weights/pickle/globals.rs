@@ -55,10 +55,21 @@ fn torch_type(module: &str, name: &str) -> Parsed<Global> {
             Err(format!("its tensors of `{}` have an element type that is not supported", shown(module, name)))
         }
         _ => Err(format!(
-            "it asks for `{}`, which is neither a tensor nor a container nor a scalar; files are read, never executed. \
-             Save the `state_dict()` alone, with torch.save",
-            shown(module, name)
+            "it asks for `{}`, which is neither a tensor nor a plain container nor a scalar; files are read, never executed. {}",
+            shown(module, name),
+            advice(module, name)
         )),
+    }
+}
+
+/// What to save instead.
+fn advice(module: &str, name: &str) -> &'static str {
+    match (module.split('.').next(), name) {
+        (Some("numpy"), _) => "Save tensors, or lists made by `.tolist()`, instead of NumPy values",
+        (Some("collections"), _) => "Save a plain dictionary, `dict(values)`",
+        _ => {
+            "Of a model save the `state_dict()` alone, with torch.save; of other values, dictionaries of lists, tensors, numbers and text"
+        }
     }
 }
 

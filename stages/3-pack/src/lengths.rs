@@ -1,0 +1,91 @@
+//! Whether the tokens and the mel of an utterance are of the same speech: packing and training ask the same question here.
+
+use flowmill_audio::features::MelConfig;
+use flowmill_models::dual_codebook::{GROUP, SEMANTIC_PER_GROUP, is_mixed_rate};
+use flowmill_models::extractors::ValueType;
+use flowmill_runner::{Recipe, RecipeError};
+use flowmill_stage_tokens::TokensConfig;
+
+/// Tokens and frames of one utterance may differ by this many tokens, as rounding at both ends makes them …
+const SLACK_TOKENS: f64 = 4.0;
+/// … and by this share of its frames; more means that they are not of the same speech, or that their rates do not fit.
+const SLACK_SHARE: f64 = 0.02;
+
+/// Whether tokens that stand for `expected` mel frames go together with a mel of `frames`, at `frames_per_token`.
+pub fn go_together(expected: f64, frames: usize, frames_per_token: f64) -> bool {
+    (expected - frames as f64).abs() <= SLACK_TOKENS * frames_per_token + SLACK_SHARE * frames as f64
+}
+
+/// How many mel frames belong to how many tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Lengths {
+    /// Tokens of the column per second.
+    pub token_rate: f64,
+    /// Mel frames per second.
+    mel_rate: f64,
+}
+
+impl Lengths {
+    /// Of tokens as stage 2 describes them, and of a mel.
+    ///
+    /// # Errors
+    /// When the recipe's section `tokens` is wrong.
+    pub fn of(recipe: &Recipe, mel: &MelConfig) -> Result<Self, RecipeError> {
+        let token_rate = match TokensConfig::of(recipe)?.extractor.column().values {
+            ValueType::Tokens { rate, .. } => rate,
+            // The section refuses what gives no tokens.
+            _ => 0.0,
+        };
+        Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
+    }
+
+    /// Frames of what the model reads as one token: of a mixed sequence of two codebooks, of a paired frame.
+    fn frames_per_token(self) -> f64 {
+        let tokens = if is_mixed_rate(self.token_rate) { GROUP as f64 / SEMANTIC_PER_GROUP as f64 } else { 1.0 };
+        tokens * self.mel_rate / self.token_rate
+    }
+
+    /// Why an utterance of so many tokens and mel frames cannot be trained on, if it cannot. The part before the colon is the same
+    /// for all of its kind.
+    pub fn refuses(self, tokens: usize, frames: usize) -> Option<String> {
+        let ratio = self.mel_rate / self.token_rate;
+        let expected = tokens as f64 * ratio;
+        if !go_together(expected, frames, self.frames_per_token()) {
+            return Some(format!(
+                "tokens and mel do not go together: {tokens} tokens and {frames} mel frames, where {expected:.0} are expected \
+                 ({ratio:.2} per token at {:.2} tokens a second); are the tokens of a trimmed or another recording, or of \
+                 another rate (tokens.extractor)?",
+                self.token_rate
+            ));
+        }
+        (tokens == 0 || (frames as f64) < self.frames_per_token())
+            .then(|| format!("too short to train on: {tokens} tokens and {frames} mel frames"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowmill_models::dual_codebook::MIXED_RATE;
+
+    #[test]
+    fn four_tokens_and_two_in_a_hundred_are_rounding() {
+        let single = Lengths { token_rate: 25.0, mel_rate: 50.0 };
+        // 1000 frames: 20 by their number, 8 by the tokens.
+        for (tokens, frames, fits) in
+            [(500, 1000, true), (514, 1000, true), (515, 1000, false), (4, 16, true), (1, 1, false)]
+        {
+            assert_eq!(single.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
+        }
+        let mixed = Lengths { token_rate: MIXED_RATE, mel_rate: 50.0 };
+        // Groups of five tokens are six frames; a last group that both streams do not fill is missing.
+        for (tokens, frames, fits) in [(500, 600, true), (495, 606, true), (480, 606, false), (500, 1000, false)] {
+            assert_eq!(mixed.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
+        }
+        let reason = single.refuses(513, 1076).unwrap();
+        assert!(
+            reason.starts_with("tokens and mel do not go together: 513 tokens and 1076 mel frames, where 1026"),
+            "{reason}"
+        );
+    }
+}

@@ -1,0 +1,38 @@
+//! Whether stage 3 packed the splits that the recipe names: said before training, not by the stage that misses them after it.
+
+use std::path::Path;
+
+use flowmill_runner::StageError;
+
+use crate::TrainSection;
+use crate::data::DataPaths;
+use crate::leakage::splits_beside;
+
+/// Refuses names of splits that are not there.
+///
+/// # Errors
+/// The key, the splits that are there, and what else can be done.
+pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError> {
+    let trained = paths.train.iter().any(|corpus| corpus.index == paths.own);
+    if trained && !paths.own.is_file() {
+        return Err(absent("train_split", &section.train_split, &paths.own, "")?);
+    }
+    match (&paths.validation, &section.validation_split) {
+        (Some(index), Some(split)) if !index.is_file() => Err(absent(
+            "validation_split",
+            split,
+            index,
+            "; without one no checkpoint has a validation loss: name another, give it a larger share (prep.split), or train \
+             without on purpose, by train.validation_split: null",
+        )?),
+        _ => Ok(()),
+    }
+}
+
+/// What to say of a split that is not there.
+fn absent(key: &str, split: &str, index: &Path, advice: &str) -> Result<StageError, StageError> {
+    let folder = |path: &Path| path.parent()?.file_name()?.to_str().map(str::to_owned);
+    let names: Vec<String> = splits_beside(index, &[])?.iter().filter_map(|path| folder(path)).collect();
+    let there = if names.is_empty() { "it packed none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+    Ok(StageError::new(format!("train.{key}: stage 3 packed no split `{split}`; {there}{advice}")))
+}
