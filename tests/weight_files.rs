@@ -96,6 +96,19 @@ fn stage_6_writes_a_state_dict_with_the_weights_of_the_model() {
 }
 
 #[test]
+fn the_card_says_whether_public_inference_code_can_use_the_weights() {
+    let mini = Mini::finished();
+    let card = || fs::read_to_string(mini.exp("6-export/README.md")).unwrap();
+    for words in
+        ["Not for public inference code as is", "`train.normalise_mel`", "`mel_normalisation` in `config.json`"]
+    {
+        assert!(card().contains(words), "{}", card());
+    }
+    mini.run(&["--set", "train.normalise_mel=false"]).expect_code(0);
+    assert!(!card().contains("public inference code"), "{}", card());
+}
+
+#[test]
 fn what_cannot_be_converted_is_one_clear_error() {
     let here = tempfile::tempdir().unwrap();
     let convert = |arguments: &[&str]| flowmill(here.path(), &[&["convert"], arguments].concat());
