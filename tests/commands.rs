@@ -87,6 +87,10 @@ fn any_recording_can_be_resynthesised_through_the_exported_model() {
         assert!(mini.path(&format!("made/{name}.png")).exists());
     }
     flowmill(mini.folder(), &["synth", "--model", "data", "--wav", "x"]).expect_code(1).expect_words(&["config.json"]);
+    let whole = fs::read(model.join("model.safetensors")).unwrap();
+    fs::write(model.join("model.safetensors"), &whole[..whole.len() / 2]).unwrap();
+    let refused = flowmill(mini.folder(), &arguments).expect_code(1).expect_words(&["not a whole safetensors file"]);
+    assert_eq!(refused.stderr.matches("model.safetensors: ").count(), 1, "{}", refused.stderr);
 }
 
 #[test]

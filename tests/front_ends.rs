@@ -99,7 +99,9 @@ fn weights_that_cannot_be_used_end_in_one_clear_error() {
         ("absent.onnx", ["absent.onnx", ""]),
         ("small.onnx", ["24 values", "embedding_size: 192"]),
     ] {
-        embed(&mini, file, 192).expect_code(1).expect_words(&words);
+        let outcome = embed(&mini, file, 192).expect_code(1).expect_words(&words);
+        let named = |line: &str| line.matches(&format!("{file}: ")).count();
+        assert!(outcome.stderr.lines().all(|line| named(line) <= 1), "named twice: {}", outcome.stderr);
     }
     embed(&mini, "''", 192).expect_code(2).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
 }

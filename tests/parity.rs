@@ -94,6 +94,23 @@ fn a_changed_weight_input_or_expectation_fails() {
     trim.expect_words(&["exact", "out.librosa_trim_index_top20"]);
 }
 
+/// The public default of an encoder without chunks.
+#[test]
+fn a_chunk_size_of_zero_means_no_chunks() {
+    let unchunked = |parts: &mut Parts| {
+        let mut config = parts.config();
+        config["encoder"]["static_chunk_size"] = json!(0);
+        config["estimator"]["static_chunk_size"] = json!(0);
+        config["streaming"] = json!(true);
+        parts.set_config(&config);
+    };
+    // What was computed without masks is what streaming without chunks gives; what was computed with them is not.
+    for file in [FLOW, "step_audio_flow.safetensors"] {
+        tampered(file, unchunked).expect_code(0).expect_words(&["PASS"]);
+    }
+    tampered("cosyvoice2_flow_stream.safetensors", unchunked).expect_code(1).expect_words(&["FAIL"]);
+}
+
 #[test]
 fn files_that_cannot_be_checked_say_why() {
     let transpose = |parts: &mut Parts, name: &str| parts.header[name]["shape"].as_array_mut().unwrap().reverse();

@@ -36,6 +36,20 @@ fn a_shallow_flow_goes_through_all_stages() {
     let wav = mini.files_ending(".wav").first().map(|path| mini.exp("").join(path)).unwrap().display().to_string();
     let synth = ["synth", "--model", &model, "--wav", &wav, "--solver", "euler", "--steps", "3", "--strength", "1"];
     flowmill(mini.folder(), &synth).expect_code(0).expect_words(&[" 3 evaluations"]);
+    // Steps are Euler's; without any the model is solved as it was exported, and one of an older folder by ten steps.
+    let synth = |more: &[&str]| {
+        let arguments = [&["synth", "--model", &model, "--wav", &wav], more].concat();
+        flowmill(mini.folder(), &arguments).expect_code(0)
+    };
+    synth(&["--steps", "4"]).expect_words(&[" 4 evaluations"]);
+    let (own, named) = (synth(&[]).stdout, synth(&["--solver", "dopri5"]).stdout);
+    assert_eq!(own, named);
+    assert_eq!(config["sampling"]["solver"], "dopri5");
+    let mut older = config.clone();
+    older.as_object_mut().unwrap().remove("sampling");
+    fs::write(mini.exp("6-export/config.json"), older.to_string()).unwrap();
+    let euler = synth(&[]).expect_words(&[" 10 evaluations"]);
+    assert_ne!(euler.stdout, own);
 }
 
 #[test]

@@ -159,11 +159,20 @@ fn weights_that_do_not_fit_are_one_clear_error() {
     edit(&good, &mini.path("shape.safetensors"), shape);
     edit(&good, &mini.path("renamed.safetensors"), rename);
     edit(&good, &mini.path("nan.safetensors"), poison);
+    let integers = |header: &mut serde_json::Value, _: &mut Vec<u8>| {
+        let tensors = header.as_object_mut().unwrap().values_mut();
+        tensors.filter_map(|tensor| tensor.get_mut("dtype")).for_each(|dtype| *dtype = "I32".into());
+    };
+    let integer = |header: &mut serde_json::Value, _: &mut Vec<u8>| header["encoder_proj.bias"]["dtype"] = "I32".into();
+    edit(&good, &mini.path("integers.safetensors"), integers);
+    edit(&good, &mini.path("integer.safetensors"), integer);
     edit(&good, &mini.path("truncated.safetensors"), |_, data| data.truncate(100));
     fs::copy(crate::support::mini::golden("features.safetensors"), mini.path("other.safetensors")).unwrap();
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 7] = [
         ("shape", &["encoder_proj.weight: model [80, 16], file [16, 80]", "train.init_partial: true"]),
         ("renamed", &["1 missing in the file (encoder_proj.bias)", "1 not in the model (other.bias)"]),
+        ("integers", &["its tensors hold integers, the model's hold floats", "148 of integers in the file"]),
+        ("integer", &["147 tensors matched; 1 of integers in the file (encoder_proj.bias)"]),
         ("nan", &["encoder_proj.bias", "NaN"]),
         ("truncated", &["not a whole safetensors file"]),
         ("other", &["another model", "none fits"]),
@@ -190,7 +199,10 @@ fn a_start_that_is_not_there_is_refused_before_anything_runs() {
         (&["train.init_from=nowhere.pt"][..], &["train.init_from", "nowhere.pt"][..]),
         (&["train.init_from=data"], &["train.init_from", "data/model.safetensors"]),
         (&["train.init_partial=true"], &["train.init_partial", "no `init_from`"]),
-        (&["train.init_from=recipe.yaml", "train.token_embedding=codebook"], &["train.token_embedding", "codebook"]),
+        (
+            &["train.init_from=recipe.yaml", "train.token_embedding=codebook"],
+            &["train.token_embedding", "codebook", "train.token_embedding: random"],
+        ),
     ] {
         let arguments: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
         mini.run(&arguments).expect_code(2).expect_words(words);

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use crate::support::flowmill::command;
 use crate::support::{Mini, flowmill};
 
 /// The path of a golden file as an argument.
@@ -94,6 +96,19 @@ fn stage_6_writes_a_state_dict_with_the_weights_of_the_model() {
 }
 
 #[test]
+fn the_card_says_whether_public_inference_code_can_use_the_weights() {
+    let mini = Mini::finished();
+    let card = || fs::read_to_string(mini.exp("6-export/README.md")).unwrap();
+    for words in
+        ["Not for public inference code as is", "`train.normalise_mel`", "`mel_normalisation` in `config.json`"]
+    {
+        assert!(card().contains(words), "{}", card());
+    }
+    mini.run(&["--set", "train.normalise_mel=false"]).expect_code(0);
+    assert!(!card().contains("public inference code"), "{}", card());
+}
+
+#[test]
 fn what_cannot_be_converted_is_one_clear_error() {
     let here = tempfile::tempdir().unwrap();
     let convert = |arguments: &[&str]| flowmill(here.path(), &[&["convert"], arguments].concat());
@@ -105,5 +120,33 @@ fn what_cannot_be_converted_is_one_clear_error() {
     let whole = fs::read(&checkpoint).unwrap();
     fs::write(here.path().join("cut.pt"), &whole[..whole.len() / 2]).unwrap();
     convert(&["cut.pt", "x.pt"]).expect_code(1).expect_words(&["cut.pt", "cut or changed"]);
-    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 1, "something was written");
+    fs::write(here.path().join("empty.pt"), b"\x80\x02}.").unwrap();
+    convert(&["empty.pt", "x.pt"]).expect_code(1).expect_words(&["empty.pt", "no tensors"]);
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 2, "something was written");
+}
+
+#[test]
+fn several_conversions_to_one_target_leave_one_whole_file() {
+    let here = tempfile::tempdir().unwrap();
+    let sources = [golden("pt/cosyvoice2_flow_full.pt"), golden("campplus_small.onnx")];
+    let whole = ["a.safetensors", "b.safetensors"].into_iter().zip(&sources).map(|(name, source)| {
+        flowmill(here.path(), &["convert", source, name]).expect_code(0);
+        fs::read(here.path().join(name)).unwrap()
+    });
+    let whole: Vec<Vec<u8>> = whole.collect();
+    for _ in 0..5 {
+        let running: Vec<_> = (0..6)
+            .map(|index| {
+                command(here.path(), &["convert", &sources[index % 2], "target.safetensors"])
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for process in running {
+            assert!(process.wait_with_output().unwrap().status.success());
+        }
+        assert!(whole.contains(&fs::read(here.path().join("target.safetensors")).unwrap()), "a mixed file");
+    }
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 3, "something is left");
 }

@@ -446,9 +446,9 @@ pub struct SynthArgs {
     /// Where the sound files and pictures go
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
-    /// How the path from noise to mel is followed
-    #[arg(long, value_enum, default_value_t = SolverName::Euler)]
-    pub solver: SolverName,
+    /// How the path from noise to mel is followed [default: the model's own; euler with --steps]
+    #[arg(long, value_enum)]
+    pub solver: Option<SolverName>,
     /// Euler's steps from noise to mel [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,

@@ -10,6 +10,7 @@
 //! | the recipe file | [`Recipe`], [`RecipeError`] |
 //! | running, asking, removing | [`run`], [`status`], [`clean`], [`show`], [`check`] |
 //! | what lies on disk | [`Experiment`], [`Receipt`] |
+//! | files outside of experiments | [`WholeFile`] |
 
 mod assess;
 mod cache;
@@ -41,6 +42,7 @@ mod staging;
 mod status;
 mod store;
 mod totals;
+mod whole_file;
 mod work;
 mod yaml;
 
@@ -61,5 +63,6 @@ pub use run_error::RunError;
 pub use session::{StageRange, check, show};
 pub use stage::Stage;
 pub use status::{StageState, StageStatus, status};
+pub use whole_file::WholeFile;
 pub use work::{PartReport, PartWork};
 pub use yaml::to_yaml;

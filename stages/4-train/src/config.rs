@@ -296,8 +296,8 @@ impl TrainSection {
             return Ok(());
         };
         if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
-            let reason =
-                "`codebook` would be overwritten by `init_from`; leave one of them out, or set init_partial: true";
+            let reason = "`codebook` would be overwritten by `init_from`; set train.token_embedding: random to start from the file's \
+                 own embedding, or init_partial: true to take over what fits";
             return refuse("token_embedding", reason);
         }
         let file = start::weight_file(&recipe.resolve(path));

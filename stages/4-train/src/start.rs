@@ -29,10 +29,9 @@ pub fn weight_file(path: &Path) -> PathBuf {
 /// When the file cannot be read, holds a number that is not finite, or does not fit the model.
 pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Result<LoadReport, StageError> {
     let refuse = |problem: String| Err(StageError::new(format!("train.init_from: {}: {problem}", file.display())));
-    let tensors = match weights::read(file).and_then(without_wrapper) {
-        Ok(read) => read.tensors,
-        Err(NnError::WeightFile { message, .. }) => return refuse(message),
-        Err(other) => return refuse(other.to_string()),
+    let (tensors, integers) = match weights::read(file).and_then(without_wrapper) {
+        Ok(read) => (read.tensors, read.integers),
+        Err(error) => return refuse(error.about(file)),
     };
     if let Some(name) = tensors.keys().find(|name| low_rank::adapted_module(name).is_some()) {
         return refuse(format!(
@@ -40,8 +39,11 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
              adapter with train.lora.init_from"
         ));
     }
-    let report = parameters.load(&tensors).map_err(StageError::other)?;
+    let report = parameters.load(&tensors).map_err(StageError::other)?.with_integers(&integers);
     let told = told(&report);
+    if report.matched.is_empty() && !report.integers.is_empty() {
+        return refuse(format!("its tensors hold integers, the model's hold floats; save it as floats ({told})"));
+    }
     if report.matched.is_empty() {
         return refuse(format!("these are the weights of another model: none fits by name and shape ({told})"));
     }
@@ -128,6 +130,7 @@ pub fn told(report: &LoadReport) -> String {
         report.mismatched.iter().map(|(name, model, file)| format!("{name}: model {model:?}, file {file:?}"));
     let kinds = [
         ("missing in the file", report.missing.clone()),
+        ("of integers in the file", report.integers.clone()),
         ("not in the model", report.extra.clone()),
         ("of another shape", different.collect()),
     ];

@@ -9,9 +9,8 @@ use flowmill_runner::{PartWork, StageError};
 use flowmill_stage_train::Adapted;
 use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::model_folder::{CONFIG, WEIGHTS};
+use crate::model_folder::WEIGHTS;
 
 /// What `config.json` says of adapters.
 #[derive(Deserialize)]
@@ -26,40 +25,22 @@ pub fn described(description: &Path) -> Result<Option<Adapted>, StageError> {
     read.map(|read| read.lora).map_err(|error| StageError::new(format!("{}: {error}", description.display())))
 }
 
-/// Writes the weights, merged with their adapters when `merge` says so, the adapters alone, and the description. `base` is what the
-/// adapters were trained beside, `trained` the adapters.
-pub fn write(
-    base: &Path,
-    trained: &Path,
-    description: &Path,
-    adapted: &Adapted,
-    merge: bool,
-    work: &PartWork,
-) -> Result<(), StageError> {
+/// Writes the weights, merged with their adapters when `merge` says so, and the adapters alone. `base` is what the adapters were
+/// trained beside, `trained` the adapters.
+pub fn write(base: &Path, trained: &Path, adapted: &Adapted, merge: bool, work: &PartWork) -> Result<(), StageError> {
     let adapters = read_adapter(trained).map_err(StageError::other)?;
-    let (model, config) = (work.output(WEIGHTS)?, work.output(CONFIG)?);
+    let model = work.output(WEIGHTS)?;
     if merge {
         let mut tensors = weights::read(base).map_err(StageError::other)?.tensors;
         tensors.extend(adapters.clone());
         low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(StageError::other)?;
         let merged: Vec<_> = tensors.into_iter().collect();
         weights::write(&model, &merged, &BTreeMap::new()).map_err(StageError::other)?;
-        copy(description, &config)?;
     } else {
         copy(base, &model)?;
-        describe_apart(description, &config)?;
     }
     let (alone, settings) = (work.output(ADAPTER_MODEL)?, work.output(ADAPTER_CONFIG)?);
     write_adapter(&adapters, &adapted.settings, adapted.base.as_deref(), &alone, &settings).map_err(StageError::other)
-}
-
-/// Writes the description of weights whose adapters are not merged into them.
-fn describe_apart(description: &Path, target: &Path) -> Result<(), StageError> {
-    let text = fs::read_to_string(description).map_err(|error| StageError::file(description, error))?;
-    let read = serde_json::from_str(&text);
-    let mut described: Value = read.map_err(|error| StageError::new(format!("{}: {error}", description.display())))?;
-    described["lora"]["merged"] = Value::Bool(false);
-    fs::write(target, format!("{described:#}\n")).map_err(|error| StageError::file(target, error))
 }
 
 /// Copies a file.

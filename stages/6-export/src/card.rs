@@ -6,6 +6,7 @@ use flowmill_nn::solvers::Method;
 use serde_json::Value;
 
 use crate::evaluation::Scores;
+use crate::model_folder::NORMALISED;
 
 /// What the card tells besides the scores.
 pub struct CardFacts<'a> {
@@ -19,6 +20,8 @@ pub struct CardFacts<'a> {
     pub resolved_recipe: &'a Value,
     /// Rows and seconds of each split, `(split, utterances, seconds)`.
     pub splits: &'a [(String, u64, f64)],
+    /// What public inference code does not know of the model, as settings of the recipe.
+    pub departures: &'a [&'static str],
     /// Steps of the checkpoints that were averaged.
     pub averaged_steps: &'a [u64],
 }
@@ -41,9 +44,30 @@ pub fn render(facts: &CardFacts, scores: &Scores) -> String {
     line(&mut card, format_args!("\nWeights: the mean of the checkpoints of steps {}.\n", steps.join(", ")));
     card.push_str(&scores_section(scores));
     card.push_str("\n## Use\n\n```console\n$ flowmill synth --model THIS_FOLDER --wav recording.wav --out OUT\n```\n");
+    card.push_str(&public_code(facts.departures));
     let recipe = serde_json::to_string_pretty(facts.resolved_recipe).unwrap_or_default();
     line(&mut card, format_args!("\n## Recipe\n\n```json\n{recipe}\n```"));
     card
+}
+
+/// What keeps `flow.pt` from public inference code, if anything.
+fn public_code(departures: &[&str]) -> String {
+    if departures.is_empty() {
+        return String::new();
+    }
+    let settings: Vec<String> = departures.iter().map(|setting| format!("`{setting}`")).collect();
+    let mut text = format!(
+        "\n**Not for public inference code as is.** Public code does not know what these settings of the recipe do: {}. `synth` \
+         does. Train without them for weights (`flow.pt`) that public code can use.\n",
+        settings.join(", ")
+    );
+    if departures.contains(&NORMALISED) {
+        text.push_str(
+            "\nThe weights give, and take as a prompt, mels of mean 0 and deviation 1: a log-mel is what they give, bin by bin \
+             multiplied by the `deviation` and added to the `mean` of `mel_normalisation` in `config.json`.\n",
+        );
+    }
+    text
 }
 
 /// The scores as a Markdown section.

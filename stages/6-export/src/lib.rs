@@ -13,6 +13,7 @@ mod audible;
 mod baselines;
 mod card;
 mod config;
+mod description;
 mod error;
 mod evaluation;
 mod held_out;
@@ -36,6 +37,7 @@ pub use flowmill_nn::solvers::Method;
 pub use flowmill_stage_train::audible::file_name;
 pub use synth::{SynthOptions, Synthesised, Synthesiser};
 
+use description::{Adapters, Sampling};
 use held_out::HeldOut;
 use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, TORCH_WEIGHTS, WEIGHTS};
 
@@ -116,7 +118,8 @@ fn model(context: &PlanContext, config: &ExportConfig) -> Result<Phase, StageErr
         (context.stage_dir(2).join(flowmill_stage_tokens::CODEBOOK), TOKEN_EXTRACTOR),
     ];
     let (write_pt, merge) = (config.write_pt, config.merge_adapters);
-    let mut settings = json!({ "write_pt": write_pt });
+    let sampling = Sampling::of(config.solver());
+    let mut settings = json!({ "write_pt": write_pt, "sampling": &sampling });
     if adapted {
         settings["merge_adapters"] = json!(merge);
     }
@@ -125,12 +128,11 @@ fn model(context: &PlanContext, config: &ExportConfig) -> Result<Phase, StageErr
         part.inputs([&weights, &description]).inputs(base.clone()).inputs(extractors.iter().map(|(path, _)| path));
     let part = part.work(move |work| {
         match (&base, adapters::described(&description)?) {
-            (Some(base), Some(adapted)) => adapters::write(base, &weights, &description, &adapted, merge, work)?,
-            _ => {
-                adapters::copy(&weights, &work.output(WEIGHTS)?)?;
-                adapters::copy(&description, &work.output(CONFIG)?)?;
-            }
+            (Some(base), Some(adapted)) => adapters::write(base, &weights, &adapted, merge, work)?,
+            _ => adapters::copy(&weights, &work.output(WEIGHTS)?)?,
         }
+        let apart = if base.is_some() && !merge { Adapters::Apart } else { Adapters::Merged };
+        description::write(&description, &work.output(CONFIG)?, &sampling, apart)?;
         for (source, name) in &extractors {
             adapters::copy(source, &work.output(name)?)?;
         }

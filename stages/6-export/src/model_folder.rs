@@ -7,17 +7,21 @@ use flowmill_models::TokenToMel;
 use flowmill_models::extractors::{self, Extractor, State};
 use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
+use flowmill_nn::solvers::Solver;
 use flowmill_nn::{Context, NnError, Parameters, low_rank, weights};
 use flowmill_stage_train::{Adapted, ModelConfig, SpeakerEmbedding};
 use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
 use serde::{Deserialize, Serialize};
 
 use crate::ExportError;
+use crate::description::Sampling;
 
 /// The weights.
 pub const WEIGHTS: &str = "model.safetensors";
 /// The same as a PyTorch state dict.
 pub const TORCH_WEIGHTS: &str = "flow.pt";
+/// The setting by which a model runs on mels of mean 0 and deviation 1.
+pub const NORMALISED: &str = "train.normalise_mel";
 /// What the weights belong to; as stage 4 describes it.
 pub const CONFIG: &str = "config.json";
 pub use flowmill_stage_train::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
@@ -33,6 +37,9 @@ pub struct ModelDescription {
     pub mel: MelDescription,
     /// Whose embedding it was trained with.
     pub speaker_embedding: SpeakerEmbedding,
+    /// How it is sampled; older folders do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// The adapters it was trained with, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Adapted>,
@@ -59,6 +66,8 @@ pub struct ExportedModel {
     network: Box<dyn TokenToMel>,
     parameters: Parameters,
     description: ModelDescription,
+    /// How it is sampled, where the description says.
+    solver: Option<Solver>,
 }
 
 impl ExportedModel {
@@ -74,13 +83,14 @@ impl ExportedModel {
         let model = ModelConfig::described(&description.family, description.model.clone())
             .map_err(|e| describe(format!("model: {e}")))?;
         let (network, mut parameters) = model.build(0).map_err(|e| describe(e.to_string()))?;
+        let solver = description.sampling.as_ref().map(Sampling::solver).transpose().map_err(describe)?;
         let bad_weights = |reason: String| ExportError::Weights { path: weights.to_owned(), reason };
         match description.lora.as_ref().filter(|adapted| !adapted.merged) {
             Some(adapted) => load_apart(&mut parameters, weights, adapted),
             None => parameters.load_exact(weights).map(drop),
         }
-        .map_err(|e| bad_weights(e.to_string()))?;
-        Ok(Self { network, parameters, description })
+        .map_err(|e| bad_weights(e.about(weights)))?;
+        Ok(Self { network, parameters, description, solver })
     }
 
     /// What the model is.
@@ -106,9 +116,22 @@ impl ExportedModel {
         }
     }
 
-    /// The published settings of inference.
+    /// The published settings of inference, with the solver that the model was exported with.
     pub fn default_options(&self) -> GenerationOptions {
-        self.network.default_options()
+        let mut options = self.network.default_options();
+        options.solver = self.solver.unwrap_or(options.solver);
+        options
+    }
+
+    /// What public inference code does not know of this model, as the settings of a recipe that are to be changed.
+    pub fn departures(&self) -> Vec<&'static str> {
+        let config = self.network.config();
+        let departures = [
+            (config.mel_normalisation.is_some(), NORMALISED),
+            (config.matching.gaussian_skip.is_some(), "matching.gaussian_skip"),
+            (config.direct_mel_kernel > 0, "direct_mel_kernel"),
+        ];
+        departures.into_iter().filter(|(departs, _)| *departs).map(|(_, setting)| setting).collect()
     }
 
     /// Whether it is a shallow flow, whose inference has a strength.
@@ -160,10 +183,11 @@ impl ExportedModel {
 
 /// Takes over weights merged with the adapters beside them.
 fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Result<(), NnError> {
-    let mut tensors = weights::read(path)?.tensors;
+    let file = weights::read(path)?;
+    let mut tensors = file.tensors;
     tensors.extend(read_adapter(&path.with_file_name(ADAPTER_MODEL))?);
     low_rank::merge(&mut tensors, adapted.settings.scale())?;
-    let report = parameters.load(&tensors)?;
+    let report = parameters.load(&tensors)?.with_integers(&file.integers);
     if report.is_exact() {
         Ok(())
     } else {

@@ -41,6 +41,7 @@ pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageE
             units: model.units(),
             resolved_recipe: &configuration,
             splits: &splits(&indexes)?,
+            departures: &model.departures(),
             averaged_steps: &averaged_steps(&read(&average)?),
         };
         let path = work.output("README.md")?;

@@ -7,6 +7,7 @@ use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Method;
+use flowmill_runner::WholeFile;
 use flowmill_stage_train::audible::waveform;
 
 use crate::model_folder::{CONFIG, ExportedModel, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, WEIGHTS, load_extractor};
@@ -15,9 +16,9 @@ use crate::{ExportError, audible};
 /// How to resynthesise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SynthOptions {
-    /// How the flow's ODE is solved.
-    pub solver: Method,
-    /// Euler steps; `None`: the published default.
+    /// How the flow's ODE is solved; `None`: the model's own way, or by Euler's method where steps are given.
+    pub solver: Option<Method>,
+    /// Euler steps; `None`: the model's own.
     pub n_timesteps: Option<usize>,
     /// Strength of a shallow flow; `None`: the model's own.
     pub strength: Option<f32>,
@@ -32,7 +33,7 @@ pub struct SynthOptions {
 impl Default for SynthOptions {
     fn default() -> Self {
         Self {
-            solver: Method::Euler,
+            solver: None,
             n_timesteps: None,
             strength: None,
             inference_cfg_rate: None,
@@ -116,17 +117,27 @@ impl Synthesiser {
             evaluations: samples.evaluations.into_iter().sum(),
             distance_db: log_spectral_distance(&generated, &real)?,
         };
-        audible::write_wav(&result.wav, &wav, config.sample_rate)?;
-        audible::write_picture(&result.picture, stem, &real, &generated, config)?;
+        whole(&result.wav, |path| audible::write_wav(path, &wav, config.sample_rate))?;
+        whole(&result.picture, |path| audible::write_picture(path, stem, &real, &generated, config))?;
         Ok(result)
     }
 
     fn generation(&self) -> flowmill_models::flow::GenerationOptions {
         let mut options = self.model.default_options();
-        options.solver.method = self.options.solver;
+        if let Some(method) = self.options.solver.or(self.options.n_timesteps.map(|_| Method::Euler)) {
+            options.solver.method = method;
+        }
         options.strength = self.options.strength;
         options.solver.steps = self.options.n_timesteps.unwrap_or(options.solver.steps);
         options.guidance = self.options.inference_cfg_rate.unwrap_or(options.guidance);
         options
     }
+}
+
+/// Lets `write` fill a file that is never seen half-written.
+fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<(), ExportError>) -> Result<(), ExportError> {
+    let failed = |source| ExportError::file(path, source);
+    let file = WholeFile::beside(path).map_err(failed)?;
+    write(file.path())?;
+    file.put().map_err(failed)
 }

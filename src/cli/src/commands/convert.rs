@@ -1,12 +1,12 @@
 //! `flowmill convert IN OUT`: the tensors of a weight file in another format, bit for bit.
 
-use std::ffi::OsString;
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
+use flowmill_nn::NnError;
 use flowmill_nn::weights::{Archive, Target, write_archive};
+use flowmill_runner::WholeFile;
 
 use crate::args::ConvertArgs;
 use crate::failure::Failure;
@@ -20,6 +20,10 @@ pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> 
         Failure::usage(format!("{output}: its ending says no format; use .safetensors, .pt, .pth or .bin"))
     })?;
     let mut archive = Archive::open(&arguments.input).map_err(|error| Failure::Failed(error.into()))?;
+    if archive.tensors.is_empty() {
+        let input = arguments.input.display();
+        return Err(Failure::Failed(anyhow::anyhow!("{input}: it has no tensors, so there is nothing to convert")));
+    }
     if let Some(prefix) = &arguments.strip_prefix {
         archive.strip_prefix(prefix).map_err(|error| Failure::Failed(error.into()))?;
     }
@@ -27,20 +31,18 @@ pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> 
     describe(&archive, target, &arguments.output, out)
 }
 
-/// Writes beside the target and renames, so that what is there stays until the new file is whole. (It may be what is read.)
+/// Writes beside the target, so that what is there stays until the new file is whole. (It may be what is read.)
 fn write(output: &Path, archive: &mut Archive<'_>, target: Target) -> anyhow::Result<()> {
-    let mut name = OsString::from(output);
-    name.push(".partial");
-    let partial = PathBuf::from(name);
-    let written = write_archive(&partial, archive, target).map_err(anyhow::Error::from).and_then(|()| {
-        fs::File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, output).with_context(|| format!("cannot write {}", output.display()))
-    });
-    if written.is_err() {
-        // What is left of a failed attempt is of no use; that it cannot be removed either is not news.
-        let _ = fs::remove_file(&partial);
-    }
-    written
+    let cannot = || format!("cannot write {}", output.display());
+    let file = WholeFile::beside(output).with_context(cannot)?;
+    write_archive(file.path(), archive, target).map_err(|error| match error {
+        // The temporary name means nothing to anyone.
+        NnError::WeightFile { path, message } if Path::new(&path) == file.path() => {
+            anyhow::anyhow!("{}: {message}", output.display())
+        }
+        other => other.into(),
+    })?;
+    file.put().with_context(cannot)
 }
 
 /// Prints what was written and what was left out.

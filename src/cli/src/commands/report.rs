@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use flowmill_runner::WholeFile;
 
 use crate::args::ReportArgs;
 use crate::experiment::named;
@@ -24,8 +25,9 @@ pub fn run(arguments: &ReportArgs, out: &mut dyn Write) -> Result<(), Failure> {
 
 /// Writes a file that is never seen half-written.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    std::fs::write(&temporary, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-    std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
+    let written = WholeFile::beside(path).and_then(|file| {
+        std::fs::write(file.path(), bytes)?;
+        file.put()
+    });
+    written.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -20,7 +20,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::usage("--strength lies above 0, up to 100"));
     }
     let options = SynthOptions {
-        solver: arguments.solver.into(),
+        solver: arguments.solver.map(Into::into),
         strength: arguments.strength,
         n_timesteps: arguments.steps.map(usize::from),
         inference_cfg_rate: arguments.guidance,

@@ -22,7 +22,12 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     match Archive::open(path) {
         Ok(archive) => show_tensors(&archive, out),
         Err(error) => match PickleFile::open(path) {
-            Ok(file) => show_values(&file.value, rows, out),
+            Ok(file) => {
+                if has_tensors(&file.value) {
+                    style::warning(&format!("not usable as weights: {error}"));
+                }
+                show_values(&file.value, rows, out)
+            }
             Err(_) => Err(error.into()),
         },
     }
@@ -57,7 +62,8 @@ fn show_values(value: &PickleValue, rows: usize, out: &mut dyn Write) -> Result<
     let Some(entries) = value.as_dict() else {
         return Ok(writeln!(out, "{}", in_one_line(value))?);
     };
-    writeln!(out, "a dict of {} entries, no tensors of a state dict", human::count(entries.len() as u64))?;
+    let about = if has_tensors(value) { "" } else { ", no tensors of a state dict" };
+    writeln!(out, "a dict of {} entries{about}", human::count(entries.len() as u64))?;
     let mut table = Table::new(&[("key", Align::Left), ("value", Align::Left)]);
     for (key, value) in entries.iter().take(rows) {
         table.row([Cell::styled(in_one_line(key), style::DIM), Cell::from(in_one_line(value))]);
@@ -67,6 +73,11 @@ fn show_values(value: &PickleValue, rows: usize, out: &mut dyn Write) -> Result<
         writeln!(out, "… {} more", human::count((entries.len() - rows) as u64))?;
     }
     Ok(())
+}
+
+/// Whether it is a dict with tensors of its own.
+fn has_tensors(value: &PickleValue) -> bool {
+    value.as_dict().is_some_and(|entries| entries.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))))
 }
 
 /// A value in a few words, the first items of a list with it.

@@ -50,7 +50,11 @@ pub struct UnusableWeights(pub String);
 
 impl From<flowmill_nn::NnError> for UnusableWeights {
     fn from(error: flowmill_nn::NnError) -> Self {
-        Self(error.to_string())
+        match error {
+            // Who says whose weights these are names the file.
+            flowmill_nn::NnError::WeightFile { message, .. } => Self(message),
+            other => Self(other.to_string()),
+        }
     }
 }
 

@@ -83,7 +83,7 @@ pub struct EncoderConfig {
     pub positional_dropout_rate: f32,
     /// Dropout on attention weights.
     pub attention_dropout_rate: f32,
-    /// Tokens per chunk of the chunk-causal masks used for streaming.
+    /// Tokens per chunk of the chunk-causal masks used for streaming; 0 for no masks.
     pub static_chunk_size: usize,
 }
 
@@ -197,7 +197,7 @@ impl FlowConfig {
             ("token_mel_ratio", self.token_mel_ratio),
             ("encoder.attention_heads", self.encoder.attention_heads),
             ("encoder.linear_units", self.encoder.linear_units),
-            ("encoder.static_chunk_size", self.encoder.static_chunk_size),
+            ("encoder.static_chunk_size", self.encoder.static_chunk_size.max(1)),
         ];
         check_sizes(&sizes)?;
         self.estimator.check()?;

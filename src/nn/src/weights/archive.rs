@@ -4,11 +4,14 @@ use super::source::Source;
 use super::torch::{PICKLE_MAGIC, PickleFile, ZIP_MAGIC};
 use super::{Parsed, RawTensor, Result, Scalar, TensorView, file_error, npy, onnx, safetensors, state_dict, stripped};
 use crate::NnError;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-/// How much more than its own size a file may unfold to: views that repeat elements, names that share them.
+/// How much more than its own size a file may unfold to: views that repeat elements or overlap. Names of one and the same view, such
+/// as of layers that share their weights, count once: it is read once.
 const UNFOLDING: u64 = 8;
+/// How much larger than the file what is written may be where every name gets elements of its own.
+const COPYING: u64 = 64;
 /// What any file may unfold to.
 const FREE: u64 = 16 << 20;
 
@@ -121,11 +124,40 @@ impl<'a> Archive<'a> {
         if let Some(twice) = named.into_iter().find(|name| !names.insert(name.as_str())) {
             return Err(format!("the name `{}` is there twice", twice.escape_debug()));
         }
-        let bytes = self.tensors.iter().fold(0u64, |sum, (_, tensor)| sum.saturating_add(tensor.byte_count()));
-        if bytes > self.source.length().saturating_mul(UNFOLDING).saturating_add(FREE) {
-            return Err(format!("its tensors unfold to {bytes} bytes, the file has {}", self.source.length()));
+        let distinct: HashSet<&TensorView> = self.tensors.iter().map(|(_, tensor)| tensor).collect();
+        let bytes = total(distinct.into_iter());
+        if bytes > self.allowed(UNFOLDING) {
+            return Err(format!(
+                "its tensors unfold to {bytes} bytes, the file has {}: they are views that repeat elements or overlap; save \
+                 copies of them, `{{name: tensor.clone()}}`",
+                self.source.length()
+            ));
         }
         Ok(())
+    }
+
+    /// How many bytes are too many for this file, which may unfold to `times` its size.
+    fn allowed(&self, times: u64) -> u64 {
+        self.source.length().saturating_mul(times).saturating_add(FREE)
+    }
+
+    /// Refuses to write elements for every name where a few bytes have too many names.
+    pub(super) fn check_copies(&self) -> Parsed<()> {
+        let bytes = total(self.tensors.iter().map(|(_, tensor)| tensor));
+        if bytes > self.allowed(COPYING) {
+            let length = self.source.length();
+            return Err(format!(
+                "its names share their elements: written for each of them they take {bytes} bytes, the file has {length}; \
+                 convert to .pt, which keeps them shared, or save each of them once"
+            ));
+        }
+        Ok(())
+    }
+
+    /// For each tensor the first that is the same view of the file, often itself.
+    pub(super) fn first_of_view(&self) -> Vec<usize> {
+        let mut first = HashMap::new();
+        self.tensors.iter().enumerate().map(|(index, (_, tensor))| *first.entry(tensor).or_insert(index)).collect()
     }
 
     /// Reads the tensor at `index`, with the bytes it has in the file.
@@ -157,6 +189,11 @@ impl<'a> Archive<'a> {
     pub(super) fn error(&self, message: impl std::fmt::Display) -> NnError {
         file_error(self.source.path(), message)
     }
+}
+
+/// How many bytes tensors take.
+fn total<'t>(tensors: impl Iterator<Item = &'t TensorView>) -> u64 {
+    tensors.fold(0, |sum, tensor| sum.saturating_add(tensor.byte_count()))
 }
 
 /// Says what a file is that is none of the known ones, where that can be told.

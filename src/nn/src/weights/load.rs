@@ -17,6 +17,8 @@ pub struct LoadReport {
     pub matched: Vec<String>,
     /// Names that the model has and the file lacks.
     pub missing: Vec<String>,
+    /// Names whose elements are integers in the file, where the model has floats.
+    pub integers: Vec<String>,
     /// Names that the file has and the model lacks.
     pub extra: Vec<String>,
     /// Names whose shapes differ: name, shape in the model, shape in the file.
@@ -26,14 +28,25 @@ pub struct LoadReport {
 impl LoadReport {
     /// Whether file and model have the same names and shapes.
     pub fn is_exact(&self) -> bool {
-        self.missing.is_empty() && self.extra.is_empty() && self.mismatched.is_empty()
+        self.missing.is_empty() && self.integers.is_empty() && self.extra.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+impl LoadReport {
+    /// Tells apart what is missing and what the file has as `integers`.
+    pub fn with_integers(mut self, integers: &BTreeMap<String, Tensor>) -> Self {
+        let (integers, missing) = self.missing.into_iter().partition(|name| integers.contains_key(name));
+        (self.integers, self.missing) = (integers, missing);
+        self
     }
 }
 
 impl fmt::Display for LoadReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} tensors matched", self.matched.len())?;
-        for (what, names) in [("missing", &self.missing), ("extra", &self.extra)] {
+        for (what, names) in
+            [("missing", &self.missing), ("integers, not floats", &self.integers), ("extra", &self.extra)]
+        {
             if !names.is_empty() {
                 let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
                 let rest = if names.len() > SHOWN { " and others" } else { "" };
@@ -94,7 +107,8 @@ impl Parameters {
     /// # Errors
     /// When the file cannot be read or does not fit.
     pub fn load_exact(&mut self, path: &Path) -> Result<LoadReport> {
-        let report = self.load(&read(path)?.tensors)?;
+        let file = read(path)?;
+        let report = self.load(&file.tensors)?.with_integers(&file.integers);
         if report.is_exact() {
             return Ok(report);
         }

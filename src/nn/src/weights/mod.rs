@@ -76,6 +76,16 @@ fn stripped<'a>(name: &'a str, prefix: &str) -> Result<&'a str> {
     short.ok_or_else(|| NnError::invalid("prefix", format!("tensor `{name}` does not begin with `{prefix}`")))
 }
 
+impl NnError {
+    /// The message without the name of the file, where that is `path`: for those who name it themselves.
+    pub fn about(self, path: &Path) -> String {
+        match self {
+            Self::WeightFile { path: own, message } if Path::new(&own) == path => message,
+            other => other.to_string(),
+        }
+    }
+}
+
 fn file_error(path: &Path, message: impl fmt::Display) -> NnError {
     NnError::WeightFile { path: path.display().to_string(), message: message.to_string() }
 }
@@ -102,9 +112,19 @@ fn weights_of(mut archive: Archive<'_>) -> Result<WeightFile> {
         metadata: archive.metadata.clone(),
         ..WeightFile::default()
     };
-    for index in 0..archive.tensors.len() {
-        let raw = archive.load(index)?;
+    for (index, first) in archive.first_of_view().into_iter().enumerate() {
         let name = archive.tensors[index].0.clone();
+        if first != index {
+            // One view under several names is read once; the clones share its memory.
+            let same = &archive.tensors[first].0;
+            if let Some(floats) = file.tensors.get(same).cloned() {
+                file.tensors.insert(name, floats);
+            } else if let Some(integers) = file.integers.get(same).cloned() {
+                file.integers.insert(name, integers);
+            }
+            continue;
+        }
+        let raw = archive.load(index)?;
         if let Some(floats) = raw.to_floats() {
             let floats = floats?;
             refuse_non_finite(&floats, &name).map_err(|message| archive.error(message))?;

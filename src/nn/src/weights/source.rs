@@ -5,6 +5,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+/// How many bytes of memory the values of a file may take for each byte that they are read from. Honest values stay well below:
+/// a small integer of a list takes 8 bytes for its 2 or 3, an entry of a dict some 200 for its 20 and more.
+const MEMORY_PER_BYTE: u64 = 16;
+/// What the values of any file may take.
+const FREE_MEMORY: u64 = 64 << 20;
+
 /// What can be read from any place.
 trait ReadSeek: Read + Seek + Send {}
 
@@ -15,6 +21,10 @@ pub(crate) struct Source<'a> {
     reader: BufReader<Box<dyn ReadSeek + 'a>>,
     length: u64,
     position: u64,
+    /// How many bytes were read, not skipped.
+    read: u64,
+    /// How many bytes of memory the values take that were made of them.
+    held: u64,
     path: PathBuf,
 }
 
@@ -37,7 +47,14 @@ impl<'a> Source<'a> {
     }
 
     fn new(reader: Box<dyn ReadSeek + 'a>, length: u64, path: &Path) -> Self {
-        Self { reader: BufReader::with_capacity(1 << 16, reader), length, position: 0, path: path.to_owned() }
+        Self {
+            reader: BufReader::with_capacity(1 << 16, reader),
+            length,
+            position: 0,
+            read: 0,
+            held: 0,
+            path: path.to_owned(),
+        }
     }
 
     /// The file's name, for messages and for naming a nameless array.
@@ -113,6 +130,7 @@ impl<'a> Source<'a> {
         let mut line = Vec::new();
         let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
         self.position += read as u64;
+        self.read += read as u64;
         if line.pop() != Some(b'\n') {
             return Err("a line without an end".to_owned());
         }
@@ -131,6 +149,33 @@ impl<'a> Source<'a> {
         self.require(bytes.len() as u64)?;
         self.reader.read_exact(bytes).map_err(|error| error.to_string())?;
         self.position += bytes.len() as u64;
+        self.read += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Accounts for memory that values made of this source take: what a file unfolds to is bounded by what was read of it.
+    pub fn hold(&mut self, bytes: usize) -> Parsed<()> {
+        self.require_memory(bytes)?;
+        self.held += bytes as u64;
+        Ok(())
+    }
+
+    /// Accounts for memory that is free again.
+    pub fn release(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes as u64);
+    }
+
+    /// Refuses values that would take so much more memory.
+    pub fn require_memory(&self, bytes: usize) -> Parsed<()> {
+        let limit = FREE_MEMORY.saturating_add(MEMORY_PER_BYTE.saturating_mul(self.read));
+        if self.held.saturating_add(bytes as u64) <= limit {
+            return Ok(());
+        }
+        Err(format!(
+            "its values take more than {limit} bytes of memory, the limit for the {} bytes they are read from \
+             ({MEMORY_PER_BYTE} times as many and {} MiB); save the state dict alone, or in several files",
+            self.read,
+            FREE_MEMORY >> 20
+        ))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 const MOST_DIMENSIONS: usize = 64;
 
 /// A tensor of a weight file, not read yet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorView {
     element: ElementType,
     shape: Vec<usize>,
@@ -19,7 +19,7 @@ pub struct TensorView {
 }
 
 /// Where the elements are.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Place {
     /// From this byte of the file on.
     File(u64),
@@ -65,6 +65,11 @@ impl TensorView {
             return Err(format!("{} bytes for {element} of shape {shape:?}", data.len()));
         }
         Ok(Self { element, shape, strides, count, place: Place::Memory(data.into()), big_endian: false })
+    }
+
+    /// Whether its elements are already here.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.place, Place::Memory(_))
     }
 
     /// The same with elements whose first byte is the most significant.

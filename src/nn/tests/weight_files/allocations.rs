@@ -1,34 +1,53 @@
-//! How much memory was asked for at once.
+//! How much memory was asked for at once, and how much was held.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-/// The system's allocator, which remembers the largest request.
+thread_local! {
+    /// How many bytes this thread holds, less those of others that it freed.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    /// The most it held.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which remembers the largest request, and what each thread holds.
 struct Remembering;
+
+/// Notes that this thread holds so many bytes more.
+fn hold(bytes: isize) {
+    let held = HELD.get() + bytes;
+    HELD.set(held);
+    PEAK.set(PEAK.get().max(held));
+}
 
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Remembering {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        hold(layout.size() as isize);
         // SAFETY: the caller keeps the contract, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        hold(layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         LARGEST.fetch_max(size, Ordering::Relaxed);
+        hold(size as isize - layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -36,6 +55,14 @@ unsafe impl GlobalAlloc for Remembering {
 
 #[global_allocator]
 static ALLOCATOR: Remembering = Remembering;
+
+/// The most bytes that this thread held during `work`, beyond what it held before.
+pub fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = HELD.get();
+    PEAK.set(before);
+    let done = work();
+    ((PEAK.get() - before) as usize, done)
+}
 
 /// The largest request of this process so far, in bytes.
 pub fn largest() -> usize {

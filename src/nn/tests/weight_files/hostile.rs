@@ -1,7 +1,8 @@
 //! Files that lie: each ends in one clear error, and takes no more memory than its size allows.
 
+use crate::allocations;
 use crate::support::{archive, archive_with, dict_of, golden, pickle, refusal, tensor, text, values};
-use flowmill_nn::weights;
+use flowmill_nn::weights::{self, Archive, Target};
 use std::path::Path;
 use zip::CompressionMethod;
 
@@ -19,7 +20,7 @@ fn what_a_pickle_asks_for_is_refused_by_name() {
     refused(b"cargparse\nNamespace\n)R", "`argparse.Namespace`");
     refused(b"cnumpy.core.multiarray\n_reconstruct\n)R", "`numpy.core.multiarray._reconstruct`");
     refused(b"ctorch\nComplexFloatStorage\n.", "`torch.ComplexFloatStorage` have an element type");
-    refused(b"ctorch.storage\nUntypedStorage\n.", "`torch.storage.UntypedStorage` have an element type");
+    refused(b"ctorch.storage\nUntypedStorage\n", "a class or function");
     refused(b"cevil\x1b[31m\nname\n)R", "`evil?[31m.name`");
     refused(b"(i__main__\nX\n", "instruction 0x69");
 }
@@ -31,6 +32,83 @@ fn lengths_that_lie_allocate_nothing() {
     refused(b"B\xff\xff\xff\x7f", "2147483647 bytes are announced");
     refused(b"\x8b\xff\xff\xff\x7f", "an integer of 2147483647 bytes");
     refused(&[b"c", &[b'x'; 5000][..]].concat(), "a line without an end");
+}
+
+/// What a file of so many bytes may take.
+fn allowance(length: usize) -> usize {
+    (64 << 20) + 16 * length
+}
+
+#[test]
+fn values_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
+    const LENGTH: usize = 16 << 20;
+    let many = |before: &[u8], instructions: &[u8], after: &[u8]| {
+        pickle(&[before, &instructions.repeat(LENGTH / instructions.len()), after].concat())
+    };
+    for (instructions, reason) in [
+        (many(b"(", b"]", b"l"), "bytes of memory, the limit"),
+        (many(b"(", b"N", b"t"), "bytes of memory, the limit"),
+        (many(b"N", b"\x94", b""), "bytes of memory, the limit"),
+        (many(b"N", b"2", b""), "bytes of memory, the limit"),
+        (many(b"(", b"\x8c\0", b"t"), "bytes of memory, the limit"),
+        (many(b"]", b"(NNNNNNNNNNNNNNNNe", b""), "bytes of memory, the limit"),
+        (many(b"}", b"NNs", b""), "bytes of memory, the limit"),
+        (many(b"N", b"r\xff\xff\xff\xff", b""), "bytes of memory, the limit"),
+        (many(b"", b"(", b""), "nested more than 64 deep"),
+        (many(b")", b"\x85", b""), "nested more than 64 deep"),
+    ] {
+        let (peak, read) = allocations::peak(|| values(&instructions));
+        let error = read.unwrap_err();
+        assert!(error.contains(reason), "{error}");
+        assert!(peak < allowance(instructions.len()), "{peak} bytes: {error}");
+    }
+}
+
+#[test]
+fn large_honest_lists_are_read() {
+    // As `torch.save` writes the units of many utterances: a dict of names to lists, all kept for sharing.
+    let utterance = |number: usize| {
+        let keep = |index: usize| [&b"r"[..], &(index as u32).to_le_bytes()].concat();
+        let units: Vec<u8> = (0..500u16).flat_map(|unit| [b'M', unit as u8, 16 + (unit % 7) as u8]).collect();
+        let name = text(&format!("1089-134686-{number:08}"));
+        [&name[..], &keep(2 * number + 1), b"]", &keep(2 * number + 2), b"(", &units, b"e"].concat()
+    };
+    let entries: Vec<u8> = (0..20_000).flat_map(utterance).collect();
+    let file = pickle(&[b"}r\0\0\0\0(", &entries[..], b"u"].concat());
+    let (peak, read) = allocations::peak(|| values(&file));
+    let read = read.unwrap();
+    assert_eq!(read.get("1089-134686-00019999").unwrap().to_ints().unwrap().len(), 500);
+    assert!(peak < 4 * file.len(), "{peak} bytes for {}", file.len());
+}
+
+#[test]
+fn graphs_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
+    const LENGTH: usize = 16 << 20;
+    // Nodes, initialisers, inputs; attributes and names of a node.
+    for (field, inside) in [(0x0a, false), (0x2a, false), (0x5a, false), (0x2a, true), (0x0a, true)] {
+        let fields = match (field, inside) {
+            // An initialiser of no elements: its type and one dimension of 0.
+            (0x2a, false) => [0x2a, 4, 0x08, 0, 0x10, 1].repeat(LENGTH / 6),
+            _ => [field, 0].repeat(LENGTH / 2),
+        };
+        let message = |tag: u8, content: &[u8]| [&[tag][..], &varint(content.len()), content].concat();
+        let graph = if inside { message(0x0a, &fields) } else { fields };
+        let file = [&[0x08, 8, 0x12, 1, b'x'][..], &message(0x3a, &graph)].concat();
+        let (peak, error) = allocations::peak(|| refusal(&file));
+        assert!(error.contains("bytes of memory, the limit"), "{error}");
+        assert!(peak < allowance(file.len()), "{peak} bytes: {error}");
+    }
+}
+
+/// An integer as protocol buffers write it.
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
 }
 
 #[test]
@@ -62,7 +140,9 @@ fn cycles_depth_and_repetition_are_refused() {
         (0..10).for_each(|_| laughs.extend([b'h', level]));
         laughs.extend(*b"e0");
     }
-    refused(&[&laughs[..], b"h\x14"].concat(), "again and again");
+    refused(&[&laughs[..], b"h\x14"].concat(), "bytes of memory, the limit");
+    // What holds itself through a tuple is found when it is read, not when it is made.
+    refused(&[&b"]q\0"[..], &b"h\0\x85".repeat(3), b"\x870h\0h\0\x85a"].concat(), "contains itself");
     // One long list is made into a set again and again.
     let list = [&b"]("[..], &[b'N'; 100_000], b"eq\x000cbuiltins\nset\nq\x010]"].concat();
     let sets = b"h\x01h\0\x85Ra".repeat(20_000);
@@ -92,12 +172,65 @@ fn views_outside_of_their_storage_are_refused() {
 }
 
 #[test]
-fn names_that_share_a_storage_may_not_unfold_without_end() {
-    let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
-    let entries: Vec<u8> = (0..200).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();
+fn views_that_overlap_may_not_unfold_without_end() {
+    let window = |start: i32| tensor("ByteStorage", "0", (1 << 20) + 200, start, &[1 << 20], &[1]);
+    let entries: Vec<u8> = (0..200).flat_map(|i| [text(&format!("w{i}")), window(i)].concat()).collect();
     let program = pickle(&[b"}(", &entries[..], b"u"].concat());
-    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &vec![0; 1 << 20])]));
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &vec![0; (1 << 20) + 200])]));
     assert!(error.contains("unfold to 209715200 bytes"), "{error}");
+    assert!(error.contains("tensor.clone()"), "{error}");
+}
+
+/// A file with so many names for one storage of 1 MiB.
+fn shared(names: usize) -> Vec<u8> {
+    let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
+    let entries: Vec<u8> = (0..names).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();
+    let program = pickle(&[b"}(", &entries[..], b"u"].concat());
+    archive(&[("a/data.pkl", &program), ("a/data/0", &vec![1; 1 << 20])])
+}
+
+#[test]
+fn names_of_one_storage_cost_nothing_until_they_are_written() {
+    let file = shared(200);
+    // One tensor is 8 MiB as integers; 200 would be 1.6 GB.
+    let (peak, read) = allocations::peak(|| weights::from_bytes(&file, Path::new("x.pt")).unwrap());
+    assert_eq!(read.integers.len(), 200);
+    assert!(peak < 16 << 20, "{peak} bytes");
+
+    let folder = crate::writing::folder("shared");
+    let write = |file: &[u8], name: &str, target: Target| {
+        let mut archive = Archive::from_bytes(file, Path::new("x.pt")).unwrap();
+        let path = folder.join(name);
+        weights::write_archive(&path, &mut archive, target).map(|()| std::fs::metadata(&path).unwrap().len())
+    };
+    assert!(write(&file, "shared.pt", Target::Torch).unwrap() < 2 << 20);
+    let again = std::fs::read(folder.join("shared.pt")).unwrap();
+    assert_eq!(weights::from_bytes(&again, Path::new("y.pt")).unwrap().integers.len(), 200);
+    let error = write(&file, "copies.safetensors", Target::Safetensors).unwrap_err().to_string();
+    assert!(error.contains("convert to .pt"), "{error}");
+    assert!(!folder.join("copies.safetensors").exists());
+    assert!(write(&shared(30), "few.safetensors", Target::Safetensors).unwrap() > 30 << 20);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn element_types_that_are_not_read_are_named_with_their_tensor() {
+    let number = |value: i32| [&b"J"[..], &value.to_le_bytes()].concat();
+    let weight = [
+        &b"ctorch._utils\n_rebuild_tensor_v3\n(("[..],
+        &text("storage"),
+        b"ctorch.storage\nUntypedStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &number(4),
+        b"tQ",
+        &number(0),
+        &number(4),
+        b"\x85",
+        &number(1),
+        b"\x85\x89ccollections\nOrderedDict\n)Rctorch\nfloat8_e4m3fn\ntR",
+    ];
+    refused(&dict_of(&weight.concat()), "tensor `w` has elements of torch.float8_e4m3fn, which are not supported");
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn convert(from: &Path, to: &Path) {
 }
 
 /// A file of this test's own; removed with the folder.
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("flowmill-weights-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder

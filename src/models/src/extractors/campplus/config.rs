@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Campplus, Dimensions, KIND, extractor::to_state};
 use crate::extractors::{
-    Column, ConfigError, Fit, Fitted, StateError, UnusableWeights, ValueType, Weights,
+    Column, ConfigError, Fit, Fitted, UnusableWeights, ValueType, Weights,
     weights::{self as taken, Pretrained},
 };
 
@@ -72,14 +72,14 @@ impl CampplusConfig {
         Ok(Pretrained::new(KIND, move || {
             let path = weights.file().map_or_else(|| Path::new(KIND).to_owned(), |file| root.join(file));
             let state = match weights.file() {
-                Some(_) => to_state(&mut *super::open(&path).map_err(|error| unusable(&path, error.to_string()))?),
+                Some(_) => to_state(&mut *super::open(&path).map_err(|error| taken::unusable(&path, error.into()))?),
                 None => to_state(&mut super::Random::new(config.random_dimensions(), seed)),
             };
-            let (state, dimensions) = state.map_err(|error| unusable(&path, error.to_string()))?;
+            let (state, dimensions) = state.map_err(|error| taken::unusable(&path, error.into()))?;
             if dimensions.embedding_size != config.embedding_size {
                 let (found, wanted) = (dimensions.embedding_size, config.embedding_size);
                 let reason = format!("its embeddings have {found} values, the recipe says `embedding_size: {wanted}`");
-                return Err(unusable(&path, reason));
+                return Err(taken::unusable(&path, UnusableWeights(reason)));
             }
             let mut facts = weights.facts();
             facts.push(("embedding size".to_owned(), dimensions.embedding_size.into()));
@@ -94,10 +94,6 @@ impl CampplusConfig {
         };
         Dimensions { embedding_size: self.embedding_size, ..sizes }
     }
-}
-
-fn unusable(path: &Path, reason: String) -> StateError {
-    taken::unusable(path, UnusableWeights(reason))
 }
 
 impl Campplus {

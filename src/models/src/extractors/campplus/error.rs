@@ -2,7 +2,16 @@
 
 use flowmill_nn::NnError;
 
-use crate::extractors::StateError;
+use crate::extractors::{StateError, UnusableWeights};
+
+impl From<CampplusError> for UnusableWeights {
+    fn from(error: CampplusError) -> Self {
+        match error {
+            CampplusError::File(error) => error.into(),
+            other => Self(other.to_string()),
+        }
+    }
+}
 
 /// Weights that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -55,7 +55,7 @@ impl EstimatorConfig {
                 check_sizes(&[
                     ("estimator.attention_head_dim", config.attention_head_dim),
                     ("estimator.num_heads", config.num_heads),
-                    ("estimator.static_chunk_size", config.static_chunk_size),
+                    ("estimator.static_chunk_size", config.static_chunk_size.max(1)),
                 ])?;
                 let levels = config.channels.len();
                 if !(1..=8).contains(&levels) || config.channels.iter().any(|size| !(1..=65_536).contains(size)) {
@@ -69,7 +69,7 @@ impl EstimatorConfig {
                     ("estimator.depth", config.depth),
                     ("estimator.num_heads", config.num_heads),
                     ("estimator.head_dim", config.head_dim),
-                    ("estimator.static_chunk_size", config.static_chunk_size),
+                    ("estimator.static_chunk_size", config.static_chunk_size.max(1)),
                 ])?;
                 if !(0.0..=64.0).contains(&config.mlp_ratio) || config.mlp_size() == 0 {
                     let message = format!("{} of {} leaves no channels", config.mlp_ratio, config.hidden_size);
@@ -98,7 +98,7 @@ pub struct UNetConfig {
     pub num_mid_blocks: usize,
     /// Attention heads.
     pub num_heads: usize,
-    /// Frames per chunk of the chunk-causal masks used for streaming.
+    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
     pub static_chunk_size: usize,
 }
 
@@ -130,7 +130,7 @@ pub struct DitConfig {
     pub head_dim: usize,
     /// Channels inside of the feed-forward part of a block, as a multiple of `hidden_size`.
     pub mlp_ratio: f64,
-    /// Frames per chunk of the chunk-causal masks used for streaming.
+    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
     pub static_chunk_size: usize,
 }
 

@@ -186,7 +186,7 @@ impl Dit {
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
         // Every modulation applies SiLU to the embedding first: once for all.
         let time = self.time[1].forward_activated(context, &time, Activation::Silu)?;
-        let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
+        let reach = if streaming && self.chunk > 0 { Reach::Chunk(self.chunk) } else { Reach::Full };
         let mut state = self.input.forward(context, input)?;
         let shared = Rc::new(rows.clone());
         for block in &self.blocks {

@@ -310,7 +310,7 @@ impl UNet {
         let time = sinusoidal_time(times, self.time_channels)?;
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
         let time = self.time[1].forward_activated(context, &time, Activation::Mish)?;
-        let reach = if streaming { Reach::Chunk(self.chunk) } else { Reach::Full };
+        let reach = if streaming && self.chunk > 0 { Reach::Chunk(self.chunk) } else { Reach::Full };
         let mut levels = vec![Shared { time, items: Rc::new(items.clone()), reach }];
         let (mut hidden, mut skips) = (input.clone(), Vec::with_capacity(self.down.len()));
         for (index, down) in self.down.iter().enumerate() {

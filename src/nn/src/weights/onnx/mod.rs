@@ -13,7 +13,7 @@ use super::{Parsed, RawTensor, Result, TensorView, file_error};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tensor::tensor;
-use wire::{Wire, bytes, fields, integers, message_end, text, words};
+use wire::{Wire, bytes, fields, hold_item, integers, message_end, text, words};
 
 /// Graphs deeper inside each other are refused.
 const DEEPEST: usize = 16;
@@ -123,11 +123,13 @@ fn graph(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<OnnxGraph> {
         match field {
             1 => {
                 let end = message_end(source, wire)?;
+                hold_item::<OnnxNode>(source)?;
                 graph.nodes.push(node(source, end, depth)?);
             }
             2 => graph.name = text(source, wire)?,
             5 => {
                 let end = message_end(source, wire)?;
+                hold_item::<(String, TensorView)>(source)?;
                 graph.initializers.push(tensor(source, end)?);
             }
             11 => graph.inputs.push(value(source, wire)?),
@@ -150,6 +152,7 @@ fn node(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<OnnxNode> {
             4 => node.op_type = text(source, wire)?,
             5 => {
                 let end = message_end(source, wire)?;
+                hold_item::<(String, OnnxAttribute)>(source)?;
                 node.attributes.push(attribute(source, end, depth)?);
             }
             7 => node.domain = text(source, wire)?,
@@ -204,6 +207,7 @@ fn attribute(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<(String,
 }
 
 fn value(source: &mut Source<'_>, wire: Wire) -> Parsed<OnnxValue> {
+    hold_item::<OnnxValue>(source)?;
     let mut value = OnnxValue::default();
     let end = message_end(source, wire)?;
     fields(source, end, |source, field, wire| {
@@ -213,6 +217,7 @@ fn value(source: &mut Source<'_>, wire: Wire) -> Parsed<OnnxValue> {
             2 => inside(source, wire, 1, &mut |source, wire| {
                 inside(source, wire, 2, &mut |source, wire| {
                     inside(source, wire, 1, &mut |source, wire| {
+                        hold_item::<Option<i64>>(source)?;
                         value.shape.push(dimension(source, wire)?);
                         Ok(())
                     })

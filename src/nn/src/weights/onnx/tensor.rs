@@ -43,7 +43,13 @@ pub(super) fn tensor(source: &mut Source<'_>, end: u64) -> Parsed<(String, Tenso
         Ok(())
     })?;
     let name = std::mem::take(&mut parts.name);
+    // Numbers in fields of their own are kept in memory, in their own width instead of eight bytes.
+    let wide = parts.integers.len() * size_of::<i64>();
     let view = view(parts).map_err(|message| format!("tensor `{}`: {message}", name.escape_debug()))?;
+    if view.is_in_memory() {
+        source.release(wide);
+        source.hold(usize::try_from(view.byte_count()).unwrap_or(usize::MAX))?;
+    }
     Ok((name, view))
 }
 

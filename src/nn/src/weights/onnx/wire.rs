@@ -67,12 +67,22 @@ fn varint(source: &mut Source<'_>) -> Parsed<u64> {
     Err(format!("an integer without an end at byte {}", source.position()))
 }
 
-/// The bytes of a field.
+/// The bytes of a field, accounted for as an item of a list.
 pub(super) fn bytes(source: &mut Source<'_>, wire: Wire) -> Parsed<Vec<u8>> {
     match wire {
-        Wire::Bytes { end } => source.bytes(end - source.position()),
+        Wire::Bytes { end } => {
+            let bytes = source.bytes(end - source.position())?;
+            hold_item::<Vec<u8>>(source)?;
+            source.hold(bytes.len())?;
+            Ok(bytes)
+        }
         _ => Err(format!("a number where bytes are expected at byte {}", source.position())),
     }
+}
+
+/// Accounts for an item of a list, which grows by doubling.
+pub(super) fn hold_item<T>(source: &mut Source<'_>) -> Parsed<()> {
+    source.hold(2 * size_of::<T>())
 }
 
 /// The text of a field.
@@ -91,6 +101,7 @@ pub(super) fn message_end(source: &Source<'_>, wire: Wire) -> Parsed<u64> {
 
 /// Adds the integers of a repeated field, packed or not, to `list`.
 pub(super) fn integers(source: &mut Source<'_>, wire: Wire, list: &mut Vec<i64>) -> Parsed<()> {
+    let before = list.len();
     match wire {
         Wire::Number(value) => list.push(value as i64),
         Wire::Bytes { end } => {
@@ -100,7 +111,7 @@ pub(super) fn integers(source: &mut Source<'_>, wire: Wire, list: &mut Vec<i64>)
         }
         _ => return Err(format!("bytes where integers are expected at byte {}", source.position())),
     }
-    Ok(())
+    source.hold((list.len() - before) * size_of::<i64>())
 }
 
 /// Adds the little-endian bytes of a repeated field of fixed-size numbers, packed or not, to `list`.

@@ -19,13 +19,34 @@ pub(super) enum Global {
     Device,
     /// A tensor of a storage, an offset, sizes and strides.
     Tensor,
+    /// A tensor of an element type that storages have no class for.
+    UntypedTensor,
     /// A parameter: its tensor.
     Parameter,
     /// The class of a storage.
     Storage(ElementType),
+    /// The storage of such a tensor: bytes.
+    UntypedStorage,
     /// A `dtype`.
     Dtype(ElementType),
+    /// The name of a `dtype` that is not read.
+    OtherDtype(&'static str),
 }
+
+/// The element types of PyTorch that are not read and have no class of storages.
+const OTHER_DTYPES: [&str; 11] = [
+    "uint16",
+    "uint32",
+    "uint64",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+    "float4_e2m1fn_x2",
+    "complex32",
+    "complex64",
+];
 
 /// What `module.name` stands for.
 ///
@@ -40,6 +61,8 @@ pub(super) fn resolve(module: &str, name: &str) -> Parsed<Global> {
         ("torch", "Size") => Global::Size,
         ("torch", "device") => Global::Device,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::Tensor,
+        ("torch._utils", "_rebuild_tensor_v3") => Global::UntypedTensor,
+        ("torch.storage", "UntypedStorage") => Global::UntypedStorage,
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::Parameter,
         _ => return torch_type(module, name),
     })
@@ -47,6 +70,10 @@ pub(super) fn resolve(module: &str, name: &str) -> Parsed<Global> {
 
 /// The classes of storages and the element types.
 fn torch_type(module: &str, name: &str) -> Parsed<Global> {
+    let other = OTHER_DTYPES.into_iter().find(|dtype| module == "torch" && *dtype == name);
+    if let Some(dtype) = other {
+        return Ok(Global::OtherDtype(dtype));
+    }
     let in_torch = matches!(module, "torch" | "torch.cuda" | "torch.storage");
     let storage = ElementType::from_torch_storage(name).map(Global::Storage);
     match storage.or_else(|| ElementType::from_torch_dtype(name).map(Global::Dtype)) {

@@ -1,6 +1,6 @@
 //! A list while it is filled: compact as long as all its items are integers, or all floats.
 
-use super::machine::Item;
+use super::machine::{Item, held};
 
 /// A list of the machine.
 #[derive(Debug, Clone)]
@@ -34,6 +34,15 @@ impl List {
                 items.push(item);
                 *self = Self::Mixed(items);
             }
+        }
+    }
+
+    /// How many bytes its items take.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::Ints(items) => held(items),
+            Self::Floats(items) => held(items),
+            Self::Mixed(items) => held(items),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The stack machine: instructions in, values out. It allocates in proportion to the bytes it reads.
+//! The stack machine: instructions in, values out. It accounts for all memory that it takes, which the source bounds by the bytes
+//! that were read.
 
 use super::globals::{self, Global};
 use super::list::List;
@@ -22,6 +23,12 @@ const MOST_ARGUMENTS: usize = 16;
 const COPIES_PER_BYTE: u64 = 4;
 /// What any pickle may copy.
 const FREE_COPIES: u64 = 1 << 16;
+/// Values nested deeper are refused.
+pub(super) const DEEPEST: u8 = 64;
+/// More marks than values that are nested so deep can need at once.
+const MOST_MARKS: usize = 1024;
+/// What an allocation takes beside its content.
+const ALLOCATION: usize = 16;
 
 /// A scalar, or the number of a node.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +43,7 @@ pub(super) enum Item {
 /// A value that several others may hold.
 #[derive(Debug)]
 pub(super) enum Node {
-    Long(i128),
+    Long(Box<i128>),
     Text(Arc<str>),
     Bytes(Arc<[u8]>),
     List(List),
@@ -46,6 +53,33 @@ pub(super) enum Node {
     Global(Global),
     Storage(u32),
     Tensor(Box<StoredTensor>),
+}
+
+impl Node {
+    /// How many bytes it takes beside itself.
+    fn held(&self) -> usize {
+        match self {
+            Self::Long(_) => ALLOCATION + size_of::<i128>(),
+            Self::Text(text) => 2 * ALLOCATION + text.len(),
+            Self::Bytes(bytes) => 2 * ALLOCATION + bytes.len(),
+            Self::List(list) => list.held(),
+            Self::Tuple(items) | Self::Set(items) => held(items),
+            Self::Dict(pairs) => held(pairs),
+            Self::Global(_) | Self::Storage(_) => 0,
+            Self::Tensor(tensor) => {
+                ALLOCATION + size_of::<StoredTensor>() + held(&tensor.shape) + held(&tensor.strides)
+            }
+        }
+    }
+}
+
+/// How many bytes the items of a list take, with the room for more.
+pub(super) fn held<T>(items: &Vec<T>) -> usize {
+    if items.capacity() == 0 { 0 } else { ALLOCATION + items.capacity() * size_of::<T>() }
+}
+
+pub(super) fn too_deep() -> String {
+    format!("its values are nested more than {DEEPEST} deep")
 }
 
 /// A tensor as the pickle describes it.
@@ -80,7 +114,7 @@ impl Pickle {
         match self.root {
             Item::Int(value) => Some(i128::from(value)),
             Item::Node(node) => match self.nodes.get(node as usize) {
-                Some(Node::Long(value)) => Some(*value),
+                Some(Node::Long(value)) => Some(**value),
                 _ => None,
             },
             _ => None,
@@ -92,11 +126,16 @@ pub(super) struct Machine<'s, 'a> {
     source: &'s mut Source<'a>,
     stack: Vec<Item>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Item>,
+    /// What was kept, by its number; writers count from 0.
+    memo: Vec<Option<Item>>,
     nodes: Vec<Node>,
+    /// How deep values are nested in each node.
+    depths: Vec<u8>,
     storages: Vec<StorageRef>,
     known_storages: HashMap<Arc<str>, u32>,
     copies: u64,
+    /// How many bytes these tables were last seen to take.
+    tables: usize,
 }
 
 impl<'s, 'a> Machine<'s, 'a> {
@@ -105,11 +144,13 @@ impl<'s, 'a> Machine<'s, 'a> {
             source,
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Vec::new(),
             nodes: Vec::new(),
+            depths: Vec::new(),
             storages: Vec::new(),
             known_storages: HashMap::new(),
             copies: 0,
+            tables: 0,
         }
     }
 
@@ -126,15 +167,31 @@ impl<'s, 'a> Machine<'s, 'a> {
             let opcode = self.source.byte()?;
             if opcode == STOP {
                 let root = self.pop()?;
+                self.source.release(self.tables.saturating_sub(held(&self.nodes) + held(&self.storages)));
                 return Ok(Pickle { root, nodes: self.nodes, storages: self.storages });
             }
             self.step(opcode)?;
+            self.account()?;
         }
+    }
+
+    /// Accounts for the growth of the machine's tables.
+    fn account(&mut self) -> Parsed<()> {
+        let known = self.known_storages.capacity() * size_of::<(Arc<str>, u32)>();
+        let storages = held(&self.storages) + known;
+        let values = held(&self.nodes) + held(&self.depths);
+        let tables = held(&self.stack) + held(&self.marks) + held(&self.memo) + values + storages;
+        if tables > self.tables {
+            self.source.hold(tables - self.tables)?;
+            self.tables = tables;
+        }
+        Ok(())
     }
 
     fn step(&mut self, opcode: u8) -> Parsed<()> {
         match opcode {
             FRAME => self.source.array::<8>().map(drop),
+            MARK if self.marks.len() == MOST_MARKS => Err(too_deep()),
             MARK => {
                 self.marks.push(self.stack.len());
                 Ok(())
@@ -180,14 +237,52 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Everything since the last mark.
     fn pop_mark(&mut self) -> Parsed<Vec<Item>> {
         let mark = self.marks.pop().ok_or_else(|| format!("no mark at byte {}", self.place()))?;
-        Ok(self.stack.split_off(mark))
+        Ok(self.stack.drain(mark..).collect())
+    }
+
+    /// The last `count` items.
+    fn pop_last(&mut self, count: usize) -> Parsed<Vec<Item>> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let first = self.stack.len().checked_sub(count).filter(|first| *first >= floor);
+        let first = first.ok_or_else(|| self.unexpected("an empty stack"))?;
+        Ok(self.stack.drain(first..).collect())
     }
 
     fn push_node(&mut self, node: Node) -> Parsed<()> {
         let number = u32::try_from(self.nodes.len()).map_err(|_| "more than 2^32 values".to_owned())?;
+        let depth = match &node {
+            Node::List(List::Mixed(items)) | Node::Tuple(items) | Node::Set(items) => self.depth_above(items)?,
+            Node::Dict(pairs) => self.depth_above(pairs.iter().flat_map(|(key, value)| [key, value]))?,
+            _ => 0,
+        };
+        self.source.hold(node.held())?;
         self.nodes.push(node);
+        self.depths.push(depth);
         self.stack.push(Item::Node(number));
         Ok(())
+    }
+
+    /// How deep values are nested in what holds these items.
+    fn depth_above<'i>(&self, items: impl IntoIterator<Item = &'i Item>) -> Parsed<u8> {
+        let depth = |item: &Item| match item {
+            Item::Node(number) => self.depths[*number as usize] + 1,
+            _ => 0,
+        };
+        let deepest = items.into_iter().map(depth).max().unwrap_or(0);
+        if deepest > DEEPEST { Err(too_deep()) } else { Ok(deepest) }
+    }
+
+    /// Gives items to the container at the top of the stack; `add` says whether it is one that takes them.
+    fn fill(&mut self, items: Vec<Item>, refusal: &str, add: impl FnOnce(&mut Node, Vec<Item>) -> bool) -> Parsed<()> {
+        let Item::Node(number) = self.top()? else { return Err(self.unexpected(refusal)) };
+        let number = number as usize;
+        let depth = self.depth_above(&items)?;
+        let before = self.nodes[number].held();
+        if !add(&mut self.nodes[number], items) {
+            return Err(self.unexpected(refusal));
+        }
+        self.depths[number] = self.depths[number].max(depth);
+        self.source.hold(self.nodes[number].held().saturating_sub(before))
     }
 
     /// The node that an item names.
@@ -240,7 +335,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         let value = i128::from_le_bytes(word);
         match i64::try_from(value) {
             Ok(value) => self.stack.push(Item::Int(value)),
-            Err(_) => self.push_node(Node::Long(value))?,
+            Err(_) => self.push_node(Node::Long(Box::new(value)))?,
         }
         Ok(())
     }
@@ -269,16 +364,22 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     fn memory(&mut self, opcode: u8) -> Parsed<()> {
         let index = match opcode {
-            BINPUT | BINGET => u32::from(self.source.byte()?),
-            MEMOIZE => u32::try_from(self.memo.len()).map_err(|_| self.unexpected("too much memory"))?,
-            _ => u32::from_le_bytes(self.source.array()?),
+            BINPUT | BINGET => usize::from(self.source.byte()?),
+            MEMOIZE => self.memo.len(),
+            _ => u32::from_le_bytes(self.source.array()?) as usize,
         };
         if matches!(opcode, BINGET | LONG_BINGET) {
-            let item = self.memo.get(&index).copied();
+            let item = self.memo.get(index).copied().flatten();
             self.stack.push(item.ok_or_else(|| self.unexpected("a value that was not kept"))?);
-        } else {
-            self.memo.insert(index, self.top()?);
+            return Ok(());
         }
+        let item = self.top()?;
+        if index >= self.memo.len() {
+            let more = index + 1 - self.memo.len();
+            self.source.require_memory(more.saturating_mul(size_of::<Item>()))?;
+            self.memo.resize(index + 1, None);
+        }
+        self.memo[index] = Some(item);
         Ok(())
     }
 
@@ -286,29 +387,25 @@ impl<'s, 'a> Machine<'s, 'a> {
         if opcode == EMPTY_LIST {
             return self.push_node(Node::List(List::new()));
         }
-        let items = if opcode == APPEND { vec![self.pop()?] } else { self.pop_mark()? };
+        let items = if opcode == APPEND { self.pop_last(1)? } else { self.pop_mark()? };
         if opcode == LIST {
             self.push_node(Node::List(List::new()))?;
         }
-        match self.top()? {
-            Item::Node(number) => match &mut self.nodes[number as usize] {
-                Node::List(list) => list.extend(items.into_iter()),
-                _ => return Err(self.unexpected("an item for what is no list")),
-            },
-            _ => return Err(self.unexpected("an item for what is no list")),
-        }
-        Ok(())
+        self.fill(items, "an item for what is no list", |node, items| match node {
+            Node::List(list) => {
+                list.extend(items.into_iter());
+                true
+            }
+            _ => false,
+        })
     }
 
     fn tuple(&mut self, opcode: u8) -> Parsed<()> {
-        let mut items = match opcode {
+        let items = match opcode {
             EMPTY_TUPLE => Vec::new(),
             TUPLE => self.pop_mark()?,
-            _ => (0..=opcode - TUPLE1).map(|_| self.pop()).collect::<Parsed<_>>()?,
+            _ => self.pop_last(usize::from(opcode - TUPLE1) + 1)?,
         };
-        if opcode != TUPLE {
-            items.reverse();
-        }
         self.push_node(Node::Tuple(items))
     }
 
@@ -316,48 +413,37 @@ impl<'s, 'a> Machine<'s, 'a> {
         if opcode == EMPTY_DICT {
             return self.push_node(Node::Dict(Vec::new()));
         }
-        let items = match opcode {
-            SETITEM => {
-                let value = self.pop()?;
-                vec![self.pop()?, value]
-            }
-            _ => self.pop_mark()?,
-        };
+        let items = if opcode == SETITEM { self.pop_last(2)? } else { self.pop_mark()? };
         if opcode == DICT {
             self.push_node(Node::Dict(Vec::new()))?;
         }
         if !items.len().is_multiple_of(2) {
             return Err(self.unexpected("a key without a value"));
         }
-        match self.top()? {
-            Item::Node(number) => match &mut self.nodes[number as usize] {
-                Node::Dict(pairs) => pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
-                _ => return Err(self.unexpected("a key for what is no dict")),
-            },
-            _ => return Err(self.unexpected("a key for what is no dict")),
-        }
-        Ok(())
+        self.fill(items, "a key for what is no dict", |node, items| match node {
+            Node::Dict(pairs) => {
+                pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+                true
+            }
+            _ => false,
+        })
     }
 
     fn set(&mut self, opcode: u8) -> Parsed<()> {
-        match opcode {
-            EMPTY_SET => self.push_node(Node::Set(Vec::new())),
-            FROZENSET => {
-                let items = self.pop_mark()?;
-                self.push_node(Node::Set(items))
-            }
-            _ => {
-                let items = self.pop_mark()?;
-                match self.top()? {
-                    Item::Node(number) => match &mut self.nodes[number as usize] {
-                        Node::Set(set) => set.extend(items),
-                        _ => return Err(self.unexpected("an item for what is no set")),
-                    },
-                    _ => return Err(self.unexpected("an item for what is no set")),
-                }
-                Ok(())
-            }
+        if opcode == EMPTY_SET {
+            return self.push_node(Node::Set(Vec::new()));
         }
+        let items = self.pop_mark()?;
+        if opcode == FROZENSET {
+            return self.push_node(Node::Set(items));
+        }
+        self.fill(items, "an item for what is no set", |node, items| match node {
+            Node::Set(set) => {
+                set.extend(items);
+                true
+            }
+            _ => false,
+        })
     }
 
     fn global(&mut self, opcode: u8) -> Parsed<()> {
@@ -396,9 +482,30 @@ impl<'s, 'a> Machine<'s, 'a> {
                 return Ok(());
             }
             Global::Tensor => self.tensor(&arguments)?,
-            Global::Storage(_) | Global::Dtype(_) => return Err(self.unexpected("a call of what cannot be called")),
+            Global::UntypedTensor => return Err(self.unsupported(&arguments)),
+            Global::Storage(_) | Global::UntypedStorage | Global::Dtype(_) | Global::OtherDtype(_) => {
+                return Err(self.unexpected("a call of what cannot be called"));
+            }
         };
         self.push_node(node)
+    }
+
+    /// Why a tensor `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)` is not read. What lies below its
+    /// arguments is its name, as a rule.
+    fn unsupported(&self, arguments: &[Item]) -> String {
+        let name = self.top().ok().and_then(|below| self.node(below));
+        let tensor = match name {
+            Some(Node::Text(name)) => format!("tensor `{}`", name.escape_debug().take(200).collect::<String>()),
+            _ => "one of its tensors".to_owned(),
+        };
+        let dtype = match arguments.get(6).and_then(|dtype| self.node(*dtype)) {
+            Some(Node::Global(Global::OtherDtype(dtype))) => format!("torch.{dtype}"),
+            Some(Node::Global(Global::Dtype(element))) => {
+                format!("torch.{} in an untyped storage", element.torch_dtype())
+            }
+            _ => "an unknown dtype".to_owned(),
+        };
+        format!("{tensor} has elements of {dtype}, which are not supported; convert it first, as with `tensor.float()`")
     }
 
     /// The bytes that a text of characters below 256, or other bytes, stand for.
@@ -457,6 +564,11 @@ impl<'s, 'a> Machine<'s, 'a> {
                 if &**tag == "storage" && key.len() <= LONGEST_KEY =>
             {
                 (*element, key.clone())
+            }
+            (Some(Node::Text(tag)), Some(Node::Global(Global::UntypedStorage)), Some(Node::Text(key)))
+                if &**tag == "storage" && key.len() <= LONGEST_KEY =>
+            {
+                (ElementType::U8, key.clone())
             }
             _ => return Err(wrong(self)),
         };

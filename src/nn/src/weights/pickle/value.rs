@@ -98,12 +98,12 @@ impl PickleValue {
     /// What it is, in a few words: `dict of 3`, `list of 192 floats`.
     pub fn summary(&self) -> String {
         match self {
-            Self::None => "none".to_owned(),
+            Self::None => "None".to_owned(),
             Self::Bool(_) => "boolean".to_owned(),
-            Self::Int(_) | Self::Long(_) => "integer".to_owned(),
+            Self::Int(_) | Self::Long(_) => "whole number".to_owned(),
             Self::Float(_) => "float".to_owned(),
             Self::Text(text) => format!("text of {} bytes", text.len()),
-            Self::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            Self::Bytes(bytes) => format!("string of {} bytes", bytes.len()),
             Self::Ints(items) => format!("list of {} integers", items.len()),
             Self::Floats(items) => format!("list of {} floats", items.len()),
             Self::List(items) => format!("list of {}", items.len()),

@@ -22,12 +22,12 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     if version != Some(VERSION) {
         return Err(format!("a legacy PyTorch file of version {version:?}; {VERSION} is understood"));
     }
-    let machine = Tree::of(pickle::parse(source)?, no_storages)?;
+    let machine = tree(source)?;
     if machine.get("little_endian") != Some(&PickleValue::Bool(true)) {
         return Err("it was not written on a little-endian machine; save it again on one".to_owned());
     }
     let values = pickle::parse(source)?;
-    let keys = Tree::of(pickle::parse(source)?, no_storages)?;
+    let keys = tree(source)?;
     let places = storages(source, &values, &keys)?;
     let within = values.storages.iter().map(|storage| {
         let place = places.get(&storage.key).copied();
@@ -42,15 +42,21 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
         }
     });
     let within: Vec<(u64, u64)> = within.collect::<Parsed<_>>()?;
-    Tree::of(values, |storage| Ok(within[storage as usize]))
+    Tree::of(values, source, |storage| Ok(within[storage as usize]))
 }
 
 /// One pickle and nothing behind it.
-fn plain(source: &Source<'_>, pickle: Pickle) -> Parsed<PickleValue> {
+fn plain(source: &mut Source<'_>, pickle: Pickle) -> Parsed<PickleValue> {
     if source.remaining() > 0 {
         return Err(format!("{} bytes follow its pickle", source.remaining()));
     }
-    Tree::of(pickle, no_storages)
+    Tree::of(pickle, source, no_storages)
+}
+
+/// The values of the next pickle, which may have no tensors.
+fn tree(source: &mut Source<'_>) -> Parsed<PickleValue> {
+    let pickle = pickle::parse(source)?;
+    Tree::of(pickle, source, no_storages)
 }
 
 fn no_storages(_: u32) -> Parsed<(u64, u64)> {

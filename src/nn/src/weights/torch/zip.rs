@@ -28,7 +28,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     refuse_overlaps(&places)?;
     let within = pickle.storages.iter().map(|storage| part(storage, places[&storage.key]));
     let within: Vec<Place> = within.collect::<Parsed<_>>()?;
-    Tree::of(pickle, |storage| Ok(within[storage as usize]))
+    Tree::of(pickle, source, |storage| Ok(within[storage as usize]))
 }
 
 /// The folder in the archive that everything is in.

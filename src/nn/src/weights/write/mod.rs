@@ -26,6 +26,8 @@ pub(crate) struct Entry<'a> {
     pub name: &'a str,
     pub element: ElementType,
     pub shape: &'a [usize],
+    /// The first tensor of the same elements, often itself. Formats that can share keep them once.
+    pub first: usize,
 }
 
 impl Entry<'_> {
@@ -34,7 +36,7 @@ impl Entry<'_> {
     }
 }
 
-/// The elements of tensor `index`, asked for once each.
+/// The elements of tensor `index`.
 type Load<'l> = dyn FnMut(usize) -> Result<RawTensor> + 'l;
 
 /// The formats that are written.
@@ -96,9 +98,14 @@ pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String
 /// # Errors
 /// When the archive cannot be read or the file cannot be written.
 pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> Result<()> {
-    let views = archive.tensors.clone();
-    let tensors =
-        views.iter().map(|(name, view)| Entry { name, element: view.element(), shape: view.shape() }).collect();
+    if target == Target::Safetensors {
+        archive.check_copies().map_err(|message| archive.error(message))?;
+    }
+    let (views, first) = (archive.tensors.clone(), archive.first_of_view());
+    let tensors = views.iter().zip(first);
+    let tensors = tensors
+        .map(|((name, view), first)| Entry { name, element: view.element(), shape: view.shape(), first })
+        .collect();
     let outline = Outline { tensors, scalars: archive.scalars.clone().into(), metadata: archive.metadata.clone() };
     let file = BufWriter::new(File::create(path).map_err(|error| file_error(path, error))?);
     let mut load = |index| archive.load(index);
@@ -109,7 +116,11 @@ pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> 
 }
 
 fn entries(tensors: &[(String, Tensor)]) -> Vec<Entry<'_>> {
-    tensors.iter().map(|(name, tensor)| Entry { name, element: ElementType::F32, shape: tensor.dims() }).collect()
+    let mut entries = Vec::with_capacity(tensors.len());
+    for (first, (name, tensor)) in tensors.iter().enumerate() {
+        entries.push(Entry { name, element: ElementType::F32, shape: tensor.dims(), first });
+    }
+    entries
 }
 
 /// The elements of `f32` tensors, which must be finite.

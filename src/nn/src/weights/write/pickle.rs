@@ -18,9 +18,9 @@ pub(super) fn state_dict(outline: &Outline<'_>) -> Vec<u8> {
     let mut writer = Writer { bytes: vec![0x80, 2], kept: [false; 256] };
     writer.empty_dict();
     writer.put(b'(');
-    for (index, entry) in outline.tensors.iter().enumerate() {
+    for entry in &outline.tensors {
         writer.text(entry.name);
-        writer.tensor(index, entry);
+        writer.tensor(entry);
     }
     for (name, scalar) in outline.scalars.iter() {
         writer.text(name);
@@ -104,14 +104,14 @@ impl Writer {
         }
     }
 
-    /// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`, the storage being entry `index` of the archive.
-    fn tensor(&mut self, index: usize, entry: &Entry<'_>) {
+    /// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`, the storage being an entry of the archive.
+    fn tensor(&mut self, entry: &Entry<'_>) {
         let class = entry.element;
         self.global(REBUILD, "torch._utils", "_rebuild_tensor_v2");
         self.bytes.extend(*b"((");
         self.shared(STORAGE, |writer| writer.text("storage"));
         self.global(FIRST_CLASS + class as u8, "torch", class.torch_storage());
-        self.text(&index.to_string());
+        self.text(&entry.first.to_string());
         self.shared(CPU, |writer| writer.text("cpu"));
         let count: usize = entry.shape.iter().product();
         self.integer(count as i64);

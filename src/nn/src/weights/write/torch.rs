@@ -40,7 +40,8 @@ pub(super) fn write(sink: impl Write + Seek, outline: &Outline<'_>, load: &mut L
     archive.write_all(&pickle).map_err(broken)?;
     start(&mut archive, "byteorder", 6)?;
     archive.write_all(b"little").map_err(broken)?;
-    for (index, entry) in outline.tensors.iter().enumerate() {
+    let stored = outline.tensors.iter().enumerate().filter(|(index, entry)| entry.first == *index);
+    for (index, entry) in stored {
         start(&mut archive, &format!("data/{index}"), entry.byte_count())?;
         archive.write_all(load(index)?.data()).map_err(broken)?;
     }
