@@ -41,6 +41,7 @@ mod staging;
 mod status;
 mod store;
 mod totals;
+mod unfinished;
 mod work;
 mod yaml;
 
@@ -50,7 +51,7 @@ pub use error::StageError;
 pub use interrupt::Interrupt;
 pub use layout::{Experiment, part_state};
 pub use lockfile::{Holder, holder};
-pub use part::{Part, Phase};
+pub use part::{Part, Phase, Reached, Resumable};
 pub use reason::ReasonCount;
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection};
 pub use recipe::{Recipe, RecipeError};

@@ -17,6 +17,7 @@ mod look;
 mod mixture;
 mod model;
 mod plan_memory;
+mod standing;
 mod start;
 mod store;
 mod studio;
@@ -90,7 +91,7 @@ impl Stage for TrainStage {
         let mut part = Part::new(PART)
             .config(training.section.fingerprint())
             .rows(training.section.max_steps.unwrap_or(0))
-            .resumable();
+            .resumable(standing::RESUMABLE);
         for index in training.data.indexes() {
             part = part.inputs(split_files(index)?);
         }
