@@ -139,12 +139,27 @@ fn adapters_on_weights_that_are_not_there_are_refused() {
     let table = tried(&[base, "train.lora={targets: ['input_embedding']}"]).expect_code(1);
     table.expect_words(&["no linear layer is called `input_embedding`"]);
 
-    // One weight of another shape is left out of a partial start, and exactly that one cannot have an adapter.
+    // Weights of another shape are left out of a partial start: nothing would train them, with an adapter or beside one.
     let narrow = "train.model.encoder.linear_units=24";
     let partial = "train.init_partial=true";
     let refused = tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.w_1', '*.linear_q']}"]);
     refused.expect_code(1).expect_words(&["train.lora", "w_1.weight", "random numbers"]);
-    tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.linear_q']}"]).expect_code(0);
+    let beside = tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.linear_q']}"]).expect_code(1);
+    beside.expect_words(&[
+        "train.lora: 6 tensors",
+        "stay frozen",
+        "encoder.encoders.0.feed_forward.w_1.bias",
+        "and 1 more",
+    ]);
+    tried(&[base, partial, "train.lora={rank: 2, targets: ['*.linear_q']}"]).expect_code(0);
+    let groups =
+        tried(&[base, "train.lora={rank: 2, targets: ['*.linear_q']}", "train.optim.groups=[{pattern: 'encoder.*'}]"]);
+    groups.expect_code(0);
+    let table = "train.optim.groups=[{pattern: 'input_embedding.*'}]";
+    let groups = tried(&[base, "train.lora={rank: 2, targets: ['*.linear_q']}", table]).expect_code(1);
+    groups.expect_words(&["optim.groups: []", "all but the adapters"]);
+    let codebook = tried(&[base, "train.token_embedding=codebook"]).expect_code(2);
+    codebook.expect_words(&["train.token_embedding", "token_embedding: random"]);
 }
 
 /// What adapters are trained with here.

@@ -92,15 +92,35 @@ fn settings_of_another_optimiser_or_schedule_are_refused_with_their_line() {
     let mini = Mini::new();
     for (laid_over, key, words) in [
         ("{optim: {momentum: 0.9}}", "train.optim.momentum", "sgd, muon"),
-        ("{optim: {name: sgd, betas: [0.9, 0.99]}}", "train.optim.betas", "optim.name is sgd"),
+        (
+            "{optim: {name: sgd, betas: [0.9, 0.99]}}",
+            "train.optim.betas",
+            "optim.name is sgd: leave it out, or set optim.betas: null",
+        ),
         ("{optim: {name: prodigy, ns_steps: 3}}", "train.optim.ns_steps", "muon"),
         ("{optim: {name: adam, eps: 0}}", "train.optim.eps", "positive"),
         ("{optim: {name: muon, adjust_lr: other}}", "train.optim.adjust_lr", "match_rms_adamw"),
         ("{optim: {name: adan}}", "train.optim.name", "adamw"),
         ("{optim: {groups: [{pattern: '*', muon: true}]}}", "train.optim.groups", "name: muon"),
         ("{schedule: {name: cosine, hold_steps: 3}}", "train.schedule.hold_steps", "schedule.name"),
+        (
+            "{schedule: {name: cosine, warmup_steps: 5}}",
+            "train.schedule.warmup_steps",
+            "warmup_cosine, warmup_linear; schedule.name is cosine",
+        ),
+        (
+            "{schedule: {name: constant, warmup_steps: 0}}",
+            "train.schedule.warmup_steps",
+            "set schedule.warmup_steps: null",
+        ),
+        (
+            "{schedule: {name: one_cycle, final_ratio: 0.1}}",
+            "train.schedule.final_ratio",
+            "cosine, warmup_cosine, noam_hold_annealing",
+        ),
         ("{schedule: {name: cosine, final_lr: 1}}", "train.schedule.final_lr", "optim.lr"),
         ("{schedule: {per: week}}", "train.schedule.per", "epoch"),
+        ("{prefetch: 1000000000000}", "train.prefetch", "0 to 1024"),
         ("{grad_clip_value: 0}", "train.grad_clip_value", "positive"),
         ("{optim: {learning_rate: 1}}", "train.optim.learning_rate", "lr"),
     ] {
@@ -108,6 +128,28 @@ fn settings_of_another_optimiser_or_schedule_are_refused_with_their_line() {
         let said = crate::support::flowmill(mini.folder(), &["recipe", "check", "laid.yaml"]).expect_code(2);
         said.expect_words(&["laid.yaml:3", key, words]);
     }
+}
+
+/// A variant of a recipe takes another shape or optimiser by taking back what only the base's has.
+#[test]
+fn null_takes_back_what_a_base_recipe_gives() {
+    let mini = Mini::new();
+    let base = "name: below\nbase: recipe.yaml\ntrain:\n  optim: {betas: [0.9, 0.95], groups: [{pattern: 'encoder.*', frozen: true}]}\n  \
+                schedule: {name: warmup_cosine, warmup_steps: 3, final_ratio: 0.5}\n";
+    fs::write(mini.path("below.yaml"), base).unwrap();
+    let shown = |command: &str, train: &str| {
+        let laid = format!("name: laid\nbase: below.yaml\ntrain: {train}\n");
+        fs::write(mini.path("laid.yaml"), laid).unwrap();
+        crate::support::flowmill(mini.folder(), &["recipe", command, "laid.yaml"])
+    };
+    let refused = shown("check", "{schedule: {name: constant}}").expect_code(2);
+    refused.expect_words(&["below.yaml:5", "train.schedule.warmup_steps", "schedule.warmup_steps: null"]);
+    let all = "{optim: {name: adafactor, betas: null, groups: null}, mixture: null, schedule: {name: constant, warmup_steps: null, \
+               final_ratio: null}}";
+    shown("check", all).expect_code(0);
+    let shown =
+        shown("show", all).expect_code(0).expect_words(&["warmup_steps: 2500", "final_ratio: 0.01", "adafactor"]);
+    assert!(!shown.stdout.contains("betas") && !shown.stdout.contains("pattern"), "{}", shown.stdout);
 }
 
 /// Averages of the weights are what is validated, and lie in the checkpoint beside the weights.

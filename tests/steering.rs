@@ -57,6 +57,7 @@ fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
 
     training.ctl(&["sav"]).expect_code(2).expect_words(&["did you mean `save`?"]);
     training.ctl(&["lr", "fast"]).expect_code(2).expect_words(&["`fast` is none", "lr 1e-4"]);
+    training.ctl(&["lr@60", "1e-4"]).expect_code(2).expect_words(&["write `lr 1e-4@60`"]);
     training.ctl(&["save@1"]).expect_code(1).expect_words(&["step 1 is past"]);
     training.ctl(&["save@10000001"]).expect_code(1).expect_words(&["the run ends at 10000000"]);
     training.ctl(&["loss-scale", "1024"]).expect_code(1).expect_words(&["fp32", "no loss scale"]);
@@ -105,6 +106,28 @@ fn every_command_is_acknowledged_and_a_bad_one_kills_nothing() {
     assert!(step(&status.stdout) > quit, "it goes on");
     again.ctl(&["quit"]).expect_code(0);
     again.wait().expect_code(130).expect_words(&["resuming from step-"]);
+}
+
+#[test]
+fn what_was_saved_by_command_stays_until_the_schedule_saves_again() {
+    let settings = ["--set", "train.max_steps=600", "--set", "train.save_every=550", "--set", "train.validate_every=0"];
+    let mini = Mini::packed();
+    Training::start(&mini, &settings).wait().expect_code(0);
+    let expected = Tree::of(&mini.exp("4-train"));
+    fs::remove_dir_all(mini.exp("4-train")).unwrap();
+
+    let first = Training::start(&mini, &settings).listening();
+    for command in ["save@511", "save@512", "save@513", "quit@514", "quit@580"] {
+        first.ctl(&[command]).expect_code(0);
+    }
+    first.wait().expect_code(130);
+    let there = |steps: &[u64]| steps.iter().all(|step| checkpoint(&mini, *step).join("state.json").exists());
+    assert!(there(&[511, 512, 513, 514]));
+    Training::start(&mini, &settings).wait().expect_code(130).expect_words(&["resuming from step-000514"]);
+    assert!(there(&[550, 580]));
+    assert!([511, 512, 513, 514].iter().all(|step| !checkpoint(&mini, *step).exists()));
+    Training::start(&mini, &settings).wait().expect_code(0);
+    Tree::of(&mini.exp("4-train")).expect_same_bytes(&expected, "with checkpoints by command");
 }
 
 #[test]

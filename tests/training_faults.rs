@@ -49,6 +49,82 @@ fn the_time_limit_saves_and_stops_and_is_no_reason_to_begin_again() {
     Training::start(&mini, &more).wait().expect_code(130).expect_words(&["resuming from step-"]);
 }
 
+/// A training that was stopped and has saved, and the name of its newest checkpoint.
+fn stopped(mini: &Mini) -> String {
+    let training = Training::start(mini, &ENDLESS).listening();
+    training.ctl(&["quit"]).expect_code(0);
+    training.wait().expect_code(130);
+    checkpoints(mini).pop().unwrap().file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn other_settings_do_not_throw_an_interrupted_training_away() {
+    let mini = Mini::packed();
+    let name = stopped(&mini);
+    let step: u64 = name[5..].parse().unwrap();
+    let at = format!("interrupted at step {step} of 10000000");
+    let state = |arguments: &[&str]| -> (String, String) {
+        let shown = mini.flowmill("status", &[&["--json"], &ENDLESS[..], arguments].concat()).expect_code(0).stdout;
+        let stage = serde_json::from_str::<Value>(&shown).unwrap()["stages"][4].clone();
+        (stage["state"].as_str().unwrap().to_owned(), stage["reasons"][0]["reason"].as_str().unwrap().to_owned())
+    };
+    let run = |arguments: &[&str]| mini.run(&[&["--stop-stage", "train"], &ENDLESS[..], arguments].concat());
+    let before = mini.tree();
+
+    let other = ["--set", "train.log_every=5"];
+    let copied = format!("copy {}", checkpoints(&mini)[0].display());
+    run(&other).expect_code(2).expect_words(&[
+        &format!("4-train/train was {at}"),
+        "train.log_every: 1 → 5",
+        &format!("to go on from step {step} of 10000000, set that back"),
+        "--exp DIR",
+        "another `name`",
+        &copied,
+        "train.init_from",
+        "--force --stage 4-train",
+    ]);
+    let refused = format!("{at}; train.log_every: 1 → 5: refused without --force");
+    run(&[&other[..], &["--dry-run"]].concat()).expect_code(0).expect_words(&["4-train: would be refused", &refused]);
+    assert_eq!(state(&other), ("interrupted".to_owned(), refused));
+
+    let goes_on = format!("{at}: goes on");
+    run(&["--dry-run"]).expect_code(0).expect_words(&["4-train: would run", &goes_on]);
+    assert_eq!(state(&[]), ("interrupted".to_owned(), goes_on));
+    for free in ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true"] {
+        assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: goes on"), "{free}");
+    }
+    mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": goes on"]);
+
+    // What it reads counts as its settings do.
+    let shard = mini.exp("3-pack/train/index.json");
+    let content = fs::read(&shard).unwrap();
+    fs::write(&shard, [&content[..], b" "].concat()).unwrap();
+    let said = mini.flowmill("status", &ENDLESS).expect_code(0);
+    said.expect_words(&["interrupted", "3-pack/train/index.json changed"]);
+    fs::write(&shard, content).unwrap();
+    assert!(before.contents() == mini.tree().contents(), "nothing of all this changes anything");
+
+    let forced = Training::start(&mini, &[&ENDLESS[..], &other, &["--stage", "train", "--force"]].concat()).listening();
+    forced.ctl(&["quit"]).expect_code(0);
+    let forced = forced.wait().expect_code(130).expect_words(&[&format!("--force, which drops what was {at}")]);
+    assert!(!forced.text().contains("resuming from"), "{}", forced.text());
+}
+
+#[test]
+fn a_training_that_is_asked_to_stop_says_what_it_does() {
+    let mini = Mini::packed();
+    // Steps so long that what is said is said before the end.
+    let slow = ["train.model.estimator.channels=[128]", "train.model.estimator.num_mid_blocks=40"];
+    let slow = [&ENDLESS[..], &["--set", slow[0], "--set", slow[1]]].concat();
+    let mut training = Training::start(&mini, &slow).listening();
+    training.ctl(&["status"]).expect_code(0);
+    kill_process(Pid::from_child(training.process()), Signal::INT).unwrap();
+    let ended =
+        training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; once more"]);
+    assert!(!ended.text().contains("parts that have begun"), "{}", ended.text());
+    assert_eq!(checkpoints(&mini).len(), 1);
+}
+
 #[test]
 fn the_newest_checkpoint_is_evaluated_and_nothing_is_touched() {
     let mini = Mini::new();
@@ -57,6 +133,9 @@ fn the_newest_checkpoint_is_evaluated_and_nothing_is_touched() {
     assert!(!mini.exp("").exists());
     mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
     mini.flowmill("train", &["--eval"]).expect_code(1).expect_words(&["no sound checkpoint yet"]);
+    mini.flowmill("train", &["--eval", "--steps", "3"])
+        .expect_code(2)
+        .expect_words(&["--steps", "cannot be used with"]);
 
     mini.run(&["--stop-stage", "train", "--quiet"]).expect_code(0);
     let before = mini.tree();
@@ -85,6 +164,9 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     let mini = Mini::packed();
     let diverged = mini.run(&[&HUGE[..], &["--stop-stage", "train"]].concat()).expect_code(1);
     let diverged = diverged.expect_words(&["training diverged: 2 steps in a row", "is skipped", "lower learning rate"]);
+    let diverged = diverged.expect_words(&["--exp DIR", "train.init_from", "--force", "flowmill ctl EXP lr RATE"]);
+    let later = format!("and in {} once training is done", mini.exp("4-train/skipped/step-000002.json").display());
+    let diverged = diverged.expect_words(&[&later]);
     let folder = mini.exp("4-train/.staging/train/state/skipped");
     let mut dumps: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     dumps.retain(|path| path.extension().is_some_and(|ending| ending == "json"));

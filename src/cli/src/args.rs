@@ -222,7 +222,7 @@ pub struct TrainArgs {
     pub eval: bool,
     /// With --overfit: do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000
     /// for every batch]
-    #[arg(long, requires = "overfit", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -290,8 +290,8 @@ pub struct ReportArgs {
 
 /// Shows every stage: its state, rows, age, and why it would run.
 ///
-/// States: done (up to date), partial (some parts are done), stale (something changed since), never run,
-/// waiting (a stage before it runs first). Nothing is changed.
+/// States: done (up to date), partial (some parts are done), interrupted (a training that is not done keeps where it is),
+/// stale (something changed since), never run, waiting (a stage before it runs first). Nothing is changed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

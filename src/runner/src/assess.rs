@@ -12,9 +12,10 @@ use crate::layout::StageDir;
 use crate::names::Names;
 use crate::part::Part;
 use crate::reason::{Reason, differences};
-use crate::receipt::{PartDone, Receipt};
+use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError, sealed};
+use crate::unfinished::Unfinished;
+use crate::{Interrupt, Reporter, StageError};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -39,12 +40,14 @@ pub(crate) struct Assessor<'a> {
 pub(crate) struct Planned {
     pub part: Part,
     pub inputs: Vec<(String, PathBuf)>,
+    /// What an earlier run left of it.
+    pub unfinished: Option<Unfinished>,
 }
 
 /// A part and whether it has to run.
 pub(crate) enum Verdict {
-    /// Its receipt holds.
-    UpToDate(PartDone),
+    /// Its receipt holds; an earlier run may have left other work on it unfinished.
+    UpToDate(PartDone, Option<Unfinished>),
     /// It has to run, for at least one reason.
     Run(Planned, Vec<Reason>),
 }
@@ -69,19 +72,28 @@ impl Assessor<'_> {
         verdicts
     }
     fn assess_part(&self, part: Part) -> Result<Verdict, StageError> {
-        let planned = self.plan(part)?;
+        let mut planned = self.plan(part)?;
+        planned.unfinished = self.unfinished(&planned)?;
         if self.force {
-            return Ok(Verdict::Run(planned, vec![Reason::Forced]));
+            let dropped = planned.unfinished.as_ref().map(|left| Reason::ForcedOver(left.reached.at.clone()));
+            return Ok(Verdict::Run(planned, vec![dropped.unwrap_or(Reason::Forced)]));
         }
         let receipt = match self.read_receipt(&planned.part.key)? {
             Ok(receipt) => receipt,
-            Err(reason) => return Ok(Verdict::Run(planned, vec![reason])),
+            Err(reason) => return Ok(to_run(planned, vec![reason])),
         };
-        let mut reasons = self.compare_recipe(&planned, &receipt)?;
-        self.compare_inputs(&planned, &receipt, &mut reasons)?;
+        let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
-        Ok(if reasons.is_empty() { Verdict::UpToDate(receipt.done()) } else { Verdict::Run(planned, reasons) })
+        if reasons.is_empty() {
+            return Ok(Verdict::UpToDate(receipt.done(), planned.unfinished));
+        }
+        Ok(to_run(planned, reasons))
+    }
+
+    /// What has changed since a part was begun.
+    pub fn changes(&self, planned: &Planned, begun: &Fingerprint) -> Result<Vec<Reason>, StageError> {
+        self.compare_fingerprint(planned, begun.version, &begun.config, &begun.inputs)
     }
 
     fn plan(&self, part: Part) -> Result<Planned, StageError> {
@@ -95,7 +107,7 @@ impl Assessor<'_> {
         }
         inputs.sort();
         inputs.dedup();
-        Ok(Planned { part, inputs })
+        Ok(Planned { part, inputs, unfinished: None })
     }
 
     /// The receipt, or why there is none to go by.
@@ -120,13 +132,26 @@ impl Assessor<'_> {
         Ok(Ok(receipt))
     }
 
-    fn compare_recipe(&self, planned: &Planned, receipt: &Receipt) -> Result<Vec<Reason>, StageError> {
+    /// Compares all that a part's outputs are a function of with what it was at another time.
+    fn compare_fingerprint(
+        &self,
+        planned: &Planned,
+        version: u32,
+        config: &Value,
+        inputs: &[InputRecord],
+    ) -> Result<Vec<Reason>, StageError> {
         let mut reasons = Vec::new();
-        if receipt.version != self.version {
-            reasons.push(Reason::Version(receipt.version, self.version));
+        if version != self.version {
+            reasons.push(Reason::Version(version, self.version));
         }
+        self.compare_recipe(planned, config, &mut reasons)?;
+        self.compare_inputs(planned, inputs, &mut reasons)?;
+        Ok(reasons)
+    }
+
+    fn compare_recipe(&self, planned: &Planned, before: &Value, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
         let config = as_read_back(&planned.part.config)?;
-        let (Value::Object(old), Value::Object(new)) = (&receipt.config, &config) else {
+        let (Value::Object(old), Value::Object(new)) = (before, &config) else {
             return Err(StageError::new(format!("the configuration of part {} is no object", planned.part.key)));
         };
         let gone = old.keys().filter(|key| !new.contains_key(*key));
@@ -134,7 +159,7 @@ impl Assessor<'_> {
             let (old, new) = (single(key, old.get(key)), single(key, new.get(key)));
             reasons.extend(differences(self.prefix(key), &old, &new));
         }
-        Ok(reasons)
+        Ok(())
     }
 
     /// Keys that are not the recipe's own top-level keys belong to the stage's section.
@@ -146,11 +171,11 @@ impl Assessor<'_> {
     fn compare_inputs(
         &self,
         planned: &Planned,
-        receipt: &Receipt,
+        before: &[InputRecord],
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
         let mut old: HashMap<&str, Option<&str>> =
-            receipt.inputs.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
+            before.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
         for (name, path) in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
@@ -193,6 +218,15 @@ impl Assessor<'_> {
         }
         Ok(())
     }
+}
+
+/// A part that has to run, with what an earlier run left of it among the reasons.
+fn to_run(planned: Planned, mut reasons: Vec<Reason>) -> Verdict {
+    if let Some(unfinished) = &planned.unfinished {
+        // It has run, if not to its end; and what it has become since then matters more than since it was finished.
+        reasons = vec![unfinished.reason()];
+    }
+    Verdict::Run(planned, reasons)
 }
 
 /// The configuration as it comes back from a receipt, so that reading and writing numbers cannot make a difference.
@@ -239,9 +273,4 @@ pub(crate) fn orphans(dir: &StageDir, planned: &[String]) -> Result<Vec<String>,
     let files = crate::files::files_below(&receipts)?;
     let keys = files.iter().filter_map(|file| file.strip_suffix(".json"));
     Ok(keys.filter(|key| !planned.contains(key)).map(str::to_owned).collect())
-}
-
-/// The fingerprint of resumable work, kept in its staging folder.
-pub(crate) fn digest(fingerprint: &crate::receipt::Fingerprint) -> Result<Vec<u8>, StageError> {
-    sealed::seal(fingerprint).map_err(StageError::other)
 }

@@ -5,6 +5,7 @@ use crate::reason::{Reason, ReasonCount, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
+use crate::unfinished::Unfinished;
 use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, store};
 
 /// What was found out about a stage.
@@ -21,6 +22,8 @@ pub(crate) struct Found {
     pub up_to_date: bool,
     /// Whether it is finished on disk, up to date or not.
     pub finished: bool,
+    /// What an earlier run left of the first part to run that it left unfinished.
+    pub unfinished: Option<Unfinished>,
     /// Whether any part has ever run.
     pub ever_run: bool,
     pub totals: Totals,
@@ -52,8 +55,11 @@ pub(crate) fn look(
         let mut reasons: Vec<Reason> = Vec::new();
         for verdict in assessor.assess(phase.parts, reporter)? {
             match verdict {
-                Verdict::UpToDate(part) => done.push(part),
+                Verdict::UpToDate(part, _) => done.push(part),
                 Verdict::Run(planned, why) => {
+                    if found.unfinished.is_none() {
+                        found.unfinished = planned.unfinished;
+                    }
                     found.to_run.push(planned.part.key);
                     reasons.extend(why);
                 }
@@ -89,7 +95,9 @@ pub(crate) fn dry_run(
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
         match (look(session, *stage, force, reporter), &waits_for) {
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
-                reporter.line(format!("{name}: would run: {}", describe(&found)));
+                let refused = !force && found.unfinished.as_ref().is_some_and(|left| !left.changes.is_empty());
+                let what = if refused { "would be refused" } else { "would run" };
+                reporter.line(format!("{name}: {what}: {}", describe(&found)));
                 outcome.parts = found.parts;
                 outcome.ran = found.to_run.len();
                 outcome.ran_keys = found.to_run;

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::assess::{self, Planned};
+use crate::assess::Planned;
 use crate::cache::{Content, ContentCache, Hash, Stamp, hash_file, hex};
 use crate::layout::StageDir;
 use crate::panics;
@@ -77,7 +77,7 @@ impl Shared {
 impl Executor<'_> {
     /// Runs the parts; on a failure, those that have begun still finish, and what is finished stays.
     pub fn run(&self, parts: Vec<Planned>) -> Result<Vec<PartDone>, RunError> {
-        let workers = self.jobs.clamp(1, parts.len().max(1));
+        let (workers, on_stop) = (self.jobs.clamp(1, parts.len().max(1)), on_stop(&parts));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.max(1)).build();
         let shared = Shared {
             pool: pool.map_err(|e| RunError::stage(&self.dir.name, StageError::other(e)))?,
@@ -91,7 +91,7 @@ impl Executor<'_> {
         let (sender, receiver) = sync_channel(QUEUE);
         let receiver = Mutex::new(receiver);
         std::thread::scope(|scope| {
-            scope.spawn(move || self.acknowledge_interrupt(&is_over));
+            scope.spawn(move || self.acknowledge_interrupt(on_stop, &is_over));
             for _ in 0..PUBLISHERS.min(workers * 4) {
                 let (receiver, shared, over) = (&receiver, &shared, over.clone());
                 scope.spawn(move || {
@@ -116,12 +116,10 @@ impl Executor<'_> {
     }
 
     /// Tells the person that the wish to stop has been heard; returns when the last publisher is done.
-    fn acknowledge_interrupt(&self, is_over: &Receiver<()>) {
+    fn acknowledge_interrupt(&self, on_stop: &str, is_over: &Receiver<()>) {
         while is_over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             if self.interrupt.is_set() {
-                let once_more = "once more stops at once, and loses only them";
-                self.progress.note(&format!("stopping when the parts that have begun are done; {once_more}"));
-                return;
+                return self.progress.note(on_stop);
             }
         }
     }
@@ -149,13 +147,16 @@ impl Executor<'_> {
                 return;
             };
             let (key, staging) = (prepared.receipt.key.clone(), prepared.staging.clone());
+            let resumable = prepared.resumable;
             match self.publisher.publish(prepared) {
                 Ok(done) => {
                     progress.finish();
                     lock(&shared.done).push(done);
                 }
                 Err(error) => {
-                    let _already_failing = files::remove_any(&staging);
+                    if !resumable {
+                        let _already_failing = files::remove_any(&staging);
+                    }
                     shared.fail(self.part_error(&key, error));
                 }
             }
@@ -165,7 +166,7 @@ impl Executor<'_> {
     /// Runs a part up to the point where all of it lies in its staging folder.
     fn work_one(&self, mut planned: Planned, shared: &Shared) -> Result<(Prepared, PartProgress), RunError> {
         let key = planned.part.key.clone();
-        let resumable = planned.part.resumable;
+        let resumable = planned.part.resumable.is_some();
         let staging = self.dir.staging(&key);
         let progress = PartProgress::new(self.progress, &key, planned.part.rows, self.counts_rows);
         let progress = Arc::new(progress);
@@ -197,11 +198,13 @@ impl Executor<'_> {
         let key = planned.part.key.clone();
         let fail = |error| self.part_error(&key, error);
         let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
-        let digest = assess::digest(&fingerprint).map_err(fail)?;
         if self.fresh {
             files::remove_any(staging).map_err(fail)?;
+        } else if planned.unfinished.is_some() && !staging::belongs_to(staging, &fingerprint).map_err(fail)? {
+            return Err(fail(StageError::new("what it reads has changed just now; run again")));
         }
-        staging::begin(staging, planned.part.resumable.then_some(&digest)).map_err(fail)?;
+        let resumable = planned.part.resumable.map(|_| &fingerprint);
+        staging::begin(staging, resumable).map_err(fail)?;
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
@@ -217,7 +220,8 @@ impl Executor<'_> {
         let outputs = staging::outputs(staging).map_err(fail)?;
         let (records, hashes) = outputs.into_iter().unzip();
         let receipt = Receipt::new(fingerprint, report, records, rejected);
-        let prepared = Prepared { staging: staging.to_owned(), receipt, hashes };
+        let resumable = planned.part.resumable.is_some();
+        let prepared = Prepared { staging: staging.to_owned(), receipt, hashes, resumable };
         prepared.write_receipt().map_err(fail)?;
         Ok(prepared)
     }
@@ -272,6 +276,15 @@ impl Executor<'_> {
         };
         RunError::Stage { stage: self.dir.name.clone(), part: Some(key.to_owned()), source }
     }
+}
+
+/// What is said when the person asks to stop: the parts' own words, when they have the same.
+fn on_stop(parts: &[Planned]) -> &'static str {
+    let mut words = parts.iter().map(|planned| planned.part.resumable.map(|resumable| resumable.on_stop));
+    let first = words.next().flatten();
+    first
+        .filter(|first| words.all(|other| other == Some(*first)))
+        .unwrap_or("stopping when the parts that have begun are done; once more stops at once, and loses only them")
 }
 
 fn check_rows(report: &PartReport, rejected: u64) -> Result<(), StageError> {

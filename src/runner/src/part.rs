@@ -1,6 +1,6 @@
 //! What a stage plans: phases of parts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -33,13 +33,32 @@ impl Phase {
 /// The work of a part: runs once, on one of the runner's threads.
 pub(crate) type Work = Box<dyn FnOnce(&PartWork) -> Result<PartReport, StageError> + Send>;
 
+/// How far unfinished work got, in the stage's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reached {
+    /// Where it stands: `step 44 of 400`.
+    pub at: String,
+    /// How other settings can make use of it, in the imperative: `to start from its weights, …`; `None` when they cannot.
+    pub reuse: Option<String>,
+}
+
+/// What a person is told of work that saves where it is; see [`Part::resumable`].
+#[derive(Debug, Clone, Copy)]
+pub struct Resumable {
+    /// How far the work got that left this folder ([`PartWork::staging_dir`]); `None` when nothing would be lost with it. Called by
+    /// `status` and `--dry-run` too: it must be quick, write nothing, and take any content.
+    pub reached: fn(&Path) -> Option<Reached>,
+    /// What the work does when the person asks to stop, and what they lose who insist.
+    pub on_stop: &'static str,
+}
+
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
 pub struct Part {
     pub(crate) key: String,
     pub(crate) config: Value,
     pub(crate) inputs: Vec<PathBuf>,
     pub(crate) rows: u64,
-    pub(crate) resumable: bool,
+    pub(crate) resumable: Option<Resumable>,
     pub(crate) work: Option<Work>,
 }
 
@@ -52,7 +71,7 @@ impl Part {
             config: Value::Object(Map::new()),
             inputs: Vec::new(),
             rows: 0,
-            resumable: false,
+            resumable: None,
             work: None,
         }
     }
@@ -85,10 +104,11 @@ impl Part {
         self
     }
 
-    /// Keeps [`PartWork::staging_dir`] after a crash or an interruption, for as long as the part's fingerprint stays
-    /// the same: for work that saves where it is, such as training.
-    pub fn resumable(mut self) -> Self {
-        self.resumable = true;
+    /// Keeps [`PartWork::staging_dir`] after a crash or an interruption: for work that saves where it is, such as training. It goes
+    /// on while the part's fingerprint stays the same; when that has changed, and something would be lost, the part is refused
+    /// unless it is forced.
+    pub fn resumable(mut self, resumable: Resumable) -> Self {
+        self.resumable = Some(resumable);
         self
     }
 

@@ -20,6 +20,14 @@ pub enum Reason {
     Forced,
     /// The stage's version is another.
     Version(u32, u32),
+    /// An earlier run left this part unfinished at the place given, and it goes on from there.
+    GoesOn(String),
+    /// An earlier run left this part unfinished at the place given, and what it depends on has changed since: the changes.
+    Refused(String, String),
+    /// The person asked for it, although an earlier run left this part unfinished at the place given.
+    ForcedOver(String),
+    /// What unfinished work was begun with cannot be read; holds what is wrong with it.
+    RecordDamaged(String),
     /// A field of the configuration: dotted key, old and new value.
     Field(String, String, String),
     /// An input has other content.
@@ -44,6 +52,10 @@ impl fmt::Display for Reason {
             Self::NeverRun => write!(f, "never run"),
             Self::ReceiptDamaged(what) => write!(f, "the receipt cannot be used: {what}"),
             Self::Forced => write!(f, "--force"),
+            Self::GoesOn(at) => write!(f, "interrupted at {at}: goes on"),
+            Self::Refused(at, changes) => write!(f, "interrupted at {at}; {changes}: refused without --force"),
+            Self::ForcedOver(at) => write!(f, "--force, which drops what was interrupted at {at}"),
+            Self::RecordDamaged(what) => write!(f, "the record of what it was begun with cannot be used: {what}"),
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
             Self::InputChanged(name) => write!(f, "input {} changed", names::display(name)),

@@ -40,7 +40,7 @@ pub struct OutputRecord {
 }
 
 /// Everything that a part's outputs are a function of.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     pub stage: String,
     pub version: u32,

@@ -13,9 +13,10 @@ use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
 use crate::staging::Publisher;
 use crate::totals::Totals;
+use crate::unfinished::Unfinished;
 use crate::{
     Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed,
+    sealed, unfinished,
 };
 
 /// What to run and how.
@@ -216,6 +217,8 @@ struct Progressed {
     parts: Vec<PartDone>,
     ran: Vec<String>,
     changed: bool,
+    /// Up-to-date parts of which unfinished work under other conditions is kept.
+    kept: Vec<String>,
 }
 
 impl StageRun<'_> {
@@ -245,12 +248,18 @@ impl StageRun<'_> {
         let mut reasons = Vec::new();
         for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
-                Verdict::UpToDate(part) => done.push(part),
+                Verdict::UpToDate(part, left) => {
+                    self.keep(&part.key, left, so_far);
+                    done.push(part);
+                }
                 Verdict::Run(planned, why) => {
                     to_run.push(planned);
                     reasons.extend(why);
                 }
             }
+        }
+        if !self.run.options.force {
+            unfinished::refuse_to_lose(&self.dir.name, &to_run)?;
         }
         for part in &done {
             self.publisher.claim(&part.key, &part.outputs).map_err(RunError::experiment)?;
@@ -282,6 +291,16 @@ impl StageRun<'_> {
         so_far.parts.extend(done);
         so_far.phases.push(keys);
         Ok(())
+    }
+
+    /// Keeps what an earlier run began under other conditions beside a part that is up to date.
+    fn keep(&self, key: &str, left: Option<Unfinished>, so_far: &mut Progressed) {
+        let Some(left) = left.filter(|left| !left.changes.is_empty()) else {
+            return;
+        };
+        let (name, at, changes) = (&self.dir.name, &left.reached.at, left.told().join("; "));
+        self.run.reporter.line(format!("{name}: kept beside it: {key}, interrupted at {at} ({changes})"));
+        so_far.kept.push(key.to_owned());
     }
 
     /// From here until it is finished again the stage counts as unfinished.
@@ -357,10 +376,7 @@ impl StageRun<'_> {
         self.publisher.sync_names()?;
         self.write_if_other(&self.dir.summary(), &bytes)?;
         let staging = self.dir.staging_root();
-        if staging.exists() {
-            files::remove_any(&staging)?;
-        }
-        Ok(())
+        if staging.exists() { self.publisher.sweep(&so_far.kept) } else { Ok(()) }
     }
 
     fn write_rejected(&self, parts: &[PartDone]) -> Result<(), StageError> {

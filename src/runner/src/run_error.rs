@@ -26,6 +26,20 @@ pub enum RunError {
         /// The number of that one.
         number: u8,
     },
+    /// What a part depends on has changed since an earlier run left it unfinished.
+    #[error("{}", describe_unfinished(self))]
+    Unfinished {
+        /// The stage's folder: `4-train`.
+        stage: String,
+        /// The part.
+        part: String,
+        /// How far it got: `step 44 of 400`.
+        at: String,
+        /// What has changed, for a person.
+        changes: Vec<String>,
+        /// How other settings can make use of it, in the stage's words.
+        reuse: Option<String>,
+    },
     /// Another run works on the experiment.
     #[error("{} is in use by {}; wait for it, or stop it", dir.display(), describe_holder(.holder.as_ref()))]
     Locked {
@@ -83,7 +97,7 @@ impl RunError {
     /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } => 2,
+            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::Unfinished { .. } => 2,
             Self::Stage { source: StageError::Recipe(_), .. } => 2,
             Self::Interrupted => 130,
             _ => 1,
@@ -116,6 +130,20 @@ fn describe_failure(source: &StageError) -> String {
         return format!("{text}; make room and run again: finished parts are kept, nothing half-written is");
     }
     text
+}
+
+fn describe_unfinished(error: &RunError) -> String {
+    let RunError::Unfinished { stage, part, at, changes, reuse } = error else {
+        return String::new();
+    };
+    let changes = changes.join("\n  ");
+    let reuse = reuse.as_ref().map(|words| format!("\n- {words}")).unwrap_or_default();
+    format!(
+        "{stage}/{part} was interrupted at {at}, and cannot go on with what has changed since:\n  {changes}\nNothing is lost yet:\n\
+         - to go on from {at}, set that back\n\
+         - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
+         - to begin anew here and lose it, add --force --stage {stage}"
+    )
 }
 
 fn describe_rejected(error: &RunError) -> String {

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use crate::cache::{ContentCache, Hash, hash_file, hex};
 use crate::layout::StageDir;
-use crate::receipt::{OutputRecord, PartDone, Receipt};
+use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
 use crate::{StageError, files, sealed};
 
@@ -20,10 +20,23 @@ const RECEIPT: &str = "receipt.json";
 /// What resumable work belongs to, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";
 
-/// Makes the staging folder of a part ready. Resumable work is kept when it belongs to the same fingerprint.
-pub(crate) fn begin(staging: &Path, resumable: Option<&[u8]>) -> Result<(), StageError> {
-    let fingerprint = staging.join(FINGERPRINT);
-    let same = resumable.is_some_and(|bytes| fs::read(&fingerprint).is_ok_and(|kept| kept == bytes));
+/// What the resumable work in a staging folder was begun with, or what is wrong with the record of it.
+pub(crate) fn begun_with(staging: &Path) -> Result<Fingerprint, String> {
+    let bytes = fs::read(staging.join(FINGERPRINT)).map_err(|error| error.to_string())?;
+    sealed::open(&bytes)
+}
+
+/// Whether the resumable work in a staging folder was begun with the same.
+pub(crate) fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
+    // As it comes back from a file, so that reading and writing numbers cannot make a difference.
+    let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
+    let fingerprint: Fingerprint = sealed::open(&bytes).map_err(StageError::new)?;
+    Ok(begun_with(staging).is_ok_and(|begun| begun == fingerprint))
+}
+
+/// Makes the staging folder of a part ready. Resumable work is kept when it was begun with the same fingerprint.
+pub(crate) fn begin(staging: &Path, resumable: Option<&Fingerprint>) -> Result<(), StageError> {
+    let same = resumable.map_or(Ok(false), |fingerprint| belongs_to(staging, fingerprint))?;
     if same {
         files::remove_any(&staging.join(OUTPUTS))?;
         files::remove_any(&staging.join(RECEIPT))?;
@@ -31,8 +44,9 @@ pub(crate) fn begin(staging: &Path, resumable: Option<&[u8]>) -> Result<(), Stag
     } else {
         files::remove_any(staging)?;
         files::make_dir(staging)?;
-        if let Some(bytes) = resumable {
-            files::write_atomically(&fingerprint, bytes)?;
+        if let Some(fingerprint) = resumable {
+            let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
+            files::write_atomically(&staging.join(FINGERPRINT), &bytes)?;
         }
     }
     files::make_dir(&staging.join(OUTPUTS))?;
@@ -62,6 +76,8 @@ pub(crate) struct Prepared {
     pub staging: PathBuf,
     pub receipt: Receipt,
     pub hashes: Vec<Hash>,
+    /// Whether it stays where it is when it cannot be put in its place.
+    pub resumable: bool,
 }
 
 impl Prepared {
@@ -116,6 +132,19 @@ impl<'a> Publisher<'a> {
             self.cache.remember_output(&self.dir.path.join(output), hash)?;
         }
         Ok(done)
+    }
+
+    /// Removes the staging folders of a finished stage but those of the parts `kept`.
+    pub fn sweep(&self, kept: &[String]) -> Result<(), StageError> {
+        let root = self.dir.staging_root();
+        let kept: Vec<PathBuf> = kept.iter().map(|key| self.dir.staging(key)).collect();
+        for name in files::list_names(&root)? {
+            let staging = root.join(name);
+            if !kept.contains(&staging) {
+                files::remove_any(&staging)?;
+            }
+        }
+        if kept.is_empty() { files::remove_any(&root) } else { Ok(()) }
     }
 
     /// Carries on where a killed run stopped between its renames.
@@ -220,7 +249,6 @@ fn is_below(path: &str) -> bool {
 mod tests {
     use super::*;
     use crate::PartReport;
-    use crate::receipt::Fingerprint;
 
     struct Place {
         _root: tempfile::TempDir,
@@ -253,7 +281,7 @@ mod tests {
         };
         let (files, hashes) = outputs(&staging).unwrap().into_iter().unzip();
         let receipt = Receipt::new(fingerprint, PartReport::rows(2, 2), files, Vec::new());
-        let prepared = Prepared { staging, receipt, hashes };
+        let prepared = Prepared { staging, receipt, hashes, resumable: false };
         prepared.write_receipt().unwrap();
         prepared
     }
@@ -323,14 +351,21 @@ mod tests {
     fn resumable_work_survives_only_with_its_fingerprint_and_without_its_half_written_parts() {
         let place = place();
         let staging = place.dir.staging("model");
-        begin(&staging, Some(b"one")).unwrap();
+        let [one, two] = [1, 2].map(|version| Fingerprint {
+            stage: "0-read".to_owned(),
+            version,
+            key: "model".to_owned(),
+            config: serde_json::json!({ "rate": 1e-3 }),
+            inputs: Vec::new(),
+        });
+        begin(&staging, Some(&one)).unwrap();
         fs::create_dir(staging.join(STATE).join("step-1")).unwrap();
         fs::create_dir(staging.join(STATE).join(".tmp-step-2")).unwrap();
         fs::write(staging.join(OUTPUTS).join("half"), "x").unwrap();
-        begin(&staging, Some(b"one")).unwrap();
+        begin(&staging, Some(&one)).unwrap();
         assert_eq!(files::list_names(&staging.join(STATE)).unwrap(), ["step-1"]);
         assert!(files::list_names(&staging.join(OUTPUTS)).unwrap().is_empty());
-        begin(&staging, Some(b"two")).unwrap();
+        begin(&staging, Some(&two)).unwrap();
         assert!(files::list_names(&staging.join(STATE)).unwrap().is_empty());
     }
 }

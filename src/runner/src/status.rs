@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use crate::dry_run::{Found, look};
 use crate::reason::ReasonCount;
 use crate::session::Session;
-use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, store};
+use crate::unfinished::Unfinished;
+use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, holder, store};
 
 /// How a stage stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum StageState {
     Partial,
     /// Finished once, but something has changed since.
     Stale,
+    /// A part was left unfinished, and it is kept how far it got.
+    Interrupted,
     /// No part has ever run.
     Never,
     /// Up to date as far as can be told, but a stage before it would run first.
@@ -28,6 +31,7 @@ impl std::fmt::Display for StageState {
             Self::Done => "done",
             Self::Partial => "partial",
             Self::Stale => "stale",
+            Self::Interrupted => "interrupted",
             Self::Never => "never run",
             Self::Waiting => "waiting",
         })
@@ -71,11 +75,12 @@ pub fn status(
     experiment: &Experiment,
 ) -> Result<Vec<StageStatus>, RunError> {
     let session = Session::new(stages, recipe, experiment, &RunOptions::default());
+    let at_work = holder(experiment).is_some();
     let mut earlier: Option<String> = None;
     let mut all = Vec::new();
     for stage in &session.stages {
         stage.show(recipe)?;
-        let status = stage_status(&session, *stage, earlier.as_deref());
+        let status = stage_status(&session, *stage, earlier.as_deref(), at_work);
         let status = status.map_err(|e| RunError::stage(&session.dir(*stage).name, e))?;
         if status.state != StageState::Done {
             earlier.get_or_insert_with(|| status.stage.clone());
@@ -85,17 +90,25 @@ pub fn status(
     Ok(all)
 }
 
-fn stage_status(session: &Session<'_>, stage: &dyn Stage, earlier: Option<&str>) -> Result<StageStatus, StageError> {
+fn stage_status(
+    session: &Session<'_>,
+    stage: &dyn Stage,
+    earlier: Option<&str>,
+    at_work: bool,
+) -> Result<StageStatus, StageError> {
     let dir = session.dir(stage);
     let ever_run = dir.receipts().is_dir();
     let found = match earlier {
         // It waits for its first run: planning it, which may read a million names, would tell nothing.
-        Some(_) if !ever_run => Found::default(),
+        Some(_) if !ever_run && !dir.staging_root().is_dir() => Found::default(),
         // What it reads will be rewritten first, so it is no matter when it cannot plan on it.
         Some(_) => look(session, stage, false, &Reporter::quiet()).unwrap_or(Found { ever_run, ..Found::default() }),
         None => look(session, stage, false, &Reporter::quiet())?,
     };
-    let (state, reasons) = judge(&found, earlier);
+    let (state, reasons) = match &found.unfinished {
+        Some(left) => judge_unfinished(&found, left, at_work),
+        None => judge(&found, earlier),
+    };
     let summary = store::read_summary(&dir)?;
     let rows = summary.filter(|summary| summary.carries_rows);
     Ok(StageStatus {
@@ -111,6 +124,15 @@ fn stage_status(session: &Session<'_>, stage: &dyn Stage, earlier: Option<&str>)
         age: age(&dir)?,
         reasons,
     })
+}
+
+/// A stage with a part that was left unfinished, or that a run has in hand now.
+fn judge_unfinished(found: &Found, left: &Unfinished, at_work: bool) -> (StageState, Vec<ReasonCount>) {
+    if at_work {
+        let reason = format!("a run is at work, and has saved {}", left.reached.at);
+        return (StageState::Partial, vec![ReasonCount { reason, parts: found.to_run.len() }]);
+    }
+    (StageState::Interrupted, found.reasons.clone())
 }
 
 fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>) {

@@ -127,17 +127,78 @@ fn a_killed_run_keeps_what_it_finished_and_carries_on_with_what_can_be_resumed()
 }
 
 #[test]
-fn work_of_another_fingerprint_is_not_resumed() {
+fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     let toy = Toy::new(2);
     let mut child = start(&toy, 60);
     let checkpoint = toy.exp().join("2-learn/.staging/model/state/step-002");
     wait_until("there is a checkpoint", || checkpoint.exists());
     child.kill().unwrap();
     child.wait().unwrap();
-    let (_, said) = toy.ran(&["learn.optim.learning_rate=1"]);
+    let other = ["learn.optim.learning_rate=1"];
+    let before = tree(&toy.exp().join("2-learn"));
+    let error = toy.run(&other).0.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string();
+    for words in [
+        "2-learn/model was interrupted at step ",
+        "learn.optim.learning_rate: 0.001 → 1",
+        "to go on from step ",
+        "--exp DIR",
+        "- to start from it, copy it",
+        "--force --stage 2-learn",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(tree(&toy.exp().join("2-learn")), before, "a refusal changes nothing");
+    let (_, said) = toy.run_with(&other, &RunOptions { dry_run: true, ..options() });
+    assert!(said.contains("2-learn: would be refused: 1 of 1 part: interrupted at step "), "{said}");
+    let (_, said) = toy.run_with(&[], &RunOptions { dry_run: true, ..options() });
+    assert!(said.contains("2-learn: would run: 1 of 1 part: interrupted at step "), "{said}");
+
+    // An input that has changed is as good as a setting; and what comes back is the same again.
+    let (changed, kept) =
+        (toy.path("data/file-00000.txt"), fs::read_to_string(toy.path("data/file-00000.txt")).unwrap());
+    fs::write(&changed, "another text\n").unwrap();
+    let text = toy.run(&[]).0.unwrap_err().to_string();
+    assert!(text.contains("input ") && text.contains("1-join/all/text.txt changed"), "{text}");
+    fs::write(&changed, kept).unwrap();
+
+    let forced = RunOptions { force: true, ..options() };
+    let (result, said) = toy.run_with(&other, &forced);
+    result.unwrap();
+    assert!(said.contains("--force, which drops what was interrupted at step "), "{said}");
     assert!(!said.contains("carrying on from step"), "{said}");
     let undisturbed = Toy::new(2);
-    undisturbed.ran(&["learn.optim.learning_rate=1"]);
+    undisturbed.ran(&other);
+    assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
+}
+
+#[test]
+fn unfinished_work_is_kept_beside_what_was_finished_before() {
+    let toy = Toy::new(2);
+    toy.ran(&[]);
+    let finished = fs::read(toy.exp().join("2-learn/final/state")).unwrap();
+    let slow = Bent { pause: Duration::from_millis(60), ..Bent::default() };
+    let other = ["learn.optim.learning_rate=1"];
+    let interrupt = Interrupt::default();
+    let checkpoint = toy.exp().join("2-learn/.staging/model/state/step-002");
+    std::thread::scope(|scope| {
+        let recipe = toy.recipe(&other).unwrap();
+        let options = RunOptions { interrupt: interrupt.clone(), ..options() };
+        let experiment = Experiment::of_recipe(&recipe);
+        let at_work = scope
+            .spawn(move || run(&toy::stages(slow), &recipe, &experiment, &options, &Reporter::quiet()).unwrap_err());
+        wait_until("there is a checkpoint", || checkpoint.exists());
+        interrupt.set();
+        assert_eq!(at_work.join().unwrap().exit_code(), 130);
+    });
+    let (ran, said) = toy.ran(&[]);
+    assert!(ran.is_empty() && said.contains("2-learn: kept beside it: model, interrupted at step "), "{said}");
+    assert_eq!(fs::read(toy.exp().join("2-learn/final/state")).unwrap(), finished);
+    let (_, said) = toy.ran(&other);
+    assert!(said.contains("carrying on from step "), "{said}");
+    let undisturbed = Toy::new(2);
+    undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 }
 

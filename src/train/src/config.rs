@@ -11,6 +11,8 @@ use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
 
+/// The most batches loaded ahead.
+const MOST_PREFETCH: usize = 1024;
 /// The most threads that load.
 const MOST_WORKERS: usize = 256;
 
@@ -164,6 +166,9 @@ impl TrainConfig {
         }
         if let Some(rule) = &self.early_stopping {
             rule.check()?;
+        }
+        if self.prefetch > MOST_PREFETCH {
+            return fail("prefetch", &format!("must be 0 to {MOST_PREFETCH}: all of them wait in memory"));
         }
         if !(1..=MOST_WORKERS).contains(&self.num_workers) {
             return fail("num_workers", &format!("must be 1 to {MOST_WORKERS}"));

@@ -76,7 +76,7 @@ impl<B: Send> Loader<B> {
 
     /// The next batches: `count`, or fewer at the end of an epoch; none after the last.
     pub(crate) fn group(&self, count: usize) -> Result<Vec<Loaded<B>>, TrainError> {
-        let mut group: Vec<Loaded<B>> = Vec::with_capacity(count);
+        let mut group: Vec<Loaded<B>> = Vec::new();
         while group.len() < count && group.last().is_none_or(|batch| !batch.last) {
             // The sender is gone after the last epoch; a panic of its thread surfaces where the scope joins it.
             let Ok(ticket) = self.tickets.recv() else {

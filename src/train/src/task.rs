@@ -153,6 +153,12 @@ pub trait Observer {
         let _ = (request, answer);
     }
 
+    /// Where a file of the run's folder lies once the run is done, when that is elsewhere.
+    fn final_place(&self, file: &Path) -> Option<PathBuf> {
+        let _ = file;
+        None
+    }
+
     /// A folder for what is made by command, which is no result of the run.
     fn aside(&self) -> Option<PathBuf> {
         None

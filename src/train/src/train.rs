@@ -216,9 +216,10 @@ where
         dump.write(self.folder, self.parameters, in_a_row, self.config.skipped_weights)
             .or_else(|error| room::missed(error, "the dump of a skipped step is not written", self.observer))?;
         let dump = dump.path(self.folder);
-        let norm = norms.total;
+        let (norm, later) = (norms.total, self.observer.final_place(&dump));
+        let later = later.map_or(String::new(), |place| format!(", and in {} once training is done", place.display()));
         self.observer.message(&format!(
-            "step {step} is skipped: loss {loss}, gradient norm {norm}; details in {}",
+            "step {step} is skipped: loss {loss}, gradient norm {norm}; details in {}{later}",
             dump.display()
         ));
         if in_a_row < self.config.max_skipped_in_a_row {

@@ -284,6 +284,7 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
     });
     add("max_seconds", |config| config.max_seconds = Some(0));
     add("num_workers", |config| config.num_workers = 0);
+    add("prefetch", |config| config.prefetch = 1025);
     add("log_every", |config| config.log_every = 0);
     add("keep.last", |config| config.keep.last = 0);
     for (expected, config) in bad {

@@ -49,6 +49,7 @@ pub struct TrainSection {
     /// The order of the epochs, in phases; the last one lasts to the end.
     pub curriculum: Vec<Phase>,
     /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
+    #[serde(deserialize_with = "mixture::null_is_none")]
     pub mixture: Vec<MixtureEntry>,
     /// The optimiser.
     pub optim: OptimConfig,
@@ -247,8 +248,9 @@ impl TrainSection {
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        let settings = self.train_config().check().and_then(|()| self.lora.as_ref().map_or(Ok(()), LoraConfig::check));
-        match settings {
+        let given = |key: &str| recipe.sets(&format!("{SECTION}.{key}"));
+        let settings = self.schedule.refuse_foreign(&given).and_then(|()| self.train_config().check());
+        match settings.and_then(|()| self.lora.as_ref().map_or(Ok(()), LoraConfig::check)) {
             Ok(()) => {}
             Err(TrainError::Config { key, reason }) => return refuse(key, &reason),
             Err(other) => return refuse("optim", &other.to_string()),
@@ -296,8 +298,8 @@ impl TrainSection {
             return Ok(());
         };
         if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
-            let reason = "`codebook` would be overwritten by `init_from`; set train.token_embedding: random to start from the file's \
-                 own embedding, or init_partial: true to take over what fits";
+            let reason = "`codebook` would be overwritten by `init_from`: set train.token_embedding: random (also where a base recipe gives codebook), \
+                 leave init_from out, or set init_partial: true";
             return refuse("token_embedding", reason);
         }
         let file = start::weight_file(&recipe.resolve(path));

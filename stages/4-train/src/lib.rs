@@ -19,6 +19,7 @@ mod mixture;
 mod model;
 mod plan_memory;
 mod splits;
+mod standing;
 mod start;
 mod store;
 mod studio;
@@ -92,7 +93,7 @@ impl Stage for TrainStage {
         let mut part = Part::new(PART)
             .config(training.section.fingerprint())
             .rows(training.section.max_steps.unwrap_or(0))
-            .resumable();
+            .resumable(standing::RESUMABLE);
         for index in training.data.indexes() {
             part = part.inputs(split_files(index)?);
         }

@@ -64,7 +64,7 @@ pub fn prepared(
 }
 
 /// The checkpoints in a folder; none when it is not there.
-fn checkpoints_in(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
+pub fn checkpoints_in(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The index of a split's shards, in the split's folder.
 pub const INDEX: &str = "index.json";
@@ -21,6 +21,11 @@ pub struct MixtureEntry {
 
 fn one() -> f64 {
     1.0
+}
+
+/// The entries, or none for null.
+pub fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MixtureEntry>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A corpus to train on.

@@ -77,10 +77,11 @@ pub fn refuse_apart(file: &Path) -> Result<(), StageError> {
     )))
 }
 
-/// Puts adapters beside the layers that `lora` names, whose weights must be among those that were loaded. Gives what to tell about it.
+/// Puts adapters beside the layers that `lora` names. All other weights are frozen, so all must be among those that were loaded. Gives
+/// what to tell about it.
 ///
 /// # Errors
-/// When a target names no linear layer, the rank is too high for one, or its weight was not loaded.
+/// When a target names no linear layer, the rank is too high for one, or a weight was not loaded.
 pub fn adapt(
     parameters: &mut Parameters,
     lora: &LoraConfig,
@@ -89,10 +90,14 @@ pub fn adapt(
 ) -> Result<String, StageError> {
     let adapted = lora.attach(parameters, seed).map_err(StageError::other)?;
     let loaded: BTreeSet<&str> = loaded.matched.iter().map(String::as_str).collect();
-    let names = adapted.iter().map(|id| parameters.name(*id));
-    if let Some(name) = names.into_iter().find(|name| !loaded.contains(name)) {
+    let frozen = parameters.ids().filter(|id| !parameters.trainable(*id)).map(|id| parameters.name(id));
+    let random: Vec<&str> = frozen.filter(|name| !loaded.contains(name)).collect();
+    if !random.is_empty() {
         return Err(StageError::new(format!(
-            "train.lora: `{name}` is not among the weights that were loaded: an adapter would be trained on random numbers"
+            "train.lora: {} tensors are not among the weights that were loaded, and beside adapters they stay frozen at random numbers: {}; \
+             start from a file that has them, or train them: without train.lora",
+            random.len(),
+            shorten(&random)
         )));
     }
     let (layers, count) = (adapted.len(), parameters.element_count(true));
@@ -135,9 +140,15 @@ pub fn told(report: &LoadReport) -> String {
         ("of another shape", different.collect()),
     ];
     for (kind, names) in kinds.iter().filter(|(_, names)| !names.is_empty()) {
-        let more = names.len().saturating_sub(SHOWN);
-        text += &format!("; {} {kind} ({}", names.len(), names[..names.len() - more].join(", "));
-        text += &if more > 0 { format!(" and {more} more)") } else { ")".to_owned() };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        text += &format!("; {} {kind} ({})", names.len(), shorten(&names));
     }
     text
+}
+
+/// The first names of a list, and how many more there are.
+fn shorten(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }

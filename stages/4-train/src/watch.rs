@@ -25,6 +25,7 @@ pub struct Watch<'a> {
     /// Bins of the mel, by which weights of losses are frames.
     bins: usize,
     aside: PathBuf,
+    results: &'a Path,
     control: Option<Control>,
     terminal: Option<Terminal>,
 }
@@ -57,8 +58,9 @@ impl Totals {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal.
-    pub fn new(work: &'a PartWork, experiment: &Path, bins: usize) -> Self {
+    /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal. `results` is where
+    /// what the work leaves will lie.
+    pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, bins: usize) -> Self {
         let control = Control::open(experiment);
         if let Err(error) = &control {
             work.message(format!("`flowmill ctl` cannot reach this run: {}: {error}", experiment.display()));
@@ -76,6 +78,7 @@ impl<'a> Watch<'a> {
             since: Totals::default(),
             bins,
             aside: experiment.join(ASIDE),
+            results,
             control: control.ok(),
             terminal,
         }
@@ -165,6 +168,11 @@ impl Observer for Watch<'_> {
         if let (Source::Control(number), Some(control)) = (request.source, &mut self.control) {
             control.answer(number, answer);
         }
+    }
+
+    fn final_place(&self, file: &Path) -> Option<PathBuf> {
+        let relative = file.strip_prefix(self.work.staging_dir()).ok()?;
+        Some(self.results.join(relative))
     }
 
     fn aside(&self) -> Option<PathBuf> {

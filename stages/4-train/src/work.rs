@@ -9,7 +9,7 @@ use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::lora::AdapterFiles;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
-use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, samples_step};
+use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, TrainError, samples_step};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,6 +31,12 @@ pub const TRAIN: u8 = 4;
 /// Number of the packing stage.
 const PACK: u8 = 3;
 
+/// What other settings mean for the checkpoints of a training that has failed.
+const OTHER_SETTINGS: &str = "Other settings are another training. While this one has checkpoints they are refused here, so that nothing is \
+     lost: try them in another folder (--exp DIR), from the start or with train.init_from set to a copy of a checkpoint from before, or \
+     begin anew here with --force --stage train. The same command goes on from the newest checkpoint, where `flowmill ctl EXP lr RATE` \
+     lowers the rate within this training";
+
 /// Everything the part reads.
 pub struct Training {
     /// The recipe's section, completed.
@@ -47,6 +53,8 @@ pub struct Training {
     pub adapter: Option<AdapterFiles>,
     /// The experiment, in which commands are heard.
     pub experiment: PathBuf,
+    /// The stage's folder, where the results will lie.
+    pub results: PathBuf,
     /// The fitted extractors of speakers and of tokens.
     pub extractors: [PathBuf; 2],
 }
@@ -111,6 +119,7 @@ impl Training {
                 folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
                 folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
             ],
+            results: folder(TRAIN),
             experiment: pack.parent().unwrap_or(&pack).to_owned(),
             section,
         }
@@ -175,10 +184,10 @@ impl Training {
     fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
         let settings = self.section.train_config();
         let bins = prepared.config.flow().output_size;
-        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, bins));
+        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, &self.results, bins));
         let Prepared { data, task, parameters, .. } = prepared;
         let trained = flowmill_train::train(task, parameters, data, &settings, &work.staging_dir(), &store, &mut watch);
-        trained.map_err(StageError::other)
+        trained.map_err(with_ways_on)
     }
 
     /// The model's settings with the normalisation that the recipe asks for.
@@ -250,6 +259,16 @@ impl Training {
                 json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone(), merged: true });
         }
         Ok(described)
+    }
+}
+
+/// Adds to a diagnosis that asks for other settings how they are tried without losing anything.
+fn with_ways_on(error: TrainError) -> StageError {
+    match error {
+        TrainError::Diverged { .. } | TrainError::LossScale { .. } => {
+            StageError::new(format!("{error}. {OTHER_SETTINGS}"))
+        }
+        other => StageError::other(other),
     }
 }
 

@@ -63,7 +63,7 @@ fn print_table(found: &[StageStatus], out: &mut dyn Write) -> Result<(), Failure
 fn state_style(state: StageState) -> anstyle::Style {
     match state {
         StageState::Done => style::GOOD,
-        StageState::Partial | StageState::Stale => style::WARN,
+        StageState::Partial | StageState::Stale | StageState::Interrupted => style::WARN,
         StageState::Never | StageState::Waiting => style::DIM,
     }
 }

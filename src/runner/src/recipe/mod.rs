@@ -109,13 +109,18 @@ impl Recipe {
 
     /// Whether the recipe (or its base, or `--set`) gives this dotted key itself.
     pub fn gives(&self, key: &str) -> bool {
-        self.find(key).is_some_and(|(_, whole)| whole)
+        self.find(key).is_some_and(|found| found.whole)
+    }
+
+    /// Whether it gives the key something else than null.
+    pub fn sets(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|found| found.whole && !found.node.is_null())
     }
 
     /// An error about a dotted key, with the line it is written on, or that of the nearest key above it.
     pub fn error(&self, key: &str, message: impl std::fmt::Display) -> RecipeError {
         let place = match self.find(key) {
-            Some((place, _)) => place.clone(),
+            Some(found) => found.place.clone(),
             None => Place::new(&self.inner.root.place.origin, 0),
         };
         RecipeError::at(Some(place), key, message)
@@ -126,8 +131,8 @@ impl Recipe {
         &self.inner.sections
     }
 
-    /// The place of the deepest value on the way to a dotted key (`prep.sources[0].dir`), and whether it is the key's.
-    fn find(&self, key: &str) -> Option<(&Place, bool)> {
+    /// The deepest value on the way to a dotted key (`prep.sources[0].dir`).
+    fn find(&self, key: &str) -> Option<Found<'_>> {
         let mut node = &self.inner.root;
         let mut deepest = None;
         for part in key.split(['.', '[']) {
@@ -136,13 +141,21 @@ impl Recipe {
                 None => node.get(part).map(|entry| (&entry.node, &entry.key_place)),
             };
             let Some((child, place)) = below else {
-                return deepest.map(|place| (place, false));
+                return deepest.map(|place| Found { place, node, whole: false });
             };
             deepest = Some(place);
             node = child;
         }
-        deepest.map(|place| (place, true))
+        deepest.map(|place| Found { place, node, whole: true })
     }
+}
+
+/// A value on the way to a dotted key.
+struct Found<'a> {
+    place: &'a Place,
+    node: &'a Node,
+    /// Whether it is the key's own.
+    whole: bool,
 }
 
 /// Reads a file and the recipes it extends, each laid over its base.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flowmill_runner::{
-    Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError,
-    RunOptions, RunSummary, Stage, StageError, StageRange, run,
+    Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Reached, Recipe, RecipeError, Reporter,
+    Resumable, RunError, RunOptions, RunSummary, Stage, StageError, StageRange, run,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -254,10 +254,17 @@ impl Stage for Learn {
             .config(json!({"learn": config, "seed": context.recipe().seed()}))
             .input(input)
             .rows(config.steps)
-            .resumable()
+            .resumable(Resumable { reached, on_stop: "stopping after the step in hand" })
             .work(move |work| learn(work, &text, &config, pause));
         Ok(Some(Phase::new("steps", vec![part])))
     }
+}
+
+/// The newest checkpoint.
+fn reached(folder: &Path) -> Option<Reached> {
+    let names = fs::read_dir(folder).ok()?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let step = names.filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max()?;
+    Some(Reached { at: format!("step {step}"), reuse: Some("to start from it, copy it".to_owned()) })
 }
 
 /// Each step hashes the state of the one before; each is a checkpoint.

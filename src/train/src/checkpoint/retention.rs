@@ -13,8 +13,8 @@ struct Saved {
     scheduled: bool,
 }
 
-/// Removes the checkpoints that no rule wants. The newest always stays; one made on an interruption stays only while it is the
-/// newest. What a rule drops it never wants again, so a prune that a crash prevented is made up for by the next.
+/// Removes the checkpoints that no rule wants. The newest always stays; those made by command or on an interruption stay until the
+/// schedule makes another. What a rule drops it never wants again, so a prune that a crash prevented is made up for by the next.
 pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let mut saved = Vec::new();
     for name in names(store)? {
@@ -41,6 +41,8 @@ fn wanted(saved: &[Saved], keep: &KeepConfig) -> Vec<bool> {
     if let Some(newest) = wanted.last_mut() {
         *newest = true;
     }
+    let since = saved.iter().rposition(|saved| saved.scheduled).map_or(0, |newest| newest + 1);
+    wanted[since..].fill(true);
     let scheduled: Vec<usize> = (0..saved.len()).filter(|&index| saved[index].scheduled).collect();
     for &index in scheduled.iter().rev().take(keep.last) {
         wanted[index] = true;
@@ -82,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn an_interruption_stays_only_while_newest() {
-        let interruption = Saved { step: 25, validation: None, scheduled: false };
+    fn those_beside_the_schedule_stay_until_its_next() {
+        let beside = |step| Saved { step, validation: None, scheduled: false };
         let keep = KeepConfig { last: 2, best: 0, every: 0 };
-        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), interruption], &keep), [10, 20, 25]);
-        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), interruption, saved(30, 0.6)], &keep), [20, 30]);
+        assert_eq!(steps(&[beside(3), beside(7)], &keep), [3, 7]);
+        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), beside(25), beside(28)], &keep), [10, 20, 25, 28]);
+        assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), beside(25), beside(28), saved(30, 0.6)], &keep), [20, 30]);
     }
 
     /// Pruning after every save or only now and then ends with the same checkpoints.

@@ -47,7 +47,7 @@ pub struct State {
     pub best: Option<Score>,
     /// How long validation has not improved, when that may end the run.
     pub patience: Patience,
-    /// Made at a step where every run of this configuration makes one, rather than on an interruption.
+    /// Made at a step where every run of this configuration makes one, rather than by command or on an interruption.
     pub scheduled: bool,
     /// How far the metrics files had got.
     pub metrics: MetricsLengths,

@@ -1,7 +1,7 @@
 //! The recipe's `optim` section.
 
 use flowmill_nn::Parameters;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::adafactor::Adafactor;
 use super::adam::{Adam, Decay};
@@ -44,7 +44,7 @@ pub struct OptimConfig {
     /// Leaves vectors and scalars (biases, gains) out of the weight decay.
     pub decay_matrices_only: bool,
     /// Parameters with settings of their own, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     pub groups: Vec<GroupConfig>,
     /// Decay of the running mean of gradients and of their squares (`adam`, `adamw`, `prodigy`, `muon` for its AdamW); 0.9 and 0.999.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +98,11 @@ pub struct OptimConfig {
     /// The learning rate of AdamW for what is no matrix, as a multiple (`muon`); 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest_lr_multiple: Option<f64>,
+}
+
+/// A list, or none for null.
+fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<GroupConfig>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Default for OptimConfig {
@@ -223,7 +228,13 @@ impl OptimConfig {
         let Some((key, _, owners)) = foreign else { return Ok(()) };
         let name = |name: OptimizerName| format!("{name:?}").to_lowercase();
         let owners = owners.iter().map(|owner| name(*owner)).collect::<Vec<_>>().join(", ");
-        refuse(key, format!("is a setting of {owners}; optim.name is {}", name(self.name)))
+        let name = name(self.name);
+        refuse(
+            key,
+            format!(
+                "is a setting of {owners}; optim.name is {name}: leave it out, or set {key}: null where a base recipe gives it"
+            ),
+        )
     }
 
     fn adam(&self, decay: Decay) -> Result<Adam, TrainError> {

@@ -7,6 +7,10 @@ use super::{OptimConfig, OptimizerName};
 use crate::TrainError;
 use crate::coverage::shorten;
 
+/// What to do about groups of weights that adapters stand beside.
+const FROZEN_BESIDE_ADAPTERS: &str = ": train.lora freezes all but the adapters; leave the group out, or set optim.groups: [] where a base \
+     recipe gives groups";
+
 /// Parameters with settings of their own. A parameter belongs to the first group whose pattern its name matches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -88,9 +92,14 @@ pub fn freeze(config: &OptimConfig, parameters: &mut Parameters) -> Result<(), T
     if let Some(empty) = members.iter().position(Vec::is_empty) {
         let pattern = &config.groups[empty].pattern;
         if parameters.ids().any(|id| matches(pattern, parameters.name(id))) {
-            return fail(format!("`{pattern}` matches only parameters that are frozen or of an earlier group"));
+            let adapters = parameters.ids().any(|id| parameters.low_rank(id).is_some());
+            let remedy = if adapters { FROZEN_BESIDE_ADAPTERS } else { "" };
+            return fail(format!("`{pattern}` matches only parameters that are frozen or of an earlier group{remedy}"));
         }
-        return fail(format!("no parameter is called `{pattern}`; there are {}", shorten(&prefixes(parameters))));
+        return fail(format!(
+            "no parameter is called `{pattern}`; there are {}; a base recipe's groups are left out with optim.groups: []",
+            shorten(&prefixes(parameters))
+        ));
     }
     for (group, members) in config.groups.iter().zip(members) {
         if group.frozen {

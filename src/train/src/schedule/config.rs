@@ -1,8 +1,15 @@
 //! The recipe's `schedule` section.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
+
+/// Length of the warm-up when none is given.
+const WARMUP_STEPS: u64 = 2500;
+/// The floor, as a share of the full rate, when none is given.
+const FINAL_RATIO: f64 = 0.01;
 
 /// The shape of the learning rate over the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +39,13 @@ pub enum ScheduleName {
     OneCycle,
 }
 
+impl fmt::Display for ScheduleName {
+    /// The name as a recipe has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// What a schedule counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,8 +57,8 @@ pub enum Per {
     Epoch,
 }
 
-/// The recipe's `schedule` section. `warmup_steps` and `final_ratio` may stand beside any shape, so that a variant of a recipe can
-/// change the shape alone; the others are refused where they mean nothing.
+/// The recipe's `schedule` section. Settings that mean nothing to the shape are refused; null stands for a setting that is not given,
+/// so that a variant of a recipe can change the shape alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
@@ -53,9 +67,11 @@ pub struct ScheduleConfig {
     /// What it counts.
     #[serde(skip_serializing_if = "is_per_step")]
     pub per: Per,
-    /// Steps until the full rate is reached, where there is a warm-up.
+    /// Steps until the full rate is reached, where there is a warm-up; 2500.
+    #[serde(deserialize_with = "default_warmup_steps")]
     pub warmup_steps: u64,
-    /// The floor as a fraction of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`).
+    /// The floor as a fraction of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`); 0.01.
+    #[serde(deserialize_with = "default_final_ratio")]
     pub final_ratio: f64,
     /// The floor as a learning rate, instead of `final_ratio`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +99,14 @@ pub struct ScheduleConfig {
     pub final_div_factor: Option<f64>,
 }
 
+fn default_warmup_steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(WARMUP_STEPS))
+}
+
+fn default_final_ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(FINAL_RATIO))
+}
+
 fn is_per_step(per: &Per) -> bool {
     *per == Per::Step
 }
@@ -92,8 +116,8 @@ impl Default for ScheduleConfig {
         Self {
             name: ScheduleName::WarmupLr,
             per: Per::Step,
-            warmup_steps: 2500,
-            final_ratio: 0.01,
+            warmup_steps: WARMUP_STEPS,
+            final_ratio: FINAL_RATIO,
             final_lr: None,
             hold_steps: None,
             decay_rate: None,
@@ -114,7 +138,17 @@ impl ScheduleConfig {
     /// Refuses what cannot be used with the full rate `base`.
     pub(crate) fn check(&self, base: f64) -> Result<(), TrainError> {
         use ScheduleName::{Noam, NoamHoldAnnealing, WarmupConstant, WarmupInverseSqrt, WarmupLr};
-        self.refuse_foreign()?;
+        let optional = [
+            ("schedule.final_lr", self.final_lr.is_some()),
+            ("schedule.hold_steps", self.hold_steps.is_some()),
+            ("schedule.decay_rate", self.decay_rate.is_some()),
+            ("schedule.timescale", self.timescale.is_some()),
+            ("schedule.model_width", self.model_width.is_some()),
+            ("schedule.rise", self.rise.is_some()),
+            ("schedule.div_factor", self.div_factor.is_some()),
+            ("schedule.final_div_factor", self.final_div_factor.is_some()),
+        ];
+        self.refuse_foreign(&|key| optional.contains(&(key, true)))?;
         let needs_warmup = [WarmupLr, WarmupConstant, WarmupInverseSqrt, Noam, NoamHoldAnnealing];
         if needs_warmup.contains(&self.name) && self.warmup_steps == 0 {
             let reason = "must be at least 1 for this schedule; use `name: constant`, `cosine` or `warmup_linear` for no warm-up";
@@ -146,21 +180,38 @@ impl ScheduleConfig {
         Ok(())
     }
 
-    /// A setting that the shape would not look at is a mistake.
-    fn refuse_foreign(&self) -> Result<(), TrainError> {
-        use ScheduleName::{Cosine, Noam, NoamHoldAnnealing, OneCycle, WarmupCosine, WarmupInverseSqrt};
-        let settings: [(&'static str, bool, &[ScheduleName]); 8] = [
-            ("schedule.final_lr", self.final_lr.is_some(), &[Cosine, WarmupCosine, NoamHoldAnnealing]),
-            ("schedule.hold_steps", self.hold_steps.is_some(), &[NoamHoldAnnealing]),
-            ("schedule.decay_rate", self.decay_rate.is_some(), &[NoamHoldAnnealing]),
-            ("schedule.timescale", self.timescale.is_some(), &[WarmupInverseSqrt]),
-            ("schedule.model_width", self.model_width.is_some(), &[Noam]),
-            ("schedule.rise", self.rise.is_some(), &[OneCycle]),
-            ("schedule.div_factor", self.div_factor.is_some(), &[OneCycle]),
-            ("schedule.final_div_factor", self.final_div_factor.is_some(), &[OneCycle]),
+    /// Refuses a setting that the shape would not look at, of those that are `given`: that is a mistake.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] with the shapes that have the setting.
+    pub fn refuse_foreign(&self, given: &dyn Fn(&'static str) -> bool) -> Result<(), TrainError> {
+        use ScheduleName::{
+            Cosine, Noam, NoamHoldAnnealing, OneCycle, WarmupConstant, WarmupCosine, WarmupInverseSqrt, WarmupLinear,
+            WarmupLr,
+        };
+        let warm = [WarmupConstant, WarmupLr, WarmupInverseSqrt, Noam, NoamHoldAnnealing, WarmupCosine, WarmupLinear];
+        let settings: [(&'static str, &[ScheduleName]); 10] = [
+            ("schedule.warmup_steps", &warm),
+            ("schedule.final_ratio", &[Cosine, WarmupCosine, NoamHoldAnnealing]),
+            ("schedule.final_lr", &[Cosine, WarmupCosine, NoamHoldAnnealing]),
+            ("schedule.hold_steps", &[NoamHoldAnnealing]),
+            ("schedule.decay_rate", &[NoamHoldAnnealing]),
+            ("schedule.timescale", &[WarmupInverseSqrt]),
+            ("schedule.model_width", &[Noam]),
+            ("schedule.rise", &[OneCycle]),
+            ("schedule.div_factor", &[OneCycle]),
+            ("schedule.final_div_factor", &[OneCycle]),
         ];
-        let foreign = settings.into_iter().find(|(_, given, owners)| *given && !owners.contains(&self.name));
-        let Some((key, ..)) = foreign else { return Ok(()) };
-        refuse(key, "means nothing to this schedule; leave it out, or choose another schedule.name")
+        let foreign = settings.into_iter().find(|(key, owners)| given(key) && !owners.contains(&self.name));
+        let Some((key, owners)) = foreign else { return Ok(()) };
+        let owners = owners.iter().map(ScheduleName::to_string).collect::<Vec<_>>().join(", ");
+        let name = self.name;
+        refuse(
+            key,
+            format!(
+                "is a setting of {owners}; schedule.name is {name}, which has none: leave it out, or set {key}: null where a base recipe \
+                 gives it"
+            ),
+        )
     }
 }

@@ -73,10 +73,12 @@ pub enum CommandError {
         rest: String,
     },
     /// What stands behind `@` is no step.
-    #[error("`@{written}` is no step; write `save@5000` for after step 5000")]
+    #[error("`@{written}` is no step; write `{meant}` for after step {}", step_of(.meant))]
     Step {
         /// What was written.
         written: String,
+        /// How it is written.
+        meant: String,
     },
 }
 
@@ -85,7 +87,7 @@ impl FromStr for Order {
 
     fn from_str(line: &str) -> Result<Self, CommandError> {
         let (line, at) = match line.rsplit_once('@') {
-            Some((command, step)) => (command, Some(parse_step(step.trim())?)),
+            Some((command, step)) => (command, Some(parse_step(command, step.trim())?)),
             None => (line, None),
         };
         let mut words = line.split_whitespace();
@@ -140,8 +142,23 @@ fn argument(
     }
 }
 
-fn parse_step(written: &str) -> Result<u64, CommandError> {
-    written.parse().map_err(|_| CommandError::Step { written: written.to_owned() })
+fn parse_step(command: &str, written: &str) -> Result<u64, CommandError> {
+    let wrong = |_| CommandError::Step { written: written.to_owned(), meant: meant(command, written) };
+    written.parse().map_err(wrong)
+}
+
+/// The command as it is written when its argument stands behind the step (`lr@60 1e-4`), or else an example.
+fn meant(command: &str, written: &str) -> String {
+    let order = written.split_once(char::is_whitespace).and_then(|(step, argument)| {
+        let order = format!("{} {}@{step}", command.trim(), argument.trim());
+        order.parse::<Order>().ok().map(|_| order)
+    });
+    order.unwrap_or("save@5000".to_owned())
+}
+
+/// What stands behind the `@`.
+fn step_of(order: &str) -> &str {
+    order.rsplit_once('@').map_or("", |(_, step)| step)
 }
 
 /// `; did you mean "save"?` when a name is near.
@@ -223,7 +240,11 @@ mod tests {
             ("save now", "what is `now` for?"),
             ("loss-scale 0", "`0` is none"),
             ("save@soon", "`@soon` is no step"),
-            ("save@", "`@` is no step"),
+            ("save@", "`@` is no step; write `save@5000` for after step 5000"),
+            ("lr@60 1e-4", "write `lr 1e-4@60` for after step 60"),
+            ("loss_scale@7  2", "write `loss_scale 2@7`"),
+            ("lr@60 x", "write `save@5000`"),
+            ("lr@x@60 1", "write `save@5000`"),
             ("@5", "an empty line"),
         ] {
             let error = line.parse::<Order>().unwrap_err().to_string();
