@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(dual.column().values, ValueType::Tokens { vocabulary: 5120, rate: MIXED_RATE });
         for good in [&embeddings, &tokens, &dual] {
             good.check().unwrap();
-            assert_eq!(Import::from_state(&good.state()).unwrap().config, **good);
+            assert_eq!(Import::from_state(&good.state()).unwrap().config, *good);
         }
         for (bad, field) in [
             (serde_json::json!({}), "kind"),
