@@ -17,7 +17,7 @@ mod probe;
 mod read;
 pub mod rows;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
 pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
@@ -39,6 +39,10 @@ impl Stage for Prep {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn paths(&self) -> StagePaths {
+        StagePaths { keys: &["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"], words: &[] }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -241,7 +241,7 @@ impl Encoder {
         let longest = rows.all.lengths().into_iter().max().unwrap_or(1);
         let encodings = relative_encodings(longest, self.channels)?;
         let encodings = context.dropout(&encodings, self.config.positional_dropout_rate)?;
-        let reach = chunk.map_or(Reach::Full, Reach::Chunk);
+        let reach = chunk.filter(|chunk| *chunk > 0).map_or(Reach::Full, Reach::Chunk);
         let shared = Rc::new(Shared { rows: rows.clone(), encodings, reach, config: self.config.clone() });
         for block in blocks {
             let (block, shared) = (block.clone(), shared.clone());
