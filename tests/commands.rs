@@ -52,6 +52,38 @@ fn kaldi_style_options_work_and_the_stages_before_are_named() {
     status.expect_words(&["0-prep", "done", "1-embed", "never run", "6-export"]);
 }
 
+/// A recipe laid over one in another folder: what the base says counts from there, what it says itself from here.
+#[test]
+fn the_paths_of_a_base_count_from_its_own_folder() {
+    let mini = Mini::new();
+    fs::create_dir_all(mini.path("over/more")).unwrap();
+    fs::write(mini.path("over/recipe.yaml"), "base: ..\nname: over\n").unwrap();
+    fs::write(mini.path("over/more/recipe.yaml"), "base: ../recipe.yaml\nname: more\n").unwrap();
+    for (folder, up) in [("over", ".."), ("over/more", "../..")] {
+        let list = format!("train: {up}/lists/train");
+        flowmill(mini.folder(), &["recipe", "show", folder]).expect_code(0).expect_words(&[&list]);
+        flowmill(&mini.path(folder), &["run", "--stop-stage", "prep"]).expect_code(0).expect_words(&["12 rows in"]);
+    }
+    let own = "base: ..\nname: over\nprep: {data: audio}\n";
+    fs::write(mini.path("over/recipe.yaml"), own).unwrap();
+    let refused = flowmill(mini.folder(), &["recipe", "check", "over"]).expect_code(2);
+    refused.expect_words(&["over/recipe.yaml:3", "over/audio", "the folder of the recipe that writes them"]);
+    // The error names the line of the base, and the file from there.
+    fs::write(mini.path("over/recipe.yaml"), "base: ../tune.yaml\nname: over\n").unwrap();
+    let tune = "base: recipe.yaml\ntrain:\n  init_from: weights/flow.pt\n";
+    fs::write(mini.path("tune.yaml"), tune).unwrap();
+    let refused = flowmill(mini.folder(), &["recipe", "check", "over"]).expect_code(2);
+    refused.expect_words(&["tune.yaml:3: train.init_from", "over/../weights/flow.pt"]);
+    // A word that stands for no file stays.
+    fs::write(mini.path("tune.yaml"), "base: recipe.yaml\nembed: {extractor: {kind: campplus, weights: random}}\n")
+        .unwrap();
+    flowmill(mini.folder(), &["recipe", "show", "over"]).expect_code(0).expect_words(&["weights: random"]);
+    // What is typed counts from the recipe.
+    fs::write(mini.path("over/recipe.yaml"), "base: ..\nname: over\n").unwrap();
+    let typed = ["recipe", "check", "over", "--set", "prep.data=data"];
+    flowmill(mini.folder(), &typed).expect_code(2).expect_words(&["over/data"]);
+}
+
 #[test]
 fn recipe_show_gives_every_default_and_is_a_recipe_of_the_same_meaning() {
     let mini = Mini::new();

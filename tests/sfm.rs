@@ -52,6 +52,33 @@ fn a_shallow_flow_goes_through_all_stages() {
     assert_ne!(euler.stdout, own);
 }
 
+/// The public state dict: no projection of the speaker, and an estimator of mel, coarse mel and speaker.
+#[test]
+fn a_flow_that_takes_the_speaker_as_it_is_has_the_public_weights() {
+    let mini = Mini::new();
+    let speaker = ["--set", MODEL, "--set", "train.model.flow.conditions=speaker"];
+    let full_attention = ["--set", "train.model.flow.encoder.static_chunk_size=0"];
+    mini.run(&[&speaker[..], &full_attention].concat()).expect_code(0);
+    let shown = flowmill(mini.folder(), &["inspect", "exp/mini/6-export/flow.pt"]).expect_code(0);
+    // 80 bins twice and 32 speaker values.
+    let line = |name: &str| shown.stdout.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(line("decoder.estimator.time_mlp.linear_1.weight").contains("192"), "{}", shown.stdout);
+    assert!(line("decoder.estimator.down_blocks.0.0.res_conv.weight").contains("192"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains("spk_embed_affine_layer"), "{}", shown.stdout);
+    let config: Value = serde_json::from_slice(&fs::read(mini.exp("6-export/config.json")).unwrap()).unwrap();
+    assert_eq!(config["model"]["flow"]["conditions"], "speaker");
+    let again = ["--set", "train.init_from=exp/mini/6-export/flow.pt", "--set", "name=again"];
+    let tuned = mini.run(&[&again[..], &speaker, &["--stop-stage", "train"]].concat()).expect_code(0);
+    assert!(tuned.text().contains("tensors matched\n"), "all fit: {}", tuned.text());
+    let other = mini.run(&[&again[..], &["--set", MODEL, "--stop-stage", "train"]].concat()).expect_code(1);
+    other.expect_words(&[
+        "missing in the file (spk_embed_affine_layer",
+        "3 of another shape",
+        "[64, 320]",
+        "[64, 192]",
+    ]);
+}
+
 #[test]
 fn what_cannot_be_is_said() {
     let mini = Mini::new();
@@ -64,6 +91,11 @@ fn what_cannot_be_is_said() {
         ("train.model={family: sfm-flow, flow: {vocab_size: 0}}", "train.model.flow.vocab_size"),
         ("train.model={family: sfm-flow, flow: {vocab_size: 3}}", "stage 2 gives 16"),
         ("train.model={family: sfm-flow, vocab_size: 16}", "vocab_size"),
+        (
+            "train.model={family: sfm-flow, flow: {conditions: speaker, spk_embed_dim: 191}}",
+            "train.model.flow.spk_embed_dim",
+        ),
+        ("train.model={family: sfm-flow, flow: {conditions: prompt}}", "conditions"),
         ("export.tolerances={rtol: 0}", "rtol"),
         ("export.solver=heun", "heun"),
     ] {
@@ -88,4 +120,6 @@ fn every_recipe_is_well_formed() {
         }
     }
     assert_eq!(recipes, 5);
+    let arguments = ["recipe", "show", "standard.yaml", "--set", "prep.data=../../data/libri6"];
+    flowmill(&folder, &arguments).expect_code(0).expect_words(&["conditions: speaker", "static_chunk_size: 0"]);
 }

@@ -18,8 +18,7 @@ pub fn load(arguments: &RecipeArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe,
         None if Path::new("recipe.yaml").is_file() => PathBuf::from("recipe.yaml"),
         None => return Err(Failure::usage("no recipe was given, and there is no recipe.yaml in this folder")),
     };
-    let sections: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
-    Ok(Recipe::load(&path, &arguments.set, &sections)?)
+    Ok(Recipe::for_stages(&path, &arguments.set, stages)?)
 }
 
 /// The command line as it was typed, for the journal and for others who find the experiment locked.
@@ -47,9 +46,7 @@ pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Fai
 /// A usage error when there is nothing there, or the recipe is wrong.
 pub fn named(path: &Path) -> Result<Experiment, Failure> {
     if path.is_file() || path.join("recipe.yaml").is_file() {
-        let stages = crate::stages::all();
-        let sections: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
-        return Ok(Experiment::of_recipe(&Recipe::load(path, &[], &sections)?));
+        return Ok(Experiment::of_recipe(&Recipe::for_stages(path, &[], &crate::stages::all())?));
     }
     if !path.is_dir() {
         return Err(Failure::usage(format!("{} is neither an experiment folder nor a recipe", path.display())));

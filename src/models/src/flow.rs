@@ -22,8 +22,8 @@ mod rows;
 pub(crate) use batch::token_ids;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
-    DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, StepAudioConfig,
-    UNetConfig,
+    ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation,
+    StepAudioConfig, UNetConfig,
 };
 pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};
 pub(crate) use generate::{Prepared, in_groups};

@@ -1,8 +1,10 @@
 //! Shallow flow matching for speech (arXiv 2505.12226) on the CosyVoice 2 flow: the encoder's coarse mel and a small head give a
 //! point on the path from noise to speech, and the flow starts there.
 //!
-//! Encoder and estimator are those of [`flow`](crate::flow) under the same names; the head is `sfm_head.*`, with the parameter
-//! names of the public implementation (yynil/RWKVTTS: model/flow/sfm_head.py). The objective is the authors'
+//! Encoder and estimator are those of [`flow`](crate::flow) under the same names; the head is `sfm_head.*`. With
+//! [`ConditionsConfig::Speaker`](crate::flow::ConditionsConfig::Speaker) and an encoder without chunks they are, by function and by
+//! parameter names, those of the public model (yynil/RWKVTTS: model/flow: CausalMaskedDiffWithXvecSFM, SFMHead,
+//! CausalConditionalDecoder). The objective and the start of inference are the authors'
 //! ([`ShallowFlowMatching`](flowmill_nn::objectives::ShallowFlowMatching)).
 
 mod config;

@@ -62,7 +62,7 @@ pub use report::Reporter;
 pub use run::{RunOptions, RunSummary, StageOutcome, run};
 pub use run_error::RunError;
 pub use session::{StageRange, check, show};
-pub use stage::Stage;
+pub use stage::{Stage, StagePaths};
 pub use status::{StageState, StageStatus, status};
 pub use whole_file::WholeFile;
 pub use work::{PartReport, PartWork};

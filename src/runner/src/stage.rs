@@ -19,6 +19,11 @@ pub trait Stage: Send + Sync {
     /// Raised by its author whenever the same inputs give other bytes; all its parts then run again.
     fn version(&self) -> u32;
 
+    /// The keys of its section that hold paths.
+    fn paths(&self) -> StagePaths {
+        StagePaths::default()
+    }
+
     /// Parses the stage's section and refuses impossible combinations and missing files, before anything runs.
     ///
     /// # Errors
@@ -39,6 +44,15 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// Whatever keeps the stage from knowing its parts, such as an unreadable table.
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError>;
+}
+
+/// The keys of a section that hold paths.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StagePaths {
+    /// Dotted, below the section; `[]` for each item of a list, `*` for each entry of a mapping: `data.[].dir`.
+    pub keys: &'static [&'static str],
+    /// What may stand there and is no path.
+    pub words: &'static [&'static str],
 }
 
 /// The folder of a stage inside its experiment: `0-prep`.

@@ -265,8 +265,10 @@ impl PrepConfig {
                 _ => (path.is_dir(), "directory"),
             };
             if !there {
-                let message =
-                    format!("there is no {what} {}; paths are relative to the recipe's folder", path.display());
+                let message = format!(
+                    "there is no {what} {}; paths count from the folder of the recipe that writes them",
+                    path.display()
+                );
                 return Err(recipe.error(&format!("{SECTION}.data"), message));
             }
         }

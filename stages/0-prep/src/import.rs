@@ -17,7 +17,10 @@ pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Res
     for (key, file) in import.files() {
         let path = recipe.dir().join(file);
         if !path.is_file() {
-            let message = format!("there is no file {}; paths are relative to the recipe's folder", path.display());
+            let message = format!(
+                "there is no file {}; paths count from the folder of the recipe that writes them",
+                path.display()
+            );
             return Err(recipe.error(&format!("{section}.extractor.{key}"), message));
         }
     }

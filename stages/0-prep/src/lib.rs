@@ -18,7 +18,7 @@ mod read;
 pub mod rows;
 mod warnings;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
 pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
@@ -40,6 +40,10 @@ impl Stage for Prep {
 
     fn version(&self) -> u32 {
         2
+    }
+
+    fn paths(&self) -> StagePaths {
+        StagePaths { keys: &["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"], words: &[] }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

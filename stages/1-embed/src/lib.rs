@@ -17,7 +17,7 @@ mod phases;
 mod speakers;
 mod table;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
 pub use config::EmbedConfig;
 pub use phases::EXTRACTOR;
@@ -40,6 +40,10 @@ impl Stage for Embed {
 
     fn version(&self) -> u32 {
         2
+    }
+
+    fn paths(&self) -> StagePaths {
+        StagePaths { keys: &["extractor.weights", "extractor.embeddings", "extractor.speakers"], words: &["random"] }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -16,7 +16,7 @@ mod imported;
 mod phases;
 mod usage;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
 pub use config::TokensConfig;
 pub use phases::CODEBOOK;
@@ -39,6 +39,22 @@ impl Stage for Tokens {
 
     fn version(&self) -> u32 {
         2
+    }
+
+    fn paths(&self) -> StagePaths {
+        StagePaths {
+            keys: &[
+                "extractor.weights",
+                "extractor.centres",
+                "extractor.cmvn",
+                "extractor.tokens",
+                "extractor.linguistic.weights",
+                "extractor.linguistic.centres",
+                "extractor.linguistic.cmvn",
+                "extractor.semantic.weights",
+            ],
+            words: &["random", "none"],
+        }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

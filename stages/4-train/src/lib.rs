@@ -31,7 +31,7 @@ mod work;
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
-use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
@@ -74,6 +74,10 @@ impl Stage for TrainStage {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn paths(&self) -> StagePaths {
+        StagePaths { keys: &["init_from", "lora.init_from", "mixture.[].index"], words: &[] }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -23,14 +23,33 @@ pub fn weight_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(IN_FOLDERS) } else { path.to_owned() }
 }
 
+/// Weights that were taken over.
+pub struct Start {
+    /// What fitted.
+    pub report: LoadReport,
+    /// Where in the file they are, where they are wrapped in an entry.
+    entry: Option<String>,
+}
+
+impl Start {
+    /// What to tell about it.
+    pub fn told(&self) -> String {
+        format!("{}{}", from_entry(self.entry.as_deref()), told(&self.report))
+    }
+}
+
+fn from_entry(entry: Option<&str>) -> String {
+    entry.map_or(String::new(), |entry| format!("of its entry `{entry}`, "))
+}
+
 /// Takes over the weights of a file; only what fits by name and shape when `partial`, otherwise all must fit. Gives what fitted.
 ///
 /// # Errors
 /// When the file cannot be read, holds a number that is not finite, or does not fit the model.
-pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Result<LoadReport, StageError> {
+pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Result<Start, StageError> {
     let refuse = |problem: String| Err(StageError::new(format!("train.init_from: {}: {problem}", file.display())));
-    let (tensors, integers) = match weights::read(file).and_then(without_wrapper) {
-        Ok(read) => (read.tensors, read.integers),
+    let WeightFile { tensors, entry, integers, .. } = match weights::read(file).and_then(without_wrapper) {
+        Ok(read) => read,
         Err(error) => return refuse(error.about(file)),
     };
     if let Some(name) = tensors.keys().find(|name| low_rank::adapted_module(name).is_some()) {
@@ -40,7 +59,7 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
         ));
     }
     let report = parameters.load(&tensors).map_err(StageError::other)?.with_integers(&integers);
-    let told = told(&report);
+    let told = format!("{}{}", from_entry(entry.as_deref()), told(&report));
     if report.matched.is_empty() && !report.integers.is_empty() {
         return refuse(format!("its tensors hold integers, the model's hold floats; save it as floats ({told})"));
     }
@@ -51,7 +70,7 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
         let advice = "to take over what fits, set train.init_partial: true";
         return refuse(format!("these weights are not for this model: {told}; {advice}"));
     }
-    Ok(report)
+    Ok(Start { report, entry })
 }
 
 /// Refuses the exported weights of a model whose adapters lie apart from them: they alone are not what was trained.
@@ -129,7 +148,7 @@ fn without_wrapper(file: WeightFile) -> Result<WeightFile, NnError> {
 }
 
 /// The report with the first names of each kind of misfit.
-pub fn told(report: &LoadReport) -> String {
+fn told(report: &LoadReport) -> String {
     let mut text = format!("{} tensors matched", report.matched.len());
     let different =
         report.mismatched.iter().map(|(name, model, file)| format!("{name}: model {model:?}, file {file:?}"));

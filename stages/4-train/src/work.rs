@@ -163,9 +163,9 @@ impl Training {
                 start::refuse_apart(file)?;
             }
             let loaded = start::start_from(&mut parameters, file, self.section.init_partial)?;
-            tell(format!("starting from {}: {}", file.display(), start::told(&loaded)));
+            tell(format!("starting from {}: {}", file.display(), loaded.told()));
             if let Some(lora) = &self.section.lora {
-                tell(start::adapt(&mut parameters, lora, &loaded, seed)?);
+                tell(start::adapt(&mut parameters, lora, &loaded.report, seed)?);
                 if let Some(files) = &self.adapter {
                     tell(start::go_on_from(&mut parameters, lora, files)?);
                 }

@@ -50,6 +50,9 @@ fn describe(archive: &Archive<'_>, target: Target, output: &Path, out: &mut dyn 
     let bytes: u64 = archive.tensors.iter().map(|(_, tensor)| tensor.byte_count()).sum();
     let tensors = human::count(archive.tensors.len() as u64);
     writeln!(out, "{}: {tensors} tensors, {}", output.display(), human::bytes(bytes))?;
+    if let Some(entry) = &archive.entry {
+        writeln!(out, "  the tensors of its entry `{entry}`")?;
+    }
     for (name, scalar) in &archive.scalars {
         writeln!(out, "  {} {}", human::shortened(name, 60), human::shortened(&scalar.to_string(), 60))?;
     }

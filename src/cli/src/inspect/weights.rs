@@ -36,6 +36,9 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
 /// Prints the tensors of a state dict, the scalars beside them, and what else is there.
 pub fn show_tensors(archive: &Archive<'_>, out: &mut dyn Write) -> Result<()> {
     let shortened = |text: &str| human::shortened(text, TEXT);
+    if let Some(entry) = &archive.entry {
+        writeln!(out, "the state dict is its entry `{entry}`")?;
+    }
     for (title, pairs) in [
         ("scalars", archive.scalars.iter().map(|(name, value)| (name, value.to_string())).collect::<Vec<_>>()),
         ("besides", archive.left_out.iter().map(|(name, value)| (name, value.clone())).collect()),

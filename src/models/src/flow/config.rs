@@ -39,6 +39,9 @@ pub struct FlowConfig {
     pub encoder: EncoderConfig,
     /// The estimator of the velocity.
     pub estimator: EstimatorConfig,
+    /// What the estimator takes beside its state and the encoder's mel.
+    #[serde(skip_serializing_if = "ConditionsConfig::is_default")]
+    pub conditions: ConditionsConfig,
     /// The flow matching objective and its inference.
     pub matching: MatchingConfig,
     /// Mean and deviation of each mel bin; the flow then runs on normalised mels. Absent in the public model.
@@ -59,9 +62,28 @@ impl Default for FlowConfig {
             direct_mel_kernel: 0,
             encoder: EncoderConfig::default(),
             estimator: EstimatorConfig::default(),
+            conditions: ConditionsConfig::default(),
             matching: MatchingConfig::default(),
             mel_normalisation: None,
         }
+    }
+}
+
+/// What the estimator takes beside its state and the encoder's mel, in the order of its input's channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConditionsConfig {
+    /// The speaker, projected to as many values as there are bins (`spk_embed_affine_layer`), and the prompt's frames: CosyVoice 2
+    /// and Step-Audio.
+    #[default]
+    ProjectedSpeakerAndPrompt,
+    /// The speaker embedding as it is, at unit length, and no prompt: RWKVTTS's shallow flow.
+    Speaker,
+}
+
+impl ConditionsConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -83,7 +105,7 @@ pub struct EncoderConfig {
     pub positional_dropout_rate: f32,
     /// Dropout on attention weights.
     pub attention_dropout_rate: f32,
-    /// Tokens per chunk of the chunk-causal masks used for streaming; 0 for no masks.
+    /// Tokens per chunk of the chunk-causal masks used for streaming; 0 for full attention there too.
     pub static_chunk_size: usize,
 }
 
@@ -197,9 +219,12 @@ impl FlowConfig {
             ("token_mel_ratio", self.token_mel_ratio),
             ("encoder.attention_heads", self.encoder.attention_heads),
             ("encoder.linear_units", self.encoder.linear_units),
-            ("encoder.static_chunk_size", self.encoder.static_chunk_size.max(1)),
         ];
         check_sizes(&sizes)?;
+        if self.encoder.static_chunk_size > 0 {
+            check_sizes(&[("encoder.static_chunk_size", self.encoder.static_chunk_size)])?;
+        }
+        self.check_conditions()?;
         self.estimator.check()?;
         self.check_codebooks()?;
         // Positions are pairs of a sine and a cosine.
@@ -213,6 +238,26 @@ impl FlowConfig {
         self.check_rates()?;
         self.check_prior()?;
         self.check_normalisation()
+    }
+
+    /// Channels of the estimator's input: state, encoder's mel, conditions.
+    pub fn estimator_channels(&self) -> usize {
+        match self.conditions {
+            ConditionsConfig::ProjectedSpeakerAndPrompt => 4 * self.output_size,
+            ConditionsConfig::Speaker => (2 * self.output_size).saturating_add(self.spk_embed_dim),
+        }
+    }
+
+    /// Refuses an input of the estimator whose channels the encoding of the time cannot have.
+    fn check_conditions(&self) -> Result<()> {
+        if self.estimator_channels().is_multiple_of(2) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is odd: beside two mels the time encoding of the estimator needs an even number",
+            self.spk_embed_dim
+        );
+        Err(FlowError::Config { field: "spk_embed_dim", message })
     }
 
     /// Refuses a vocabulary that is not exactly both codebooks and the padding.

@@ -15,10 +15,10 @@ use unet::UNet;
 pub(crate) struct Conditions {
     /// Encoder output `[row, bin]`.
     pub(crate) mu: Value,
-    /// Projected speaker embedding `[item, bin]`.
+    /// Speaker `[item, bin]` where it is projected, `[item, value]` where not.
     pub(crate) speaker: Value,
-    /// Prompt frames `[row, bin]`, zero elsewhere.
-    pub(crate) prompt: Value,
+    /// Prompt frames `[row, bin]`, zero elsewhere; absent where the estimator takes none.
+    pub(crate) prompt: Option<Value>,
 }
 
 /// The network that estimates the velocity.
@@ -30,7 +30,7 @@ pub(super) enum Estimator {
 
 impl Estimator {
     pub(super) fn new(builder: Builder, flow: &FlowConfig) -> Result<Self> {
-        let (inputs, bins) = (4 * flow.output_size, flow.output_size);
+        let (inputs, bins) = (flow.estimator_channels(), flow.output_size);
         Ok(match &flow.estimator {
             EstimatorConfig::UNet(config) => Self::UNet(Box::new(UNet::new(builder, config, inputs, bins)?)),
             EstimatorConfig::Dit(config) => Self::Dit(Box::new(Dit::new(builder, config, inputs, bins)?)),
@@ -48,7 +48,8 @@ impl Estimator {
         streaming: bool,
     ) -> Result<Value> {
         let speaker = conditions.speaker.expand_items(&rows.all)?;
-        let input = concatenate(&[state, &conditions.mu, &speaker, &conditions.prompt])?;
+        let input: Vec<&Value> = [state, &conditions.mu, &speaker].into_iter().chain(&conditions.prompt).collect();
+        let input = concatenate(&input)?;
         drop(speaker);
         match self {
             Self::UNet(network) => network.forward(context, &input, times, &rows.all, streaming),

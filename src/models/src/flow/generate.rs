@@ -2,7 +2,7 @@
 
 use super::estimator::Conditions;
 use super::model::{Encoded, Flow};
-use super::{FlowConfig, FlowError, Result};
+use super::{ConditionsConfig, FlowConfig, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::{Method, Solution, Solver};
@@ -151,8 +151,11 @@ impl Flow {
         let Encoded { frames, means: mu, rows } = self.encode_requests(context, requests, options.streaming)?;
         let speakers: Vec<f32> = requests.iter().flat_map(|request| request.speaker_embedding.clone()).collect();
         let speakers = host::tensor(speakers, &[requests.len(), self.config().spk_embed_dim])?;
-        let speaker = self.project_speakers(context, &speakers)?;
-        let prompt = self.prompt_frames(requests, &rows)?;
+        let speaker = self.speaker_condition(context, &speakers)?;
+        let prompt = match self.config().conditions {
+            ConditionsConfig::Speaker => None,
+            ConditionsConfig::ProjectedSpeakerAndPrompt => Some(self.prompt_frames(requests, &rows)?),
+        };
         let conditions = Conditions { mu, speaker, prompt };
         let (conditions, items) = match options.guidance {
             0.0 => (conditions, rows.clone()),
@@ -304,6 +307,6 @@ fn with_unconditional(conditions: &Conditions) -> Result<Conditions> {
     Ok(Conditions {
         mu: padded(&conditions.mu)?,
         speaker: padded(&conditions.speaker)?,
-        prompt: padded(&conditions.prompt)?,
+        prompt: conditions.prompt.as_ref().map(padded).transpose()?,
     })
 }

@@ -5,7 +5,7 @@ use super::direct::DirectMel;
 use super::encoder::Encoder;
 use super::estimator::{Conditions, Estimator};
 use super::rows::Rows;
-use super::{FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
+use super::{ConditionsConfig, FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Embedding, Linear};
@@ -49,7 +49,8 @@ pub(crate) struct Encoded {
 pub struct Flow {
     config: FlowConfig,
     embedding: Embedding,
-    speaker: Linear,
+    /// From the speaker to the bins, where the estimator takes it so.
+    speaker: Option<Linear>,
     pub(super) encoder: Encoder,
     projection: Linear,
     /// From embeddings straight to the mel, where the settings ask for it.
@@ -74,8 +75,13 @@ impl Flow {
                 Embedding::new(scope.scope("embedding"), config.vocab_size, config.input_size / 2)?
             }
         };
-        let scope = builder.scope("spk_embed_affine_layer");
-        let speaker = Linear::new(scope, config.spk_embed_dim, config.output_size)?;
+        let speaker = match config.conditions {
+            ConditionsConfig::Speaker => None,
+            ConditionsConfig::ProjectedSpeakerAndPrompt => {
+                let scope = builder.scope("spk_embed_affine_layer");
+                Some(Linear::new(scope, config.spk_embed_dim, config.output_size)?)
+            }
+        };
         let encoder = Encoder::new(builder.scope("encoder"), config)?;
         let direct = DirectMel::new(builder.scope("direct_mel"), config)?;
         let (channels, bins) = (config.input_size, config.output_size);
@@ -172,9 +178,13 @@ impl Flow {
         Ok(Encoded { frames, means, rows })
     }
 
-    /// Speaker embeddings `[item, value]`, brought to unit length and projected to `[item, bin]`.
-    pub(crate) fn project_speakers(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
-        Ok(self.speaker.forward(context, &self.unit_speakers(embeddings)?)?)
+    /// Speaker embeddings `[item, value]` as the estimator takes them: at unit length, and projected where the settings say so.
+    pub(crate) fn speaker_condition(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
+        let speakers = self.unit_speakers(embeddings)?;
+        match &self.speaker {
+            None => Ok(speakers),
+            Some(projection) => Ok(projection.forward(context, &speakers)?),
+        }
     }
 
     /// Speaker embeddings `[item, value]`, brought to unit length.
@@ -259,10 +269,14 @@ impl Flow {
         draws: &FlowDraws,
         rows: &Sequences,
     ) -> Result<Conditions> {
-        let speaker = self.project_speakers(context, &batch.speaker_embedding)?;
-        let prompt = prompts(mel, rows, &draws.prompt_lengths, &draws.condition_keep)?;
-        let keep = self.per_bin(&draws.condition_keep)?;
-        Ok(Conditions { mu: mu.scale_items(&keep, rows)?, speaker: speaker.multiply(&keep)?, prompt })
+        let kept = &draws.condition_keep;
+        let speaker = self.speaker_condition(context, &batch.speaker_embedding)?;
+        let prompt = match self.config.conditions {
+            ConditionsConfig::Speaker => None,
+            ConditionsConfig::ProjectedSpeakerAndPrompt => Some(prompts(mel, rows, &draws.prompt_lengths, kept)?),
+        };
+        let mu = mu.scale_items(&repeated(kept, self.config.output_size)?, rows)?;
+        Ok(Conditions { mu, speaker: speaker.multiply(&repeated(kept, speaker.width())?)?, prompt })
     }
 
     /// The velocity at `position` `[frame row, bin]` and one time per item: the estimator's, on top of the exact one of a
@@ -300,16 +314,10 @@ impl Flow {
         };
         let on_mean: Vec<f32> = times.iter().map(|t| 1.0 - slope(*t) * t).collect();
         let on_position: Vec<f32> = times.iter().map(|t| slope(*t)).collect();
-        let mean = conditions.mu.scale_items(&self.per_bin(&on_mean)?, &rows.all)?;
-        let position = position.scale_items(&self.per_bin(&on_position)?, &rows.all)?;
-        Ok(estimated.add(&mean)?.add(&position)?)
-    }
-
-    /// A factor per item on every bin, `[item, bin]`.
-    fn per_bin(&self, factors: &[f32]) -> Result<Value> {
         let bins = self.config.output_size;
-        let elements = factors.iter().flat_map(|factor| std::iter::repeat_n(*factor, bins)).collect();
-        Ok(Value::from_vec(elements, &[factors.len(), bins])?)
+        let mean = conditions.mu.scale_items(&repeated(&on_mean, bins)?, &rows.all)?;
+        let position = position.scale_items(&repeated(&on_position, bins)?, &rows.all)?;
+        Ok(estimated.add(&mean)?.add(&position)?)
     }
 
     /// The valid mel frames of a batch, normalised, `[row, bin]`.
@@ -325,6 +333,12 @@ impl Flow {
 /// The first elements of each item, of which `stride` are given: as many as `counts` says.
 fn leading(elements: &[u32], stride: usize, counts: impl Iterator<Item = usize>) -> Vec<u32> {
     counts.enumerate().flat_map(|(item, count)| &elements[item * stride..item * stride + count]).copied().collect()
+}
+
+/// A factor per item on each of `width` values, `[item, value]`.
+fn repeated(factors: &[f32], width: usize) -> Result<Value> {
+    let elements = factors.iter().flat_map(|factor| std::iter::repeat_n(*factor, width)).collect();
+    Ok(Value::from_vec(elements, &[factors.len(), width])?)
 }
 
 /// The valid rows of a `[batch, frame, bin]` tensor.

@@ -10,7 +10,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
 }
 
 /// The model's settings, without dropout: the reference was computed with it switched off.
-fn config(file: &GoldenFile) -> Result<FlowConfig> {
+pub(super) fn config(file: &GoldenFile) -> Result<FlowConfig> {
     let defaults = FlowConfig::default();
     let estimator = |key| file.size(&["estimator", key]);
     Ok(FlowConfig {
@@ -34,13 +34,14 @@ fn config(file: &GoldenFile) -> Result<FlowConfig> {
             )?,
             dropout: 0.0,
         }),
+        conditions: flow::optional(file, &["conditions"], defaults.conditions)?,
         matching: flow::matching(file)?,
         ..defaults
     })
 }
 
 /// Compares what decides the size of the model with the weights that are there.
-fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
+pub(super) fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     let FlowConfig { input_size, output_size, .. } = config;
     file.expect_weight("input_embedding.weight", &[config.vocab_size, *input_size])?;
     flow::refuse_lies(file, config)?;
@@ -49,6 +50,8 @@ fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     let Some(first) = channels.first() else {
         return Err(ParityError::config(&["estimator", "channels"], "is missing"));
     };
+    let inputs = config.estimator_channels();
+    file.expect_weight("decoder.estimator.down_blocks.0.0.res_conv.weight", &[*first, inputs, 1])?;
     file.expect_weight("decoder.estimator.final_proj.weight", &[*output_size, *first, 1])?;
     file.expect_modules("decoder.estimator.mid_blocks", estimator.num_mid_blocks)?;
     file.expect_modules("decoder.estimator.down_blocks", levels)?;

@@ -8,9 +8,10 @@ use flowmill_nn::{Context, Parameters, Tape};
 use serde::Deserialize;
 
 use super::{GoldenFile, ParityError, Report, Result};
+use crate::TokenToMel;
 use crate::flow::{
-    EncoderConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions, GenerationRequest,
-    MatchingConfig, Prompt,
+    ConditionsConfig, EncoderConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
+    GenerationRequest, MatchingConfig, Prompt,
 };
 
 /// More steps than anyone takes; a file that asks for them is wrong.
@@ -19,19 +20,25 @@ const MOST_STEPS: usize = 10_000;
 /// Runs the flow of the given settings and compares all that the file expects of it.
 pub(super) fn check(file: &GoldenFile, config: &FlowConfig) -> Result<Report> {
     let (flow, mut parameters) = Flow::new(config, 0)?;
-    file.load(&mut parameters)?;
-    let mut report = Report::default();
-    if file.find("out.loss").is_some() || file.gradient_names().next().is_some() {
-        check_loss(file, &flow, &parameters, &mut report)?;
-    }
-    if let Some(expected) = file.find("out.encoder") {
-        report.output("out.encoder", &encoded(file, &flow, &parameters)?, expected)?;
-    }
+    let mut report = check_model(file, &flow, &mut parameters)?;
     if let Some(expected) = file.find("out.pred") {
         report.output("out.pred", &predicted(file, &flow, &parameters)?, expected)?;
     }
+    Ok(report)
+}
+
+/// Loads the weights of the file and compares what any token-to-mel model has: losses and gradients, encoder, inference.
+pub(super) fn check_model(file: &GoldenFile, model: &dyn TokenToMel, parameters: &mut Parameters) -> Result<Report> {
+    file.load(parameters)?;
+    let mut report = Report::default();
+    if file.find("out.loss").is_some() || file.gradient_names().next().is_some() {
+        check_loss(file, model, parameters, &mut report)?;
+    }
+    if let Some(expected) = file.find("out.encoder") {
+        report.output("out.encoder", &encoded(file, model.flow(), parameters)?, expected)?;
+    }
     if let Some(expected) = file.find("out.infer_mel") {
-        report.output("out.infer_mel", &generated(file, &flow, &parameters)?, expected)?;
+        report.output("out.infer_mel", &generated(file, model, parameters)?, expected)?;
     }
     Ok(report)
 }
@@ -81,7 +88,9 @@ fn streaming(file: &GoldenFile) -> Result<bool> {
 pub(super) fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     let FlowConfig { input_size, output_size, encoder, .. } = config;
     file.expect_weight("encoder_proj.weight", &[*output_size, *input_size])?;
-    file.expect_weight("spk_embed_affine_layer.weight", &[*output_size, config.spk_embed_dim])?;
+    if config.conditions == ConditionsConfig::ProjectedSpeakerAndPrompt {
+        file.expect_weight("spk_embed_affine_layer.weight", &[*output_size, config.spk_embed_dim])?;
+    }
     let lookahead = config.pre_lookahead_len.saturating_add(1);
     file.expect_weight("encoder.pre_lookahead_layer.conv1.weight", &[*input_size, *input_size, lookahead])?;
     for (list, count) in [("encoder.encoders", encoder.num_blocks), ("encoder.up_encoders", encoder.num_up_blocks)] {
@@ -94,14 +103,21 @@ pub(super) fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> 
     Ok(())
 }
 
-fn check_loss(file: &GoldenFile, flow: &Flow, parameters: &Parameters, report: &mut Report) -> Result<()> {
-    let (batch, draws) = (batch(file, flow)?, draws(file)?);
+fn check_loss(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters, report: &mut Report) -> Result<()> {
+    let (batch, draws) = (batch(file, model.flow())?, draws(file, model.flow())?);
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(0));
-    let loss = flow.loss(&context, &batch, &draws)?;
+    let loss = model.loss(&context, &batch, &draws)?;
     if let Some(expected) = file.find("out.loss") {
         let found = loss.total.tensor().reshape(vec![1; expected.rank()])?;
         report.output("out.loss", &found, expected)?;
+    }
+    for (part, value) in &loss.parts {
+        let name = format!("out.{part}_loss");
+        if let Some(expected) = file.find(&name) {
+            let found = Tensor::new(*value as f32, expected.device())?.reshape(vec![1; expected.rank()])?;
+            report.output(&name, &found, expected)?;
+        }
     }
     report.gradients(file, parameters, &tape.backward(&loss.total)?)
 }
@@ -119,13 +135,16 @@ fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
     })
 }
 
-fn draws(file: &GoldenFile) -> Result<FlowDraws> {
+fn draws(file: &GoldenFile, flow: &Flow) -> Result<FlowDraws> {
     let items = file.lengths("in.speech_token_len")?.len();
     Ok(FlowDraws {
         t: file.shaped("in.t", &[items])?.to_vec1()?,
         noise: bins_last(file, "in.z")?,
         condition_keep: file.shaped("in.cfg_keep", &[items])?.to_vec1()?,
-        prompt_lengths: file.lengths("in.cond_len")?,
+        prompt_lengths: match flow.config().conditions {
+            ConditionsConfig::ProjectedSpeakerAndPrompt => file.lengths("in.cond_len")?,
+            ConditionsConfig::Speaker => vec![0; items],
+        },
         streaming: streaming(file)?,
     })
 }
@@ -156,13 +175,14 @@ fn token_id(token: i64) -> u32 {
 
 /// The estimated velocity `[item, bin, frame]` at the point of the loss.
 fn predicted(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
-    let (batch, draws) = (batch(file, flow)?, draws(file)?);
+    let (batch, draws) = (batch(file, flow)?, draws(file, flow)?);
     let velocity = flow.predict(&Context::inference(parameters), &batch, &draws)?;
     Ok(velocity.transpose(1, 2)?.contiguous()?)
 }
 
 /// The mel of item 0 after its prompt, `[1, bin, frame]`.
-fn generated(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
+fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters) -> Result<Tensor> {
+    let flow = model.flow();
     let steps = file.size(&["n_timesteps"])?;
     if !(1..=MOST_STEPS).contains(&steps) {
         return Err(ParityError::config(&["n_timesteps"], format!("is {steps}, not in 1..={MOST_STEPS}")));
@@ -182,7 +202,7 @@ fn generated(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<
     let frames = noise.dim(0)?.min(ids / flow.config().ids_per_token() * flow.config().token_mel_ratio);
     let noise = noise.narrow(0, 0, frames)?;
     let context = Context::inference(parameters);
-    let mels = flow.generate_from(&context, &[request], &options, &[noise])?.mels;
+    let mels = model.generate_from(&context, &[request], &options, &[noise])?.mels;
     Ok(Tensor::stack(&mels, 0)?.transpose(1, 2)?.contiguous()?)
 }
 

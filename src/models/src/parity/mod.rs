@@ -16,6 +16,7 @@ mod golden_file;
 mod linguistic_tokenizer;
 mod report;
 mod s3_tokenizer;
+mod sfm_flow;
 mod sfm_head;
 mod sfm_objective;
 mod step_audio_flow;
@@ -36,6 +37,7 @@ const MODELS: &[(&str, Check)] = &[
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("features", features::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
+    ("sfm_flow", sfm_flow::check),
     ("sfm_head", sfm_head::check),
     ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SfmConfig {
-    /// Encoder, estimator and conditions: the settings of the CosyVoice 2 flow.
+    /// Encoder, estimator and conditions: the settings of the CosyVoice 2 flow. RWKVTTS's published model has `conditions: speaker`
+    /// and an encoder without chunks (`static_chunk_size: 0`).
     pub flow: FlowConfig,
     /// Dropout in the head.
     pub head_dropout: f32,

@@ -67,6 +67,8 @@ pub struct Archive<'a> {
     pub metadata: BTreeMap<String, String>,
     /// Values that are neither, such as the state of an optimiser: their names and what they are.
     pub left_out: Vec<(String, String)>,
+    /// The entry of a PyTorch file that the tensors are from (`module`, `model.state_dict`), where they are wrapped in one.
+    pub entry: Option<String>,
     source: Source<'a>,
 }
 
@@ -77,6 +79,7 @@ pub(super) struct Contents {
     pub scalars: Vec<(String, Scalar)>,
     pub metadata: BTreeMap<String, String>,
     pub left_out: Vec<(String, String)>,
+    pub entry: Option<String>,
 }
 
 impl Archive<'static> {
@@ -111,8 +114,8 @@ impl<'a> Archive<'a> {
                 (state_dict::find(file.value)?, file.source)
             }
         };
-        let Contents { tensors, scalars, metadata, left_out } = contents;
-        let archive = Self { format, tensors, scalars, metadata, left_out, source };
+        let Contents { tensors, scalars, metadata, left_out, entry } = contents;
+        let archive = Self { format, tensors, scalars, metadata, left_out, entry, source };
         archive.check()?;
         Ok(archive)
     }

@@ -51,6 +51,8 @@ pub struct WeightFile {
     pub scalars: BTreeMap<String, Scalar>,
     /// Notes: the `__metadata__` of a `.safetensors` file.
     pub metadata: BTreeMap<String, String>,
+    /// The entry of a PyTorch file that the tensors are from (`module`, `model.state_dict`), where they are wrapped in one.
+    pub entry: Option<String>,
 }
 
 impl WeightFile {
@@ -110,6 +112,7 @@ fn weights_of(mut archive: Archive<'_>) -> Result<WeightFile> {
     let mut file = WeightFile {
         scalars: archive.scalars.iter().cloned().collect(),
         metadata: archive.metadata.clone(),
+        entry: archive.entry.clone(),
         ..WeightFile::default()
     };
     for (index, first) in archive.first_of_view().into_iter().enumerate() {

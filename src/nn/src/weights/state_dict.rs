@@ -10,8 +10,10 @@ const DEEPEST: usize = 3;
 /// How many keys a message names.
 const SHOWN: usize = 5;
 
-/// The tensors and scalars of a state dict: of the top-level dict when it holds tensors, else of the one under a usual key, else
-/// of the dicts directly inside it.
+type Item = (PickleValue, PickleValue);
+
+/// The tensors and scalars of a state dict: of the top-level dict, or of one under a usual key where that has as many tensors or
+/// more (a loss beside a model is no state dict); where none has any, of the dicts directly inside it.
 pub(super) fn find(value: PickleValue) -> Parsed<Contents> {
     let mut contents = Contents::default();
     search(value, &mut contents, 0)?;
@@ -19,7 +21,7 @@ pub(super) fn find(value: PickleValue) -> Parsed<Contents> {
 }
 
 fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<()> {
-    let items = match value {
+    let mut items = match value {
         PickleValue::Dict(items) => items,
         PickleValue::Tensor(tensor) => {
             contents.tensors.push(("tensor".to_owned(), *tensor));
@@ -27,24 +29,61 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
         }
         other => return Err(format!("it holds a {}, not a dict of tensors", other.summary())),
     };
-    let has_tensors = items.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_)));
-    let key = KEYS.into_iter().find(|key| items.iter().any(|(name, value)| is_dict(name, value, key)));
-    if !has_tensors && !items.is_empty() && (key.is_none() || depth == DEEPEST) {
+    let own = own_tensors(&items);
+    if let Some((at, key, _)) = wrapped(&items, depth).filter(|(_, _, tensors)| *tensors >= own) {
+        let (_, inner) = items.remove(at);
+        let path = contents.entry.take().map_or(String::new(), |outer| format!("{outer}."));
+        contents.entry = Some(format!("{path}{key}"));
+        items.into_iter().try_for_each(|(name, value)| sort_beside(name, value, contents))?;
+        return search(inner, contents, depth + 1);
+    }
+    if own == 0 && !items.is_empty() {
         return flatten(items, contents);
     }
-    let mut inner = None;
-    for (name, value) in items {
-        if !has_tensors && inner.is_none() && key.is_some_and(|key| is_dict(&name, &value, key)) {
-            inner = Some(value);
-        } else {
-            sort(name, value, contents)?;
+    items.into_iter().try_for_each(|(name, value)| sort(name, value, contents))
+}
+
+fn own_tensors(items: &[Item]) -> usize {
+    items.iter().filter(|(_, value)| matches!(value, PickleValue::Tensor(_))).count()
+}
+
+/// The entry under a usual key that has most tensors: its position, its key, and how many. The most telling key among equals.
+fn wrapped(items: &[Item], depth: usize) -> Option<(usize, &'static str, usize)> {
+    if depth == DEEPEST {
+        return None;
+    }
+    let mut best: Option<(usize, &'static str, usize)> = None;
+    for key in KEYS {
+        let Some(at) = items.iter().position(|(name, value)| is_dict(name, value, key)) else { continue };
+        let tensors = tensors_within(&items[at].1, depth + 1);
+        if tensors > best.map_or(0, |(_, _, most)| most) {
+            best = Some((at, key, tensors));
         }
     }
-    inner.map_or(Ok(()), |inner| search(inner, contents, depth + 1))
+    best
+}
+
+/// How many tensors a search in this dict would find.
+fn tensors_within(value: &PickleValue, depth: usize) -> usize {
+    let PickleValue::Dict(items) = value else { return 0 };
+    let (own, inner) = (own_tensors(items), wrapped(items, depth).map_or(0, |(_, _, tensors)| tensors));
+    if own.max(inner) > 0 {
+        return own.max(inner);
+    }
+    items.iter().map(|(_, value)| if let PickleValue::Dict(items) = value { own_tensors(items) } else { 0 }).sum()
+}
+
+/// Puts an entry beside the state dict where it belongs; a tensor there is no weight.
+fn sort_beside(name: PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
+    if matches!(value, PickleValue::Tensor(_)) {
+        contents.left_out.push((entry_name(&name)?, value.summary()));
+        return Ok(());
+    }
+    sort(name, value, contents)
 }
 
 /// Takes the tensors of the dicts inside a dict, as `outer.inner`.
-fn flatten(items: Vec<(PickleValue, PickleValue)>, contents: &mut Contents) -> Parsed<()> {
+fn flatten(items: Vec<Item>, contents: &mut Contents) -> Parsed<()> {
     let holds_tensors = |value: &PickleValue| {
         value.as_dict().is_some_and(|items| items.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))))
     };

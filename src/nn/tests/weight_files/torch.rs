@@ -103,6 +103,24 @@ fn the_state_dict_is_found_where_scripts_keep_it() {
         assert_eq!(found.left_out, [("optimizer".to_owned(), "list of 0".to_owned())]);
         assert_eq!(found.load(0).unwrap().data(), data);
     }
+    // A tensor beside the model, even two levels up, is not the model; a dict without tensors is not one either.
+    for keys in [&["module"][..], &["net"], &["model", "state_dict"]] {
+        let wrap = |inner: Vec<u8>, key: &&str| {
+            let named = [text("loss"), weight.clone(), text("generator"), b"}".to_vec(), text(key), inner];
+            [b"}(", &named.concat()[..], b"u"].concat()
+        };
+        let outer = keys.iter().rev().fold(inner.clone(), wrap);
+        let file = archive(&[("a/data.pkl", &pickle(&outer)), ("a/data/0", &data)]);
+        let found = Archive::from_bytes(&file, Path::new("x.pt")).unwrap();
+        assert_eq!(found.tensors.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["w"], "{keys:?}");
+        assert_eq!(found.entry, Some(keys.join(".")));
+        assert_eq!(found.left_out[0].0, "loss", "{:?}", found.left_out);
+    }
+    // A state dict that has more tensors than what a part of it is called stays whole.
+    let outer = [b"}(", &text("a")[..], &weight, &text("b"), &weight, &text("net"), &inner, b"u"].concat();
+    let file = archive(&[("a/data.pkl", &pickle(&outer)), ("a/data/0", &data)]);
+    let found = Archive::from_bytes(&file, Path::new("x.pt")).unwrap();
+    assert_eq!((found.tensors.len(), found.entry), (2, None));
     let nested = [b"}", &text("decoder")[..], &inner, b"s"].concat();
     let file = archive(&[("a/data.pkl", &pickle(&nested)), ("a/data/0", &data)]);
     assert_eq!(Archive::from_bytes(&file, Path::new("x.pt")).unwrap().tensors[0].0, "decoder.w");

@@ -6,6 +6,7 @@ mod node;
 mod overlay;
 mod parse;
 mod pinpoint;
+mod rebase;
 mod suggest;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use serde::de::DeserializeOwned;
 
 pub use error::RecipeError;
 use node::{Node, Place};
+
+use crate::{Stage, StagePaths};
 
 /// A recipe file larger than this is refused.
 const MAX_BYTES: u64 = 1 << 20;
@@ -50,18 +53,34 @@ impl Recipe {
     /// A file that is missing, too large or not UTF-8; YAML that is broken or nested without bound; a duplicate or
     /// unknown key; `base` in a circle; a wrong type among the recipe's own keys.
     pub fn load(path: &Path, overrides: &[String], sections: &[&str]) -> Result<Self, RecipeError> {
+        let sections: Vec<_> = sections.iter().map(|&section| (section, StagePaths::default())).collect();
+        Self::read(path, overrides, &sections)
+    }
+
+    /// As [`load`](Self::load) with the sections of `stages`. The paths that they declare ([`Stage::paths`]) count from the folder of
+    /// the file that writes them, so a base may lie in another folder; those of `overrides` from the recipe's.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn for_stages(path: &Path, overrides: &[String], stages: &[Box<dyn Stage>]) -> Result<Self, RecipeError> {
+        let sections: Vec<_> = stages.iter().map(|stage| (stage.name(), stage.paths())).collect();
+        Self::read(path, overrides, &sections)
+    }
+
+    fn read(path: &Path, overrides: &[String], stages: &[(&str, StagePaths)]) -> Result<Self, RecipeError> {
         let shown = if path.is_dir() { path.join("recipe.yaml") } else { path.to_owned() };
-        let mut root = load_with_bases(&shown)?;
+        let sections: Vec<&str> = stages.iter().map(|(name, _)| *name).collect();
+        let mut root = load_with_bases(&shown, stages)?;
         for assignment in overrides {
             overlay::set(&mut root, assignment)?;
         }
-        check_top_level(&root, sections)?;
+        check_top_level(&root, &sections)?;
         let file = std::path::absolute(&shown).map_err(|e| unreadable(&shown, &e, None))?;
         let dir = file.parent().map(Path::to_path_buf).unwrap_or_default();
         let name = read_name(&root, &dir)?;
         let seed = read_own(&root, "seed")?.unwrap_or(0);
         let max_rejected = read_max_rejected(&root)?;
-        let sections = sections.iter().map(|&s| s.to_owned()).collect();
+        let sections = sections.into_iter().map(str::to_owned).collect();
         Ok(Self { inner: Arc::new(Inner { file, dir, root, sections, name, seed, max_rejected }) })
     }
 
@@ -85,7 +104,7 @@ impl Recipe {
         &self.inner.file
     }
 
-    /// The recipe's folder, absolute, which relative paths of the recipe are taken from.
+    /// The recipe's folder, absolute, which relative paths are taken from (those of a base have been made to count from it).
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
@@ -159,11 +178,11 @@ struct Found<'a> {
 }
 
 /// Reads a file and the recipes it extends, each laid over its base.
-fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
+fn load_with_bases(path: &Path, stages: &[(&str, StagePaths)]) -> Result<Node, RecipeError> {
     let mut layers = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
-    let mut next = Some((path.to_owned(), None));
-    while let Some((path, asked_by)) = next.take() {
+    let mut next = Some(Layer { path: path.to_owned(), folder: PathBuf::new(), asked_by: None });
+    while let Some(Layer { path, folder, asked_by }) = next.take() {
         let real = path.canonicalize().map_err(|e| unreadable(&path, &e, asked_by.clone()))?;
         if seen.contains(&real) {
             return Err(RecipeError::at(asked_by, "base", format!("{} extends itself in a circle", path.display())));
@@ -176,22 +195,33 @@ fn load_with_bases(path: &Path) -> Result<Node, RecipeError> {
                 format!("more than {MAX_BASES} recipes on top of each other"),
             ));
         }
-        let root = read_file(&path, asked_by)?;
-        next = base_of(&root, &path)?;
+        let mut root = read_file(&path, asked_by)?;
+        next = base_of(&root, &path, &folder)?;
+        rebase::rebase(&mut root, &folder, stages);
         layers.push(root);
     }
     let bottom_up = layers.into_iter().rev().reduce(overlay::merge);
     bottom_up.ok_or_else(|| RecipeError::without_place("no recipe was read"))
 }
 
-fn base_of(root: &Node, path: &Path) -> Result<Option<(PathBuf, Option<Place>)>, RecipeError> {
+/// A file to be read.
+struct Layer {
+    path: PathBuf,
+    /// Its folder, seen from that of the recipe on top; empty for the same.
+    folder: PathBuf,
+    /// Where the recipe above names it.
+    asked_by: Option<Place>,
+}
+
+fn base_of(root: &Node, path: &Path, folder: &Path) -> Result<Option<Layer>, RecipeError> {
     let Some(entry) = root.get("base").filter(|entry| !entry.node.is_null()) else {
         return Ok(None);
     };
     let base: String = de::from_node(&entry.node, "base")?;
-    let base = path.parent().unwrap_or(Path::new("")).join(base);
-    let base = if base.is_dir() { base.join("recipe.yaml") } else { base };
-    Ok(Some((base, Some(entry.node.place.clone()))))
+    let here = path.parent().unwrap_or(Path::new(""));
+    let base = if here.join(&base).is_dir() { Path::new(&base).join("recipe.yaml") } else { PathBuf::from(base) };
+    let folder = folder.join(base.parent().unwrap_or(Path::new("")));
+    Ok(Some(Layer { path: here.join(base), folder, asked_by: Some(entry.node.place.clone()) }))
 }
 
 fn read_file(path: &Path, asked_by: Option<Place>) -> Result<Node, RecipeError> {

@@ -1,6 +1,8 @@
 //! The settings of a Step-Audio flow as recipes and files name them.
 
-use super::{DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero};
+use super::{
+    ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero,
+};
 use crate::dual_codebook::DualCodebook;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +98,7 @@ impl From<&StepAudioConfig> for FlowConfig {
             direct_mel_kernel: config.direct_mel_kernel,
             encoder: config.encoder.clone(),
             estimator: EstimatorConfig::Dit(config.estimator.clone()),
+            conditions: ConditionsConfig::default(),
             matching: config.matching.clone(),
             mel_normalisation: config.mel_normalisation.clone(),
         }
