@@ -97,7 +97,11 @@ pub(crate) fn dry_run(
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
                 let refused = !force && found.unfinished.as_ref().is_some_and(|left| !left.changes.is_empty());
                 let what = if refused { "would be refused" } else { "would run" };
-                reporter.line(format!("{name}: {what}: {}", describe(&found)));
+                let again = match (&waits_for, &found.unfinished) {
+                    (Some(earlier), Some(_)) => format!("; compared again when {earlier} is done"),
+                    _ => String::new(),
+                };
+                reporter.line(format!("{name}: {what}: {}{again}", describe(&found)));
                 outcome.parts = found.parts;
                 outcome.ran = found.to_run.len();
                 outcome.ran_keys = found.to_run;

@@ -106,7 +106,7 @@ fn stage_status(
         None => look(session, stage, false, &Reporter::quiet())?,
     };
     let (state, reasons) = match &found.unfinished {
-        Some(left) => judge_unfinished(&found, left, at_work),
+        Some(left) => judge_unfinished(&found, left, earlier, at_work),
         None => judge(&found, earlier),
     };
     let summary = store::read_summary(&dir)?;
@@ -127,12 +127,20 @@ fn stage_status(
 }
 
 /// A stage with a part that was left unfinished, or that a run has in hand now.
-fn judge_unfinished(found: &Found, left: &Unfinished, at_work: bool) -> (StageState, Vec<ReasonCount>) {
+fn judge_unfinished(
+    found: &Found,
+    left: &Unfinished,
+    earlier: Option<&str>,
+    at_work: bool,
+) -> (StageState, Vec<ReasonCount>) {
     if at_work {
         let reason = format!("a run is at work, and has saved {}", left.reached.at);
         return (StageState::Partial, vec![ReasonCount { reason, parts: found.to_run.len() }]);
     }
-    (StageState::Interrupted, found.reasons.clone())
+    let mut reasons = found.reasons.clone();
+    let waits = earlier.map(|earlier| ReasonCount { reason: format!("{earlier} runs first"), parts: found.parts });
+    reasons.extend(waits);
+    (StageState::Interrupted, reasons)
 }
 
 fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>) {
