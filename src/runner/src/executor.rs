@@ -21,7 +21,7 @@ use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
 use crate::report::{PartProgress, PhaseProgress};
 use crate::staging::{self, Prepared, Publisher};
 use crate::work::{Share, lock};
-use crate::{Interrupt, PartReport, PartWork, RunError, StageError, files, lockfile};
+use crate::{Interrupt, PartReport, PartWork, RunError, StageError, lockfile};
 
 /// Threads that sync and rename; the disk merges what is synced at the same time.
 const PUBLISHERS: usize = 8;
@@ -155,7 +155,7 @@ impl Executor<'_> {
                 }
                 Err(error) => {
                     if !resumable {
-                        let _already_failing = files::remove_any(&staging);
+                        let _already_failing = staging::discard(&staging);
                     }
                     shared.fail(self.part_error(&key, error));
                 }
@@ -181,7 +181,7 @@ impl Executor<'_> {
             Err(error) => {
                 if !resumable {
                     // Room for others; the error that matters is the one already here.
-                    let _already_failing = files::remove_any(&staging);
+                    let _already_failing = staging::discard(&staging);
                 }
                 Err(error)
             }
@@ -199,7 +199,7 @@ impl Executor<'_> {
         let fail = |error| self.part_error(&key, error);
         let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
         if self.fresh {
-            files::remove_any(staging).map_err(fail)?;
+            staging::discard(staging).map_err(fail)?;
         } else if planned.unfinished.is_some() && !staging::belongs_to(staging, &fingerprint).map_err(fail)? {
             return Err(fail(StageError::new("what it reads has changed just now; run again")));
         }

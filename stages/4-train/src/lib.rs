@@ -85,7 +85,15 @@ impl Stage for TrainStage {
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
-        Ok(json!(TrainSection::read(recipe)?))
+        let section = TrainSection::read(recipe)?;
+        let mut shown = json!(section);
+        // Settings that the schedule does not have would be refused when what is shown is read as a recipe.
+        if let Some(schedule) = shown["schedule"].as_object_mut() {
+            schedule.retain(|key, _| {
+                ["name", "per"].contains(&key.as_str()) || section.schedule.has(&format!("schedule.{key}"))
+            });
+        }
+        Ok(shown)
     }
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {

@@ -99,6 +99,31 @@ pub struct ScheduleConfig {
     pub final_div_factor: Option<f64>,
 }
 
+/// The shapes with a warm-up.
+const WARM: &[ScheduleName] = {
+    use ScheduleName::{
+        Noam, NoamHoldAnnealing, WarmupConstant, WarmupCosine, WarmupInverseSqrt, WarmupLinear, WarmupLr,
+    };
+    &[WarmupConstant, WarmupLr, WarmupInverseSqrt, Noam, NoamHoldAnnealing, WarmupCosine, WarmupLinear]
+};
+
+/// The shapes with a floor.
+const FLOORED: &[ScheduleName] = &[ScheduleName::Cosine, ScheduleName::WarmupCosine, ScheduleName::NoamHoldAnnealing];
+
+/// The settings that not every shape looks at, and the shapes that do.
+const SETTINGS: [(&str, &[ScheduleName]); 10] = [
+    ("schedule.warmup_steps", WARM),
+    ("schedule.final_ratio", FLOORED),
+    ("schedule.final_lr", FLOORED),
+    ("schedule.hold_steps", &[ScheduleName::NoamHoldAnnealing]),
+    ("schedule.decay_rate", &[ScheduleName::NoamHoldAnnealing]),
+    ("schedule.timescale", &[ScheduleName::WarmupInverseSqrt]),
+    ("schedule.model_width", &[ScheduleName::Noam]),
+    ("schedule.rise", &[ScheduleName::OneCycle]),
+    ("schedule.div_factor", &[ScheduleName::OneCycle]),
+    ("schedule.final_div_factor", &[ScheduleName::OneCycle]),
+];
+
 fn default_warmup_steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(WARMUP_STEPS))
 }
@@ -180,29 +205,17 @@ impl ScheduleConfig {
         Ok(())
     }
 
+    /// Whether the shape looks at a setting (`schedule.warmup_steps`).
+    pub fn has(&self, setting: &str) -> bool {
+        SETTINGS.iter().any(|(key, owners)| *key == setting && owners.contains(&self.name))
+    }
+
     /// Refuses a setting that the shape would not look at, of those that are `given`: that is a mistake.
     ///
     /// # Errors
     /// [`TrainError::Config`] with the shapes that have the setting.
     pub fn refuse_foreign(&self, given: &dyn Fn(&'static str) -> bool) -> Result<(), TrainError> {
-        use ScheduleName::{
-            Cosine, Noam, NoamHoldAnnealing, OneCycle, WarmupConstant, WarmupCosine, WarmupInverseSqrt, WarmupLinear,
-            WarmupLr,
-        };
-        let warm = [WarmupConstant, WarmupLr, WarmupInverseSqrt, Noam, NoamHoldAnnealing, WarmupCosine, WarmupLinear];
-        let settings: [(&'static str, &[ScheduleName]); 10] = [
-            ("schedule.warmup_steps", &warm),
-            ("schedule.final_ratio", &[Cosine, WarmupCosine, NoamHoldAnnealing]),
-            ("schedule.final_lr", &[Cosine, WarmupCosine, NoamHoldAnnealing]),
-            ("schedule.hold_steps", &[NoamHoldAnnealing]),
-            ("schedule.decay_rate", &[NoamHoldAnnealing]),
-            ("schedule.timescale", &[WarmupInverseSqrt]),
-            ("schedule.model_width", &[Noam]),
-            ("schedule.rise", &[OneCycle]),
-            ("schedule.div_factor", &[OneCycle]),
-            ("schedule.final_div_factor", &[OneCycle]),
-        ];
-        let foreign = settings.into_iter().find(|(key, owners)| given(key) && !owners.contains(&self.name));
+        let foreign = SETTINGS.into_iter().find(|(key, owners)| given(key) && !owners.contains(&self.name));
         let Some((key, owners)) = foreign else { return Ok(()) };
         let owners = owners.iter().map(ScheduleName::to_string).collect::<Vec<_>>().join(", ");
         let name = self.name;
