@@ -199,7 +199,7 @@ impl Executor<'_> {
         let fail = |error| self.part_error(&key, error);
         let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
         if self.fresh {
-            files::remove_any(staging).map_err(fail)?;
+            staging::discard(staging).map_err(fail)?;
         } else if planned.unfinished.is_some() && !staging::belongs_to(staging, &fingerprint).map_err(fail)? {
             return Err(fail(StageError::new("what it reads has changed just now; run again")));
         }
