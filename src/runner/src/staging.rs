@@ -20,10 +20,20 @@ const RECEIPT: &str = "receipt.json";
 /// What resumable work belongs to, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";
 
-/// What the resumable work in a staging folder was begun with, or what is wrong with the record of it.
-pub(crate) fn begun_with(staging: &Path) -> Result<Fingerprint, String> {
-    let bytes = fs::read(staging.join(FINGERPRINT)).map_err(|error| error.to_string())?;
-    sealed::open(&bytes)
+/// What the resumable work in a staging folder was begun with; none when there is no record of it, as of work that was being
+/// removed. Or what is wrong with the record.
+pub(crate) fn begun_with(staging: &Path) -> Result<Option<Fingerprint>, String> {
+    match fs::read(staging.join(FINGERPRINT)) {
+        Ok(bytes) => sealed::open(&bytes).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Removes a staging folder, the record first: what a kill leaves of the rest is nobody's work.
+pub(crate) fn discard(staging: &Path) -> Result<(), StageError> {
+    files::remove_any(&staging.join(FINGERPRINT))?;
+    files::remove_any(staging)
 }
 
 /// Whether the resumable work in a staging folder was begun with the same.
@@ -31,7 +41,7 @@ pub(crate) fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bo
     // As it comes back from a file, so that reading and writing numbers cannot make a difference.
     let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
     let fingerprint: Fingerprint = sealed::open(&bytes).map_err(StageError::new)?;
-    Ok(begun_with(staging).is_ok_and(|begun| begun == fingerprint))
+    Ok(begun_with(staging).is_ok_and(|begun| begun == Some(fingerprint)))
 }
 
 /// Makes the staging folder of a part ready. Resumable work is kept when it was begun with the same fingerprint.
@@ -42,7 +52,7 @@ pub(crate) fn begin(staging: &Path, resumable: Option<&Fingerprint>) -> Result<(
         files::remove_any(&staging.join(RECEIPT))?;
         remove_temporaries(&staging.join(STATE))?;
     } else {
-        files::remove_any(staging)?;
+        discard(staging)?;
         files::make_dir(staging)?;
         if let Some(fingerprint) = resumable {
             let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
@@ -200,7 +210,7 @@ impl<'a> Publisher<'a> {
             }
         }
         self.rename(&staging.join(RECEIPT), &final_receipt)?;
-        files::remove_any(staging)
+        discard(staging)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), StageError> {

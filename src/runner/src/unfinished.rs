@@ -30,7 +30,8 @@ impl Assessor<'_> {
             return Ok(None);
         };
         let changes = match staging::begun_with(&staging) {
-            Ok(begun) => self.changes(planned, &begun)?,
+            Ok(Some(begun)) => self.changes(planned, &begun)?,
+            Ok(None) => return Ok(None),
             Err(damage) => vec![Reason::RecordDamaged(damage)],
         };
         Ok(Some(Unfinished { reached, changes }))

@@ -200,6 +200,11 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
+
+    // What a kill left of a folder that was being removed is nobody's work.
+    fs::create_dir_all(&checkpoint).unwrap();
+    assert!(toy.ran(&other).0.is_empty());
+    assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 }
 
 #[test]
