@@ -60,7 +60,7 @@ fn the_paths_of_a_base_count_from_its_own_folder() {
     fs::write(mini.path("over/recipe.yaml"), "base: ..\nname: over\n").unwrap();
     fs::write(mini.path("over/more/recipe.yaml"), "base: ../recipe.yaml\nname: more\n").unwrap();
     for (folder, up) in [("over", ".."), ("over/more", "../..")] {
-        let list = format!("train: {up}/lists/train");
+        let list = format!("train: \"{up}/lists/train\"");
         flowmill(mini.folder(), &["recipe", "show", folder]).expect_code(0).expect_words(&[&list]);
         flowmill(&mini.path(folder), &["run", "--stop-stage", "prep"]).expect_code(0).expect_words(&["12 rows in"]);
     }
