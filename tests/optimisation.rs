@@ -147,9 +147,10 @@ fn null_takes_back_what_a_base_recipe_gives() {
     let all = "{optim: {name: adafactor, betas: null, groups: null}, mixture: null, schedule: {name: constant, warmup_steps: null, \
                final_ratio: null}}";
     shown("check", all).expect_code(0);
-    let shown =
-        shown("show", all).expect_code(0).expect_words(&["warmup_steps: 2500", "final_ratio: 0.01", "adafactor"]);
-    assert!(!shown.stdout.contains("betas") && !shown.stdout.contains("pattern"), "{}", shown.stdout);
+    let shown = shown("show", all).expect_code(0).expect_words(&["name: constant", "adafactor"]);
+    for taken_back in ["betas", "pattern", "warmup_steps", "final_ratio"] {
+        assert!(!shown.stdout.contains(taken_back), "{taken_back}: {}", shown.stdout);
+    }
 }
 
 /// Averages of the weights are what is validated, and lie in the checkpoint beside the weights.
