@@ -38,7 +38,7 @@ pub enum RunError {
         /// What has changed, for a person.
         changes: Vec<String>,
         /// How other settings can make use of it, in the stage's words.
-        reuse: Option<String>,
+        reuse: Option<Box<str>>,
     },
     /// Another run works on the experiment.
     #[error("{} is in use by {}; wait for it, or stop it", dir.display(), describe_holder(.holder.as_ref()))]

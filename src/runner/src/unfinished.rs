@@ -64,7 +64,7 @@ pub(crate) fn refuse_to_lose(stage: &str, to_run: &[Planned]) -> Result<(), RunE
             part: planned.part.key.clone(),
             at: left.reached.at.clone(),
             changes: left.told(),
-            reuse: left.reached.reuse.clone(),
+            reuse: left.reached.reuse.clone().map(String::into_boxed_str),
         })
     });
     refusal.map_or(Ok(()), Err)
