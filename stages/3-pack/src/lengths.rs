@@ -16,6 +16,11 @@ pub fn go_together(expected: f64, frames: usize, frames_per_token: f64) -> bool 
     (expected - frames as f64).abs() <= SLACK_TOKENS * frames_per_token + SLACK_SHARE * frames as f64
 }
 
+/// How much the model reads as one token a second, of tokens that come at `rate`: of a mixed sequence of two codebooks paired frames.
+pub fn rate_read(rate: f64) -> f64 {
+    if is_mixed_rate(rate) { rate * SEMANTIC_PER_GROUP as f64 / GROUP as f64 } else { rate }
+}
+
 /// How many mel frames belong to how many tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Lengths {
@@ -39,10 +44,9 @@ impl Lengths {
         Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
     }
 
-    /// Frames of what the model reads as one token: of a mixed sequence of two codebooks, of a paired frame.
+    /// Frames of what the model reads as one token.
     fn frames_per_token(self) -> f64 {
-        let tokens = if is_mixed_rate(self.token_rate) { GROUP as f64 / SEMANTIC_PER_GROUP as f64 } else { 1.0 };
-        tokens * self.mel_rate / self.token_rate
+        self.mel_rate / rate_read(self.token_rate)
     }
 
     /// Why an utterance of so many tokens and mel frames cannot be trained on, if it cannot. The part before the colon is the same

@@ -21,7 +21,7 @@ mod utterance;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
-pub use lengths::go_together;
+pub use lengths::{go_together, rate_read};
 pub use statistics::MelStatistics;
 
 /// The stage.

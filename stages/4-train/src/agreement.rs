@@ -1,12 +1,12 @@
 //! Whether the model fits what earlier stages of the same recipe make: known before anything runs, so said before.
 
 use flowmill_audio::features::MelConfig;
-use flowmill_models::dual_codebook::{GROUP, MIXED_RATE, SEMANTIC_PER_GROUP, is_mixed_rate};
+use flowmill_models::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_models::extractors::{ExtractorConfig, ValueType};
 use flowmill_models::flow::FlowConfig;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_embed::EmbedConfig;
-use flowmill_stage_pack::PackConfig;
+use flowmill_stage_pack::{PackConfig, rate_read};
 use flowmill_stage_tokens::TokensConfig;
 
 use crate::{TokenEmbedding, TrainSection};
@@ -57,8 +57,7 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
 
 /// Compares the frames per token that the model makes with the rates of stage 2's tokens and stage 3's mel.
 fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), String> {
-    let mixed = is_mixed_rate(token_rate);
-    let tokens = if mixed { token_rate * SEMANTIC_PER_GROUP as f64 / GROUP as f64 } else { token_rate };
+    let tokens = rate_read(token_rate);
     let frames = f64::from(mel.sample_rate) / mel.hop_length as f64;
     if (ratio as f64 * tokens / frames - 1.0).abs() <= SHARE_OF_RATES {
         return Ok(());

@@ -1,11 +1,9 @@
 //! Corpora whose features were made by different extractors: unit 17 of one codebook is another sound than unit 17 of another.
 
 use flowmill_corpus::shard::MadeBy;
+use flowmill_models::extractors::import;
 
 use crate::leakage::Indexed;
-
-/// The kind of what was extracted elsewhere: its files differ from corpus to corpus, whatever made them.
-const IMPORT: &str = "import";
 
 /// Warns of the splits whose columns were made otherwise than those of the first.
 pub fn tell(splits: &[Indexed<'_>], tell: &dyn Fn(String)) {
@@ -29,7 +27,8 @@ fn difference(ours: &MadeBy, theirs: &MadeBy) -> Option<String> {
     if ours.kind != theirs.kind {
         return Some(format!("by another extractor ({}, not {})", theirs.kind, ours.kind));
     }
-    let apart = ours.blake3 != theirs.blake3 && ours.kind != IMPORT;
+    // Imported files differ from corpus to corpus, whatever made them.
+    let apart = ours.blake3 != theirs.blake3 && ours.kind != import::KIND;
     apart.then(|| format!("by a {} with other settings or weights, or fitted on other speech,", ours.kind))
 }
 
