@@ -96,6 +96,8 @@ pub struct AudioInfo {
     pub codec: String,
     /// Short name of the container, for example `wav`, `flac`, `ogg`.
     pub container: String,
+    /// Whether the `ffmpeg` program decoded it, not this crate.
+    pub by_fallback: bool,
     /// What was odd about the file.
     pub warnings: Vec<DecodeWarning>,
 }
@@ -149,6 +151,13 @@ pub enum DecodeWarning {
         /// The largest magnitude.
         peak: f32,
     },
+    /// The `ffmpeg` program decoded the file and reported problems with it.
+    FallbackComplaint {
+        /// How many lines it wrote.
+        lines: u64,
+        /// The first of them.
+        first: String,
+    },
     /// The name ends like another format than the content has.
     MisleadingName {
         /// The extension of the name.
@@ -176,6 +185,9 @@ impl fmt::Display for DecodeWarning {
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
             Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),
             Self::OverRange { peak } => write!(f, "samples reach {peak}, outside [-1, 1]; kept as they are"),
+            Self::FallbackComplaint { lines, first } => {
+                write!(f, "ffmpeg decoded it, but reported {lines} problems (first: {first})")
+            }
             Self::MisleadingName { extension, content } => {
                 write!(f, "named .{extension}, but the content is {content}")
             }

@@ -117,12 +117,32 @@ pub enum Fault {
         beginning: String,
     },
     /// The container is known, the codec in it is not.
-    #[error("{container} holds the codec {codec}, which is not supported")]
+    #[error(
+        "{codec} in {container} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file"
+    )]
     UnsupportedCodec {
         /// The container.
         container: String,
         /// Name or tag of the codec.
         codec: String,
+    },
+    /// The fallback is allowed, but there is no such program.
+    #[error("{codec} in {container} needs the ffmpeg program (`prep.fallback: ffmpeg`), which is not installed")]
+    FallbackMissing {
+        /// The container.
+        container: String,
+        /// Name or tag of the codec.
+        codec: String,
+    },
+    /// The fallback could not decode it either.
+    #[error("{codec} in {container} was given to ffmpeg (`prep.fallback: ffmpeg`), which {problem}")]
+    FallbackFailed {
+        /// The container.
+        container: String,
+        /// Name or tag of the codec.
+        codec: String,
+        /// What happened.
+        problem: String,
     },
     /// The container's structure is broken beyond use.
     #[error("broken {container} file: {problem}")]
@@ -170,6 +190,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the file may be sound in a form that this crate does not decode.
+    pub(crate) fn is_for_fallback(&self) -> bool {
+        matches!(self, Self::UnsupportedCodec { .. } | Self::Unrecognised { .. })
+    }
+
     /// Says which recording the fault belongs to.
     pub fn of(self, name: &str) -> AudioError {
         AudioError::File { name: name.to_owned(), fault: self }

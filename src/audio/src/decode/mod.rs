@@ -4,17 +4,29 @@
 //! decoded here; MP3, AAC, Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
+mod aac;
+mod aac_packet;
+mod aac_tables;
 mod adpcm;
+mod au;
+mod codec_names;
 mod flac;
+mod foreign;
+mod identify;
+mod matroska;
+mod mp4_codec;
 mod mp4_edits;
 mod mpeg_frames;
 mod ogg_pages;
 mod opus;
+mod opus_track;
 mod pcm;
 mod probe;
 mod riff;
 mod sniff;
+mod sphere;
 mod stream;
+mod w64;
 mod wav;
 
 use std::fs::File;
@@ -22,10 +34,11 @@ use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-pub use probe::{probe, probe_bytes};
+pub(crate) use probe::{probe_bytes_named, probe_file};
 pub use sniff::extension;
 
-use crate::audio::{Audio, DecodeWarning};
+use crate::audio::{Audio, AudioInfo, DecodeWarning};
+use crate::decoder::Decoder;
 use crate::error::{AudioError, Fault};
 use sniff::Content;
 
@@ -56,7 +69,7 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<Audio, AudioError> {
 /// # Errors
 /// [`AudioError::File`] with `hint_name` and what is wrong; all samples of a success are finite.
 pub fn decode_bytes(bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> {
-    decode_named(bytes, hint_name).map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
+    Decoder::builtin().decode(bytes, hint_name)
 }
 
 /// A recording and what it was made from.
@@ -66,12 +79,51 @@ pub(crate) struct Decoded {
     pub(crate) container: String,
 }
 
+impl Decoded {
+    /// What is known of the recording without its samples.
+    pub(crate) fn into_info(self) -> AudioInfo {
+        AudioInfo {
+            sample_rate: self.audio.sample_rate,
+            channels: self.audio.samples.len() as u32,
+            frames: self.audio.frames() as u64,
+            codec: self.codec,
+            container: self.container,
+            by_fallback: false,
+            warnings: self.audio.warnings,
+        }
+    }
+}
+
+/// Says what a file holds: rate, channels, frames, codec, container.
+///
+/// Integer WAV files are judged by their header against the size of the file, which is exact; FLAC files by their
+/// header if the last frame of the file is whole and is the one that the header promises. Everything else is
+/// decoded: the lengths that compressed files claim are too often wrong. So damage in the middle of a FLAC file is
+/// noticed by [`decode_file`] only.
+///
+/// # Errors
+/// [`AudioError::File`] with the path and what is wrong.
+pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
+    Decoder::builtin().probe(path)
+}
+
+/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+///
+/// # Errors
+/// [`AudioError::File`] with `hint_name` and what is wrong.
+pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
+    Decoder::builtin().probe_bytes(bytes, hint_name)
+}
+
 pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     let content = sniff::content(bytes)?;
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
         Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes)),
         Content::OggOpus => opus::decode(bytes),
+        Content::Sphere => sphere::decode(bytes),
+        Content::Au => au::decode(bytes),
+        Content::Wave64 => w64::decode(bytes),
         _ => stream::decode(bytes, content),
     })?;
     check_samples(&decoded.audio.samples)?;
@@ -96,7 +148,7 @@ fn flac_bits(bytes: &[u8]) -> u32 {
     flac::parse_metadata(sniff::behind_id3_or_all(bytes)).map_or(0, |(info, _)| info.bits)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     within("the file's size in bytes", length, MAX_FILE_BYTES)?;

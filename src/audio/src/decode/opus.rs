@@ -78,13 +78,23 @@ impl Head {
     }
 }
 
+/// What a stream's packets decode to.
+pub(super) struct DecodedPackets {
+    /// Samples as `[channel][frame]`.
+    pub(super) samples: Vec<Vec<f32>>,
+    /// Frames at the beginning that the encoder added.
+    pub(super) pre_skip: usize,
+    pub(super) warnings: Vec<DecodeWarning>,
+}
+
 enum State {
     WantsHead,
     WantsComment(Head),
     Decodes(Head, Box<OpusMSDecoder>),
 }
 
-struct Stream {
+/// Packets of one Opus stream, decoded as they come: identification header, comment header, audio.
+pub(super) struct Stream {
     serial: u32,
     state: State,
     samples: Vec<Vec<f32>>,
@@ -96,7 +106,7 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(serial: u32) -> Self {
+    pub(super) fn new(serial: u32) -> Self {
         Self {
             serial,
             state: State::WantsHead,
@@ -109,7 +119,7 @@ impl Stream {
         }
     }
 
-    fn packet(&mut self, packet: &[u8]) -> Result<(), Fault> {
+    pub(super) fn packet(&mut self, packet: &[u8]) -> Result<(), Fault> {
         match std::mem::replace(&mut self.state, State::WantsHead) {
             State::WantsHead => self.state = State::WantsComment(Head::parse(packet)?),
             State::WantsComment(head) => {
@@ -149,6 +159,15 @@ impl Stream {
             channel.extend(own.map(|sample| f32::from(*sample) * scale));
         }
         Ok(())
+    }
+
+    /// Everything that was decoded, nothing cut off.
+    pub(super) fn into_decoded(self) -> Result<DecodedPackets, Fault> {
+        let State::Decodes(head, _) = self.state else {
+            return Err(malformed("the file ends before the first audio packet"));
+        };
+        let corrupt = self.first_error.map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first });
+        Ok(DecodedPackets { samples: self.samples, pre_skip: head.pre_skip, warnings: corrupt.into_iter().collect() })
     }
 
     /// Cuts off what the encoder added at both ends.

@@ -9,7 +9,7 @@ use super::sniff::{self, Content};
 use super::wav::{self, Codec};
 use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
-use crate::error::{AudioError, Fault};
+use crate::error::Fault;
 
 /// Bytes read to recognise a format.
 const BEGINNING_BYTES: u64 = 4096;
@@ -17,41 +17,22 @@ const BEGINNING_BYTES: u64 = 4096;
 /// Bytes read from the end of a FLAC file to find its last frame.
 const END_BYTES: u64 = 1 << 16;
 
-/// Says what a file holds: rate, channels, frames, codec, container.
-///
-/// Integer WAV files are judged by their header against the size of the file, which is exact; FLAC files by their
-/// header if the last frame of the file is whole and is the one that the header promises. Everything else is
-/// decoded: the lengths that compressed files claim are too often wrong. So damage in the middle of a FLAC file is
-/// noticed by [`super::decode_file`] only.
-///
-/// # Errors
-/// [`AudioError::File`] with the path and what is wrong.
-pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
-    let path = path.as_ref();
-    probe_file(path).map_err(|fault| fault.of_path(path))
+/// What the bytes of a file hold.
+pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
+    match from_ends(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
+        Some(info) => Ok(info),
+        None => decode_named(bytes, name).map(Decoded::into_info),
+    }
 }
 
-/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
-///
-/// # Errors
-/// [`AudioError::File`] with `hint_name` and what is wrong.
-pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
-    let known = from_ends(&mut Cursor::new(bytes), bytes.len() as u64, hint_name);
-    let info = match known {
-        Ok(Some(info)) => Ok(info),
-        Ok(None) => decode_named(bytes, hint_name).map(from_decoded),
-        Err(fault) => Err(fault),
-    };
-    info.map_err(|fault| fault.of(hint_name))
-}
-
-fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
+/// What a file holds.
+pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let name = path.display().to_string();
     match from_ends(&mut file, length, &name)? {
         Some(info) => Ok(info),
-        None => Ok(from_decoded(decode_named(&read(path)?, &name)?)),
+        None => decode_named(&read(path)?, &name).map(Decoded::into_info),
     }
 }
 
@@ -90,6 +71,7 @@ fn from_flac_ends(beginning: &[u8], file: &mut (impl Read + Seek), length: u64) 
         frames,
         codec: "flac".into(),
         container: "flac".into(),
+        by_fallback: false,
         warnings: Vec::new(),
     }))
 }
@@ -120,17 +102,7 @@ fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
         frames,
         codec,
         container: "wav".into(),
+        by_fallback: false,
         warnings,
     }))
-}
-
-fn from_decoded(decoded: Decoded) -> AudioInfo {
-    AudioInfo {
-        sample_rate: decoded.audio.sample_rate,
-        channels: decoded.audio.samples.len() as u32,
-        frames: decoded.audio.frames() as u64,
-        codec: decoded.codec,
-        container: decoded.container,
-        warnings: decoded.audio.warnings,
-    }
 }

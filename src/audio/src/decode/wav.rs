@@ -5,7 +5,7 @@ use std::io::Cursor;
 use super::pcm::{self, Encoding};
 use super::riff::{self, WavHeader};
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, adpcm, over_range, stream, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, codec_names, over_range, stream, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -56,7 +56,7 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
             return Err(Fault::Header { field: "bits per sample", value: header.bits_per_sample.into(), expected });
         }
         (tag, _) => {
-            return Err(Fault::UnsupportedCodec { container: "wav".into(), codec: format!("format tag {tag:#06x}") });
+            return Err(Fault::UnsupportedCodec { container: "WAV".into(), codec: codec_names::riff(tag) });
         }
     };
     Ok(Codec::Pcm(encoding))
