@@ -1,7 +1,8 @@
 //! The second phase: every recording opened once, rows completed and filtered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use flowmill_audio::DecodeWarning;
 use flowmill_corpus::source::{PipeLimits, Source};
@@ -33,27 +34,55 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     for receipt in context.receipts(0)?.into_iter().filter(|receipt| receipt.key == KEY) {
         tables.extend(receipt.outputs());
     }
-    let parts: Result<Vec<Part>, StageError> =
-        tables.par_iter().map(|manifest| part(config, context, manifest)).collect();
-    Ok(Phase::new("probe", parts?))
+    let wavs = tables.par_iter().map(|manifest| table::read_wav_column(manifest).map_err(StageError::other));
+    let wavs: Vec<Vec<String>> = wavs.collect::<Result<_, _>>()?;
+    let shared = Arc::new(shared_recordings(&wavs));
+    let parts = tables.iter().zip(&wavs).map(|(manifest, wavs)| part(config, context, manifest, wavs, &shared));
+    Ok(Phase::new("probe", parts.collect::<Result<_, _>>()?))
+}
+
+/// Recordings that several parts have rows of: the first part that needs one probes it for all.
+type SharedRecordings = HashMap<String, OnceLock<Probed>>;
+
+/// What is known of a recording, or why it cannot be used.
+type Probed = Arc<Result<Recording, String>>;
+
+/// The recordings that more than one of the parts has rows of.
+fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
+    let mut first_part: HashMap<&str, usize> = HashMap::new();
+    let mut shared = SharedRecordings::new();
+    for (part, wavs) in parts.iter().enumerate() {
+        for wav in wavs {
+            if *first_part.entry(wav).or_insert(part) != part && !shared.contains_key(wav) {
+                shared.insert(wav.clone(), OnceLock::new());
+            }
+        }
+    }
+    shared
 }
 
 /// Plans one part.
-fn part(config: &PrepConfig, context: &PlanContext, manifest: &Path) -> Result<Part, StageError> {
+fn part(
+    config: &PrepConfig,
+    context: &PlanContext,
+    manifest: &Path,
+    wavs: &[String],
+    shared: &Arc<SharedRecordings>,
+) -> Result<Part, StageError> {
     let key =
         key_of(manifest).ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
     let root = context.recipe_dir().to_path_buf();
-    let wavs = table::read_wav_column(manifest).map_err(StageError::other)?;
     let mut files: Vec<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(&root)).collect();
     files.sort_unstable();
     files.dedup();
     let (config, manifest, output) = (config.clone(), manifest.to_path_buf(), format!("{key}.parquet"));
+    let shared = Arc::clone(shared);
     Ok(Part::new(key)
         .config(json!({ "filter": filters(&config) }))
         .input(&manifest)
         .inputs(files)
         .rows(wavs.len() as u64)
-        .work(move |work| run(&config, &root, &manifest, &output, work)))
+        .work(move |work| run(&config, &root, &manifest, &output, &shared, work)))
 }
 
 /// `SPLIT/part-00000` of `…/manifests/SPLIT/rows-00000.parquet`.
@@ -69,15 +98,16 @@ fn run(
     root: &Path,
     manifest: &Path,
     output: &str,
+    shared: &SharedRecordings,
     work: &PartWork,
 ) -> Result<PartReport, StageError> {
     let rows = table::read_utterances(manifest).map_err(StageError::other)?;
     let rows_in = rows.len() as u64;
-    let recordings = recordings(&rows, root, work)?;
+    let recordings = recordings(&rows, root, shared, work)?;
     let mut kept = Vec::with_capacity(rows.len());
     for mut row in rows {
         let utt = row.utt.clone();
-        let completed = match &recordings[&row.wav] {
+        let completed = match &*recordings[&row.wav] {
             Ok(recording) => complete(&mut row, recording),
             Err(reason) => Err(reason.clone() + &hint(config, root, &row.wav)),
         };
@@ -89,7 +119,7 @@ fn run(
     }
     let mut warnings = Warnings::default();
     for row in &kept {
-        if let Ok(recording) = &recordings[&row.wav] {
+        if let Ok(recording) = &*recordings[&row.wav] {
             warnings.note(row, &recording.warnings, recording.sample_rate);
         }
     }
@@ -106,8 +136,9 @@ fn run(
 fn recordings(
     rows: &[Utterance],
     root: &Path,
+    shared: &SharedRecordings,
     work: &PartWork,
-) -> Result<BTreeMap<String, Result<Recording, String>>, StageError> {
+) -> Result<BTreeMap<String, Probed>, StageError> {
     let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
     rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
     let uses: Vec<(&str, u64)> = uses.into_iter().collect();
@@ -115,7 +146,8 @@ fn recordings(
         if work.interrupted() {
             return Err(StageError::Interrupted);
         }
-        let recording = probe(wav, root);
+        let probe = || Arc::new(probe(wav, root));
+        let recording = shared.get(*wav).map_or_else(probe, |known| Arc::clone(known.get_or_init(probe)));
         work.advance(*rows);
         Ok(((*wav).to_owned(), recording))
     });
