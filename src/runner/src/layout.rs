@@ -53,7 +53,12 @@ impl Experiment {
 
     /// The short-cut from (size, times, inode) to content hashes; may be deleted at any time.
     pub fn cache_file(&self) -> PathBuf {
-        self.dir.join(".cache").join("content")
+        self.scratch_dir().join("content")
+    }
+
+    /// What may be deleted at any time.
+    pub(crate) fn scratch_dir(&self) -> PathBuf {
+        self.dir.join(".cache")
     }
 }
 
