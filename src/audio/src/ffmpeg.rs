@@ -58,7 +58,8 @@ pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
         ProgramError::Missing => Fault::FallbackMissing { codec: codec.clone(), container: container.clone() },
         ProgramError::Io(error) => Fault::Io(error),
         error => {
-            Fault::FallbackFailed { codec: codec.clone(), container: container.clone(), problem: error.to_string() }
+            let problem = plain(&error.to_string()).join("; ");
+            Fault::FallbackFailed { codec: codec.clone(), container: container.clone(), problem }
         }
     })?;
     let Decoded { audio, .. } = decode_named(&output.bytes, "").map_err(|fault| Fault::FallbackFailed {
@@ -68,11 +69,21 @@ pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
     })?;
     let mut warnings: Vec<DecodeWarning> =
         audio.warnings.into_iter().filter(|warning| !matches!(warning, DecodeWarning::StreamedSize)).collect();
-    if let Some(first) = output.complaint.lines().next() {
-        let lines = output.complaint.lines().count() as u64;
-        warnings.push(DecodeWarning::FallbackComplaint { lines, first: first.trim().to_owned() });
+    let complaint = plain(&output.complaint);
+    if let Some(first) = complaint.first() {
+        warnings.push(DecodeWarning::FallbackComplaint { lines: complaint.len() as u64, first: first.clone() });
     }
     Ok(Decoded { audio: Audio { warnings, ..audio }, codec, container })
+}
+
+/// The lines of a complaint without what differs from run to run: the program puts addresses in memory behind names.
+fn plain(complaint: &str) -> Vec<String> {
+    let without_address = |line: &str| match line.split_once(" @ 0x") {
+        Some((name, rest)) => format!("{name}{}", rest.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
+        None => line.to_owned(),
+    };
+    let lines = complaint.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| without_address(&line.replace("file:/dev/stdin: ", ""))).collect()
 }
 
 /// The program's arguments, the same for every recording.

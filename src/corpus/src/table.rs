@@ -1,6 +1,7 @@
 //! Tables on disk: Parquet with zstd, written and read through Polars.
 //!
-//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`; embeddings and tokens are
+//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, and `decoder` where a
+//! recording needs one; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
@@ -134,6 +135,7 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
     let (mut start, mut end, mut duration) =
         (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut decoder, mut has_decoder) = (strings("decoder"), false);
     for row in rows {
         utt.append_value(row.utt);
         spk.append_value(row.spk);
@@ -145,13 +147,16 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         duration.push(row.duration);
         sample_rate.push(row.sample_rate);
         channels.push(row.channels);
+        decoder.append_option(row.decoder);
+        has_decoder |= row.decoder.is_some();
     }
     let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
     let seconds = [("start", start), ("end", end), ("duration", duration)]
         .map(|(name, values)| Float64Chunked::from_slice_options(name.into(), &values).into_column());
     let counts = [("sample_rate", sample_rate), ("channels", channels)]
         .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
-    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).collect())
+    let decoder = has_decoder.then(|| decoder.finish().into_column());
+    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).chain(decoder).collect())
 }
 
 /// The rows of an utterance table.
@@ -170,6 +175,11 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
     let (mut start, mut end) = (seconds("start")?.into_iter(), seconds("end")?.into_iter());
     let (mut duration, mut lang) = (seconds("duration")?.into_iter(), lang.into_iter());
     let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
+    let mut decoder = match frame.column("decoder") {
+        Ok(column) => column.str().map_err(fail)?.iter().map(|value| value.map(str::to_owned)).collect(),
+        Err(_) => Vec::new(),
+    }
+    .into_iter();
     Ok(required("utt")?
         .map(|utt| Utterance {
             utt,
@@ -182,6 +192,7 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
             duration: duration.next().flatten(),
             sample_rate: sample_rate.next().flatten(),
             channels: channels.next().flatten(),
+            decoder: decoder.next().flatten(),
         })
         .collect())
 }

@@ -10,6 +10,7 @@
 
 mod collect;
 mod config;
+mod fallback;
 mod filter;
 pub mod import;
 mod listing;
@@ -21,7 +22,7 @@ mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
-pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+pub use config::{Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
 /// The stage.
 pub struct Prep;

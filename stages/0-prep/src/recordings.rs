@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use flowmill_audio::{Audio, segment_frames};
+use flowmill_audio::{Audio, Decoder, segment_frames};
 use flowmill_corpus::Utterance;
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::table::RecordingRow;
+
+use crate::fallback::decoder;
 
 /// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
 const KEPT_BYTES: u64 = 1 << 30;
@@ -123,6 +125,7 @@ impl PartRecordings {
             shared: claim.and_then(|_| self.recordings.shared.get(&utterance.wav).cloned()),
             recordings: Arc::clone(&self.recordings),
             samples: RecordingRow::samples_of(utterance),
+            decoder: decoder(utterance),
             wav: utterance.wav.clone(),
             span: (utterance.start, utterance.end),
         }
@@ -144,6 +147,7 @@ pub struct RowRecording {
     recordings: Arc<Recordings>,
     shared: Option<Arc<Recording>>,
     samples: u64,
+    decoder: Decoder,
     wav: String,
     span: (Option<f64>, Option<f64>),
 }
@@ -190,7 +194,7 @@ impl RowRecording {
         let bytes = Source::of(&self.wav)
             .read(root, &PipeLimits::default())
             .map_err(|error| RecordingError::Unreadable(error.to_string()))?;
-        flowmill_audio::decode_bytes(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable(error.to_string()))
+        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable(error.to_string()))
     }
 }
 

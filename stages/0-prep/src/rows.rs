@@ -15,6 +15,7 @@ use flowmill_models::extractors::{self, ExtractError, Extractor, Media, RowEvent
 use flowmill_runner::{PartWork, PlanContext, StageError};
 use rayon::prelude::*;
 
+pub use crate::fallback::decoder;
 use crate::recordings::{PartRecordings, recordings_of_parts};
 
 /// A table of stage 0.
