@@ -47,6 +47,8 @@ pub struct RejectionKind {
     pub rows: u64,
     /// Some of their ids.
     pub examples: Vec<String>,
+    /// The whole reason of the first of them.
+    pub example_reason: String,
 }
 
 /// Kinds of rejections, the commonest first, with up to three examples each.
@@ -57,7 +59,8 @@ pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
         let reason = row.reason.split(": ").next().unwrap_or_default();
         let at = *places.entry(reason).or_insert(kinds.len());
         if at == kinds.len() {
-            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new() });
+            let example_reason = row.reason.clone();
+            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new(), example_reason });
         }
         kinds[at].rows += 1;
         if kinds[at].examples.len() < 3 {
