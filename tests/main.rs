@@ -8,6 +8,7 @@ mod alone;
 mod bad_recipes;
 mod batches;
 mod commands;
+mod conservation;
 mod crash;
 mod data_directories;
 mod disk_full;
