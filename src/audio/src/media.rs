@@ -2,11 +2,11 @@
 
 /// Extensions of recordings and videos, in lower case. Where one utterance has several recordings, the one whose extension
 /// stands first here is taken: plain samples before lossless compression before lossy compression.
-pub const EXTENSIONS: [&str; 60] = [
+pub const EXTENSIONS: [&str; 62] = [
     "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "flac", "fla",
     "alac", "ape", "wv", "tta", "shn", "opus", "ogg", "oga", "ogx", "spx", "m4a", "m4b", "mp4", "m4v", "mov", "3gp",
-    "3gpp", "3g2", "aac", "adts", "mp3", "mp2", "mp1", "mpga", "mka", "mkv", "webm", "weba", "wma", "wmv", "asf",
-    "amr", "awb", "ac3", "eac3", "dts", "gsm", "ra", "avi", "flv", "mpg", "mpeg", "voc", "pcm", "raw",
+    "3gpp", "3g2", "aac", "adts", "latm", "loas", "mp3", "mp2", "mp1", "mpga", "mka", "mkv", "webm", "weba", "wma",
+    "wmv", "asf", "amr", "awb", "ac3", "eac3", "dts", "gsm", "ra", "avi", "flv", "mpg", "mpeg", "voc", "pcm", "raw",
 ];
 
 /// How much of a file [`by_content`] looks at.
@@ -56,6 +56,10 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
     }
     if at(0, b"ID3") && bytes.get(3).is_some_and(|version| *version < 16) {
         return Some("mp3");
+    }
+    // Packets of an MPEG transport stream.
+    if at(0, b"G") && at(188, b"G") && at(376, b"G") && at(564, b"G") {
+        return Some("ts");
     }
     two_frames(bytes)
 }

@@ -47,8 +47,9 @@ impl Seen {
     }
 }
 
-/// What the data at a path seem to be and how to have them read; `None` when nothing is recognized.
-pub fn of_source(path: &Path) -> Option<String> {
+/// What the data at a path seem to be and how to have them read; `None` when nothing is recognized but the format that they are read
+/// as, such as `kaldi`.
+pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if path.is_file() {
         return of_file(&path.to_string_lossy().to_ascii_lowercase());
     }
@@ -81,7 +82,9 @@ pub fn of_source(path: &Path) -> Option<String> {
     if let Some((file, what)) = layouts.iter().find_map(|(file, what)| file.map(|file| (file, *what))) {
         return Some(if what.contains("`format:") { format!("{what} (it holds {file})") } else { own(what, file) });
     }
-    if let Some(file) = seen.called("metadata.csv") {
+    // A file in the folder itself says nothing new of the format that it belongs to.
+    let new = |format: &str, file: &&str| read_as != format || file.contains('/');
+    if let Some(file) = seen.called("metadata.csv").filter(|file| new("ljspeech", file)) {
         let (folder, _) = file.rsplit_once('/').unwrap_or(("", file));
         let wavs = seen.names.iter().any(|name| name.starts_with(format!("{folder}/wavs/").trim_start_matches('/')));
         return Some(match wavs {
@@ -90,16 +93,19 @@ pub fn of_source(path: &Path) -> Option<String> {
             false => own("this looks like an audio folder of Hugging Face", file),
         });
     }
-    if let Some(file) = seen.ends(".tar").or(seen.ends(".tar.gz")) {
+    if let Some(file) = seen.ends(".tar").or(seen.ends(".tar.gz")).filter(|_| read_as != "webdataset") {
         return Some(format!("this looks like WebDataset (it holds {file}): `format: webdataset`"));
     }
-    if let Some(file) = seen.called("wav.scp") {
+    if let Some(file) = seen.called("wav.scp").filter(|file| new("kaldi", file)) {
         return Some(format!(
             "this looks like Kaldi (it holds {file}): `format: kaldi` reads the folder that wav.scp is in"
         ));
     }
     if let Some(file) = seen.ends(".jsonl") {
         return Some(format!("it holds {file}; `format: manifest` reads such a file when `dir` names it"));
+    }
+    if read_as == "folder" || seen.called("wav.scp").is_some() {
+        return None;
     }
     let media = seen.names.iter().find(|name| crate::samples::look(name) == crate::samples::Look::Media)?;
     Some(format!(
@@ -144,9 +150,9 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, "").unwrap();
             }
-            let hint = of_source(dir.path()).unwrap();
+            let hint = of_source(dir.path(), "").unwrap();
             assert!(hint.contains(words), "{hint}");
         }
-        assert_eq!(of_source(tempfile::tempdir().unwrap().path()), None);
+        assert_eq!(of_source(tempfile::tempdir().unwrap().path(), ""), None);
     }
 }

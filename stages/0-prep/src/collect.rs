@@ -96,14 +96,14 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
             Ok(reading) => reading,
             // A source that is not of its format is told what it seems to be.
             Err(error @ CorpusError::Structure { .. }) => {
-                hints::of_source(&root.join(&source.dir)).into_iter().for_each(|hint| tell(work, source, &hint));
+                hint(config, source, root, work);
                 return Err(error);
             }
             Err(error) => return Err(error),
         };
         rows_in += reading.lines;
         if reading.utterances.is_empty() {
-            hints::of_source(&root.join(&source.dir)).into_iter().for_each(|hint| tell(work, source, &hint));
+            hint(config, source, root, work);
         }
         reading.warnings.iter().for_each(|warning| tell(work, source, warning));
         reading.rejected.into_iter().for_each(|rejection| work.reject(rejection.id, rejection.reason));
@@ -112,6 +112,12 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     let places = merged(config, &tables, work);
     let splits = divide(config, root, &tables, places, work)?;
     Ok(Collection { tables, splits, rows_in })
+}
+
+/// Tells what a source seems to be that is not of its format.
+fn hint(config: &PrepConfig, source: &Source, root: &Path, work: &PartWork) {
+    let hint = hints::of_source(&root.join(&source.dir), config.format_of(source).name());
+    hint.into_iter().for_each(|hint| tell(work, source, &hint));
 }
 
 /// Shows a line about a source.

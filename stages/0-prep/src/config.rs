@@ -75,6 +75,19 @@ pub enum Format {
     Webdataset,
 }
 
+impl Format {
+    /// Its name in recipes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kaldi => "kaldi",
+            Self::Folder => "folder",
+            Self::Ljspeech => "ljspeech",
+            Self::Manifest => "manifest",
+            Self::Webdataset => "webdataset",
+        }
+    }
+}
+
 /// One place data come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -268,7 +281,7 @@ impl PrepConfig {
             };
             if !there {
                 let shown = path.display();
-                let message = match hints::of_source(&path).filter(|_| path.exists()) {
+                let message = match hints::of_source(&path, self.format_of(source).name()).filter(|_| path.exists()) {
                     Some(hint) => format!("{shown} is no {what}: {hint}"),
                     None => {
                         format!(
