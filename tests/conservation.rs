@@ -459,6 +459,9 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
         .prepare("{dir: ls, format: folder}", "")
         .expect_code(1)
         .expect_words(&["all 2 rows", "looks like LibriSpeech"]);
+    corpus.write("cv/clips/a.wav", wav());
+    corpus.write("cv/train.tsv", "path\tsentence\na.wav\twords\n");
+    corpus.prepare("{dir: cv, format: folder}", "").expect_code(0).expect_words(&["looks like Common Voice"]);
     corpus.write("m.jsonl", "{}\n");
     corpus.prepare("m.jsonl", "").expect_code(2).expect_words(&["format: manifest"]);
     corpus.write("lj/LJSpeech-1.1/wavs/a.wav", wav());

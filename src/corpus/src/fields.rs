@@ -136,9 +136,14 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     // The parser counts lines within what it is given, which is one line of a file.
     let problem = first.to_string();
     let problem = problem.split(" at line ").next().unwrap_or_default();
-    let comma =
-        if text.trim_ascii_end().ends_with(b",") { " (a line of a JSON array? write one object a line)" } else { "" };
-    Err(format!("is no JSON object: {problem} at column {}{comma}", first.column()))
+    let advice = if !text.starts_with(b"{") && text.contains(&b'|') {
+        "; its fields are parted by `|`: write them as one JSON object a line"
+    } else if text.trim_ascii_end().ends_with(b",") {
+        "; it ends with a comma, as in a JSON array: write one object a line"
+    } else {
+        ""
+    };
+    Err(format!("is no JSON object: {problem} at column {}{advice}", first.column()))
 }
 
 /// The names of a field.

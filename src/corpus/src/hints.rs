@@ -51,7 +51,7 @@ impl Seen {
 /// as, such as `kaldi`.
 pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if path.is_file() {
-        return of_file(&path.to_string_lossy().to_ascii_lowercase());
+        return of_file(&path.to_string_lossy().to_ascii_lowercase(), read_as);
     }
     let seen = Seen::of(path);
     let own = |what: &str, file: &str| {
@@ -104,7 +104,7 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if let Some(file) = seen.ends(".jsonl") {
         return Some(format!("it holds {file}; `format: manifest` reads such a file when `dir` names it"));
     }
-    if read_as == "folder" || seen.called("wav.scp").is_some() {
+    if read_as == "folder" || seen.called("wav.scp").or(seen.called("metadata.csv")).is_some() {
         return None;
     }
     let media = seen.names.iter().find(|name| crate::samples::look(name) == crate::samples::Look::Media)?;
@@ -114,7 +114,11 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
 }
 
 /// What a file seems to be, by its name.
-fn of_file(name: &str) -> Option<String> {
+fn of_file(name: &str, read_as: &str) -> Option<String> {
+    if read_as == "manifest" {
+        // Its lines say what is wrong with them.
+        return None;
+    }
     let hint = match name.rsplit('.').next()? {
         "jsonl" | "json" | "ndjson" => "it is a file: `format: manifest` reads JSON lines",
         "gz" | "xz" | "zst" | "bz2" => "it is a compressed file; uncompress it once",

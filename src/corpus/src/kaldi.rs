@@ -16,8 +16,10 @@ use files::Files;
 
 use crate::{CorpusError, ReadOptions, Reading};
 
-/// Index files of a directory that [`read_directory`] reads when they exist; `wav.scp` must, and `utt2spk` unless one speaker is given.
-pub const FILES: [&str; 6] = ["wav.scp", "text", "utt2spk", "segments", "utt2lang", "spk2utt"];
+/// Index files of a directory; `wav.scp` must be there, and `utt2spk` unless one speaker is given.
+pub const FILES: [&str; 3] = ["wav.scp", "text", "utt2spk"];
+/// The files that a directory may have besides.
+pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 
 /// Reads and validates a Kaldi data directory.
 ///

@@ -102,7 +102,8 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
             Err(error) => return Err(error),
         };
         rows_in += reading.lines;
-        if reading.utterances.is_empty() {
+        // Nothing, or no transcript: these may lie where another format has them.
+        if reading.utterances.iter().all(|row| row.text.is_empty()) {
             hint(config, source, root, work);
         }
         reading.warnings.iter().for_each(|warning| tell(work, source, warning));

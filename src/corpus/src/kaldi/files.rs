@@ -234,7 +234,8 @@ pub(super) fn not_read(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let about =
         |name: &str| ["readme", "license", "copying"].iter().any(|word| name.to_ascii_lowercase().starts_with(word));
-    let read = |name: &str| super::FILES.contains(&name) || FOLLOWS.contains(&name);
+    let read =
+        |name: &str| super::FILES.contains(&name) || super::OPTIONAL_FILES.contains(&name) || FOLLOWS.contains(&name);
     names.retain(|name| !name.contains('.') && !read(name) && !about(name));
     names.sort_unstable();
     names
