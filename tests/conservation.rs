@@ -141,6 +141,14 @@ fn keys_of_tar_files_may_hold_dots() {
     assert_eq!(corpus.rows("text")["talk.03.5-03.9"], "words 3");
     assert!(corpus.rows("spk").values().all(|speaker| speaker == "anna"));
     assert!(corpus.reason("talk.99.5-99.9").starts_with("no recording"));
+    // Also where only the tar files together show it.
+    for (n, key) in ["anna.001", "anna.002"].iter().enumerate() {
+        let mut tar = Tar::new();
+        tar.file(&format!("{key}.wav"), wav()).file(&format!("{key}.txt"), "words");
+        corpus.write(&format!("split/{n}.tar"), tar.done());
+    }
+    corpus.prepare("\"split/{0..1}.tar\"", "").expect_code(0);
+    assert_eq!(corpus.ids(), ["anna.001", "anna.002"]);
     // Up to the first dot, as the format has it, where that explains the members.
     let mut tar = Tar::new();
     for n in 0..3 {
@@ -176,6 +184,16 @@ fn nothing_of_a_tar_file_that_looks_like_an_utterance_is_passed_over() {
     let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
     assert_eq!(ids, ["../up.wav", "array", "phone", "two"]);
     assert!(corpus.reason("array").contains("array.npy is an array"));
+    // Beside the tar files of a folder.
+    fs::create_dir(corpus.path("tars")).unwrap();
+    fs::rename(corpus.path("a.tar"), corpus.path("tars/a.tar")).unwrap();
+    corpus.write("tars/loose.wav", wav());
+    corpus.write("tars/index.json", "{}");
+    let source = "{dir: tars, format: webdataset}";
+    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_words(&["8 rows in, 3 out, 5 rejected"]);
+    assert!(corpus.reason("loose.wav").starts_with("not in a tar file"));
+    corpus.write("tars/late.wav", wav());
+    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_words(&["9 rows in, 3 out, 6 rejected"]);
 }
 
 #[test]

@@ -136,7 +136,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     // The parser counts lines within what it is given, which is one line of a file.
     let problem = first.to_string();
     let problem = problem.split(" at line ").next().unwrap_or_default();
-    let advice = if !text.starts_with(b"{") && text.contains(&b'|') {
+    let advice = if text.contains(&b'\0') {
+        "; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8"
+    } else if !text.starts_with(b"{") && text.contains(&b'|') {
         "; its fields are parted by `|`: write them as one JSON object a line"
     } else if text.trim_ascii_end().ends_with(b",") {
         "; it ends with a comma, as in a JSON array: write one object a line"

@@ -22,7 +22,7 @@ pub use shards::shards;
 
 #[cfg(doc)]
 use crate::source::TarMember;
-use crate::{CorpusError, ReadOptions, Reading};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, folder};
 use samples::Shard;
 
 /// Reads the utterances of tar files: `data` is one, a folder of them, or a pattern such as `shard-{000000..000012}.tar`.
@@ -36,7 +36,7 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
     let shards = shards(root, data)?;
     let listed: Vec<Shard> = shards.par_iter().map(|shard| Shard::list(root, shard)).collect::<Result<_, _>>()?;
     // Keys that both readings explain follow the others of the source.
-    let dotted = listed.iter().any(Shard::has_dotted_keys);
+    let dotted = listed.iter().any(Shard::has_dotted_keys) || shared_over_shards(&listed);
     let read: Vec<samples::Rows> = listed.into_par_iter().map(|shard| shard.read(dotted, options)).collect();
     let mut reading = Reading { files: shards.iter().map(|shard| root.join(shard)).collect(), ..Reading::default() };
     let (mut rows, mut left_out, mut texts) = (Vec::new(), Vec::new(), false);
@@ -49,6 +49,12 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
         reading.warnings.extend(shard.warnings);
         shard.passed_over.into_iter().for_each(|(kind, count)| *passed_over.entry(kind).or_default() += count);
     }
+    for path in loose(root, data)? {
+        let reason = format!(
+            "not in a tar file: {path} lies loose beside the tar files; pack it, or name its folder as a source"
+        );
+        reading.rejected.push(Rejection { id: path, reason });
+    }
     if !passed_over.is_empty() {
         let kinds: Vec<String> = passed_over.iter().take(20).map(|(kind, count)| format!("{count} {kind}")).collect();
         reading.warnings.push(format!("members that are neither recording nor transcript: {}", kinds.join(", ")));
@@ -56,4 +62,23 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
     reading.warnings.extend(crate::samples::left_out_warning(&left_out));
     let help = "; where every shard counts from zero, set `ids: shard` at this source";
     Ok(reading.take(rows, texts, options, help))
+}
+
+/// Whether recordings in several tar files would have one key if it ended at the first dot, and keys of their own at the last.
+fn shared_over_shards(shards: &[Shard]) -> bool {
+    let mut longer: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut keys = shards.iter().flat_map(Shard::keys_of_either_kind);
+    keys.any(|(short, long)| *longer.entry(short).or_insert(long) != long)
+}
+
+/// Recordings that lie beside the tar files of a folder, sorted; none where tar files are named one by one.
+///
+/// # Errors
+/// [`CorpusError::Io`] when the folder cannot be listed.
+pub fn loose(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    if data.contains('{') || !root.join(data).is_dir() {
+        return Ok(Vec::new());
+    }
+    let listing = folder::list(root, data)?;
+    Ok(listing.audio.into_iter().chain(listing.unusable.into_iter().map(|(path, _)| path)).collect())
 }

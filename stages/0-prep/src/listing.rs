@@ -45,7 +45,10 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             Format::Webdataset => {
                 let shards = webdataset::shards(context.recipe_dir(), &source.dir).map_err(StageError::other)?;
                 files.extend(shards.iter().map(|shard| context.resolve(shard)));
-                Value::Null
+                match webdataset::loose(context.recipe_dir(), &source.dir).map_err(StageError::other)?.as_slice() {
+                    [] => Value::Null,
+                    loose => digest_of(loose.iter().map(String::as_str)),
+                }
             }
             Format::Folder => folder_dependencies(source, context, &mut files)?,
         });
@@ -68,10 +71,15 @@ fn list(context: &PlanContext, dir: &str) -> Result<folder::Listing, StageError>
     folder::list(context.recipe_dir(), dir).map_err(StageError::other)
 }
 
-/// How many recordings there are, and a hash of their names and of those that cannot be read for theirs.
+/// The digest of recordings, those included that cannot be read for their names.
 fn digest(listing: &folder::Listing) -> Value {
     let unusable = listing.unusable.iter().map(|(path, _)| path);
-    let names: Vec<&str> = listing.audio.iter().chain(unusable).map(String::as_str).collect();
+    digest_of(listing.audio.iter().chain(unusable).map(String::as_str))
+}
+
+/// How many recordings there are, and a hash of their names.
+fn digest_of<'a>(names: impl Iterator<Item = &'a str>) -> Value {
+    let names: Vec<&str> = names.collect();
     let hash = blake3::hash(names.join("\n").as_bytes()).to_hex();
     json!(format!("{} recordings, {}", names.len(), &hash[..16]))
 }

@@ -183,6 +183,15 @@ impl Shard {
         self.groups.iter().any(|(key, files)| key_end(key, files) == KeyEnd::Last)
     }
 
+    /// The keys of recordings that both dots explain: up to the first, and up to the last.
+    pub(super) fn keys_of_either_kind(&self) -> impl Iterator<Item = (&str, &str)> {
+        let either = self.groups.iter().filter(|(key, files)| key_end(key, files) == KeyEnd::Either);
+        either.filter_map(|(key, files)| {
+            let recording = files.iter().find(|file| file.look == Look::Media)?;
+            Some((key.as_str(), stem(&recording.name)))
+        })
+    }
+
     /// Reads the transcripts; `dotted` says where keys end that both dots would explain.
     pub(super) fn read(mut self, dotted: bool, options: &ReadOptions<'_>) -> Rows {
         let mut out = Rows {
