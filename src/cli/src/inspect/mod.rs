@@ -22,11 +22,11 @@ use anyhow::{Context, Result};
 use crate::{human, style};
 use kind::Kind;
 
-/// Prints what is in the file at `path`, at most `rows` rows of it.
+/// Prints what is in the file at `path`, at most `rows` rows of it; `full` shows the texts of tables whole.
 ///
 /// # Errors
 /// A file that cannot be read, is of no known kind, or is not what it claims to be; and what `out` reports.
-pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let kind = Kind::of(path)?;
     let size = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
     let title = style::paint(style::TITLE, path.display());
@@ -35,7 +35,7 @@ pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
         style::warning(&format!("damaged, or changed since it was made: {damage}"));
     }
     let shown = match kind {
-        Kind::Parquet => parquet::show(path, rows, out),
+        Kind::Parquet => parquet::show(path, rows, full, out),
         Kind::Safetensors => safetensors::show(path, out),
         Kind::Torch | Kind::Npy => weights::show(path, rows, out),
         Kind::Onnx => onnx::show(path, out),
