@@ -32,3 +32,5 @@ mod train;
 mod training_faults;
 mod webdataset;
 mod weight_files;
+mod weight_names;
+mod weight_objects;
