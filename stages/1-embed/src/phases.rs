@@ -117,7 +117,7 @@ fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) ->
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))
         .collect();
-    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings)?;
+    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings, None)?;
     Ok(PartReport::rows(rows.len() as u64, embeddings.len() as u64))
 }
 
