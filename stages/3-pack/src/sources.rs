@@ -155,7 +155,7 @@ impl Stretch {
             let mut embeddings = lookup(table::read_embeddings(&tables.embeddings, "utt", "utt_embedding"))?;
             // A speaker whose embedding depends on the split has it in the row.
             let own = table::read_optional_embeddings(&tables.embeddings, "utt", "spk_embedding");
-            let own: BTreeMap<String, Vec<f32>> = own.map_err(StageError::other)?.into_iter().flatten().collect();
+            let own: BTreeMap<String, Vec<f32>> = own.map_err(StageError::other)?.into_iter().collect();
             let utterances = table::read_utterances(&tables.rows).map_err(StageError::other)?;
             rows.extend(utterances.into_iter().take(*to).skip(*from).map(|utterance| Joined {
                 tokens: tokens.remove(&utterance.utt),

@@ -23,20 +23,16 @@ pub fn read_embeddings(path: &Path, key: &str, value: &str) -> Result<Vec<(Strin
     read(path, key, value, |list| Ok(list.f32()?.iter().collect()))
 }
 
-/// As [`read_embeddings`]; `None` when the table has no column `value`.
+/// As [`read_embeddings`]; none when the table has no column `value`.
 ///
 /// # Errors
 /// As [`read_embeddings`].
-pub fn read_optional_embeddings(
-    path: &Path,
-    key: &str,
-    value: &str,
-) -> Result<Option<Vec<(String, Vec<f32>)>>, CorpusError> {
+pub fn read_optional_embeddings(path: &Path, key: &str, value: &str) -> Result<Vec<(String, Vec<f32>)>, CorpusError> {
     let frame = read_frame(path, None)?;
     if frame.column(value).is_err() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    rows_of(path, &frame, key, value, |list| Ok(list.f32()?.iter().collect())).map(Some)
+    rows_of(path, &frame, key, value, |list| Ok(list.f32()?.iter().collect()))
 }
 
 /// Writes tokens: column `key` (`utt`) and column `value` (`speech_token`, `List<i64>`).

@@ -3,7 +3,7 @@
 //! With channels innermost, the window of an output row is one contiguous run of a padded copy of the input, so the whole
 //! convolution is a matrix product on a view whose rows overlap: nothing is unfolded.
 
-use super::gemm::{Matrix, Target, Tiles, multiply_into};
+use super::gemm::{Matrix, Target, Tiles, multiply_into, multiply_on_one_thread};
 use super::reduce::{sum_rows_serial, sum_vectors};
 use super::shared::Shared;
 use crate::host::uninitialised;
@@ -151,7 +151,8 @@ fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geome
         for tap in (0..geometry.kernel).step_by(geometry.group()) {
             let a = windows(padded, geometry, item, row..end, tap);
             let b = tap_weights(weight, geometry, tap).transposed();
-            multiply_into(target, a, b, bias.is_some() || tap > 0);
+            // SAFETY: tiles do not overlap.
+            unsafe { multiply_into(target, a, b, bias.is_some() || tap > 0) };
         }
     });
     out
@@ -177,7 +178,7 @@ pub fn backward_input(gradient: &[f32], weight: &[f32], geometry: &Geometry, lay
             let weight = Matrix::strided(&weight[tap * geometry.inputs..], shape, strides);
             let offset = tap * geometry.dilation * geometry.inputs;
             let row_stride = geometry.stride * geometry.inputs;
-            multiply_into(Target { buffer: Shared::new(&mut padded), offset, row_stride }, dy, weight, true);
+            multiply_on_one_thread(&mut padded[offset.min(rows * geometry.inputs)..], row_stride, dy, weight, true);
         }
         // SAFETY: items do not overlap.
         let dx = unsafe { buffer.slice(valid.start * geometry.inputs, valid.len() * geometry.inputs) };
@@ -226,7 +227,8 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
             let dy = &gradient[rows.start * geometry.outputs..rows.end * geometry.outputs];
             let dy = Matrix::row_major(dy, rows.len(), geometry.outputs).column_range(output, end);
             let view = windows(&padded, geometry, item, 0..rows.len(), tap).column_range(column, stop);
-            multiply_into(target, dy.transposed(), view, true);
+            // SAFETY: tasks write different outputs or columns.
+            unsafe { multiply_into(target, dy.transposed(), view, true) };
         }
     });
     reorder(&dw, geometry.kernel, geometry.inputs)
