@@ -81,11 +81,11 @@ fn measured(config: &TokensConfig, context: &PlanContext) -> Result<Vec<PathBuf>
 fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
-    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
+    let weights = config.extractor.weight_files(context.recipe_dir());
     let part = Part::new("fit")
         .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs(weights.collect::<Vec<_>>())
+        .inputs(weights)
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }

@@ -188,9 +188,11 @@ impl ExtractorConfig {
         }
     }
 
-    /// The weight files that fitting reads, relative to the recipe's folder.
-    pub fn weight_files(&self) -> Vec<&Path> {
-        self.weights().into_iter().filter_map(Weights::file).chain(self.other_files()).collect()
+    /// The files that fitting reads: weights, with those that hold their tensors, and what belongs to them. `root` is the recipe's folder.
+    pub fn weight_files(&self, root: &Path) -> Vec<PathBuf> {
+        let named = self.weights().into_iter().filter_map(Weights::file);
+        let weights = named.flat_map(|file| flowmill_nn::weights::files(&root.join(file)));
+        weights.chain(self.other_files().into_iter().map(|file| root.join(file))).collect()
     }
 
     /// Whether fitting draws random numbers, so that the result depends on the seed.
