@@ -141,7 +141,7 @@ fn what_is_no_state_dict_or_has_an_unreadable_weight_is_refused_by_name() {
 fn a_call_beside_the_weights_is_named_and_not_made() {
     let here = tempfile::tempdir().unwrap();
     let file = [
-        &b"\x80\x02}(X\x05\x00\x00\x00epochK\x03X\x04\x00\x00\x00hookcos\nsystem\nX\x0a\x00\x00\x00touch ranit\x85R"[..],
+        &b"\x80\x02}(X\x05\x00\x00\x00epochK\x03X\x04\x00\x00\x00hookcos\nsystem\nX\x09\x00\x00\x00touch ran\x85R"[..],
         b"X\x01\x00\x00\x00wcnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR(K\x01K\x01\x85",
         b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
         b"\x89C\x04\x00\x00\x80\x3ftbu.",

@@ -10,11 +10,13 @@
 
 mod collect;
 mod config;
+pub mod contents;
 mod filter;
 pub mod import;
 mod listing;
 mod probe;
 mod read;
+pub mod recordings;
 pub mod rows;
 mod warnings;
 

@@ -257,7 +257,12 @@ impl<'a> Archive<'a> {
     pub fn strip_prefix(&mut self, prefix: &str) -> Result<()> {
         let short = |name: &str| name.strip_prefix(prefix).filter(|short| !short.is_empty()).map(str::to_owned);
         if !self.tensors.iter().any(|(name, _)| short(name).is_some()) {
-            return Err(self.error(format!("no tensor begins with `{prefix}`; {}", self.beginnings())));
+            let first = self.tensors.first().map_or("", |(name, _)| name.as_str());
+            let first = first.escape_debug().take(120).collect::<String>();
+            let names = self.beginnings();
+            return Err(
+                self.error(format!("tensor `{first}` does not begin with `{prefix}`, nor does any other; {names}"))
+            );
         }
         self.rename(|name| short(name));
         self.check().map_err(|message| self.error(message))

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
+use crate::synced::sync;
 
 /// The lines of a file; none when it is not there. Of a line that a crash tore nothing was acknowledged, and it is taken away.
 ///
@@ -37,7 +38,7 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     let line = serde_json::to_string(line).map_err(|error| failed()(error.into()))?;
     let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed())?;
     let before = file.metadata().map_err(failed())?.len();
-    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| sync(&file));
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
 }
 

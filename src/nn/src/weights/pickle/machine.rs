@@ -160,8 +160,20 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
     }
 
-    /// Runs to the end of the pickle.
+    /// Runs to the end of the pickle. A damaged one is told with the first class or function that it asks for.
     pub fn run(mut self) -> Parsed<Pickle> {
+        self.values().map_err(|message| {
+            let foreign = self.nodes.iter().find_map(|node| match node {
+                Node::Global(Global::Other, name) => Some(name),
+                _ => None,
+            });
+            foreign.map_or(message.clone(), |name| {
+                format!("{message}; it asks for `{name}`, but files are read, never executed")
+            })
+        })
+    }
+
+    fn values(&mut self) -> Parsed<Pickle> {
         if self.source.byte()? != PROTO {
             return Err("it does not begin like a pickle of protocol 2 or later".to_owned());
         }
@@ -174,7 +186,8 @@ impl<'s, 'a> Machine<'s, 'a> {
             if opcode == STOP {
                 let root = self.pop()?;
                 self.source.release(self.tables.saturating_sub(held(&self.nodes) + held(&self.storages)));
-                return Ok(Pickle { root, nodes: self.nodes, storages: self.storages });
+                let (nodes, storages) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.storages));
+                return Ok(Pickle { root, nodes, storages });
             }
             self.step(opcode)?;
             self.account()?;
