@@ -11,7 +11,6 @@ use super::gemm::{Matrix, Target, multiply_into, multiply_on_one_thread};
 use super::reduce::{add_rows, maximum, sum_of, sum_of_pairs};
 use super::shared::Shared;
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
 use crate::random::Draw;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -343,15 +342,7 @@ pub fn backward(
     let width = settings.width();
     check_rows(items.iter().map(|item| &item.queries), inputs.queries.len() / width.max(1));
     check_rows(items.iter().map(|item| &item.keys), inputs.keys.len().min(inputs.values.len()) / width.max(1));
-    let covers = |rows: usize, range: fn(&Item) -> Range<usize>| {
-        items.iter().map(|item| range(item).len()).sum::<usize>() == rows
-    };
-    let room = |length: usize, written: bool| {
-        if written { uninitialised(length) } else { vec![0.0; length] }
-    };
-    let sees_all = items.iter().all(|item| !item.keys.is_empty());
-    let mut queries =
-        room(inputs.queries.len(), sees_all && covers(inputs.queries.len() / width, |item| item.queries.clone()));
+    let mut queries = vec![0.0; inputs.queries.len()];
     let mut keys = vec![0.0; inputs.keys.len()];
     let mut values = vec![0.0; inputs.values.len()];
     let shared = (Shared::new(&mut queries), Shared::new(&mut keys), Shared::new(&mut values));

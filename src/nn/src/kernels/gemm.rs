@@ -1,6 +1,7 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
 use super::shared::Shared;
+use crate::host::uninitialized;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -35,6 +36,11 @@ impl<'a> Matrix<'a> {
     /// When `data` is too short.
     pub fn row_major(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self::strided(data, [rows, columns], [columns, 1])
+    }
+
+    /// How many columns it has.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 
     /// The transposed view.
@@ -120,6 +126,17 @@ pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, acc
     multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
 }
 
+/// `a b`, multi-threaded, row-major.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
+    // SAFETY: the product writes every element: it has as many rows and columns.
+    let mut product = unsafe { uninitialized(a.rows * b.columns) };
+    multiply(&mut product, b.columns, a, b, false);
+    product
+}
+
 /// As [`multiply`]; `then` is called once for each finished run of elements with the index of its first and the elements, while
 /// they are in the cache.
 ///
@@ -179,6 +196,14 @@ pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumul
         return;
     }
     let destination = target.buffer.matrix(target.offset, a.rows, b.columns, target.row_stride);
+    if a.columns == 0 && !accumulate {
+        // A sum of nothing.
+        for row in 0..a.rows {
+            // SAFETY: the row lies within the target, which nobody else touches by the caller's promise.
+            unsafe { destination.add(row * target.row_stride).write_bytes(0, b.columns) };
+        }
+        return;
+    }
     // SAFETY: both views and the target were checked against their slices; nobody else touches the target by the caller's promise.
     unsafe {
         gemm::gemm(
@@ -236,6 +261,15 @@ mod tests {
                 assert_eq!(target[columns], 1.0, "the gap between rows is left alone");
             }
         }
+    }
+
+    #[test]
+    fn a_product_over_nothing_is_zero() {
+        let (a, b) = (Matrix::row_major(&[], 2, 0), Matrix::row_major(&[], 0, 3));
+        assert_eq!(product(a, b), [0.0; 6]);
+        let mut target = [1.0; 6];
+        multiply(&mut target, 3, a, b, true);
+        assert_eq!(target, [1.0; 6]);
     }
 
     #[test]
