@@ -103,7 +103,10 @@ impl Assessor<'_> {
             Err(reason) => return Ok(to_run(planned, vec![reason])),
         };
         let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
-        planned.gone = self.gone(&planned, &receipt.inputs)?;
+        // Looked at only when one is missing, or when there were too many reasons to know.
+        if reasons.len() >= MAX_REASONS || reasons.iter().any(|reason| matches!(reason, Reason::InputMissing(_))) {
+            planned.gone = self.gone(&planned, &receipt.inputs)?;
+        }
         if let Some((rows, reason)) = receipt.retried() {
             reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
         }
