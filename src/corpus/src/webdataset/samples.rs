@@ -212,7 +212,7 @@ impl Shard {
         };
         let (mut at_last, mut example) = (0, None);
         let at_last_dot = |end: KeyEnd| end == KeyEnd::Last || (end == KeyEnd::Either && dotted);
-        let mut bad = self.bad_keys(|end| at_last_dot(end));
+        let mut bad = self.bad_keys(at_last_dot);
         for (key, files) in std::mem::take(&mut self.groups) {
             let samples = if at_last_dot(key_end(&key, &files)) {
                 let samples = samples::by_last_dot(files);
