@@ -697,7 +697,7 @@ fn manifest(random: &mut Random, round: usize) {
 
 fn webdataset(random: &mut Random, round: usize) {
     let (corpus, mut expected) = (Corpus::new(), Expected::default());
-    let dotted = round % 2 == 0;
+    let dotted = round.is_multiple_of(2);
     let mut tars = [Tar::new(), Tar::new()];
     for number in 0..22 {
         let key = if dotted { format!("21.{number:02}-26.44") } else { format!("u{number:03}-ü") };

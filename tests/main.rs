@@ -36,4 +36,7 @@ mod token_front_ends;
 mod train;
 mod training_faults;
 mod webdataset;
+mod weight_external;
 mod weight_files;
+mod weight_names;
+mod weight_objects;

@@ -381,13 +381,13 @@ Examples:
   flowmill convert model.safetensors flow.pt                 torch.load(weights_only=True) reads it
   flowmill convert checkpoint.pt flow.pt --strip-prefix module.")]
 pub struct ConvertArgs {
-    /// The weight file to read
+    /// The weight file to read; also the index of shards, or a folder with weights of a usual name
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The file to write: .safetensors, or .pt, .pth or .bin for a PyTorch state dict
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
-    /// Remove this from the beginning of every name; all must have it
+    /// Take the tensors whose names begin with this, without it; what lies outside is left out and named
     #[arg(long, value_name = "PREFIX")]
     pub strip_prefix: Option<String>,
 }

@@ -112,7 +112,8 @@ impl Stage for TrainStage {
         if training.section.normalise_mel {
             part = part.input(&training.statistics);
         }
-        let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
+        let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
+        let part = part.inputs(training.codebook.clone()).inputs(weights.collect::<Vec<_>>());
         let part = part.inputs(training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
