@@ -118,7 +118,7 @@ pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
 }
 
 /// The key of a file that is no recording: the longest beginning of its name that ends at a dot and is a recording's key, or else
-/// its name without its extension (and without a word such as `speaker` before it).
+/// its [`own_key`].
 fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
     let mut beginning = stem(name);
     if beginning == name {
@@ -134,10 +134,14 @@ fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
         }
         beginning = shorter;
     }
+    own_key(name)
+}
+
+/// A name without its extension, and without a word such as `speaker` before it.
+pub(crate) fn own_key(name: &str) -> String {
     let whole = stem(name);
-    let word = extension(whole);
-    let known = word_role(&word.to_ascii_lowercase()).is_some();
-    if known { stem(whole).to_owned() } else { whole.to_owned() }
+    let word = extension(whole).to_ascii_lowercase();
+    if word_role(&word).is_some() { stem(whole).to_owned() } else { whole.to_owned() }
 }
 
 /// What a word before `.txt` says of the text: `KEY.speaker.txt`.

@@ -35,13 +35,25 @@ pub(super) struct Shard {
     file: fs::File,
     /// By their path up to the first dot of its last part.
     groups: BTreeMap<String, Vec<File>>,
-    /// What is wrong with a key beside its own members, the first problem of each.
-    bad: BTreeMap<String, Rejection>,
+    /// Members that are no part of any sample.
+    bad: Vec<BadMember>,
     rejected: Vec<Rejection>,
     warnings: Vec<String>,
     /// How many members of which other kinds there are.
     passed_over: BTreeMap<String, u64>,
 }
+
+/// A member that is no part of a sample, and why.
+struct BadMember {
+    /// Its name, to show when it is hostile.
+    name: String,
+    /// Whether a member of that name came before it: such a one is named by its key.
+    repeated: bool,
+    reason: String,
+}
+
+/// Whether a name was repeated, and the key.
+type BadKey = (bool, String);
 
 /// What one tar file gives.
 #[derive(Default)]
@@ -83,7 +95,7 @@ impl Shard {
             path: path.to_owned(),
             file,
             groups: BTreeMap::new(),
-            bad: BTreeMap::new(),
+            bad: Vec::new(),
             rejected: Vec::new(),
             warnings: Vec::new(),
             passed_over: BTreeMap::new(),
@@ -127,9 +139,7 @@ impl Shard {
                 let shown = String::from_utf8_lossy(&member.name[..member.name.len().min(SHOWN_BYTES)]);
                 let shown: String = shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
                 let reason = format!("bad member: {}: `{shown}` {problem}", self.path);
-                // What begins with the same key is the same utterance.
-                let key = format!("//{}", first_dot(&shown));
-                self.bad.entry(key).or_insert(Rejection { id: shown, reason });
+                self.bad.push(BadMember { name: shown, repeated: false, reason });
                 return;
             }
         };
@@ -155,7 +165,7 @@ impl Shard {
         {
             let (path, again) = (&self.path, member.offset);
             let reason = format!("repeated member: {path}: {name} at byte {again} is there since byte {first}");
-            self.bad.entry(key.clone()).or_insert(Rejection { id: ids::of_path(&key), reason });
+            self.bad.push(BadMember { name: name.to_owned(), repeated: true, reason });
             names.insert(name.to_owned(), first);
             return;
         }
@@ -201,9 +211,10 @@ impl Shard {
             ..Rows::default()
         };
         let (mut at_last, mut example) = (0, None);
+        let at_last_dot = |end: KeyEnd| end == KeyEnd::Last || (end == KeyEnd::Either && dotted);
+        let mut bad = self.bad_keys(at_last_dot);
         for (key, files) in std::mem::take(&mut self.groups) {
-            let end = key_end(&key, &files);
-            let samples = if end == KeyEnd::Last || (end == KeyEnd::Either && dotted) {
+            let samples = if at_last_dot(key_end(&key, &files)) {
                 let samples = samples::by_last_dot(files);
                 let longer = samples.keys().filter(|longer| **longer != key).count();
                 at_last += longer;
@@ -215,7 +226,7 @@ impl Shard {
                 BTreeMap::from([(key, Sample { files })])
             };
             for (key, sample) in samples {
-                self.settle(&key, &sample, options, &mut out);
+                self.settle(&key, &sample, options, &mut bad, &mut out);
             }
         }
         if let Some((short, long)) = example.filter(|_| at_last > 0) {
@@ -225,12 +236,32 @@ impl Shard {
                 self.path
             ));
         }
-        out.rejected.extend(self.bad.into_values());
+        out.rejected.extend(bad.into_values());
         out
     }
 
+    /// One rejection for every key that has bad members: those of one key are one utterance.
+    fn bad_keys(&mut self, at_last_dot: impl Fn(KeyEnd) -> bool) -> BTreeMap<BadKey, Rejection> {
+        let mut bad = BTreeMap::new();
+        for BadMember { name, repeated, reason } in std::mem::take(&mut self.bad) {
+            let short = first_dot(&name);
+            let end = self.groups.get(short).map_or(KeyEnd::Either, |files| key_end(short, files));
+            let key = if at_last_dot(end) { samples::own_key(&name) } else { short.to_owned() };
+            let id = if repeated { ids::of_path(&key) } else { name };
+            bad.entry((repeated, key)).or_insert(Rejection { id, reason });
+        }
+        bad
+    }
+
     /// The row of a key, or why there is none.
-    fn settle(&mut self, key: &str, sample: &Sample, options: &ReadOptions<'_>, out: &mut Rows) {
+    fn settle(
+        &self,
+        key: &str,
+        sample: &Sample,
+        options: &ReadOptions<'_>,
+        bad: &mut BTreeMap<BadKey, Rejection>,
+        out: &mut Rows,
+    ) {
         if sample.recordings().next().is_none() && !sample.has_text() {
             return;
         }
@@ -244,7 +275,7 @@ impl Shard {
             }
             Err(reason) => {
                 // One utterance is rejected once, whatever else is wrong with it.
-                self.bad.remove(key);
+                bad.remove(&(true, key.to_owned()));
                 out.rejected.push(Rejection { id: ids::of_path(key), reason });
             }
         }
