@@ -8,6 +8,7 @@ mod alone;
 mod bad_recipes;
 mod batches;
 mod commands;
+mod conservation;
 mod crash;
 mod damage;
 mod data_directories;

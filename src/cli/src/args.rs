@@ -352,6 +352,7 @@ pub struct RecipeCheckArgs {
     after_long_help = "\
 Examples:
   flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
+  flowmill inspect exp/demo/0-prep/rejected.parquet           reasons by kind, then the first rows
   flowmill inspect exp/demo/6-export/model.safetensors
   flowmill inspect flow.pt utt2embedding.pt campplus.onnx
   flowmill inspect exp/demo/4-train/metrics.jsonl"
@@ -363,6 +364,9 @@ pub struct InspectArgs {
     /// How many rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
+    /// Show the texts of Parquet tables whole, however long
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// Writes the tensors of a weight file in another format, bit for bit.

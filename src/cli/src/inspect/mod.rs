@@ -28,11 +28,12 @@ fn weights_of_folder(folder: &Path) -> Result<PathBuf> {
     flowmill_nn::weights::locate(folder).with_context(|| format!("{} is a folder; {advice}", folder.display()))
 }
 
-/// Prints what is in the file at `path`, or in the weights of the folder there, at most `rows` rows of it.
+/// Prints what is in the file at `path`, or in the weights of the folder there, at most `rows` rows of it; `full` shows the
+/// texts of tables whole.
 ///
 /// # Errors
 /// A file that cannot be read, is of no known kind, or is not what it claims to be; and what `out` reports.
-pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let file = match path.is_dir() {
         true => weights_of_folder(path)?,
         false => path.to_owned(),
@@ -46,7 +47,7 @@ pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
         style::warning(&format!("damaged, or changed since it was made: {damage}"));
     }
     let shown = match kind {
-        Kind::Parquet => parquet::show(path, rows, out),
+        Kind::Parquet => parquet::show(path, rows, full, out),
         Kind::Safetensors => safetensors::show(path, out),
         Kind::Torch | Kind::Npy | Kind::Shards => weights::show(path, rows, out),
         Kind::Onnx => onnx::show(path, out),
