@@ -100,6 +100,8 @@ impl Assessor<'_> {
         if !part.config.is_object() {
             return Err(StageError::new(format!("the configuration of part {} is no object", part.key)));
         }
+        let mut part = part;
+        part.starting.iter_mut().for_each(|path| *path = self.names.absolute(path));
         let mut inputs = Vec::with_capacity(part.inputs.len());
         for path in &part.inputs {
             let path = self.names.absolute(path);
@@ -176,23 +178,31 @@ impl Assessor<'_> {
     ) -> Result<(), StageError> {
         let mut old: HashMap<&str, Option<&str>> =
             before.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
+        // What a finished part began with may be gone, and with it what else it would name.
+        let starting = |path: &PathBuf| planned.part.starting.contains(path);
+        let some_gone = planned.part.starting.iter().any(|path| !path.exists());
         for (name, path) in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
             let Some(before) = old.remove(name.as_str()) else {
+                if starting(path) && !path.exists() {
+                    continue;
+                }
                 reasons.push(Reason::InputAdded(name.clone()));
                 continue;
             };
             let now = self.cache.content(path)?.map(|content| hex(&content.hash));
             match (before, now.as_deref()) {
                 (before, now) if before == now => {}
+                (Some(_), None) if starting(path) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name.clone())),
                 (_, None) => reasons.push(Reason::InputMissing(name.clone())),
                 _ => reasons.push(Reason::InputChanged(name.clone())),
             }
         }
         let mut gone: Vec<&str> = old.into_keys().collect();
+        gone.retain(|name| !some_gone || self.names.path(name).exists());
         gone.sort_unstable();
         reasons.extend(gone.into_iter().map(|name| Reason::InputRemoved(name.to_owned())));
         Ok(())

@@ -209,7 +209,7 @@ impl Executor<'_> {
             key: key.clone(),
             staging: staging.to_owned(),
             share: Share::new(self.jobs, &shared.in_hand),
-            interrupt: self.interrupt.flag(),
+            interrupt: self.interrupt.clone(),
             progress: Arc::clone(progress) as _,
             rejected: Mutex::default(),
         };

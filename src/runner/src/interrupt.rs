@@ -10,6 +10,8 @@ use signal_hook::flag;
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
+    /// Whether the next SIGINT or SIGTERM ends the process at once.
+    insisted: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -21,10 +23,9 @@ impl Interrupt {
     /// When the system refuses the handlers.
     pub fn on_signals() -> std::io::Result<Self> {
         let interrupt = Self::default();
-        let insisted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            flag::register_conditional_shutdown(signal, 130, Arc::clone(&insisted))?;
-            flag::register(signal, Arc::clone(&insisted))?;
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.insisted))?;
+            flag::register(signal, Arc::clone(&interrupt.insisted))?;
             flag::register(signal, Arc::clone(&interrupt.flag))?;
         }
         flag::register(SIGUSR1, Arc::clone(&interrupt.flag))?;
@@ -36,12 +37,15 @@ impl Interrupt {
         self.flag.store(true, Ordering::Relaxed);
     }
 
+    /// Forgets the wish to stop, so that the next signal is heard once more before one ends the process: for work that has to say
+    /// first what would be lost. Returns whether there was a wish.
+    pub fn rearm(&self) -> bool {
+        self.insisted.store(false, Ordering::Relaxed);
+        self.flag.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether to stop.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.flag)
     }
 }

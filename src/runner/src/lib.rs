@@ -61,7 +61,7 @@ pub use rejects::RejectionKind;
 pub use report::Reporter;
 pub use run::{RunOptions, RunSummary, StageOutcome, run};
 pub use run_error::RunError;
-pub use session::{StageRange, check, show};
+pub use session::{StageRange, check, show, warnings};
 pub use stage::{Stage, StagePaths};
 pub use status::{StageState, StageStatus, status};
 pub use whole_file::WholeFile;

@@ -57,6 +57,8 @@ pub struct Part {
     pub(crate) key: String,
     pub(crate) config: Value,
     pub(crate) inputs: Vec<PathBuf>,
+    /// Those of the inputs that may be gone once the part is done.
+    pub(crate) starting: Vec<PathBuf>,
     pub(crate) rows: u64,
     pub(crate) resumable: Option<Resumable>,
     pub(crate) work: Option<Work>,
@@ -70,6 +72,7 @@ impl Part {
             key: key.into(),
             config: Value::Object(Map::new()),
             inputs: Vec::new(),
+            starting: Vec::new(),
             rows: 0,
             resumable: None,
             work: None,
@@ -96,6 +99,14 @@ impl Part {
     pub fn inputs<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.inputs.extend(paths.into_iter().map(Into::into));
         self
+    }
+
+    /// Files that the part reads to begin with, such as pretrained weights: a change of their content runs the part again, but once
+    /// it is done they may be gone.
+    pub fn starting_inputs<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
+        let paths: Vec<PathBuf> = paths.into_iter().map(Into::into).collect();
+        self.starting.extend(paths.iter().cloned());
+        self.inputs(paths)
     }
 
     /// How many rows (or steps) the part will go through, for the progress bar; see [`PartWork::advance`].

@@ -11,6 +11,7 @@ use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
+use crate::stage::folder_name;
 use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::unfinished::Unfinished;
@@ -100,9 +101,20 @@ pub fn run(
 ) -> Result<RunSummary, RunError> {
     let ordered = in_order(stages);
     let selected = select(&ordered, &options.stages)?;
+    let mut warnings = Vec::new();
     for (at, stage) in ordered.iter().enumerate() {
-        if selected.contains(&at) { stage.check(recipe)? } else { stage.show(recipe).map(drop)? }
+        if !selected.contains(&at) {
+            stage.show(recipe)?;
+            continue;
+        }
+        stage.check(recipe)?;
+        let finished = StageDir::new(experiment.dir(), folder_name(*stage)).summary().exists();
+        if options.force || !finished {
+            stage.check_files(recipe)?;
+            warnings.extend(stage.warnings(recipe)?);
+        }
     }
+    warnings.iter().for_each(|warning| reporter.note(format!("WARNING: {warning}")));
     if options.dry_run {
         let session = Session::new(stages, recipe, experiment, options);
         return dry_run::dry_run(&session, selected, options.force, reporter);
