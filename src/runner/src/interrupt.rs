@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 
 /// Whether the person asked to stop. Cheap to clone; all clones see the same.
@@ -29,6 +29,8 @@ impl Interrupt {
             flag::register(signal, Arc::clone(&interrupt.flag))?;
         }
         flag::register(SIGUSR1, Arc::clone(&interrupt.flag))?;
+        // A file that would exceed the limit on file sizes is an error of the write, not the end of the process.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(interrupt)
     }
 
