@@ -26,7 +26,7 @@ pub mod resample;
 pub mod spectrogram_image;
 pub mod vocode;
 
-pub use audio::{Audio, AudioInfo, DecodeWarning};
+pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};
 pub use decode::{decode_bytes, decode_file, extension, probe, probe_bytes};
 pub use error::{AudioError, Fault};
 pub use resample::resample;

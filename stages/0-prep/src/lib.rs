@@ -15,6 +15,7 @@ pub mod import;
 mod listing;
 mod probe;
 mod read;
+pub mod recordings;
 pub mod rows;
 mod warnings;
 

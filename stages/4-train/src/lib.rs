@@ -120,14 +120,15 @@ impl Stage for TrainStage {
         for index in training.data.indexes() {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));
-            part = if own { part.inputs(split_files(index)?) } else { part.starting_inputs(split_files(index)?) };
+            let files = split_files(index)?;
+            part = if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) };
         }
         if training.section.normalise_mel {
             part = part.input(&training.statistics);
         }
-        let part = part.inputs(training.codebook.clone()).starting_inputs(training.weights.clone());
+        let part = part.inputs(training.codebook.clone());
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
-        let part = part.starting_inputs(adapter);
+        let part = part.starting(|part| part.inputs(training.weights.clone()).inputs(adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }
