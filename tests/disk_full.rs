@@ -1,5 +1,6 @@
 //! A full disk: a clear error, and nothing half-written is taken for whole later.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -36,6 +37,21 @@ impl Drop for SmallDisk<'_> {
         // Nothing else can be done about a mount that stays.
         let _result = Command::new("umount").arg(self.at).output();
     }
+}
+
+/// Fills a disk to the last byte.
+pub fn fill(path: &Path) {
+    let mut size = 1 << 20;
+    let mut content = Vec::new();
+    while size > 0 {
+        content.resize(content.len() + size, 7_u8);
+        if fs::write(path, &content).is_err() {
+            content.truncate(content.len() - size);
+            size /= 2;
+        }
+    }
+    // The last attempt may have left less than would fit.
+    let _full = fs::write(path, [&content[..], &[7; 4096]].concat());
 }
 
 #[test]
