@@ -44,7 +44,7 @@ fn the_best_step_is_that_of_the_checkpoint_the_average_the_card_and_the_report()
         let (step, loss) = lowest(&mini);
         between += usize::from(![50, 60].contains(&step));
         let facts = &json(&mini.exp("4-train/stage.json"))["content"]["facts"];
-        assert!(facts.to_string().contains(&format!("\"best_step\",{step}")), "{facts}");
+        assert!(facts.to_string().contains(&format!("\"best_step\":{step}")), "{facts}");
         let state = json(&mini.exp(&format!("4-train/checkpoints/step-{step:06}/state.json")));
         assert_eq!((state["validation"].as_f64(), state["best"]["step"].as_u64()), (Some(loss), Some(step)));
         let average = json(&mini.exp("5-average/average.json"));

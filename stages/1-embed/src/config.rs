@@ -57,7 +57,9 @@ impl EmbedConfig {
         if !self.extractor.learns() {
             return Ok(());
         }
-        flowmill_stage_prep::check_split(recipe, &format!("{SECTION}.fit_on"), &self.fit_on)
+        let own = format!("{SECTION}.fit_on");
+        let key = if recipe.sets(&own) { own.as_str() } else { "train.train_split" };
+        flowmill_stage_prep::check_split(recipe, key, &self.fit_on)
     }
 
     /// Refuses an import whose files are not there.

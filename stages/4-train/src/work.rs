@@ -135,7 +135,9 @@ impl Training {
         }
         let published = self.publish(work, &prepared);
         published.map_err(|error| self.complete_but_unpublished(work, error))?;
-        Ok(report(&summary, weights, &prepared.data))
+        // The best one that is reported is one that there is.
+        let best = checkpoint::best(&StagedCheckpoints(work)).map_err(StageError::other)?;
+        Ok(report(&Summary { best, ..summary }, weights, &prepared.data))
     }
 
     /// Opens the data and makes the model, telling what a person should know of both.

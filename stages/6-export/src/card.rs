@@ -16,7 +16,7 @@ pub struct CardFacts<'a> {
     pub parameters: usize,
     /// What it takes: "speech units at 25 Hz".
     pub units: &'a str,
-    /// What it makes: "an 80-bin log-mel at 50 Hz".
+    /// What it makes: "a log-mel of 80 bins at 50 Hz".
     pub mel: &'a str,
     /// What every stage was told, section by section.
     pub recipe_settings: &'a Value,
