@@ -4,6 +4,7 @@
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
+mod rows;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -12,6 +13,7 @@ use std::path::Path;
 use polars::prelude::*;
 
 pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
+pub use rows::RowColumns;
 
 use crate::{CorpusError, Row, Utterance};
 

@@ -253,13 +253,12 @@ impl StageRun<'_> {
     fn all(mut self) -> Result<StageOutcome, RunError> {
         self.publisher.resume_replacement().map_err(RunError::experiment)?;
         let result = self.phases();
-        if result.is_err() {
-            if let Err(error) = self.publisher.put_back() {
-                let name = &self.dir.name;
-                self.run
-                    .reporter
-                    .note(format!("{name}: its last good result is kept, and put back by the next run: {error}"));
-            }
+        if result.is_err()
+            && let Err(error) = self.publisher.put_back()
+        {
+            let name = &self.dir.name;
+            let kept = format!("{name}: its last good result is kept, and put back by the next run: {error}");
+            self.run.reporter.note(kept);
         }
         result
     }

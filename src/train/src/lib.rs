@@ -39,6 +39,7 @@ mod skipped;
 pub mod steering;
 mod stopping;
 mod summary;
+mod synced;
 mod task;
 mod train;
 mod waiting;

@@ -10,6 +10,7 @@
 
 mod collect;
 mod config;
+pub mod contents;
 mod filter;
 pub mod import;
 mod listing;

@@ -30,8 +30,9 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     let rows: Vec<&[RecordingRow]> = rows.iter().map(Vec::as_slice).collect();
     let recordings = recordings_of_parts(context.recipe_dir(), &context.scratch_dir(), &rows);
     let parts = stretches.into_iter().zip(recordings);
-    let parts = parts.map(|(stretch, recordings)| part(config, context, lengths, stretch, recordings));
-    Ok(Phase::new("pack", parts.collect()))
+    let parts: Vec<(Stretch, PartRecordings)> = parts.collect();
+    let part = |(stretch, recordings)| part(config, context, lengths, stretch, recordings);
+    Ok(Phase::new("pack", parts.into_par_iter().map(part).collect::<Result<_, _>>()?))
 }
 
 /// Plans one shard.
@@ -41,12 +42,14 @@ fn part(
     lengths: Lengths,
     stretch: Stretch,
     recordings: PartRecordings,
-) -> Part {
+) -> Result<Part, StageError> {
     let root = context.recipe_dir().to_path_buf();
+    let contents = stretch.contents(&root)?;
     let mut own = json!({
         "format": config.format,
         "mel": config.mel.describe(),
         "rows": stretch.describe(),
+        "utterances": contents.digest(),
         "tokens": [config.min_tokens, config.max_tokens],
         "token_rate": lengths.token_rate,
     });
@@ -54,11 +57,8 @@ fn part(
         own["compression_level"] = json!(config.compression_level);
     }
     let config = config.clone();
-    Part::new(stretch.key())
-        .config(own)
-        .inputs(stretch.inputs(&root))
-        .rows(stretch.rows())
-        .work(move |work| Packer::new(&config, &root, &recordings, lengths, work)?.run(&stretch))
+    let part = Part::new(stretch.key()).config(own).inputs(stretch.inputs()).rows(stretch.rows());
+    Ok(contents.declare(part).work(move |work| Packer::new(&config, &root, &recordings, lengths, work)?.run(&stretch)))
 }
 
 /// Packs one shard.
@@ -151,7 +151,7 @@ impl<'a> Packer<'a> {
     fn judged(&self, made: Made) -> Made {
         let row = made?;
         match self.lengths.refuses(row.speech_token.len(), self.frames(&row)) {
-            Some(reason) => Err(reason),
+            Some(reason) => Err(reason.into()),
             None => Ok(row),
         }
     }

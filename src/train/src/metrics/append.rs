@@ -5,6 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
+use crate::synced::sync;
 
 /// An append-only file with a known length.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl AppendFile {
 
     pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
         self.flush()?;
-        self.file.sync_data().map_err(TrainError::io("sync", &self.path))
+        sync(&self.file).map_err(TrainError::io("sync", &self.path))
     }
 
     /// Bytes in the file, all of them after [`sync`](Self::sync).

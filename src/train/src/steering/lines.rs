@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
+use crate::synced::sync;
 
 /// The lines of a file; none when it is not there. Of a line that a crash tore nothing was acknowledged, and it is taken away.
 ///
@@ -39,14 +40,6 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     let before = file.metadata().map_err(failed())?.len();
     let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| sync(&file));
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
-}
-
-/// Forces a file to the disk, where its file system can do that.
-fn sync(file: &File) -> std::io::Result<()> {
-    match file.sync_all() {
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
-        other => other,
-    }
 }
 
 /// Takes away what was written of a line; gives why it could not be written.
