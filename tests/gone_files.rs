@@ -96,3 +96,21 @@ fn the_adapter_and_the_base_that_adapters_began_with() {
     let apart = [&["--stage", "export", "--set", "export.merge_adapters=false"], &adapted[..]].concat();
     mini.run(&apart).expect_code(0);
 }
+
+#[test]
+fn imported_tokens_and_embeddings() {
+    let mini = Mini::finished();
+    crate::import::export(&mini);
+    let tokens = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16, rate: 25}";
+    let embeddings =
+        "embed.extractor={kind: import, embeddings: utt2embedding.pt, speakers: spk2embedding.pt, dimensions: 32}";
+    let imported = ["--set", tokens, "--set", embeddings, "--exp", "exp/imported"];
+    mini.run(&imported).expect_code(0);
+    for file in ["utt2speech_token.pt", "utt2embedding.pt", "spk2embedding.pt"] {
+        fs::remove_file(mini.path(file)).unwrap();
+    }
+    mini.run(&imported).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&[&["--stage", "export", "--set", "export.samples=3"], &imported[..]].concat()).expect_code(0);
+    let anew = mini.run(&[&["--stage", "tokens", "--force"], &imported[..]].concat()).expect_code(2);
+    anew.expect_words(&["tokens.extractor", "utt2speech_token.pt"]);
+}
