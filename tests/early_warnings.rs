@@ -15,7 +15,7 @@ const DOUBTFUL: [(&[&str], &str); 15] = [
     (&["train.sample_every=4", "train.validation_split=null"], "train.sample_every"),
     (&["train.log_gradients=20"], "train.log_gradients"),
     (&["train.keep.every=5"], "train.keep.every"),
-    (&["train.keep.best=0", "average.count=1"], "train.keep.best"),
+    (&["train.keep.best=0", "average={which: last, count: 1}"], "train.keep.best"),
     (&["train.ema_decay=0.999"], "train.ema_decay"),
     (
         &["train.curriculum=[{epochs: 9, order: sorted}, {order: shuffled}]", "train.max_epochs=3"],
