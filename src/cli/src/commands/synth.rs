@@ -27,8 +27,8 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         seed: arguments.seed,
         ..SynthOptions::default()
     };
-    refuse_damaged(&arguments.model)?;
     let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
+    refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
