@@ -222,19 +222,26 @@ impl Assessor<'_> {
     fn compare_inputs(
         &self,
         planned: &Planned,
-        before: &[InputRecord],
+        before_all: &[InputRecord],
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
-        let mut old: HashMap<&str, &InputRecord> = before.iter().map(|input| (input.identity(), input)).collect();
-        // What a finished part began with may be gone, and with it what else it would name.
-        let some_gone = planned.inputs.iter().any(|input| input.starting && !input.path.exists());
+        let mut old: HashMap<&str, &InputRecord> = before_all.iter().map(|input| (input.identity(), input)).collect();
+        // What a finished part began with may be gone, and with it what else that would name.
+        let begun_with: Vec<&str> = planned
+            .inputs
+            .iter()
+            .filter(|input| input.starting && !input.path.exists())
+            .map(|input| &*input.name)
+            .collect();
+        let is_gone =
+            |name: &str| begun_with.iter().any(|gone| goes_with(name, gone)) && !self.names.path(name).exists();
         for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
             let name = || input.name.clone();
             let Some(before) = old.remove(input.identity()) else {
-                if input.starting && !input.path.exists() {
+                if begun_with.contains(&&*input.name) && before_all.iter().any(|record| is_gone(&record.path)) {
                     continue;
                 }
                 reasons.push(Reason::InputAdded(name()));
@@ -243,14 +250,14 @@ impl Assessor<'_> {
             let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
             match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                (Some(_), None) if input.starting => {}
+                (Some(_), None) if input.starting && is_gone(&before.path) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name())),
                 (_, None) => reasons.push(Reason::InputMissing(name())),
                 _ => reasons.push(Reason::InputChanged(name())),
             }
         }
         let mut gone: Vec<&str> = old.into_values().map(|input| input.path.as_str()).collect();
-        gone.retain(|name| !some_gone || self.names.path(name).exists());
+        gone.retain(|name| !is_gone(name));
         gone.sort_unstable();
         reasons.extend(gone.into_iter().map(|name| Reason::InputRemoved(name.to_owned())));
         Ok(())
@@ -276,6 +283,13 @@ impl Assessor<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a file that a receipt names is `input`, lies below it, or beside it, as the shards of an index do.
+fn goes_with(name: &str, input: &str) -> bool {
+    let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let beside = folder(input) == folder(name) && input.ends_with(".json");
+    name == input || beside || name.strip_prefix(input).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A part that has to run, with what an earlier run left of it among the reasons.

@@ -108,14 +108,18 @@ pub fn run(
         if !selected.contains(&at) {
             continue;
         }
-        let finished = StageDir::new(experiment.dir(), folder_name(*stage)).summary().exists();
-        let begins = options.force || !finished;
-        let files = || if begins { stage.check_files(recipe) } else { Ok(()) };
-        stage.check(recipe).and_then(|()| files()).map_err(|error| {
+        stage.check(recipe).and_then(|()| stage.check_files(recipe)).or_else(|error| {
             let session = Session::new(stages, recipe, experiment, options);
-            way_on::with_way_on(&session, at, error.into())
+            // What a stage was made of may be gone once it is.
+            let done =
+                || dry_run::look(&session, *stage, false, &Reporter::quiet()).is_ok_and(|found| found.up_to_date);
+            if !options.force && stage.check(recipe).is_ok() && done() {
+                return Ok(());
+            }
+            Err(way_on::with_way_on(&session, at, error.into()))
         })?;
-        if begins {
+        let finished = StageDir::new(experiment.dir(), folder_name(*stage)).summary().exists();
+        if options.force || !finished {
             warnings.extend(stage.warnings(recipe)?);
         }
     }

@@ -30,7 +30,7 @@ pub trait Stage: Send + Sync {
     /// The first thing wrong, with file, line and key; see [`Recipe::error`].
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError>;
 
-    /// Refuses files that the recipe names and that are not there, before anything runs. Not called for a stage that is finished,
+    /// Refuses files that the recipe names and that are not there, before anything runs. A stage that is up to date is not refused,
     /// unless it is forced: what it was made of may be gone by then.
     ///
     /// # Errors

@@ -50,6 +50,10 @@ impl Place {
         let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
         for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
             stage.check(&recipe)?;
+            // A checkpoint is evaluated without what its training began with.
+            if !arguments.eval {
+                stage.check_files(&recipe)?;
+            }
         }
         Ok(Self { stages, recipe, experiment, jobs, interrupt })
     }
