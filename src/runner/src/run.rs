@@ -7,16 +7,16 @@ use crate::executor::Executor;
 use crate::journal::{self, Outcome};
 use crate::layout::StageDir;
 use crate::lockfile::Lock;
+use crate::prior_work::{self, PriorWork};
 use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
 use crate::staging::Publisher;
 use crate::totals::Totals;
-use crate::unfinished::Unfinished;
 use crate::{
     Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed, unfinished,
+    sealed,
 };
 
 /// What to run and how.
@@ -248,9 +248,10 @@ impl StageRun<'_> {
         let mut reasons = Vec::new();
         for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
-                Verdict::UpToDate(part, left) => {
-                    self.keep(&part.key, left, so_far);
-                    done.push(part);
+                Verdict::UpToDate(part) => {
+                    self.keep(&part.done.key, part.unfinished, so_far);
+                    self.tell_logs(&part.logs);
+                    done.push(part.done);
                 }
                 Verdict::Run(planned, why) => {
                     to_run.push(planned);
@@ -259,7 +260,7 @@ impl StageRun<'_> {
             }
         }
         if !self.run.options.force {
-            unfinished::refuse_to_lose(&self.dir.name, &to_run)?;
+            prior_work::refuse_to_lose(&self.dir.name, &to_run)?;
         }
         for part in &done {
             self.publisher.claim(&part.key, &part.outputs).map_err(RunError::experiment)?;
@@ -293,14 +294,25 @@ impl StageRun<'_> {
         Ok(())
     }
 
-    /// Keeps what an earlier run began under other conditions beside a part that is up to date.
-    fn keep(&self, key: &str, left: Option<Unfinished>, so_far: &mut Progressed) {
-        let Some(left) = left.filter(|left| !left.changes.is_empty()) else {
+    /// Keeps what an earlier run began under other conditions next to a part that is up to date.
+    fn keep(&self, key: &str, left: Option<PriorWork>, so_far: &mut Progressed) {
+        let Some(left) = left.filter(|left| !left.changes.is_empty() || left.further.is_some()) else {
             return;
         };
-        let (name, at, changes) = (&self.dir.name, &left.reached.at, left.told().join("; "));
-        self.run.reporter.line(format!("{name}: kept beside it: {key}, interrupted at {at} ({changes})"));
+        let (name, at, why) = (&self.dir.name, left.at(), left.told().into_iter().chain(left.further.clone()));
+        let why = why.collect::<Vec<_>>().join("; ");
+        self.run.reporter.line(format!("{name}: kept next to it: {key}, {at} ({why})"));
         so_far.kept.push(key.to_owned());
+    }
+
+    /// Says that logs are not as they were when the part was done.
+    fn tell_logs(&self, logs: &[Reason]) {
+        let Some(first) = logs.first() else { return };
+        let more = if logs.len() > 1 { format!(" and {} more", logs.len() - 1) } else { String::new() };
+        let name = &self.dir.name;
+        self.run
+            .reporter
+            .line(format!("{name}: WARNING: {first}{more}: only people read it, and nothing is done again"));
     }
 
     /// From here until it is finished again the stage counts as unfinished.

@@ -3,7 +3,7 @@
 use crate::config::KeepConfig;
 use crate::{CheckpointStore, Observer, TrainError};
 
-use super::{names, read_state, step_of};
+use super::{names, read_state, step_of, verify};
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,12 +22,14 @@ pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn 
             (Ok(state), Some(step)) if state.step == step => {
                 saved.push((name, Saved { step, validation: state.validation, scheduled: state.scheduled }));
             }
-            (read, _) => {
-                let reason =
-                    read.err().map_or("its state is that of another step".to_owned(), |error| error.to_string());
-                observer.message(&format!("checkpoint {name} is damaged and is removed: {reason}"));
-                store.remove(&name)?;
-            }
+            // The rules know nothing of it, so they do not remove it.
+            _ => match verify(&store.path(&name)) {
+                Err(error @ TrainError::Damaged { .. }) => {
+                    let aside = store.set_aside(&name)?;
+                    observer.message(&format!("WARNING: {error}; it is moved to {}", aside.display()));
+                }
+                _ => observer.message(&format!("WARNING: checkpoint {name} stays: its state cannot be read")),
+            },
         }
     }
     let facts: Vec<Saved> = saved.iter().map(|(_, facts)| *facts).collect();
