@@ -123,7 +123,10 @@ mod tests {
     fn a_file_that_cannot_be_used_is_told_and_costs_no_more_than_itself() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(COMMANDS_FILE);
-        std::fs::write(&path, "{\"step\":5,\"lr\":1e-4}\n\0\0\0\n{\"step\":7,\"lr\":2e-4}\n").unwrap();
+        let (mut kept, _) = Kept::open(folder.path(), 0).unwrap();
+        kept.add(5, Change::Lr("1e-4".parse().unwrap())).unwrap();
+        std::fs::write(&path, [&std::fs::read(&path).unwrap()[..], b"\0\0\0\n"].concat()).unwrap();
+        kept.add(7, Change::Lr("2e-4".parse().unwrap())).unwrap();
         let (kept, trouble) = Kept::open(folder.path(), 0).unwrap();
         assert!(kept.rate(5).is_some() && kept.rate(5) != kept.rate(7) && trouble.unwrap().contains("line 2"));
         std::fs::remove_file(&path).unwrap();
