@@ -22,6 +22,7 @@ mod optimisation;
 mod parity;
 mod precision;
 mod report;
+mod resuming;
 mod sfm;
 mod soak;
 mod steering;
