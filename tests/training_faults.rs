@@ -1,12 +1,12 @@
 //! What can happen to a training: signals, the end of its time, a full disk, losses that are no numbers; and looking at it afterwards.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::disk_full::SmallDisk;
+use crate::disk_full::{SmallDisk, fill};
 use crate::support::Mini;
 use crate::support::training::{ENDLESS, Training, metrics};
 
@@ -191,21 +191,6 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     mini.flowmill("train", &arguments).expect_code(1).expect_words(&["differs", "0.5", "not every figure"]);
     fs::write(&dumps[0], "{}").unwrap();
     mini.flowmill("train", &arguments).expect_code(1).expect_words(&["missing field"]);
-}
-
-/// Fills a disk to the last byte.
-fn fill(path: &Path) {
-    let mut size = 1 << 20;
-    let mut content = Vec::new();
-    while size > 0 {
-        content.resize(content.len() + size, 7_u8);
-        if fs::write(path, &content).is_err() {
-            content.truncate(content.len() - size);
-            size /= 2;
-        }
-    }
-    // The last attempt may have left less than would fit.
-    let _full = fs::write(path, [&content[..], &[7; 4096]].concat());
 }
 
 #[test]

@@ -169,7 +169,39 @@ pub enum Fault {
     },
 }
 
+/// Whether an error of the operating system is one of this machine at this time (a permission, a broken disk, too many open files,
+/// too little memory), so that the same file may be read another time; and not one of the file or its name.
+pub fn is_of_machine(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    !matches!(
+        error.kind(),
+        Kind::NotFound
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::InvalidInput
+            | Kind::InvalidFilename
+            | Kind::InvalidData
+            | Kind::UnexpectedEof
+    )
+}
+
+impl AudioError {
+    /// Whether this machine at this time is to blame, and not the recording or a setting.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Self::File { fault, .. } => fault.is_of_machine(),
+            Self::Write { source, .. } => is_of_machine(source),
+            _ => false,
+        }
+    }
+}
+
 impl Fault {
+    /// Whether this machine at this time is to blame, and not the recording.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Io(error) if is_of_machine(error))
+    }
+
     /// Says which recording the fault belongs to.
     pub fn of(self, name: &str) -> AudioError {
         AudioError::File { name: name.to_owned(), fault: self }

@@ -26,9 +26,9 @@ pub mod resample;
 pub mod spectrogram_image;
 pub mod vocode;
 
-pub use audio::{Audio, AudioInfo, DecodeWarning};
+pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};
 pub use decode::{decode_bytes, decode_file, extension, probe, probe_bytes};
-pub use error::{AudioError, Fault};
+pub use error::{AudioError, Fault, is_of_machine};
 pub use resample::resample;
 pub use trim::{TrimConfig, trim_silence};
 pub use wav_writer::{WavSummary, write_wav};

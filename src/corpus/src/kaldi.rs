@@ -35,7 +35,9 @@ pub(crate) fn check_id(id: &str) -> Result<(), String> {
 }
 
 /// Index files of a directory that [`read_directory`] reads when they exist; the first two must, and `utt2spk` unless one speaker is given.
-pub const FILES: [&str; 6] = ["wav.scp", "text", "utt2spk", "segments", "utt2lang", "spk2utt"];
+pub const FILES: [&str; 3] = ["wav.scp", "text", "utt2spk"];
+/// The files that a directory may have besides.
+pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 
 /// Reads and validates a Kaldi data directory.
 ///

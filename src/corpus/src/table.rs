@@ -4,6 +4,7 @@
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
+mod rows;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -12,6 +13,7 @@ use std::path::Path;
 use polars::prelude::*;
 
 pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
+pub use rows::RowColumns;
 
 use crate::{CorpusError, Row, Utterance};
 
@@ -46,6 +48,47 @@ pub fn read_utterances(path: &Path) -> Result<Vec<Utterance>, CorpusError> {
 /// As [`read_utterances`].
 pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
     read_string_column(path, "wav")
+}
+
+/// A row's recording, as far as a planner needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingRow {
+    /// The row's `wav`.
+    pub wav: String,
+    /// Samples, over all channels, up to where the row ends. What the table does not say is taken as 48 kHz stereo.
+    pub samples: u64,
+}
+
+impl RecordingRow {
+    /// [`RecordingRow::samples`] of a row.
+    pub fn samples_of(utterance: &Utterance) -> u64 {
+        let Utterance { start, end, duration, sample_rate, channels, .. } = utterance;
+        samples_up_to(end.or(*duration).unwrap_or_else(|| start.unwrap_or(0.0)), *sample_rate, *channels)
+    }
+}
+
+/// Samples of so many seconds; a float that is no number of samples becomes the nearest one that is.
+fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) -> u64 {
+    (seconds * f64::from(sample_rate.unwrap_or(48_000)) * f64::from(channels.unwrap_or(2))) as u64
+}
+
+/// Reads the recordings of an utterance table, one per row.
+///
+/// # Errors
+/// As [`read_utterances`].
+pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
+    let names = ["wav", "start", "end", "duration", "sample_rate", "channels"];
+    let frame = read_frame(path, Some(names.map(str::to_owned).to_vec()))?;
+    let fail = |e| CorpusError::table(path, e);
+    let seconds = |name: &str| frame.column(name).and_then(|column| column.f64()).map_err(fail);
+    let counts = |name: &str| frame.column(name).and_then(|column| column.u32()).map_err(fail);
+    let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
+    let (rates, channels) = (counts("sample_rate")?, counts("channels")?);
+    let row = |(row, wav): (usize, String)| {
+        let until = end.get(row).or_else(|| duration.get(row)).or_else(|| start.get(row)).unwrap_or(0.0);
+        RecordingRow { wav, samples: samples_up_to(until, rates.get(row), channels.get(row)) }
+    };
+    Ok(required_strings(path, &frame, "wav")?.into_iter().enumerate().map(row).collect())
 }
 
 /// Reads one column of strings of any table.

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::cache::{ContentCache, Hash, hex};
 use crate::layout::StageDir;
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::part::Part;
 use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
 use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError};
+use crate::{Interrupt, Reporter, StageError, rejects};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -38,10 +38,32 @@ pub(crate) struct Assessor<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// A part with its inputs as receipts call them, sorted, each once.
+/// An input as receipts call it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PlannedInput {
+    /// What it is compared by, when that is not its name.
+    pub role: Option<String>,
+    /// The name that a receipt keeps.
+    pub name: String,
+    pub path: PathBuf,
+    /// Whether the part does without it when it is taken away.
+    pub optional: bool,
+    /// Whether it may be gone once the part is done.
+    pub starting: bool,
+}
+
+impl PlannedInput {
+    fn identity(&self) -> &str {
+        self.role.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// A part with its inputs, sorted by what they are compared by, each once.
 pub(crate) struct Planned {
     pub part: Part,
-    pub inputs: Vec<(String, PathBuf)>,
+    pub inputs: Vec<PlannedInput>,
+    /// Inputs that were there when the part ran and are gone, by name.
+    pub gone: Vec<String>,
     /// What was done of it before.
     pub prior: Option<PriorWork>,
     /// Where its work begins.
@@ -172,8 +194,12 @@ impl Assessor<'_> {
     }
 
     /// Compares a part with its receipt.
-    fn compare(&self, planned: Planned, receipt: Receipt) -> Result<Verdict, StageError> {
+    fn compare(&self, mut planned: Planned, receipt: Receipt) -> Result<Verdict, StageError> {
         let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
+        planned.gone = self.gone(&planned, &receipt.inputs)?;
+        if let Some((rows, reason)) = receipt.retried() {
+            reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
+        }
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
@@ -185,8 +211,31 @@ impl Assessor<'_> {
 
     /// The hashes of a part's inputs.
     fn hashes(&self, planned: &Planned) -> Result<Vec<Option<Hash>>, StageError> {
-        let hash = |(_, path): &(String, PathBuf)| Ok(self.cache.content(path)?.map(|content| content.hash));
+        let hash = |input: &PlannedInput| Ok(self.cache.content(&input.path)?.map(|content| content.hash));
         planned.inputs.iter().map(hash).collect()
+    }
+
+    /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
+    pub fn fits(&self, planned: &Planned, done: &Receipt) -> Result<bool, StageError> {
+        let reasons = self.compare_fingerprint(planned, done.version, &done.config, &done.inputs)?;
+        Ok(reasons.is_empty() && done.retried().is_none())
+    }
+
+    /// The inputs from outside of the experiment that were there and are gone, unless the part does without them.
+    fn gone(&self, planned: &Planned, before: &[InputRecord]) -> Result<Vec<String>, StageError> {
+        let there: HashMap<&str, bool> =
+            before.iter().map(|input| (input.identity(), input.blake3.is_some())).collect();
+        let was_there = |input: &&PlannedInput| there.get(input.identity()).copied().unwrap_or(false);
+        let outside = |input: &&PlannedInput| !names::is_of_experiment(&input.name);
+        let mut gone = Vec::new();
+        for input in
+            planned.inputs.iter().filter(|input| !input.optional && !input.starting).filter(outside).filter(was_there)
+        {
+            if self.cache.is_absent(&input.path)? {
+                gone.push(input.name.clone());
+            }
+        }
+        Ok(gone)
     }
 
     fn plan(&self, part: Part) -> Result<Planned, StageError> {
@@ -194,13 +243,15 @@ impl Assessor<'_> {
             return Err(StageError::new(format!("the configuration of part {} is no object", part.key)));
         }
         let mut inputs = Vec::with_capacity(part.inputs.len());
-        for path in &part.inputs {
-            let path = self.names.absolute(path);
-            inputs.push((self.names.name(&path)?, path));
+        for input in &part.inputs {
+            let path = self.names.absolute(&input.path);
+            let (role, name) = (input.role.clone(), self.names.name(&path)?);
+            let (optional, starting) = (input.optional, input.starting);
+            inputs.push(PlannedInput { role, name, path, optional, starting });
         }
-        inputs.sort();
-        inputs.dedup();
-        Ok(Planned { part, inputs, prior: None, start: Start::Anew })
+        inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
+        inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
+        Ok(Planned { part, inputs, gone: Vec::new(), prior: None, start: Start::Anew })
     }
 
     /// The receipt, or why there is none to go by.
@@ -266,39 +317,45 @@ impl Assessor<'_> {
         before: &[InputRecord],
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
-        let mut old: HashMap<&str, Option<&str>> =
-            before.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
+        let mut old: HashMap<&str, &InputRecord> = before.iter().map(|input| (input.identity(), input)).collect();
+        // What a finished part began with may be gone, and with it what else it would name.
+        let some_gone = planned.inputs.iter().any(|input| input.starting && !input.path.exists());
         let mut added = Vec::new();
-        for (name, path) in &planned.inputs {
+        for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
-            let Some(before) = old.remove(name.as_str()) else {
-                added.push((name, path));
+            let name = || input.name.clone();
+            let Some(before) = old.remove(input.identity()) else {
+                if !input.starting || input.path.exists() {
+                    added.push(input);
+                }
                 continue;
             };
-            let now = self.cache.content(path)?.map(|content| hex(&content.hash));
-            match (before, now.as_deref()) {
+            let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
+            match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                (None, _) => reasons.push(Reason::InputAppeared(name.clone())),
-                (_, None) => reasons.push(Reason::InputMissing(name.clone())),
-                _ => reasons.push(Reason::InputChanged(name.clone())),
+                (Some(_), None) if input.starting => {}
+                (None, _) => reasons.push(Reason::InputAppeared(name())),
+                (_, None) => reasons.push(Reason::InputMissing(name())),
+                _ => reasons.push(Reason::InputChanged(name())),
             }
         }
-        let mut gone: Vec<(&str, Option<&str>)> = old.into_iter().collect();
-        gone.sort_unstable();
-        for (name, path) in added {
+        let mut gone: Vec<&InputRecord> = old.into_values().collect();
+        gone.retain(|input| !some_gone || self.names.path(&input.path).exists());
+        gone.sort_unstable_by_key(|input| &input.path);
+        for input in added {
             // What resumable work read decides it, not where that lay.
             if planned.part.resumable.is_some()
-                && let Some(content) = self.cache.content(path)?
-                && let Some(at) = gone.iter().position(|(_, before)| *before == Some(hex(&content.hash).as_str()))
+                && let Some(content) = self.cache.content(&input.path)?.map(|content| hex(&content.hash))
+                && let Some(at) = gone.iter().position(|before| before.blake3.as_ref() == Some(&content))
             {
                 gone.remove(at);
                 continue;
             }
-            reasons.push(Reason::InputAdded(name.clone()));
+            reasons.push(Reason::InputAdded(input.name.clone()));
         }
-        reasons.extend(gone.into_iter().map(|(name, _)| Reason::InputRemoved(name.to_owned())));
+        reasons.extend(gone.into_iter().map(|input| Reason::InputRemoved(input.path.clone())));
         Ok(())
     }
 

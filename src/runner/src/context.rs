@@ -41,6 +41,11 @@ impl PlanContext {
         self.folder(number).path
     }
 
+    /// Where temporary files may be made that no later run needs; it is on the experiment's disk and no part of any result.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.experiment.scratch_dir()
+    }
+
     /// A path as the recipe says it: relative ones are taken from the recipe's folder.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.recipe.resolve(path)

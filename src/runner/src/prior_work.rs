@@ -138,8 +138,8 @@ impl PriorWork {
 }
 
 /// Refuses to begin a part anew over what was done of it.
-pub(crate) fn refuse_to_lose(stage: &str, to_run: &[Planned]) -> Result<(), RunError> {
-    let refusal = to_run.iter().find_map(|planned| {
+pub(crate) fn refuse_to_lose<'a>(stage: &str, to_run: impl IntoIterator<Item = &'a Planned>) -> Result<(), RunError> {
+    let refusal = to_run.into_iter().find_map(|planned| {
         let prior = planned.prior.as_ref().filter(|prior| !prior.changes.is_empty())?;
         Some(RunError::WouldLose {
             stage: stage.to_owned(),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::names;
+use crate::run::count;
 
 /// Longer values are cut in messages.
 const MAX_VALUE: usize = 60;
@@ -32,6 +33,8 @@ pub enum Reason {
     RecordMissing,
     /// What unfinished work was begun with cannot be read; holds what is wrong with it.
     RecordDamaged(String),
+    /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
+    Retried(usize, String),
     /// A field of the configuration: dotted key, old and new value.
     Field(String, String, String),
     /// An input has other content.
@@ -63,6 +66,13 @@ impl fmt::Display for Reason {
             Self::Passed(what) => f.write_str(what),
             Self::RecordMissing => write!(f, "the record of what it was begun with is missing"),
             Self::RecordDamaged(what) => write!(f, "the record of what it was begun with cannot be used: {what}"),
+            Self::Retried(0, reason) => {
+                write!(f, "rows were left out for a reason of this machine ({reason}): tried again")
+            }
+            Self::Retried(rows, reason) => {
+                let rows = count(*rows, "row");
+                write!(f, "{rows} rejected for a reason of this machine ({reason}): tried again")
+            }
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
             Self::InputChanged(name) => write!(f, "input {} changed", names::display(name)),

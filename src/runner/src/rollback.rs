@@ -85,8 +85,10 @@ impl Work<'_> {
     fn go_back(&self) -> Result<RolledBack, RunError> {
         let failed = |error| RunError::stage(&self.dir.name, error);
         let cache = ContentCache::load(Path::new(""), true);
-        let publisher = Publisher::new(self.dir, &cache);
-        publisher.recover().map_err(failed)?;
+        let mut publisher = Publisher::new(self.dir, &cache);
+        // Results that a killed run was replacing are the results.
+        publisher.resume_replacement().map_err(failed)?;
+        publisher.put_back().map_err(failed)?;
         let staging = self.dir.staging(self.what.part);
         let state = staging.join(STATE);
         let left = files::list_names(&state).map_err(failed)?;
@@ -95,8 +97,12 @@ impl Work<'_> {
         // Results next to which other work was begun are not concerned.
         let receipt = receipt.filter(|receipt| !at_work || self.is_of_same_work(&staging, receipt));
         let left = if at_work { left } else { Vec::new() };
+        let done_not_placed = at_work && staging::prepared_receipt(&staging, self.dir).is_some();
         let results = receipt.as_ref().map_or(Vec::new(), |receipt| self.names_of(receipt));
         self.find(&left, &results)?;
+        if done_not_placed {
+            staging::unprepare(&staging, self.dir).map_err(failed)?;
+        }
         self.undo(receipt.as_ref(), &state, &left, &results, &publisher).map_err(failed)
     }
 

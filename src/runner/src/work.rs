@@ -2,14 +2,15 @@
 
 use std::fmt::Display;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::StageError;
 use crate::files;
-use crate::receipt::Rejection;
+use crate::lockfile;
+use crate::receipt::{Rejection, RejectionReason};
+use crate::{Interrupt, StageError};
 
 /// Outputs of a part lie here inside its staging folder until they are committed.
 pub(crate) const OUTPUTS: &str = "out";
@@ -26,6 +27,8 @@ pub(crate) trait Progress: Send + Sync {
     fn resume(&self, rows: u64);
     /// A line for the person watching.
     fn message(&self, line: &str);
+    /// A line that is shown also to who asked for quiet.
+    fn alert(&self, line: &str);
     /// How things stand, in place of what was shown before; whether there is a place for it.
     fn show(&self, line: &str) -> bool;
 }
@@ -62,9 +65,10 @@ pub struct PartWork {
     pub(crate) key: String,
     pub(crate) staging: PathBuf,
     pub(crate) share: Share,
-    pub(crate) interrupt: Arc<AtomicBool>,
+    pub(crate) interrupt: Interrupt,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) rejected: Mutex<Vec<Rejection>>,
+    pub(crate) incomplete: Mutex<Option<String>>,
 }
 
 impl PartWork {
@@ -91,10 +95,19 @@ impl PartWork {
     /// Sets a row aside with its reason; it goes into the stage's `rejected.parquet`.
     ///
     /// A reason groups with its equals up to the first `:`, so put what is particular to the row behind one:
-    /// `too short: 0.08 s, at least 0.1 s`.
-    pub fn reject(&self, id: impl Into<String>, reason: impl Display) {
-        let rejection = Rejection { id: id.into(), reason: reason.to_string() };
-        lock(&self.rejected).push(rejection);
+    /// `too short: 0.08 s, at least 0.1 s`. One of this machine is a [`RejectionReason::machine`].
+    pub fn reject(&self, id: impl Into<String>, reason: impl Into<RejectionReason>) {
+        lock(&self.rejected).push(reason.into().reject(id.into()));
+    }
+
+    /// Says that the part left something out for a reason of this machine, without setting a row aside: the next run tries it
+    /// again. Of several reasons the first in alphabetical order is kept.
+    pub fn incomplete(&self, reason: impl Display) {
+        let reason = reason.to_string();
+        let mut kept = lock(&self.incomplete);
+        if kept.as_ref().is_none_or(|kept| reason < *kept) {
+            *kept = Some(reason);
+        }
     }
 
     /// Tells the progress bar that `rows` more rows are done.
@@ -112,6 +125,11 @@ impl PartWork {
         self.progress.message(&line.to_string());
     }
 
+    /// Shows a line that must be seen, also by who asked for quiet: something would be lost otherwise.
+    pub fn alert(&self, line: impl Display) {
+        self.progress.alert(&line.to_string());
+    }
+
     /// Shows how things stand under the progress bar, in place of what was shown there before. False where there is no bar: then
     /// say so now and then with [`PartWork::message`].
     pub fn show(&self, line: impl Display) -> bool {
@@ -121,7 +139,23 @@ impl PartWork {
     /// Whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns
     /// [`StageError::Interrupted`].
     pub fn interrupted(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
+        self.interrupt.is_set()
+    }
+
+    /// Forgets the wish to stop, and hears the next signal once more before one ends the process; whether there was a wish. For work
+    /// that has to say what would be lost: whoever calls this sets the wish again ([`PartWork::ask_to_stop`]) when there is nothing to lose any more.
+    pub fn rearm_interrupt(&self) -> bool {
+        self.interrupt.rearm()
+    }
+
+    /// Asks to stop, as a signal does.
+    pub fn ask_to_stop(&self) {
+        self.interrupt.set();
+    }
+
+    /// Bytes that are free where the part's files lie; none when the system does not say.
+    pub fn free_space(&self) -> Option<u64> {
+        lockfile::free_space(&self.staging)
     }
 
     /// How many of the run's threads are this part's share at the moment: how much it should have in hand to keep them busy.
@@ -207,6 +241,11 @@ impl PartWork {
     pub fn output_persisted(&self, name: &str, relative_to_stage_dir: &str) -> Result<(), StageError> {
         let target = self.output(relative_to_stage_dir)?;
         files::link_tree(&self.staging_dir().join(name), &target)
+    }
+
+    /// Why the part is to be done again.
+    pub(crate) fn take_incomplete(&self) -> Option<String> {
+        lock(&self.incomplete).take()
     }
 
     /// The rejections so far, in an order that does not depend on threads.

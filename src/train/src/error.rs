@@ -235,6 +235,20 @@ impl TrainError {
         false
     }
 
+    /// Whether the system is at fault somewhere down the chain of causes, rather than the run: a full disk, a device that fails, a
+    /// right that is missing. The same may succeed later.
+    pub(crate) fn is_of_system(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            // Some crates keep only the text of the system's error.
+            if error.is::<std::io::Error>() || error.to_string().contains("(os error ") {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: &str, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.to_owned(), reason: reason.into() }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::checkpoint::{State, checksum};
 use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
+use crate::synced::sync;
 use crate::{DataSource, LossScale, TrainError};
 
 /// The folder of the dumps.
@@ -180,7 +181,7 @@ impl Dump {
             let mut file = File::create(&path)?;
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")?;
-            file.sync_data()
+            sync(&file)
         };
         write().map_err(TrainError::io("write", &path))
     }

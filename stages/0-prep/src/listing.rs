@@ -12,6 +12,8 @@ use crate::{Format, PrepConfig, Source, SplitBy};
 pub struct Dependencies {
     /// Index files, transcripts and split lists.
     pub files: Vec<PathBuf>,
+    /// Index files that a data directory may have or not.
+    pub optional: Vec<PathBuf>,
     /// For every source whose recordings are found by listing a folder, a digest of that list; `null` for the others.
     pub listings: Vec<Value>,
 }
@@ -22,12 +24,14 @@ pub struct Dependencies {
 /// When a folder cannot be listed.
 pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Dependencies, StageError> {
     let mut files = Vec::new();
+    let mut optional = Vec::new();
     let mut listings = Vec::new();
     for source in &config.data {
         let place = context.resolve(&source.dir);
         listings.push(match config.format_of(source) {
             Format::Kaldi => {
                 files.extend(kaldi::FILES.map(|name| place.join(name)));
+                optional.extend(kaldi::OPTIONAL_FILES.map(|name| place.join(name)));
                 Value::Null
             }
             Format::Manifest => {
@@ -50,7 +54,7 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     if config.split.by == SplitBy::List {
         files.extend(config.split.lists.values().map(|list| context.resolve(list)));
     }
-    Ok(Dependencies { files, listings })
+    Ok(Dependencies { files, optional, listings })
 }
 
 /// A folder depends on its transcripts' content and on the names of its recordings.

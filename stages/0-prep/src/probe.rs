@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use flowmill_audio::DecodeWarning;
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::{Utterance, table};
-use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -78,11 +78,11 @@ fn run(
     for mut row in rows {
         let utt = row.utt.clone();
         let completed = match &recordings[&row.wav] {
-            Ok(recording) => complete(&mut row, recording),
-            Err(reason) => Err(reason.clone() + &hint(config, root, &row.wav)),
+            Ok(recording) => complete(&mut row, recording).map_err(RejectionReason::from),
+            Err(reason) => Err(reason.clone().with(&hint(config, root, &row.wav))),
         };
-        let refused = completed.err().or_else(|| filter::text(config, &row.text));
-        match refused.or_else(|| filter::duration(config, row.duration)) {
+        let filtered = || filter::text(config, &row.text).or_else(|| filter::duration(config, row.duration));
+        match completed.err().or_else(|| filtered().map(RejectionReason::from)) {
             Some(reason) => work.reject(utt, reason),
             None => kept.push(row),
         }
@@ -107,7 +107,7 @@ fn recordings(
     rows: &[Utterance],
     root: &Path,
     work: &PartWork,
-) -> Result<BTreeMap<String, Result<Recording, String>>, StageError> {
+) -> Result<BTreeMap<String, Result<Recording, RejectionReason>>, StageError> {
     let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
     rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
     let uses: Vec<(&str, u64)> = uses.into_iter().collect();
@@ -123,21 +123,25 @@ fn recordings(
 }
 
 /// What a recording is, or why it cannot be used.
-fn probe(wav: &str, root: &Path) -> Result<Recording, String> {
-    let unreadable =
-        |e: &dyn std::fmt::Display| format!("unreadable recording: {}", without_root(&e.to_string(), root));
+fn probe(wav: &str, root: &Path) -> Result<Recording, RejectionReason> {
     let source = Source::of(wav);
+    // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+    let is_command = matches!(source, Source::Pipe(_));
+    let unreadable = |e: &dyn std::fmt::Display, of_machine: bool| {
+        let problem = without_root(&e.to_string(), root);
+        RejectionReason::of(format!("unreadable recording: {problem}"), is_command || of_machine)
+    };
     let info = match &source {
         Source::File(path) => flowmill_audio::probe(root.join(path)),
         Source::Member(_) | Source::Pipe(_) => {
             let bytes = source.read(root, &PipeLimits::default()).map_err(|e| match source {
-                Source::Pipe(_) => format!("command failed: {e}"),
-                _ => unreadable(&e),
+                Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
+                _ => unreadable(&e, e.is_of_machine()),
             })?;
             flowmill_audio::probe_bytes(&bytes, wav)
         }
     };
-    let info = info.map_err(|e| unreadable(&e))?;
+    let info = info.map_err(|e| unreadable(&e, e.is_of_machine()))?;
     let seconds = info.seconds();
     Ok(Recording { seconds, sample_rate: info.sample_rate, channels: info.channels, warnings: info.warnings })
 }

@@ -31,7 +31,9 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         own["filter"] = filters(config);
     }
     let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
-    let part = Part::new(KEY).config(own).inputs(depends.files).work(move |work| run(&config, &root, work));
+    let part = Part::new(KEY).config(own).inputs(depends.files);
+    let part = depends.optional.into_iter().fold(part, Part::optional_input);
+    let part = part.work(move |work| run(&config, &root, work));
     Ok(Phase::new("read", vec![part]))
 }
 

@@ -3,16 +3,19 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use flowmill_corpus::{
     Utterance,
-    source::{PipeLimits, Source},
-    table,
+    table::{self, RecordingRow},
 };
-use flowmill_models::extractors::{ExtractError, Media, RowEvents, RowWork};
-use flowmill_runner::{PartWork, PlanContext, StageError};
+use flowmill_models::extractors::{self, ExtractError, Extractor, Media, MediaError, RowEvents, RowWork, State};
+use flowmill_runner::{PartWork, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
+
+use crate::contents::Contents;
+use crate::recordings::{PartRecordings, recordings_of_parts};
 
 /// A table of stage 0.
 #[derive(Clone)]
@@ -31,8 +34,10 @@ pub struct PrepPart {
     pub table: Table,
     /// How many utterances it has.
     pub rows: u64,
-    /// The table and every recording in it.
-    pub inputs: Vec<PathBuf>,
+    /// What its rows are, wherever they and their recordings lie.
+    pub contents: Contents,
+    /// Its recordings, shared with the other parts of the phase.
+    pub recordings: PartRecordings,
 }
 
 /// The tables of all splits, in the order in which stage 0 planned them.
@@ -63,12 +68,35 @@ pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Ta
     Ok(tables.into_iter().filter(|table| table.split == split).collect())
 }
 
-/// Tables with what is in them, in their order.
+/// Tables with what is in them, in their order; `columns` are those that the stage reads.
 ///
 /// # Errors
 /// When a table cannot be read.
-pub fn parts(context: &PlanContext, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
-    tables.into_par_iter().map(|table| part(context, table)).collect()
+pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Result<Vec<PrepPart>, StageError> {
+    let rows: Vec<Vec<RecordingRow>> = tables
+        .par_iter()
+        .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
+        .collect::<Result<_, _>>()?;
+    let root = context.recipe_dir();
+    let contents = contents(context, &tables, columns)?;
+    let recordings =
+        recordings_of_parts(root, &context.scratch_dir(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let counts = rows.iter().map(|rows| rows.len() as u64);
+    let whole = tables.into_iter().zip(counts).zip(contents).zip(recordings);
+    Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())
+}
+
+/// What the rows of tables are, each in these columns.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
+    let of = |table: &Table| {
+        let mut contents = Contents::new(context.recipe_dir());
+        contents.add(&table.path, columns, None)?;
+        Ok(contents)
+    };
+    tables.par_iter().map(of).collect()
 }
 
 /// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
@@ -91,13 +119,6 @@ fn name_of(table: &Path) -> Option<(String, String)> {
     (part.starts_with("part-") && !part.contains('/')).then(|| (split.to_owned(), key.to_owned()))
 }
 
-fn part(context: &PlanContext, table: Table) -> Result<PrepPart, StageError> {
-    let wavs = table::read_wav_column(&table.path).map_err(StageError::other)?;
-    let files: BTreeSet<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(context.recipe_dir())).collect();
-    let inputs = std::iter::once(table.path.clone()).chain(files).collect();
-    Ok(PrepPart { table, rows: wavs.len() as u64, inputs })
-}
-
 /// The utterances of a table.
 ///
 /// # Errors
@@ -106,11 +127,10 @@ pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
     table::read_utterances(&table.path).map_err(StageError::other)
 }
 
-/// What an extractor sees of an utterance; `root` is the recipe's folder.
-pub fn media(root: &Path, utterance: &Utterance) -> Media {
-    let (root, wav) = (root.to_owned(), utterance.wav.clone());
-    let read = move || Source::of(&wav).read(&root, &PipeLimits::default());
-    Media::recording(utterance.wav.clone(), (utterance.start, utterance.end), read)
+/// What an extractor sees of an utterance of the part that `recordings` belong to.
+pub fn media(recordings: &PartRecordings, utterance: &Utterance) -> Media {
+    let recording = recordings.row(utterance);
+    Media::audio(move || recording.audio().map_err(|error| MediaError::new(&error, error.is_of_machine())))
 }
 
 /// An utterance's id.
@@ -130,7 +150,9 @@ pub struct Events<'w> {
 impl RowEvents for Events<'_> {
     fn reject(&self, id: &str, reason: &ExtractError) {
         if self.count_rejected {
-            self.work.reject(id, reason);
+            self.work.reject(id, RejectionReason::of(reason, reason.is_of_machine()));
+        } else if reason.is_of_machine() {
+            self.work.incomplete(reason);
         }
     }
 
@@ -152,5 +174,40 @@ pub fn stage_error(error: RowWork) -> StageError {
     match error {
         RowWork::Interrupted(_) => StageError::Interrupted,
         other => StageError::other(other),
+    }
+}
+
+/// A fitted extractor in a file. It is loaded when a part first asks for it, shared by all parts of a phase, and freed with the last
+/// of them.
+pub struct SharedExtractor {
+    path: PathBuf,
+    loaded: Mutex<Option<Arc<dyn Extractor>>>,
+}
+
+impl SharedExtractor {
+    /// The extractor in this file, which need not be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), loaded: Mutex::new(None) }
+    }
+
+    /// The extractor.
+    ///
+    /// # Errors
+    /// When the file is not a whole extractor.
+    pub fn get(&self) -> Result<Arc<dyn Extractor>, StageError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(extractor) = &*loaded {
+            return Ok(Arc::clone(extractor));
+        }
+        // On a thread outside of the pool: what loading does in parallel must not let this thread take up another part, which
+        // would wait for the lock that is held here.
+        let load = || {
+            let state = State::load(&self.path).map_err(StageError::other)?;
+            extractors::from_state(&state).map_err(StageError::other)
+        };
+        let result = std::thread::scope(|scope| scope.spawn(load).join());
+        let extractor: Arc<dyn Extractor> = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?.into();
+        *loaded = Some(Arc::clone(&extractor));
+        Ok(extractor)
     }
 }

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use flowmill_corpus::Utterance;
 use flowmill_models::extractors::import::{Files, ImportConfig, read_embeddings};
-use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_runner::{PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::import as prep_import;
 use flowmill_stage_prep::rows::{self as prep, Table};
-use serde_json::json;
 
 use crate::phases::{EXTRACTOR, SPEAKERS, average};
 use crate::table;
@@ -25,9 +24,7 @@ pub(crate) fn plan(import: &ImportConfig, phase: usize, context: &PlanContext) -
 fn import_all(import: &ImportConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let tables = prep::tables(context)?;
     let (import, root) = (import.clone(), context.recipe_dir().to_owned());
-    let part = Part::new("import")
-        .config(json!({ "extractor": import }))
-        .inputs(prep_import::inputs(&import, &tables, context))
+    let part = prep_import::part(&import, &tables, &["utt", "spk"], context)?
         .work(move |work| run(work, &import, &root, &tables));
     Ok(Phase::new("importing embeddings", vec![part]))
 }

@@ -1,17 +1,27 @@
 //! The stage's phases and the work of their parts.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::{self, ExtractorConfig, Fit, State};
+use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
+use flowmill_stage_prep::{
+    contents::without_paths,
+    recordings::PartRecordings,
+    rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
+};
 use serde_json::json;
 
 use crate::{
     config::{EmbedConfig, SECTION},
     imported, speakers, table,
 };
+
+/// The columns of stage 0's tables that the stage reads.
+const COLUMNS: &[&str] = &["utt", "spk", "start", "end", "decoder"];
+
+/// The role of an extractor's weights among the inputs.
+const WEIGHTS: &str = "weights";
 
 /// The fitted extractor, relative to the stage's folder.
 pub const EXTRACTOR: &str = "extractor.safetensors";
@@ -48,23 +58,30 @@ fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageEr
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, contents, recordings } in prep::parts(context, tables, COLUMNS)? {
         let fit = fitter(config, context)?;
-        let root = context.recipe_dir().to_owned();
         let part = Part::new(format!("measure/{}", table.key))
-            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(inputs)
+            .config(json!({
+                "extractor": config.extractor.measuring(),
+                "seed": seed(config, context),
+                "utterances": contents.digest(),
+            }))
             .rows(rows)
-            .work(move |work| measure_part(work, &*fit, &root, &table));
-        parts.push(part);
+            .work(move |work| measure_part(work, &*fit, &recordings, &table));
+        parts.push(contents.declare(part));
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
+fn measure_part(
+    work: &PartWork,
+    fit: &dyn Fit,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
-    let media = |row: &Utterance| prep::media(root, row);
+    let media = |row: &Utterance| prep::media(recordings, row);
     let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
@@ -78,11 +95,12 @@ fn measured(config: &EmbedConfig, context: &PlanContext) -> Result<Vec<PathBuf>,
 fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
-    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
+    let files = config.extractor.weight_files();
+    let extractor = without_paths(json!(config.extractor), WEIGHTS, &files);
     let part = Part::new("fit")
-        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs(weights.collect::<Vec<_>>())
+        .starting(|part| part.inputs_as(WEIGHTS, files.iter().map(|file| context.recipe_dir().join(file))))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }
@@ -94,25 +112,31 @@ fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartR
 }
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
-    let extractor = context.stage_dir(1).join(EXTRACTOR);
-    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
-        let (root, extractor) = (context.recipe_dir().to_owned(), extractor.clone());
-        Part::new(table.key.clone())
-            .input(&extractor)
-            .inputs(inputs)
+    let file = context.stage_dir(1).join(EXTRACTOR);
+    let extractor = Arc::new(SharedExtractor::new(&file));
+    let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
+        let extractor = Arc::clone(&extractor);
+        let part = Part::new(table.key.clone())
+            .config(json!({ "utterances": contents.digest() }))
+            .input(&file)
             .rows(rows)
-            .work(move |work| extract_part(work, &extractor, &root, &table))
-    });
-    Ok(Phase::new("extracting embeddings", parts.collect()))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table));
+        contents.declare(part)
+    };
+    let parts = prep::parts(context, prep::tables(context)?, COLUMNS)?;
+    Ok(Phase::new("extracting embeddings", parts.into_iter().map(part).collect()))
 }
 
-fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
-    let state = State::load(extractor).map_err(StageError::other)?;
-    let extractor = extractors::from_state(&state).map_err(StageError::other)?;
+fn extract_part(
+    work: &PartWork,
+    extractor: &dyn Extractor,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
-    let media = |row: &Utterance| prep::media(root, row);
-    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
+    let media = |row: &Utterance| prep::media(recordings, row);
+    let values = extractors::apply(extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let embeddings: Vec<table::UtteranceEmbedding> = values
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))

@@ -1,17 +1,30 @@
 //! The stage's phases and the work of their parts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flowmill_corpus::{Utterance, table};
-use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit, State};
+use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
+use flowmill_stage_prep::{
+    contents::without_paths,
+    recordings::PartRecordings,
+    rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
     config::{SECTION, TokensConfig},
     imported, usage,
 };
+
+/// The columns of stage 0's tables that the stage reads.
+const COLUMNS: &[&str] = &["utt", "start", "end", "decoder"];
+
+/// The role of an extractor's weights among the inputs.
+const WEIGHTS: &str = "weights";
 
 /// The fitted extractor, relative to the stage's folder.
 pub const CODEBOOK: &str = "codebook.safetensors";
@@ -51,23 +64,30 @@ fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageE
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, contents, recordings } in prep::parts(context, tables, COLUMNS)? {
         let fit = fitter(config, context)?;
-        let root = context.recipe_dir().to_owned();
         let part = Part::new(format!("measure/{}", table.key))
-            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(inputs)
+            .config(json!({
+                "extractor": config.extractor.measuring(),
+                "seed": seed(config, context),
+                "utterances": contents.digest(),
+            }))
             .rows(rows)
-            .work(move |work| measure_part(work, &*fit, &root, &table));
-        parts.push(part);
+            .work(move |work| measure_part(work, &*fit, &recordings, &table));
+        parts.push(contents.declare(part));
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
+fn measure_part(
+    work: &PartWork,
+    fit: &dyn Fit,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
-    let media = |row: &Utterance| prep::media(root, row);
+    let media = |row: &Utterance| prep::media(recordings, row);
     let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
@@ -81,11 +101,12 @@ fn measured(config: &TokensConfig, context: &PlanContext) -> Result<Vec<PathBuf>
 fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
-    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
+    let files = config.extractor.weight_files();
+    let extractor = without_paths(json!(config.extractor), WEIGHTS, &files);
     let part = Part::new("fit")
-        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs(weights.collect::<Vec<_>>())
+        .starting(|part| part.inputs_as(WEIGHTS, files.iter().map(|file| context.recipe_dir().join(file))))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }
@@ -106,34 +127,36 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
-    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
-        let (root, codebook) = (context.recipe_dir().to_owned(), codebook.clone());
-        Part::new(table.key.clone())
+    let extractor = Arc::new(SharedExtractor::new(&codebook));
+    let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
+        let extractor = Arc::clone(&extractor);
+        let part = Part::new(table.key.clone())
+            .config(json!({ "utterances": contents.digest() }))
             .input(&codebook)
-            .inputs(inputs)
             .rows(rows)
-            .work(move |work| extract_part(work, &codebook, &root, &table))
-    });
-    Ok(Phase::new("extracting tokens", parts.collect()))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table));
+        contents.declare(part)
+    };
+    let parts = prep::parts(context, prep::tables(context)?, COLUMNS)?;
+    Ok(Phase::new("extracting tokens", parts.into_iter().map(part).collect()))
 }
 
-fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
-    let extractor = extractor(codebook)?;
+fn extract_part(
+    work: &PartWork,
+    extractor: &dyn Extractor,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
-    let media = |row: &Utterance| prep::media(root, row);
-    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
+    let media = |row: &Utterance| prep::media(recordings, row);
+    let values = extractors::apply(extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let tokens: Vec<(String, Vec<i64>)> =
         values.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.into_tokens()?))).collect();
     let path = work.output(&format!("{}.parquet", part.key))?;
     table::write_tokens(&path, "utt", extractor.column().name, &tokens).map_err(StageError::other)?;
     let count: usize = tokens.iter().map(|(_, tokens)| tokens.len()).sum();
     Ok(PartReport::rows(rows.len() as u64, tokens.len() as u64).fact("tokens", count))
-}
-
-fn extractor(codebook: &Path) -> Result<Box<dyn Extractor>, StageError> {
-    let state = State::load(codebook).map_err(StageError::other)?;
-    extractors::from_state(&state).map_err(StageError::other)
 }
 
 pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
@@ -148,7 +171,7 @@ pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
 }
 
 fn count_all(work: &PartWork, codebook: &Path, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
-    let column = extractor(codebook)?.column();
+    let column = SharedExtractor::new(codebook).get()?.column();
     let mut counts = usage::Counts::new(column.values);
     for (split, path) in tables {
         for (_, tokens) in table::read_tokens(path, "utt", column.name).map_err(StageError::other)? {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowmill_corpus::source::Source;
+use flowmill_corpus::table::RecordingRow;
 use flowmill_corpus::{Utterance, table};
 use flowmill_runner::{PlanContext, StageError};
+use flowmill_stage_prep::contents::Contents;
 use rayon::prelude::*;
+
+/// The columns of stage 0's tables that shards hold or are made by, paths aside.
+const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "decoder"];
 
 /// One table of stage 0 with those of stages 1 and 2 that belong to it.
 #[derive(Clone, Debug)]
@@ -14,8 +18,8 @@ struct Tables {
     rows: PathBuf,
     embeddings: PathBuf,
     tokens: PathBuf,
-    /// What its rows' recordings are called.
-    wavs: Vec<String>,
+    /// The recordings of its rows.
+    recordings: Vec<RecordingRow>,
 }
 
 /// Rows `from..to` of one set of tables.
@@ -85,8 +89,8 @@ fn all_tables(context: &PlanContext) -> Result<Vec<(String, Tables)>, StageError
         .into_par_iter()
         .map(|(split, name)| {
             let rows = prep.join(&name);
-            let wavs = table::read_wav_column(&rows).map_err(StageError::other)?;
-            Ok((split, Tables { rows, embeddings: embed.join(&name), tokens: tokens.join(&name), wavs }))
+            let recordings = table::read_recordings(&rows).map_err(StageError::other)?;
+            Ok((split, Tables { rows, embeddings: embed.join(&name), tokens: tokens.join(&name), recordings }))
         })
         .collect()
 }
@@ -98,8 +102,8 @@ fn cut(tables: &[Tables], size: usize) -> Vec<Vec<Piece>> {
     let mut room = size;
     for tables in tables {
         let mut from = 0;
-        while from < tables.wavs.len() {
-            let to = (from + room).min(tables.wavs.len());
+        while from < tables.recordings.len() {
+            let to = (from + room).min(tables.recordings.len());
             pieces.push(Piece { tables: tables.clone(), from, to });
             room -= to - from;
             from = to;
@@ -126,16 +130,33 @@ impl Stretch {
         self.pieces.iter().map(|piece| (piece.to - piece.from) as u64).sum()
     }
 
-    /// The tables and recordings it reads, each once.
-    pub fn inputs(&self, root: &Path) -> Vec<PathBuf> {
+    /// The tables of stages 1 and 2 that it reads.
+    pub fn inputs(&self) -> Vec<PathBuf> {
         let mut inputs = vec![self.speakers.clone()];
-        for Piece { tables, from, to } in &self.pieces {
-            inputs.extend([&tables.rows, &tables.embeddings, &tables.tokens].map(Clone::clone));
-            inputs.extend(tables.wavs[*from..*to].iter().filter_map(|wav| Source::of(wav).file(root)));
+        for Piece { tables, .. } in &self.pieces {
+            inputs.extend([tables.embeddings.clone(), tables.tokens.clone()]);
         }
-        inputs.sort_unstable();
-        inputs.dedup();
         inputs
+    }
+
+    /// What its rows are, wherever they and their recordings lie; `root` is the recipe's folder.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn contents(&self, root: &Path) -> Result<Contents, StageError> {
+        let mut contents = Contents::new(root);
+        for Piece { tables, from, to } in &self.pieces {
+            contents.add(&tables.rows, COLUMNS, Some(*from..*to))?;
+        }
+        Ok(contents)
+    }
+
+    /// The recordings of its rows.
+    pub fn recordings(&self) -> Vec<RecordingRow> {
+        self.pieces
+            .iter()
+            .flat_map(|Piece { tables, from, to }| tables.recordings[*from..*to].iter().cloned())
+            .collect()
     }
 
     /// Which rows of which tables it spans, for the part's configuration.

@@ -40,6 +40,7 @@ use flowmill_train::steering::COMMANDS_FILE;
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
+use data::DataPaths;
 pub use look::{evaluate, replay};
 pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
@@ -48,8 +49,8 @@ pub use rollback::rollback;
 pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
-pub use work::Adapted;
 use work::Training;
+pub use work::{Adapted, scored_split};
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
@@ -93,7 +94,17 @@ impl Stage for TrainStage {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        agreement::check(&TrainSection::read(recipe)?, recipe)
+        let section = TrainSection::read(recipe)?;
+        splits::check_names(&section, recipe)?;
+        agreement::check(&section, recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TrainSection::read(recipe)?.check_files(recipe)
+    }
+
+    fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+        Ok(TrainSection::read(recipe)?.warnings())
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
@@ -119,15 +130,27 @@ impl Stage for TrainStage {
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable(resume_status::RESUMABLE);
         for index in training.data.indexes() {
-            part = part.inputs(split_files(index)?);
+            // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
+            let own = index.starts_with(folder(work::PACK));
+            let files = split_files(index)?;
+            part = if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) };
         }
         if training.section.normalise_mel {
             part = part.input(&training.statistics);
         }
-        let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
-        let part = part.inputs(training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]));
+        let part = part.inputs(training.codebook.clone());
+        let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
+        let part = part.starting(|part| part.inputs(training.weights.clone()).inputs(adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
+}
+
+/// The indexes of what is trained on, for measuring how good the simplest answers are: the recipe's own training split, or the corpora of
+/// a mixture that leaves it out.
+pub fn training_indexes(section: &TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Vec<PathBuf> {
+    let DataPaths { own, train, .. } = Training::new(section.clone(), recipe, folder).data;
+    let trained: Vec<PathBuf> = train.into_iter().map(|corpus| corpus.index).collect();
+    if trained.contains(&own) { vec![own] } else { trained }
 }
 
 /// The index of a split and its shards; of a split that is not there, where its index would be.

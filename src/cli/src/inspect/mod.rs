@@ -31,6 +31,9 @@ pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     let size = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
     let title = style::paint(style::TITLE, path.display());
     writeln!(out, "{title}  {}, {}", kind.title(), human::bytes(size))?;
+    if let Some(damage) = flowmill_runner::damage(path) {
+        style::warning(&format!("damaged, or changed since it was made: {damage}"));
+    }
     let shown = match kind {
         Kind::Parquet => parquet::show(path, rows, out),
         Kind::Safetensors => safetensors::show(path, out),

@@ -47,7 +47,7 @@ pub use error::{ConfigError, ExtractError, StateError, UnusableWeights};
 pub use extractor::{Column, Extracted, Extractor, ValueType};
 pub use fit::{Accumulator, Facts, Fit, Fitted, Scope};
 pub use matrix::Matrix;
-pub use media::{LazyAudio, Media};
+pub use media::{LazyAudio, Media, MediaError};
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
 pub use weights::Weights;

@@ -75,6 +75,16 @@ pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
     Ok(steps.into_iter().map(name).collect())
 }
 
+/// The best validation among the checkpoints that are there, the earliest of equal ones.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn best(store: &dyn CheckpointStore) -> Result<Option<Score>, TrainError> {
+    let states = names(store)?.into_iter().filter_map(|name| read_state(&store.path(&name)).ok());
+    let scores = states.filter_map(|state| Some(Score { step: state.step, loss: state.validation? }));
+    Ok(scores.min_by(|a, b| a.loss.total_cmp(&b.loss).then(a.step.cmp(&b.step))))
+}
+
 /// Saves a checkpoint under the name of its step.
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;

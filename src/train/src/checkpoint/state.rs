@@ -53,6 +53,9 @@ pub struct State {
     pub patience: Patience,
     /// Made at a step where every run of this configuration makes one, rather than by command or on an interruption.
     pub scheduled: bool,
+    /// Made between two of the schedule because its validation was the best so far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_best: bool,
     /// How far the metrics files had got.
     pub metrics: MetricsLengths,
     /// Sums since the last metrics line.
@@ -92,6 +95,7 @@ impl State {
             best: None,
             patience: Patience::default(),
             scheduled: true,
+            for_best: false,
             metrics: MetricsLengths::default(),
             window: Window::default(),
         }

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
+use crate::synced::sync;
 
 /// Finds the end of the last whole record within the first bytes of a file.
 pub(crate) type WholeRecords<'a> = &'a mut dyn FnMut(&mut File, u64) -> io::Result<u64>;
@@ -114,19 +115,15 @@ impl AppendFile {
     pub(crate) fn sync(&mut self) -> Result<(), TrainError> {
         self.flush()?;
         let Some(file) = &self.file else { return Ok(()) };
-        match file.sync_data() {
-            Err(error) if !cannot_sync(&error) => {
-                let failed = TrainError::io("sync", &self.path)(error);
-                if failed.is_disk_full() {
-                    return Err(failed);
-                }
-                if let TrainError::Io { source, .. } = &failed {
-                    self.give_up(source);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        let Err(error) = sync(file) else { return Ok(()) };
+        let failed = TrainError::io("sync", &self.path)(error);
+        if failed.is_disk_full() {
+            return Err(failed);
         }
+        if let TrainError::Io { source, .. } = &failed {
+            self.give_up(source);
+        }
+        Ok(())
     }
 
     /// Bytes in the file, all of them after [`sync`](Self::sync).
@@ -148,11 +145,6 @@ pub(crate) fn is_refused(error: &io::Error) -> bool {
             | ErrorKind::InvalidInput
             | ErrorKind::ExecutableFileBusy
     )
-}
-
-/// Whether the file system has no such thing as syncing a file.
-fn cannot_sync(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// The end of the last whole line within the first `length` bytes.

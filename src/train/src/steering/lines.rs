@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::TrainError;
 use crate::metrics::is_refused;
+use crate::synced::sync;
 
 /// What a file holds that is still understood.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ pub(super) fn replace(path: &Path, lines: &[impl Serialize]) -> Result<(), Train
     let write = || {
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        sync(&file)?;
         std::fs::rename(&temporary, path)
     };
     write().map_err(failed())
@@ -82,7 +83,7 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     let line = serde_json::to_string(line).map_err(|error| failed()(error.into()))?;
     let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed())?;
     let before = file.metadata().map_err(failed())?.len();
-    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| sync(&file));
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
 }
 

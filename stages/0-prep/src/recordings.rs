@@ -1,0 +1,364 @@
+//! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it.
+//!
+//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, in whatever parts these
+//! rows are and however they are interleaved with rows of other recordings. Memory is bounded: [`KEPT_BYTES`] of samples stay in
+//! memory, further recordings go to unlinked temporary files, from which rows read only their own samples; and only
+//! [`DECODING_BYTES`] are decoded at the same time. Where neither memory nor the disk has room, a recording is decoded again.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use flowmill_audio::{Audio, segment_frames};
+use flowmill_corpus::Utterance;
+use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::table::RecordingRow;
+
+/// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
+const KEPT_BYTES: u64 = 1 << 30;
+/// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
+const DECODING_BYTES: u64 = 2 << 30;
+/// A temporary file takes at most one part in so many of what is free on its disk.
+const SHARE_OF_DISK: u64 = 4;
+
+/// The recordings that several rows of a phase share.
+struct Recordings {
+    /// The recipe's folder.
+    root: PathBuf,
+    /// Where temporary files are made.
+    scratch: PathBuf,
+    /// By the rows' `wav`.
+    shared: HashMap<String, Arc<Recording>>,
+    memory: Arc<Memory>,
+}
+
+/// A recording and how many rows are still to be cut from it.
+struct Recording {
+    /// Samples over all channels, as far as the last row reaches.
+    samples: u64,
+    rows_left: AtomicUsize,
+    decoded: Mutex<Decoded>,
+}
+
+/// The samples of a shared recording: the mean of its channels.
+enum Decoded {
+    /// Not decoded yet, not kept, or no longer needed.
+    Absent,
+    InMemory {
+        audio: Audio,
+        _reserved: Reserved,
+    },
+    InFile {
+        samples: File,
+        frames: usize,
+        sample_rate: u32,
+    },
+    /// Every row of it gets this reason.
+    Failed(RecordingError),
+}
+
+/// Why a row has no samples.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordingError {
+    /// The recording cannot be read or decoded.
+    #[error("{problem}")]
+    Unreadable {
+        /// What is wrong.
+        problem: String,
+        /// Whether this machine at this time is to blame, and not the recording.
+        of_machine: bool,
+    },
+    /// The row's segment lies outside of the recording.
+    #[error("{0}")]
+    Segment(String),
+}
+
+impl RecordingError {
+    /// Whether this machine at this time is to blame, and not the recording.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Unreadable { of_machine: true, .. })
+    }
+}
+
+/// The handles of all parts of a phase, in their order; `parts` has the rows of each.
+pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
+    let mut uses: HashMap<&str, (usize, u64)> = HashMap::new();
+    for row in parts.iter().copied().flatten() {
+        let (rows, samples) = uses.entry(&row.wav).or_default();
+        (*rows, *samples) = (*rows + 1, row.samples.max(*samples));
+    }
+    let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(wav, (rows, samples))| {
+        let recording = Recording { samples, rows_left: AtomicUsize::new(rows), decoded: Mutex::new(Decoded::Absent) };
+        (wav.to_owned(), Arc::new(recording))
+    });
+    let recordings = Arc::new(Recordings {
+        root: root.to_owned(),
+        scratch: scratch.to_owned(),
+        shared: shared.collect(),
+        memory: Arc::default(),
+    });
+    let part = |rows: &&[RecordingRow]| {
+        let mut unclaimed: HashMap<String, AtomicUsize> = HashMap::new();
+        for row in rows.iter().filter(|row| recordings.shared.contains_key(&row.wav)) {
+            *unclaimed.entry(row.wav.clone()).or_default().get_mut() += 1;
+        }
+        PartRecordings { recordings: Arc::clone(&recordings), unclaimed }
+    };
+    parts.iter().map(part).collect()
+}
+
+/// A part's handle on the recordings of its phase. Dropped, it gives up the rows it has not asked for: of a part that is up to date,
+/// of rows that were set aside.
+pub struct PartRecordings {
+    recordings: Arc<Recordings>,
+    /// Rows of shared recordings that were not asked for yet, by `wav`.
+    unclaimed: HashMap<String, AtomicUsize>,
+}
+
+impl PartRecordings {
+    /// The recording of a row, to be decoded when it is asked for. It is kept for other rows until this value is dropped.
+    pub fn row(&self, utterance: &Utterance) -> RowRecording {
+        let claim = self
+            .unclaimed
+            .get(&utterance.wav)
+            .filter(|left| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
+        RowRecording {
+            shared: claim.and_then(|_| self.recordings.shared.get(&utterance.wav).cloned()),
+            recordings: Arc::clone(&self.recordings),
+            samples: RecordingRow::samples_of(utterance),
+            wav: utterance.wav.clone(),
+            span: (utterance.start, utterance.end),
+        }
+    }
+}
+
+impl Drop for PartRecordings {
+    fn drop(&mut self) {
+        for (wav, left) in &mut self.unclaimed {
+            if let Some(recording) = self.recordings.shared.get(wav) {
+                recording.release(std::mem::take(left.get_mut()));
+            }
+        }
+    }
+}
+
+/// The recording of one row, or the segment of one that the row names.
+pub struct RowRecording {
+    recordings: Arc<Recordings>,
+    shared: Option<Arc<Recording>>,
+    samples: u64,
+    wav: String,
+    span: (Option<f64>, Option<f64>),
+}
+
+impl RowRecording {
+    /// The row's samples, all channels or their mean.
+    ///
+    /// # Errors
+    /// Why the recording cannot be read or decoded, or that the segment lies outside of it.
+    pub fn audio(&self) -> Result<Audio, RecordingError> {
+        let Some(shared) = &self.shared else {
+            return cut(&self.decode(self.samples)?, self.span);
+        };
+        // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
+        let mut decoded = lock(&shared.decoded);
+        let piece = match &*decoded {
+            Decoded::InMemory { audio, .. } => return cut(audio, self.span),
+            Decoded::Failed(reason) => return Err(reason.clone()),
+            Decoded::InFile { samples, frames, sample_rate } => read_piece(samples, *frames, *sample_rate, self.span),
+            Decoded::Absent => None,
+        };
+        if let Some(piece) = piece {
+            return piece;
+        }
+        *decoded = Decoded::Absent;
+        match self.decode(shared.samples) {
+            Ok(audio) => {
+                let audio = mono(audio);
+                let piece = cut(&audio, self.span);
+                *decoded = self.recordings.keep(audio);
+                piece
+            }
+            Err(reason) => {
+                *decoded = Decoded::Failed(reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    /// Reads and decodes the whole recording, of about so many samples.
+    fn decode(&self, samples: u64) -> Result<Audio, RecordingError> {
+        let Recordings { root, memory, .. } = &*self.recordings;
+        let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
+        let source = Source::of(&self.wav);
+        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        let is_command = matches!(source, Source::Pipe(_));
+        let bytes = source.read(root, &PipeLimits::default()).map_err(|error| RecordingError::Unreadable {
+            problem: error.to_string(),
+            of_machine: error.is_of_machine(),
+        })?;
+        flowmill_audio::decode_bytes(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable {
+            problem: error.to_string(),
+            of_machine: is_command || error.is_of_machine(),
+        })
+    }
+}
+
+impl Drop for RowRecording {
+    fn drop(&mut self) {
+        self.shared.iter().for_each(|shared| shared.release(1));
+    }
+}
+
+impl Recording {
+    /// So many rows need it no longer.
+    fn release(&self, rows: usize) {
+        if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
+            *lock(&self.decoded) = Decoded::Absent;
+        }
+    }
+}
+
+impl Recordings {
+    /// Keeps a decoded recording where there is room for it.
+    fn keep(&self, audio: Audio) -> Decoded {
+        let bytes = (audio.frames() * size_of::<f32>()) as u64;
+        if let Some(reserved) = self.memory.reserve(bytes, KEPT_BYTES) {
+            return Decoded::InMemory { audio, _reserved: reserved };
+        }
+        if let Some(samples) = self.write(&audio, bytes) {
+            return Decoded::InFile { samples, frames: audio.frames(), sample_rate: audio.sample_rate };
+        }
+        // One recording stays in memory whatever its size.
+        match self.memory.reserve(bytes, bytes) {
+            Some(reserved) => Decoded::InMemory { audio, _reserved: reserved },
+            None => Decoded::Absent,
+        }
+    }
+
+    /// Writes the samples to an unlinked file, if the disk has enough room.
+    fn write(&self, audio: &Audio, bytes: u64) -> Option<File> {
+        std::fs::create_dir_all(&self.scratch).ok()?;
+        let disk = rustix::fs::statvfs(&self.scratch).ok()?;
+        if bytes > disk.f_bavail.saturating_mul(disk.f_frsize) / SHARE_OF_DISK {
+            return None;
+        }
+        let file = tempfile::tempfile_in(&self.scratch).ok()?;
+        let mut writer = BufWriter::with_capacity(1 << 20, &file);
+        for sample in audio.samples.first()? {
+            writer.write_all(&sample.to_le_bytes()).ok()?;
+        }
+        writer.flush().ok()?;
+        drop(writer);
+        Some(file)
+    }
+}
+
+/// The mean of the channels as a recording.
+fn mono(audio: Audio) -> Audio {
+    let (sample_rate, warnings) = (audio.sample_rate, audio.warnings.clone());
+    Audio { samples: vec![audio.into_mono()], sample_rate, warnings }
+}
+
+/// The part of a recording that a row names.
+fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, RecordingError> {
+    match span {
+        (None, None) => Ok(audio.clone()),
+        (start, end) => {
+            let (start, end) = (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
+            audio.segment(start, end).map_err(|error| RecordingError::Segment(error.to_string()))
+        }
+    }
+}
+
+/// [`cut`] of samples in a file; `None` when they cannot be read.
+fn read_piece(
+    samples: &File,
+    frames: usize,
+    sample_rate: u32,
+    span: (Option<f64>, Option<f64>),
+) -> Option<Result<Audio, RecordingError>> {
+    let range = match span {
+        (None, None) => Ok(0..frames),
+        (start, end) => {
+            let end = end.unwrap_or(frames as f64 / f64::from(sample_rate));
+            segment_frames(frames, sample_rate, start.unwrap_or(0.0), end)
+        }
+    };
+    let range = match range {
+        Ok(range) => range,
+        Err(error) => return Some(Err(RecordingError::Segment(error.to_string()))),
+    };
+    let mut bytes = vec![0; range.len() * size_of::<f32>()];
+    samples.read_exact_at(&mut bytes, (range.start * size_of::<f32>()) as u64).ok()?;
+    let piece = bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    Some(Ok(Audio { samples: vec![piece], sample_rate, warnings: Vec::new() }))
+}
+
+/// How much memory recordings take.
+#[derive(Default)]
+struct Memory {
+    taken: Mutex<Taken>,
+    given_back: Condvar,
+}
+
+#[derive(Default)]
+struct Taken {
+    decoding: u64,
+    kept: u64,
+}
+
+impl Memory {
+    /// Waits until so many bytes may be decoded.
+    fn wait_for_room(&self, bytes: u64) -> DecodingRoom<'_> {
+        let is_full = |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > DECODING_BYTES;
+        let taken = self.given_back.wait_while(lock(&self.taken), is_full);
+        let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
+        taken.decoding = taken.decoding.saturating_add(bytes);
+        DecodingRoom { memory: self, bytes }
+    }
+
+    /// Reserves memory for what is kept, if that then takes no more than `limit`.
+    fn reserve(self: &Arc<Self>, bytes: u64, limit: u64) -> Option<Reserved> {
+        let mut taken = lock(&self.taken);
+        let kept = taken.kept.checked_add(bytes).filter(|kept| *kept <= limit)?;
+        taken.kept = kept;
+        Some(Reserved { memory: Arc::clone(self), bytes })
+    }
+}
+
+/// Room to decode, given back when dropped.
+struct DecodingRoom<'m> {
+    memory: &'m Memory,
+    bytes: u64,
+}
+
+impl Drop for DecodingRoom<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.memory.taken);
+        taken.decoding = taken.decoding.saturating_sub(self.bytes);
+        self.memory.given_back.notify_all();
+    }
+}
+
+/// Memory of a recording that is kept, given back when dropped.
+struct Reserved {
+    memory: Arc<Memory>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.memory.taken);
+        taken.kept = taken.kept.saturating_sub(self.bytes);
+    }
+}
+
+/// Locks even after a panic of another holder: what is behind these locks is whole at every instant.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
