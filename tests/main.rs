@@ -31,6 +31,7 @@ mod parity;
 mod precision;
 mod replacement;
 mod report;
+mod resuming;
 mod scoring;
 mod sfm;
 mod soak;

@@ -71,11 +71,11 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     let run = |arguments: &[&str]| mini.run(&[&["--stop-stage", "train"], &ENDLESS[..], arguments].concat());
     let before = mini.tree();
 
-    let other = ["--set", "train.log_every=5"];
+    let other = ["--set", "train.optim.lr=5e-4"];
     let copied = format!("copy {}", checkpoints(&mini)[0].display());
     run(&other).expect_code(2).expect_words(&[
         &format!("4-train/train was {at}"),
-        "train.log_every: 1 → 5",
+        "train.optim.lr: 0.001 → 0.0005",
         &format!("to go on from step {step} of 10000000, set that back"),
         "--exp DIR",
         "another `name`",
@@ -83,14 +83,16 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
         "train.init_from",
         "--force --stage 4-train",
     ]);
-    let refused = format!("{at}; train.log_every: 1 → 5: refused without --force");
+    let refused = format!("{at}; train.optim.lr: 0.001 → 0.0005: refused without --force");
     run(&[&other[..], &["--dry-run"]].concat()).expect_code(0).expect_words(&["4-train: would be refused", &refused]);
     assert_eq!(state(&other), ("interrupted".to_owned(), refused));
 
     let goes_on = format!("{at}: goes on");
     run(&["--dry-run"]).expect_code(0).expect_words(&["4-train: would run", &goes_on]);
     assert_eq!(state(&[]), ("interrupted".to_owned(), goes_on));
-    for free in ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true"] {
+    for free in
+        ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true", "log_every=5", "keep.last=1"]
+    {
         assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: goes on"), "{free}");
     }
     mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": goes on"]);

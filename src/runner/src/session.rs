@@ -96,6 +96,7 @@ impl<'a> Session<'a> {
             sections: self.recipe.sections(),
             names: &self.names,
             cache: &self.cache,
+            logs: stage.logs(),
             force,
             interrupt: &self.interrupt,
         }

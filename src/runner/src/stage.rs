@@ -24,6 +24,12 @@ pub trait Stage: Send + Sync {
         StagePaths::default()
     }
 
+    /// Outputs (files, or folders with all below) that only people read. That they are gone or changed is said, and is no reason to do
+    /// anything again.
+    fn logs(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Parses the stage's section and refuses impossible combinations, before anything runs.
     ///
     /// # Errors

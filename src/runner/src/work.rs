@@ -220,6 +220,19 @@ impl PartWork {
         }
     }
 
+    /// Moves what [`PartWork::persist_dir`] made into the stage's folder, as `aside` or that name with a number behind it, where nothing
+    /// removes it but a person; gives the place.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn set_aside(&self, name: &str, aside: &str) -> Result<PathBuf, StageError> {
+        check_plain_name(name)?;
+        check_output_name(aside)?;
+        // A staging folder lies in the folder of all of them, that in the stage's.
+        let stage = self.staging.parent().and_then(Path::parent).unwrap_or(&self.staging);
+        files::set_aside(&self.staging_dir().join(name), stage, aside)
+    }
+
     /// Makes a file or folder of [`PartWork::staging_dir`] an output, by hard links where the disk has them, without
     /// taking it away from a later attempt: a crash between here and the commit loses nothing.
     ///

@@ -86,6 +86,10 @@ pub trait CheckpointStore {
 
     /// Removes a checkpoint.
     fn remove(&self, name: &str) -> Result<(), TrainError>;
+
+    /// Moves a damaged checkpoint out of the way, to a place under the name `damaged-` and its own where nothing removes it, and gives
+    /// that place.
+    fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError>;
 }
 
 /// What the loop tells about one step. Clock readings come only here, never into a file.

@@ -10,6 +10,7 @@ use crate::checkpoint::{self, Contents, State};
 use crate::coverage::health::Health;
 use crate::disk_full::missed;
 use crate::ema::Ema;
+use crate::identity::Identity;
 use crate::interval::Interval;
 use crate::loader::{Ahead, Loaded, Loader};
 use crate::metrics::{Metrics, shorten};
@@ -17,18 +18,19 @@ use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
 use crate::schedule::{Horizon, Schedule};
-use crate::setup::{check_validation, horizon, identity, own_weights};
+use crate::setup::{check_validation, horizon, own_weights};
 use crate::skipped::{self, Dump};
 use crate::steering::{Positive, Steering};
-use crate::stopping::Deadline;
+use crate::stopping::{Deadline, Limits};
 use crate::summary::Summary;
 use crate::waiting::Waiting;
 use crate::{
     CheckpointStore, DataSource, LossScale, Observer, Progress, RunLength, Task, TrainConfig, TrainError, coverage,
+    extend,
 };
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
-/// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
+/// `store`; a run that has ended before the configuration's end is extended. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
 /// weights, checkpoints or metrics.
 pub fn train<T, D>(
     task: &T,
@@ -45,6 +47,7 @@ where
 {
     config.check()?;
     let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
+    run.close()?;
     let (mut interrupted, deadline, mut waiting) = (run.catch_up(), Deadline::starting_now(config), Waiting::default());
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
@@ -64,6 +67,7 @@ where
             run.observer.step(&progress);
             let asked_to_stop = !run.finished() && (run.observer.interrupted() || deadline.is_over(run.observer));
             run.record(&progress, asked_to_stop)?;
+            run.tell_troubles();
             interrupted = asked_to_stop && !run.finished();
             interrupted |= run.obey(&progress)?;
         }
@@ -114,29 +118,39 @@ where
         own_weights(parameters)?;
         let mut optimizer = config.optim.build(parameters)?;
         let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
-        let identity = identity(config, parameters);
+        let identity = Identity::of(config, parameters);
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
-        let resumed = checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
-        let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
-        let horizon = horizon(data, config, resumed.as_ref().map(|(state, _)| state.steps))?;
-        let (mut state, mut metrics) = match resumed {
-            Some(resumed) => resumed,
+        let resumed = checkpoint::resume(store, &identity, &config.keep, contents, observer)?;
+        let resumed_from = resumed.as_ref().map(|state| state.step);
+        let limits = Limits::of(config);
+        let known = resumed.as_ref().filter(|state| state.limits == Some(limits)).map(|state| state.steps);
+        let horizon = horizon(data, config, known)?;
+        let mut state = match resumed {
+            Some(state) => extend::to(state, identity, config, horizon, observer)?,
             None => {
-                let mut state = State::new(identity, config.seed, horizon.steps);
+                let mut state = State::new(identity, limits, horizon.steps);
                 state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
                 state.base = checkpoint::base::checksum(parameters)?;
-                (state, Metrics::open(folder, &Default::default())?)
+                state
             }
         };
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
+        let mut metrics = Metrics::open(folder, &state.metrics)?;
         if let Some(wandb) = &config.wandb {
-            metrics.open_wandb(folder, wandb, &state.metrics.wandb)?;
+            metrics.open_wandb(folder, wandb)?;
+        }
+        let mut steering = Steering::open(folder, state.step)?;
+        let troubles = [metrics.troubles(), std::mem::take(&mut steering.troubles)].concat();
+        if !troubles.is_empty() {
+            observer.message(&format!(
+                "WARNING: {}. Logs are not needed to go on: weights and checkpoints are not affected",
+                troubles.join("; ")
+            ));
         }
         let rate = state.lr.map_or(config.optim.lr, Positive::value);
         let schedule = Schedule::new(&config.schedule, rate, horizon);
         let health = Health::new(&config.optim, parameters);
-        let steering = Steering::open(folder, state.step)?;
         let mut run = Self {
             task,
             parameters,
@@ -160,6 +174,24 @@ where
 
     pub(crate) fn finished(&self) -> bool {
         self.state.step >= self.state.steps || self.state.patience.exhausted
+    }
+
+    /// Gives a run that has come to its end by a change of where that is what every run has at its end: a validation, and a checkpoint of
+    /// the schedule.
+    fn close(&mut self) -> Result<(), TrainError> {
+        let has_it = self.state.scheduled && !self.state.for_best;
+        if !self.finished() || has_it || self.state.step == 0 {
+            return Ok(());
+        }
+        self.validate(self.state.epoch)?;
+        self.save_or_wait(SaveReason::Schedule)
+    }
+
+    /// Tells what has become of the logs since the last step.
+    fn tell_troubles(&mut self) {
+        for trouble in self.metrics.troubles() {
+            self.observer.message(&format!("WARNING: {trouble}; training goes on"));
+        }
     }
 
     /// Whether the present step has a metrics line.

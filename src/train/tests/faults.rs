@@ -54,6 +54,10 @@ impl CheckpointStore for Refusing {
     fn remove(&self, name: &str) -> Result<(), TrainError> {
         self.store.remove(name)
     }
+
+    fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError> {
+        self.store.set_aside(name)
+    }
 }
 
 /// Trains with saves at steps 10, 20, 30 and 40 on such a disk.
@@ -202,6 +206,14 @@ fn validation_that_does_not_improve_ends_the_run_wherever_it_was_interrupted() {
     let mut again = Recorder::default();
     run(whole.path(), &stopping, &data, 0.1, &mut again).unwrap();
     assert!(again.steps.is_empty() && before == tree(whole.path()), "what has ended stays ended");
+
+    // A rule that waits longer lets it go on, to what that rule gives from the start.
+    let longer = TrainConfig { early_stopping: Some(EarlyStopping { patience: 8, min_delta: 1e9 }), ..config(100) };
+    let (from_start, _) = run(pieces.path(), &longer, &data, 0.1, &mut Recorder::default()).unwrap();
+    assert!(from_start.stopped_early && from_start.steps > 12, "{from_start:?}");
+    let open = TrainConfig { early_stopping: None, ..config(40) };
+    let (summary, _) = run(whole.path(), &open, &data, 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!((summary.steps, summary.stopped_early, summary.resumed_from), (40, false, Some(12)));
 }
 
 #[test]

@@ -349,8 +349,8 @@ impl TrainSection {
         found
     }
 
-    /// The fields that decide what comes out: all but how loading runs ahead, what is computed twice and how long a process may run.
-    pub fn fingerprint(&self) -> Value {
+    /// The section as a run of Weights & Biases shows it, without what differs between machines. The name of the run's file follows from it.
+    fn described(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
             for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing"] {
@@ -383,7 +383,7 @@ impl TrainSection {
             log_groups: self.log_groups,
             log_gradients: self.log_gradients,
             sample_every: self.sample_every,
-            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.fingerprint() }),
+            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.described() }),
             keep: self.keep.clone(),
             prefetch: self.prefetch,
             num_workers: self.num_workers,

@@ -12,14 +12,16 @@ pub mod audible;
 mod codebook;
 mod config;
 mod data;
+mod identity;
 mod item;
 mod leakage;
 mod look;
 mod mixture;
 mod model;
 mod plan_memory;
+mod resume_status;
+mod rollback;
 mod splits;
-mod standing;
 mod start;
 mod store;
 mod studio;
@@ -32,6 +34,9 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
+use flowmill_train::SKIPPED_FOLDER;
+use flowmill_train::metrics::{METRICS_FILE, WANDB_FOLDER};
+use flowmill_train::steering::COMMANDS_FILE;
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
@@ -40,6 +45,7 @@ pub use look::{evaluate, replay};
 pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
+pub use rollback::rollback;
 pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
@@ -55,6 +61,8 @@ pub const PART: &str = "train";
 
 /// The folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// The folder of what was generated during training.
+pub const SAMPLES: &str = "samples";
 
 /// The stage.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +87,10 @@ impl Stage for TrainStage {
 
     fn paths(&self) -> StagePaths {
         StagePaths { keys: &["init_from", "lora.init_from", "mixture.[].index"], words: &[] }
+    }
+
+    fn logs(&self) -> &'static [&'static str] {
+        &[METRICS_FILE, "tensorboard", WANDB_FOLDER, SAMPLES, SKIPPED_FOLDER, COMMANDS_FILE]
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
@@ -114,9 +126,9 @@ impl Stage for TrainStage {
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
         let mut part = Part::new(PART)
-            .config(training.section.fingerprint())
+            .config(identity::of_section(&training.section, &training.data.checksums()?))
             .rows(training.section.max_steps.unwrap_or(0))
-            .resumable(standing::RESUMABLE);
+            .resumable(resume_status::RESUMABLE);
         for index in training.data.indexes() {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));

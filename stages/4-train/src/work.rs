@@ -20,7 +20,8 @@ use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
 use crate::{
-    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, splits, start,
+    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, SAMPLES, TokenEmbedding, TrainSection, codebook, mixture, splits,
+    start,
 };
 
 /// Number of the stage that makes speaker embeddings.
@@ -233,19 +234,28 @@ impl Training {
 
     /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
     fn publish(&self, work: &PartWork, Prepared { config, parameters, .. }: &Prepared) -> Result<(), StageError> {
+        let mut logs: Vec<(String, String)> = [METRICS_FILE, EVENTS_FILE, SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER]
+            .iter()
+            .map(|name| ((*name).to_owned(), (*name).to_owned()))
+            .collect();
         for name in work.persisted()? {
             if step_of(&name).is_some() {
-                work.output_persisted(&name, &format!("{CHECKPOINTS}/{name}"))?;
+                self.publish_checkpoint(work, &name)?;
             } else if let Some(step) = samples_step(&name) {
-                work.output_persisted(&name, &format!("samples/{}", checkpoint::name(step)))?;
+                logs.push((name, format!("{SAMPLES}/{}", checkpoint::name(step))));
             }
         }
-        for file in [METRICS_FILE, EVENTS_FILE] {
-            work.output_persisted(file, file)?;
-        }
-        for name in [SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER] {
-            if work.staging_dir().join(name).exists() {
-                work.output_persisted(name, name)?;
+        for (name, output) in logs {
+            let path = work.staging_dir().join(&name);
+            let is_whole = if [METRICS_FILE, EVENTS_FILE, COMMANDS_FILE].contains(&name.as_str()) {
+                path.is_file()
+            } else {
+                path.is_dir()
+            };
+            if is_whole && let Err(error) = work.output_persisted(&name, &output) {
+                work.message(format!(
+                    "WARNING: {output} is left out of the results, which need it for nothing: {error}"
+                ));
             }
         }
         if self.section.lora.is_some() {
@@ -253,6 +263,19 @@ impl Training {
         }
         let path = work.output(CONFIG_FILE)?;
         std::fs::write(&path, format!("{:#}\n", self.describe(config)?)).map_err(|error| StageError::file(&path, error))
+    }
+
+    /// Makes a checkpoint an output, or moves it aside when it was damaged since it was written.
+    fn publish_checkpoint(&self, work: &PartWork, name: &str) -> Result<(), StageError> {
+        match checkpoint::verify(&work.staging_dir().join(name)) {
+            Ok(()) => work.output_persisted(name, &format!("{CHECKPOINTS}/{name}")),
+            Err(error @ TrainError::Damaged { .. }) => {
+                let aside = work.set_aside(name, &format!("damaged-{name}"))?;
+                work.message(format!("WARNING: {error}; it is moved to {}, the others are whole", aside.display()));
+                Ok(())
+            }
+            Err(error) => Err(StageError::other(error)),
+        }
     }
 
     /// Says of a failure after the last step that nothing is lost.

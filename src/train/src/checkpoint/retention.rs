@@ -3,7 +3,7 @@
 use crate::config::KeepConfig;
 use crate::{CheckpointStore, Observer, TrainError};
 
-use super::{State, names, read_state, step_of};
+use super::{State, names, read_state, step_of, verify};
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,12 +31,14 @@ pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn 
                 let State { validation, scheduled, for_best, .. } = state;
                 saved.push((name, Saved { step, validation, scheduled, for_best }));
             }
-            (read, _) => {
-                let reason =
-                    read.err().map_or("its state is that of another step".to_owned(), |error| error.to_string());
-                observer.message(&format!("checkpoint {name} is damaged and is removed: {reason}"));
-                store.remove(&name)?;
-            }
+            // The rules know nothing of it, so they do not remove it.
+            _ => match verify(&store.path(&name)) {
+                Err(error @ TrainError::Damaged { .. }) => {
+                    let aside = store.set_aside(&name)?;
+                    observer.message(&format!("WARNING: {error}; it is moved to {}", aside.display()));
+                }
+                _ => observer.message(&format!("WARNING: checkpoint {name} stays: its state cannot be read")),
+            },
         }
     }
     let facts: Vec<Saved> = saved.iter().map(|(_, facts)| *facts).collect();
