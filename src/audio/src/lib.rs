@@ -21,6 +21,7 @@ mod wav_writer;
 pub mod decode;
 pub mod features;
 pub mod measure;
+pub mod media;
 pub mod pitch;
 pub mod resample;
 pub mod spectrogram_image;

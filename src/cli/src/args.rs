@@ -359,6 +359,7 @@ pub struct RecipeCheckArgs {
     after_long_help = "\
 Examples:
   flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
+  flowmill inspect exp/demo/0-prep/rejected.parquet           reasons by kind, then the first rows
   flowmill inspect exp/demo/6-export/model.safetensors
   flowmill inspect flow.pt utt2embedding.pt campplus.onnx
   flowmill inspect exp/demo/4-train/metrics.jsonl"
@@ -370,6 +371,9 @@ pub struct InspectArgs {
     /// How many rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
+    /// Show the texts of Parquet tables whole, however long
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// Writes the tensors of a weight file in another format, bit for bit.
@@ -384,13 +388,13 @@ Examples:
   flowmill convert model.safetensors flow.pt                 torch.load(weights_only=True) reads it
   flowmill convert checkpoint.pt flow.pt --strip-prefix module.")]
 pub struct ConvertArgs {
-    /// The weight file to read
+    /// The weight file to read; also the index of shards, or a folder with weights of a usual name
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The file to write: .safetensors, or .pt, .pth or .bin for a PyTorch state dict
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
-    /// Remove this from the beginning of every name; all must have it
+    /// Take the tensors whose names begin with this, without it; what lies outside is left out and named
     #[arg(long, value_name = "PREFIX")]
     pub strip_prefix: Option<String>,
 }

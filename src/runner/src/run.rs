@@ -392,11 +392,12 @@ impl StageRun<'_> {
         self.run.reporter.line(format!("  {phase}: {many}{why}"));
     }
 
-    /// Fails when more rows were rejected than the recipe allows; they can be read in any case.
+    /// Fails when more rows were rejected than the recipe allows, or all of them; they can be read in any case.
     fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
         let allowed = self.run.session.recipe.max_rejected();
-        let Totals { rows_in, rejected, .. } = so_far.totals;
-        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 {
+        let Totals { rows_in, rows_out, rejected, .. } = so_far.totals;
+        let none_left = rejected > 0 && rows_out == 0;
+        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
             return Ok(());
         }
         // A good result that is put back keeps its own table.

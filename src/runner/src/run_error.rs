@@ -94,7 +94,7 @@ pub enum RunError {
         /// What the panic said, and where.
         message: String,
     },
-    /// More rows were rejected than the recipe allows.
+    /// More rows were rejected than the recipe allows, or all of them.
     #[error("{}", describe_rejected(self))]
     TooManyRejected {
         /// The stage's folder.
@@ -210,17 +210,32 @@ fn describe_rejected(error: &RunError) -> String {
         return String::new();
     };
     let share = 100.0 * *rejected as f64 / (*rows_in).max(1) as f64;
-    let mut text = format!(
-        "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
-        100.0 * allowed
-    );
+    let mut text = if rejected == rows_in {
+        format!("{stage}: all {rows_in} rows were rejected")
+    } else {
+        format!(
+            "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
+            100.0 * allowed
+        )
+    };
     for kind in kinds.iter().take(5) {
         let examples = kind.examples.join(", ");
         text.push_str(&format!("\n  {} × {} (such as {examples})", kind.rows, kind.reason));
+        if let (Some(first), true) = (kind.examples.first(), kind.example_reason != kind.reason) {
+            text.push_str(&format!("\n      {first}: {}", shortened(&kind.example_reason)));
+        }
     }
     if kinds.len() > 5 {
         text.push_str(&format!("\n  and {} more kinds", kinds.len() - 5));
     }
-    text.push_str(&format!("\n  every one with its reason: {}", file.display()));
+    text.push_str(&format!("\n  every one with its reason: flowmill inspect {}", file.display()));
     text
+}
+
+/// At most 500 characters of a reason.
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(500) {
+        None => reason.to_owned(),
+        Some((end, _)) => format!("{}…", &reason[..end]),
+    }
 }

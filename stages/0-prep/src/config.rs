@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::webdataset::{self, Ids};
+use flowmill_corpus::{Ids, hints, webdataset};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -60,7 +60,8 @@ pub struct PrepConfig {
     pub min_duration: f64,
     /// Longest utterance kept, in seconds.
     pub max_duration: f64,
-    /// Shortest transcript kept, in characters.
+    /// Shortest transcript kept, in characters. With 0, rows without a transcript are kept too; a source in which no row has one is
+    /// read in any case.
     pub min_text: usize,
     /// Longest transcript kept, in characters.
     pub max_text: usize,
@@ -102,6 +103,19 @@ pub enum Format {
     Webdataset,
 }
 
+impl Format {
+    /// Its name in recipes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kaldi => "kaldi",
+            Self::Folder => "folder",
+            Self::Ljspeech => "ljspeech",
+            Self::Manifest => "manifest",
+            Self::Webdataset => "webdataset",
+        }
+    }
+}
+
 /// One place data come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,7 +128,8 @@ pub struct Source {
     /// The split all its rows belong to (`prep.split.by: given`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`).
+    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`,
+    /// `manifest`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
     /// What utterances of a `webdataset` are called.
@@ -220,7 +235,7 @@ impl PrepConfig {
         if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
             return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
         }
-        let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Manifest);
+        let names_speakers = |s: &Source| self.format_of(s) == Format::Folder;
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
             let problem =
@@ -298,10 +313,15 @@ impl PrepConfig {
                 _ => (path.is_dir(), "directory"),
             };
             if !there {
-                let message = format!(
-                    "there is no {what} {}; paths count from the folder of the recipe that writes them",
-                    path.display()
-                );
+                let shown = path.display();
+                let message = match hints::of_source(&path, self.format_of(source).name()).filter(|_| path.exists()) {
+                    Some(hint) => format!("{shown} is no {what}: {hint}"),
+                    None => {
+                        format!(
+                            "there is no {what} {shown}; paths count from the folder of the recipe that writes them"
+                        )
+                    }
+                };
                 return Err(recipe.error(&format!("{SECTION}.data"), message));
             }
         }

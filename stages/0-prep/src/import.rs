@@ -56,17 +56,17 @@ pub fn lacks(files: &Files, what: &str) -> String {
     format!("{files} {does} not have {what}")
 }
 
-/// Looks up the rows of all tables. `judge` gives the value to keep of an utterance, from what `values` has for its id, or the
+/// Looks up the rows of all tables. `judge` gives what to keep of an utterance, from what `values` has for its id, or the
 /// reason why it is rejected; `write` takes the kept rows of a table. Ids that no row has are counted.
 ///
 /// # Errors
-/// When a table cannot be read, those of `write`, or when interrupted.
-pub fn look_up<T>(
+/// When a table cannot be read, those of `judge` and `write`, or when interrupted.
+pub fn look_up<T, K>(
     work: &PartWork,
     tables: &[Table],
     mut values: BTreeMap<String, T>,
-    judge: impl Fn(&Utterance, Option<T>) -> Result<T, String>,
-    mut write: impl FnMut(&Table, &[(Utterance, T)]) -> Result<(), StageError>,
+    judge: impl Fn(&Table, &Utterance, Option<T>) -> Result<Result<K, String>, StageError>,
+    mut write: impl FnMut(&Table, &[(Utterance, K)]) -> Result<(), StageError>,
 ) -> Result<PartReport, StageError> {
     let (mut rows_in, mut rows_out) = (0, 0);
     for table in tables {
@@ -77,7 +77,7 @@ pub fn look_up<T>(
         let count = rows.len() as u64;
         let mut kept = Vec::with_capacity(rows.len());
         for row in rows {
-            match judge(&row, values.remove(&row.utt)) {
+            match judge(table, &row, values.remove(&row.utt))? {
                 Ok(value) => kept.push((row, value)),
                 Err(reason) => work.reject(&row.utt, reason),
             }

@@ -41,7 +41,7 @@ impl Stage for Prep {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn paths(&self) -> StagePaths {

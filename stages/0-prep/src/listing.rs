@@ -40,13 +40,15 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             }
             Format::Ljspeech => {
                 files.push(place.join("metadata.csv"));
-                let wavs = format!("{}/wavs", source.dir.trim_end_matches('/'));
-                if context.resolve(&wavs).is_dir() { digest(&list(context, &wavs)?.audio) } else { Value::Null }
+                digest(&list(context, &source.dir)?)
             }
             Format::Webdataset => {
                 let shards = webdataset::shards(context.recipe_dir(), &source.dir).map_err(StageError::other)?;
                 files.extend(shards.iter().map(|shard| context.resolve(shard)));
-                Value::Null
+                match webdataset::loose(context.recipe_dir(), &source.dir).map_err(StageError::other)?.as_slice() {
+                    [] => Value::Null,
+                    loose => digest_of(loose.iter().map(String::as_str)),
+                }
             }
             Format::Folder => folder_dependencies(source, context, &mut files)?,
         });
@@ -62,15 +64,22 @@ fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<P
     let listing = list(context, &source.dir)?;
     let place = context.resolve(&source.dir);
     files.extend(listing.text.iter().map(|path| place.join(path)));
-    Ok(digest(&listing.audio))
+    Ok(digest(&listing))
 }
 
 fn list(context: &PlanContext, dir: &str) -> Result<folder::Listing, StageError> {
     folder::list(context.recipe_dir(), dir).map_err(StageError::other)
 }
 
-/// How many names there are, and a hash of them.
-fn digest(names: &[String]) -> Value {
+/// The digest of recordings, those included that cannot be read for their names.
+fn digest(listing: &folder::Listing) -> Value {
+    let unusable = listing.unusable.iter().map(|(path, _)| path);
+    digest_of(listing.audio.iter().chain(unusable).map(String::as_str))
+}
+
+/// How many recordings there are, and a hash of their names.
+fn digest_of<'a>(names: impl Iterator<Item = &'a str>) -> Value {
+    let names: Vec<&str> = names.collect();
     let hash = blake3::hash(names.join("\n").as_bytes()).to_hex();
     json!(format!("{} recordings, {}", names.len(), &hash[..16]))
 }

@@ -151,9 +151,12 @@ fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
     let Source::File(path) = Source::of(wav) else { return String::new() };
     let named_by = |dir: &str| wav.strip_prefix(dir.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
     let kaldi = config.data.iter().find(|source| config.format_of(source) == Format::Kaldi && named_by(&source.dir));
-    match kaldi {
+    match kaldi.filter(|_| !path.contains('\\')) {
         Some(source) if !root.join(path).exists() => {
             format!("; relative paths in {}/wav.scp count from that folder", source.dir.trim_end_matches('/'))
+        }
+        _ if !root.join(path).exists() && path.contains('\\') => {
+            "; the parts of a path are parted by `/` here, not by the backslashes of Windows".to_owned()
         }
         _ => String::new(),
     }
@@ -175,6 +178,14 @@ fn complete(row: &mut Utterance, recording: &Recording) -> Result<(), String> {
     let end = end.min(seconds);
     if row.end.is_some() {
         row.end = Some(end);
+    }
+    // The channels of a recording are mixed, which is not what a row asks for that names one of several.
+    let channels = recording.channels;
+    if let Some(channel) = row.channel.take().filter(|channel| channels > 1 || *channel >= channels) {
+        return Err(format!(
+            "one of several channels: it is on channel {channel} (counted from 0) of a recording with {channels}; write every channel \
+             to a file of its own first"
+        ));
     }
     row.duration = Some(end - start);
     row.sample_rate = Some(recording.sample_rate);

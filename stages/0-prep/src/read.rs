@@ -23,6 +23,8 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "split": config.split,
         "allow_pipes": config.allow_pipes,
         "probe": config.probe,
+        // Reading only asks whether there must be a text.
+        "min_text": config.min_text.min(1),
         "part_size": config.part_size,
         "recordings": depends.listings,
     });
@@ -62,6 +64,9 @@ fn run(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<PartReport, 
     if !config.probe {
         collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
     }
+    if collection.rows_in == 0 {
+        return Err(StageError::new("the sources of prep.data hold no utterance"));
+    }
     let rows_out = write(config, &collection, work)?;
     let report = PartReport::rows(collection.rows_in, rows_out);
     Ok(if config.probe { report } else { with_counts(report, &collection) })
@@ -80,11 +85,6 @@ fn write(config: &PrepConfig, collection: &Collection, work: &PartWork) -> Resul
             let path = work.output(&output_name(config, split.name, part))?;
             table::write_rows(&path, chunk.rows()).map_err(StageError::other)
         })?;
-    }
-    if rows == 0 {
-        return Err(StageError::new(
-            "no row is left; see the reasons in the data's own files, or loosen prep's limits",
-        ));
     }
     Ok(rows)
 }

@@ -100,7 +100,7 @@ fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError>
     let part = Part::new("fit")
         .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .starting(|part| part.inputs_as(WEIGHTS, files.iter().map(|file| context.recipe_dir().join(file))))
+        .starting(|part| part.inputs_as(WEIGHTS, config.extractor.files_read(context.recipe_dir())))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }
@@ -141,7 +141,7 @@ fn extract_part(
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))
         .collect();
-    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings)?;
+    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings, None)?;
     Ok(PartReport::rows(rows.len() as u64, embeddings.len() as u64))
 }
 

@@ -36,10 +36,12 @@ fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) ->
         work,
         tables,
         values,
-        |_, value| match value {
-            None => Err(format!("not imported: {}", prep_import::lacks(files, "it"))),
-            Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {files} has none of it")),
-            Some(tokens) => Ok(tokens),
+        |_, _, value| {
+            Ok(match value {
+                None => Err(format!("not imported: {}", prep_import::lacks(files, "it"))),
+                Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {files} has none of it")),
+                Some(tokens) => Ok(tokens),
+            })
         },
         |table, kept| {
             let rows: Vec<(String, Vec<i64>)> =

@@ -48,6 +48,7 @@ impl Stage for Tokens {
                 "extractor.centres",
                 "extractor.cmvn",
                 "extractor.tokens",
+                "extractor.tokens.[]",
                 "extractor.linguistic.weights",
                 "extractor.linguistic.centres",
                 "extractor.linguistic.cmvn",

@@ -174,11 +174,14 @@ impl Stretch {
         for Piece { tables, from, to } in &self.pieces {
             let mut tokens = lookup(table::read_tokens(&tables.tokens, "utt", "speech_token"))?;
             let mut embeddings = lookup(table::read_embeddings(&tables.embeddings, "utt", "utt_embedding"))?;
+            // A speaker whose embedding depends on the split has it in the row.
+            let own = table::read_optional_embeddings(&tables.embeddings, "utt", "spk_embedding");
+            let own: BTreeMap<String, Vec<f32>> = own.map_err(StageError::other)?.into_iter().collect();
             let utterances = table::read_utterances(&tables.rows).map_err(StageError::other)?;
             rows.extend(utterances.into_iter().take(*to).skip(*from).map(|utterance| Joined {
                 tokens: tokens.remove(&utterance.utt),
                 utt_embedding: embeddings.remove(&utterance.utt),
-                spk_embedding: speakers.get(&utterance.spk).cloned(),
+                spk_embedding: own.get(&utterance.utt).or_else(|| speakers.get(&utterance.spk)).cloned(),
                 utterance,
             }));
         }

@@ -139,8 +139,9 @@ impl Stage for TrainStage {
             part = part.input(&training.statistics);
         }
         let part = part.inputs(training.codebook.clone());
+        let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
-        let part = part.starting(|part| part.inputs(training.weights.clone()).inputs(adapter));
+        let part = part.starting(|part| part.inputs(weights).inputs(adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }
