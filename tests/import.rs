@@ -53,7 +53,7 @@ fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
 }
 
 /// What stages 1 and 2 of a finished run left, as files to import, in its recipe's folder.
-fn export(mini: &Mini) {
+pub fn export(mini: &Mini) {
     let both = |stage: &str, column: &str| {
         let of = |split: &str| {
             let folder = mini.exp(&format!("{stage}/{split}"));

@@ -166,7 +166,7 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Looks at a recipe's training without changing anything. To train, use `flowmill run RECIPE`.
+/// Looks at a recipe's training, or goes back in it. To train, use `flowmill run RECIPE`.
 ///
 /// --overfit N tries training out: a few batches again and again, to see in a minute whether the settings can learn. It
 /// starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
@@ -189,6 +189,9 @@ pub struct RunArgs {
 ///
 /// --eval prints the validation loss, and its parts, of the newest sound checkpoint, whether training is finished,
 /// running or interrupted.
+///
+/// --rollback STEP goes back to the checkpoint of that step, for a training that went bad, finished or interrupted: newer
+/// checkpoints move aside (4-train/rolled-back-step-…), and the next run goes on from there and cuts the logs there.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true), after_long_help = "\
 Examples:
@@ -197,12 +200,13 @@ Examples:
   flowmill train recipes/demo --replay recipes/demo/exp/demo/4-train/skipped/step-000123.json
   flowmill train recipes/demo --overfit 4 --steps 800 --set train.optim.lr=1e-3
   flowmill train recipes/demo --plan-memory --set train.gradient_checkpointing=true
+  flowmill train recipes/demo --rollback 5000
 
 Exit codes:
   0    done: every trainable parameter changed and all losses were finite; the memory suffices; all figures are the dump's
-  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, or a
-       stage before failed or is not done
-  2    the command line or the recipe is wrong
+  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, a
+       stage before failed or is not done, or a run holds the experiment
+  2    the command line or the recipe is wrong, or there is no checkpoint to go back to
   130  interrupted")]
 pub struct TrainArgs {
     /// The recipe and its changes.
@@ -220,9 +224,12 @@ pub struct TrainArgs {
     /// Validate the newest checkpoint
     #[arg(long, group = "what")]
     pub eval: bool,
+    /// Go back to the checkpoint of this step
+    #[arg(long, group = "what", value_name = "STEP")]
+    pub rollback: Option<u64>,
     /// With --overfit: do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000
     /// for every batch]
-    #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]

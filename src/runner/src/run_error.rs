@@ -27,15 +27,17 @@ pub enum RunError {
         /// The number of that one.
         number: u8,
     },
-    /// What a part depends on has changed since an earlier run left it unfinished.
-    #[error("{}", describe_unfinished(self))]
-    Unfinished {
+    /// What a part depends on has changed since work on it was done, which would be lost.
+    #[error("{}", describe_loss(self))]
+    WouldLose {
         /// The stage's folder: `4-train`.
         stage: String,
         /// The part.
         part: String,
+        /// Whether the work was finished.
+        finished: bool,
         /// How far it got: `step 44 of 400`.
-        at: String,
+        at: Box<str>,
         /// What has changed, for a person.
         changes: Vec<String>,
         /// How other settings can make use of it, in the stage's words.
@@ -120,7 +122,7 @@ impl RunError {
     /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::Unfinished { .. } => 2,
+            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::WouldLose { .. } => 2,
             Self::Stage { source: StageError::Recipe(_), .. } => 2,
             Self::Kept { source, .. } => source.exit_code(),
             Self::Interrupted => 130,
@@ -179,15 +181,25 @@ fn describe_failure(source: &StageError) -> String {
     text
 }
 
-fn describe_unfinished(error: &RunError) -> String {
-    let RunError::Unfinished { stage, part, at, changes, reuse } = error else {
+fn describe_loss(error: &RunError) -> String {
+    let RunError::WouldLose { stage, part, finished, at, changes, reuse } = error else {
         return String::new();
     };
     let changes = changes.join("\n  ");
     let reuse = reuse.as_ref().map(|words| format!("\n- {words}")).unwrap_or_default();
+    let (state, set_back) = match finished {
+        true => (
+            format!("is finished at {at}, and what has changed since would do it again from the start"),
+            "to keep it as it is".to_owned(),
+        ),
+        false => (
+            format!("was interrupted at {at}, and cannot go on with what has changed since"),
+            format!("to go on from {at}"),
+        ),
+    };
     format!(
-        "{stage}/{part} was interrupted at {at}, and cannot go on with what has changed since:\n  {changes}\nNothing is lost yet:\n\
-         - to go on from {at}, set that back\n\
+        "{stage}/{part} {state}:\n  {changes}\nNothing is lost yet:\n\
+         - {set_back}, set that back\n\
          - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
          - to begin anew here and lose it, add --force --stage {stage}"
     )

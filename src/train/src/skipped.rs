@@ -140,7 +140,7 @@ impl Dump {
             seed: state.seed,
             lr: rate,
             loss_scale: state.loss_scale.as_ref().map_or(1.0, LossScale::scale),
-            run: state.run.clone(),
+            run: state.run.hash(),
             weights: None,
             batches,
             gradient_norm: Figure::new(norms.total),

@@ -1,6 +1,6 @@
 //! The recipe's section `prep`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use flowmill_corpus::split::Fractions;
@@ -12,6 +12,34 @@ use serde_json::json;
 
 /// The section's name.
 pub const SECTION: &str = "prep";
+
+/// The split that is trained on, and that takes the rest of `by: fraction`, unless the recipe names another.
+pub const TRAIN_SPLIT: &str = "train";
+
+/// Returns the split that is trained on (`train.train_split`): what earlier stages fit or measure for the training is taken from it.
+///
+/// # Errors
+/// When the key is no text.
+pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
+    Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
+}
+
+/// Refuses the name of a split that `prep.split` does not make; `key` is the recipe's key that names it. A recipe without the section
+/// `prep` is not checked.
+///
+/// # Errors
+/// The key, with the splits that there are.
+pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), RecipeError> {
+    if !recipe.gives(SECTION) {
+        return Ok(());
+    }
+    let names = PrepConfig::of(recipe)?.split_names();
+    if names.contains(split) {
+        return Ok(());
+    }
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(recipe.error(key, format!("`{split}` is none of the splits that prep.split makes: {names}")))
+}
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,7 +175,7 @@ impl Default for SplitConfig {
 impl SplitConfig {
     /// The split of what `by: fraction` leaves.
     pub(crate) fn rest_or_train(&self) -> &str {
-        self.rest.as_deref().unwrap_or("train")
+        self.rest.as_deref().unwrap_or(TRAIN_SPLIT)
     }
 
     /// The shares, in a fixed order.
@@ -228,6 +256,16 @@ impl PrepConfig {
         self.split_problem()
     }
 
+    /// The splits that rows can belong to; which of them get any is known when the data are read.
+    pub fn split_names(&self) -> BTreeSet<String> {
+        let split = &self.split;
+        match split.by {
+            SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect(),
+            SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
+            SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
+        }
+    }
+
     /// The first thing wrong with the splits.
     fn split_problem(&self) -> Option<(&'static str, String)> {
         let split = &self.split;
@@ -244,12 +282,7 @@ impl PrepConfig {
             }
             _ => {}
         }
-        let named = match split.by {
-            SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect::<Vec<_>>(),
-            SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
-            SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
-        };
-        if let Some(name) = named.iter().find(|name| !is_split_name(name)) {
+        if let Some(name) = self.split_names().iter().find(|name| !is_split_name(name)) {
             return Some(("split", format!("`{name}` cannot name a split; use letters, digits, `-` and `_`")));
         }
         if split.by == SplitBy::Fraction {

@@ -47,7 +47,7 @@ pub fn part(
     let rows: Vec<_> = tables.iter().zip(&rows).map(|(table, rows)| json!([table.key, rows.digest()])).collect();
     Ok(Part::new("import")
         .config(json!({ "extractor": without_paths(json!(import), IMPORTED, &files), "utterances": rows }))
-        .inputs_as(IMPORTED, files.iter().map(|file| context.recipe_dir().join(file))))
+        .starting(|part| part.inputs_as(IMPORTED, files.iter().map(|file| context.recipe_dir().join(file)))))
 }
 
 /// What files are said to lack: "a.pt does not have it", "a.pt and b.pt do not have it".

@@ -22,7 +22,7 @@ mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
-pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_split, train_split};
 
 /// The stage.
 pub struct Prep;

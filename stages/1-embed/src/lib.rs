@@ -58,6 +58,10 @@ impl Stage for Embed {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        EmbedConfig::of(recipe)?.check_split(recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         EmbedConfig::of(recipe)?.check_files(recipe)
     }
 

@@ -100,7 +100,7 @@ fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError>
     let part = Part::new("fit")
         .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs_as(WEIGHTS, config.extractor.files_read(context.recipe_dir()))
+        .starting(|part| part.inputs_as(WEIGHTS, config.extractor.files_read(context.recipe_dir())))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }

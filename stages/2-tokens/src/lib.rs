@@ -59,6 +59,10 @@ impl Stage for Tokens {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TokensConfig::of(recipe)?.check_split(recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         TokensConfig::of(recipe)?.check_files(recipe)
     }
 

@@ -24,6 +24,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
             let note = match (state.is_null(), state["scheduled"].as_bool()) {
                 (true, _) => "its state cannot be read",
                 (_, Some(false)) => "made on an interruption or by command",
+                _ if state["for_best"] == true => "made for its validation loss, the best at that time",
                 _ => "",
             };
             vec![
