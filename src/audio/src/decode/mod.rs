@@ -1,12 +1,17 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is
-//! decoded here; MP3, AAC, Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
+//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is decoded here.
+//! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
+//! Opus goes through a decoder of its own.
+//! Lengths are counted, never estimated: what a header claims is compared with what is there.
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod adpcm;
+mod channels;
 mod flac;
+mod leading;
 mod mp4_edits;
+mod mpeg;
 mod mpeg_frames;
 mod ogg_pages;
 mod opus;
@@ -15,10 +20,12 @@ mod probe;
 mod riff;
 mod sniff;
 mod stream;
+mod tags;
 mod wav;
+mod wav_layout;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -67,14 +74,18 @@ pub(crate) struct Decoded {
 }
 
 pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
+    let start = leading::start(&mut Cursor::new(bytes), bytes.len() as u64)?;
+    let bytes = bytes.get(start.at as usize..).unwrap_or_default();
     let content = sniff::content(bytes)?;
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
-        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes)),
+        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(bytes),
         Content::OggOpus => opus::decode(bytes),
+        Content::Mpeg => mpeg::decode(bytes),
         _ => stream::decode(bytes, content),
     })?;
     check_samples(&decoded.audio.samples)?;
+    decoded.audio.warnings.extend(start.warning());
     if let Some(warning) = sniff::misleading_name(name, content) {
         decoded.audio.warnings.push(warning);
     }
@@ -93,7 +104,7 @@ fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) ->
 
 /// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.
 fn flac_bits(bytes: &[u8]) -> u32 {
-    flac::parse_metadata(sniff::behind_id3_or_all(bytes)).map_or(0, |(info, _)| info.bits)
+    flac::parse_metadata(bytes).map_or(0, |(info, _)| info.bits)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {

@@ -12,15 +12,20 @@ use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
 
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, mpeg_frames, ogg_pages, over_range, within};
+use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, ogg_pages, over_range, tags, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
-    // Symphonia gives up on a file that ends inside a page.
-    let bytes = ogg.as_ref().map_or(bytes, |scan| &bytes[..scan.end]);
+    let bytes = match &ogg {
+        // Symphonia gives up on a file that ends inside a page.
+        Some(scan) => &bytes[..scan.end],
+        // Symphonia looks for frames in tags.
+        None if content == Content::Adts => tags::without_trailing(bytes),
+        None => bytes,
+    };
     let mut reader = open(bytes, content).map_err(|fault| match &ogg {
         Some(scan) if scan.breaks_off() => broken_off(content),
         _ => fault,
@@ -31,13 +36,15 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, content, most_packets)?;
     let mut warnings = collected.warnings();
+    let name = decoder.inner.codec_info().short_name;
     warnings.extend(match &ogg {
         Some(scan) => scan.warning(collected.frames()),
+        // ADTS has no header of the whole; the claim is an estimate.
+        None if content == Content::Adts => collected.truncated(None),
+        // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
+        None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
         None => collected.shorter_than_claimed(decoder.claimed_frames),
     });
-    if content == Content::Mpeg {
-        warnings.extend(mpeg_frames::warnings(bytes));
-    }
     if content == Content::Mp4 {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
@@ -222,6 +229,14 @@ impl Collected {
         corrupt.collect()
     }
 
+    /// A warning if the file ended inside a packet, or before one that its tables list.
+    fn truncated(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
+        let frames = self.frames();
+        let claimed_frames = claimed.filter(|claimed| *claimed > frames);
+        self.broke_off.then_some(DecodeWarning::Truncated { claimed_frames, frames })
+    }
+
+    /// A warning if samples of a fixed size are fewer than the header says.
     fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
         let frames = self.frames();
         let short = claimed.is_some_and(|claimed| frames < claimed);
