@@ -15,9 +15,34 @@ pub(super) fn append(recording: &mut [Vec<f32>], part: &[Vec<f32>]) {
     }
 }
 
+/// Puts channels in the order of Vorbis (front left, center, front right ...; LFE last) into that of WAV files, which
+/// all other decoders give: front left, front right, center, LFE, back, side.
+pub(super) fn from_vorbis_order(channels: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    // Where the channels of the new order are in the old one.
+    let sources: &[usize] = match channels.len() {
+        3 => &[0, 2, 1],
+        5 => &[0, 2, 1, 3, 4],
+        6 => &[0, 2, 1, 5, 3, 4],
+        7 => &[0, 2, 1, 6, 5, 3, 4],
+        8 => &[0, 2, 1, 7, 5, 6, 3, 4],
+        _ => return channels,
+    };
+    let mut old = channels;
+    sources.iter().map(|source| std::mem::take(&mut old[*source])).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::append;
+    use super::{append, from_vorbis_order};
+
+    #[test]
+    fn channels_of_vorbis_come_in_the_order_of_wav() {
+        // The number of each channel's place in WAV files.
+        let surround: Vec<Vec<f32>> = [0.0, 2.0, 1.0, 4.0, 5.0, 3.0].into_iter().map(|place| vec![place]).collect();
+        assert_eq!(from_vorbis_order(surround).concat(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        let seven_one = [0.0, 2.0, 1.0, 6.0, 7.0, 4.0, 5.0, 3.0].into_iter().map(|place| vec![place]).collect();
+        assert_eq!(from_vorbis_order(seven_one).concat(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+    }
 
     #[test]
     fn a_part_with_other_channels_comes_in_as_its_mean() {

@@ -9,7 +9,7 @@ use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
 
-use super::mpeg_frames::{Frames, Header, InfoTag, info_tag};
+use super::mpeg_frames::{self, Frames, Header, InfoTag, info_tag};
 use super::sniff::Content;
 use super::{Decoded, MAX_SAMPLES, channels, check_format, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
@@ -73,7 +73,15 @@ fn audio_frames(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
 
 fn survey(bytes: &[u8]) -> Result<Survey, Fault> {
     let mut frames = Frames::new(bytes);
-    let (first, frame) = frames.next().ok_or(Fault::NoSamples)?;
+    let unsupported =
+        |codec: &str| Fault::UnsupportedCodec { container: Content::Mpeg.name().into(), codec: codec.into() };
+    let (first, frame) = frames.next().ok_or_else(|| match mpeg_frames::is_free_format(bytes) {
+        true => unsupported("mp3 of free bit rate"),
+        false => Fault::NoSamples,
+    })?;
+    if first.forbidden_bit_rate() {
+        return Err(unsupported("mp2 of a bit rate that the standard forbids for its channels"));
+    }
     check_format(u64::from(first.sample_rate), first.channels as u64)?;
     let tag = info_tag(&first, frame);
     let (mut count, mut decoded) = if tag.is_some() { (0, 0) } else { (1, first.samples() as u64) };

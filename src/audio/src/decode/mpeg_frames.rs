@@ -11,6 +11,7 @@ pub(super) struct Header {
     pub(super) sample_rate: u32,
     pub(super) channels: usize,
     has_checksum: bool,
+    kilobits: u16,
     /// Bytes of the frame, header included.
     length: usize,
 }
@@ -47,7 +48,7 @@ impl Header {
             _ => 144 * bits / rate + padding,
         };
         let channels = if fourth >> 6 == 3 { 1 } else { 2 };
-        Some(Self { version, layer, sample_rate, channels, has_checksum: second & 1 == 0, length })
+        Some(Self { version, layer, sample_rate, channels, has_checksum: second & 1 == 0, kilobits, length })
     }
 
     /// Frames of audio in the frame, one value per channel each.
@@ -57,6 +58,12 @@ impl Header {
             3 if self.version != MPEG_1 => 576,
             _ => 1152,
         }
+    }
+
+    /// Whether layer 2 forbids the bit rate for the number of channels; decoders that keep to the standard refuse it.
+    pub(super) fn forbidden_bit_rate(&self) -> bool {
+        let forbidden: &[u16] = if self.channels == 1 { &[224, 256, 320, 384] } else { &[32, 48, 56, 80] };
+        self.layer == 2 && forbidden.contains(&self.kilobits)
     }
 
     /// Version, layer and sampling rate do not change within a stream.
@@ -162,6 +169,11 @@ impl<'a> Iterator for Frames<'a> {
 fn followed(bytes: &[u8], end: usize, header: &Header) -> bool {
     let rest = &bytes[end..];
     rest.is_empty() || Header::parse(rest).is_some_and(|next| next.same_stream(header)) || tags::length(rest).is_some()
+}
+
+/// Whether a stream starts with a header that leaves the bit rate free.
+pub(super) fn is_free_format(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 == 0)
 }
 
 /// Frames in a row that make bytes of an unknown kind MPEG audio.

@@ -128,6 +128,8 @@ struct Head {
     streams: usize,
     coupled: usize,
     mapping: Vec<u8>,
+    /// Whether the channels are those of Vorbis, in its order.
+    vorbis_order: bool,
 }
 
 impl Head {
@@ -152,7 +154,15 @@ impl Head {
         let gain = f32::from(i16::from_le_bytes([*g0, *g1]));
         let pre_skip = usize::from(u16::from_le_bytes([*s0, *s1]));
         // Gain is in 1/256 dB.
-        Ok(Self { channels, pre_skip, gain: 10f32.powf(gain / 256.0 / 20.0), streams, coupled, mapping })
+        Ok(Self {
+            channels,
+            pre_skip,
+            gain: 10f32.powf(gain / 256.0 / 20.0),
+            streams,
+            coupled,
+            mapping,
+            vorbis_order: *family == 1,
+        })
     }
 }
 
@@ -284,10 +294,11 @@ impl Stream {
             channel.truncate(end);
             channel.drain(..start.min(channel.len()));
         }
+        let ordered = head.vorbis_order && !self.counts_only;
         Some(Link {
             channels: head.channels,
             frames: end - start,
-            samples: self.samples,
+            samples: if ordered { channels::from_vorbis_order(self.samples) } else { self.samples },
             corrupt: self.corrupt,
             first_error: self.first_error,
         })

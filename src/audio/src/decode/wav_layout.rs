@@ -139,7 +139,7 @@ impl Claims {
     }
 
     /// The width of samples, and how rough they are with it. The stated one, unless another is clearly smoother and
-    /// the stated one is noise or two fields speak for the other.
+    /// the stated one is noise or the sizes of a frame speak for the other.
     fn width(&self, candidates: &[Layout], roughness: &[f64]) -> Option<(u16, f64)> {
         let of = |width: u16| {
             let own = candidates.iter().zip(roughness).filter(|(layout, _)| layout.bytes == width);
@@ -150,8 +150,9 @@ impl Claims {
         let mut chosen = of(stated).map(|rough| (stated, rough));
         for layout in candidates.iter().filter(|layout| layout.bytes != stated) {
             let rough = of(layout.bytes)?;
-            let better = chosen
-                .is_none_or(|(_, best)| (best > NOISE && rough < 0.5 * best) || (frames_agree && rough < 0.6 * best));
+            let better = chosen.is_none_or(|(_, best)| {
+                (best > NOISE && rough < 0.5 * best) || (frames_agree && rough < best.min(NOISE))
+            });
             if better {
                 chosen = Some((layout.bytes, rough));
             }
@@ -169,7 +170,8 @@ impl Claims {
         if other == many {
             pattern.near > 2.0 * pattern.far || pattern.unevenness > 1.5
         } else {
-            pattern.near < 0.7 * pattern.far && pattern.unevenness < 1.2
+            let enough = if self.frames_agree() { 0.95 } else { 0.7 };
+            pattern.near < enough * pattern.far && pattern.unevenness < 1.2
         }
     }
 

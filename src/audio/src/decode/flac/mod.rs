@@ -70,6 +70,8 @@ impl<'a> Stream<'a> {
                     self.add(frames)?;
                     at += length;
                 }
+                // Another file was joined: its frames follow its metadata.
+                Err(_) if let Some(metadata) = metadata_length(rest) => at += metadata,
                 Err(error) => {
                     let next = next_frame(rest, self.info);
                     self.note(error, next.is_none());
@@ -117,6 +119,11 @@ impl<'a> Stream<'a> {
         warnings.extend(length_warning(self.info, frames, self.broken > 0, self.broke_off));
         warnings
     }
+}
+
+/// Length of the metadata that `bytes` begin with, if they do.
+fn metadata_length(bytes: &[u8]) -> Option<usize> {
+    bytes.starts_with(b"fLaC").then(|| stream_info::parse(bytes).ok()).flatten().map(|(_, start)| start)
 }
 
 /// Where the next frame after the beginning of `bytes` starts.
