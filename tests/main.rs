@@ -17,6 +17,7 @@ mod front_ends;
 mod idempotence;
 mod import;
 mod leakage;
+mod long_recordings;
 mod lora;
 mod optimisation;
 mod parity;

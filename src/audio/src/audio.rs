@@ -1,6 +1,7 @@
 //! A decoded recording, what is known of one before decoding, and what was noticed on the way.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::AudioError;
 
@@ -49,23 +50,35 @@ impl Audio {
     /// [`AudioError::Segment`] if the times are not finite, in the wrong order, outside the recording, or so
     /// close that no frame lies between them.
     pub fn segment(&self, start_seconds: f64, end_seconds: f64) -> Result<Audio, AudioError> {
-        let outside = || AudioError::Segment { start: start_seconds, end: end_seconds, seconds: self.seconds() };
-        let rate = f64::from(self.sample_rate);
-        let in_order = start_seconds >= 0.0 && end_seconds > start_seconds;
-        if !in_order || end_seconds > self.seconds() + SEGMENT_SLACK_SECONDS {
-            return Err(outside());
-        }
-        let first = (start_seconds * rate).round() as usize;
-        let last = ((end_seconds * rate).round() as usize).min(self.frames());
-        if first >= last {
-            return Err(outside());
-        }
+        let frames = segment_frames(self.frames(), self.sample_rate, start_seconds, end_seconds)?;
         Ok(Audio {
-            samples: self.samples.iter().map(|channel| channel[first..last].to_vec()).collect(),
+            samples: self.samples.iter().map(|channel| channel[frames.clone()].to_vec()).collect(),
             sample_rate: self.sample_rate,
             warnings: self.warnings.clone(),
         })
     }
+}
+
+/// The frames between two times of a recording that has `frames`; see [`Audio::segment`].
+///
+/// # Errors
+/// As [`Audio::segment`].
+pub fn segment_frames(
+    frames: usize,
+    sample_rate: u32,
+    start_seconds: f64,
+    end_seconds: f64,
+) -> Result<Range<usize>, AudioError> {
+    let rate = f64::from(sample_rate);
+    let seconds = frames as f64 / rate;
+    let outside = || AudioError::Segment { start: start_seconds, end: end_seconds, seconds };
+    let in_order = start_seconds >= 0.0 && end_seconds > start_seconds;
+    if !in_order || end_seconds > seconds + SEGMENT_SLACK_SECONDS {
+        return Err(outside());
+    }
+    let first = (start_seconds * rate).round() as usize;
+    let last = ((end_seconds * rate).round() as usize).min(frames);
+    if first < last { Ok(first..last) } else { Err(outside()) }
 }
 
 /// How far a segment may reach behind the end of its recording, in seconds.
@@ -96,6 +109,8 @@ pub struct AudioInfo {
     pub codec: String,
     /// Short name of the container, for example `wav`, `flac`, `ogg`.
     pub container: String,
+    /// Whether the `ffmpeg` program decoded it, not this crate.
+    pub by_fallback: bool,
     /// What was odd about the file.
     pub warnings: Vec<DecodeWarning>,
 }
@@ -164,6 +179,13 @@ pub enum DecodeWarning {
         /// How many frames there are.
         frames: u64,
     },
+    /// The `ffmpeg` program decoded the file and reported problems with it.
+    FallbackComplaint {
+        /// How many lines it wrote.
+        lines: u64,
+        /// The first of them.
+        first: String,
+    },
     /// The name ends like another format than the content has.
     MisleadingName {
         /// The extension of the name.
@@ -202,6 +224,9 @@ impl fmt::Display for DecodeWarning {
                     f,
                     "the header promises {claimed_frames} frames, but the stream has {frames} ({how}); all are read"
                 )
+            }
+            Self::FallbackComplaint { lines, first } => {
+                write!(f, "ffmpeg decoded it, but reported {lines} problems (first: {first})")
             }
             Self::MisleadingName { extension, content } => {
                 write!(f, "named .{extension}, but the content is {content}")

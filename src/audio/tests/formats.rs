@@ -119,6 +119,8 @@ fn warning_name(warning: &DecodeWarning) -> &'static str {
         DecodeWarning::LostSync { .. } => "lost-sync",
         DecodeWarning::ChecksumMismatch => "checksum",
         DecodeWarning::OverRange { .. } => "over-range",
+        DecodeWarning::MendedHeader { .. } => "mended-header",
+        DecodeWarning::OtherLength { .. } => "other-length",
         DecodeWarning::MisleadingName { .. } => "misleading-name",
     }
 }

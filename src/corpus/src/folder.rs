@@ -121,6 +121,7 @@ pub(crate) fn empty_row() -> Row<'static> {
         duration: None,
         sample_rate: None,
         channels: None,
+        decoder: None,
     }
 }
 

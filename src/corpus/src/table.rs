@@ -1,6 +1,7 @@
 //! Tables on disk: Parquet with zstd, written and read through Polars.
 //!
-//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`; embeddings and tokens are
+//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, and `decoder` where a
+//! recording needs one; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
@@ -48,6 +49,47 @@ pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
     read_string_column(path, "wav")
 }
 
+/// A row's recording, as far as a planner needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordingRow {
+    /// The row's `wav`.
+    pub wav: String,
+    /// Samples, over all channels, up to where the row ends. What the table does not say is taken as 48 kHz stereo.
+    pub samples: u64,
+}
+
+impl RecordingRow {
+    /// [`RecordingRow::samples`] of a row.
+    pub fn samples_of(utterance: &Utterance) -> u64 {
+        let Utterance { start, end, duration, sample_rate, channels, .. } = utterance;
+        samples_up_to(end.or(*duration).unwrap_or_else(|| start.unwrap_or(0.0)), *sample_rate, *channels)
+    }
+}
+
+/// Samples of so many seconds; a float that is no number of samples becomes the nearest one that is.
+fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) -> u64 {
+    (seconds * f64::from(sample_rate.unwrap_or(48_000)) * f64::from(channels.unwrap_or(2))) as u64
+}
+
+/// Reads the recordings of an utterance table, one per row.
+///
+/// # Errors
+/// As [`read_utterances`].
+pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
+    let names = ["wav", "start", "end", "duration", "sample_rate", "channels"];
+    let frame = read_frame(path, Some(names.map(str::to_owned).to_vec()))?;
+    let fail = |e| CorpusError::table(path, e);
+    let seconds = |name: &str| frame.column(name).and_then(|column| column.f64()).map_err(fail);
+    let counts = |name: &str| frame.column(name).and_then(|column| column.u32()).map_err(fail);
+    let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
+    let (rates, channels) = (counts("sample_rate")?, counts("channels")?);
+    let row = |(row, wav): (usize, String)| {
+        let until = end.get(row).or_else(|| duration.get(row)).or_else(|| start.get(row)).unwrap_or(0.0);
+        RecordingRow { wav, samples: samples_up_to(until, rates.get(row), channels.get(row)) }
+    };
+    Ok(required_strings(path, &frame, "wav")?.into_iter().enumerate().map(row).collect())
+}
+
 /// Reads one column of strings of any table.
 ///
 /// # Errors
@@ -93,6 +135,7 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
     let (mut start, mut end, mut duration) =
         (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut decoder, mut has_decoder) = (strings("decoder"), false);
     for row in rows {
         utt.append_value(row.utt);
         spk.append_value(row.spk);
@@ -104,13 +147,16 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         duration.push(row.duration);
         sample_rate.push(row.sample_rate);
         channels.push(row.channels);
+        decoder.append_option(row.decoder);
+        has_decoder |= row.decoder.is_some();
     }
     let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
     let seconds = [("start", start), ("end", end), ("duration", duration)]
         .map(|(name, values)| Float64Chunked::from_slice_options(name.into(), &values).into_column());
     let counts = [("sample_rate", sample_rate), ("channels", channels)]
         .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
-    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).collect())
+    let decoder = has_decoder.then(|| decoder.finish().into_column());
+    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).chain(decoder).collect())
 }
 
 /// The rows of an utterance table.
@@ -129,6 +175,11 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
     let (mut start, mut end) = (seconds("start")?.into_iter(), seconds("end")?.into_iter());
     let (mut duration, mut lang) = (seconds("duration")?.into_iter(), lang.into_iter());
     let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
+    let mut decoder = match frame.column("decoder") {
+        Ok(column) => column.str().map_err(fail)?.iter().map(|value| value.map(str::to_owned)).collect(),
+        Err(_) => Vec::new(),
+    }
+    .into_iter();
     Ok(required("utt")?
         .map(|utt| Utterance {
             utt,
@@ -141,6 +192,7 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
             duration: duration.next().flatten(),
             sample_rate: sample_rate.next().flatten(),
             channels: channels.next().flatten(),
+            decoder: decoder.next().flatten(),
         })
         .collect())
 }

@@ -27,6 +27,8 @@ pub struct Utterance {
     pub sample_rate: Option<u32>,
     /// The recording's number of channels, when probed.
     pub channels: Option<u32>,
+    /// The program, with its version, that decodes the recording where Flowmill does not do so itself.
+    pub decoder: Option<String>,
 }
 
 impl Utterance {
@@ -43,6 +45,7 @@ impl Utterance {
             duration: self.duration,
             sample_rate: self.sample_rate,
             channels: self.channels,
+            decoder: self.decoder.as_deref(),
         }
     }
 }
@@ -61,6 +64,7 @@ pub struct Row<'a> {
     pub duration: Option<f64>,
     pub sample_rate: Option<u32>,
     pub channels: Option<u32>,
+    pub decoder: Option<&'a str>,
 }
 
 impl Row<'_> {
@@ -77,6 +81,7 @@ impl Row<'_> {
             duration: self.duration,
             sample_rate: self.sample_rate,
             channels: self.channels,
+            decoder: self.decoder.map(str::to_owned),
         }
     }
 }
@@ -152,6 +157,7 @@ impl Utterances {
             duration: given(self.duration[index]),
             sample_rate: None,
             channels: None,
+            decoder: None,
         }
     }
 

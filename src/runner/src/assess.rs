@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::cache::{ContentCache, hex};
 use crate::layout::StageDir;
-use crate::names::Names;
+use crate::names::{self, Names};
 use crate::part::Part;
 use crate::reason::{Reason, differences};
 use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
 use crate::unfinished::Unfinished;
-use crate::{Interrupt, Reporter, StageError};
+use crate::{Interrupt, Reporter, StageError, rejects};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -36,10 +36,30 @@ pub(crate) struct Assessor<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// A part with its inputs as receipts call them, sorted, each once.
+/// An input as receipts call it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PlannedInput {
+    /// What it is compared by, when that is not its name.
+    pub role: Option<String>,
+    /// The name that a receipt keeps.
+    pub name: String,
+    pub path: PathBuf,
+    /// Whether the part does without it when it is taken away.
+    pub optional: bool,
+}
+
+impl PlannedInput {
+    fn identity(&self) -> &str {
+        self.role.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// A part with its inputs, sorted by what they are compared by, each once.
 pub(crate) struct Planned {
     pub part: Part,
-    pub inputs: Vec<(String, PathBuf)>,
+    pub inputs: Vec<PlannedInput>,
+    /// Inputs that were there when the part ran and are gone, by name.
+    pub gone: Vec<String>,
     /// What an earlier run left of it.
     pub unfinished: Option<Unfinished>,
 }
@@ -83,12 +103,37 @@ impl Assessor<'_> {
             Err(reason) => return Ok(to_run(planned, vec![reason])),
         };
         let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
+        planned.gone = self.gone(&planned, &receipt.inputs)?;
+        if let Some((rows, reason)) = receipt.retried() {
+            reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
+        }
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
             return Ok(Verdict::UpToDate(receipt.done(), planned.unfinished));
         }
         Ok(to_run(planned, reasons))
+    }
+
+    /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
+    pub fn fits(&self, planned: &Planned, done: &Receipt) -> Result<bool, StageError> {
+        let reasons = self.compare_fingerprint(planned, done.version, &done.config, &done.inputs)?;
+        Ok(reasons.is_empty() && done.retried().is_none())
+    }
+
+    /// The inputs from outside of the experiment that were there and are gone, unless the part does without them.
+    fn gone(&self, planned: &Planned, before: &[InputRecord]) -> Result<Vec<String>, StageError> {
+        let there: HashMap<&str, bool> =
+            before.iter().map(|input| (input.identity(), input.blake3.is_some())).collect();
+        let was_there = |input: &&PlannedInput| there.get(input.identity()).copied().unwrap_or(false);
+        let outside = |input: &&PlannedInput| !names::is_of_experiment(&input.name);
+        let mut gone = Vec::new();
+        for input in planned.inputs.iter().filter(|input| !input.optional).filter(outside).filter(was_there) {
+            if self.cache.is_absent(&input.path)? {
+                gone.push(input.name.clone());
+            }
+        }
+        Ok(gone)
     }
 
     /// What has changed since a part was begun.
@@ -101,13 +146,14 @@ impl Assessor<'_> {
             return Err(StageError::new(format!("the configuration of part {} is no object", part.key)));
         }
         let mut inputs = Vec::with_capacity(part.inputs.len());
-        for path in &part.inputs {
-            let path = self.names.absolute(path);
-            inputs.push((self.names.name(&path)?, path));
+        for input in &part.inputs {
+            let path = self.names.absolute(&input.path);
+            let (role, name, optional) = (input.role.clone(), self.names.name(&path)?, input.optional);
+            inputs.push(PlannedInput { role, name, path, optional });
         }
-        inputs.sort();
-        inputs.dedup();
-        Ok(Planned { part, inputs, unfinished: None })
+        inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
+        inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
+        Ok(Planned { part, inputs, gone: Vec::new(), unfinished: None })
     }
 
     /// The receipt, or why there is none to go by.
@@ -174,25 +220,25 @@ impl Assessor<'_> {
         before: &[InputRecord],
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
-        let mut old: HashMap<&str, Option<&str>> =
-            before.iter().map(|input| (input.path.as_str(), input.blake3.as_deref())).collect();
-        for (name, path) in &planned.inputs {
+        let mut old: HashMap<&str, &InputRecord> = before.iter().map(|input| (input.identity(), input)).collect();
+        for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
-            let Some(before) = old.remove(name.as_str()) else {
-                reasons.push(Reason::InputAdded(name.clone()));
+            let name = || input.name.clone();
+            let Some(before) = old.remove(input.identity()) else {
+                reasons.push(Reason::InputAdded(name()));
                 continue;
             };
-            let now = self.cache.content(path)?.map(|content| hex(&content.hash));
-            match (before, now.as_deref()) {
+            let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
+            match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                (None, _) => reasons.push(Reason::InputAppeared(name.clone())),
-                (_, None) => reasons.push(Reason::InputMissing(name.clone())),
-                _ => reasons.push(Reason::InputChanged(name.clone())),
+                (None, _) => reasons.push(Reason::InputAppeared(name())),
+                (_, None) => reasons.push(Reason::InputMissing(name())),
+                _ => reasons.push(Reason::InputChanged(name())),
             }
         }
-        let mut gone: Vec<&str> = old.into_keys().collect();
+        let mut gone: Vec<&str> = old.into_values().map(|input| input.path.as_str()).collect();
         gone.sort_unstable();
         reasons.extend(gone.into_iter().map(|name| Reason::InputRemoved(name.to_owned())));
         Ok(())

@@ -110,6 +110,15 @@ impl ContentCache {
         Ok(Some(Content { stamp: Some(stamp), hash }))
     }
 
+    /// Whether nothing is at a path.
+    pub fn is_absent(&self, path: &Path) -> Result<bool, StageError> {
+        match fs::metadata(path) {
+            Ok(_) => Ok(false),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(true),
+            Err(e) => Err(StageError::file(path, e)),
+        }
+    }
+
     /// Remembers an output that was just put in place, its hash being known.
     pub fn remember_output(&self, path: &Path, hash: Hash) -> Result<(), StageError> {
         let meta = fs::metadata(path).map_err(|e| StageError::file(path, e))?;

@@ -26,14 +26,15 @@ pub fn clean(
         return Ok(doomed);
     }
     if let Some(holder) = holder(experiment) {
-        return Err(RunError::Locked { dir: experiment.dir().to_owned(), holder: Some(holder) });
+        return Err(RunError::Locked { dir: experiment.dir().to_owned(), holder: Some(Box::new(holder)), file: None });
     }
     if doomed.is_empty() {
         return Ok(doomed);
     }
     let _lock = Lock::take(experiment, &Holder::this(command), false, &Interrupt::default(), reporter)?;
     for dir in &doomed {
-        // The summary first: half-removed, the stage must not look finished.
+        // What says that there is a whole result first: half-removed, the stage must not look finished.
+        files::remove_any(&dir.join(".previous")).map_err(RunError::experiment)?;
         files::remove_any(&dir.join("stage.json")).map_err(RunError::experiment)?;
         files::remove_any(dir).map_err(RunError::experiment)?;
     }

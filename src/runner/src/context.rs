@@ -41,6 +41,11 @@ impl PlanContext {
         self.folder(number).path
     }
 
+    /// Where temporary files may be made that no later run needs; it is on the experiment's disk and no part of any result.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.experiment.scratch_dir()
+    }
+
     /// A path as the recipe says it: relative ones are taken from the recipe's folder.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.recipe.resolve(path)
@@ -60,6 +65,11 @@ impl PlanContext {
             return Err(StageError::new(format!("{} is not finished; run it with --stage {number}", dir.name)));
         };
         store::read_receipts(&dir, &summary.phases.concat())
+    }
+
+    /// The receipt that the planning stage's part with this key left when it was last done, whether or not it is up to date.
+    pub fn last_receipt(&self, key: &str) -> Option<Receipt> {
+        Receipt::read(&self.folder(self.own).receipt(key)).ok()
     }
 
     fn folder(&self, number: u8) -> StageDir {

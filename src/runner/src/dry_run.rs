@@ -1,6 +1,7 @@
 //! `run --dry-run` and `status`: what would run, and why, touching nothing.
 
 use crate::assess::{Verdict, orphans};
+use crate::previous::Previous;
 use crate::reason::{Reason, ReasonCount, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
@@ -22,6 +23,8 @@ pub(crate) struct Found {
     pub up_to_date: bool,
     /// Whether it is finished on disk, up to date or not.
     pub finished: bool,
+    /// Whether inputs of parts to run are gone, so that the run would be refused.
+    pub inputs_gone: bool,
     /// What an earlier run left of the first part to run that it left unfinished.
     pub unfinished: Option<Unfinished>,
     /// Whether any part has ever run.
@@ -60,6 +63,7 @@ pub(crate) fn look(
                     if found.unfinished.is_none() {
                         found.unfinished = planned.unfinished;
                     }
+                    found.inputs_gone |= !planned.gone.is_empty();
                     found.to_run.push(planned.part.key);
                     reasons.extend(why);
                 }
@@ -85,6 +89,10 @@ pub(crate) fn dry_run(
     for (at, stage) in session.stages.iter().enumerate().take(selected.end) {
         let name = session.dir(*stage).name;
         if !selected.contains(&at) {
+            if Previous::is_unfinished(&session.dir(*stage)) {
+                reporter.line(format!("{name}: its last good result would be put back"));
+                continue;
+            }
             let unusable = session.unusable(*stage).map_err(|e| RunError::stage(&name, e))?;
             if let Some(why) = unusable {
                 let wanted = session.dir(session.stages[selected.start]).name;
@@ -95,7 +103,8 @@ pub(crate) fn dry_run(
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
         match (look(session, *stage, force, reporter), &waits_for) {
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
-                let refused = !force && found.unfinished.as_ref().is_some_and(|left| !left.changes.is_empty());
+                let changed = found.unfinished.as_ref().is_some_and(|left| !left.changes.is_empty());
+                let refused = !force && (changed || found.inputs_gone);
                 let what = if refused { "would be refused" } else { "would run" };
                 let again = match (&waits_for, &found.unfinished) {
                     (Some(earlier), Some(_)) => format!("; compared again when {earlier} is done"),

@@ -212,6 +212,7 @@ impl Executor<'_> {
             interrupt: self.interrupt.flag(),
             progress: Arc::clone(progress) as _,
             rejected: Mutex::default(),
+            incomplete: Mutex::default(),
         };
         let report = self.call(planned, &work, &shared.pool)?;
         let rejected = work.take_rejected();
@@ -219,7 +220,7 @@ impl Executor<'_> {
         check_unchanged(&watched).map_err(fail)?;
         let outputs = staging::outputs(staging).map_err(fail)?;
         let (records, hashes) = outputs.into_iter().unzip();
-        let receipt = Receipt::new(fingerprint, report, records, rejected);
+        let receipt = Receipt::new(fingerprint, report, records, rejected, work.take_incomplete());
         let resumable = planned.part.resumable.is_some();
         let prepared = Prepared { staging: staging.to_owned(), receipt, hashes, resumable };
         prepared.write_receipt().map_err(fail)?;
@@ -246,11 +247,12 @@ impl Executor<'_> {
     fn fingerprint(&self, planned: &Planned) -> Result<(Fingerprint, Vec<Watched>), StageError> {
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         let mut watched = Vec::with_capacity(planned.inputs.len());
-        for (name, path) in &planned.inputs {
-            let content: Option<Content> = self.cache.content(path)?;
-            inputs.push(InputRecord { path: name.clone(), blake3: content.map(|content| hex(&content.hash)) });
+        for input in &planned.inputs {
+            let content: Option<Content> = self.cache.content(&input.path)?;
+            let blake3 = content.map(|content| hex(&content.hash));
+            inputs.push(InputRecord { path: input.name.clone(), role: input.role.clone(), blake3 });
             if let Some(Content { stamp: Some(stamp), hash }) = content {
-                watched.push(Watched { path: path.clone(), stamp, hash });
+                watched.push(Watched { path: input.path.clone(), stamp, hash });
             }
         }
         let fingerprint = Fingerprint {

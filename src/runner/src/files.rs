@@ -6,22 +6,38 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::StageError;
+use crate::{StageError, weaknesses};
 
 /// Forces a file's content to the disk.
 pub(crate) fn sync_file(path: &Path) -> Result<(), StageError> {
     let file = File::open(path).map_err(|e| StageError::file(path, e))?;
-    file.sync_all().map_err(|e| StageError::file(path, e))
+    sync(&file).map_err(|e| StageError::file(path, e))
+}
+
+/// Forces an open file to the disk, where the file system can do that.
+pub(crate) fn sync(file: &File) -> std::io::Result<()> {
+    match file.sync_all() {
+        Err(e) if cannot_sync(&e) => {
+            weaknesses::NO_SYNC.met();
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Forces a folder's list of names to the disk.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), StageError> {
     let dir = File::open(path).map_err(|e| StageError::file(path, e))?;
     match dir.sync_all() {
-        // Some network file systems cannot sync folders; the receipts' hashes still keep readers safe.
-        Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        // Many network file systems cannot sync folders; the receipts' hashes still keep readers safe.
+        Err(e) if cannot_sync(&e) => Ok(()),
         other => other.map_err(|e| StageError::file(path, e)),
     }
+}
+
+/// Whether the file system says that it cannot sync at all, as opposed to having failed to.
+fn cannot_sync(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// Forces all files and folders below and including `root` to the disk.
@@ -46,7 +62,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageErr
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     let mut file = File::create(path).map_err(|e| StageError::file(path, e))?;
     file.write_all(bytes).map_err(|e| StageError::file(path, e))?;
-    file.sync_all().map_err(|e| StageError::file(path, e))
+    sync(&file).map_err(|e| StageError::file(path, e))
 }
 
 /// The temporary name used for a file that is being replaced.
@@ -93,8 +109,11 @@ pub(crate) fn replace_dir(from: &Path, to: &Path) -> Result<(), StageError> {
     if renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE).is_ok() {
         return remove_any(from);
     }
-    remove_any(to)?;
-    fs::rename(from, to).map_err(|e| StageError::file(to, e))
+    let old = from.with_extension("old");
+    remove_any(&old)?;
+    fs::rename(to, &old).map_err(|e| StageError::file(to, e))?;
+    fs::rename(from, to).map_err(|e| StageError::file(to, e))?;
+    remove_any(&old)
 }
 
 /// The names in a folder, sorted; none when the folder does not exist.
@@ -150,7 +169,17 @@ fn link_file(from: &Path, to: &Path) -> Result<(), StageError> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    fs::copy(from, to).map(drop).map_err(|e| StageError::file(to, e))
+    copy_bytes(from, to)
+}
+
+/// Copies a file's content into a new file. Its mode is not copied: some file systems refuse to set one.
+///
+/// # Errors
+/// When the one cannot be read or the other not written.
+pub fn copy_bytes(from: &Path, to: &Path) -> Result<(), StageError> {
+    let mut source = File::open(from).map_err(|e| StageError::file(from, e))?;
+    let mut target = File::create(to).map_err(|e| StageError::file(to, e))?;
+    std::io::copy(&mut source, &mut target).map(drop).map_err(|e| StageError::file(to, e))
 }
 
 fn walk(root: &Path, prefix: &str, found: &mut Vec<String>, on_dir: &mut dyn FnMut(&Path)) -> Result<(), StageError> {

@@ -45,7 +45,7 @@ pub(crate) fn append(
     outcome: Outcome,
     error: Option<&str>,
 ) -> Result<(), StageError> {
-    let Holder { pid, host, command, start } = holder;
+    let Holder { pid, host, command, start, .. } = holder;
     let seconds = took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0);
     let line = Line { command, version, host, pid: *pid, start, seconds, outcome, error };
     let mut bytes = serde_json::to_vec(&line).map_err(StageError::other)?;

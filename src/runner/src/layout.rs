@@ -7,7 +7,9 @@ use crate::work::STATE;
 use crate::{Recipe, Stage};
 
 /// Names in a stage's folder that are the runner's.
-pub(crate) const RESERVED: [&str; 4] = ["receipts", "rejected.parquet", "stage.json", ".staging"];
+pub(crate) const RESERVED: [&str; 5] = ["receipts", REJECTED, "stage.json", ".staging", ".previous"];
+/// The table of a stage's rejected rows.
+pub(crate) const REJECTED: &str = "rejected.parquet";
 
 /// An experiment: the folder that one recipe's stages write to, `exp/NAME` beside the recipe unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,12 @@ impl Experiment {
 
     /// The short-cut from (size, times, inode) to content hashes; may be deleted at any time.
     pub fn cache_file(&self) -> PathBuf {
-        self.dir.join(".cache").join("content")
+        self.scratch_dir().join("content")
+    }
+
+    /// What may be deleted at any time.
+    pub(crate) fn scratch_dir(&self) -> PathBuf {
+        self.dir.join(".cache")
     }
 }
 
@@ -101,6 +108,16 @@ impl StageDir {
     }
 
     pub fn rejected(&self) -> PathBuf {
-        self.path.join("rejected.parquet")
+        self.path.join(REJECTED)
+    }
+
+    /// Where the last whole result is kept while it is replaced.
+    pub fn previous(&self) -> PathBuf {
+        self.path.join(".previous")
+    }
+
+    /// The rejected rows of an attempt that failed, beside a whole result that keeps its own.
+    pub fn rejected_of_attempt(&self) -> PathBuf {
+        self.staging_root().join(format!("%{REJECTED}"))
     }
 }

@@ -1,4 +1,10 @@
-//! One run per experiment: an advisory lock that says who holds it and that a dead owner loses by itself.
+//! One run per experiment: a lock that says who holds it and that a dead owner loses.
+//!
+//! It is the system's advisory lock (`flock`) on `.lock`, which the system gives up with the process. Where the file system has no
+//! such locks, the file `.lock-holder`, which only one process can create, stands for it. It outlives a process that is killed: one of
+//! a dead process of this machine is taken over, one of another machine is refused.
+
+mod exclusive;
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -9,7 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files};
+use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files, weaknesses};
+use exclusive::{Claim, ExclusiveFile};
 
 const POLL: Duration = Duration::from_millis(200);
 /// So often a lock is tried before it counts as held.
@@ -28,13 +35,16 @@ pub struct Holder {
     pub command: String,
     /// When it began, UTC.
     pub start: String,
+    /// When the process began by the system's own clock, which tells it from a later process of the same number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born: Option<u64>,
 }
 
 impl Holder {
     /// This process, running `command`.
     pub(crate) fn this(command: &str) -> Self {
-        let start = clock::utc(SystemTime::now());
-        Self { pid: std::process::id(), host: clock::host(), command: command.to_owned(), start }
+        let (pid, start) = (std::process::id(), clock::utc(SystemTime::now()));
+        Self { pid, host: clock::host(), command: command.to_owned(), start, born: exclusive::born(pid) }
     }
 }
 
@@ -44,10 +54,20 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The lock, held until dropped. The system gives it up when the process dies, however it dies.
+/// What the system says about its own lock on a file.
+enum SystemLock {
+    Taken,
+    Held,
+    /// The file system has no locks.
+    Unsupported,
+}
+
+/// The lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
+    /// What stands for the system's lock where there is none.
+    exclusive: Option<ExclusiveFile>,
     /// A run that died while it held the lock.
     pub dead_owner: Option<Holder>,
 }
@@ -68,8 +88,17 @@ impl Lock {
         let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(fail)?;
         let mut said = false;
         let mut looks = 0;
-        while !try_lock(&file).map_err(fail)? {
-            let holder = read_holder(&file);
+        loop {
+            let holder = match Self::try_take(&file, experiment, me).map_err(fail)? {
+                Ok((exclusive, dead)) => {
+                    let dead_owner = dead.or_else(|| read_holder(&file));
+                    let lock = Self { file, exclusive, dead_owner };
+                    // The lock itself holds without its note, so a full disk is not met here but where it matters.
+                    let _unimportant = lock.write(&serde_json::to_string(me).unwrap_or_default());
+                    return Ok(lock);
+                }
+                Err(holder) => holder,
+            };
             looks += 1;
             if looks < FIRST_LOOKS || (holder.is_none() && looks < LOOKS) {
                 // Perhaps somebody only asks who holds it, or has not written a name yet.
@@ -77,7 +106,9 @@ impl Lock {
                 continue;
             }
             if !wait {
-                return Err(RunError::Locked { dir: experiment.dir().to_owned(), holder });
+                let file = Some(exclusive::path(experiment)).filter(|file| file.exists());
+                let holder = holder.map(Box::new);
+                return Err(RunError::Locked { dir: experiment.dir().to_owned(), holder, file });
             }
             if !std::mem::replace(&mut said, true) {
                 let who = holder.map_or_else(String::new, |holder| format!(" ({holder})"));
@@ -88,11 +119,34 @@ impl Lock {
             }
             std::thread::sleep(POLL);
         }
-        let dead_owner = read_holder(&file);
-        let lock = Self { file, dead_owner };
-        // The lock itself holds without its note, so a full disk is not met here but where it matters.
-        let _unimportant = lock.write(&serde_json::to_string(me).unwrap_or_default());
-        Ok(lock)
+    }
+
+    /// One attempt: what was taken, and of whom that is dead; or who holds it.
+    #[expect(clippy::type_complexity, reason = "named where it is used, three lines away")]
+    fn try_take(
+        file: &File,
+        experiment: &Experiment,
+        me: &Holder,
+    ) -> std::io::Result<Result<(Option<ExclusiveFile>, Option<Holder>), Option<Holder>>> {
+        match system_lock(file, FlockOperation::NonBlockingLockExclusive)? {
+            SystemLock::Held => Ok(Err(read_holder(file))),
+            // Another machine may have no locks where this one has some.
+            SystemLock::Taken => Ok(match exclusive::look(experiment) {
+                Claim::Held(holder) => {
+                    flock(file, FlockOperation::Unlock)?;
+                    Err(holder)
+                }
+                Claim::Dead(holder) => {
+                    exclusive::remove_dead(experiment, &holder)?;
+                    Ok((None, Some(holder)))
+                }
+                Claim::Free => Ok((None, None)),
+            }),
+            SystemLock::Unsupported => {
+                weaknesses::NO_LOCKS.met();
+                Ok(ExclusiveFile::create(experiment, me)?.map(|(file, dead)| (Some(file), dead)))
+            }
+        }
     }
 
     fn write(&self, text: &str) -> std::io::Result<()> {
@@ -107,34 +161,45 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // An empty file says that the owner left in good order; the lock goes with the descriptor.
         let _unimportant = self.write("");
+        drop(self.exclusive.take());
     }
 }
 
 /// Who holds the lock now, if anybody does.
 pub fn holder(experiment: &Experiment) -> Option<Holder> {
     let file = File::open(experiment.lock_file()).ok()?;
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => None,
-        Err(_) => read_holder(&file).or_else(|| Some(unknown_holder())),
+    let named = |holder: Option<Holder>| Some(holder.unwrap_or_else(unknown_holder));
+    match system_lock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(SystemLock::Held) | Err(_) => named(read_holder(&file)),
+        Ok(SystemLock::Taken | SystemLock::Unsupported) => match exclusive::look(experiment) {
+            Claim::Held(holder) => named(holder),
+            Claim::Dead(_) | Claim::Free => None,
+        },
     }
 }
 
 /// Who held the lock last and died without giving it up, when nobody holds it now.
 pub fn dead_owner(experiment: &Experiment) -> Option<Holder> {
     let file = File::open(experiment.lock_file()).ok()?;
-    flock(&file, FlockOperation::NonBlockingLockShared).ok()?;
-    read_holder(&file)
+    let system = system_lock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+    match (system, exclusive::look(experiment)) {
+        (SystemLock::Held, _) | (_, Claim::Held(_)) => None,
+        (_, Claim::Dead(holder)) => Some(holder),
+        (_, Claim::Free) => read_holder(&file),
+    }
 }
 
 fn unknown_holder() -> Holder {
     let unknown = || "unknown".to_owned();
-    Holder { pid: 0, host: unknown(), command: unknown(), start: unknown() }
+    Holder { pid: 0, host: unknown(), command: unknown(), start: unknown(), born: None }
 }
 
-fn try_lock(file: &File) -> std::io::Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
+fn system_lock(file: &File, operation: FlockOperation) -> std::io::Result<SystemLock> {
+    match flock(file, operation) {
+        Ok(()) => Ok(SystemLock::Taken),
+        Err(Errno::WOULDBLOCK) => Ok(SystemLock::Held),
+        // Lustre without `-o flock`, NFS without a lock daemon, many FUSE file systems.
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => Ok(SystemLock::Unsupported),
         Err(e) => Err(e.into()),
     }
 }

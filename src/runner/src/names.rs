@@ -39,6 +39,11 @@ impl Names {
     }
 }
 
+/// Whether a receipt's name is of a file in the experiment's folder.
+pub(crate) fn is_of_experiment(name: &str) -> bool {
+    name.starts_with(EXPERIMENT)
+}
+
 /// A receipt's name of a file as a person would write it.
 pub(crate) fn display(name: &str) -> &str {
     name.strip_prefix(EXPERIMENT).or_else(|| name.strip_prefix(RECIPE)).unwrap_or(name)

@@ -52,11 +52,20 @@ pub struct Resumable {
     pub on_stop: &'static str,
 }
 
+/// A file that a part reads.
+pub(crate) struct Input {
+    /// What it is compared by instead of its path.
+    pub role: Option<String>,
+    pub path: PathBuf,
+    /// Whether the part does without it when it is taken away.
+    pub optional: bool,
+}
+
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
 pub struct Part {
     pub(crate) key: String,
     pub(crate) config: Value,
-    pub(crate) inputs: Vec<PathBuf>,
+    pub(crate) inputs: Vec<Input>,
     pub(crate) rows: u64,
     pub(crate) resumable: Option<Resumable>,
     pub(crate) work: Option<Work>,
@@ -86,16 +95,34 @@ impl Part {
     }
 
     /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
-    /// a folder everything below it counts.
+    /// a folder everything below it counts. A file that was there and is gone stops the run unless it is forced.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(path.into());
+        self.inputs.push(Input { role: None, path: path.into(), optional: false });
         self
     }
 
     /// Several files whose content the part reads; see [`Part::input`].
-    pub fn inputs<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
-        self.inputs.extend(paths.into_iter().map(Into::into));
+    pub fn inputs<P: Into<PathBuf>>(self, paths: impl IntoIterator<Item = P>) -> Self {
+        paths.into_iter().fold(self, |part, path| part.input(path))
+    }
+
+    /// A file that may be taken away: the part does without it then.
+    pub fn optional_input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(Input { role: None, path: path.into(), optional: true });
         self
+    }
+
+    /// A file whose content the part reads and whose path does not matter to it: it is known by its role, such as
+    /// `recording 3`. The same content at another path changes nothing.
+    pub fn input_as(mut self, role: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false });
+        self
+    }
+
+    /// Several files that are known by what they are and their place among these: `recording 0`, `recording 1`.
+    pub fn inputs_as<P: Into<PathBuf>>(self, role: &str, paths: impl IntoIterator<Item = P>) -> Self {
+        let numbered = paths.into_iter().enumerate();
+        numbered.fold(self, |part, (number, path)| part.input_as(format!("{role} {number}"), path))
     }
 
     /// How many rows (or steps) the part will go through, for the progress bar; see [`PartWork::advance`].

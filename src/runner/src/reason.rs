@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::names;
+use crate::run::count;
 
 /// Longer values are cut in messages.
 const MAX_VALUE: usize = 60;
@@ -28,6 +29,8 @@ pub enum Reason {
     ForcedOver(String),
     /// What unfinished work was begun with cannot be read; holds what is wrong with it.
     RecordDamaged(String),
+    /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
+    Retried(usize, String),
     /// A field of the configuration: dotted key, old and new value.
     Field(String, String, String),
     /// An input has other content.
@@ -56,6 +59,13 @@ impl fmt::Display for Reason {
             Self::Refused(at, changes) => write!(f, "interrupted at {at}; {changes}: refused without --force"),
             Self::ForcedOver(at) => write!(f, "--force, which drops what was interrupted at {at}"),
             Self::RecordDamaged(what) => write!(f, "the record of what it was begun with cannot be used: {what}"),
+            Self::Retried(0, reason) => {
+                write!(f, "rows were left out for a reason of this machine ({reason}): tried again")
+            }
+            Self::Retried(rows, reason) => {
+                let rows = count(*rows, "row");
+                write!(f, "{rows} rejected for a reason of this machine ({reason}): tried again")
+            }
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
             Self::InputChanged(name) => write!(f, "input {} changed", names::display(name)),

@@ -17,6 +17,49 @@ pub struct Rejection {
     pub id: String,
     /// Why, for a person.
     pub reason: String,
+    /// Whether the reason is one of this machine at this time and not of the data: the part runs again next time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_machine: bool,
+}
+
+/// Why a row is set aside.
+///
+/// Anything that can be shown is a reason of the data: the same data are rejected again, so the part need not run again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectionReason {
+    text: String,
+    of_machine: bool,
+}
+
+impl RejectionReason {
+    /// A reason that lies in this machine at this time: a command that fails, a file that may not be read, a program that is not
+    /// installed, too little memory. The part is tried again by the next run.
+    pub fn machine(reason: impl std::fmt::Display) -> Self {
+        Self { text: reason.to_string(), of_machine: true }
+    }
+
+    /// A reason of the machine or of the data.
+    pub fn of(reason: impl std::fmt::Display, of_machine: bool) -> Self {
+        Self { text: reason.to_string(), of_machine }
+    }
+
+    /// The same reason with more said about it.
+    #[must_use]
+    pub fn with(mut self, more: &str) -> Self {
+        self.text.push_str(more);
+        self
+    }
+
+    /// The rejection of a row.
+    pub(crate) fn reject(self, id: String) -> Rejection {
+        Rejection { id, reason: self.text, of_machine: self.of_machine }
+    }
+}
+
+impl<T: std::fmt::Display> From<T> for RejectionReason {
+    fn from(reason: T) -> Self {
+        Self { text: reason.to_string(), of_machine: false }
+    }
 }
 
 /// A file (or folder, or absence of one) that a part read.
@@ -24,8 +67,18 @@ pub struct Rejection {
 pub struct InputRecord {
     /// `recipe:…` relative to the recipe's folder, `exp:…` relative to the experiment's, or absolute.
     pub path: String,
+    /// What the part calls it, when its path does not matter: `recording 3`. It is compared by this name then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// Hex of the BLAKE3 of its content; none when there was no such file.
     pub blake3: Option<String>,
+}
+
+impl InputRecord {
+    /// What it is compared by.
+    pub(crate) fn identity(&self) -> &str {
+        self.role.as_deref().unwrap_or(&self.path)
+    }
 }
 
 /// A file that a part wrote.
@@ -62,7 +115,7 @@ pub struct Receipt {
     pub key: String,
     /// The configuration the part read.
     pub config: Value,
-    /// What it read, sorted by path.
+    /// What it read, sorted by role or path.
     pub inputs: Vec<InputRecord>,
     /// What it wrote, sorted by path.
     #[serde(rename = "outputs")]
@@ -77,6 +130,9 @@ pub struct Receipt {
     pub facts: Map<String, Value>,
     /// The rows set aside, sorted.
     pub rejected: Vec<Rejection>,
+    /// Why the part is to be done again although no row of it was set aside for a reason of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
     #[serde(skip)]
     stage_dir: PathBuf,
 }
@@ -88,6 +144,7 @@ impl Receipt {
         report: PartReport,
         files: Vec<OutputRecord>,
         rejected: Vec<Rejection>,
+        incomplete: Option<String>,
     ) -> Self {
         Self {
             format: FORMAT,
@@ -102,6 +159,7 @@ impl Receipt {
             rows_out: report.rows_out,
             facts: report.facts.into_iter().collect(),
             rejected,
+            incomplete,
             stage_dir: PathBuf::new(),
         }
     }
@@ -127,6 +185,14 @@ impl Receipt {
     /// A fact by its name.
     pub fn fact(&self, name: &str) -> Option<&Value> {
         self.facts.get(name)
+    }
+
+    /// Why the part is tried again by the next run whatever else is the same: how many rows this machine did not let it use, and
+    /// the first reason.
+    pub(crate) fn retried(&self) -> Option<(usize, &str)> {
+        let mut rows = self.rejected.iter().filter(|row| row.of_machine);
+        let first = rows.next().map(|row| (1 + rows.count(), row.reason.as_str()));
+        first.or(self.incomplete.as_deref().map(|reason| (0, reason)))
     }
 
     /// What of it the rest of the stage needs.

@@ -49,12 +49,17 @@ pub struct RejectionKind {
     pub examples: Vec<String>,
 }
 
+/// What a reason has in common with its like: what stands before the first `: `.
+pub(crate) fn kind(reason: &str) -> &str {
+    reason.split(": ").next().unwrap_or_default()
+}
+
 /// Kinds of rejections, the commonest first, with up to three examples each.
 pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
     let mut places = std::collections::HashMap::new();
     let mut kinds: Vec<RejectionKind> = Vec::new();
     for row in parts.iter().flat_map(|part| &part.rejected) {
-        let reason = row.reason.split(": ").next().unwrap_or_default();
+        let reason = kind(&row.reason);
         let at = *places.entry(reason).or_insert(kinds.len());
         if at == kinds.len() {
             kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new() });

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::assess::{Verdict, orphans};
+use crate::assess::{Planned, Verdict, orphans};
 use crate::executor::Executor;
 use crate::journal::{self, Outcome};
-use crate::layout::StageDir;
+use crate::layout::{REJECTED, StageDir};
 use crate::lockfile::Lock;
 use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
@@ -16,7 +16,7 @@ use crate::totals::Totals;
 use crate::unfinished::Unfinished;
 use crate::{
     Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed, unfinished,
+    sealed, unfinished, way_on, weaknesses,
 };
 
 /// What to run and how.
@@ -101,7 +101,14 @@ pub fn run(
     let ordered = in_order(stages);
     let selected = select(&ordered, &options.stages)?;
     for (at, stage) in ordered.iter().enumerate() {
-        if selected.contains(&at) { stage.check(recipe)? } else { stage.show(recipe).map(drop)? }
+        // What does not parse is wrong for every command; what is only not there may be missing to this stage alone.
+        stage.show(recipe)?;
+        if selected.contains(&at) {
+            stage.check(recipe).map_err(|error| {
+                let session = Session::new(stages, recipe, experiment, options);
+                way_on::with_way_on(&session, at, error.into())
+            })?;
+        }
     }
     if options.dry_run {
         let session = Session::new(stages, recipe, experiment, options);
@@ -109,6 +116,7 @@ pub fn run(
     }
     let me = Holder::this(&options.command);
     let lock = Lock::take(experiment, &me, options.wait, &options.interrupt, reporter)?;
+    weaknesses::tell(reporter);
     let started = Instant::now();
     if let Some(dead) = &lock.dead_owner {
         reporter.note(format!("the last run died ({dead}); carrying on from what it finished"));
@@ -148,7 +156,8 @@ impl Run<'_> {
         self.check_earlier(selected.start)?;
         let started = Instant::now();
         let mut summary = RunSummary::default();
-        for stage in &self.session.stages[selected] {
+        for at in selected {
+            let stage = &self.session.stages[at];
             if self.options.interrupt.is_set() {
                 return Err(RunError::Interrupted);
             }
@@ -161,7 +170,9 @@ impl Run<'_> {
                 // Only what cannot be resumed is gone from it; an empty folder goes too.
                 let _not_empty = std::fs::remove_dir(dir.staging_root());
             });
-            summary.stages.push(outcome.map_err(|e| name_stage(e, &name))?);
+            weaknesses::tell(self.reporter);
+            let outcome = outcome.map_err(|e| way_on::with_way_on(self.session, at, name_stage(e, &name)));
+            summary.stages.push(outcome?);
         }
         self.close(&summary, started.elapsed());
         Ok(summary)
@@ -170,7 +181,14 @@ impl Run<'_> {
     /// The stages before the selected ones must be finished and whole.
     fn check_earlier(&self, first: usize) -> Result<(), RunError> {
         for earlier in &self.session.stages[..first] {
-            let name = self.session.dir(*earlier).name;
+            let dir = self.session.dir(*earlier);
+            let name = dir.name.clone();
+            let mut publisher = Publisher::new(&dir, &self.session.cache);
+            publisher.resume_replacement().map_err(|e| RunError::stage(&name, e))?;
+            if publisher.put_back().map_err(|e| RunError::stage(&name, e))? {
+                self.reporter
+                    .note(format!("{name}: a run died while making it again; its last good result is put back"));
+            }
             let unusable = self.session.unusable(*earlier).map_err(|e| RunError::stage(&name, e))?;
             if let Some(why) = unusable {
                 let stage = self.session.dir(self.session.stages[first]).name;
@@ -216,14 +234,27 @@ struct Progressed {
     phases: Vec<Vec<String>>,
     parts: Vec<PartDone>,
     ran: Vec<String>,
-    changed: bool,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
 }
 
 impl StageRun<'_> {
+    /// Brings the stage up to date. When that fails, its last whole result is put back.
     fn all(mut self) -> Result<StageOutcome, RunError> {
-        self.publisher.recover().map_err(RunError::experiment)?;
+        self.publisher.resume_replacement().map_err(RunError::experiment)?;
+        let result = self.phases();
+        if result.is_err() {
+            if let Err(error) = self.publisher.put_back() {
+                let name = &self.dir.name;
+                self.run
+                    .reporter
+                    .note(format!("{name}: its last good result is kept, and put back by the next run: {error}"));
+            }
+        }
+        result
+    }
+
+    fn phases(&mut self) -> Result<StageOutcome, RunError> {
         let mut so_far = Progressed::default();
         loop {
             let keys = so_far.phases.concat();
@@ -234,7 +265,7 @@ impl StageRun<'_> {
             self.phase(phase, &mut so_far)?;
             self.check_rejected(&so_far)?;
         }
-        self.retire_orphans(&mut so_far)?;
+        self.retire_orphans(&so_far)?;
         self.finish(&so_far).map_err(RunError::experiment)?;
         Ok(self.close(so_far))
     }
@@ -244,28 +275,38 @@ impl StageRun<'_> {
         let keys: Vec<String> = phase.parts.iter().map(|part| part.key.clone()).collect();
         let assessor = self.run.session.assessor(self.stage, self.dir, self.run.options.force);
         let mut done = Vec::new();
-        let mut to_run = Vec::new();
-        let mut reasons = Vec::new();
+        let mut differ = Vec::new();
         for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
                 Verdict::UpToDate(part, left) => {
                     self.keep(&part.key, left, so_far);
                     done.push(part);
                 }
-                Verdict::Run(planned, why) => {
+                Verdict::Run(planned, why) => differ.push((planned, why)),
+            }
+        }
+        if !self.run.options.force {
+            self.refuse_to_lose(&differ)?;
+        }
+        for part in &done {
+            self.publisher.claim(&part.key, &part.outputs).map_err(RunError::experiment)?;
+        }
+        if !differ.is_empty() {
+            self.publisher.begin_replacement().map_err(RunError::experiment)?;
+        }
+        let mut to_run = Vec::new();
+        let mut reasons = Vec::new();
+        for (planned, why) in differ {
+            let adopted = if self.run.options.force { Ok(None) } else { self.publisher.adopt(&assessor, &planned) };
+            match adopted.map_err(RunError::experiment)? {
+                Some(part) => done.push(part),
+                None => {
                     to_run.push(planned);
                     reasons.extend(why);
                 }
             }
         }
-        if !self.run.options.force {
-            unfinished::refuse_to_lose(&self.dir.name, &to_run)?;
-        }
-        for part in &done {
-            self.publisher.claim(&part.key, &part.outputs).map_err(RunError::experiment)?;
-        }
         if !to_run.is_empty() {
-            self.invalidate(so_far)?;
             self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
             so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
             let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();
@@ -303,14 +344,15 @@ impl StageRun<'_> {
         so_far.kept.push(key.to_owned());
     }
 
-    /// From here until it is finished again the stage counts as unfinished.
-    fn invalidate(&self, so_far: &mut Progressed) -> Result<(), RunError> {
-        if std::mem::replace(&mut so_far.changed, true) {
-            return Ok(());
+    /// Refuses to begin what would lose unfinished work, or replace good parts by what is left when their inputs are gone.
+    fn refuse_to_lose(&self, differ: &[(Planned, Vec<Reason>)]) -> Result<(), RunError> {
+        let gone: std::collections::BTreeSet<String> =
+            differ.iter().flat_map(|(planned, _)| planned.gone.iter().cloned()).collect();
+        if !gone.is_empty() {
+            let (stage, number) = (self.dir.name.clone(), self.stage.number());
+            return Err(RunError::InputsGone { stage, number, gone: gone.into_iter().collect() });
         }
-        files::make_dir(&self.dir.path).map_err(RunError::experiment)?;
-        files::remove_any(&self.dir.summary()).map_err(RunError::experiment)?;
-        files::sync_dir(&self.dir.path).map_err(RunError::experiment)
+        unfinished::refuse_to_lose(&self.dir.name, differ.iter().map(|(planned, _)| planned))
     }
 
     fn say_title(&mut self, phase: &str, to_run: usize, parts: usize, reasons: &[Reason]) {
@@ -332,23 +374,25 @@ impl StageRun<'_> {
         if rejected as f64 <= allowed * rows_in as f64 + 1e-9 {
             return Ok(());
         }
-        self.write_rejected(&so_far.parts).map_err(RunError::experiment)?;
+        // A good result that is put back keeps its own table.
+        let file = if self.publisher.replaces() { self.dir.rejected_of_attempt() } else { self.dir.rejected() };
+        self.write_rejected(&so_far.parts, &file).map_err(RunError::experiment)?;
         Err(RunError::TooManyRejected {
             stage: self.dir.name.clone(),
             rejected,
             rows_in,
             allowed,
             kinds: rejects::kinds(&so_far.parts),
-            file: self.dir.rejected(),
+            file,
         })
     }
 
-    fn retire_orphans(&mut self, so_far: &mut Progressed) -> Result<(), RunError> {
+    fn retire_orphans(&mut self, so_far: &Progressed) -> Result<(), RunError> {
         let orphans = orphans(self.dir, &so_far.phases.concat()).map_err(RunError::experiment)?;
         let Some(first) = orphans.first().cloned() else {
             return Ok(());
         };
-        self.invalidate(so_far)?;
+        self.publisher.begin_replacement().map_err(RunError::experiment)?;
         for key in &orphans {
             self.publisher.retire(key).map_err(RunError::experiment)?;
         }
@@ -359,8 +403,8 @@ impl StageRun<'_> {
     }
 
     /// Writes what is kept of the whole stage, touching nothing that is as it should be.
-    fn finish(&self, so_far: &Progressed) -> Result<(), StageError> {
-        self.write_rejected(&so_far.parts)?;
+    fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
+        self.write_rejected(&so_far.parts, &self.dir.rejected())?;
         let totals = &so_far.totals;
         let summary = StageSummary {
             stage: self.dir.name.clone(),
@@ -375,16 +419,22 @@ impl StageRun<'_> {
         let bytes = sealed::seal(&summary).map_err(StageError::other)?;
         self.publisher.sync_names()?;
         self.write_if_other(&self.dir.summary(), &bytes)?;
+        self.publisher.end_replacement()?;
         let staging = self.dir.staging_root();
         if staging.exists() { self.publisher.sweep(&so_far.kept) } else { Ok(()) }
     }
 
-    fn write_rejected(&self, parts: &[PartDone]) -> Result<(), StageError> {
-        let path = self.dir.rejected();
-        match rejects::encode(parts)? {
-            Some(bytes) => self.write_if_other(&path, &bytes),
-            None if path.exists() => files::remove_any(&path),
-            None => Ok(()),
+    fn write_rejected(&self, parts: &[PartDone], path: &std::path::Path) -> Result<(), StageError> {
+        let bytes = rejects::encode(parts)?;
+        if bytes.is_none() && !path.exists() {
+            return Ok(());
+        }
+        if path == self.dir.rejected() && !std::fs::read(path).is_ok_and(|kept| Some(kept) == bytes) {
+            self.publisher.set_aside(REJECTED)?;
+        }
+        match bytes {
+            Some(bytes) => self.write_if_other(path, &bytes),
+            None => files::remove_any(path),
         }
     }
 

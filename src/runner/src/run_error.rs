@@ -1,7 +1,8 @@
 //! What a command ends with when it does not end well.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::names;
 use crate::rejects::RejectionKind;
 use crate::{Holder, RecipeError, StageError};
 
@@ -40,13 +41,35 @@ pub enum RunError {
         /// How other settings can make use of it, in the stage's words.
         reuse: Option<Box<str>>,
     },
+    /// Files that a finished part was made from are gone.
+    #[error("{}", describe_gone(stage, *number, gone))]
+    InputsGone {
+        /// The stage's folder: `0-prep`.
+        stage: String,
+        /// The number of the stage.
+        number: u8,
+        /// The files, as receipts name them, each once.
+        gone: Vec<String>,
+    },
+    /// A stage failed, and what it and the stages after it made before is whole.
+    #[error("{source}\n{}", describe_kept(stage, *next))]
+    Kept {
+        /// Why it failed.
+        source: Box<RunError>,
+        /// The stage's folder: `0-prep`.
+        stage: String,
+        /// The number of the stage to go on with, if any can.
+        next: Option<u8>,
+    },
     /// Another run works on the experiment.
-    #[error("{} is in use by {}; wait for it, or stop it", dir.display(), describe_holder(.holder.as_ref()))]
+    #[error("{}", describe_locked(dir, .holder.as_deref(), .file.as_deref()))]
     Locked {
         /// The experiment's folder.
         dir: PathBuf,
         /// Who works there.
-        holder: Option<Holder>,
+        holder: Option<Box<Holder>>,
+        /// The file that stands for a lock where the file system has none.
+        file: Option<PathBuf>,
     },
     /// A stage, or a part of it, failed.
     #[error("{}: {}", where_it_failed(stage, .part.as_deref()), describe_failure(source))]
@@ -99,6 +122,7 @@ impl RunError {
         match self {
             Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::Unfinished { .. } => 2,
             Self::Stage { source: StageError::Recipe(_), .. } => 2,
+            Self::Kept { source, .. } => source.exit_code(),
             Self::Interrupted => 130,
             _ => 1,
         }
@@ -120,8 +144,31 @@ fn where_it_failed(stage: &str, part: Option<&str>) -> String {
     part.map_or_else(|| stage.to_owned(), |part| format!("{stage}/{part}"))
 }
 
-fn describe_holder(holder: Option<&Holder>) -> String {
-    holder.map_or_else(|| "another run".to_owned(), ToString::to_string)
+fn describe_locked(dir: &Path, holder: Option<&Holder>, file: Option<&Path>) -> String {
+    let who = holder.map_or_else(|| "another run".to_owned(), ToString::to_string);
+    let by_hand = file.map(|file| format!(". If that process is gone, remove {}", file.display()));
+    format!("{} is in use by {who}; wait for it, or stop it{}", dir.display(), by_hand.unwrap_or_default())
+}
+
+fn describe_gone(stage: &str, number: u8, gone: &[String]) -> String {
+    let shown: Vec<&str> = gone.iter().take(3).map(|name| names::display(name)).collect();
+    let more = gone.len().saturating_sub(shown.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{stage}: files that it was made from are gone: {}{more}. Nothing was changed.\n\
+         - if a drive is not mounted or they were moved, bring them back and run the same command again\n\
+         - if they are no longer part of the data, take their rows out of it, or have them rejected with \
+         --force --stage {number} --stop-stage {number}",
+        shown.join(", ")
+    )
+}
+
+fn describe_kept(stage: &str, next: Option<u8>) -> String {
+    let kept = format!("The last good result of {stage} is as it was");
+    match next {
+        Some(next) => format!("{kept}. To go on with it: --stage {next}"),
+        None => kept,
+    }
 }
 
 fn describe_failure(source: &StageError) -> String {

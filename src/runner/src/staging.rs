@@ -1,16 +1,18 @@
 //! From a part's staging folder to its place: prepared, synced, renamed, the receipt last.
 //!
 //! A receipt names the hash of every output, so a mixture of old and new files is never taken for a finished part.
-//! The new receipt lies in the staging folder before the first rename; a run that is killed between the renames
-//! leaves it there, and the next run carries on with the renames.
+//! The new receipt lies in the staging folder before the first rename. A run that is killed between the renames leaves it
+//! there, and the next run adopts the part if it still fits. What is replaced goes to [`Previous`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::assess::{Assessor, Planned};
 use crate::cache::{ContentCache, Hash, hash_file, hex};
 use crate::layout::StageDir;
+use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
 use crate::{StageError, files, sealed};
@@ -28,6 +30,17 @@ pub(crate) fn begun_with(staging: &Path) -> Result<Option<Fingerprint>, String> 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Where the receipt of prepared work lies.
+pub(crate) fn staged_receipt(staging: &Path) -> PathBuf {
+    staging.join(RECEIPT)
+}
+
+/// The receipt of the work that is done and lies in a staging folder, if it is one of this stage.
+pub(crate) fn prepared_receipt(staging: &Path, dir: &StageDir) -> Option<Receipt> {
+    let receipt = Receipt::read(&staged_receipt(staging)).ok()?;
+    (dir.staging(&receipt.key) == staging && receipt.stage == dir.name).then_some(receipt)
 }
 
 /// Removes a staging folder, the record first: what a kill leaves of the rest is nobody's work.
@@ -107,11 +120,47 @@ pub(crate) struct Publisher<'a> {
     claims: Mutex<HashMap<String, String>>,
     /// Folders whose list of names has changed.
     touched: Mutex<BTreeSet<PathBuf>>,
+    /// The whole result that is being replaced.
+    previous: Option<Previous>,
 }
 
 impl<'a> Publisher<'a> {
     pub fn new(dir: &'a StageDir, cache: &'a ContentCache) -> Self {
-        Self { dir, cache, claims: Mutex::default(), touched: Mutex::default() }
+        Self { dir, cache, claims: Mutex::default(), touched: Mutex::default(), previous: None }
+    }
+
+    /// Takes up the replacement of a whole result that a killed run began.
+    pub fn resume_replacement(&mut self) -> Result<(), StageError> {
+        self.previous = Previous::unfinished(self.dir)?;
+        Ok(())
+    }
+
+    /// From here until it is finished again the stage counts as unfinished. Its present result, if it is whole, is kept aside.
+    pub fn begin_replacement(&mut self) -> Result<(), StageError> {
+        if self.previous.is_none() {
+            files::make_dir(&self.dir.path)?;
+            self.previous = Previous::keep(self.dir)?;
+            files::sync_dir(&self.dir.path)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a whole result is being replaced.
+    pub fn replaces(&self) -> bool {
+        self.previous.is_some()
+    }
+
+    /// Puts the whole result back that was being replaced; whether there was one.
+    pub fn put_back(&mut self) -> Result<bool, StageError> {
+        let Some(previous) = self.previous.take() else {
+            return Ok(false);
+        };
+        previous.put_back(self.dir).map(|()| true)
+    }
+
+    /// Forgets the result that was replaced, when the stage is whole again.
+    pub fn end_replacement(&mut self) -> Result<(), StageError> {
+        self.previous.take().map_or(Ok(()), Previous::forget)
     }
 
     /// Notes whose the outputs are; two parts that write the same file are an error.
@@ -157,19 +206,38 @@ impl<'a> Publisher<'a> {
         if kept.is_empty() { files::remove_any(&root) } else { Ok(()) }
     }
 
-    /// Carries on where a killed run stopped between its renames.
-    pub fn recover(&self) -> Result<(), StageError> {
-        let root = self.dir.staging_root();
-        for name in files::list_names(&root)? {
-            let staging = root.join(name);
-            let Ok(receipt) = Receipt::read(&staging.join(RECEIPT)) else {
-                continue;
-            };
-            if self.dir.staging(&receipt.key) == staging && receipt.stage == self.dir.name {
-                self.put_in_place(&staging, &receipt)?;
+    /// Puts a part in its place that an earlier run did and left in its staging folder, when it fits what is planned now. That run
+    /// was killed between its renames, or its stage failed after the part was done.
+    pub fn adopt(&self, assessor: &Assessor<'_>, planned: &Planned) -> Result<Option<PartDone>, StageError> {
+        let staging = self.dir.staging(&planned.part.key);
+        let Some(receipt) = prepared_receipt(&staging, self.dir) else {
+            return Ok(None);
+        };
+        if assessor.fits(planned, &receipt)? { self.adopt_whole(&staging, &receipt) } else { Ok(None) }
+    }
+
+    /// Puts a part in its place if all of its outputs are there, in its staging folder or where they belong.
+    fn adopt_whole(&self, staging: &Path, receipt: &Receipt) -> Result<Option<PartDone>, StageError> {
+        let mut hashes = Vec::with_capacity(receipt.files.len());
+        for file in &receipt.files {
+            let staged = staging.join(OUTPUTS).join(&file.path);
+            let place = if staged.exists() { staged } else { self.dir.path.join(&file.path) };
+            if !is_below(&file.path) || !place.is_file() {
+                return Ok(None);
             }
+            let (hash, ..) = hash_file(&place)?;
+            if hex(&hash) != file.blake3 {
+                return Ok(None);
+            }
+            hashes.push(hash);
         }
-        Ok(())
+        let done = receipt.done();
+        self.claim(&done.key, &done.outputs)?;
+        self.put_in_place(staging, receipt)?;
+        for (output, hash) in done.outputs.iter().zip(hashes) {
+            self.cache.remember_output(&self.dir.path.join(output), hash)?;
+        }
+        Ok(Some(done))
     }
 
     /// Removes a part that is not planned any more: its outputs, unless they are another part's now, and its receipt.
@@ -178,12 +246,18 @@ impl<'a> Publisher<'a> {
         if let Ok(receipt) = Receipt::read(&path) {
             self.remove_outputs(&receipt, &[])?;
         }
+        self.set_aside(&receipt_name(key))?;
         files::remove_any(&path)?;
         self.touch_parent(&path);
         if let Some(parent) = path.parent() {
             files::remove_empty_dirs(parent, &self.dir.receipts());
         }
         Ok(())
+    }
+
+    /// Moves a file of the result that is being replaced aside, before something takes its place.
+    pub fn set_aside(&self, name: &str) -> Result<(), StageError> {
+        self.previous.as_ref().map_or(Ok(()), |previous| previous.set_aside(name))
     }
 
     /// Forces the names of everything that was put in place to the disk.
@@ -206,9 +280,11 @@ impl<'a> Publisher<'a> {
         for file in &receipt.files {
             let staged = staging.join(OUTPUTS).join(&file.path);
             if staged.exists() {
+                self.set_aside(&file.path)?;
                 self.rename(&staged, &self.dir.path.join(&file.path))?;
             }
         }
+        self.set_aside(&receipt_name(&receipt.key))?;
         self.rename(&staging.join(RECEIPT), &final_receipt)?;
         discard(staging)
     }
@@ -228,6 +304,7 @@ impl<'a> Publisher<'a> {
                 continue;
             }
             let path = self.dir.path.join(&file.path);
+            self.set_aside(&file.path)?;
             files::remove_any(&path)?;
             self.touch_parent(&path);
             if let Some(parent) = path.parent() {
@@ -251,7 +328,7 @@ impl<'a> Publisher<'a> {
 }
 
 /// A receipt is sealed, not signed: what it names is still not let out of the stage's folder.
-fn is_below(path: &str) -> bool {
+pub(crate) fn is_below(path: &str) -> bool {
     Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)))
 }
 
@@ -290,7 +367,7 @@ mod tests {
             inputs: Vec::new(),
         };
         let (files, hashes) = outputs(&staging).unwrap().into_iter().unzip();
-        let receipt = Receipt::new(fingerprint, PartReport::rows(2, 2), files, Vec::new());
+        let receipt = Receipt::new(fingerprint, PartReport::rows(2, 2), files, Vec::new(), None);
         let prepared = Prepared { staging, receipt, hashes, resumable: false };
         prepared.write_receipt().unwrap();
         prepared
@@ -318,7 +395,9 @@ mod tests {
                 fs::rename(staged, place.dir.path.join(path)).unwrap();
             }
             let next = Publisher::new(&place.dir, &place.cache);
-            next.recover().unwrap();
+            let staging = place.dir.staging("train/a");
+            let receipt = prepared_receipt(&staging, &place.dir).unwrap();
+            assert!(next.adopt_whole(&staging, &receipt).unwrap().is_some(), "after {renamed}");
             assert_eq!(names(&place), ["receipts/train/a.json", "train/x", "train/y"], "after {renamed}");
             assert_eq!((read(&place, "train/x"), read(&place, "train/y")), ("new x".into(), "new y".into()));
             let receipt = Receipt::read(&place.dir.receipt("train/a")).unwrap();
@@ -327,14 +406,79 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_receipt_publishes_nothing() {
+    fn a_torn_receipt_or_output_is_not_adopted() {
         let place = place();
         let prepared = prepare(&place, &[("x", "x")]);
         let receipt = prepared.staging.join(RECEIPT);
         let bytes = fs::read(&receipt).unwrap();
         fs::write(&receipt, &bytes[..bytes.len() / 2]).unwrap();
-        Publisher::new(&place.dir, &place.cache).recover().unwrap();
+        assert!(prepared_receipt(&prepared.staging, &place.dir).is_none());
+        fs::write(&receipt, bytes).unwrap();
+        fs::write(prepared.staging.join(OUTPUTS).join("x"), "y").unwrap();
+        let publisher = Publisher::new(&place.dir, &place.cache);
+        assert!(publisher.adopt_whole(&prepared.staging, &prepared.receipt).unwrap().is_none());
         assert!(!place.dir.path.join("x").exists() && !place.dir.receipt("train/a").exists());
+    }
+
+    /// A finished stage of the part `train/a`.
+    fn finish(place: &Place, outputs_and_texts: &[(&str, &str)]) {
+        let publisher = Publisher::new(&place.dir, &place.cache);
+        publisher.publish(prepare(place, outputs_and_texts)).unwrap();
+        let summary = crate::receipt::StageSummary {
+            stage: place.dir.name.clone(),
+            version: 1,
+            phases: vec![vec!["train/a".to_owned()]],
+            rows_in: 2,
+            rows_out: 2,
+            rejected: 0,
+            carries_rows: true,
+            facts: serde_json::Map::new(),
+        };
+        fs::write(place.dir.summary(), sealed::seal(&summary).unwrap()).unwrap();
+    }
+
+    fn contents(place: &Place) -> Vec<(String, Vec<u8>)> {
+        let staging = format!("{}/", place.dir.staging_root().file_name().unwrap().to_string_lossy());
+        let names = names(place).into_iter().filter(|name| !name.starts_with(&staging));
+        names.map(|name| (name.clone(), fs::read(place.dir.path.join(name)).unwrap())).collect()
+    }
+
+    /// Every state a kill can leave while a part takes another's place or is taken back, by the number of files it had moved.
+    #[test]
+    fn the_whole_result_before_comes_back_from_any_instant_and_the_new_part_is_kept() {
+        let (old, new) = ([("train/x", "old x"), ("train/gone", "old")], [("train/x", "new x"), ("new/y", "y")]);
+        for moved in 0..5 {
+            let place = place();
+            finish(&place, &old);
+            let whole = contents(&place);
+            let mut publisher = Publisher::new(&place.dir, &place.cache);
+            publisher.begin_replacement().unwrap();
+            let prepared = prepare(&place, &new);
+            let receipt = prepared.receipt.clone();
+            let staging = prepared.staging.clone();
+            // The steps of putting in place, one after the other.
+            let steps: [&dyn Fn(); 4] = [
+                &|| {
+                    publisher
+                        .remove_outputs(&Receipt::read(&place.dir.receipt("train/a")).unwrap(), &["train/x"])
+                        .unwrap()
+                },
+                &|| publisher.set_aside("train/x").unwrap(),
+                &|| publisher.rename(&staging.join("out/train/x"), &place.dir.path.join("train/x")).unwrap(),
+                &|| publisher.put_in_place(&staging, &receipt).unwrap(),
+            ];
+            steps.iter().take(moved).for_each(|step| step());
+            let mut next = Publisher::new(&place.dir, &place.cache);
+            next.resume_replacement().unwrap();
+            assert!(next.replaces());
+            assert!(next.put_back().unwrap());
+            assert_eq!(contents(&place), whole, "after {moved} steps");
+            let kept = prepared_receipt(&staging, &place.dir).unwrap();
+            let mut later = Publisher::new(&place.dir, &place.cache);
+            later.begin_replacement().unwrap();
+            assert!(later.adopt_whole(&staging, &kept).unwrap().is_some(), "after {moved} steps");
+            assert_eq!((read(&place, "train/x"), read(&place, "new/y")), ("new x".into(), "y".into()));
+        }
     }
 
     #[test]

@@ -56,8 +56,8 @@ impl Unfinished {
 }
 
 /// Refuses to begin a part anew over what was left of it.
-pub(crate) fn refuse_to_lose(stage: &str, to_run: &[Planned]) -> Result<(), RunError> {
-    let refusal = to_run.iter().find_map(|planned| {
+pub(crate) fn refuse_to_lose<'a>(stage: &str, to_run: impl IntoIterator<Item = &'a Planned>) -> Result<(), RunError> {
+    let refusal = to_run.into_iter().find_map(|planned| {
         let left = planned.unfinished.as_ref().filter(|left| !left.changes.is_empty())?;
         Some(RunError::Unfinished {
             stage: stage.to_owned(),

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// A file that is being written beside its place, under a name of its own: whoever writes the same file at the same time does not meet
 /// it, and what was there stays until the new file is whole. Dropped before that, nothing is left of it.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ impl WholeFile {
     /// # Errors
     /// When it cannot be synced or renamed.
     pub fn put(self) -> io::Result<()> {
-        File::open(&self.temporary)?.sync_all()?;
+        files::sync(&File::open(&self.temporary)?)?;
         fs::rename(&self.temporary, &self.place)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::StageError;
 use crate::files;
-use crate::receipt::Rejection;
+use crate::receipt::{Rejection, RejectionReason};
 
 /// Outputs of a part lie here inside its staging folder until they are committed.
 pub(crate) const OUTPUTS: &str = "out";
@@ -65,6 +65,7 @@ pub struct PartWork {
     pub(crate) interrupt: Arc<AtomicBool>,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) rejected: Mutex<Vec<Rejection>>,
+    pub(crate) incomplete: Mutex<Option<String>>,
 }
 
 impl PartWork {
@@ -91,10 +92,19 @@ impl PartWork {
     /// Sets a row aside with its reason; it goes into the stage's `rejected.parquet`.
     ///
     /// A reason groups with its equals up to the first `:`, so put what is particular to the row behind one:
-    /// `too short: 0.08 s, at least 0.1 s`.
-    pub fn reject(&self, id: impl Into<String>, reason: impl Display) {
-        let rejection = Rejection { id: id.into(), reason: reason.to_string() };
-        lock(&self.rejected).push(rejection);
+    /// `too short: 0.08 s, at least 0.1 s`. One of this machine is a [`RejectionReason::machine`].
+    pub fn reject(&self, id: impl Into<String>, reason: impl Into<RejectionReason>) {
+        lock(&self.rejected).push(reason.into().reject(id.into()));
+    }
+
+    /// Says that the part left something out for a reason of this machine, without setting a row aside: the next run tries it
+    /// again. Of several reasons the first in alphabetical order is kept.
+    pub fn incomplete(&self, reason: impl Display) {
+        let reason = reason.to_string();
+        let mut kept = lock(&self.incomplete);
+        if kept.as_ref().is_none_or(|kept| reason < *kept) {
+            *kept = Some(reason);
+        }
     }
 
     /// Tells the progress bar that `rows` more rows are done.
@@ -194,6 +204,11 @@ impl PartWork {
     pub fn output_persisted(&self, name: &str, relative_to_stage_dir: &str) -> Result<(), StageError> {
         let target = self.output(relative_to_stage_dir)?;
         files::link_tree(&self.staging_dir().join(name), &target)
+    }
+
+    /// Why the part is to be done again.
+    pub(crate) fn take_incomplete(&self) -> Option<String> {
+        lock(&self.incomplete).take()
     }
 
     /// The rejections so far, in an order that does not depend on threads.

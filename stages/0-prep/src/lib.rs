@@ -10,17 +10,19 @@
 
 mod collect;
 mod config;
+mod fallback;
 mod filter;
 pub mod import;
 mod listing;
 mod probe;
 mod read;
+pub mod recordings;
 pub mod rows;
 mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
-pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+pub use config::{Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
 /// The stage.
 pub struct Prep;

@@ -3,16 +3,20 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use flowmill_corpus::{
     Utterance,
-    source::{PipeLimits, Source},
-    table,
+    source::Source,
+    table::{self, RecordingRow},
 };
-use flowmill_models::extractors::{ExtractError, Media, RowEvents, RowWork};
+use flowmill_models::extractors::{self, ExtractError, Extractor, Media, RowEvents, RowWork, State};
 use flowmill_runner::{PartWork, PlanContext, StageError};
 use rayon::prelude::*;
+
+pub use crate::fallback::decoder;
+use crate::recordings::{PartRecordings, recordings_of_parts};
 
 /// A table of stage 0.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub struct PrepPart {
     pub rows: u64,
     /// The table and every recording in it.
     pub inputs: Vec<PathBuf>,
+    /// Its recordings, shared with the other parts of the phase.
+    pub recordings: PartRecordings,
 }
 
 /// The tables of all splits, in the order in which stage 0 planned them.
@@ -68,7 +74,19 @@ pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Ta
 /// # Errors
 /// When a table cannot be read.
 pub fn parts(context: &PlanContext, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
-    tables.into_par_iter().map(|table| part(context, table)).collect()
+    let rows: Vec<Vec<RecordingRow>> = tables
+        .par_iter()
+        .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
+        .collect::<Result<_, _>>()?;
+    let root = context.recipe_dir();
+    let recordings =
+        recordings_of_parts(root, &context.scratch_dir(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let part = |((table, rows), recordings): ((Table, Vec<RecordingRow>), PartRecordings)| {
+        let files: BTreeSet<PathBuf> = rows.iter().filter_map(|row| Source::of(&row.wav).file(root)).collect();
+        let inputs = std::iter::once(table.path.clone()).chain(files).collect();
+        PrepPart { table, rows: rows.len() as u64, inputs, recordings }
+    };
+    Ok(tables.into_iter().zip(rows).zip(recordings).map(part).collect())
 }
 
 /// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
@@ -91,13 +109,6 @@ fn name_of(table: &Path) -> Option<(String, String)> {
     (part.starts_with("part-") && !part.contains('/')).then(|| (split.to_owned(), key.to_owned()))
 }
 
-fn part(context: &PlanContext, table: Table) -> Result<PrepPart, StageError> {
-    let wavs = table::read_wav_column(&table.path).map_err(StageError::other)?;
-    let files: BTreeSet<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(context.recipe_dir())).collect();
-    let inputs = std::iter::once(table.path.clone()).chain(files).collect();
-    Ok(PrepPart { table, rows: wavs.len() as u64, inputs })
-}
-
 /// The utterances of a table.
 ///
 /// # Errors
@@ -106,11 +117,10 @@ pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
     table::read_utterances(&table.path).map_err(StageError::other)
 }
 
-/// What an extractor sees of an utterance; `root` is the recipe's folder.
-pub fn media(root: &Path, utterance: &Utterance) -> Media {
-    let (root, wav) = (root.to_owned(), utterance.wav.clone());
-    let read = move || Source::of(&wav).read(&root, &PipeLimits::default());
-    Media::recording(utterance.wav.clone(), (utterance.start, utterance.end), read)
+/// What an extractor sees of an utterance of the part that `recordings` belong to.
+pub fn media(recordings: &PartRecordings, utterance: &Utterance) -> Media {
+    let recording = recordings.row(utterance);
+    Media::audio(move || recording.audio())
 }
 
 /// An utterance's id.
@@ -152,5 +162,40 @@ pub fn stage_error(error: RowWork) -> StageError {
     match error {
         RowWork::Interrupted(_) => StageError::Interrupted,
         other => StageError::other(other),
+    }
+}
+
+/// A fitted extractor in a file. It is loaded when a part first asks for it, shared by all parts of a phase, and freed with the last
+/// of them.
+pub struct SharedExtractor {
+    path: PathBuf,
+    loaded: Mutex<Option<Arc<dyn Extractor>>>,
+}
+
+impl SharedExtractor {
+    /// The extractor in this file, which need not be there yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), loaded: Mutex::new(None) }
+    }
+
+    /// The extractor.
+    ///
+    /// # Errors
+    /// When the file is not a whole extractor.
+    pub fn get(&self) -> Result<Arc<dyn Extractor>, StageError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(extractor) = &*loaded {
+            return Ok(Arc::clone(extractor));
+        }
+        // On a thread outside of the pool: what loading does in parallel must not let this thread take up another part, which
+        // would wait for the lock that is held here.
+        let load = || {
+            let state = State::load(&self.path).map_err(StageError::other)?;
+            extractors::from_state(&state).map_err(StageError::other)
+        };
+        let result = std::thread::scope(|scope| scope.spawn(load).join());
+        let extractor: Arc<dyn Extractor> = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?.into();
+        *loaded = Some(Arc::clone(&extractor));
+        Ok(extractor)
     }
 }

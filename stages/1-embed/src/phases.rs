@@ -1,11 +1,14 @@
 //! The stage's phases and the work of their parts.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::{self, ExtractorConfig, Fit, State};
+use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
+use flowmill_stage_prep::{
+    recordings::PartRecordings,
+    rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
+};
 use serde_json::json;
 
 use crate::{
@@ -48,23 +51,27 @@ fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageEr
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, inputs, recordings } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
-        let root = context.recipe_dir().to_owned();
         let part = Part::new(format!("measure/{}", table.key))
             .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
             .inputs(inputs)
             .rows(rows)
-            .work(move |work| measure_part(work, &*fit, &root, &table));
+            .work(move |work| measure_part(work, &*fit, &recordings, &table));
         parts.push(part);
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
+fn measure_part(
+    work: &PartWork,
+    fit: &dyn Fit,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
-    let media = |row: &Utterance| prep::media(root, row);
+    let media = |row: &Utterance| prep::media(recordings, row);
     let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
@@ -94,25 +101,30 @@ fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartR
 }
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
-    let extractor = context.stage_dir(1).join(EXTRACTOR);
-    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
-        let (root, extractor) = (context.recipe_dir().to_owned(), extractor.clone());
+    let file = context.stage_dir(1).join(EXTRACTOR);
+    let extractor = Arc::new(SharedExtractor::new(&file));
+    let part = |PrepPart { table, rows, inputs, recordings }: PrepPart| {
+        let extractor = Arc::clone(&extractor);
         Part::new(table.key.clone())
-            .input(&extractor)
+            .input(&file)
             .inputs(inputs)
             .rows(rows)
-            .work(move |work| extract_part(work, &extractor, &root, &table))
-    });
-    Ok(Phase::new("extracting embeddings", parts.collect()))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table))
+    };
+    let parts = prep::parts(context, prep::tables(context)?)?;
+    Ok(Phase::new("extracting embeddings", parts.into_iter().map(part).collect()))
 }
 
-fn extract_part(work: &PartWork, extractor: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
-    let state = State::load(extractor).map_err(StageError::other)?;
-    let extractor = extractors::from_state(&state).map_err(StageError::other)?;
+fn extract_part(
+    work: &PartWork,
+    extractor: &dyn Extractor,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
-    let media = |row: &Utterance| prep::media(root, row);
-    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
+    let media = |row: &Utterance| prep::media(recordings, row);
+    let values = extractors::apply(extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let embeddings: Vec<table::UtteranceEmbedding> = values
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))

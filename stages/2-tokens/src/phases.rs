@@ -1,11 +1,17 @@
 //! The stage's phases and the work of their parts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use flowmill_corpus::{Utterance, table};
-use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit, State};
+use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::rows::{self as prep, Events, PrepPart, Table};
+use flowmill_stage_prep::{
+    recordings::PartRecordings,
+    rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -51,23 +57,27 @@ fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageE
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, inputs, recordings } in prep::parts(context, tables)? {
         let fit = fitter(config, context)?;
-        let root = context.recipe_dir().to_owned();
         let part = Part::new(format!("measure/{}", table.key))
             .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
             .inputs(inputs)
             .rows(rows)
-            .work(move |work| measure_part(work, &*fit, &root, &table));
+            .work(move |work| measure_part(work, &*fit, &recordings, &table));
         parts.push(part);
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
 
-fn measure_part(work: &PartWork, fit: &dyn Fit, root: &Path, part: &Table) -> Result<PartReport, StageError> {
+fn measure_part(
+    work: &PartWork,
+    fit: &dyn Fit,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: false };
-    let media = |row: &Utterance| prep::media(root, row);
+    let media = |row: &Utterance| prep::media(recordings, row);
     let (state, used) = extractors::fit_rows(fit, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     state.save(&work.output(&format!("measure/{}.safetensors", part.key))?).map_err(StageError::other)?;
     Ok(PartReport::summary().fact("measured", used))
@@ -106,34 +116,35 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
 
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
-    let parts = prep::parts(context, prep::tables(context)?)?.into_iter().map(|PrepPart { table, rows, inputs }| {
-        let (root, codebook) = (context.recipe_dir().to_owned(), codebook.clone());
+    let extractor = Arc::new(SharedExtractor::new(&codebook));
+    let part = |PrepPart { table, rows, inputs, recordings }: PrepPart| {
+        let extractor = Arc::clone(&extractor);
         Part::new(table.key.clone())
             .input(&codebook)
             .inputs(inputs)
             .rows(rows)
-            .work(move |work| extract_part(work, &codebook, &root, &table))
-    });
-    Ok(Phase::new("extracting tokens", parts.collect()))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table))
+    };
+    let parts = prep::parts(context, prep::tables(context)?)?;
+    Ok(Phase::new("extracting tokens", parts.into_iter().map(part).collect()))
 }
 
-fn extract_part(work: &PartWork, codebook: &Path, root: &Path, part: &Table) -> Result<PartReport, StageError> {
-    let extractor = extractor(codebook)?;
+fn extract_part(
+    work: &PartWork,
+    extractor: &dyn Extractor,
+    recordings: &PartRecordings,
+    part: &Table,
+) -> Result<PartReport, StageError> {
     let rows = prep::utterances(part)?;
     let events = Events { work, count_rejected: true };
-    let media = |row: &Utterance| prep::media(root, row);
-    let values = extractors::apply(&*extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
+    let media = |row: &Utterance| prep::media(recordings, row);
+    let values = extractors::apply(extractor, &rows, &events, prep::id, media).map_err(prep::stage_error)?;
     let tokens: Vec<(String, Vec<i64>)> =
         values.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.into_tokens()?))).collect();
     let path = work.output(&format!("{}.parquet", part.key))?;
     table::write_tokens(&path, "utt", extractor.column().name, &tokens).map_err(StageError::other)?;
     let count: usize = tokens.iter().map(|(_, tokens)| tokens.len()).sum();
     Ok(PartReport::rows(rows.len() as u64, tokens.len() as u64).fact("tokens", count))
-}
-
-fn extractor(codebook: &Path) -> Result<Box<dyn Extractor>, StageError> {
-    let state = State::load(codebook).map_err(StageError::other)?;
-    extractors::from_state(&state).map_err(StageError::other)
 }
 
 pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
@@ -148,7 +159,7 @@ pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
 }
 
 fn count_all(work: &PartWork, codebook: &Path, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
-    let column = extractor(codebook)?.column();
+    let column = SharedExtractor::new(codebook).get()?.column();
     let mut counts = usage::Counts::new(column.values);
     for (split, path) in tables {
         for (_, tokens) in table::read_tokens(path, "utt", column.name).map_err(StageError::other)? {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::shard::{MelStore, ShardEntry, ShardRow};
+use flowmill_corpus::table::RecordingRow;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_prep::recordings::{PartRecordings, recordings_of_parts};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -12,7 +14,7 @@ use crate::container::Writer;
 use crate::lengths::Lengths;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
-use crate::utterance::{Made, rows_of_recording};
+use crate::utterance::{Made, make_row};
 use crate::{Container, PackConfig};
 
 /// About how many rows a thread has in hand at a time.
@@ -24,11 +26,22 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     context.receipts(2)?;
     let stretches = stretches(context, config.utterances_per_shard)?;
     let lengths = Lengths::of(context.recipe(), &config.mel.config())?;
-    Ok(Phase::new("pack", stretches.into_iter().map(|stretch| part(config, context, lengths, stretch)).collect()))
+    let rows: Vec<Vec<RecordingRow>> = stretches.iter().map(Stretch::recordings).collect();
+    let rows: Vec<&[RecordingRow]> = rows.iter().map(Vec::as_slice).collect();
+    let recordings = recordings_of_parts(context.recipe_dir(), &context.scratch_dir(), &rows);
+    let parts = stretches.into_iter().zip(recordings);
+    let parts = parts.map(|(stretch, recordings)| part(config, context, lengths, stretch, recordings));
+    Ok(Phase::new("pack", parts.collect()))
 }
 
 /// Plans one shard.
-fn part(config: &PackConfig, context: &PlanContext, lengths: Lengths, stretch: Stretch) -> Part {
+fn part(
+    config: &PackConfig,
+    context: &PlanContext,
+    lengths: Lengths,
+    stretch: Stretch,
+    recordings: PartRecordings,
+) -> Part {
     let root = context.recipe_dir().to_path_buf();
     let mut own = json!({
         "format": config.format,
@@ -45,13 +58,14 @@ fn part(config: &PackConfig, context: &PlanContext, lengths: Lengths, stretch: S
         .config(own)
         .inputs(stretch.inputs(&root))
         .rows(stretch.rows())
-        .work(move |work| Packer::new(&config, &root, lengths, work)?.run(&stretch))
+        .work(move |work| Packer::new(&config, &root, &recordings, lengths, work)?.run(&stretch))
 }
 
 /// Packs one shard.
 struct Packer<'a> {
     config: &'a PackConfig,
     root: &'a Path,
+    recordings: &'a PartRecordings,
     work: &'a PartWork,
     lengths: Lengths,
     mel_config: MelConfig,
@@ -60,7 +74,13 @@ struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    fn new(config: &'a PackConfig, root: &'a Path, lengths: Lengths, work: &'a PartWork) -> Result<Self, StageError> {
+    fn new(
+        config: &'a PackConfig,
+        root: &'a Path,
+        recordings: &'a PartRecordings,
+        lengths: Lengths,
+        work: &'a PartWork,
+    ) -> Result<Self, StageError> {
         let mel_config = config.mel.config();
         let mel = match config.mel.store {
             MelStore::None => None,
@@ -68,7 +88,7 @@ impl<'a> Packer<'a> {
                 Some(MelSpectrogram::new(mel_config.clone()).map_err(StageError::other)?)
             }
         };
-        Ok(Self { config, root, work, lengths, mel_config, mel })
+        Ok(Self { config, root, recordings, work, lengths, mel_config, mel })
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
@@ -107,7 +127,7 @@ impl<'a> Packer<'a> {
             if self.work.interrupted() {
                 return Err(StageError::Interrupted);
             }
-            let (window, after) = later.split_at(window(later, ROWS_PER_THREAD * self.work.threads()));
+            let (window, after) = later.split_at(later.len().min(ROWS_PER_THREAD * self.work.threads()));
             let (next, written) = rayon::join(|| self.make(window), || write(made.0, std::mem::take(&mut made.1)));
             written?;
             (later, made) = (after, (window, next));
@@ -121,15 +141,10 @@ impl<'a> Packer<'a> {
         Ok(report(given, &record.entry))
     }
 
-    /// Makes the rows of a window, recordings side by side.
+    /// Makes the rows of a window.
     fn make(&self, window: &[Joined]) -> Vec<Made> {
-        let recordings: Vec<&[Joined]> = window.chunk_by(same_recording).collect();
-        let made = recordings.par_iter().with_max_len(1).map(|rows| {
-            // The pieces of one long recording share one decoding, whole recordings are single rows.
-            let rows: Vec<&Joined> = rows.iter().collect();
-            rows_of_recording(&rows, self.root, self.mel.as_ref())
-        });
-        made.collect::<Vec<_>>().into_iter().flatten().map(|made| self.judged(made)).collect()
+        let made = window.par_iter().with_max_len(1);
+        made.map(|row| self.judged(make_row(row, self.root, self.recordings, self.mel.as_ref()))).collect()
     }
 
     /// Refuses a row whose tokens and mel are not of the same speech.
@@ -160,18 +175,6 @@ impl<'a> Packer<'a> {
         record.entry.seconds += row.duration;
         record.speakers.insert(row.spk.clone());
     }
-}
-
-/// Whether two rows are of the same recording.
-fn same_recording(a: &Joined, b: &Joined) -> bool {
-    a.utterance.wav == b.utterance.wav
-}
-
-/// How many of the rows make a window of about `size` that does not part a recording.
-fn window(rows: &[Joined], size: usize) -> usize {
-    let size = size.min(rows.len());
-    let rest = rows[size..].iter().zip(&rows[size.saturating_sub(1)..]);
-    size + rest.take_while(|(row, before)| same_recording(before, row)).count()
 }
 
 /// What the part says when done.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::source::Source;
+use flowmill_corpus::table::RecordingRow;
 use flowmill_corpus::{Utterance, table};
 use flowmill_runner::{PlanContext, StageError};
 use rayon::prelude::*;
@@ -14,8 +15,8 @@ struct Tables {
     rows: PathBuf,
     embeddings: PathBuf,
     tokens: PathBuf,
-    /// What its rows' recordings are called.
-    wavs: Vec<String>,
+    /// The recordings of its rows.
+    recordings: Vec<RecordingRow>,
 }
 
 /// Rows `from..to` of one set of tables.
@@ -85,8 +86,8 @@ fn all_tables(context: &PlanContext) -> Result<Vec<(String, Tables)>, StageError
         .into_par_iter()
         .map(|(split, name)| {
             let rows = prep.join(&name);
-            let wavs = table::read_wav_column(&rows).map_err(StageError::other)?;
-            Ok((split, Tables { rows, embeddings: embed.join(&name), tokens: tokens.join(&name), wavs }))
+            let recordings = table::read_recordings(&rows).map_err(StageError::other)?;
+            Ok((split, Tables { rows, embeddings: embed.join(&name), tokens: tokens.join(&name), recordings }))
         })
         .collect()
 }
@@ -98,8 +99,8 @@ fn cut(tables: &[Tables], size: usize) -> Vec<Vec<Piece>> {
     let mut room = size;
     for tables in tables {
         let mut from = 0;
-        while from < tables.wavs.len() {
-            let to = (from + room).min(tables.wavs.len());
+        while from < tables.recordings.len() {
+            let to = (from + room).min(tables.recordings.len());
             pieces.push(Piece { tables: tables.clone(), from, to });
             room -= to - from;
             from = to;
@@ -129,13 +130,21 @@ impl Stretch {
     /// The tables and recordings it reads, each once.
     pub fn inputs(&self, root: &Path) -> Vec<PathBuf> {
         let mut inputs = vec![self.speakers.clone()];
-        for Piece { tables, from, to } in &self.pieces {
+        for Piece { tables, .. } in &self.pieces {
             inputs.extend([&tables.rows, &tables.embeddings, &tables.tokens].map(Clone::clone));
-            inputs.extend(tables.wavs[*from..*to].iter().filter_map(|wav| Source::of(wav).file(root)));
         }
+        inputs.extend(self.recordings().iter().filter_map(|row| Source::of(&row.wav).file(root)));
         inputs.sort_unstable();
         inputs.dedup();
         inputs
+    }
+
+    /// The recordings of its rows.
+    pub fn recordings(&self) -> Vec<RecordingRow> {
+        self.pieces
+            .iter()
+            .flat_map(|Piece { tables, from, to }| tables.recordings[*from..*to].iter().cloned())
+            .collect()
     }
 
     /// Which rows of which tables it spans, for the part's configuration.

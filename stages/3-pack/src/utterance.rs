@@ -1,54 +1,36 @@
-//! One recording's rows: its bytes, and the mel of each.
+//! A row of a shard: the bytes of its recording or segment, and its mel.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::{Audio, decode_bytes, resample, write_wav};
+use flowmill_corpus::Utterance;
 use flowmill_corpus::shard::{Mel, ShardRow};
 use flowmill_corpus::source::{PipeLimits, Source};
-use rayon::prelude::*;
+use flowmill_stage_prep::recordings::{PartRecordings, RecordingError};
+use flowmill_stage_prep::rows::decoder;
 
 use crate::sources::Joined;
 
 /// A row ready to be written, or why it cannot be.
 pub type Made = Result<ShardRow, String>;
 
-/// Makes the rows of one recording, which is read and decoded once; `mel` is `None` when no mel is stored.
-pub fn rows_of_recording(rows: &[&Joined], root: &Path, mel: Option<&MelSpectrogram>) -> Vec<Made> {
-    let Some(first) = rows.first() else { return Vec::new() };
-    let wav = &first.utterance.wav;
-    let bytes = match Source::of(wav).read(root, &PipeLimits::default()) {
-        Ok(bytes) => bytes,
-        Err(e) => return all(rows, &unreadable(&e.to_string(), root)),
-    };
-    match decode_bytes(&bytes, wav) {
-        Ok(audio) => rows.par_iter().map(|row| make(row, &bytes, &audio, mel)).collect(),
-        Err(e) => all(rows, &unreadable(&e.to_string(), root)),
-    }
-}
-
-/// The same refusal for every row.
-fn all(rows: &[&Joined], reason: &str) -> Vec<Made> {
-    rows.iter().map(|_| Err(reason.to_owned())).collect()
-}
-
-/// The reason of a recording that cannot be used, the same wherever the recipe lies.
-fn unreadable(problem: &str, root: &Path) -> String {
-    format!("unreadable recording: {}", problem.replace(&format!("{}/", root.display()), ""))
-}
-
-/// Makes one row.
-fn make(row: &Joined, bytes: &[u8], audio: &Audio, mel: Option<&MelSpectrogram>) -> Made {
+/// Makes one row; `mel` is `None` when no mel is stored.
+pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Option<&MelSpectrogram>) -> Made {
     let utterance = &row.utterance;
     let missing = |what: &str, stage: u8| format!("no {what}: stage {stage} set it aside");
     let speech_token = row.tokens.clone().ok_or_else(|| missing("tokens", 2))?;
     let utt_embedding = row.utt_embedding.clone().ok_or_else(|| missing("embedding", 1))?;
     let spk_embedding = row.spk_embedding.clone().ok_or_else(|| missing("embedding of its speaker", 1))?;
-    let piece = piece(audio, utterance.start, utterance.end)?;
-    let (audio_data, audio) = match &piece {
-        Some(piece) => (wav_bytes(piece)?, piece),
-        None => (bytes.to_vec(), audio),
+    let (audio_data, audio) = if utterance.start.is_none() && utterance.end.is_none() {
+        whole(utterance, root)?
+    } else {
+        let piece = recordings.row(utterance).audio().map_err(|error| match error {
+            RecordingError::Unreadable(problem) => unreadable(&problem, root),
+            RecordingError::Segment(problem) => format!("segment outside its recording: {problem}"),
+        })?;
+        (wav_bytes(&piece)?, piece)
     };
     Ok(ShardRow {
         utt: utterance.utt.clone(),
@@ -62,17 +44,29 @@ fn make(row: &Joined, bytes: &[u8], audio: &Audio, mel: Option<&MelSpectrogram>)
         lang: utterance.lang.clone(),
         duration: audio.seconds(),
         sample_rate: audio.sample_rate,
-        mel: mel.map(|mel| compute(audio, mel)).transpose()?,
+        mel: mel.map(|mel| compute(&audio, mel)).transpose()?,
     })
 }
 
-/// The piece of a recording an utterance is; `None` when it is the whole.
-fn piece(audio: &Audio, start: Option<f64>, end: Option<f64>) -> Result<Option<Audio>, String> {
-    if start.is_none() && end.is_none() {
-        return Ok(None);
+/// A recording that is an utterance: its own bytes, and what is in them. What only the fallback decodes is kept as a WAV file, which
+/// every reader of shards understands.
+fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), String> {
+    let wav = &utterance.wav;
+    let bytes = Source::of(wav).read(root, &PipeLimits::default()).map_err(|e| unreadable(&e.to_string(), root))?;
+    let unreadable = |e: flowmill_audio::AudioError| unreadable(&e.to_string(), root);
+    match decode_bytes(&bytes, wav) {
+        Ok(audio) => Ok((bytes, audio)),
+        Err(_) if utterance.decoder.is_some() => {
+            let audio = decoder(utterance).decode(&bytes, wav).map_err(unreadable)?;
+            Ok((wav_bytes(&audio)?, audio))
+        }
+        Err(e) => Err(unreadable(e)),
     }
-    let (start, end) = (start.unwrap_or(0.0), end.unwrap_or(audio.seconds()));
-    audio.segment(start, end).map(Some).map_err(|e| format!("segment outside its recording: {e}"))
+}
+
+/// The reason of a recording that cannot be used, the same wherever the recipe lies.
+fn unreadable(problem: &str, root: &Path) -> String {
+    format!("unreadable recording: {}", problem.replace(&format!("{}/", root.display()), ""))
 }
 
 /// A piece as a WAV file.

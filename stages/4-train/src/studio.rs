@@ -74,7 +74,7 @@ impl Studio {
         weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
         fs::write(folder.join(CONFIG_FILE), format!("{:#}\n", self.description))?;
         for (source, name) in self.extractors.iter().zip([SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR]) {
-            fs::copy(source, folder.join(name)).map_err(|error| format!("{}: {error}", source.display()))?;
+            flowmill_runner::copy_bytes(source, &folder.join(name))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use flowmill_nn::{low_rank, weights};
-use flowmill_runner::{PartWork, StageError};
+use flowmill_runner::{PartWork, StageError, copy_bytes};
 use flowmill_stage_train::Adapted;
 use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
 use serde::Deserialize;
@@ -37,13 +37,8 @@ pub fn write(base: &Path, trained: &Path, adapted: &Adapted, merge: bool, work: 
         let merged: Vec<_> = tensors.into_iter().collect();
         weights::write(&model, &merged, &BTreeMap::new()).map_err(StageError::other)?;
     } else {
-        copy(base, &model)?;
+        copy_bytes(base, &model)?;
     }
     let (alone, settings) = (work.output(ADAPTER_MODEL)?, work.output(ADAPTER_CONFIG)?);
     write_adapter(&adapters, &adapted.settings, adapted.base.as_deref(), &alone, &settings).map_err(StageError::other)
-}
-
-/// Copies a file.
-pub fn copy(source: &Path, target: &Path) -> Result<(), StageError> {
-    fs::copy(source, target).map(drop).map_err(|error| StageError::file(source, error))
 }

@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_nn::weights::{Archive, Target, write_archive};
-use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use flowmill_runner::{
+    Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, copy_bytes,
+};
 use flowmill_stage_train::TrainSection;
 use flowmill_train::lora::ADAPTER_MODEL;
 use serde_json::{Value, json};
@@ -129,12 +131,12 @@ fn model(context: &PlanContext, config: &ExportConfig) -> Result<Phase, StageErr
     let part = part.work(move |work| {
         match (&base, adapters::described(&description)?) {
             (Some(base), Some(adapted)) => adapters::write(base, &weights, &adapted, merge, work)?,
-            _ => adapters::copy(&weights, &work.output(WEIGHTS)?)?,
+            _ => copy_bytes(&weights, &work.output(WEIGHTS)?)?,
         }
         let apart = if base.is_some() && !merge { Adapters::Apart } else { Adapters::Merged };
         description::write(&description, &work.output(CONFIG)?, &sampling, apart)?;
         for (source, name) in &extractors {
-            adapters::copy(source, &work.output(name)?)?;
+            copy_bytes(source, &work.output(name)?)?;
         }
         if write_pt {
             let mut archive = Archive::open(&work.output(WEIGHTS)?).map_err(StageError::other)?;

@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use super::sniff::{self, SIGNATURE_BYTES};
-use super::{mpeg_frames, tags};
+use super::{foreign, mpeg_frames, tags};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
@@ -34,7 +34,7 @@ pub(super) fn start(source: &mut (impl Read + Seek), length: u64) -> Result<Star
     let mut at = 0;
     for _ in 0..MOST_SKIPS {
         let head = read_at(source, at, SIGNATURE_BYTES)?;
-        if sniff::signature(&head).is_some() {
+        if sniff::signature(&head).is_some() || foreign::recognized(&head).is_some() {
             return Ok(Start { at, junk: 0 });
         }
         let next = match (tags::length(&head), head.first()) {

@@ -45,6 +45,7 @@ pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
         frames: survey.frames,
         codec: survey.codec.into(),
         container: Content::Mpeg.name().into(),
+        by_fallback: false,
         warnings: survey.warnings,
     })
 }

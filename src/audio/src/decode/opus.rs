@@ -30,6 +30,7 @@ pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
         frames: walk.frames,
         codec: "opus".into(),
         container: "ogg".into(),
+        by_fallback: false,
         warnings: walk.warnings,
     })
 }
@@ -166,13 +167,22 @@ impl Head {
     }
 }
 
+/// What a stream's packets decode to.
+pub(super) struct DecodedPackets {
+    /// Samples as `[channel][frame]`.
+    pub(super) samples: Vec<Vec<f32>>,
+    /// Frames at the beginning that the encoder added.
+    pub(super) pre_skip: usize,
+    pub(super) warnings: Vec<DecodeWarning>,
+}
+
 enum State {
     WantsHead,
     WantsComment(Head),
     Decodes(Head, Box<OpusMSDecoder>),
 }
 
-/// One stream: its header, its comment, its audio.
+/// Packets of one Opus stream, decoded as they come: identification header, comment header, audio.
 pub(super) struct Stream {
     serial: u32,
     state: State,
@@ -265,6 +275,15 @@ impl Stream {
             channel.resize(self.frames, 0.0);
         }
         Ok(())
+    }
+
+    /// Everything that was decoded, nothing cut off.
+    pub(super) fn into_decoded(self) -> Result<DecodedPackets, Fault> {
+        let State::Decodes(head, _) = self.state else {
+            return Err(malformed("the file ends before the first audio packet"));
+        };
+        let corrupt = self.first_error.map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first });
+        Ok(DecodedPackets { samples: self.samples, pre_skip: head.pre_skip, warnings: corrupt.into_iter().collect() })
     }
 
     /// Notes the position at the end of a page of the stream.

@@ -9,36 +9,18 @@ use super::sniff::{self, Content, SIGNATURE_BYTES};
 use super::wav::{self, Codec};
 use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, opus, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
-use crate::error::{AudioError, Fault};
+use crate::error::Fault;
 
-/// Says what a file holds: rate, channels, frames, codec, container.
-///
-/// Integer WAV files are judged by their header against the size of the file, which is exact. The frames of MPEG audio
-/// and FLAC and the packets of Opus are counted. Everything else is decoded: the lengths that compressed files claim are
-/// too often wrong. So damage inside a frame or a packet is noticed by [`super::decode_file`] only; it changes no length.
-///
-/// # Errors
-/// [`AudioError::File`] with the path and what is wrong.
-pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
-    let path = path.as_ref();
-    probe_file(path).map_err(|fault| fault.of_path(path))
+/// What the bytes of a file hold.
+pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
+    match from_header(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
+        Some(info) => Ok(info),
+        None => counted_or_decoded(bytes, name),
+    }
 }
 
-/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
-///
-/// # Errors
-/// [`AudioError::File`] with `hint_name` and what is wrong.
-pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
-    let known = from_header(&mut Cursor::new(bytes), bytes.len() as u64, hint_name);
-    let info = match known {
-        Ok(Some(info)) => Ok(info),
-        Ok(None) => counted_or_decoded(bytes, hint_name),
-        Err(fault) => Err(fault),
-    };
-    info.map_err(|fault| fault.of(hint_name))
-}
-
-fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
+/// What a file holds.
+pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let name = path.display().to_string();
@@ -83,7 +65,7 @@ fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
             info.warnings.extend(start.warning());
             Ok(with_name(info, name, content))
         }
-        None => decode_named(bytes, name).map(from_decoded),
+        None => decode_named(bytes, name).map(Decoded::into_info),
     }
 }
 
@@ -113,17 +95,7 @@ fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
         frames,
         codec,
         container: "wav".into(),
+        by_fallback: false,
         warnings,
     }))
-}
-
-fn from_decoded(decoded: Decoded) -> AudioInfo {
-    AudioInfo {
-        sample_rate: decoded.audio.sample_rate,
-        channels: decoded.audio.samples.len() as u32,
-        frames: decoded.audio.frames() as u64,
-        codec: decoded.codec,
-        container: decoded.container,
-        warnings: decoded.audio.warnings,
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::{au, foreign, sphere, w64};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
@@ -18,6 +19,9 @@ pub(super) enum Content {
     Matroska,
     Mpeg,
     Adts,
+    Sphere,
+    Au,
+    Wave64,
 }
 
 impl Content {
@@ -33,6 +37,27 @@ impl Content {
             Self::Matroska => "matroska",
             Self::Mpeg => "mpeg audio",
             Self::Adts => "adts",
+            Self::Sphere => "sphere",
+            Self::Au => "au",
+            Self::Wave64 => "w64",
+        }
+    }
+
+    /// The container in words, for messages.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Riff => "WAV",
+            Self::Flac => "FLAC",
+            Self::Ogg | Self::OggOpus => "Ogg",
+            Self::Aiff => "AIFF",
+            Self::Caf => "CAF",
+            Self::Mp4 => "MP4",
+            Self::Matroska => "Matroska",
+            Self::Mpeg => "MPEG audio",
+            Self::Adts => "ADTS",
+            Self::Sphere => "NIST SPHERE",
+            Self::Au => "AU",
+            Self::Wave64 => "Wave64",
         }
     }
 
@@ -49,11 +74,14 @@ impl Content {
             Self::Matroska => &["webm", "mkv", "mka"],
             Self::Mpeg => &["mp3", "mp2", "mp1", "mpga"],
             Self::Adts => &["aac", "adts"],
+            Self::Sphere => &["sph", "nist", "wav"],
+            Self::Au => &["au", "snd"],
+            Self::Wave64 => &["w64"],
         }
     }
 }
 
-const ALL: [Content; 10] = [
+const ALL: [Content; 13] = [
     Content::Riff,
     Content::Flac,
     Content::Ogg,
@@ -64,6 +92,9 @@ const ALL: [Content; 10] = [
     Content::Matroska,
     Content::Mpeg,
     Content::Adts,
+    Content::Sphere,
+    Content::Au,
+    Content::Wave64,
 ];
 
 /// The usual file extension of a recording, by its bytes; `None` when they are not audio.
@@ -84,11 +115,11 @@ pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(Fault::LfsPointer);
     }
-    signature(bytes).ok_or_else(|| unknown(bytes))
+    signature(bytes).ok_or_else(|| foreign::recognized(bytes).unwrap_or_else(|| unknown(bytes)))
 }
 
-/// Bytes of a file's beginning that [`signature`] looks at.
-pub(super) const SIGNATURE_BYTES: usize = 512;
+/// Bytes from where a recording starts that tell what it is.
+pub(super) const SIGNATURE_BYTES: usize = 4096;
 
 /// What `bytes`, which start where a recording does, are.
 pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
@@ -107,6 +138,15 @@ pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     }
     if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
         return Some(Content::Aiff);
+    }
+    if at(0, sphere::SIGNATURE) {
+        return Some(Content::Sphere);
+    }
+    if at(0, au::SIGNATURE) {
+        return Some(Content::Au);
+    }
+    if at(0, w64::SIGNATURE) {
+        return Some(Content::Wave64);
     }
     if at(0, b"caff") {
         return Some(Content::Caf);

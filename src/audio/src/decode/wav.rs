@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use super::pcm::{self, Encoding};
 use super::riff::{self, WavHeader};
-use super::{Decoded, MAX_SAMPLES, adpcm, mpeg, over_range, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, codec_names, mpeg, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -46,7 +46,7 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
         }
         riff::TAG_ADPCM_MS | riff::TAG_ADPCM_IMA => Ok(Codec::Adpcm),
         riff::TAG_MP3 => Ok(Codec::Mp3),
-        tag => Err(Fault::UnsupportedCodec { container: "wav".into(), codec: format!("format tag {tag:#06x}") }),
+        tag => Err(Fault::UnsupportedCodec { container: "WAV".into(), codec: codec_names::riff(tag) }),
     }
 }
 

@@ -149,7 +149,8 @@ impl<'a> Joiner<'a> {
             self.without_prefix.add(utt);
         }
         let duration = start.zip(end).map(|(start, end)| end - start);
-        let row = Row { utt, spk, text, lang, wav, start, end, duration, sample_rate: None, channels: None };
+        let row =
+            Row { utt, spk, text, lang, wav, start, end, duration, sample_rate: None, channels: None, decoder: None };
         self.push(row);
         Ok(())
     }

@@ -19,28 +19,6 @@ impl Media {
         Self::Audio(LazyAudio::new(load))
     }
 
-    /// The recording in the bytes that `read` gives, from `start` to `end` (seconds; left out: from its beginning, to
-    /// its end).
-    ///
-    /// `name` helps to tell the format of bytes that do not say it themselves.
-    pub fn recording<E: std::fmt::Display>(
-        name: String,
-        span: (Option<f64>, Option<f64>),
-        read: impl Fn() -> Result<Vec<u8>, E> + Send + Sync + 'static,
-    ) -> Self {
-        Self::audio(move || {
-            let bytes = read().map_err(|error| error.to_string())?;
-            let audio = flowmill_audio::decode_bytes(&bytes, &name).map_err(|error| error.to_string())?;
-            match span {
-                (None, None) => Ok(audio),
-                (start, end) => {
-                    let (start, end) = (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
-                    audio.segment(start, end).map_err(|error| error.to_string())
-                }
-            }
-        })
-    }
-
     /// The recording of a row, for an extractor that listens.
     ///
     /// # Errors

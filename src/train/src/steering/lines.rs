@@ -37,8 +37,16 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     let line = serde_json::to_string(line).map_err(|error| failed()(error.into()))?;
     let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed())?;
     let before = file.metadata().map_err(failed())?.len();
-    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| sync(&file));
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
+}
+
+/// Forces a file to the disk, where its file system can do that.
+fn sync(file: &File) -> std::io::Result<()> {
+    match file.sync_all() {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        other => other,
+    }
 }
 
 /// Takes away what was written of a line; gives why it could not be written.

@@ -71,7 +71,7 @@ impl<'a> Stream<'a> {
                     at += length;
                 }
                 // Another file was joined: its frames follow its metadata.
-                Err(_) if let Some(metadata) = metadata_length(rest) => at += metadata,
+                Err(_) if metadata_length(rest) > 0 => at += metadata_length(rest),
                 Err(error) => {
                     let next = next_frame(rest, self.info);
                     self.note(error, next.is_none());
@@ -121,9 +121,10 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Length of the metadata that `bytes` begin with, if they do.
-fn metadata_length(bytes: &[u8]) -> Option<usize> {
-    bytes.starts_with(b"fLaC").then(|| stream_info::parse(bytes).ok()).flatten().map(|(_, start)| start)
+/// Length of the metadata that `bytes` begin with; 0 if they begin with none.
+fn metadata_length(bytes: &[u8]) -> usize {
+    let metadata = bytes.starts_with(b"fLaC").then(|| stream_info::parse(bytes).ok()).flatten();
+    metadata.map_or(0, |(_, start)| start)
 }
 
 /// Where the next frame after the beginning of `bytes` starts.
@@ -159,6 +160,7 @@ pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
         frames,
         codec: "flac".into(),
         container: "flac".into(),
+        by_fallback: false,
         warnings: length_warning(&info, frames, false, false).into_iter().collect(),
     })
 }

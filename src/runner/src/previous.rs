@@ -1,0 +1,196 @@
+//! The last whole result of a stage, kept while a new one is made and put back when that fails.
+//!
+//! `.previous` holds the files of that result that were replaced or removed so far, and its `stage.json`. The old version of a
+//! file is in `.previous` if it is there, and in its place otherwise. Every step keeps this true, so a kill between two steps
+//! loses nothing. Files move by renaming: nothing is copied.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::layout::{REJECTED, StageDir};
+use crate::receipt::{Receipt, StageSummary};
+use crate::staging::{is_below, prepared_receipt, staged_receipt};
+use crate::work::OUTPUTS;
+use crate::{StageError, files, sealed, store};
+
+/// The name of the record in `.previous` that says that there is a result to put back.
+const SUMMARY: &str = "stage.json";
+
+/// A whole result that is being replaced.
+pub(crate) struct Previous {
+    /// `.previous`.
+    root: PathBuf,
+    /// The stage's folder.
+    stage: PathBuf,
+    /// All files of the result, relative to the stage's folder.
+    files: HashSet<String>,
+}
+
+impl Previous {
+    /// The result that a killed run was replacing, if there is one. What a kill left of a finished replacement is removed.
+    pub fn unfinished(dir: &StageDir) -> Result<Option<Self>, StageError> {
+        let root = dir.previous();
+        if !root.is_dir() {
+            return Ok(None);
+        }
+        let summary = fs::read(root.join(SUMMARY)).ok().and_then(|bytes| sealed::open(&bytes).ok());
+        match summary {
+            Some(summary) if store::read_summary(dir)?.is_none() => Ok(Some(Self::of(dir, &summary))),
+            _ => files::remove_any(&root).map(|()| None),
+        }
+    }
+
+    /// Whether a killed run was replacing a whole result, for commands that change nothing.
+    pub fn is_unfinished(dir: &StageDir) -> bool {
+        dir.previous().join(SUMMARY).exists() && !dir.summary().exists()
+    }
+
+    /// Keeps the present result of a stage, from now on unfinished, if it is whole.
+    pub fn keep(dir: &StageDir) -> Result<Option<Self>, StageError> {
+        let root = dir.previous();
+        files::remove_any(&root)?;
+        let Some(summary) = store::read_summary(dir)? else {
+            files::remove_any(&dir.summary())?;
+            return Ok(None);
+        };
+        files::make_dir(&root)?;
+        let kept = Self::of(dir, &summary);
+        rename(&dir.summary(), &root.join(SUMMARY))?;
+        files::sync_dir(&root)?;
+        files::sync_dir(&dir.path)?;
+        Ok(Some(kept))
+    }
+
+    fn of(dir: &StageDir, summary: &StageSummary) -> Self {
+        let root = dir.previous();
+        let mut files = HashSet::new();
+        for key in summary.phases.iter().flatten() {
+            let name = receipt_name(key);
+            let aside = Receipt::read(&root.join(&name));
+            // A receipt that cannot be read names no files; what it stood for was not whole.
+            let receipt = aside.or_else(|_| Receipt::read(&dir.path.join(&name)));
+            files.extend(receipt.into_iter().flat_map(|receipt| receipt.files).map(|file| file.path));
+            files.insert(name);
+        }
+        if summary.rejected > 0 {
+            files.insert(REJECTED.to_owned());
+        }
+        Self { root, stage: dir.path.clone(), files }
+    }
+
+    /// Moves a file of the result aside before something takes its place.
+    pub fn set_aside(&self, name: &str) -> Result<(), StageError> {
+        if !self.is_in_place(name) {
+            return Ok(());
+        }
+        let aside = self.root.join(name);
+        if let Some(parent) = aside.parent() {
+            files::make_dir(parent)?;
+        }
+        match fs::rename(self.stage.join(name), &aside) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(StageError::file(aside, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets the result: another whole one has taken its place.
+    pub fn forget(self) -> Result<(), StageError> {
+        // The record first: half-removed, it must not be put back.
+        files::remove_any(&self.root.join(SUMMARY))?;
+        files::remove_any(&self.root)
+    }
+
+    /// Puts the result back. Parts of the new one that are done go to their staging folders, from which a later run takes them
+    /// if they still fit.
+    pub fn put_back(&self, dir: &StageDir) -> Result<(), StageError> {
+        self.take_away(dir)?;
+        for name in files::files_below(&self.root)? {
+            if name != SUMMARY {
+                rename(&self.root.join(&name), &self.stage.join(&name))?;
+            }
+        }
+        if !self.files.contains(REJECTED) {
+            files::remove_any(&dir.rejected())?;
+        }
+        let folders: HashSet<&Path> = self.files.iter().filter_map(|name| Path::new(name).parent()).collect();
+        for folder in folders {
+            if let Some(folder) = Some(self.stage.join(folder)).filter(|folder| folder.is_dir()) {
+                files::sync_dir(&folder)?;
+            }
+        }
+        rename(&self.root.join(SUMMARY), &dir.summary())?;
+        files::sync_dir(&self.stage)?;
+        files::remove_any(&self.root)
+    }
+
+    /// Takes what is not of this result out of its place.
+    fn take_away(&self, dir: &StageDir) -> Result<(), StageError> {
+        // Parts that were being put in place.
+        for name in files::list_names(&dir.staging_root())? {
+            let staging = dir.staging_root().join(name);
+            if let Some(receipt) = prepared_receipt(&staging, dir) {
+                self.take_outputs(&staging, &receipt)?;
+            }
+        }
+        if !dir.receipts().is_dir() {
+            return Ok(());
+        }
+        // Parts that are in place.
+        for name in files::files_below(&dir.receipts())? {
+            let name = format!("receipts/{name}");
+            if self.is_in_place(&name) {
+                continue;
+            }
+            let place = self.stage.join(&name);
+            if let Ok(receipt) = Receipt::read(&place) {
+                // Work that another training left unfinished there is not mixed with this.
+                let staging = dir.staging(&receipt.key);
+                files::make_dir(&staging.join(OUTPUTS))?;
+                rename(&place, &staged_receipt(&staging))?;
+                self.take_outputs(&staging, &receipt)?;
+            } else {
+                files::remove_any(&place)?;
+            }
+            remove_empty_above(&place, &self.stage);
+        }
+        Ok(())
+    }
+
+    /// Moves a new part's outputs from their places to its staging folder.
+    fn take_outputs(&self, staging: &Path, receipt: &Receipt) -> Result<(), StageError> {
+        for file in receipt.files.iter().filter(|file| is_below(&file.path)) {
+            let (place, staged) = (self.stage.join(&file.path), staging.join(OUTPUTS).join(&file.path));
+            if !staged.exists() && place.exists() && !self.is_in_place(&file.path) {
+                rename(&place, &staged)?;
+                remove_empty_above(&place, &self.stage);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file of that name, if there is one in its place, is of this result.
+    fn is_in_place(&self, name: &str) -> bool {
+        self.files.contains(name) && !self.root.join(name).exists()
+    }
+}
+
+/// A part's receipt, relative to the stage's folder.
+pub(crate) fn receipt_name(key: &str) -> String {
+    format!("receipts/{key}.json")
+}
+
+fn remove_empty_above(path: &Path, stop: &Path) {
+    if let Some(parent) = path.parent() {
+        files::remove_empty_dirs(parent, stop);
+    }
+}
+
+/// Renames a file, making the folder that it goes to.
+fn rename(from: &Path, to: &Path) -> Result<(), StageError> {
+    if let Some(parent) = to.parent() {
+        files::make_dir(parent)?;
+    }
+    fs::rename(from, to).map_err(|e| StageError::file(to, e))
+}

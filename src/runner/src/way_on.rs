@@ -1,0 +1,61 @@
+//! What can go on when a stage fails: the stages after it, when its last result is whole.
+
+use std::collections::HashSet;
+
+use crate::session::Session;
+use crate::{RunError, Stage, store};
+
+/// Adds to the failure of the stage at a place in the order what is whole and how to go on with it.
+pub(crate) fn with_way_on(session: &Session<'_>, at: usize, error: RunError) -> RunError {
+    if matches!(error, RunError::Interrupted | RunError::Unfinished { .. }) || !is_whole(session, session.stages[at]) {
+        return error;
+    }
+    let stage = session.dir(session.stages[at]).name;
+    let gone: HashSet<&str> = match &error {
+        RunError::InputsGone { gone, .. } => gone.iter().map(String::as_str).collect(),
+        _ => HashSet::new(),
+    };
+    let next = next(session, at, &gone);
+    RunError::Kept { source: Box::new(error), stage, next }
+}
+
+/// The first stage after the one at `at` that does not read what is gone, when all before it are whole. Where nothing is known to be
+/// gone, the first one that is not finished.
+fn next(session: &Session<'_>, at: usize, gone: &HashSet<&str>) -> Option<u8> {
+    for stage in &session.stages[at + 1..] {
+        let whole = is_whole(session, *stage);
+        let can_go_on = if gone.is_empty() { !whole } else { !reads(session, *stage, gone) };
+        if can_go_on {
+            return Some(stage.number());
+        }
+        if !whole {
+            return None;
+        }
+    }
+    None
+}
+
+fn is_whole(session: &Session<'_>, stage: &dyn Stage) -> bool {
+    store::read_summary(&session.dir(stage)).is_ok_and(|summary| summary.is_some())
+}
+
+/// Whether a stage reads any of these files; one that cannot tell is taken to.
+fn reads(session: &Session<'_>, stage: &dyn Stage, files: &HashSet<&str>) -> bool {
+    let mut keys = Vec::new();
+    let mut phases = 0;
+    while let Ok(planned) = session.plan(stage, phases, &keys) {
+        let Some(phase) = planned else { return false };
+        let inputs = phase.parts.iter().flat_map(|part| &part.inputs);
+        let mut names = inputs.filter_map(|input| session.names.name(&session.names.absolute(&input.path)).ok());
+        if names.any(|name| files.contains(name.as_str())) {
+            return true;
+        }
+        keys.extend(phase.parts.iter().map(|part| part.key().to_owned()));
+        phases += 1;
+        if !is_whole(session, stage) {
+            // Later phases read what the stage itself makes first.
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,494 @@
+//! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it.
+//!
+//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, in whatever parts these
+//! rows are and however they are interleaved with rows of other recordings. Memory is bounded: [`KEPT_BYTES`] of samples stay in
+//! memory, further recordings go to unlinked temporary files, from which rows read only their own samples; and only
+//! [`DECODING_BYTES`] are decoded at the same time. Where neither memory nor the disk has room, a recording is decoded again.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use flowmill_audio::{Audio, Decoder, segment_frames};
+use flowmill_corpus::Utterance;
+use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::table::RecordingRow;
+
+use crate::fallback::decoder;
+
+/// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
+const KEPT_BYTES: u64 = 1 << 30;
+/// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
+const DECODING_BYTES: u64 = 2 << 30;
+/// A temporary file takes at most one part in so many of what is free on its disk.
+const SHARE_OF_DISK: u64 = 4;
+
+/// The recordings that several rows of a phase share.
+struct Recordings {
+    /// The recipe's folder.
+    root: PathBuf,
+    /// Where temporary files are made.
+    scratch: PathBuf,
+    /// By the rows' `wav`.
+    shared: HashMap<String, Arc<Recording>>,
+    memory: Arc<Memory>,
+}
+
+/// A recording and how many rows are still to be cut from it.
+struct Recording {
+    /// Samples over all channels, as far as the last row reaches.
+    samples: u64,
+    rows_left: AtomicUsize,
+    decoded: Mutex<Decoded>,
+}
+
+/// The samples of a shared recording: the mean of its channels.
+enum Decoded {
+    /// Not decoded yet, not kept, or no longer needed.
+    Absent,
+    InMemory {
+        audio: Audio,
+        _reserved: Reserved,
+    },
+    InFile {
+        samples: File,
+        frames: usize,
+        sample_rate: u32,
+    },
+    /// Every row of it gets this reason.
+    Failed(RecordingError),
+}
+
+/// Why a row has no samples.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordingError {
+    /// The recording cannot be read or decoded.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The row's segment lies outside of the recording.
+    #[error("{0}")]
+    Segment(String),
+}
+
+/// The handles of all parts of a phase, in their order; `parts` has the rows of each.
+pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
+    within_memory(root, scratch, parts, Memory::default())
+}
+
+/// [`recordings_of_parts`] within other limits.
+fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory: Memory) -> Vec<PartRecordings> {
+    let mut uses: HashMap<&str, (usize, u64)> = HashMap::new();
+    for row in parts.iter().copied().flatten() {
+        let (rows, samples) = uses.entry(&row.wav).or_default();
+        (*rows, *samples) = (*rows + 1, row.samples.max(*samples));
+    }
+    let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(wav, (rows, samples))| {
+        let recording = Recording { samples, rows_left: AtomicUsize::new(rows), decoded: Mutex::new(Decoded::Absent) };
+        (wav.to_owned(), Arc::new(recording))
+    });
+    let recordings = Arc::new(Recordings {
+        root: root.to_owned(),
+        scratch: scratch.to_owned(),
+        shared: shared.collect(),
+        memory: Arc::new(memory),
+    });
+    let part = |rows: &&[RecordingRow]| {
+        let mut unclaimed: HashMap<String, AtomicUsize> = HashMap::new();
+        for row in rows.iter().filter(|row| recordings.shared.contains_key(&row.wav)) {
+            *unclaimed.entry(row.wav.clone()).or_default().get_mut() += 1;
+        }
+        PartRecordings { recordings: Arc::clone(&recordings), unclaimed }
+    };
+    parts.iter().map(part).collect()
+}
+
+/// A part's handle on the recordings of its phase. Dropped, it gives up the rows it has not asked for: of a part that is up to date,
+/// of rows that were set aside.
+pub struct PartRecordings {
+    recordings: Arc<Recordings>,
+    /// Rows of shared recordings that were not asked for yet, by `wav`.
+    unclaimed: HashMap<String, AtomicUsize>,
+}
+
+impl PartRecordings {
+    /// The recording of a row, to be decoded when it is asked for. It is kept for other rows until this value is dropped.
+    pub fn row(&self, utterance: &Utterance) -> RowRecording {
+        let claim = self
+            .unclaimed
+            .get(&utterance.wav)
+            .filter(|left| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
+        RowRecording {
+            shared: claim.and_then(|_| self.recordings.shared.get(&utterance.wav).cloned()),
+            recordings: Arc::clone(&self.recordings),
+            samples: RecordingRow::samples_of(utterance),
+            decoder: decoder(utterance),
+            wav: utterance.wav.clone(),
+            span: (utterance.start, utterance.end),
+        }
+    }
+}
+
+impl Drop for PartRecordings {
+    fn drop(&mut self) {
+        for (wav, left) in &mut self.unclaimed {
+            if let Some(recording) = self.recordings.shared.get(wav) {
+                recording.release(std::mem::take(left.get_mut()));
+            }
+        }
+    }
+}
+
+/// The recording of one row, or the segment of one that the row names.
+pub struct RowRecording {
+    recordings: Arc<Recordings>,
+    shared: Option<Arc<Recording>>,
+    samples: u64,
+    decoder: Decoder,
+    wav: String,
+    span: (Option<f64>, Option<f64>),
+}
+
+impl RowRecording {
+    /// The row's samples, all channels or their mean.
+    ///
+    /// # Errors
+    /// Why the recording cannot be read or decoded, or that the segment lies outside of it.
+    pub fn audio(&self) -> Result<Audio, RecordingError> {
+        let Some(shared) = &self.shared else {
+            return cut(&self.decode(self.samples)?, self.span);
+        };
+        // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
+        let mut decoded = lock(&shared.decoded);
+        let piece = match &*decoded {
+            Decoded::InMemory { audio, .. } => return cut(audio, self.span),
+            Decoded::Failed(reason) => return Err(reason.clone()),
+            Decoded::InFile { samples, frames, sample_rate } => read_piece(samples, *frames, *sample_rate, self.span),
+            Decoded::Absent => None,
+        };
+        if let Some(piece) = piece {
+            return piece;
+        }
+        *decoded = Decoded::Absent;
+        match self.decode(shared.samples) {
+            Ok(audio) => {
+                let audio = mono(audio);
+                let piece = cut(&audio, self.span);
+                *decoded = self.recordings.keep(audio);
+                piece
+            }
+            Err(reason) => {
+                *decoded = Decoded::Failed(reason.clone());
+                Err(reason)
+            }
+        }
+    }
+
+    /// Reads and decodes the whole recording, of about so many samples.
+    fn decode(&self, samples: u64) -> Result<Audio, RecordingError> {
+        let Recordings { root, memory, .. } = &*self.recordings;
+        let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
+        let bytes = Source::of(&self.wav)
+            .read(root, &PipeLimits::default())
+            .map_err(|error| RecordingError::Unreadable(error.to_string()))?;
+        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable(error.to_string()))
+    }
+}
+
+impl Drop for RowRecording {
+    fn drop(&mut self) {
+        self.shared.iter().for_each(|shared| shared.release(1));
+    }
+}
+
+impl Recording {
+    /// So many rows need it no longer.
+    fn release(&self, rows: usize) {
+        if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
+            *lock(&self.decoded) = Decoded::Absent;
+        }
+    }
+}
+
+impl Recordings {
+    /// Keeps a decoded recording where there is room for it.
+    fn keep(&self, audio: Audio) -> Decoded {
+        let bytes = (audio.frames() * size_of::<f32>()) as u64;
+        if let Some(reserved) = self.memory.reserve(bytes, self.memory.kept_bytes) {
+            return Decoded::InMemory { audio, _reserved: reserved };
+        }
+        if let Some(samples) = self.write(&audio, bytes) {
+            return Decoded::InFile { samples, frames: audio.frames(), sample_rate: audio.sample_rate };
+        }
+        // One recording stays in memory whatever its size.
+        match self.memory.reserve(bytes, bytes) {
+            Some(reserved) => Decoded::InMemory { audio, _reserved: reserved },
+            None => Decoded::Absent,
+        }
+    }
+
+    /// Writes the samples to an unlinked file, if the disk has enough room.
+    fn write(&self, audio: &Audio, bytes: u64) -> Option<File> {
+        std::fs::create_dir_all(&self.scratch).ok()?;
+        let disk = rustix::fs::statvfs(&self.scratch).ok()?;
+        if bytes > disk.f_bavail.saturating_mul(disk.f_frsize) / SHARE_OF_DISK {
+            return None;
+        }
+        let file = tempfile::tempfile_in(&self.scratch).ok()?;
+        let mut writer = BufWriter::with_capacity(1 << 20, &file);
+        for sample in audio.samples.first()? {
+            writer.write_all(&sample.to_le_bytes()).ok()?;
+        }
+        writer.flush().ok()?;
+        drop(writer);
+        Some(file)
+    }
+}
+
+/// The mean of the channels as a recording.
+fn mono(audio: Audio) -> Audio {
+    let (sample_rate, warnings) = (audio.sample_rate, audio.warnings.clone());
+    Audio { samples: vec![audio.into_mono()], sample_rate, warnings }
+}
+
+/// The part of a recording that a row names.
+fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, RecordingError> {
+    match span {
+        (None, None) => Ok(audio.clone()),
+        (start, end) => {
+            let (start, end) = (start.unwrap_or(0.0), end.unwrap_or_else(|| audio.seconds()));
+            audio.segment(start, end).map_err(|error| RecordingError::Segment(error.to_string()))
+        }
+    }
+}
+
+/// [`cut`] of samples in a file; `None` when they cannot be read.
+fn read_piece(
+    samples: &File,
+    frames: usize,
+    sample_rate: u32,
+    span: (Option<f64>, Option<f64>),
+) -> Option<Result<Audio, RecordingError>> {
+    let range = match span {
+        (None, None) => Ok(0..frames),
+        (start, end) => {
+            let end = end.unwrap_or(frames as f64 / f64::from(sample_rate));
+            segment_frames(frames, sample_rate, start.unwrap_or(0.0), end)
+        }
+    };
+    let range = match range {
+        Ok(range) => range,
+        Err(error) => return Some(Err(RecordingError::Segment(error.to_string()))),
+    };
+    let mut bytes = vec![0; range.len() * size_of::<f32>()];
+    samples.read_exact_at(&mut bytes, (range.start * size_of::<f32>()) as u64).ok()?;
+    let piece = bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    Some(Ok(Audio { samples: vec![piece], sample_rate, warnings: Vec::new() }))
+}
+
+/// How much memory recordings may take, and take.
+struct Memory {
+    kept_bytes: u64,
+    decoding_bytes: u64,
+    taken: Mutex<Taken>,
+    given_back: Condvar,
+}
+
+#[derive(Default)]
+struct Taken {
+    decoding: u64,
+    kept: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            kept_bytes: KEPT_BYTES,
+            decoding_bytes: DECODING_BYTES,
+            taken: Mutex::default(),
+            given_back: Condvar::new(),
+        }
+    }
+}
+
+impl Memory {
+    /// Waits until so many bytes may be decoded.
+    fn wait_for_room(&self, bytes: u64) -> DecodingRoom<'_> {
+        let is_full =
+            |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > self.decoding_bytes;
+        let taken = self.given_back.wait_while(lock(&self.taken), is_full);
+        let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
+        taken.decoding = taken.decoding.saturating_add(bytes);
+        DecodingRoom { memory: self, bytes }
+    }
+
+    /// Reserves memory for what is kept, if that then takes no more than `limit`.
+    fn reserve(self: &Arc<Self>, bytes: u64, limit: u64) -> Option<Reserved> {
+        let mut taken = lock(&self.taken);
+        let kept = taken.kept.checked_add(bytes).filter(|kept| *kept <= limit)?;
+        taken.kept = kept;
+        Some(Reserved { memory: Arc::clone(self), bytes })
+    }
+}
+
+/// Room to decode, given back when dropped.
+struct DecodingRoom<'m> {
+    memory: &'m Memory,
+    bytes: u64,
+}
+
+impl Drop for DecodingRoom<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.memory.taken);
+        taken.decoding = taken.decoding.saturating_sub(self.bytes);
+        self.memory.given_back.notify_all();
+    }
+}
+
+/// Memory of a recording that is kept, given back when dropped.
+struct Reserved {
+    memory: Arc<Memory>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.memory.taken);
+        taken.kept = taken.kept.saturating_sub(self.bytes);
+    }
+}
+
+/// Locks even after a panic of another holder: what is behind these locks is whole at every instant.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two recordings of a second whose samples count up; `wav` is a command that notes every run of it.
+    struct Corpus {
+        folder: tempfile::TempDir,
+        rows: Vec<Vec<Utterance>>,
+    }
+
+    impl Corpus {
+        /// Segments of both recordings take turns, over two parts.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["a", "b"] {
+                let samples: Vec<f32> =
+                    (0..8000).map(|i| i as f32 / 8000.0 * if name == "a" { 1.0 } else { -1.0 }).collect();
+                let file = File::create(folder.path().join(format!("{name}.wav"))).unwrap();
+                flowmill_audio::write_wav(&mut BufWriter::new(file), &samples, 8000).unwrap();
+            }
+            let row = |index: usize| {
+                let name = ["a", "b"][index % 2];
+                let start = (index / 2) as f64 * 0.1;
+                Utterance {
+                    utt: format!("u{index}"),
+                    wav: format!("echo run >> {name}.runs; cat {name}.wav |"),
+                    start: Some(start),
+                    end: Some(start + 0.1),
+                    duration: Some(0.1),
+                    sample_rate: Some(8000),
+                    channels: Some(1),
+                    ..Utterance::default()
+                }
+            };
+            Self { folder, rows: vec![(0..9).map(row).collect(), (9..20).map(row).collect()] }
+        }
+
+        fn runs(&self, name: &str) -> usize {
+            std::fs::read_to_string(self.folder.path().join(format!("{name}.runs")))
+                .map_or(0, |runs| runs.lines().count())
+        }
+
+        /// All pieces, the parts one after the other.
+        fn pieces(&self, scratch: &Path, memory: Memory) -> (Vec<Vec<f32>>, Vec<PartRecordings>) {
+            let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
+            let parts: Vec<Vec<RecordingRow>> = self.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+            let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
+            let parts = within_memory(self.folder.path(), scratch, &parts, memory);
+            let piece = |(row, part): (&Utterance, &PartRecordings)| part.row(row).audio().unwrap().into_mono();
+            let rows = self.rows.iter().zip(&parts).flat_map(|(rows, part)| rows.iter().map(move |row| (row, part)));
+            (rows.map(piece).collect(), parts)
+        }
+    }
+
+    fn expected(corpus: &Corpus) -> Vec<Vec<f32>> {
+        let audio = ["a", "b"]
+            .map(|name| flowmill_audio::decode_file(corpus.folder.path().join(format!("{name}.wav"))).unwrap());
+        let cut = |index: usize| audio[index % 2].segment((index / 2) as f64 * 0.1, (index / 2) as f64 * 0.1 + 0.1);
+        (0..20).map(|index| cut(index).unwrap().into_mono()).collect()
+    }
+
+    #[test]
+    fn recordings_whose_rows_take_turns_over_two_parts_are_read_once_and_freed() {
+        let corpus = Corpus::new();
+        let (pieces, parts) = corpus.pieces(corpus.folder.path(), Memory::default());
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 1));
+        assert_eq!(lock(&parts[0].recordings.memory.taken).kept, 0);
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_is_read_from_a_file_that_leaves_no_trace() {
+        let corpus = Corpus::new();
+        let scratch = corpus.folder.path().join("scratch");
+        // Room for one of the two.
+        let memory = Memory { kept_bytes: 40_000, ..Memory::default() };
+        let (pieces, _parts) = corpus.pieces(&scratch, memory);
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 1));
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn without_memory_and_disk_one_recording_is_kept_and_the_others_are_read_again() {
+        let corpus = Corpus::new();
+        let no_folder = corpus.folder.path().join("a.wav");
+        let memory = Memory { kept_bytes: 0, ..Memory::default() };
+        let (pieces, _parts) = corpus.pieces(&no_folder, memory);
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 10));
+    }
+
+    #[test]
+    fn a_part_that_does_not_run_keeps_no_recording_in_memory() {
+        let corpus = Corpus::new();
+        let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
+        let parts: Vec<Vec<RecordingRow>> = corpus.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+        let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
+        let mut parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &parts);
+        let (first, second) = (parts.remove(0), parts.remove(0));
+        drop(second);
+        let kept = |part: &PartRecordings| lock(&part.recordings.memory.taken).kept;
+        corpus.rows[0].iter().take(7).for_each(|row| drop(first.row(row).audio().unwrap()));
+        assert_eq!(kept(&first), 2 * 32_000);
+        corpus.rows[0].iter().skip(7).for_each(|row| drop(first.row(row).audio().unwrap()));
+        assert_eq!(kept(&first), 0);
+    }
+
+    #[test]
+    fn a_recording_that_cannot_be_read_is_tried_once() {
+        let corpus = Corpus::new();
+        std::fs::write(corpus.folder.path().join("a.wav"), "no audio").unwrap();
+        let rows: Vec<RecordingRow> = corpus.rows[0]
+            .iter()
+            .map(|row| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) })
+            .collect();
+        let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
+        for (index, row) in corpus.rows[0].iter().enumerate() {
+            match parts[0].row(row).audio() {
+                Err(RecordingError::Unreadable(_)) => assert_eq!(index % 2, 0),
+                other => assert!(index % 2 == 1 && other.is_ok(), "{other:?}"),
+            }
+        }
+        assert_eq!(corpus.runs("a"), 1);
+    }
+}
