@@ -5,6 +5,7 @@
 //! many times the crash test kills, `FLOWMILL_SOAK_MINUTES` how long the soak takes (`--ignored soak`).
 
 mod alone;
+mod audio_lengths;
 mod bad_recipes;
 mod batches;
 mod commands;
