@@ -5,6 +5,7 @@
 //! many times the crash test kills, `FLOWMILL_SOAK_MINUTES` how long the soak takes (`--ignored soak`).
 
 mod alone;
+mod audio_lengths;
 mod bad_recipes;
 mod batches;
 mod best_checkpoint;
@@ -24,6 +25,7 @@ mod idempotence;
 mod import;
 mod last_save;
 mod leakage;
+mod long_recordings;
 mod lora;
 mod model_card;
 mod moved_data;

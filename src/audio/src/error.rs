@@ -117,12 +117,36 @@ pub enum Fault {
         beginning: String,
     },
     /// The container is known, the codec in it is not.
-    #[error("{container} holds the codec {codec}, which is not supported")]
+    #[error(
+        "{} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file",
+        codec_in(codec, container)
+    )]
     UnsupportedCodec {
         /// The container.
         container: String,
         /// Name or tag of the codec.
         codec: String,
+    },
+    /// The fallback is allowed, but there is no such program.
+    #[error(
+        "{} needs the ffmpeg program (`prep.fallback: ffmpeg`), which is not installed",
+        codec_in(codec, container)
+    )]
+    FallbackMissing {
+        /// The container.
+        container: String,
+        /// Name or tag of the codec.
+        codec: String,
+    },
+    /// The fallback could not decode it either.
+    #[error("{} was given to ffmpeg (`prep.fallback: ffmpeg`), which {problem}", codec_in(codec, container))]
+    FallbackFailed {
+        /// The container.
+        container: String,
+        /// Name or tag of the codec.
+        codec: String,
+        /// What happened.
+        problem: String,
     },
     /// The container's structure is broken beyond use.
     #[error("broken {container} file: {problem}")]
@@ -169,6 +193,11 @@ pub enum Fault {
     },
 }
 
+/// "AMR-NB in 3GP"; the codec alone where its files have no other container.
+fn codec_in(codec: &str, container: &str) -> String {
+    if codec.starts_with(container) { codec.to_owned() } else { format!("{codec} in {container}") }
+}
+
 /// Whether an error of the operating system is one of this machine at this time (a permission, a broken disk, too many open files,
 /// too little memory), so that the same file may be read another time; and not one of the file or its name.
 pub fn is_of_machine(error: &std::io::Error) -> bool {
@@ -199,7 +228,16 @@ impl AudioError {
 impl Fault {
     /// Whether this machine at this time is to blame, and not the recording.
     pub fn is_of_machine(&self) -> bool {
-        matches!(self, Self::Io(error) if is_of_machine(error))
+        match self {
+            Self::Io(error) => is_of_machine(error),
+            Self::FallbackMissing { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the file may be sound in a form that this crate does not decode.
+    pub(crate) fn is_for_fallback(&self) -> bool {
+        matches!(self, Self::UnsupportedCodec { .. } | Self::Unrecognised { .. })
     }
 
     /// Says which recording the fault belongs to.

@@ -13,6 +13,7 @@
 //! ```
 
 mod audio;
+mod decoder;
 mod error;
 mod simd;
 mod trim;
@@ -20,15 +21,18 @@ mod wav_writer;
 
 pub mod decode;
 pub mod features;
+pub mod ffmpeg;
 pub mod measure;
 pub mod media;
 pub mod pitch;
+pub mod program;
 pub mod resample;
 pub mod spectrogram_image;
 pub mod vocode;
 
 pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};
 pub use decode::{decode_bytes, decode_file, extension, probe, probe_bytes};
+pub use decoder::Decoder;
 pub use error::{AudioError, Fault, is_of_machine};
 pub use resample::resample;
 pub use trim::{TrimConfig, trim_silence};

@@ -1,7 +1,7 @@
 //! Tables on disk: Parquet with zstd, written and read through Polars.
 //!
-//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, and `channel` where a row
-//! names one; embeddings and tokens are
+//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, `channel` where a row names one,
+//! and `decoder` where a recording needs one; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
@@ -138,6 +138,7 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
     let mut channel = Vec::with_capacity(count);
+    let (mut decoder, mut has_decoder) = (strings("decoder"), false);
     for row in rows {
         utt.append_value(row.utt);
         spk.append_value(row.spk);
@@ -150,6 +151,8 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         sample_rate.push(row.sample_rate);
         channels.push(row.channels);
         channel.push(row.channel);
+        decoder.append_option(row.decoder);
+        has_decoder |= row.decoder.is_some();
     }
     let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
     let seconds = [("start", start), ("end", end), ("duration", duration)]
@@ -159,7 +162,8 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         .into_iter()
         .chain(named)
         .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
-    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).collect())
+    let decoder = has_decoder.then(|| decoder.finish().into_column());
+    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).chain(decoder).collect())
 }
 
 /// The rows of an utterance table.
@@ -180,6 +184,11 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
     let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
     let named = frame.column("channel").is_ok();
     let mut channel = if named { counts("channel")? } else { Vec::new() }.into_iter();
+    let mut decoder = match frame.column("decoder") {
+        Ok(column) => column.str().map_err(fail)?.iter().map(|value| value.map(str::to_owned)).collect(),
+        Err(_) => Vec::new(),
+    }
+    .into_iter();
     Ok(required("utt")?
         .map(|utt| Utterance {
             utt,
@@ -193,6 +202,7 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
             sample_rate: sample_rate.next().flatten(),
             channels: channels.next().flatten(),
             channel: channel.next().flatten(),
+            decoder: decoder.next().flatten(),
         })
         .collect())
 }

@@ -29,6 +29,8 @@ pub struct Utterance {
     pub channels: Option<u32>,
     /// The channel of the recording that the data say the utterance is on, counted from 0. Probing checks that it is the only one.
     pub channel: Option<u32>,
+    /// The program, with its version, that decodes the recording where Flowmill does not do so itself.
+    pub decoder: Option<String>,
 }
 
 impl Utterance {
@@ -46,6 +48,7 @@ impl Utterance {
             sample_rate: self.sample_rate,
             channels: self.channels,
             channel: self.channel,
+            decoder: self.decoder.as_deref(),
         }
     }
 }
@@ -65,6 +68,7 @@ pub struct Row<'a> {
     pub sample_rate: Option<u32>,
     pub channels: Option<u32>,
     pub channel: Option<u32>,
+    pub decoder: Option<&'a str>,
 }
 
 impl Row<'_> {
@@ -82,6 +86,7 @@ impl Row<'_> {
             sample_rate: self.sample_rate,
             channels: self.channels,
             channel: self.channel,
+            decoder: self.decoder.map(str::to_owned),
         }
     }
 }
@@ -165,6 +170,7 @@ impl Utterances {
             sample_rate: None,
             channels: None,
             channel: Some(self.channel[index]).filter(|channel| *channel != NO_CHANNEL),
+            decoder: None,
         }
     }
 

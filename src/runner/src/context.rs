@@ -67,6 +67,11 @@ impl PlanContext {
         store::read_receipts(&dir, &summary.phases.concat())
     }
 
+    /// The receipt that the planning stage's part with this key left when it was last done, whether or not it is up to date.
+    pub fn last_receipt(&self, key: &str) -> Option<Receipt> {
+        Receipt::read(&self.folder(self.own).receipt(key)).ok()
+    }
+
     fn folder(&self, number: u8) -> StageDir {
         let known = self.stages.iter().find(|(n, _)| *n == number);
         let name = known.map_or_else(|| number.to_string(), |(_, name)| name.clone());

@@ -56,6 +56,8 @@ pub struct PrepConfig {
     pub allow_pipes: bool,
     /// Whether recordings are opened to learn their duration, rate and channels.
     pub probe: bool,
+    /// What decodes recordings that Flowmill does not decode itself.
+    pub fallback: Fallback,
     /// Shortest utterance kept, in seconds.
     pub min_duration: f64,
     /// Longest utterance kept, in seconds.
@@ -77,6 +79,7 @@ impl Default for PrepConfig {
             split: SplitConfig::default(),
             allow_pipes: false,
             probe: true,
+            fallback: Fallback::None,
             min_duration: 0.1,
             max_duration: 60.0,
             min_text: 1,
@@ -84,6 +87,17 @@ impl Default for PrepConfig {
             part_size: 1000,
         }
     }
+}
+
+/// What decodes recordings that Flowmill does not decode itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fallback {
+    /// Nothing: they are rejected.
+    #[default]
+    None,
+    /// The `ffmpeg` program, where it is installed.
+    Ffmpeg,
 }
 
 /// How data are laid out.

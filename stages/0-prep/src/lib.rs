@@ -11,6 +11,7 @@
 mod collect;
 mod config;
 pub mod contents;
+mod fallback;
 mod filter;
 pub mod import;
 mod listing;
@@ -22,7 +23,9 @@ mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
-pub use config::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_split, train_split};
+pub use config::{
+    Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_split, train_split,
+};
 
 /// The stage.
 pub struct Prep;

@@ -1,9 +1,10 @@
 //! The second phase: every recording opened once, rows completed and filtered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use flowmill_audio::DecodeWarning;
+use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::{Utterance, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
-use crate::{Format, PrepConfig, filter};
+use crate::{Format, PrepConfig, fallback, filter};
 
 /// How far a segment may reach beyond its recording, in seconds, before it is refused rather than cut (as Kaldi's
 /// extract-segments does by default).
@@ -23,6 +24,8 @@ struct Recording {
     seconds: f64,
     sample_rate: u32,
     channels: u32,
+    /// Whether the fallback decoded it.
+    by_fallback: bool,
     /// What was odd about it.
     warnings: Vec<DecodeWarning>,
 }
@@ -33,27 +36,62 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     for receipt in context.receipts(0)?.into_iter().filter(|receipt| receipt.key == KEY) {
         tables.extend(receipt.outputs());
     }
-    let parts: Result<Vec<Part>, StageError> =
-        tables.par_iter().map(|manifest| part(config, context, manifest)).collect();
-    Ok(Phase::new("probe", parts?))
+    let wavs = tables.par_iter().map(|manifest| table::read_wav_column(manifest).map_err(StageError::other));
+    let wavs: Vec<Vec<String>> = wavs.collect::<Result<_, _>>()?;
+    let shared = Arc::new(shared_recordings(&wavs));
+    let program = fallback::installed(config);
+    let part =
+        |(manifest, wavs): (&PathBuf, &Vec<String>)| part(config, context, manifest, wavs, &shared, program.as_deref());
+    let parts = tables.iter().zip(&wavs).map(part);
+    Ok(Phase::new("probe", parts.collect::<Result<_, _>>()?))
+}
+
+/// Recordings that several parts have rows of: the first part that needs one probes it for all.
+type SharedRecordings = HashMap<String, OnceLock<Probed>>;
+
+/// What is known of a recording, or why it cannot be used.
+type Probed = Arc<Result<Recording, RejectionReason>>;
+
+/// The recordings that more than one of the parts has rows of.
+fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
+    let mut first_part: HashMap<&str, usize> = HashMap::new();
+    let mut shared = SharedRecordings::new();
+    for (part, wavs) in parts.iter().enumerate() {
+        for wav in wavs {
+            if *first_part.entry(wav).or_insert(part) != part && !shared.contains_key(wav) {
+                shared.insert(wav.clone(), OnceLock::new());
+            }
+        }
+    }
+    shared
 }
 
 /// Plans one part.
-fn part(config: &PrepConfig, context: &PlanContext, manifest: &Path) -> Result<Part, StageError> {
+fn part(
+    config: &PrepConfig,
+    context: &PlanContext,
+    manifest: &Path,
+    wavs: &[String],
+    shared: &Arc<SharedRecordings>,
+    program: Option<&str>,
+) -> Result<Part, StageError> {
     let key =
         key_of(manifest).ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
     let root = context.recipe_dir().to_path_buf();
-    let wavs = table::read_wav_column(manifest).map_err(StageError::other)?;
     let mut files: Vec<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(&root)).collect();
     files.sort_unstable();
     files.dedup();
-    let (config, manifest, output) = (config.clone(), manifest.to_path_buf(), format!("{key}.parquet"));
+    let mut own = json!({ "filter": filters(config) });
+    fallback::describe(&mut own, &key, program, context);
+    let (manifest, output) = (manifest.to_path_buf(), format!("{key}.parquet"));
+    let probing =
+        Probing { config: config.clone(), root, program: program.map(str::to_owned), shared: Arc::clone(shared) };
     Ok(Part::new(key)
-        .config(json!({ "filter": filters(&config) }))
+        .config(own)
         .input(&manifest)
         .inputs(files)
         .rows(wavs.len() as u64)
-        .work(move |work| run(&config, &root, &manifest, &output, work)))
+        .work(move |work| probing.run(&manifest, &output, work)))
 }
 
 /// `SPLIT/part-00000` of `…/manifests/SPLIT/rows-00000.parquet`.
@@ -63,87 +101,128 @@ fn key_of(manifest: &Path) -> Option<String> {
     Some(format!("{split}/part-{number}"))
 }
 
-/// Opens the recordings of one part and writes its rows.
-fn run(
-    config: &PrepConfig,
-    root: &Path,
-    manifest: &Path,
-    output: &str,
-    work: &PartWork,
-) -> Result<PartReport, StageError> {
-    let rows = table::read_utterances(manifest).map_err(StageError::other)?;
-    let rows_in = rows.len() as u64;
-    let recordings = recordings(&rows, root, work)?;
-    let mut kept = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        let utt = row.utt.clone();
-        let completed = match &recordings[&row.wav] {
-            Ok(recording) => complete(&mut row, recording).map_err(RejectionReason::from),
-            Err(reason) => Err(reason.clone().with(&hint(config, root, &row.wav))),
+/// Opens the recordings of parts and completes their rows.
+struct Probing {
+    config: PrepConfig,
+    /// The recipe's folder.
+    root: PathBuf,
+    /// The fallback's name and version, where the recipe wants one.
+    program: Option<String>,
+    shared: Arc<SharedRecordings>,
+}
+
+impl Probing {
+    /// Opens the recordings of one part and writes its rows.
+    fn run(&self, manifest: &Path, output: &str, work: &PartWork) -> Result<PartReport, StageError> {
+        let rows = table::read_utterances(manifest).map_err(StageError::other)?;
+        let rows_in = rows.len() as u64;
+        let recordings = self.recordings(&rows, work)?;
+        let mut kept = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            let utt = row.utt.clone();
+            let completed = match &*recordings[&row.wav] {
+                Ok(recording) => self.complete(&mut row, recording).map_err(RejectionReason::from),
+                Err(reason) => Err(reason.clone().with(&hint(&self.config, &self.root, &row.wav))),
+            };
+            let refused =
+                || filter::text(&self.config, &row.text).or_else(|| filter::duration(&self.config, row.duration));
+            match completed.err().or_else(|| refused().map(RejectionReason::from)) {
+                Some(reason) => work.reject(utt, reason),
+                None => kept.push(row),
+            }
+        }
+        let mut warnings = Warnings::default();
+        for row in &kept {
+            if let Ok(recording) = &*recordings[&row.wav] {
+                warnings.note(row, &recording.warnings, recording.sample_rate);
+            }
+        }
+        warnings.publish(work, output.trim_end_matches(".parquet"))?;
+        table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
+        let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
+        let split = output.split('/').next().unwrap_or_default();
+        let by_fallback = kept.iter().filter(|row| row.decoder.is_some()).count();
+        let mut report =
+            PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64);
+        if by_fallback > 0 {
+            report = report.fact("decoded by ffmpeg", by_fallback as u64);
+        }
+        Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
+    }
+
+    /// Probes every recording of the rows once, in parallel.
+    fn recordings(&self, rows: &[Utterance], work: &PartWork) -> Result<BTreeMap<String, Probed>, StageError> {
+        let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
+        rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
+        let uses: Vec<(&str, u64)> = uses.into_iter().collect();
+        let probed = uses.par_iter().map(|(wav, rows)| {
+            if work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let probe = || Arc::new(self.probe(wav));
+            let recording = self.shared.get(*wav).map_or_else(probe, |known| Arc::clone(known.get_or_init(probe)));
+            work.advance(*rows);
+            Ok(((*wav).to_owned(), recording))
+        });
+        probed.collect()
+    }
+
+    /// What a recording is, or why it cannot be used.
+    fn probe(&self, wav: &str) -> Result<Recording, RejectionReason> {
+        let decoder = if self.program.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() };
+        let source = Source::of(wav);
+        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        let is_command = matches!(source, Source::Pipe(_));
+        let unreadable = |problem: &dyn std::fmt::Display, of_machine| {
+            let problem = without_root(&problem.to_string(), &self.root);
+            RejectionReason::of(format!("unreadable recording: {problem}"), is_command || of_machine)
         };
-        let filtered = || filter::text(config, &row.text).or_else(|| filter::duration(config, row.duration));
-        match completed.err().or_else(|| filtered().map(RejectionReason::from)) {
-            Some(reason) => work.reject(utt, reason),
-            None => kept.push(row),
-        }
+        let info = match &source {
+            Source::File(path) => decoder.probe(self.root.join(path)),
+            Source::Member(_) | Source::Pipe(_) => {
+                let bytes = source.read(&self.root, &PipeLimits::default()).map_err(|e| match source {
+                    Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
+                    _ => unreadable(&e, e.is_of_machine()),
+                })?;
+                decoder.probe_bytes(&bytes, wav)
+            }
+        };
+        let info = info.map_err(|e| unreadable(&e, e.is_of_machine()))?;
+        Ok(Recording {
+            seconds: info.seconds(),
+            sample_rate: info.sample_rate,
+            channels: info.channels,
+            by_fallback: info.by_fallback,
+            warnings: info.warnings,
+        })
     }
-    let mut warnings = Warnings::default();
-    for row in &kept {
-        if let Ok(recording) = &recordings[&row.wav] {
-            warnings.note(row, &recording.warnings, recording.sample_rate);
+
+    /// Fills in what the recording is; a segment that ends a little behind it is cut to it.
+    fn complete(&self, row: &mut Utterance, recording: &Recording) -> Result<(), String> {
+        let seconds = recording.seconds;
+        let start = row.start.unwrap_or(0.0);
+        let end = row.end.unwrap_or(seconds);
+        if start >= seconds || end > seconds + MAX_OVERSHOOT {
+            return Err(format!("segment outside its recording: {start} s to {end} s of {seconds:.3} s"));
         }
+        let end = end.min(seconds);
+        if row.end.is_some() {
+            row.end = Some(end);
+        }
+        // The channels of a recording are mixed, which is not what a row asks for that names one of several.
+        let channels = recording.channels;
+        if let Some(channel) = row.channel.take().filter(|channel| channels > 1 || *channel >= channels) {
+            return Err(format!(
+                "one of several channels: it is on channel {channel} (counted from 0) of a recording with {channels}; write every \
+                 channel to a file of its own first"
+            ));
+        }
+        row.duration = Some(end - start);
+        row.sample_rate = Some(recording.sample_rate);
+        row.channels = Some(recording.channels);
+        row.decoder = self.program.clone().filter(|_| recording.by_fallback);
+        Ok(())
     }
-    warnings.publish(work, output.trim_end_matches(".parquet"))?;
-    table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
-    let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
-    let split = output.split('/').next().unwrap_or_default();
-    let report =
-        PartReport::rows(rows_in, kept.len() as u64).fact("hours", seconds / 3600.0).fact(split, kept.len() as u64);
-    Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
-}
-
-/// Probes every recording of the rows once, in parallel.
-fn recordings(
-    rows: &[Utterance],
-    root: &Path,
-    work: &PartWork,
-) -> Result<BTreeMap<String, Result<Recording, RejectionReason>>, StageError> {
-    let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
-    rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
-    let uses: Vec<(&str, u64)> = uses.into_iter().collect();
-    let probed = uses.par_iter().map(|(wav, rows)| {
-        if work.interrupted() {
-            return Err(StageError::Interrupted);
-        }
-        let recording = probe(wav, root);
-        work.advance(*rows);
-        Ok(((*wav).to_owned(), recording))
-    });
-    probed.collect()
-}
-
-/// What a recording is, or why it cannot be used.
-fn probe(wav: &str, root: &Path) -> Result<Recording, RejectionReason> {
-    let source = Source::of(wav);
-    // What a command gives is not declared as an input, so that it is better another time would not be noticed.
-    let is_command = matches!(source, Source::Pipe(_));
-    let unreadable = |e: &dyn std::fmt::Display, of_machine: bool| {
-        let problem = without_root(&e.to_string(), root);
-        RejectionReason::of(format!("unreadable recording: {problem}"), is_command || of_machine)
-    };
-    let info = match &source {
-        Source::File(path) => flowmill_audio::probe(root.join(path)),
-        Source::Member(_) | Source::Pipe(_) => {
-            let bytes = source.read(root, &PipeLimits::default()).map_err(|e| match source {
-                Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
-                _ => unreadable(&e, e.is_of_machine()),
-            })?;
-            flowmill_audio::probe_bytes(&bytes, wav)
-        }
-    };
-    let info = info.map_err(|e| unreadable(&e, e.is_of_machine()))?;
-    let seconds = info.seconds();
-    Ok(Recording { seconds, sample_rate: info.sample_rate, channels: info.channels, warnings: info.warnings })
 }
 
 /// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.
@@ -165,30 +244,4 @@ fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
 /// A message in which files are named as the data name them, so that it is the same wherever the recipe lies.
 fn without_root(message: &str, root: &Path) -> String {
     message.replace(&format!("{}/", root.display()), "")
-}
-
-/// Fills in what the recording is; a segment that ends a little behind it is cut to it.
-fn complete(row: &mut Utterance, recording: &Recording) -> Result<(), String> {
-    let seconds = recording.seconds;
-    let start = row.start.unwrap_or(0.0);
-    let end = row.end.unwrap_or(seconds);
-    if start >= seconds || end > seconds + MAX_OVERSHOOT {
-        return Err(format!("segment outside its recording: {start} s to {end} s of {seconds:.3} s"));
-    }
-    let end = end.min(seconds);
-    if row.end.is_some() {
-        row.end = Some(end);
-    }
-    // The channels of a recording are mixed, which is not what a row asks for that names one of several.
-    let channels = recording.channels;
-    if let Some(channel) = row.channel.take().filter(|channel| channels > 1 || *channel >= channels) {
-        return Err(format!(
-            "one of several channels: it is on channel {channel} (counted from 0) of a recording with {channels}; write every channel \
-             to a file of its own first"
-        ));
-    }
-    row.duration = Some(end - start);
-    row.sample_rate = Some(recording.sample_rate);
-    row.channels = Some(recording.channels);
-    Ok(())
 }

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use flowmill_corpus::table;
+use flowmill_corpus::{Row, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use rayon::prelude::*;
 use serde_json::json;
 
 use crate::collect::{Collection, collect};
 use crate::listing::dependencies;
-use crate::{PrepConfig, filter};
+use crate::{PrepConfig, fallback, filter};
 
 /// The part's key.
 pub const KEY: &str = "read";
@@ -28,14 +28,16 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "part_size": config.part_size,
         "recordings": depends.listings,
     });
+    // Without a second phase the filters are applied here, and every row may need the fallback.
+    let program = fallback::installed(config).filter(|_| !config.probe);
     if !config.probe {
-        // Without a second phase the filters are applied here.
         own["filter"] = filters(config);
+        fallback::describe(&mut own, KEY, program.as_deref(), context);
     }
     let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
+    let work = move |work: &PartWork| run(&config, &root, program.as_deref(), work);
     let part = Part::new(KEY).config(own).inputs(depends.files);
-    let part = depends.optional.into_iter().fold(part, Part::optional_input);
-    let part = part.work(move |work| run(&config, &root, work));
+    let part = depends.optional.into_iter().fold(part, Part::optional_input).work(work);
     Ok(Phase::new("read", vec![part]))
 }
 
@@ -59,7 +61,7 @@ fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
 }
 
 /// Reads everything and writes the tables.
-fn run(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<PartReport, StageError> {
+fn run(config: &PrepConfig, root: &Path, program: Option<&str>, work: &PartWork) -> Result<PartReport, StageError> {
     let mut collection = collect(config, root, work).map_err(StageError::other)?;
     if !config.probe {
         collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
@@ -67,13 +69,18 @@ fn run(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<PartReport, 
     if collection.rows_in == 0 {
         return Err(StageError::new("the sources of prep.data hold no utterance"));
     }
-    let rows_out = write(config, &collection, work)?;
+    let rows_out = write(config, &collection, program, work)?;
     let report = PartReport::rows(collection.rows_in, rows_out);
     Ok(if config.probe { report } else { with_counts(report, &collection) })
 }
 
 /// Writes every split in parts.
-fn write(config: &PrepConfig, collection: &Collection, work: &PartWork) -> Result<u64, StageError> {
+fn write(
+    config: &PrepConfig,
+    collection: &Collection,
+    program: Option<&str>,
+    work: &PartWork,
+) -> Result<u64, StageError> {
     let mut rows = 0;
     for split in collection.splits() {
         rows += split.len() as u64;
@@ -83,7 +90,8 @@ fn write(config: &PrepConfig, collection: &Collection, work: &PartWork) -> Resul
                 return Err(StageError::Interrupted);
             }
             let path = work.output(&output_name(config, split.name, part))?;
-            table::write_rows(&path, chunk.rows()).map_err(StageError::other)
+            let rows = chunk.rows().map(|row| Row { decoder: program, ..row });
+            table::write_rows(&path, rows).map_err(StageError::other)
         })?;
     }
     Ok(rows)

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use flowmill_audio::{Audio, segment_frames};
+use flowmill_audio::{Audio, Decoder, segment_frames};
 use flowmill_corpus::Utterance;
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::table::RecordingRow;
+
+use crate::fallback::decoder;
 
 /// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
 const KEPT_BYTES: u64 = 1 << 30;
@@ -86,6 +88,11 @@ impl RecordingError {
 
 /// The handles of all parts of a phase, in their order; `parts` has the rows of each.
 pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
+    within_memory(root, scratch, parts, Memory::default())
+}
+
+/// [`recordings_of_parts`] within other limits.
+fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory: Memory) -> Vec<PartRecordings> {
     let mut uses: HashMap<&str, (usize, u64)> = HashMap::new();
     for row in parts.iter().copied().flatten() {
         let (rows, samples) = uses.entry(&row.wav).or_default();
@@ -99,7 +106,7 @@ pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]
         root: root.to_owned(),
         scratch: scratch.to_owned(),
         shared: shared.collect(),
-        memory: Arc::default(),
+        memory: Arc::new(memory),
     });
     let part = |rows: &&[RecordingRow]| {
         let mut unclaimed: HashMap<String, AtomicUsize> = HashMap::new();
@@ -130,6 +137,7 @@ impl PartRecordings {
             shared: claim.and_then(|_| self.recordings.shared.get(&utterance.wav).cloned()),
             recordings: Arc::clone(&self.recordings),
             samples: RecordingRow::samples_of(utterance),
+            decoder: decoder(utterance),
             wav: utterance.wav.clone(),
             span: (utterance.start, utterance.end),
         }
@@ -151,6 +159,7 @@ pub struct RowRecording {
     recordings: Arc<Recordings>,
     shared: Option<Arc<Recording>>,
     samples: u64,
+    decoder: Decoder,
     wav: String,
     span: (Option<f64>, Option<f64>),
 }
@@ -201,7 +210,7 @@ impl RowRecording {
             problem: error.to_string(),
             of_machine: error.is_of_machine(),
         })?;
-        flowmill_audio::decode_bytes(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable {
+        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable {
             problem: error.to_string(),
             of_machine: is_command || error.is_of_machine(),
         })
@@ -227,7 +236,7 @@ impl Recordings {
     /// Keeps a decoded recording where there is room for it.
     fn keep(&self, audio: Audio) -> Decoded {
         let bytes = (audio.frames() * size_of::<f32>()) as u64;
-        if let Some(reserved) = self.memory.reserve(bytes, KEPT_BYTES) {
+        if let Some(reserved) = self.memory.reserve(bytes, self.memory.kept_bytes) {
             return Decoded::InMemory { audio, _reserved: reserved };
         }
         if let Some(samples) = self.write(&audio, bytes) {
@@ -299,9 +308,10 @@ fn read_piece(
     Some(Ok(Audio { samples: vec![piece], sample_rate, warnings: Vec::new() }))
 }
 
-/// How much memory recordings take.
-#[derive(Default)]
+/// How much memory recordings may take, and take.
 struct Memory {
+    kept_bytes: u64,
+    decoding_bytes: u64,
     taken: Mutex<Taken>,
     given_back: Condvar,
 }
@@ -312,10 +322,22 @@ struct Taken {
     kept: u64,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            kept_bytes: KEPT_BYTES,
+            decoding_bytes: DECODING_BYTES,
+            taken: Mutex::default(),
+            given_back: Condvar::new(),
+        }
+    }
+}
+
 impl Memory {
     /// Waits until so many bytes may be decoded.
     fn wait_for_room(&self, bytes: u64) -> DecodingRoom<'_> {
-        let is_full = |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > DECODING_BYTES;
+        let is_full =
+            |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > self.decoding_bytes;
         let taken = self.given_back.wait_while(lock(&self.taken), is_full);
         let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
         taken.decoding = taken.decoding.saturating_add(bytes);
@@ -361,4 +383,131 @@ impl Drop for Reserved {
 /// Locks even after a panic of another holder: what is behind these locks is whole at every instant.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two recordings of a second whose samples count up; `wav` is a command that notes every run of it.
+    struct Corpus {
+        folder: tempfile::TempDir,
+        rows: Vec<Vec<Utterance>>,
+    }
+
+    impl Corpus {
+        /// Segments of both recordings take turns, over two parts.
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["a", "b"] {
+                let samples: Vec<f32> =
+                    (0..8000).map(|i| i as f32 / 8000.0 * if name == "a" { 1.0 } else { -1.0 }).collect();
+                let file = File::create(folder.path().join(format!("{name}.wav"))).unwrap();
+                flowmill_audio::write_wav(&mut BufWriter::new(file), &samples, 8000).unwrap();
+            }
+            let row = |index: usize| {
+                let name = ["a", "b"][index % 2];
+                let start = (index / 2) as f64 * 0.1;
+                Utterance {
+                    utt: format!("u{index}"),
+                    wav: format!("echo run >> {name}.runs; cat {name}.wav |"),
+                    start: Some(start),
+                    end: Some(start + 0.1),
+                    duration: Some(0.1),
+                    sample_rate: Some(8000),
+                    channels: Some(1),
+                    ..Utterance::default()
+                }
+            };
+            Self { folder, rows: vec![(0..9).map(row).collect(), (9..20).map(row).collect()] }
+        }
+
+        fn runs(&self, name: &str) -> usize {
+            std::fs::read_to_string(self.folder.path().join(format!("{name}.runs")))
+                .map_or(0, |runs| runs.lines().count())
+        }
+
+        /// All pieces, the parts one after the other.
+        fn pieces(&self, scratch: &Path, memory: Memory) -> (Vec<Vec<f32>>, Vec<PartRecordings>) {
+            let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
+            let parts: Vec<Vec<RecordingRow>> = self.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+            let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
+            let parts = within_memory(self.folder.path(), scratch, &parts, memory);
+            let piece = |(row, part): (&Utterance, &PartRecordings)| part.row(row).audio().unwrap().into_mono();
+            let rows = self.rows.iter().zip(&parts).flat_map(|(rows, part)| rows.iter().map(move |row| (row, part)));
+            (rows.map(piece).collect(), parts)
+        }
+    }
+
+    fn expected(corpus: &Corpus) -> Vec<Vec<f32>> {
+        let audio = ["a", "b"]
+            .map(|name| flowmill_audio::decode_file(corpus.folder.path().join(format!("{name}.wav"))).unwrap());
+        let cut = |index: usize| audio[index % 2].segment((index / 2) as f64 * 0.1, (index / 2) as f64 * 0.1 + 0.1);
+        (0..20).map(|index| cut(index).unwrap().into_mono()).collect()
+    }
+
+    #[test]
+    fn recordings_whose_rows_take_turns_over_two_parts_are_read_once_and_freed() {
+        let corpus = Corpus::new();
+        let (pieces, parts) = corpus.pieces(corpus.folder.path(), Memory::default());
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 1));
+        assert_eq!(lock(&parts[0].recordings.memory.taken).kept, 0);
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_is_read_from_a_file_that_leaves_no_trace() {
+        let corpus = Corpus::new();
+        let scratch = corpus.folder.path().join("scratch");
+        // Room for one of the two.
+        let memory = Memory { kept_bytes: 40_000, ..Memory::default() };
+        let (pieces, _parts) = corpus.pieces(&scratch, memory);
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 1));
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn without_memory_and_disk_one_recording_is_kept_and_the_others_are_read_again() {
+        let corpus = Corpus::new();
+        let no_folder = corpus.folder.path().join("a.wav");
+        let memory = Memory { kept_bytes: 0, ..Memory::default() };
+        let (pieces, _parts) = corpus.pieces(&no_folder, memory);
+        assert_eq!(pieces, expected(&corpus));
+        assert_eq!((corpus.runs("a"), corpus.runs("b")), (1, 10));
+    }
+
+    #[test]
+    fn a_part_that_does_not_run_keeps_no_recording_in_memory() {
+        let corpus = Corpus::new();
+        let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
+        let parts: Vec<Vec<RecordingRow>> = corpus.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+        let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
+        let mut parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &parts);
+        let (first, second) = (parts.remove(0), parts.remove(0));
+        drop(second);
+        let kept = |part: &PartRecordings| lock(&part.recordings.memory.taken).kept;
+        corpus.rows[0].iter().take(7).for_each(|row| drop(first.row(row).audio().unwrap()));
+        assert_eq!(kept(&first), 2 * 32_000);
+        corpus.rows[0].iter().skip(7).for_each(|row| drop(first.row(row).audio().unwrap()));
+        assert_eq!(kept(&first), 0);
+    }
+
+    #[test]
+    fn a_recording_that_cannot_be_read_is_tried_once() {
+        let corpus = Corpus::new();
+        std::fs::write(corpus.folder.path().join("a.wav"), "no audio").unwrap();
+        let rows: Vec<RecordingRow> = corpus.rows[0]
+            .iter()
+            .map(|row| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) })
+            .collect();
+        let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
+        for (index, row) in corpus.rows[0].iter().enumerate() {
+            match parts[0].row(row).audio() {
+                Err(RecordingError::Unreadable(_)) => assert_eq!(index % 2, 0),
+                other => assert!(index % 2 == 1 && other.is_ok(), "{other:?}"),
+            }
+        }
+        assert_eq!(corpus.runs("a"), 1);
+    }
 }

@@ -15,6 +15,7 @@ use flowmill_runner::{PartWork, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 
 use crate::contents::Contents;
+pub use crate::fallback::decoder;
 use crate::recordings::{PartRecordings, recordings_of_parts};
 
 /// A table of stage 0.

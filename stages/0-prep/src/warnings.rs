@@ -34,9 +34,10 @@ impl Damage {
     fn of(warning: &DecodeWarning) -> Option<Self> {
         match warning {
             DecodeWarning::Truncated { .. } => Some(Self::Truncated),
-            DecodeWarning::CorruptPackets { .. } | DecodeWarning::LostSync { .. } | DecodeWarning::ChecksumMismatch => {
-                Some(Self::Corrupt)
-            }
+            DecodeWarning::CorruptPackets { .. }
+            | DecodeWarning::LostSync { .. }
+            | DecodeWarning::ChecksumMismatch
+            | DecodeWarning::FallbackComplaint { .. } => Some(Self::Corrupt),
             _ => None,
         }
     }

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::{Audio, decode_bytes, resample, write_wav};
+use flowmill_corpus::Utterance;
 use flowmill_corpus::shard::{Mel, ShardRow};
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_runner::RejectionReason;
 use flowmill_stage_prep::recordings::{PartRecordings, RecordingError};
+use flowmill_stage_prep::rows::decoder;
 
 use crate::sources::Joined;
 
@@ -23,7 +25,7 @@ pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Opt
     let utt_embedding = row.utt_embedding.clone().ok_or_else(|| missing("embedding", 1))?;
     let spk_embedding = row.spk_embedding.clone().ok_or_else(|| missing("embedding of its speaker", 1))?;
     let (audio_data, audio) = if utterance.start.is_none() && utterance.end.is_none() {
-        whole(&utterance.wav, root)?
+        whole(utterance, root)?
     } else {
         let piece = recordings.row(utterance).audio().map_err(|error| match error {
             RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, root),
@@ -47,15 +49,23 @@ pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Opt
     })
 }
 
-/// A recording that is an utterance: its own bytes, and what is in them.
-fn whole(wav: &str, root: &Path) -> Result<(Vec<u8>, Audio), RejectionReason> {
+/// A recording that is an utterance: its own bytes, and what is in them. What only the fallback decodes is kept as a WAV file, which
+/// every reader of shards understands.
+fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), RejectionReason> {
+    let wav = &utterance.wav;
     let source = Source::of(wav);
     let bytes =
         source.read(root, &PipeLimits::default()).map_err(|e| unreadable(&e.to_string(), e.is_of_machine(), root))?;
     let is_command = matches!(source, Source::Pipe(_));
-    let audio =
-        decode_bytes(&bytes, wav).map_err(|e| unreadable(&e.to_string(), is_command || e.is_of_machine(), root))?;
-    Ok((bytes, audio))
+    let unreadable = |e: flowmill_audio::AudioError| unreadable(&e.to_string(), is_command || e.is_of_machine(), root);
+    match decode_bytes(&bytes, wav) {
+        Ok(audio) => Ok((bytes, audio)),
+        Err(_) if utterance.decoder.is_some() => {
+            let audio = decoder(utterance).decode(&bytes, wav).map_err(unreadable)?;
+            Ok((wav_bytes(&audio)?, audio))
+        }
+        Err(e) => Err(unreadable(e)),
+    }
 }
 
 /// The reason of a recording that cannot be used, the same wherever the recipe lies.

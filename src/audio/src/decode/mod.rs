@@ -1,31 +1,52 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is
-//! decoded here; MP3, AAC, Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
+//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is decoded here.
+//! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
+//! Opus goes through a decoder of its own.
+//! Lengths are counted, never estimated: what a header claims is compared with what is there.
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
+mod aac;
+mod aac_packet;
+mod aac_tables;
 mod adpcm;
+mod au;
+mod channels;
+mod codec_names;
 mod flac;
+mod foreign;
+mod identify;
+mod leading;
+mod matroska;
+mod mp4_codec;
 mod mp4_edits;
+mod mpeg;
 mod mpeg_frames;
+mod multichannel_vorbis;
 mod ogg_pages;
 mod opus;
+mod opus_track;
 mod pcm;
 mod probe;
 mod riff;
 mod sniff;
+mod sphere;
 mod stream;
+mod tags;
+mod w64;
 mod wav;
+mod wav_layout;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-pub use probe::{probe, probe_bytes};
+pub(crate) use probe::{probe_bytes_named, probe_file};
 pub use sniff::extension;
 
-use crate::audio::{Audio, DecodeWarning};
+use crate::audio::{Audio, AudioInfo, DecodeWarning};
+use crate::decoder::Decoder;
 use crate::error::{AudioError, Fault};
 use sniff::Content;
 
@@ -56,7 +77,7 @@ pub fn decode_file(path: impl AsRef<Path>) -> Result<Audio, AudioError> {
 /// # Errors
 /// [`AudioError::File`] with `hint_name` and what is wrong; all samples of a success are finite.
 pub fn decode_bytes(bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> {
-    decode_named(bytes, hint_name).map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
+    Decoder::builtin().decode(bytes, hint_name)
 }
 
 /// A recording and what it was made from.
@@ -66,15 +87,57 @@ pub(crate) struct Decoded {
     pub(crate) container: String,
 }
 
+impl Decoded {
+    /// What is known of the recording without its samples.
+    pub(crate) fn into_info(self) -> AudioInfo {
+        AudioInfo {
+            sample_rate: self.audio.sample_rate,
+            channels: self.audio.samples.len() as u32,
+            frames: self.audio.frames() as u64,
+            codec: self.codec,
+            container: self.container,
+            by_fallback: false,
+            warnings: self.audio.warnings,
+        }
+    }
+}
+
+/// Says what a file holds: rate, channels, frames, codec, container.
+///
+/// Integer WAV files are judged by their header against the size of the file, which is exact. The frames of MPEG audio
+/// and FLAC and the packets of Opus are counted. Everything else is decoded: the lengths that compressed files claim are
+/// too often wrong. So damage inside a frame or a packet is noticed by [`decode_file`] only; it changes no length.
+///
+/// # Errors
+/// [`AudioError::File`] with the path and what is wrong.
+pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
+    Decoder::builtin().probe(path)
+}
+
+/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+///
+/// # Errors
+/// [`AudioError::File`] with `hint_name` and what is wrong.
+pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
+    Decoder::builtin().probe_bytes(bytes, hint_name)
+}
+
 pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
+    let start = leading::start(&mut Cursor::new(bytes), bytes.len() as u64)?;
+    let bytes = bytes.get(start.at as usize..).unwrap_or_default();
     let content = sniff::content(bytes)?;
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
-        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes)),
+        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(bytes),
         Content::OggOpus => opus::decode(bytes),
+        Content::Mpeg => mpeg::decode(bytes),
+        Content::Sphere => sphere::decode(bytes),
+        Content::Au => au::decode(bytes),
+        Content::Wave64 => w64::decode(bytes),
         _ => stream::decode(bytes, content),
     })?;
     check_samples(&decoded.audio.samples)?;
+    decoded.audio.warnings.extend(start.warning());
     if let Some(warning) = sniff::misleading_name(name, content) {
         decoded.audio.warnings.push(warning);
     }
@@ -93,10 +156,10 @@ fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) ->
 
 /// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.
 fn flac_bits(bytes: &[u8]) -> u32 {
-    flac::parse_metadata(sniff::behind_id3_or_all(bytes)).map_or(0, |(info, _)| info.bits)
+    flac::parse_metadata(bytes).map_or(0, |(info, _)| info.bits)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     within("the file's size in bytes", length, MAX_FILE_BYTES)?;

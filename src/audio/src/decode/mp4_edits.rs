@@ -4,7 +4,7 @@
 const MAX_BOXES: usize = 1000;
 
 /// The children of a box's content, as type and content.
-fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+pub(super) fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     let next = move || {
         let [s0, s1, s2, s3, t0, t1, t2, t3, rest @ ..] = bytes else { return None };
         let (header, size) = match (u32::from_be_bytes([*s0, *s1, *s2, *s3]), rest) {
@@ -22,7 +22,7 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(next).take(MAX_BOXES)
 }
 
-fn child<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+pub(super) fn child<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter()
         .try_fold(bytes, |content, name| boxes(content).find(|(kind, _)| kind == *name).map(|(_, inside)| inside))
 }
@@ -33,17 +33,41 @@ pub(super) fn leading_frames(bytes: &[u8], sample_rate: u32) -> u64 {
 }
 
 fn skipped(bytes: &[u8], sample_rate: u32) -> Option<u64> {
+    let track = first_sound_track(bytes)?;
+    let start = first_media_time(child(track, &[b"edts", b"elst"])?)?;
+    in_frames(start, ticks_per_second(track)?, sample_rate)
+}
+
+/// The first sound track's content.
+pub(super) fn first_sound_track(bytes: &[u8]) -> Option<&[u8]> {
     let movie = child(bytes, &[b"moov"])?;
     let is_sound =
         |track: &[u8]| child(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(b"soun"));
-    let track =
-        boxes(movie).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track).find(|track| is_sound(track))?;
+    boxes(movie).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track).find(|track| is_sound(track))
+}
+
+fn ticks_per_second(track: &[u8]) -> Option<u32> {
     let media_header = child(track, &[b"mdia", b"mdhd"])?;
     let at = if media_header.first()? == &1 { 20 } else { 12 };
-    let ticks_per_second = u32::from_be_bytes(*media_header.get(at..)?.first_chunk()?);
-    let start = first_media_time(child(track, &[b"edts", b"elst"])?)?;
-    let frames = u128::from(start) * u128::from(sample_rate) / u128::from(ticks_per_second.max(1));
+    Some(u32::from_be_bytes(*media_header.get(at..)?.first_chunk()?))
+}
+
+fn in_frames(ticks: u64, ticks_per_second: u32, sample_rate: u32) -> Option<u64> {
+    let frames = u128::from(ticks) * u128::from(sample_rate) / u128::from(ticks_per_second.max(1));
     u64::try_from(frames).ok()
+}
+
+/// Frames at `sample_rate` of all packets of the first sound track, by its table of durations; `None` where that is empty, as in
+/// fragmented files.
+pub(super) fn media_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
+    let track = first_sound_track(bytes)?;
+    let table = child(track, &[b"mdia", b"minf", b"stbl", b"stts"])?;
+    let (runs, _) = table.get(8..)?.as_chunks::<8>();
+    let ticks = runs.iter().map(|[a, b, c, d, e, f, g, h]| {
+        u64::from(u32::from_be_bytes([*a, *b, *c, *d])) * u64::from(u32::from_be_bytes([*e, *f, *g, *h]))
+    });
+    let total = ticks.fold(0u64, u64::saturating_add);
+    in_frames(total, ticks_per_second(track)?, sample_rate).filter(|frames| *frames > 0)
 }
 
 /// Where in the media the first edit that is not a pause starts.

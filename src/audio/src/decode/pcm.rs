@@ -4,6 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Unsigned8,
+    Signed8,
     Signed16,
     Signed24,
     Signed32,
@@ -18,7 +19,7 @@ impl Encoding {
     /// Bytes of one sample.
     pub(super) fn bytes(self) -> usize {
         match self {
-            Self::Unsigned8 | Self::ALaw | Self::MuLaw => 1,
+            Self::Unsigned8 | Self::Signed8 | Self::ALaw | Self::MuLaw => 1,
             Self::Signed16 => 2,
             Self::Signed24 => 3,
             Self::Signed32 | Self::Float32 => 4,
@@ -30,6 +31,7 @@ impl Encoding {
     pub(super) fn name(self, big_endian: bool) -> String {
         let stem = match self {
             Self::Unsigned8 => return "pcm_u8".into(),
+            Self::Signed8 => return "pcm_s8".into(),
             Self::ALaw => return "pcm_alaw".into(),
             Self::MuLaw => return "pcm_mulaw".into(),
             Self::Signed16 => "pcm_s16",
@@ -52,6 +54,7 @@ impl Encoding {
 pub(super) fn to_planar(bytes: &[u8], encoding: Encoding, big_endian: bool, channels: usize) -> Vec<Vec<f32>> {
     match encoding {
         Encoding::Unsigned8 => planar(bytes, channels, big_endian, |[byte]| (f32::from(byte) - 128.0) / 128.0),
+        Encoding::Signed8 => planar(bytes, channels, big_endian, |[byte]| f32::from(byte.cast_signed()) / 128.0),
         Encoding::ALaw => planar(bytes, channels, big_endian, |[byte]| a_law(byte)),
         Encoding::MuLaw => planar(bytes, channels, big_endian, |[byte]| mu_law(byte)),
         Encoding::Signed16 => planar(bytes, channels, big_endian, |b| f32::from(i16::from_le_bytes(b)) / 32_768.0),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::{au, foreign, sphere, w64};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
@@ -18,6 +19,9 @@ pub(super) enum Content {
     Matroska,
     Mpeg,
     Adts,
+    Sphere,
+    Au,
+    Wave64,
 }
 
 impl Content {
@@ -33,6 +37,27 @@ impl Content {
             Self::Matroska => "matroska",
             Self::Mpeg => "mpeg audio",
             Self::Adts => "adts",
+            Self::Sphere => "sphere",
+            Self::Au => "au",
+            Self::Wave64 => "w64",
+        }
+    }
+
+    /// The container in words, for messages.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Riff => "WAV",
+            Self::Flac => "FLAC",
+            Self::Ogg | Self::OggOpus => "Ogg",
+            Self::Aiff => "AIFF",
+            Self::Caf => "CAF",
+            Self::Mp4 => "MP4",
+            Self::Matroska => "Matroska",
+            Self::Mpeg => "MPEG audio",
+            Self::Adts => "ADTS",
+            Self::Sphere => "NIST SPHERE",
+            Self::Au => "AU",
+            Self::Wave64 => "Wave64",
         }
     }
 
@@ -49,11 +74,14 @@ impl Content {
             Self::Matroska => &["webm", "mkv", "mka"],
             Self::Mpeg => &["mp3", "mp2", "mp1", "mpga"],
             Self::Adts => &["aac", "adts"],
+            Self::Sphere => &["sph", "nist", "wav"],
+            Self::Au => &["au", "snd"],
+            Self::Wave64 => &["w64"],
         }
     }
 }
 
-const ALL: [Content; 10] = [
+const ALL: [Content; 13] = [
     Content::Riff,
     Content::Flac,
     Content::Ogg,
@@ -64,18 +92,22 @@ const ALL: [Content; 10] = [
     Content::Matroska,
     Content::Mpeg,
     Content::Adts,
+    Content::Sphere,
+    Content::Au,
+    Content::Wave64,
 ];
 
 /// The usual file extension of a recording, by its bytes; `None` when they are not audio.
 pub fn extension(bytes: &[u8]) -> Option<&'static str> {
-    let content = content(bytes).ok()?;
+    let start = super::leading::start(&mut std::io::Cursor::new(bytes), bytes.len() as u64).ok()?;
+    let content = content(bytes.get(start.at as usize..)?).ok()?;
     Some(match content {
         Content::Matroska => "mka",
         other => other.extensions()[0],
     })
 }
 
-/// What `bytes`, the beginning of a file, are; or why they are not audio.
+/// What `bytes`, a file from where its recording starts, are; or why they are not audio.
 pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.is_empty() {
         return Err(Fault::Empty);
@@ -83,10 +115,14 @@ pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(Fault::LfsPointer);
     }
-    signature(bytes).or_else(|| signature(behind_id3(bytes))).ok_or_else(|| unknown(bytes))
+    signature(bytes).ok_or_else(|| foreign::recognized(bytes).unwrap_or_else(|| unknown(bytes)))
 }
 
-fn signature(bytes: &[u8]) -> Option<Content> {
+/// Bytes from where a recording starts that tell what it is.
+pub(super) const SIGNATURE_BYTES: usize = 4096;
+
+/// What `bytes`, which start where a recording does, are.
+pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
     let riff = at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64");
     if riff && (at(8, b"WAVE") || bytes.len() < 12) {
@@ -102,6 +138,15 @@ fn signature(bytes: &[u8]) -> Option<Content> {
     }
     if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
         return Some(Content::Aiff);
+    }
+    if at(0, sphere::SIGNATURE) {
+        return Some(Content::Sphere);
+    }
+    if at(0, au::SIGNATURE) {
+        return Some(Content::Au);
+    }
+    if at(0, w64::SIGNATURE) {
+        return Some(Content::Wave64);
     }
     if at(0, b"caff") {
         return Some(Content::Caf);
@@ -120,23 +165,6 @@ fn signature(bytes: &[u8]) -> Option<Content> {
         }
         _ => None,
     }
-}
-
-/// The bytes behind a leading ID3v2 tag, if there is one.
-pub(super) fn behind_id3(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
-            let size = [a, b, c, d].iter().fold(0usize, |size, byte| size << 7 | usize::from(**byte & 0x7f));
-            bytes.get(10 + size..).unwrap_or_default()
-        }
-        _ => &[],
-    }
-}
-
-/// The bytes behind a leading ID3v2 tag, or all of them.
-pub(super) fn behind_id3_or_all(bytes: &[u8]) -> &[u8] {
-    let behind = behind_id3(bytes);
-    if behind.is_empty() { bytes } else { behind }
 }
 
 fn unknown(bytes: &[u8]) -> Fault {

@@ -4,40 +4,58 @@ use std::io::Cursor;
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_OPUS, CODEC_ID_VORBIS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
 
+use super::aac::{Config, SbrSearch};
+use super::identify::{Identity, identify};
+use super::multichannel_vorbis::MultichannelVorbis;
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, mpeg_frames, ogg_pages, over_range, within};
+use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, ogg_pages, opus_track, over_range, tags, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
-    // Symphonia gives up on a file that ends inside a page.
-    let bytes = ogg.as_ref().map_or(bytes, |scan| &bytes[..scan.end]);
-    let mut reader = open(bytes, content).map_err(|fault| match &ogg {
+    let bytes = match &ogg {
+        // Symphonia gives up on a file that ends inside a page.
+        Some(scan) => &bytes[..scan.end],
+        // Symphonia looks for frames in tags.
+        None if content == Content::Adts => tags::without_trailing(bytes),
+        None => bytes,
+    };
+    let identity = identify(bytes, content).checked()?;
+    let mut reader = open(bytes, &identity).map_err(|fault| match &ogg {
         Some(scan) if scan.breaks_off() => broken_off(content),
         _ => fault,
     })?;
-    let mut decoder = first_decoder(reader.as_ref(), content)?;
+    let (track, parameters) = first_audio_track(reader.as_ref(), &identity)?;
+    if parameters.codec == CODEC_ID_OPUS && content != Content::Ogg {
+        let (track, parameters) = (track.id, parameters.clone());
+        return opus_track::decode(bytes, content, reader.as_mut(), track, &parameters);
+    }
+    let mut decoder = first_decoder(reader.as_ref(), &identity)?;
     let mut collected = Collected::default();
     // A packet takes at least one byte; a damaged table may claim billions of empty ones.
     let most_packets = bytes.len() as u64;
-    collected.run(reader.as_mut(), &mut decoder, content, most_packets)?;
+    collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
     let mut warnings = collected.warnings();
+    let name = decoder.inner.codec_info().short_name;
     warnings.extend(match &ogg {
         Some(scan) => scan.warning(collected.frames()),
+        // ADTS has no header of the whole; the claim is an estimate.
+        None if content == Content::Adts => collected.truncated(None),
+        // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
+        None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
         None => collected.shorter_than_claimed(decoder.claimed_frames),
     });
-    if content == Content::Mpeg {
-        warnings.extend(mpeg_frames::warnings(bytes));
-    }
     if content == Content::Mp4 {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
@@ -54,8 +72,12 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     })
 }
 
-fn malformed(content: Content, error: &Error) -> Fault {
-    Fault::Malformed { container: content.name().into(), problem: error.to_string() }
+/// What Symphonia does not support is named as what the file holds; everything else is damage.
+fn malformed(identity: &Identity, error: &Error) -> Fault {
+    match error {
+        Error::Unsupported(_) => identity.refusal(),
+        error => Fault::Malformed { container: identity.content.name().into(), problem: error.to_string() },
+    }
 }
 
 fn broken_off(content: Content) -> Fault {
@@ -63,11 +85,11 @@ fn broken_off(content: Content) -> Fault {
     Fault::Malformed { container: content.name().into(), problem }
 }
 
-fn open(bytes: &[u8], content: Content) -> Result<Box<dyn FormatReader + '_>, Fault> {
+fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
     let source = MediaSourceStream::new(Box::new(Cursor::new(bytes)), Default::default());
     symphonia::default::get_probe()
         .probe(&Hint::new(), source, FormatOptions::default(), MetadataOptions::default())
-        .map_err(|error| malformed(content, &error))
+        .map_err(|error| malformed(identity, &error))
 }
 
 /// A decoder and the facts of its track.
@@ -76,39 +98,61 @@ struct TrackDecoder {
     track: u32,
     sample_rate: u32,
     claimed_frames: Option<u64>,
+    /// The search for SBR data, when the codec is AAC.
+    sbr: Option<SbrSearch>,
 }
 
-fn first_decoder(reader: &dyn FormatReader, content: Content) -> Result<TrackDecoder, Fault> {
+fn first_audio_track<'r>(
+    reader: &'r dyn FormatReader,
+    identity: &Identity,
+) -> Result<(&'r Track, &'r AudioCodecParameters), Fault> {
     let track = reader.first_track(TrackType::Audio);
-    let Some((track, parameters)) = track.and_then(|track| match &track.codec_params {
+    let found = track.and_then(|track| match &track.codec_params {
         Some(CodecParameters::Audio(parameters)) => Some((track, parameters)),
         _ => None,
-    }) else {
-        return Err(Fault::Malformed { container: content.name().into(), problem: "it holds no audio track".into() });
-    };
+    });
+    found.ok_or_else(|| match &identity.codec {
+        Some(_) => identity.refusal(),
+        None => {
+            let container = identity.content.name().into();
+            Fault::Malformed { container, problem: "it holds no audio track".into() }
+        }
+    })
+}
+
+fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<TrackDecoder, Fault> {
+    let (track, parameters) = first_audio_track(reader, identity)?;
     if let Some(rate) = parameters.sample_rate {
         check_format(u64::from(rate), parameters.channels.as_ref().map_or(1, |channels| channels.count() as u64))?;
     }
     Ok(TrackDecoder {
-        inner: make_decoder(parameters, content)?,
+        inner: make_decoder(parameters, identity)?,
         track: track.id,
         sample_rate: parameters.sample_rate.unwrap_or_default(),
         claimed_frames: track.num_frames,
+        sbr: sbr_search(parameters),
     })
 }
 
-fn make_decoder(parameters: &AudioCodecParameters, content: Content) -> Result<Box<dyn AudioDecoder>, Fault> {
+fn sbr_search(parameters: &AudioCodecParameters) -> Option<SbrSearch> {
+    let config = parameters.extra_data.as_deref().and_then(Config::parse);
+    let sample_rate = config.map(|config| config.sample_rate).or(parameters.sample_rate)?;
+    (parameters.codec == CODEC_ID_AAC).then(|| SbrSearch::new(sample_rate))
+}
+
+fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Result<Box<dyn AudioDecoder>, Fault> {
     // Decoders make room for this many frames at once.
     let frames = parameters.max_frames_per_packet.max(parameters.frames_per_block).unwrap_or(0);
     within("the number of frames of a packet", frames, MAX_PACKET_FRAMES)?;
+    if parameters.codec == CODEC_ID_VORBIS
+        && let Some(decoder) = MultichannelVorbis::new(parameters).map_err(|error| malformed(identity, &error))?
+    {
+        return Ok(Box::new(decoder));
+    }
     let options = AudioDecoderOptions::default().verify(true);
-    symphonia::default::get_codecs().make_audio_decoder(parameters, &options).map_err(|error| match error {
-        Error::Unsupported(_) => {
-            let codec = format!("{}", parameters.codec);
-            Fault::UnsupportedCodec { container: content.name().into(), codec }
-        }
-        error => malformed(content, &error),
-    })
+    symphonia::default::get_codecs()
+        .make_audio_decoder(parameters, &options)
+        .map_err(|error| malformed(identity, &error))
 }
 
 /// Most frames of one packet of any codec; real ones have a few thousand.
@@ -133,39 +177,50 @@ impl Collected {
         &mut self,
         reader: &mut dyn FormatReader,
         decoder: &mut TrackDecoder,
-        content: Content,
+        identity: &Identity,
         most_packets: u64,
     ) -> Result<(), Fault> {
         for _ in 0..most_packets {
             let packet = match reader.next_packet() {
                 Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.ended(decoder, identity),
                 Err(Error::ResetRequired) => {
-                    self.chained(reader, decoder, content)?;
+                    self.chained(reader, decoder, identity)?;
                     continue;
                 }
                 Err(Error::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     self.broke_off = true;
-                    return Ok(());
+                    return self.ended(decoder, identity);
                 }
-                Err(error) if self.samples.is_empty() => return Err(malformed(content, &error)),
+                Err(error) if self.samples.is_empty() => return Err(malformed(identity, &error)),
                 Err(error) => {
                     self.note(&error);
-                    return Ok(());
+                    return self.ended(decoder, identity);
                 }
             };
             if packet.track_id != decoder.track {
                 continue;
             }
+            if let Some(codec) = decoder.sbr.as_mut().and_then(|search| search.look(&packet.data)) {
+                return Err(identity.refusal_of(codec));
+            }
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
                 // After these two the decoder may go on with the next packet.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.note(&error),
-                Err(error) => return Err(malformed(content, &error)),
+                Err(error) => return Err(malformed(identity, &error)),
             }
         }
         let problem = "it claims more packets than it has bytes".into();
-        Err(Fault::Malformed { container: content.name().into(), problem })
+        Err(Fault::Malformed { container: identity.content.name().into(), problem })
+    }
+
+    /// Judges what only the end of the stream decides.
+    fn ended(&self, decoder: &TrackDecoder, identity: &Identity) -> Result<(), Fault> {
+        match decoder.sbr.as_ref().and_then(SbrSearch::at_end) {
+            Some(codec) => Err(identity.refusal_of(codec)),
+            None => Ok(()),
+        }
     }
 
     /// A new stream follows in the same file.
@@ -173,13 +228,13 @@ impl Collected {
         &mut self,
         reader: &mut dyn FormatReader,
         decoder: &mut TrackDecoder,
-        content: Content,
+        identity: &Identity,
     ) -> Result<(), Fault> {
         let rate = decoder.sample_rate;
-        *decoder = first_decoder(reader, content)?;
+        *decoder = first_decoder(reader, identity)?;
         if decoder.sample_rate != rate && !self.samples.is_empty() {
             let problem = format!("the sampling rate changes from {rate} to {} Hz midway", decoder.sample_rate);
-            return Err(Fault::Malformed { container: content.name().into(), problem });
+            return Err(Fault::Malformed { container: identity.content.name().into(), problem });
         }
         Ok(())
     }
@@ -222,11 +277,36 @@ impl Collected {
         corrupt.collect()
     }
 
+    /// A warning if the file ended inside a packet, or before one that its tables list.
+    fn truncated(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
+        let frames = self.frames();
+        let claimed_frames = claimed.filter(|claimed| *claimed > frames);
+        self.broke_off.then_some(DecodeWarning::Truncated { claimed_frames, frames })
+    }
+
+    /// A warning if samples of a fixed size are fewer than the header says.
     fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
         let frames = self.frames();
         let short = claimed.is_some_and(|claimed| frames < claimed);
         (short || self.broke_off).then_some(DecodeWarning::Truncated { claimed_frames: claimed, frames })
     }
+}
+
+/// Gives every packet of a reader to `each`; whether the stream breaks off.
+pub(super) fn packets(
+    reader: &mut dyn FormatReader,
+    most_packets: usize,
+    mut each: impl FnMut(&Packet) -> Result<(), Fault>,
+) -> Result<bool, Fault> {
+    for _ in 0..most_packets {
+        match reader.next_packet() {
+            Ok(Some(packet)) => each(&packet)?,
+            Ok(None) => return Ok(false),
+            // Whatever is wrong, nothing can be read behind it.
+            Err(_) => return Ok(true),
+        }
+    }
+    Ok(true)
 }
 
 /// Adds decoded frames to `samples`, which has as many channels.

@@ -1,0 +1,171 @@
+//! Which codec a file of a known container holds, before anything is decoded: what is not decoded here is refused by name, and not by
+//! the first thing in it that surprises a decoder.
+
+use super::aac::Config;
+use super::sniff::Content;
+use super::{aac, codec_names, matroska, mp4_codec};
+use crate::error::Fault;
+
+/// What a container holds.
+pub(super) struct Identity {
+    /// The kind of container.
+    pub(super) content: Content,
+    /// The container in words.
+    pub(super) container: &'static str,
+    /// The codec in words, where it could be found out.
+    pub(super) codec: Option<String>,
+    /// Whether the codec is known not to be decoded here.
+    unsupported: bool,
+}
+
+impl Identity {
+    /// The fault of a codec that is not decoded here.
+    pub(super) fn refusal(&self) -> Fault {
+        self.refusal_of(self.codec.as_deref().unwrap_or("an unknown codec"))
+    }
+
+    /// The fault of a codec that only its packets gave away.
+    pub(super) fn refusal_of(&self, codec: &str) -> Fault {
+        Fault::UnsupportedCodec { container: self.container.to_owned(), codec: codec.to_owned() }
+    }
+
+    /// This, unless the codec is known not to be decoded here.
+    pub(super) fn checked(self) -> Result<Self, Fault> {
+        if self.unsupported { Err(self.refusal()) } else { Ok(self) }
+    }
+}
+
+/// What is found out about a file: its container, its codec in words, and whether that is decoded here.
+type Found = (&'static str, Option<String>, bool);
+
+/// Finds out what a file holds.
+pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
+    let (container, codec, supported) = match content {
+        Content::Mp4 => mp4(bytes),
+        Content::Matroska => matroska(bytes),
+        Content::Caf => caf(bytes),
+        Content::Aiff => aiff(bytes),
+        Content::Ogg => ogg(bytes),
+        Content::Adts => named("ADTS", aac::unsupported_adts(bytes)),
+        other => (other.title(), None, true),
+    };
+    Identity { content, container, codec, unsupported: !supported }
+}
+
+/// A codec that is not decoded here when it has a name.
+fn named(container: &'static str, codec: Option<String>) -> Found {
+    let supported = codec.is_none();
+    (container, codec, supported)
+}
+
+fn mp4(bytes: &[u8]) -> Found {
+    let container = mp4_codec::container(bytes);
+    match mp4_codec::sample_entry(bytes) {
+        Some(entry) => (container, Some(entry.name()), entry.unsupported().is_none()),
+        None => (container, None, true),
+    }
+}
+
+fn matroska(bytes: &[u8]) -> Found {
+    let container = if matroska::is_webm(bytes) { "WebM" } else { "Matroska" };
+    let Some(track) = matroska::first_audio_track(bytes) else { return (container, None, true) };
+    let codec = match (track.codec_id, track.private) {
+        ("A_MS/ACM", [low, high, ..]) => codec_names::riff(u16::from_le_bytes([*low, *high])),
+        ("A_QUICKTIME", [_, _, _, _, a, b, c, d, ..]) => codec_names::sample_entry([*a, *b, *c, *d]),
+        (id, private) if id.starts_with("A_AAC") => {
+            let odd = Config::parse(private).and_then(|config| config.unsupported());
+            odd.unwrap_or_else(|| codec_names::matroska(id))
+        }
+        (id, _) => codec_names::matroska(id),
+    };
+    let supported = match track.codec_id {
+        "A_OPUS" | "A_VORBIS" | "A_FLAC" | "A_ALAC" | "A_MPEG/L1" | "A_MPEG/L2" | "A_MPEG/L3" => true,
+        id if id.starts_with("A_PCM/") => true,
+        id if id.starts_with("A_AAC") => codec == "AAC",
+        _ => false,
+    };
+    (container, Some(codec), supported)
+}
+
+fn caf(bytes: &[u8]) -> Found {
+    // The description is the first chunk; its format id stands behind the sampling rate.
+    let id = bytes.get(28..32).and_then(|id| id.first_chunk::<4>()).filter(|_| bytes.get(8..12) == Some(b"desc"));
+    match id {
+        None => ("CAF", None, true),
+        Some(b"aac ") => {
+            let odd = odd_aac_in_caf(bytes);
+            let supported = odd.is_none();
+            ("CAF", odd.or_else(|| Some("AAC".into())), supported)
+        }
+        Some(
+            id @ (b"lpcm" | b"alac" | b"ulaw" | b"alaw" | b"ima4" | b".mp1" | b".mp2" | b".mp3" | b"flac" | b"opus"),
+        ) => ("CAF", Some(codec_names::caf(*id)), true),
+        Some(other) => named("CAF", Some(codec_names::caf(*other))),
+    }
+}
+
+/// What the AAC of a CAF file is by its configuration, unless that is plain AAC-LC.
+fn odd_aac_in_caf(bytes: &[u8]) -> Option<String> {
+    let cookie = caf_chunk(bytes, b"kuki")?;
+    let config = match mp4_codec::descriptor_of(cookie) {
+        Some((_, config)) => config?,
+        None => cookie,
+    };
+    Config::parse(config)?.unsupported()
+}
+
+/// The content of a chunk of a CAF file.
+pub(super) fn caf_chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
+    let mut rest = bytes.get(8..)?;
+    loop {
+        let (kind, after) = rest.split_first_chunk::<4>()?;
+        let (size, content) = after.split_first_chunk::<8>()?;
+        // A size of -1 reaches to the end of the file.
+        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
+        let content_here = content.get(..size.min(content.len()))?;
+        if kind == name {
+            return Some(content_here);
+        }
+        rest = content.get(size..)?;
+    }
+}
+
+fn aiff(bytes: &[u8]) -> Found {
+    if bytes.get(8..12) != Some(b"AIFC") {
+        return ("AIFF", None, true);
+    }
+    let mut rest = bytes.get(12..).unwrap_or_default();
+    while let Some((name, after)) = rest.split_first_chunk::<4>() {
+        let Some((size, content)) = after.split_first_chunk::<4>() else { break };
+        let size = u32::from_be_bytes(*size) as usize;
+        if name == b"COMM" {
+            let Some(id) = content.get(18..22).and_then(|id| id.first_chunk::<4>()) else { break };
+            let supported = [
+                b"NONE", b"none", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"alaw", b"ALAW", b"ulaw",
+                b"ULAW", b"raw ", b"in24", b"in32",
+            ];
+            return ("AIFF-C", Some(codec_names::aiff(*id)), supported.contains(&id));
+        }
+        rest = content.get(size.saturating_add(size & 1)..).unwrap_or_default();
+    }
+    ("AIFF-C", None, true)
+}
+
+fn ogg(bytes: &[u8]) -> Found {
+    // All streams of the file begin with their first pages, one after the other.
+    let (mut at, mut found) = (0, None);
+    while let Some(page) = bytes.get(at..).filter(|page| page.starts_with(b"OggS")) {
+        let Some(count) = page.get(26).map(|count| usize::from(*count)) else { break };
+        let Some(lacing) = page.get(27..27 + count) else { break };
+        if page[5] & 2 == 0 {
+            break;
+        }
+        match codec_names::ogg(&page[27 + count..]) {
+            Some(codec @ ("Vorbis" | "Opus" | "FLAC")) => return ("Ogg", Some(codec.to_owned()), true),
+            Some(codec) if found.is_none() || !codec.ends_with("video") => found = Some(codec),
+            _ => {}
+        }
+        at += 27 + count + lacing.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+    }
+    named("Ogg", found.map(str::to_owned))
+}

@@ -1,0 +1,112 @@
+//! Opus in MP4, Matroska, WebM and CAF: the containers' packets through the decoder of Ogg Opus, cut to what each says is sound.
+
+use symphonia::core::codecs::audio::AudioCodecParameters;
+use symphonia::core::formats::FormatReader;
+
+use super::identify::caf_chunk;
+use super::sniff::Content;
+use super::stream::packets;
+use super::{Decoded, matroska, mp4_edits, opus};
+use crate::audio::{Audio, DecodeWarning};
+use crate::error::Fault;
+
+const RATE: u32 = 48_000;
+const SIGNATURE: &[u8] = b"OpusHead";
+
+/// Decodes the track with the given number.
+pub(super) fn decode(
+    bytes: &[u8],
+    content: Content,
+    reader: &mut dyn FormatReader,
+    track: u32,
+    parameters: &AudioCodecParameters,
+) -> Result<Decoded, Fault> {
+    let head = head(bytes, content, parameters).ok_or_else(|| Fault::Malformed {
+        container: content.title().into(),
+        problem: "its Opus header is missing".into(),
+    })?;
+    let mut stream = opus::Stream::new(0);
+    stream.packet(&head)?;
+    stream.packet(b"OpusTags")?;
+    let broke_off = packets(reader, bytes.len(), |packet| match packet.track_id == track {
+        true => stream.packet(&packet.data),
+        false => Ok(()),
+    })?;
+    let mut decoded = stream.into_decoded()?;
+    let sound = sound(bytes, content, decoded.pre_skip, decoded.samples[0].len());
+    let all = decoded.samples[0].len();
+    let start = sound.start.min(all);
+    let end = sound.end.clamp(start, all);
+    for channel in &mut decoded.samples {
+        channel.truncate(end);
+        channel.drain(..start);
+    }
+    decoded
+        .warnings
+        .extend(broke_off.then(|| DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 }));
+    Ok(Decoded {
+        audio: Audio { samples: decoded.samples, sample_rate: RATE, warnings: decoded.warnings },
+        codec: "opus".into(),
+        container: content.name().into(),
+    })
+}
+
+/// The identification header as it stands in Ogg.
+fn head(bytes: &[u8], content: Content, parameters: &AudioCodecParameters) -> Option<Vec<u8>> {
+    let private = parameters.extra_data.as_deref().unwrap_or_default();
+    match content {
+        // The same fields, the highest byte first.
+        Content::Mp4 => {
+            let mut head = private.to_vec();
+            if head.len() < 19 || !head.starts_with(SIGNATURE) {
+                return None;
+            }
+            head[8] = 1;
+            [10..12, 12..16, 16..18].into_iter().for_each(|field| head[field].reverse());
+            Some(head)
+        }
+        _ if private.starts_with(SIGNATURE) => Some(private.to_vec()),
+        // Apple's CAF files have a header of their own kind; what it would say stands in the description and packet table.
+        Content::Caf => {
+            let channels = *caf_chunk(bytes, b"desc")?.get(27)?;
+            let simple = matches!(channels, 1 | 2);
+            let [high, low] = (caf_frames(bytes)?.0.min(u64::from(u16::MAX)) as u16).to_be_bytes();
+            simple.then(|| [SIGNATURE, &[1, channels, low, high, 0x80, 0xbb, 0, 0, 0, 0, 0]].concat())
+        }
+        _ => None,
+    }
+}
+
+/// The decoded frames that are sound, as a range.
+fn sound(bytes: &[u8], content: Content, pre_skip: usize, decoded: usize) -> std::ops::Range<usize> {
+    let frames = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    match content {
+        Content::Mp4 => {
+            let start = match mp4_edits::leading_frames(bytes, RATE) {
+                0 => pre_skip,
+                edited => frames(edited),
+            };
+            // The durations of all packets; the last one is shorter than what it decodes to.
+            let end = mp4_edits::media_frames(bytes, RATE).map_or(decoded, frames);
+            start..end
+        }
+        Content::Matroska => {
+            let padding = matroska::first_audio_track(bytes).map_or(0, |track| matroska::padding_at_end(bytes, &track));
+            let padding = (u128::from(padding) * u128::from(RATE) + 500_000_000) / 1_000_000_000;
+            pre_skip..decoded.saturating_sub(padding as usize)
+        }
+        Content::Caf => match caf_frames(bytes) {
+            Some((priming, valid)) if valid > 0 => frames(priming)..frames(priming.saturating_add(valid)),
+            _ => pre_skip..decoded,
+        },
+        _ => pre_skip..decoded,
+    }
+}
+
+/// Priming and valid frames of a CAF file's packet table.
+fn caf_frames(bytes: &[u8]) -> Option<(u64, u64)> {
+    let table = caf_chunk(bytes, b"pakt")?;
+    let valid = i64::from_be_bytes(*table.get(8..)?.first_chunk()?);
+    let priming = i32::from_be_bytes(*table.get(16..)?.first_chunk()?);
+    Some((u64::try_from(priming).ok()?, u64::try_from(valid).ok()?))
+}

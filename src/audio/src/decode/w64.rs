@@ -1,0 +1,60 @@
+//! Wave64 files (Sony): WAV with chunk names of 16 bytes and sizes of 64 bits.
+
+use super::{Decoded, wav};
+use crate::error::Fault;
+
+/// The name of the file's first chunk.
+pub(super) const SIGNATURE: &[u8] = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00";
+/// What the names of all other chunks end with; they begin with the four letters they have in WAV.
+const NAME_END: &[u8] = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a";
+const CHUNK_HEADER: usize = 24;
+
+/// Decodes a whole Wave64 file: its format and data chunks as a WAV file.
+pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
+    let (mut format, mut at) = (None, 40);
+    while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<CHUNK_HEADER>()) {
+        let size = u64::from_le_bytes([
+            header[16], header[17], header[18], header[19], header[20], header[21], header[22], header[23],
+        ]);
+        let content = &bytes[at + CHUNK_HEADER..];
+        let length = usize::try_from(size).unwrap_or(usize::MAX).saturating_sub(CHUNK_HEADER);
+        let here = &content[..length.min(content.len())];
+        match (&header[..4], &header[4..16] == NAME_END) {
+            (b"fmt ", true) => format = Some(here),
+            (b"data", true) => {
+                let format = format.ok_or_else(|| malformed("the data chunk comes before any fmt chunk"))?;
+                return as_wav(format, here, length);
+            }
+            _ => {}
+        }
+        // Chunks begin at multiples of eight bytes.
+        at = match at.checked_add(length.saturating_add(CHUNK_HEADER)).map(|end| end.checked_next_multiple_of(8)) {
+            Some(Some(next)) => next,
+            _ => break,
+        };
+    }
+    Err(malformed(if format.is_none() { "there is no fmt chunk" } else { "there is no data chunk" }))
+}
+
+fn malformed(problem: &str) -> Fault {
+    Fault::Malformed { container: "Wave64".into(), problem: problem.into() }
+}
+
+/// Decodes format and data as the WAV file that would hold them; `claimed` is the length that the data chunk claims.
+fn as_wav(format: &[u8], data: &[u8], claimed: usize) -> Result<Decoded, Fault> {
+    let [format_length, claimed] = [format.len(), claimed].map(|length| u32::try_from(length).unwrap_or(u32::MAX - 1));
+    let mut file = Vec::with_capacity(data.len() + format.len() + 64);
+    file.extend_from_slice(b"RIFF\xff\xff\xff\xffWAVEfmt ");
+    file.extend_from_slice(&format_length.to_le_bytes());
+    file.extend_from_slice(format);
+    file.resize(file.len() + (format.len() & 1), 0);
+    file.extend_from_slice(b"data");
+    file.extend_from_slice(&claimed.to_le_bytes());
+    file.extend_from_slice(data);
+    let decoded = wav::decode(&file).map_err(|fault| match fault {
+        Fault::UnsupportedCodec { codec, .. } => Fault::UnsupportedCodec { container: "Wave64".into(), codec },
+        Fault::Malformed { problem, .. } => Fault::Malformed { container: "Wave64".into(), problem },
+        other => other,
+    })?;
+    Ok(Decoded { container: "w64".into(), ..decoded })
+}

@@ -1,0 +1,70 @@
+//! How a recording is decoded: by this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
+
+use std::path::Path;
+
+use crate::audio::{Audio, AudioInfo};
+use crate::decode::{Decoded, decode_named, probe_bytes_named, probe_file, read};
+use crate::error::{AudioError, Fault};
+use crate::ffmpeg;
+
+/// Decodes recordings, with or without a fallback.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Decoder {
+    fallback: bool,
+}
+
+impl Decoder {
+    /// A decoder that refuses what this crate does not decode.
+    pub const fn builtin() -> Self {
+        Self { fallback: false }
+    }
+
+    /// A decoder that gives to the `ffmpeg` program what this crate does not decode.
+    pub const fn with_ffmpeg() -> Self {
+        Self { fallback: true }
+    }
+
+    /// Decodes the bytes of a file; `hint_name` is its name, used in messages.
+    ///
+    /// # Errors
+    /// [`AudioError::File`] with `hint_name` and what is wrong; all samples of a success are finite.
+    pub fn decode(self, bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> {
+        let decoded = decode_named(bytes, hint_name).or_else(|fault| self.or_fallback(fault, || Ok(bytes)));
+        decoded.map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
+    }
+
+    /// Says what a file holds.
+    ///
+    /// # Errors
+    /// [`AudioError::File`] with the path and what is wrong.
+    pub fn probe(self, path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
+        let path = path.as_ref();
+        probe_file(path).or_else(|fault| self.info(fault, || read(path))).map_err(|fault| fault.of_path(path))
+    }
+
+    /// As [`Decoder::probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+    ///
+    /// # Errors
+    /// [`AudioError::File`] with `hint_name` and what is wrong.
+    pub fn probe_bytes(self, bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioError> {
+        let info = probe_bytes_named(bytes, hint_name).or_else(|fault| self.info(fault, || Ok(bytes)));
+        info.map_err(|fault| fault.of(hint_name))
+    }
+
+    fn info<B: AsRef<[u8]>>(self, fault: Fault, bytes: impl FnOnce() -> Result<B, Fault>) -> Result<AudioInfo, Fault> {
+        let decoded = self.or_fallback(fault, bytes)?;
+        Ok(AudioInfo { by_fallback: true, ..decoded.into_info() })
+    }
+
+    /// Decodes by the fallback what this crate refused with `fault`, if that is what the fallback is for.
+    fn or_fallback<B: AsRef<[u8]>>(
+        self,
+        fault: Fault,
+        bytes: impl FnOnce() -> Result<B, Fault>,
+    ) -> Result<Decoded, Fault> {
+        if !(self.fallback && fault.is_for_fallback()) {
+            return Err(fault);
+        }
+        ffmpeg::decode(bytes()?.as_ref(), &fault)
+    }
+}

@@ -1,0 +1,39 @@
+//! The program that decodes what Flowmill does not decode itself: which one a part uses, and on which rows.
+
+use flowmill_audio::{Decoder, ffmpeg};
+use flowmill_corpus::Utterance;
+use flowmill_runner::PlanContext;
+use serde_json::{Value, json};
+
+use crate::config::{Fallback, PrepConfig};
+
+/// The key in the configuration of parts.
+const KEY: &str = "fallback";
+
+/// What stands in the place of a version when the program is not there.
+const NOT_INSTALLED: &str = "ffmpeg is not installed";
+
+/// The program with its version; `None` when the recipe wants none.
+pub fn installed(config: &PrepConfig) -> Option<String> {
+    match config.fallback {
+        Fallback::None => None,
+        Fallback::Ffmpeg => {
+            Some(ffmpeg::version().map_or_else(|| NOT_INSTALLED.to_owned(), |version| format!("ffmpeg {version}")))
+        }
+    }
+}
+
+/// Adds the program to the configuration of the part with the given key. A part that was done with a program that is gone by now
+/// stays done: what the part left is as good as it was.
+pub fn describe(own: &mut Value, key: &str, installed: Option<&str>, context: &PlanContext) {
+    let Some(installed) = installed else { return };
+    let before = (installed == NOT_INSTALLED)
+        .then(|| context.last_receipt(key)?.config.get(KEY)?.as_str().map(str::to_owned))
+        .flatten();
+    own[KEY] = json!(before.as_deref().unwrap_or(installed));
+}
+
+/// What decodes the recording of a row of stage 0.
+pub fn decoder(utterance: &Utterance) -> Decoder {
+    if utterance.decoder.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() }
+}
