@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::{
-    Checkpoint, KIND, S3Tokenizer, TOKEN_RATE, Version,
+    Checkpoint, KIND, LayerNormEpsilon, S3Tokenizer, TOKEN_RATE, Version,
     pieces::{self, SAMPLE_RATE, SHORTEST},
 };
 use crate::extractors::{
@@ -34,6 +34,8 @@ struct Heard {
 struct Settings {
     version: Version,
     heads: usize,
+    /// States of earlier versions have none.
+    layer_norm_epsilon: Option<Vec<LayerNormEpsilon>>,
 }
 
 impl S3Extractor {
@@ -55,8 +57,10 @@ impl S3Extractor {
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
+        let Settings { version, heads, layer_norm_epsilon } = settings;
+        let epsilons = layer_norm_epsilon.unwrap_or_else(|| vec![LayerNormEpsilon::before_0_3(version)]);
         let tokenizer = taken::kept(state, "")
-            .and_then(|tensors| Checkpoint::from_tensors(settings.version, Some(settings.heads), &tensors))
+            .and_then(|tensors| Checkpoint::from_tensors(version, Some(heads), &epsilons, &tensors))
             .and_then(S3Tokenizer::new);
         let tokenizer = tokenizer.map_err(|error| foreign(error.to_string()))?;
         Self::new(tokenizer).map_err(|error| foreign(error.to_string()))
