@@ -12,6 +12,9 @@ use crate::extractors::{
     Column, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType, weights as taken,
 };
 
+/// Samples of a token.
+const SAMPLES_PER_TOKEN: usize = (SAMPLE_RATE as f64 / TOKEN_RATE) as usize;
+
 /// Rows that are in memory at a time.
 const ROWS_PER_BATCH: usize = 32;
 
@@ -121,6 +124,16 @@ impl S3Extractor {
         Ok(tokens)
     }
 
+    /// The log-mel of a recording whose last token is filled up with silence, as CosyVoice's training data are: so there is a token
+    /// for every 40 ms that the recording begins.
+    fn hear_to_the_end(&self, media: &Media) -> Result<Heard, ExtractError> {
+        let mut samples = media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?;
+        if samples.len() >= SHORTEST {
+            samples.resize(samples.len().next_multiple_of(SAMPLES_PER_TOKEN), 0.0);
+        }
+        self.hear(&samples)
+    }
+
     /// The log-mel of each piece of a recording.
     fn hear(&self, samples: &[f32]) -> Result<Heard, ExtractError> {
         if samples.len() < SHORTEST {
@@ -155,7 +168,7 @@ impl Extractor for S3Extractor {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        let heard = media.as_audio(KIND).and_then(|audio| self.hear(&audio.mono_at(SAMPLE_RATE)?));
+        let heard = self.hear_to_the_end(media);
         let tokens = self.tokens_of(vec![heard]).pop().unwrap_or_else(|| Ok(Vec::new()))?;
         Ok(extracted(tokens))
     }
@@ -165,8 +178,7 @@ impl Extractor for S3Extractor {
     }
 
     fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
-        let hear = |media: &Media| self.hear(&media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?);
-        let heard = rows.par_iter().map(hear).collect();
+        let heard = rows.par_iter().map(|media| self.hear_to_the_end(media)).collect();
         self.tokens_of(heard).into_iter().map(|tokens| tokens.map(extracted)).collect()
     }
 }
