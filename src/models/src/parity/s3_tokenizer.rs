@@ -12,16 +12,16 @@ use crate::extractors::s3::{
 const LONGEST: usize = 3000;
 
 pub(super) fn check_v1(file: &GoldenFile) -> Result<Report> {
-    check(file, Version::V1)
+    check(file, Version::V1, LayerNormEpsilon::default())
 }
 
 pub(super) fn check_v2(file: &GoldenFile) -> Result<Report> {
-    check(file, Version::V2)
+    check(file, Version::V2, LayerNormEpsilon::before_0_3(Version::V2))
 }
 
 /// Version 3 is version 2 with more blocks.
 pub(super) fn check_v3(file: &GoldenFile) -> Result<Report> {
-    let mut report = check(file, Version::V2)?;
+    let mut report = check(file, Version::V2, LayerNormEpsilon::default())?;
     if file.find("out.merged").is_some() {
         let segments = (0..file.size(&["segments"])?).map(|segment| file.integers(&format!("in.segment.{segment}")));
         let segments = segments.map(|segment| Ok(segment?.into_iter().map(|token| token as u32).collect()));
@@ -32,8 +32,9 @@ pub(super) fn check_v3(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The tokenizer of the file's own weights, or of the graph beside it that the file names.
-fn tokenizer(file: &GoldenFile, version: Version) -> Result<S3Tokenizer> {
+/// The tokenizer of the file's own weights, or of the graph beside it that the file names. Files that do not say their epsilons have
+/// `unsaid` ones.
+fn tokenizer(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<S3Tokenizer> {
     let heads = file.size(&["n_audio_head"])?;
     let given = file.value(&["layer_norm_epsilon"]).is_some();
     let given = given.then(|| {
@@ -44,7 +45,7 @@ fn tokenizer(file: &GoldenFile, version: Version) -> Result<S3Tokenizer> {
     let checkpoint = match file.value(&["onnx"]).and_then(|name| name.as_str()) {
         Some(graph) => open_graph(&file.beside(graph), version)?,
         None => {
-            let epsilon = given.unwrap_or_else(|| LayerNormEpsilon::before_0_3(version));
+            let epsilon = given.unwrap_or(unsaid);
             Checkpoint::from_tensors(version, Some(heads), &[epsilon], &file.parameters())?
         }
     };
@@ -59,8 +60,8 @@ fn tokenizer(file: &GoldenFile, version: Version) -> Result<S3Tokenizer> {
     Ok(S3Tokenizer::new(checkpoint)?)
 }
 
-fn check(file: &GoldenFile, version: Version) -> Result<Report> {
-    let tokenizer = tokenizer(file, version)?;
+fn check(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<Report> {
+    let tokenizer = tokenizer(file, version, unsaid)?;
     refuse_lies(file, tokenizer.dimensions())?;
     let mel = file.floats("in.mel", 3)?.transpose(1, 2)?.contiguous()?;
     let (items, frames, _) = mel.dims3()?;

@@ -53,7 +53,8 @@ pub(super) fn read(path: &Path, version: Version) -> Result<Exported, UnusableWe
     let mut file = OnnxFile::open(path)?;
     let numbers = graph::numbers(&mut file)?;
     let graph = std::mem::take(&mut file.graph);
-    let places = Places::of(&graph, &Edges::of(&graph, &numbers))?;
+    let places = Places::of(&graph, &Edges::of(&graph, &numbers));
+    let places = places.map_err(|error| UnusableWeights(format!("not the graph of an S3 tokenizer: {error}")))?;
     let views: BTreeMap<&str, &TensorView> = graph::stored(&graph).collect();
     let mut tensors = BTreeMap::new();
     for (name, place) in places.named(version)? {
