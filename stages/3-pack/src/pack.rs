@@ -1,6 +1,7 @@
 //! The first phase: a shard per stretch of rows.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::shard::{MelStore, ShardEntry, ShardRow};
@@ -71,6 +72,8 @@ struct Packer<'a> {
     mel_config: MelConfig,
     /// `None` when no mel is stored.
     mel: Option<MelSpectrogram>,
+    /// Rows whose tokens were completed.
+    completed: AtomicU64,
 }
 
 impl<'a> Packer<'a> {
@@ -88,7 +91,7 @@ impl<'a> Packer<'a> {
                 Some(MelSpectrogram::new(mel_config.clone()).map_err(StageError::other)?)
             }
         };
-        Ok(Self { config, root, recordings, work, lengths, mel_config, mel })
+        Ok(Self { config, root, recordings, work, lengths, mel_config, mel, completed: AtomicU64::new(0) })
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
@@ -138,7 +141,10 @@ impl<'a> Packer<'a> {
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();
         record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;
-        Ok(report(given, &record.entry))
+        Ok(match self.completed.load(Ordering::Relaxed) {
+            0 => report(given, &record.entry),
+            rows => report(given, &record.entry).fact("tokens completed", rows),
+        })
     }
 
     /// Makes the rows of a window.
@@ -147,9 +153,13 @@ impl<'a> Packer<'a> {
         made.map(|row| self.judged(make_row(row, self.root, self.recordings, self.mel.as_ref()))).collect()
     }
 
-    /// Refuses a row whose tokens and mel are not of the same speech.
+    /// Completes a row's tokens, and refuses one whose tokens and mel are not of the same speech.
     fn judged(&self, made: Made) -> Made {
-        let row = made?;
+        let mut row = made?;
+        let samples = (row.duration * f64::from(row.sample_rate)).round() as u64;
+        if self.lengths.complete(&mut row.speech_token, samples, row.sample_rate) {
+            self.completed.fetch_add(1, Ordering::Relaxed);
+        }
         match self.lengths.refuses(row.speech_token.len(), self.frames(&row)) {
             Some(reason) => Err(reason.into()),
             None => Ok(row),

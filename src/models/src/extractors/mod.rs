@@ -26,6 +26,7 @@ mod error;
 mod extractor;
 mod fit;
 mod fsmn;
+mod graph_attributes;
 pub mod import;
 pub mod kmeans;
 mod linear_algebra;
