@@ -89,7 +89,7 @@ impl Disturbance {
             return newest_checkpoint(&state).map_or(Self::None, |checkpoint| {
                 let files = ["model.safetensors", "optimizer.safetensors", "state.json", "checksums.b3"];
                 let file = checkpoint.join(files[random.bits() as usize % files.len()]);
-                fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
                 Self::Unreadable(file)
             });
         }

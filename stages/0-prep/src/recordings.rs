@@ -504,7 +504,7 @@ mod tests {
         let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
         for (index, row) in corpus.rows[0].iter().enumerate() {
             match parts[0].row(row).audio() {
-                Err(RecordingError::Unreadable(_)) => assert_eq!(index % 2, 0),
+                Err(RecordingError::Unreadable { .. }) => assert_eq!(index % 2, 0),
                 other => assert!(index % 2 == 1 && other.is_ok(), "{other:?}"),
             }
         }
