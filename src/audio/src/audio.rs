@@ -145,7 +145,7 @@ pub enum DecodeWarning {
         /// How many bytes were dropped.
         bytes: u64,
     },
-    /// Packets that could not be decoded; they are missing from the samples.
+    /// Packets that could not be decoded; they are silent or missing in the samples.
     CorruptPackets {
         /// How many.
         count: u64,
@@ -163,6 +163,21 @@ pub enum DecodeWarning {
     OverRange {
         /// The largest magnitude.
         peak: f32,
+    },
+    /// Fields of the header contradict each other; the samples say which ones are right.
+    MendedHeader {
+        /// What the header says.
+        said: String,
+        /// What the samples were read as.
+        used: String,
+    },
+    /// The header promises another length than the audio has, which is whole as far as its own structure tells: it was
+    /// cut or joined without a new header.
+    OtherLength {
+        /// How many frames the header promises.
+        claimed_frames: u64,
+        /// How many frames there are.
+        frames: u64,
     },
     /// The `ffmpeg` program decoded the file and reported problems with it.
     FallbackComplaint {
@@ -194,10 +209,22 @@ impl fmt::Display for DecodeWarning {
             }
             Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
             Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
-            Self::CorruptPackets { count, first } => write!(f, "{count} corrupt packets left out (first: {first})"),
+            Self::CorruptPackets { count, first } => {
+                write!(f, "{count} corrupt packets are silent or left out (first: {first})")
+            }
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
             Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),
             Self::OverRange { peak } => write!(f, "samples reach {peak}, outside [-1, 1]; kept as they are"),
+            Self::MendedHeader { said, used } => {
+                write!(f, "the header contradicts itself ({said}); read as {used}, which the samples fit")
+            }
+            Self::OtherLength { claimed_frames, frames } => {
+                let how = "cut or joined without a new header";
+                write!(
+                    f,
+                    "the header promises {claimed_frames} frames, but the stream has {frames} ({how}); all are read"
+                )
+            }
             Self::FallbackComplaint { lines, first } => {
                 write!(f, "ffmpeg decoded it, but reported {lines} problems (first: {first})")
             }

@@ -106,6 +106,7 @@ fn fault_name(fault: &Fault) -> &'static str {
         Fault::NoSamples => "no-samples",
         Fault::NonFinite { .. } => "non-finite",
         Fault::Limit { .. } => "limit",
+        Fault::FallbackMissing { .. } | Fault::FallbackFailed { .. } => "fallback",
     }
 }
 
@@ -119,6 +120,9 @@ fn warning_name(warning: &DecodeWarning) -> &'static str {
         DecodeWarning::LostSync { .. } => "lost-sync",
         DecodeWarning::ChecksumMismatch => "checksum",
         DecodeWarning::OverRange { .. } => "over-range",
+        DecodeWarning::FallbackComplaint { .. } => "fallback-complaint",
+        DecodeWarning::MendedHeader { .. } => "mended-header",
+        DecodeWarning::OtherLength { .. } => "other-length",
         DecodeWarning::MisleadingName { .. } => "misleading-name",
     }
 }

@@ -2,7 +2,7 @@
 //! the first thing in it that surprises a decoder.
 
 use super::aac::Config;
-use super::sniff::{self, Content};
+use super::sniff::Content;
 use super::{aac, codec_names, matroska, mp4_codec};
 use crate::error::Fault;
 
@@ -48,7 +48,7 @@ pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
         Content::Caf => caf(bytes),
         Content::Aiff => aiff(bytes),
         Content::Ogg => ogg(bytes),
-        Content::Adts => named("ADTS", aac::unsupported_adts(sniff::behind_id3_or_all(bytes))),
+        Content::Adts => named("ADTS", aac::unsupported_adts(bytes)),
         other => (other.title(), None, true),
     };
     let entry = (content == Content::Mp4).then(|| mp4_codec::sample_entry(bytes)).flatten();

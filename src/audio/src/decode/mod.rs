@@ -1,7 +1,9 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is
-//! decoded here; MP3, AAC, Vorbis and their containers go through Symphonia; Opus through a decoder of its own.
+//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is decoded here.
+//! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
+//! Opus goes through a decoder of its own.
+//! Lengths are counted, never estimated: what a header claims is compared with what is there.
 //! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod aac;
@@ -9,14 +11,18 @@ mod aac_packet;
 mod aac_tables;
 mod adpcm;
 mod au;
+mod channels;
 mod codec_names;
 mod flac;
 mod foreign;
 mod identify;
+mod leading;
 mod matroska;
 mod mp4_codec;
 mod mp4_edits;
+mod mpeg;
 mod mpeg_frames;
+mod multichannel_vorbis;
 mod ogg_pages;
 mod opus;
 mod opus_track;
@@ -26,11 +32,13 @@ mod riff;
 mod sniff;
 mod sphere;
 mod stream;
+mod tags;
 mod w64;
 mod wav;
+mod wav_layout;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -96,10 +104,9 @@ impl Decoded {
 
 /// Says what a file holds: rate, channels, frames, codec, container.
 ///
-/// Integer WAV files are judged by their header against the size of the file, which is exact; FLAC files by their
-/// header if the last frame of the file is whole and is the one that the header promises. Everything else is
-/// decoded: the lengths that compressed files claim are too often wrong. So damage in the middle of a FLAC file is
-/// noticed by [`decode_file`] only.
+/// Integer WAV files are judged by their header against the size of the file, which is exact. The frames of MPEG audio
+/// and FLAC and the packets of Opus are counted. Everything else is decoded: the lengths that compressed files claim are
+/// too often wrong. So damage inside a frame or a packet is noticed by [`decode_file`] only; it changes no length.
 ///
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong.
@@ -116,17 +123,21 @@ pub fn probe_bytes(bytes: &[u8], hint_name: &str) -> Result<AudioInfo, AudioErro
 }
 
 pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
+    let start = leading::start(&mut Cursor::new(bytes), bytes.len() as u64)?;
+    let bytes = bytes.get(start.at as usize..).unwrap_or_default();
     let content = sniff::content(bytes)?;
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
-        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(sniff::behind_id3_or_all(bytes)),
+        Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(bytes),
         Content::OggOpus => opus::decode(bytes),
+        Content::Mpeg => mpeg::decode(bytes),
         Content::Sphere => sphere::decode(bytes),
         Content::Au => au::decode(bytes),
         Content::Wave64 => w64::decode(bytes),
         _ => stream::decode(bytes, content),
     })?;
     check_samples(&decoded.audio.samples)?;
+    decoded.audio.warnings.extend(start.warning());
     if let Some(warning) = sniff::misleading_name(name, content) {
         decoded.audio.warnings.push(warning);
     }
@@ -145,7 +156,7 @@ fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) ->
 
 /// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.
 fn flac_bits(bytes: &[u8]) -> u32 {
-    flac::parse_metadata(sniff::behind_id3_or_all(bytes)).map_or(0, |(info, _)| info.bits)
+    flac::parse_metadata(bytes).map_or(0, |(info, _)| info.bits)
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {

@@ -1,42 +1,84 @@
-//! The frame structure of MPEG audio (MP1, MP2, MP3): finds what a decoder skips without a word.
+//! The frame structure of MPEG audio (MP1, MP2, MP3): where the frames are, what they hold, and what lies between.
 
-use super::sniff::behind_id3_or_all;
-use crate::audio::DecodeWarning;
+use super::tags;
 
-/// Length of the frame whose header starts `bytes`, in bytes; `None` if that is no header. Free-format streams,
-/// whose headers give no length, count as none.
-fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let [first, second, third, ..] = *bytes else { return None };
-    if first != 0xff || second & 0xe0 != 0xe0 {
-        return None;
+/// What the header of a frame says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The two bits of the header: 3 for MPEG 1, 2 for MPEG 2, 0 for MPEG 2.5.
+    version: u8,
+    pub(super) layer: u8,
+    pub(super) sample_rate: u32,
+    pub(super) channels: usize,
+    has_checksum: bool,
+    kilobits: u16,
+    /// Bytes of the frame, header included.
+    length: usize,
+}
+
+const HEADER_BYTES: usize = 4;
+const MPEG_1: u8 = 3;
+const MPEG_2: u8 = 2;
+
+impl Header {
+    /// Reads the header at the beginning of `bytes`. Free-format streams, whose headers give no length, have none.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let [0xff, second, third, fourth, ..] = *bytes else { return None };
+        let (version, layer_code, rate_code) = ((second >> 3) & 3, (second >> 1) & 3, usize::from((third >> 2) & 3));
+        if second & 0xe0 != 0xe0 || version == 1 || layer_code == 0 || rate_code == 3 {
+            return None;
+        }
+        let layer = 4 - layer_code;
+        let kilobits = BIT_RATES[usize::from(version != MPEG_1)][usize::from(layer - 1)][usize::from(third >> 4)];
+        if kilobits == 0 {
+            return None;
+        }
+        let divisor = match version {
+            MPEG_1 => 1,
+            MPEG_2 => 2,
+            _ => 4,
+        };
+        let sample_rate = [44_100, 48_000, 32_000][rate_code] / divisor;
+        let padding = usize::from((third >> 1) & 1);
+        let bits = usize::from(kilobits) * 1000;
+        let rate = sample_rate as usize;
+        let length = match layer {
+            1 => (12 * bits / rate + padding) * 4,
+            3 if version != MPEG_1 => 72 * bits / rate + padding,
+            _ => 144 * bits / rate + padding,
+        };
+        let channels = if fourth >> 6 == 3 { 1 } else { 2 };
+        Some(Self { version, layer, sample_rate, channels, has_checksum: second & 1 == 0, kilobits, length })
     }
-    let version_1 = match (second >> 3) & 3 {
-        3 => true,
-        1 => return None,
-        _ => false,
-    };
-    let layer = match (second >> 1) & 3 {
-        0 => return None,
-        code => 4 - code,
-    };
-    let kilobits = BIT_RATES[usize::from(!version_1)][usize::from(layer - 1)][usize::from(third >> 4)];
-    let rate_code = usize::from((third >> 2) & 3);
-    if kilobits == 0 || rate_code == 3 {
-        return None;
+
+    /// Frames of audio in the frame, one value per channel each.
+    pub(super) fn samples(&self) -> usize {
+        match self.layer {
+            1 => 384,
+            3 if self.version != MPEG_1 => 576,
+            _ => 1152,
+        }
     }
-    let divisor = match (second >> 3) & 3 {
-        3 => 1,
-        2 => 2,
-        _ => 4,
-    };
-    let rate = [44_100, 48_000, 32_000][rate_code] / divisor;
-    let padding = usize::from((third >> 1) & 1);
-    let bits = usize::from(kilobits) * 1000;
-    Some(match layer {
-        1 => (12 * bits / rate + padding) * 4,
-        3 if !version_1 => 72 * bits / rate + padding,
-        _ => 144 * bits / rate + padding,
-    })
+
+    /// Whether layer 2 forbids the bit rate for the number of channels; decoders that keep to the standard refuse it.
+    pub(super) fn forbidden_bit_rate(&self) -> bool {
+        let forbidden: &[u16] = if self.channels == 1 { &[224, 256, 320, 384] } else { &[32, 48, 56, 80] };
+        self.layer == 2 && forbidden.contains(&self.kilobits)
+    }
+
+    /// Version, layer and sampling rate do not change within a stream.
+    fn same_stream(&self, other: &Self) -> bool {
+        (self.version, self.layer, self.sample_rate) == (other.version, other.layer, other.sample_rate)
+    }
+
+    /// Bytes of side information of a frame of layer 3.
+    fn side_bytes(&self) -> usize {
+        match (self.version == MPEG_1, self.channels) {
+            (true, 2) => 32,
+            (true, _) | (false, 2) => 17,
+            (false, _) => 9,
+        }
+    }
 }
 
 /// Kilobits per second as `[version 1, later][layer][code]`; 0 where the code is not allowed.
@@ -53,60 +95,159 @@ const BIT_RATES: [[[u16; 16]; 3]; 2] = [
     ],
 ];
 
-/// Walks from frame to frame: bytes between frames, and a last frame that is cut off.
-pub(super) fn warnings(bytes: &[u8]) -> Vec<DecodeWarning> {
-    let bytes = without_trailing_tags(behind_id3_or_all(bytes));
-    let (mut at, mut skipped, mut cut) = (0, 0u64, 0u64);
-    while at < bytes.len() {
-        match frame_length(&bytes[at..]) {
-            Some(length) if at + length > bytes.len() && plausible_last(bytes, at) => {
-                cut = (bytes.len() - at) as u64;
+/// Walks from frame to frame over a stream without its trailing tags.
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Header of the frame that ends at `at`.
+    previous: Option<Header>,
+    /// Header of the last frame.
+    last: Option<Header>,
+    /// Bytes so far that belong to no frame and no tag.
+    pub(super) skipped: u64,
+    /// Bytes of a last frame that is cut off.
+    pub(super) cut: u64,
+}
+
+impl<'a> Frames<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes: tags::without_trailing(bytes), at: 0, previous: None, last: None, skipped: 0, cut: 0 }
+    }
+
+    /// The header at `at`, if there is a whole frame that fits to what surrounds it.
+    fn frame(&self) -> Option<Header> {
+        let header = Header::parse(&self.bytes[self.at..])?;
+        let end = self.at + header.length;
+        if end > self.bytes.len() {
+            return None;
+        }
+        let continues = self.previous.is_some_and(|previous| previous.same_stream(&header));
+        (continues || followed(self.bytes, end, &header)).then_some(header)
+    }
+
+    /// Whether a frame that fits to the previous one starts at `at` and is cut off.
+    fn cut_off(&self) -> bool {
+        let fits = |header: Header| {
+            let continues = self.previous.is_some_and(|previous| previous.same_stream(&header));
+            continues && self.at + header.length > self.bytes.len()
+        };
+        Header::parse(&self.bytes[self.at..]).is_some_and(fits)
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = (Header, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.bytes.len() {
+            let rest = &self.bytes[self.at..];
+            if let Some(header) = self.frame() {
+                self.at += header.length;
+                (self.previous, self.last) = (Some(header), Some(header));
+                return Some((header, &rest[..header.length]));
+            }
+            if self.cut_off() {
+                self.cut = rest.len() as u64;
+                self.at = self.bytes.len();
                 break;
             }
-            Some(length) if plausible(bytes, at, length) => at += length,
-            _ => {
-                at += 1;
-                skipped += 1;
+            // Files that were joined have tags in the middle.
+            match tags::length(rest).and_then(|length| usize::try_from(length).ok()) {
+                Some(length) if length <= rest.len() => self.at += length,
+                _ => {
+                    self.previous = None;
+                    self.at += 1;
+                    self.skipped += 1;
+                }
             }
         }
-    }
-    let lost = (skipped > 0).then_some(DecodeWarning::LostSync { bytes: skipped });
-    lost.into_iter().chain((cut > 0).then_some(DecodeWarning::PartialFrame { bytes: cut })).collect()
-}
-
-/// A header is believed if another follows where the frame ends, or the file does.
-fn plausible(bytes: &[u8], at: usize, length: usize) -> bool {
-    match bytes.get(at + length..) {
-        None => false,
-        Some([]) => true,
-        Some(next) => frame_length(next).is_some() && same_stream(&bytes[at..], next),
+        None
     }
 }
 
-/// A header whose frame reaches behind the end is believed if the stream's first frame looks alike.
-fn plausible_last(bytes: &[u8], at: usize) -> bool {
-    same_stream(bytes, &bytes[at..])
+/// Whether the file goes on at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
+fn followed(bytes: &[u8], end: usize, header: &Header) -> bool {
+    let rest = &bytes[end..];
+    rest.is_empty() || Header::parse(rest).is_some_and(|next| next.same_stream(header)) || tags::length(rest).is_some()
 }
 
-/// Version, layer and sampling rate do not change within a stream.
-fn same_stream(one: &[u8], other: &[u8]) -> bool {
-    matches!((one, other), ([_, a, b, ..], [_, c, d, ..]) if a & 0xfe == c & 0xfe && b & 0x0c == d & 0x0c)
+/// Whether a stream starts with a header that leaves the bit rate free.
+pub(super) fn is_free_format(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 == 0)
 }
 
-/// Without the ID3v1 and APE tags that may end a file.
-fn without_trailing_tags(mut bytes: &[u8]) -> &[u8] {
-    const ID3V1: usize = 128;
-    if bytes.len() >= ID3V1 && bytes[bytes.len() - ID3V1..].starts_with(b"TAG") {
-        bytes = &bytes[..bytes.len() - ID3V1];
-    }
-    const APE_FOOTER: usize = 32;
-    if bytes.len() >= APE_FOOTER {
-        let footer = &bytes[bytes.len() - APE_FOOTER..];
-        if footer.starts_with(b"APETAGEX") {
-            let size = u32::from_le_bytes([footer[12], footer[13], footer[14], footer[15]]) as usize;
-            let header = if footer[23] & 0x80 != 0 { APE_FOOTER } else { 0 };
-            bytes = &bytes[..bytes.len().saturating_sub(size + header)];
+/// Frames in a row that make bytes of an unknown kind MPEG audio.
+const MANY_FRAMES: usize = 8;
+
+/// Where the first of many frames in a row starts. With `whole`, the bytes reach to the end of the file, and fewer
+/// frames that reach there too are enough.
+pub(super) fn first_of_many(bytes: &[u8], whole: bool) -> Option<usize> {
+    let many = |start: &usize| {
+        let Some(first) = Header::parse(&bytes[*start..]) else { return false };
+        let (mut at, mut count) = (*start, 0);
+        while count < MANY_FRAMES {
+            match bytes.get(at..).filter(|rest| !rest.is_empty()) {
+                None => return whole && count > 1 && at == bytes.len(),
+                Some(rest) => match Header::parse(rest).filter(|header| header.same_stream(&first)) {
+                    Some(header) => at += header.length,
+                    None => return whole && count > 1 && tags::without_trailing(bytes).len() == at,
+                },
+            }
+            count += 1;
         }
+        true
+    };
+    (0..bytes.len()).filter(|at| bytes[*at] == 0xff).find(many)
+}
+
+/// What the first frame of a file may say of the others (Xing, Info and LAME, VBRI).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct InfoTag {
+    /// How many frames follow.
+    pub(super) frames: Option<u32>,
+    /// Frames of audio at the beginning that the encoder and a decoder added.
+    pub(super) delay: usize,
+    /// Frames of audio at the end that the encoder added.
+    pub(super) padding: usize,
+}
+
+/// Frames of audio by which a decoder of layer 3 is late.
+const DECODER_DELAY: usize = 529;
+
+/// Reads the tag that a frame holds instead of audio; `None` for a frame of audio.
+pub(super) fn info_tag(header: &Header, frame: &[u8]) -> Option<InfoTag> {
+    if header.layer != 3 {
+        return None;
     }
-    bytes
+    let head = HEADER_BYTES + if header.has_checksum { 2 } else { 0 };
+    let silent_until = |end: usize| frame.get(head..end).is_some_and(|side| side.iter().all(|byte| *byte == 0));
+    let number = |bytes: &[u8], at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    let xing_at = HEADER_BYTES + header.side_bytes();
+    const VBRI_AT: usize = HEADER_BYTES + 32;
+    match (frame.get(xing_at..), frame.get(VBRI_AT..)) {
+        (Some(tag @ [b'X', b'i', b'n', b'g', ..] | tag @ [b'I', b'n', b'f', b'o', ..]), _) if silent_until(xing_at) => {
+            let flags = number(tag, 4)?;
+            // Frames, bytes, a table of contents, a quality: each there if its flag is.
+            let size = |flag: u32, bytes: usize| if flags & flag != 0 { bytes } else { 0 };
+            let frames = number(tag, 8).filter(|_| flags & 1 != 0);
+            let encoder = tag.get(8 + size(1, 4) + size(2, 4) + size(4, 100) + size(8, 4)..).unwrap_or_default();
+            let (delay, padding) = delay_and_padding(encoder).unwrap_or_default();
+            Some(InfoTag { frames, delay, padding })
+        }
+        (_, Some(tag @ [b'V', b'B', b'R', b'I', ..])) if silent_until(VBRI_AT) => {
+            Some(InfoTag { frames: number(tag, 14), delay: 0, padding: 0 })
+        }
+        _ => None,
+    }
+}
+
+/// What the encoder's part of a tag says of the frames of audio that were added, as they are after decoding.
+fn delay_and_padding(encoder: &[u8]) -> Option<(usize, usize)> {
+    if ![b"LAME", b"Lavf", b"Lavc"].iter().any(|name| encoder.starts_with(*name)) {
+        return None;
+    }
+    let [high, middle, low] = *encoder.get(21..)?.first_chunk()?;
+    let delay = usize::from(high) << 4 | usize::from(middle >> 4);
+    let padding = usize::from(middle & 0x0f) << 8 | usize::from(low);
+    Some((delay + DECODER_DELAY, padding.saturating_sub(DECODER_DELAY)))
 }

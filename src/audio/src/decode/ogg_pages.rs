@@ -15,9 +15,14 @@ pub(super) struct Page<'a> {
 const HEADER_BYTES: usize = 27;
 const CHECKSUM_AT: std::ops::Range<usize> = 22..26;
 const CONTINUED: u8 = 1;
+const BEGINNING_OF_STREAM: u8 = 2;
 const END_OF_STREAM: u8 = 4;
 
 impl Page<'_> {
+    pub(super) fn begins_stream(&self) -> bool {
+        self.flags & BEGINNING_OF_STREAM != 0
+    }
+
     pub(super) fn ends_stream(&self) -> bool {
         self.flags & END_OF_STREAM != 0
     }

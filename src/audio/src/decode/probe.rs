@@ -5,23 +5,17 @@ use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::riff::{self, WavHeader};
-use super::sniff::{self, Content};
+use super::sniff::{self, Content, SIGNATURE_BYTES};
 use super::wav::{self, Codec};
-use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, read, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, opus, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
 use crate::error::Fault;
 
-/// Bytes read to recognise a format.
-const BEGINNING_BYTES: u64 = 4096;
-
-/// Bytes read from the end of a FLAC file to find its last frame.
-const END_BYTES: u64 = 1 << 16;
-
 /// What the bytes of a file hold.
 pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
-    match from_ends(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
+    match from_header(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
         Some(info) => Ok(info),
-        None => decode_named(bytes, name).map(Decoded::into_info),
+        None => counted_or_decoded(bytes, name),
     }
 }
 
@@ -30,50 +24,49 @@ pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let name = path.display().to_string();
-    match from_ends(&mut file, length, &name)? {
+    match from_header(&mut file, length, &name)? {
         Some(info) => Ok(info),
-        None => decode_named(&read(path)?, &name).map(Decoded::into_info),
+        None => counted_or_decoded(&read(path)?, &name),
     }
 }
 
-/// The answer that a file's ends give, where they can be trusted.
-fn from_ends(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result<Option<AudioInfo>, Fault> {
+/// The answer that a file's beginning and its size give, where they can be trusted.
+fn from_header(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result<Option<AudioInfo>, Fault> {
+    let start = leading::start(file, length)?;
     let mut beginning = Vec::new();
-    file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut beginning)?;
+    file.seek(SeekFrom::Start(start.at))?;
+    file.by_ref().take(SIGNATURE_BYTES as u64).read_to_end(&mut beginning)?;
     let content = sniff::content(&beginning)?;
-    let known = match content {
-        Content::Riff => {
-            file.rewind()?;
-            from_wav_header(&riff::read_header(&mut BufReader::new(file), length)?)?
-        }
-        Content::Flac => from_flac_ends(&beginning, file, length)?,
-        _ => None,
-    };
-    Ok(known.map(|mut info| {
-        info.warnings.extend(sniff::misleading_name(name, content));
-        info
-    }))
+    if content != Content::Riff || start.at > 0 {
+        return Ok(None);
+    }
+    let known = from_wav_header(&riff::read_header(&mut BufReader::new(file), length)?)?;
+    Ok(known.map(|info| with_name(info, name, content)))
 }
 
-/// The answer for FLAC files whose ends agree.
-fn from_flac_ends(beginning: &[u8], file: &mut (impl Read + Seek), length: u64) -> Result<Option<AudioInfo>, Fault> {
-    // Metadata that goes on for longer (pictures) is left to the decoder.
-    let Ok((info, start)) = flac::parse_metadata(beginning) else { return Ok(None) };
-    let from = length.saturating_sub(END_BYTES).max(start as u64);
-    file.seek(SeekFrom::Start(from))?;
-    let mut end = Vec::new();
-    file.take(END_BYTES).read_to_end(&mut end)?;
-    let (Some(frames), true) = (info.frames, flac::ends_as_claimed(&end, &info)) else { return Ok(None) };
-    within("the number of samples", frames * info.channels as u64, MAX_SAMPLES)?;
-    Ok(Some(AudioInfo {
-        sample_rate: info.sample_rate,
-        channels: info.channels as u32,
-        frames,
-        codec: "flac".into(),
-        container: "flac".into(),
-        by_fallback: false,
-        warnings: Vec::new(),
-    }))
+fn with_name(mut info: AudioInfo, name: &str, content: Content) -> AudioInfo {
+    info.warnings.extend(sniff::misleading_name(name, content));
+    info
+}
+
+/// The answer that the whole file gives: by counting where the format states the length of every packet.
+fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
+    let start = leading::start(&mut Cursor::new(bytes), bytes.len() as u64)?;
+    let recording = bytes.get(start.at as usize..).unwrap_or_default();
+    let content = sniff::content(recording)?;
+    let counted = match content {
+        Content::Mpeg => Some(mpeg::count(recording)?),
+        Content::OggOpus => Some(opus::count(recording)?),
+        Content::Flac => flac::count(recording),
+        _ => None,
+    };
+    match counted {
+        Some(mut info) => {
+            info.warnings.extend(start.warning());
+            Ok(with_name(info, name, content))
+        }
+        None => decode_named(bytes, name).map(Decoded::into_info),
+    }
 }
 
 /// The answer for WAV files whose codec has a fixed size.

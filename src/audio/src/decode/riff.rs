@@ -3,6 +3,7 @@
 use std::io::{Read, Seek, SeekFrom};
 
 use super::check_format;
+use super::wav_layout::{self, Claims};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
@@ -40,6 +41,15 @@ const TAG_EXTENSIBLE: u16 = 0xfffe;
 /// Chunks looked at before giving up; real files have a handful.
 const MAX_CHUNKS: usize = 1000;
 const UNKNOWN_SIZE: u32 = u32::MAX;
+/// Bytes looked at per place where fields contradict each other.
+const EXCERPT_BYTES: u64 = 1 << 16;
+
+/// Whether a size is one that programs write when they cannot know it: the largest signed or unsigned one, less the
+/// headers and what rounding to whole frames or blocks takes off.
+fn is_open_end(size: u32) -> bool {
+    const ROUNDING: u32 = 1 << 16;
+    (0x8000_0000 - ROUNDING..=0x8000_0000).contains(&size) || size >= u32::MAX - ROUNDING
+}
 
 /// Reads the header from a source of `length` bytes.
 pub(super) fn read_header(source: &mut (impl Read + Seek), length: u64) -> Result<WavHeader, Fault> {
@@ -79,6 +89,7 @@ struct Format {
     tag: u16,
     channels: u16,
     sample_rate: u32,
+    byte_rate: u32,
     block_align: u16,
     bits_per_sample: u16,
     frames_per_block: Option<u16>,
@@ -118,11 +129,12 @@ impl<S: Read + Seek> Reader<'_, S> {
         if size < 16 {
             return Err(malformed(format!("the fmt chunk has {size} bytes; it needs 16")));
         }
-        let [t0, t1, c0, c1, r0, r1, r2, r3, _, _, _, _, a0, a1, b0, b1] = self.bytes::<16>(at, "the fmt chunk")?;
+        let [t0, t1, c0, c1, r0, r1, r2, r3, y0, y1, y2, y3, a0, a1, b0, b1] = self.bytes::<16>(at, "the fmt chunk")?;
         let mut format = Format {
             tag: self.u16([t0, t1]),
             channels: self.u16([c0, c1]),
             sample_rate: self.u32([r0, r1, r2, r3]),
+            byte_rate: self.u32([y0, y1, y2, y3]),
             block_align: self.u16([a0, a1]),
             bits_per_sample: self.u16([b0, b1]),
             frames_per_block: None,
@@ -146,13 +158,18 @@ impl<S: Read + Seek> Reader<'_, S> {
             (UNKNOWN_SIZE, Some(size)) => size,
             (size, _) => u64::from(size),
         };
-        let streamed = (size == UNKNOWN_SIZE && size_64.is_none()) || (size == 0 && self.junk_follows(start)?);
+        let open_end = size_64.is_none() && is_open_end(size) && promised > there;
+        let streamed = open_end || (size == 0 && self.junk_follows(start)?);
         let data_bytes = if streamed { there } else { promised.min(there) };
         if streamed && there > 0 {
             warnings.push(DecodeWarning::StreamedSize);
         } else if promised < there {
             let bytes = self.unaccounted(start + promised + (promised & 1))?;
             warnings.extend((bytes > 0).then_some(DecodeWarning::TrailingBytes { bytes }));
+        }
+        let mut format = format;
+        if wav_layout::applies(format.tag) {
+            warnings.extend(self.settle(&mut format, start, data_bytes)?);
         }
         Ok(WavHeader {
             tag: format.tag,
@@ -167,6 +184,53 @@ impl<S: Read + Seek> Reader<'_, S> {
             promised_bytes: (!streamed && promised > there).then_some(promised),
             warnings,
         })
+    }
+
+    /// Puts the format right where its fields contradict each other.
+    fn settle(&mut self, format: &mut Format, start: u64, data_bytes: u64) -> Result<Option<DecodeWarning>, Fault> {
+        let claims = Claims {
+            tag: format.tag,
+            channels: format.channels,
+            bits: format.bits_per_sample,
+            block_align: format.block_align,
+            byte_rate: format.byte_rate,
+            sample_rate: format.sample_rate,
+            big_endian: self.big_endian,
+        };
+        if !claims.contradict() {
+            return Ok(None);
+        }
+        let excerpts = self.excerpts(start, data_bytes, claims.common_frame())?;
+        let settled = claims.settle(&excerpts).ok_or_else(|| {
+            malformed(format!(
+                "its header contradicts itself ({claims}) and the samples are noise however they are read; make the \
+                 file anew from its source, or give the samples a right header (sox -t raw)"
+            ))
+        })?;
+        format.channels = settled.channels;
+        format.block_align = settled.frame() as u16;
+        if settled.bytes != claims.stated().bytes {
+            format.bits_per_sample = 8 * settled.bytes;
+        }
+        check_format(u64::from(format.sample_rate), u64::from(format.channels))?;
+        Ok(claims.mended(settled))
+    }
+
+    /// Samples from three places, or all of them if there are few; every excerpt starts at a multiple of `unit`.
+    fn excerpts(&mut self, start: u64, bytes: u64, unit: u64) -> Result<Vec<Vec<u8>>, Fault> {
+        let places = if bytes < 4 * EXCERPT_BYTES {
+            vec![(0, bytes)]
+        } else {
+            [1, 2, 3].map(|part| (bytes / 4 * part, EXCERPT_BYTES)).to_vec()
+        };
+        let mut excerpts = Vec::new();
+        for (at, length) in places {
+            let mut excerpt = Vec::new();
+            self.source.seek(SeekFrom::Start(start + at - at % unit))?;
+            self.source.by_ref().take(length).read_to_end(&mut excerpt)?;
+            excerpts.push(excerpt);
+        }
+        Ok(excerpts)
     }
 
     /// Whether the bytes from `at` on are something else than a chain of chunks.

@@ -99,14 +99,15 @@ const ALL: [Content; 13] = [
 
 /// The usual file extension of a recording, by its bytes; `None` when they are not audio.
 pub fn extension(bytes: &[u8]) -> Option<&'static str> {
-    let content = content(bytes).ok()?;
+    let start = super::leading::start(&mut std::io::Cursor::new(bytes), bytes.len() as u64).ok()?;
+    let content = content(bytes.get(start.at as usize..)?).ok()?;
     Some(match content {
         Content::Matroska => "mka",
         other => other.extensions()[0],
     })
 }
 
-/// What `bytes`, the beginning of a file, are; or why they are not audio.
+/// What `bytes`, a file from where its recording starts, are; or why they are not audio.
 pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.is_empty() {
         return Err(Fault::Empty);
@@ -114,12 +115,14 @@ pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(Fault::LfsPointer);
     }
-    let known = signature(bytes).or_else(|| signature(behind_id3(bytes)));
-    let foreign = || foreign::recognized(bytes).or_else(|| foreign::recognized(behind_id3(bytes)));
-    known.ok_or_else(|| foreign().unwrap_or_else(|| unknown(bytes)))
+    signature(bytes).ok_or_else(|| foreign::recognized(bytes).unwrap_or_else(|| unknown(bytes)))
 }
 
-fn signature(bytes: &[u8]) -> Option<Content> {
+/// Bytes from where a recording starts that tell what it is.
+pub(super) const SIGNATURE_BYTES: usize = 4096;
+
+/// What `bytes`, which start where a recording does, are.
+pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
     let riff = at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64");
     if riff && (at(8, b"WAVE") || bytes.len() < 12) {
@@ -162,23 +165,6 @@ fn signature(bytes: &[u8]) -> Option<Content> {
         }
         _ => None,
     }
-}
-
-/// The bytes behind a leading ID3v2 tag, if there is one.
-pub(super) fn behind_id3(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [b'I', b'D', b'3', _, _, _, a, b, c, d, ..] => {
-            let size = [a, b, c, d].iter().fold(0usize, |size, byte| size << 7 | usize::from(**byte & 0x7f));
-            bytes.get(10 + size..).unwrap_or_default()
-        }
-        _ => &[],
-    }
-}
-
-/// The bytes behind a leading ID3v2 tag, or all of them.
-pub(super) fn behind_id3_or_all(bytes: &[u8]) -> &[u8] {
-    let behind = behind_id3(bytes);
-    if behind.is_empty() { bytes } else { behind }
 }
 
 fn unknown(bytes: &[u8]) -> Fault {

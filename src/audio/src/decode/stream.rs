@@ -7,7 +7,7 @@ use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE,
     CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S24BE,
-    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE,
+    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
 };
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
@@ -19,18 +19,22 @@ use symphonia::core::packet::Packet;
 
 use super::aac::{Config, SbrSearch};
 use super::identify::{Identity, identify};
+use super::multichannel_vorbis::MultichannelVorbis;
 use super::sniff::Content;
-use super::{
-    Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, mpeg_frames, ogg_pages, opus_track, over_range, within,
-};
+use super::{Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
-    // Symphonia gives up on a file that ends inside a page.
-    let bytes = ogg.as_ref().map_or(bytes, |scan| &bytes[..scan.end]);
+    let bytes = match &ogg {
+        // Symphonia gives up on a file that ends inside a page.
+        Some(scan) => &bytes[..scan.end],
+        // Symphonia looks for frames in tags.
+        None if content == Content::Adts => tags::without_trailing(bytes),
+        None => bytes,
+    };
     let identity = identify(bytes, content).checked()?;
     let mut reader = open(bytes, &identity).map_err(|fault| match &ogg {
         Some(scan) if scan.breaks_off() => broken_off(content),
@@ -47,13 +51,15 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
     let mut warnings = collected.warnings();
+    let name = decoder.inner.codec_info().short_name;
     warnings.extend(match &ogg {
         Some(scan) => scan.warning(collected.frames()),
+        // ADTS has no header of the whole; the claim is an estimate.
+        None if content == Content::Adts => collected.truncated(None),
+        // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
+        None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
         None => collected.shorter_than_claimed(decoder.claimed_frames),
     });
-    if content == Content::Mpeg {
-        warnings.extend(mpeg_frames::warnings(bytes));
-    }
     if content == Content::Matroska {
         collected.cut_end(matroska::padding_in_frames(bytes, decoder.sample_rate));
     }
@@ -145,6 +151,11 @@ fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Resul
     // Decoders make room for this many frames at once.
     let frames = parameters.max_frames_per_packet.max(parameters.frames_per_block).unwrap_or(0);
     within("the number of frames of a packet", frames, MAX_PACKET_FRAMES)?;
+    if parameters.codec == CODEC_ID_VORBIS
+        && let Some(decoder) = MultichannelVorbis::new(parameters).map_err(|error| malformed(identity, &error))?
+    {
+        return Ok(Box::new(decoder));
+    }
     let parameters = corrected(parameters, identity);
     let options = AudioDecoderOptions::default().verify(true);
     symphonia::default::get_codecs()
@@ -318,6 +329,14 @@ impl Collected {
         corrupt.collect()
     }
 
+    /// A warning if the file ended inside a packet, or before one that its tables list.
+    fn truncated(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
+        let frames = self.frames();
+        let claimed_frames = claimed.filter(|claimed| *claimed > frames);
+        self.broke_off.then_some(DecodeWarning::Truncated { claimed_frames, frames })
+    }
+
+    /// A warning if samples of a fixed size are fewer than the header says.
     fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
         let frames = self.frames();
         let short = claimed.is_some_and(|claimed| frames < claimed);

@@ -4,8 +4,7 @@ use std::io::Cursor;
 
 use super::pcm::{self, Encoding};
 use super::riff::{self, WavHeader};
-use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, adpcm, codec_names, over_range, stream, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, codec_names, mpeg, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -20,7 +19,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
         Codec::Adpcm => adpcm::decode(&header, data),
         Codec::Mp3 if data.is_empty() => Err(Fault::NoSamples),
         Codec::Mp3 => {
-            let mut decoded = stream::decode(data, Content::Mpeg)?;
+            let mut decoded = mpeg::decode(data)?;
             decoded.container = "wav".into();
             decoded.audio.warnings.splice(0..0, header.warnings);
             Ok(decoded)
@@ -38,8 +37,22 @@ pub(super) enum Codec {
 
 /// The codec of the header's format tag.
 pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
-    let bytes = sample_bytes(header);
-    let encoding = match (header.tag, bytes) {
+    match header.tag {
+        riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW => {
+            encoding(header.tag, header.block_align / header.channels).map(Codec::Pcm).ok_or_else(|| {
+                let expected = format!("a size that format tag {:#06x} allows", header.tag);
+                Fault::Header { field: "bits per sample", value: header.bits_per_sample.into(), expected }
+            })
+        }
+        riff::TAG_ADPCM_MS | riff::TAG_ADPCM_IMA => Ok(Codec::Adpcm),
+        riff::TAG_MP3 => Ok(Codec::Mp3),
+        tag => Err(Fault::UnsupportedCodec { container: "WAV".into(), codec: codec_names::riff(tag) }),
+    }
+}
+
+/// The encoding of samples of so many bytes, if a format tag allows them.
+pub(super) fn encoding(tag: u16, bytes: u16) -> Option<Encoding> {
+    Some(match (tag, bytes) {
         (riff::TAG_PCM, 1) => Encoding::Unsigned8,
         (riff::TAG_PCM, 2) => Encoding::Signed16,
         (riff::TAG_PCM, 3) => Encoding::Signed24,
@@ -49,28 +62,8 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
         (riff::TAG_FLOAT, 8) => Encoding::Float64,
         (riff::TAG_ALAW, 1) => Encoding::ALaw,
         (riff::TAG_MULAW, 1) => Encoding::MuLaw,
-        (riff::TAG_ADPCM_MS | riff::TAG_ADPCM_IMA, _) => return Ok(Codec::Adpcm),
-        (riff::TAG_MP3, _) => return Ok(Codec::Mp3),
-        (riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW, _) => {
-            let expected = format!("a size that format tag {:#06x} allows", header.tag);
-            return Err(Fault::Header { field: "bits per sample", value: header.bits_per_sample.into(), expected });
-        }
-        (tag, _) => {
-            return Err(Fault::UnsupportedCodec { container: "WAV".into(), codec: codec_names::riff(tag) });
-        }
-    };
-    Ok(Codec::Pcm(encoding))
-}
-
-/// Bytes of one sample: from the size of a frame where that is possible, since 20 bits may lie in 3 or 4 bytes.
-fn sample_bytes(header: &WavHeader) -> u16 {
-    let from_bits = header.bits_per_sample.div_ceil(8);
-    let from_block = header.block_align / header.channels;
-    if header.block_align.is_multiple_of(header.channels) && from_block >= from_bits && from_block > 0 {
-        from_block
-    } else {
-        from_bits
-    }
+        _ => return None,
+    })
 }
 
 fn decode_pcm(header: &WavHeader, encoding: Encoding, data: &[u8]) -> Result<Decoded, Fault> {

@@ -12,8 +12,8 @@ mod stream_info;
 
 pub(super) use stream_info::{StreamInfo, parse as parse_metadata};
 
-use super::{Decoded, MAX_SAMPLES, within};
-use crate::audio::{Audio, DecodeWarning};
+use super::{Decoded, MAX_SAMPLES, tags, within};
+use crate::audio::{Audio, AudioInfo, DecodeWarning};
 use crate::error::Fault;
 use frame::{Broken, Header};
 use stream_info::malformed;
@@ -61,6 +61,8 @@ impl<'a> Stream<'a> {
     }
 
     fn run(&mut self, bytes: &[u8], start: usize) -> Result<(), Fault> {
+        // Tags that some programs append.
+        let bytes = tags::without_trailing(bytes);
         let mut at = start;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             match frame::decode(rest, self.info, &mut self.block) {
@@ -68,8 +70,8 @@ impl<'a> Stream<'a> {
                     self.add(frames)?;
                     at += length;
                 }
-                // Tags that some programs append.
-                Err(_) if rest.starts_with(b"TAG") || rest.starts_with(b"APETAGEX") => return Ok(()),
+                // Another file was joined: its frames follow its metadata.
+                Err(_) if metadata_length(rest) > 0 => at += metadata_length(rest),
                 Err(error) => {
                     let next = next_frame(rest, self.info);
                     self.note(error, next.is_none());
@@ -114,11 +116,15 @@ impl<'a> Stream<'a> {
             warnings.push(DecodeWarning::CorruptPackets { count: self.broken, first: first.to_owned() });
         }
         let frames = self.samples[0].len() as u64;
-        if self.broke_off || self.info.frames.is_some_and(|claimed| frames < claimed) {
-            warnings.push(DecodeWarning::Truncated { claimed_frames: self.info.frames, frames });
-        }
+        warnings.extend(length_warning(self.info, frames, self.broken > 0, self.broke_off));
         warnings
     }
+}
+
+/// Length of the metadata that `bytes` begin with; 0 if they begin with none.
+fn metadata_length(bytes: &[u8]) -> usize {
+    let metadata = bytes.starts_with(b"fLaC").then(|| stream_info::parse(bytes).ok()).flatten();
+    metadata.map_or(0, |(_, start)| start)
 }
 
 /// Where the next frame after the beginning of `bytes` starts.
@@ -132,20 +138,55 @@ fn frame_from(bytes: &[u8], from: usize, info: &StreamInfo) -> Option<usize> {
         .find(|&at| bytes[at] == 0xff && bytes[at + 1] & 0xfe == 0xf8 && Header::parse(&bytes[at..], info).is_ok())
 }
 
-/// Whether `end`, the last bytes of a file, ends with a whole frame that holds the last of the claimed frames of
-/// audio: then the claim can be believed without decoding everything.
-pub(super) fn ends_as_claimed(end: &[u8], info: &StreamInfo) -> bool {
-    let Some(claimed) = info.frames.filter(|_| info.bits <= MAX_BITS) else { return false };
-    let mut block = vec![Vec::new(); info.channels];
-    let mut at = 0;
-    while let Some(frame) = frame_from(end, at, info) {
-        let Ok(header) = Header::parse(&end[frame..], info) else { return false };
-        if header.first_sample.checked_add(header.block_size as u64) == Some(claimed)
-            && let Ok((_, length)) = frame::decode(&end[frame..], info, &mut block)
-        {
-            return frame + length == end.len();
-        }
-        at = frame + 1;
+/// What a file holds, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
+/// decoding tells. Only the last frame is decoded, to see that it is whole.
+pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
+    let (info, start) = stream_info::parse(bytes).ok().filter(|(info, _)| info.bits <= MAX_BITS)?;
+    let bytes = tags::without_trailing(bytes);
+    let mut at = start;
+    let first = Header::parse(bytes.get(at..)?, &info).ok()?;
+    let mut end = first.first_sample.checked_add(first.block_size as u64)?;
+    while let Some((next, header)) = frame_at_position(bytes, at + 1, end, &info) {
+        at = next;
+        end = end.checked_add(header.block_size as u64)?;
     }
-    false
+    let mut block = vec![Vec::new(); info.channels];
+    let (_, length) = frame::decode(&bytes[at..], &info, &mut block).ok()?;
+    let frames = end - first.first_sample;
+    let reasonable = frames.checked_mul(info.channels as u64).is_some_and(|samples| samples <= MAX_SAMPLES);
+    (at + length == bytes.len() && reasonable).then(|| AudioInfo {
+        sample_rate: info.sample_rate,
+        channels: info.channels as u32,
+        frames,
+        codec: "flac".into(),
+        container: "flac".into(),
+        by_fallback: false,
+        warnings: length_warning(&info, frames, false, false).into_iter().collect(),
+    })
+}
+
+/// The next frame behind `from` that starts at a position of the stream.
+fn frame_at_position(bytes: &[u8], from: usize, position: u64, info: &StreamInfo) -> Option<(usize, Header)> {
+    let mut from = from;
+    loop {
+        let at = frame_from(bytes, from, info)?;
+        match Header::parse(&bytes[at..], info) {
+            Ok(header) if header.first_sample == position => return Some((at, header)),
+            _ => from = at + 1,
+        }
+    }
+}
+
+/// A warning if a stream breaks off, or is not as long as its header says. One that ends with a whole frame and has no
+/// broken one was cut or joined by a program that copies frames and leaves the header.
+fn length_warning(info: &StreamInfo, frames: u64, broken: bool, broke_off: bool) -> Option<DecodeWarning> {
+    let claimed_frames = info.frames;
+    match claimed_frames {
+        _ if broke_off => Some(DecodeWarning::Truncated { claimed_frames, frames }),
+        Some(claimed) if broken && frames < claimed => Some(DecodeWarning::Truncated { claimed_frames, frames }),
+        Some(claimed_frames) if !broken && frames != claimed_frames => {
+            Some(DecodeWarning::OtherLength { claimed_frames, frames })
+        }
+        _ => None,
+    }
 }

@@ -1,0 +1,239 @@
+//! The layout of a frame of PCM samples where the fields of a WAV header contradict each other.
+//!
+//! Channels, bits per sample, block_align and the byte rate say the same thing twice. Where they disagree, the samples
+//! decide: read with a wrong width they are noise, and read with a wrong number of channels they are too rough for
+//! their rate, or repeat a pattern. The header's channels and bits win where the samples do not object.
+
+use std::fmt;
+
+use super::pcm::{self, Encoding};
+use super::{MAX_CHANNELS, riff, wav};
+use crate::audio::DecodeWarning;
+
+/// How a frame is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) channels: u16,
+    /// Bytes of one sample.
+    pub(super) bytes: u16,
+}
+
+impl Layout {
+    /// Bytes of a frame.
+    pub(super) fn frame(self) -> u32 {
+        u32::from(self.channels) * u32::from(self.bytes)
+    }
+}
+
+/// What the header says about the layout.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claims {
+    pub(super) tag: u16,
+    pub(super) channels: u16,
+    pub(super) bits: u16,
+    pub(super) block_align: u16,
+    pub(super) byte_rate: u32,
+    pub(super) sample_rate: u32,
+    pub(super) big_endian: bool,
+}
+
+/// Noise of neighbors above which samples are not sound: 2 for white noise, far below for speech and music.
+const NOISE: f64 = 1.2;
+
+impl fmt::Display for Claims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { channels, bits, block_align, byte_rate, .. } = self;
+        write!(f, "channels {channels}, bits per sample {bits}, block_align {block_align}, byte rate {byte_rate}")
+    }
+}
+
+impl Claims {
+    /// What channels and bits say.
+    pub(super) fn stated(&self) -> Layout {
+        let bytes = if self.bits == 0 { self.block_align / self.channels.max(1) } else { self.bits.div_ceil(8) };
+        Layout { channels: self.channels, bytes }
+    }
+
+    /// Whether the samples have to be asked. 24 bits in 4 bytes are legal, and so are 12 bits in 2; only the samples
+    /// tell them from a wrong block_align.
+    pub(super) fn contradict(&self) -> bool {
+        let stated = self.stated().frame();
+        let byte_rate = u64::from(self.sample_rate) * u64::from(stated);
+        u32::from(self.block_align) != stated || (self.byte_rate != 0 && u64::from(self.byte_rate) != byte_rate)
+    }
+
+    /// Bytes of a frame by the byte rate.
+    fn frame_by_rate(&self) -> u32 {
+        if self.byte_rate.is_multiple_of(self.sample_rate.max(1)) {
+            self.byte_rate / self.sample_rate.max(1)
+        } else {
+            0
+        }
+    }
+
+    fn frames_agree(&self) -> bool {
+        u32::from(self.block_align) == self.frame_by_rate()
+    }
+
+    /// What was wrong, if `settled` is not simply what the header says.
+    pub(super) fn mended(&self, settled: Layout) -> Option<DecodeWarning> {
+        let stated = self.stated();
+        // 24 bits in 4 bytes are no mistake.
+        let same_bytes = settled.bytes == stated.bytes || (self.bits, settled.bytes) == (24, 4);
+        let right = same_bytes && settled.channels == stated.channels && settled.frame() == self.block_align.into();
+        (!right).then(|| DecodeWarning::MendedHeader {
+            said: self.to_string(),
+            used: format!("channels {}, bits per sample {}", settled.channels, 8 * settled.bytes),
+        })
+    }
+
+    /// Every layout that two fields agree on; the stated one first.
+    fn candidates(&self) -> Vec<Layout> {
+        let stated = self.stated();
+        let mut layouts = vec![stated];
+        let channels = u32::from(self.channels);
+        for frame in [u32::from(self.block_align), self.frame_by_rate()] {
+            for (channels, bytes) in
+                [(channels, frame / channels.max(1)), (frame / u32::from(stated.bytes.max(1)), stated.bytes.into())]
+            {
+                let layout = Layout { channels: channels as u16, bytes: bytes as u16 };
+                let possible = (1..=MAX_CHANNELS).contains(&channels) && layout.frame() == frame;
+                if possible && self.encoding(layout.bytes).is_some() && !layouts.contains(&layout) {
+                    layouts.push(layout);
+                }
+            }
+        }
+        layouts.retain(|layout| self.encoding(layout.bytes).is_some());
+        layouts
+    }
+
+    fn encoding(&self, bytes: u16) -> Option<Encoding> {
+        wav::encoding(self.tag, bytes)
+    }
+
+    /// Bytes that every layout cuts into whole frames; a multiple of it is a good place to look at samples.
+    pub(super) fn common_frame(&self) -> u64 {
+        self.candidates().iter().fold(1, |common, layout| lcm(common, u64::from(layout.frame().max(1))))
+    }
+
+    /// The layout that `excerpts` of the samples speak for; `None` if the fields contradict each other and the samples
+    /// are noise in every layout.
+    pub(super) fn settle(&self, excerpts: &[Vec<u8>]) -> Option<Layout> {
+        let candidates = self.candidates();
+        let stated = self.stated();
+        let roughness: Vec<f64> = candidates.iter().map(|layout| self.roughness(*layout, excerpts)).collect();
+        if roughness.iter().all(|rough| *rough == 0.0) {
+            // Silence says nothing, so that the sizes of a frame decide if they agree.
+            let by_frame =
+                candidates.iter().find(|layout| self.frames_agree() && layout.frame() == self.block_align.into());
+            return Some(*by_frame.unwrap_or(&stated));
+        }
+        let (width, best) = self.width(&candidates, &roughness)?;
+        if best > NOISE && candidates.len() > 1 {
+            return None;
+        }
+        let same_width = candidates.iter().copied().filter(|layout| layout.bytes == width);
+        let first =
+            same_width.clone().find(|layout| layout.channels == stated.channels).or(same_width.clone().next())?;
+        Some(same_width.fold(first, |chosen, other| if self.prefers(chosen, other, excerpts) { other } else { chosen }))
+    }
+
+    /// The width of samples, and how rough they are with it. The stated one, unless another is clearly smoother and
+    /// the stated one is noise or the sizes of a frame speak for the other.
+    fn width(&self, candidates: &[Layout], roughness: &[f64]) -> Option<(u16, f64)> {
+        let of = |width: u16| {
+            let own = candidates.iter().zip(roughness).filter(|(layout, _)| layout.bytes == width);
+            own.map(|(_, rough)| *rough).reduce(f64::min)
+        };
+        let stated = self.stated().bytes;
+        let frames_agree = self.frames_agree();
+        let mut chosen = of(stated).map(|rough| (stated, rough));
+        for layout in candidates.iter().filter(|layout| layout.bytes != stated) {
+            let rough = of(layout.bytes)?;
+            let better = chosen.is_none_or(|(_, best)| {
+                (best > NOISE && rough < 0.5 * best) || (frames_agree && rough < best.min(NOISE))
+            });
+            if better {
+                chosen = Some((layout.bytes, rough));
+            }
+        }
+        chosen
+    }
+
+    /// Whether the samples speak clearly for the channels of `other` instead of those of `chosen`.
+    fn prefers(&self, chosen: Layout, other: Layout, excerpts: &[Vec<u8>]) -> bool {
+        let (few, many) = if other.channels < chosen.channels { (other, chosen) } else { (chosen, other) };
+        if few.channels == many.channels || !many.channels.is_multiple_of(few.channels) {
+            return self.roughness(other, excerpts) < 0.5 * self.roughness(chosen, excerpts);
+        }
+        let pattern = self.pattern(few, many, excerpts);
+        if other == many {
+            pattern.near > 2.0 * pattern.far || pattern.unevenness > 1.5
+        } else {
+            let enough = if self.frames_agree() { 0.95 } else { 0.7 };
+            pattern.near < enough * pattern.far && pattern.unevenness < 1.2
+        }
+    }
+
+    /// Energy of the differences between neighbors, relative to that of the samples; 0 for silence.
+    fn roughness(&self, layout: Layout, excerpts: &[Vec<u8>]) -> f64 {
+        let (mut differences, mut energy) = (0.0, 0.0);
+        for channel in excerpts.iter().flat_map(|excerpt| self.planar(layout, excerpt)) {
+            let mean = channel.iter().map(|value| f64::from(*value)).sum::<f64>() / channel.len().max(1) as f64;
+            energy += channel.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
+            differences += squared_steps(&channel, 1).sum::<f64>();
+        }
+        if energy > 0.0 { differences / energy } else { 0.0 }
+    }
+
+    fn planar(&self, layout: Layout, excerpt: &[u8]) -> Vec<Vec<f32>> {
+        let Some(encoding) = self.encoding(layout.bytes) else { return Vec::new() };
+        let mut planar = pcm::to_planar(excerpt, encoding, self.big_endian, layout.channels.into());
+        // Bytes that are no floats may read as values that drown everything.
+        planar.iter_mut().flatten().for_each(|value| *value = if value.abs() < 1e3 { *value } else { 1e3 });
+        planar
+    }
+
+    /// Compares a reading as `few` channels with one as `many`.
+    fn pattern(&self, few: Layout, many: Layout, excerpts: &[Vec<u8>]) -> Pattern {
+        let factor = usize::from(many.channels / few.channels);
+        let (mut near, mut far, mut phases) = (0.0, 0.0, vec![0.0; factor]);
+        for channel in excerpts.iter().flat_map(|excerpt| self.planar(few, excerpt)) {
+            for (at, step) in squared_steps(&channel, 1).enumerate() {
+                near += step;
+                phases[at % factor] += step;
+            }
+            far += squared_steps(&channel, factor).sum::<f64>();
+        }
+        let (low, high) =
+            phases.iter().fold((f64::MAX, 0.0f64), |(low, high), value| (low.min(*value), high.max(*value)));
+        Pattern { near, far, unevenness: if high > 0.0 { high / low.max(1e-12 * high) } else { 1.0 } }
+    }
+}
+
+/// How samples read as few channels look if there should be more.
+struct Pattern {
+    /// Energy of the steps from each sample to the next.
+    near: f64,
+    /// Energy of the steps to the next of the same channel, if there are many.
+    far: f64,
+    /// How much the steps depend on the place within a frame of many channels; 1 if not at all.
+    unevenness: f64,
+}
+
+fn squared_steps(values: &[f32], distance: usize) -> impl Iterator<Item = f64> {
+    values.iter().zip(values.iter().skip(distance)).map(|(one, next)| (f64::from(*next) - f64::from(*one)).powi(2))
+}
+
+fn lcm(one: u64, other: u64) -> u64 {
+    let (mut a, mut b) = (one, other);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    one / a.max(1) * other
+}
+
+/// Whether a format tag stores every sample for itself.
+pub(super) fn applies(tag: u16) -> bool {
+    matches!(tag, riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW)
+}
