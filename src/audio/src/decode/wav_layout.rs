@@ -167,11 +167,12 @@ impl Claims {
             return self.roughness(other, excerpts) < 0.5 * self.roughness(chosen, excerpts);
         }
         let pattern = self.pattern(few, many, excerpts);
+        // Where the sizes of a frame agree with each other against the header's channels, less evidence is enough.
+        let (more, fewer) = if self.frames_agree() { (1.0, 0.95) } else { (2.0, 0.7) };
         if other == many {
-            pattern.near > 2.0 * pattern.far || pattern.unevenness > 1.5
+            pattern.near > more * pattern.far || pattern.unevenness > 1.5
         } else {
-            let enough = if self.frames_agree() { 0.95 } else { 0.7 };
-            pattern.near < enough * pattern.far && pattern.unevenness < 1.2
+            pattern.near < fewer * pattern.far && pattern.unevenness < 1.2
         }
     }
 
