@@ -178,15 +178,20 @@ impl Claims {
         }
     }
 
-    /// Energy of the differences between neighbors, relative to that of the samples; 0 for silence.
+    /// Energy of the differences between neighbors, relative to that of the samples, in the roughest channel; 0 for
+    /// silence. Where samples are wider than a layout says, their low halves are a channel of noise.
     fn roughness(&self, layout: Layout, excerpts: &[Vec<u8>]) -> f64 {
-        let (mut differences, mut energy) = (0.0, 0.0);
-        for channel in excerpts.iter().flat_map(|excerpt| self.planar(layout, excerpt)) {
-            let mean = channel.iter().map(|value| f64::from(*value)).sum::<f64>() / channel.len().max(1) as f64;
-            energy += channel.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
-            differences += squared_steps(&channel, 1).sum::<f64>();
+        let mut sums = vec![(0.0, 0.0); layout.channels.into()];
+        for excerpt in excerpts {
+            for ((differences, energy), channel) in sums.iter_mut().zip(self.planar(layout, excerpt)) {
+                let mean = channel.iter().map(|value| f64::from(*value)).sum::<f64>() / channel.len().max(1) as f64;
+                *energy += channel.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
+                *differences += squared_steps(&channel, 1).sum::<f64>();
+            }
         }
-        if energy > 0.0 { differences / energy } else { 0.0 }
+        let ratios =
+            sums.into_iter().filter(|(_, energy)| *energy > 0.0).map(|(differences, energy)| differences / energy);
+        ratios.fold(0.0, f64::max)
     }
 
     fn planar(&self, layout: Layout, excerpt: &[u8]) -> Vec<Vec<f32>> {
