@@ -1,8 +1,10 @@
-//! `kill -9` at random instants: the next run goes on, and the final tree is that of an undisturbed run.
+//! `kill -9` at random instants: the next run goes on, and the final tree is that of an undisturbed run. Between kills logs are deleted
+//! and cut and rights taken away, which costs no weights.
 //!
 //! Left out of the comparison is what tells about runs and not about results; see [`crate::support::tree::EXCLUDED`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -11,7 +13,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::flowmill::{command, outcome};
+use crate::support::disturbance::{Disturbance, Person, checkpoints, results};
+use crate::support::flowmill::{Outcome, command, outcome};
 use crate::support::mini::repository;
 use crate::support::random::Random;
 use crate::support::{Mini, Tree, flowmill};
@@ -27,27 +30,63 @@ fn kills() -> usize {
 }
 
 /// A recipe run into a folder of its own, so that the recipe's own folder is not touched.
-struct Experiment {
+struct Experiment<'a> {
     recipe: PathBuf,
     folder: TempDir,
+    person: Option<&'a Person>,
 }
 
-impl Experiment {
+impl Experiment<'static> {
     fn new(recipe: &Path) -> Self {
-        Self { recipe: recipe.to_owned(), folder: tempfile::tempdir().unwrap() }
+        Self { recipe: recipe.to_owned(), folder: tempfile::tempdir().unwrap(), person: None }
+    }
+}
+
+impl<'a> Experiment<'a> {
+    /// One whose recipe a person runs to whom permissions apply.
+    fn of(person: &'a Person, recipe: &Path) -> Self {
+        let experiment = Experiment { person: Some(person), ..Experiment::new(recipe) };
+        person.give(experiment.folder.path());
+        experiment
     }
 
     fn exp(&self) -> PathBuf {
         self.folder.path().join("exp")
     }
 
-    fn arguments<'a>(&'a self, name: &'a str, flag: &'a str, exp: &'a str) -> [&'a str; 5] {
+    fn arguments<'s>(&'s self, name: &'s str, flag: &'s str, exp: &'s str) -> [&'s str; 5] {
         [name, self.recipe.to_str().unwrap(), "--exp", exp, flag]
     }
 
     fn run(&self) -> Command {
         let exp = self.exp();
-        command(self.folder.path(), &self.arguments("run", "--quiet", exp.to_str().unwrap()))
+        let run = command(self.folder.path(), &self.arguments("run", "--quiet", exp.to_str().unwrap()));
+        match self.person {
+            Some(person) => person.command(run),
+            None => run,
+        }
+    }
+
+    /// Runs as far as it goes.
+    fn outcome(&self) -> Outcome {
+        let start = std::time::Instant::now();
+        outcome(self.run().output().unwrap(), start.elapsed()).expect_no_panic()
+    }
+
+    /// Does something to the unfinished training; the log that it was done to, if it was one.
+    fn disturb(&self, person: &Person, random: &mut Random) -> Option<&'static str> {
+        match Disturbance::at_random(&self.exp(), person, random) {
+            Disturbance::None => None,
+            Disturbance::Log(log) => Some(log),
+            unreadable @ Disturbance::Unreadable(_) => {
+                let before = checkpoints(&self.exp());
+                let refused = self.outcome();
+                assert!(matches!(refused.code, Some(1 | 2)), "{:?}: {}", refused.code, refused.text());
+                assert_eq!(before, checkpoints(&self.exp()), "nothing is touched: {}", refused.text());
+                unreadable.restore();
+                None
+            }
+        }
     }
 
     /// Runs to the end and gives the time that took.
@@ -129,6 +168,52 @@ fn killed_at_random_instants_the_final_tree_is_that_of_an_undisturbed_run() {
     println!("{landed} kills; the stage that was unfinished after the first of each: {hit:?}");
 }
 
+/// The mini recipe with a longer training that leaves every kind of log.
+const LOGGED: &str = "\
+base: recipe.yaml
+name: mini
+train:
+  {max_steps: 240, save_every: 20, validate_every: 15, sample_every: 100, wandb: {project: crash}}
+";
+
+/// Kills an experiment again and again, with something done to its logs and rights in between, and compares what it ends in.
+fn kill_and_disturb(person: &Person, undisturbed: &Path, recipe: &Path, whole: Duration, random: &mut Random) -> usize {
+    let experiment = Experiment::of(person, recipe);
+    let (mut landed, mut disturbed, mut told) = (0, BTreeSet::new(), Vec::new());
+    while experiment.kill_after(whole.mul_f64(0.2 + random.unit() / 2.0)) {
+        landed += 1;
+        let log = experiment.disturb(person, random);
+        told.push(log.unwrap_or("nothing"));
+        disturbed.extend(log);
+    }
+    experiment.finish();
+    let (expected, found) = (results(undisturbed, &disturbed), results(&experiment.exp(), &disturbed));
+    let names: BTreeSet<&PathBuf> = expected.keys().chain(found.keys()).collect();
+    let different: Vec<_> = names.into_iter().filter(|name| expected.get(*name) != found.get(*name)).collect();
+    assert!(different.is_empty(), "after {landed} kills, disturbed {told:?}: these files differ: {different:#?}");
+    landed
+}
+
+#[test]
+fn logs_that_are_lost_and_rights_that_are_missing_between_kills_cost_no_weights() {
+    let mut random = Random::announced("crash with disturbed logs");
+    let mini = Mini::new();
+    let person = Person::unprivileged(mini.folder());
+    fs::write(mini.path("logged.yaml"), LOGGED).unwrap();
+    person.give(mini.folder());
+    let recipe = mini.path("logged.yaml");
+    let undisturbed = Experiment::of(&person, &recipe);
+    let whole = undisturbed.finish();
+    let mut landed = 0;
+    for _ in 0..5 * kills() {
+        if landed >= kills() {
+            return;
+        }
+        landed += kill_and_disturb(&person, &undisturbed.exp(), &recipe, whole, &mut random);
+    }
+    panic!("only {landed} kills hit a running process");
+}
+
 /// The long form, on the demo; about half an hour on two cores:
 /// `cargo test --release -p flowmill-cli --test whole_program -- --ignored --nocapture demo`
 #[test]
@@ -136,16 +221,12 @@ fn killed_at_random_instants_the_final_tree_is_that_of_an_undisturbed_run() {
 fn killed_again_and_again_the_demo_ends_as_an_undisturbed_run() {
     let mut random = Random::announced("crash of the demo");
     let demo = repository().join("recipes/demo").canonicalize().unwrap();
-    let (expected, whole) = undisturbed(&demo, 1);
+    let person = Person::unprivileged(&demo);
+    let undisturbed = Experiment::of(&person, &demo);
+    let whole = undisturbed.finish();
     let mut landed = 0;
     while landed < kills() {
-        let experiment = Experiment::new(&demo);
-        // Long enough to get on between two kills, checkpoints being what a run goes on from.
-        while landed < kills() && experiment.kill_after(whole.mul_f64(random.unit() / 3.0)) {
-            landed += 1;
-            println!("kill {landed}: unfinished is {}", experiment.unfinished_stage());
-        }
-        experiment.finish();
-        experiment.tree().expect_same_bytes(&expected, &format!("after {landed} kills"));
+        landed += kill_and_disturb(&person, &undisturbed.exp(), &demo, whole, &mut random);
+        println!("{landed} kills");
     }
 }

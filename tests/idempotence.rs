@@ -26,11 +26,15 @@ fn corrupt(path: &Path) {
     File::options().write(true).open(path).unwrap().set_modified(changed).unwrap();
 }
 
-/// An output of every stage: the first file that is no receipt, no list and not the stage's summary.
+/// An output of every stage: the first file that is no receipt, no list, not the stage's summary and no checkpoint, of which damage is told
+/// and moved aside.
 fn one_output_per_stage(tree: &Tree) -> Vec<PathBuf> {
     let is_output = |path: &&PathBuf| {
         let text = path.to_string_lossy();
-        !text.contains("/receipts/") && !text.ends_with("/stage.json") && !text.ends_with("/rejected.parquet")
+        !text.contains("/receipts/")
+            && !text.contains("/checkpoints/")
+            && !text.ends_with("/stage.json")
+            && !text.ends_with("/rejected.parquet")
     };
     let stages = Tree::stages(&tree.0.keys().cloned().collect::<Vec<_>>());
     let first = |stage: &String| tree.0.keys().filter(is_output).find(|path| path.starts_with(stage)).cloned();
@@ -67,9 +71,14 @@ fn a_changed_recording_is_named_and_what_depends_on_it_runs() {
     let dry = mini.run(&["--dry-run"]).expect_code(0);
     dry.expect_words(&["0-prep: would run", "367-130732-0006.flac"]);
     assert_eq!(mini.tree(), before, "--dry-run touched something");
-    let stages = stages_rewritten(&mini, &before, &[], "367-130732-0006.flac changed");
+    let stages = stages_rewritten(&mini, &before, &["--stop-stage", "pack"], "367-130732-0006.flac changed");
     assert_eq!(stages.first().map(String::as_str), Some("0-prep"), "{stages:?}");
     assert!(stages.contains(&"3-pack".to_string()), "{stages:?}");
+    // Training on other data is another training, which is not begun over a finished one without being told to.
+    let trained = Tree::of(&mini.exp("4-train"));
+    mini.run(&[]).expect_code(2).expect_words(&["finished at step 12 of 12", "3-pack/train/index.json changed"]);
+    assert_eq!(trained, Tree::of(&mini.exp("4-train")));
+    mini.run(&["--stage", "train", "--force"]).expect_code(0).expect_words(&["which drops what was finished"]);
     mini.run(&[]).expect_code(0).expect_words(&["nothing to do"]);
 }
 
@@ -78,11 +87,14 @@ fn a_changed_field_is_named_and_only_later_stages_run() {
     let mini = Mini::finished();
     let before = mini.tree();
     let change = ["--set", "train.optim.lr=3e-4"];
-    let stages = stages_rewritten(&mini, &before, &change, "train.optim.lr: ");
+    let forced = ["--stage", "train", "--force"];
+    mini.run(&change).expect_code(2).expect_words(&["train.optim.lr: 0.001 → 0.0003"]);
+    let stages = stages_rewritten(&mini, &before, &[&change[..], &forced].concat(), "which drops what was finished");
     assert_eq!(stages, FROM_TRAINING);
     mini.run(&change).expect_code(0).expect_words(&["nothing to do"]);
     // And back again: the values of the recipe give the bytes of the first run.
-    mini.run(&[]).expect_code(0).expect_words(&["train.optim.lr: "]);
+    mini.run(&[]).expect_code(2).expect_words(&["train.optim.lr: "]);
+    mini.run(&forced).expect_code(0);
     before.expect_same_bytes(&mini.tree(), "after the field was changed back");
 }
 

@@ -53,7 +53,7 @@ fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
 }
 
 /// What stages 1 and 2 of a finished run left, as files to import, in its recipe's folder.
-fn export(mini: &Mini) {
+pub fn export(mini: &Mini) {
     let both = |stage: &str, column: &str| {
         let of = |split: &str| {
             let folder = mini.exp(&format!("{stage}/{split}"));
@@ -282,4 +282,64 @@ fn ids_of_step_audios_language_model_are_counted_from_zero() {
     run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0])
         .expect_code(1)
         .expect_words(&["4 of 5 tokens", "language model"]);
+}
+
+/// Writes `FOLDER/utt2embedding.pt` and `FOLDER/spk2embedding.pt` for the utterances of a list: as embedding of every speaker `value`.
+fn save_split(mini: &Mini, list: &str, folder: &str, value: f64) {
+    let ids = fs::read_to_string(mini.path(&format!("lists/{list}"))).unwrap();
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    let embedding = |value: f64| Value::Floats([vec![value; 31], vec![1.0]].concat());
+    fs::create_dir_all(mini.path(folder)).unwrap();
+    let utterances: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), embedding(0.25))).collect();
+    save(&mini.path(&format!("{folder}/utt2embedding.pt")), &utterances);
+    let speakers: std::collections::BTreeSet<&str> = ids.iter().map(|id| id.split('-').next().unwrap()).collect();
+    let speakers: Vec<_> = speakers.into_iter().map(|id| (id.to_owned(), embedding(value))).collect();
+    save(&mini.path(&format!("{folder}/spk2embedding.pt")), &speakers);
+}
+
+#[test]
+fn a_speaker_of_two_splits_has_the_embedding_of_the_rows_split() {
+    let mini = Mini::new();
+    save_split(&mini, "train", "data/train", 1.0);
+    save_split(&mini, "dev", "data/dev", 2.0);
+    let run = |speakers: &str, embeddings: &str, stop: &str| {
+        let setting =
+            format!("embed.extractor={{kind: import, embeddings: {embeddings}, speakers: {speakers}, dimensions: 32}}");
+        mini.run(&["--stop-stage", stop, "--set", &setting])
+    };
+    let packed = |split: &str| {
+        let rows = parquet::lists(&mini.exp(&format!("3-pack/{split}/shard-00000.parquet")), "spk_embedding");
+        assert!(!rows.is_empty());
+        rows.into_iter().map(|row| row[0]).collect::<Vec<f64>>()
+    };
+    let expect = || {
+        assert!(packed("train").iter().all(|value| *value == 1.0), "{:?}", packed("train"));
+        assert!(packed("dev").iter().all(|value| *value == 2.0), "{:?}", packed("dev"));
+    };
+    let both = "[data/train/utt2embedding.pt, data/dev/utt2embedding.pt]";
+    // As the folders say, in whatever order; and as the recipe says.
+    let told = run("[data/dev/spk2embedding.pt, data/train/spk2embedding.pt]", both, "pack").expect_code(0);
+    told.expect_words(&["different embeddings", "their own split"]);
+    expect();
+    let shown = flowmill(mini.folder(), &["inspect", mini.exp("1-embed/spk2embedding.parquet").to_str().unwrap()]);
+    shown.expect_code(0).expect_words(&["split", "spk_embedding"]);
+    fs::rename(mini.path("data/dev/spk2embedding.pt"), mini.path("a.pt")).unwrap();
+    fs::rename(mini.path("data/train/spk2embedding.pt"), mini.path("b.pt")).unwrap();
+    run("{dev: a.pt, train: b.pt}", both, "pack").expect_code(0);
+    expect();
+    // One file of all utterances, and nothing that tells which speakers' file is whose.
+    save_split(&mini, "train", "all", 0.0);
+    let ids = ["train", "dev"].map(|list| fs::read_to_string(mini.path(&format!("lists/{list}"))).unwrap()).concat();
+    fs::write(mini.path("lists/all"), ids).unwrap();
+    save_split(&mini, "all", "all", 0.0);
+    let refused = run("[a.pt, b.pt]", "all/utt2embedding.pt", "embed").expect_code(1);
+    refused.expect_words(&["a.pt", "b.pt", "cannot be told", "speakers: {train: FILE"]);
+    fs::rename(mini.path("a.pt"), mini.path("spk2embedding_dev.pt")).unwrap();
+    fs::rename(mini.path("b.pt"), mini.path("spk2embedding_train.pt")).unwrap();
+    run("[spk2embedding_dev.pt, spk2embedding_train.pt]", "all/utt2embedding.pt", "pack").expect_code(0);
+    expect();
+    // A split without a file of its own.
+    let missing = run("{dev: spk2embedding_dev.pt}", both, "embed").expect_code(1);
+    missing.expect_words(&["10 × not imported"]);
+    run("a.pt", "{train: a.pt}", "embed").expect_code(2).expect_words(&["embed.extractor.embeddings"]);
 }

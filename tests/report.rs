@@ -123,11 +123,15 @@ fn a_killed_training_and_a_damaged_experiment_are_shown_as_far_as_they_go() {
     }
     assert!(count(&elements, "svg") == 3 && count(&elements, "audio") >= 2);
 
+    let hostile = "embed.fit_on=<img src=x onerror=alert(1)>";
+    mini.run(&["--stop-stage", "0", "--set", hostile]).expect_code(0);
+    let journal = fs::read_to_string(mini.exp("journal.jsonl")).unwrap();
+    let journal = format!("{journal}<script>alert(1)</script>\n");
     for (file, content) in [
         ("0-prep/stage.json", "{"),
         ("0-prep/receipts/read.json", "\u{0}"),
         ("3-pack/train/index.json", "[]"),
-        ("journal.jsonl", "<script>alert(1)</script>\n{\"command\":\"<img src=x onerror=alert(1)>\"}\n"),
+        ("journal.jsonl", journal.as_str()),
     ] {
         fs::write(mini.exp(file), content).unwrap();
     }

@@ -103,7 +103,7 @@ fn what_cannot_be_is_said() {
         flowmill(mini.folder(), &arguments).expect_code(2).expect_words(&[words]);
     }
     let strength = ["--set", "export.sfm_strength=2"];
-    mini.run(&strength).expect_code(1).expect_words(&["no shallow flow"]);
+    mini.run(&strength).expect_code(2).expect_words(&["export.sfm_strength", "only a shallow flow"]);
 }
 
 #[test]

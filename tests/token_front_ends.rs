@@ -61,13 +61,95 @@ fn s3_tokens_are_the_same_from_an_onnx_export_and_from_named_tensors() {
         let recipe = |weights: &str| {
             with_extractor(&format!("{{kind: s3-tokenizer, version: {version}, weights: {weights}, heads: {heads}}}"))
         };
-        let named = recipe("s3.safetensors");
+        // The graph of version 2 has the epsilon of s3tokenizer 0.2.0.
+        let named = match version {
+            "v1" => recipe("s3.safetensors"),
+            _ => recipe("s3.safetensors, layer_norm_epsilon: {attn_ln: 1e-6}"),
+        };
         extract(file, "param.", &named.path("s3.safetensors"));
         let exported = recipe("s3.onnx");
         fs::copy(golden(&format!("s3_tokenizer_{version}_small.onnx")), exported.path("s3.onnx")).unwrap();
         let (named, exported) = (run(&named), run(&exported));
         assert!(named.len() > 100, "{} tokens", named.len());
         assert_eq!(named, exported, "{version}");
+    }
+}
+
+/// Replaces the bytes behind an attribute's name in a graph, at its first place.
+fn patch(graph: &mut [u8], attribute: &str, from: &[u8], to: &[u8]) {
+    let behind = [attribute.as_bytes(), from].concat();
+    let at = graph.windows(behind.len()).position(|window| window == behind).expect("the graph has this attribute");
+    graph[at + attribute.len()..][..to.len()].copy_from_slice(to);
+}
+
+/// An attribute that is a float, as the wire format has it behind the attribute's name.
+fn float(value: f32) -> Vec<u8> {
+    [&[0x15][..], &value.to_le_bytes()].concat()
+}
+
+#[test]
+fn the_epsilon_of_a_graph_is_read_and_that_of_named_tensors_is_a_setting() {
+    let graph = fs::read(golden("s3_tokenizer_v2_small_e5.onnx")).unwrap();
+    let exported = |epsilon: f32| {
+        let mini = with_extractor("{kind: s3-tokenizer, version: v2, weights: s3.onnx}");
+        let mut graph = graph.clone();
+        patch(&mut graph, "epsilon", &float(1e-5), &float(epsilon));
+        fs::write(mini.path("s3.onnx"), graph).unwrap();
+        run(&mini)
+    };
+    let named = |setting: &str| {
+        let mini =
+            with_extractor(&format!("{{kind: s3-tokenizer, version: v2, weights: s3.safetensors, heads: 1{setting}}}"));
+        extract("s3_tokenizer_v2_25hz_e5.safetensors", "param.", &mini.path("s3.safetensors"));
+        run(&mini)
+    };
+    let (usual, wide) = (exported(1e-5), exported(1e-2));
+    assert_ne!(usual, wide);
+    assert_eq!(usual, named(""), "the default is that of the current package");
+    assert_eq!(usual, named(", layer_norm_epsilon: 1e-5"));
+    assert_eq!(wide, named(", layer_norm_epsilon: {attn_ln: 1e-2}"));
+}
+
+#[test]
+fn a_graph_that_contradicts_the_network_or_the_recipe_is_refused() {
+    let graph = fs::read(golden("s3_tokenizer_v2_small_e5.onnx")).unwrap();
+    let refused = |setting: &str, patches: &dyn Fn(&mut Vec<u8>), words: &[&str]| {
+        let mini = with_extractor(&format!("{{kind: s3-tokenizer, version: v2, weights: s3.onnx{setting}}}"));
+        let mut graph = graph.clone();
+        patches(&mut graph);
+        fs::write(mini.path("s3.onnx"), graph).unwrap();
+        mini.run(&["--stop-stage", "2"]).expect_code(1).expect_no_panic().expect_words(words);
+    };
+    let same = |_: &mut Vec<u8>| {};
+    refused(", layer_norm_epsilon: 1e-6", &same, &["layer_norm_epsilon", "s3.onnx"]);
+    refused(", heads: 2", &same, &["heads"]);
+    refused("", &|graph| patch(graph, "strides", &[0x40, 2], &[0x40, 1]), &["strides"]);
+    refused("", &|graph| patch(graph, "pads", &[0x40, 1, 0x40, 1], &[0x40, 2, 0x40, 0]), &["pads"]);
+    let unknown = |graph: &mut Vec<u8>| {
+        let at = graph.windows(7).position(|window| window == b"epsilon").unwrap();
+        graph[at..at + 7].copy_from_slice(b"epsilom");
+    };
+    refused("", &unknown, &["epsilom"]);
+}
+
+#[test]
+fn a_recording_has_a_token_for_every_40_ms_it_begins() {
+    for extractor in [
+        "{kind: kmeans, k: 16, iterations: 2}",
+        "{kind: s3-tokenizer, version: v1, weights: random}",
+        "{kind: s3-tokenizer, version: v2, weights: random}",
+    ] {
+        let mini = with_extractor(extractor);
+        mini.run(&["--stop-stage", "2"]).expect_code(0);
+        for split in ["train", "dev"] {
+            let rows = mini.exp(&format!("0-prep/{split}/part-00000.parquet"));
+            let samples = parquet::numbers(&rows, "duration").into_iter().zip(parquet::numbers(&rows, "sample_rate"));
+            let expected: Vec<usize> = samples
+                .map(|(seconds, rate)| ((seconds * rate).round() as usize * 25).div_ceil(rate as usize))
+                .collect();
+            let tokens = parquet::lists(&mini.exp(&format!("2-tokens/{split}/part-00000.parquet")), "speech_token");
+            assert_eq!(tokens.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{extractor}");
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! What can happen to a training: signals, the end of its time, a full disk, losses that are no numbers; and looking at it afterwards.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::disk_full::SmallDisk;
+use crate::disk_full::{SmallDisk, fill};
 use crate::support::Mini;
 use crate::support::training::{ENDLESS, Training, metrics};
 
@@ -71,11 +71,11 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     let run = |arguments: &[&str]| mini.run(&[&["--stop-stage", "train"], &ENDLESS[..], arguments].concat());
     let before = mini.tree();
 
-    let other = ["--set", "train.log_every=5"];
+    let other = ["--set", "train.optim.lr=5e-4"];
     let copied = format!("copy {}", checkpoints(&mini)[0].display());
     run(&other).expect_code(2).expect_words(&[
         &format!("4-train/train was {at}"),
-        "train.log_every: 1 → 5",
+        "train.optim.lr: 0.001 → 0.0005",
         &format!("to go on from step {step} of 10000000, set that back"),
         "--exp DIR",
         "another `name`",
@@ -83,14 +83,16 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
         "train.init_from",
         "--force --stage 4-train",
     ]);
-    let refused = format!("{at}; train.log_every: 1 → 5: refused without --force");
+    let refused = format!("{at}; train.optim.lr: 0.001 → 0.0005: refused without --force");
     run(&[&other[..], &["--dry-run"]].concat()).expect_code(0).expect_words(&["4-train: would be refused", &refused]);
     assert_eq!(state(&other), ("interrupted".to_owned(), refused));
 
     let goes_on = format!("{at}: goes on");
     run(&["--dry-run"]).expect_code(0).expect_words(&["4-train: would run", &goes_on]);
     assert_eq!(state(&[]), ("interrupted".to_owned(), goes_on));
-    for free in ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true"] {
+    for free in
+        ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true", "log_every=5", "keep.last=1"]
+    {
         assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: goes on"), "{free}");
     }
     mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": goes on"]);
@@ -191,21 +193,6 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     mini.flowmill("train", &arguments).expect_code(1).expect_words(&["differs", "0.5", "not every figure"]);
     fs::write(&dumps[0], "{}").unwrap();
     mini.flowmill("train", &arguments).expect_code(1).expect_words(&["missing field"]);
-}
-
-/// Fills a disk to the last byte.
-fn fill(path: &Path) {
-    let mut size = 1 << 20;
-    let mut content = Vec::new();
-    while size > 0 {
-        content.resize(content.len() + size, 7_u8);
-        if fs::write(path, &content).is_err() {
-            content.truncate(content.len() - size);
-            size /= 2;
-        }
-    }
-    // The last attempt may have left less than would fit.
-    let _full = fs::write(path, [&content[..], &[7; 4096]].concat());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the tests share: the binary, the miniature recipe, and comparing trees of files.
 
+pub mod disturbance;
+pub mod errno;
 pub mod flowmill;
 pub mod mini;
 pub mod parquet;

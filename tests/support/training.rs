@@ -39,7 +39,11 @@ impl<'a> Training<'a> {
     /// Starts it on another standard input.
     pub fn start_with(mini: &'a Mini, arguments: &[&str], input: Stdio) -> Self {
         let mut run = mini.command("run", &[&["--stop-stage", "train"], arguments].concat());
-        let process = run.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(mini, run.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// A process that was started with the pipes that are read in the end.
+    pub fn of(mini: &'a Mini, process: Child) -> Self {
         Self { mini, process: Some(process), started: Instant::now() }
     }
 

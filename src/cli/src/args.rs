@@ -166,7 +166,7 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Looks at a recipe's training without changing anything. To train, use `flowmill run RECIPE`.
+/// Looks at a recipe's training, or goes back in it. To train, use `flowmill run RECIPE`.
 ///
 /// --overfit N tries training out: a few batches again and again, to see in a minute whether the settings can learn. It
 /// starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
@@ -189,6 +189,9 @@ pub struct RunArgs {
 ///
 /// --eval prints the validation loss, and its parts, of the newest sound checkpoint, whether training is finished,
 /// running or interrupted.
+///
+/// --rollback STEP goes back to the checkpoint of that step, for a training that went bad, finished or interrupted: newer
+/// checkpoints move aside (4-train/rolled-back-step-…), and the next run goes on from there and cuts the logs there.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true), after_long_help = "\
 Examples:
@@ -197,12 +200,13 @@ Examples:
   flowmill train recipes/demo --replay recipes/demo/exp/demo/4-train/skipped/step-000123.json
   flowmill train recipes/demo --overfit 4 --steps 800 --set train.optim.lr=1e-3
   flowmill train recipes/demo --plan-memory --set train.gradient_checkpointing=true
+  flowmill train recipes/demo --rollback 5000
 
 Exit codes:
   0    done: every trainable parameter changed and all losses were finite; the memory suffices; all figures are the dump's
-  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, or a
-       stage before failed or is not done
-  2    the command line or the recipe is wrong
+  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, a
+       stage before failed or is not done, or a run holds the experiment
+  2    the command line or the recipe is wrong, or there is no checkpoint to go back to
   130  interrupted")]
 pub struct TrainArgs {
     /// The recipe and its changes.
@@ -220,9 +224,12 @@ pub struct TrainArgs {
     /// Validate the newest checkpoint
     #[arg(long, group = "what")]
     pub eval: bool,
+    /// Go back to the checkpoint of this step
+    #[arg(long, group = "what", value_name = "STEP")]
+    pub rollback: Option<u64>,
     /// With --overfit: do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000
     /// for every batch]
-    #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// How many threads to use [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -352,6 +359,7 @@ pub struct RecipeCheckArgs {
     after_long_help = "\
 Examples:
   flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
+  flowmill inspect exp/demo/0-prep/rejected.parquet           reasons by kind, then the first rows
   flowmill inspect exp/demo/6-export/model.safetensors
   flowmill inspect flow.pt utt2embedding.pt campplus.onnx
   flowmill inspect exp/demo/4-train/metrics.jsonl"
@@ -363,6 +371,9 @@ pub struct InspectArgs {
     /// How many rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
+    /// Show the texts of Parquet tables whole, however long
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// Writes the tensors of a weight file in another format, bit for bit.
@@ -377,13 +388,13 @@ Examples:
   flowmill convert model.safetensors flow.pt                 torch.load(weights_only=True) reads it
   flowmill convert checkpoint.pt flow.pt --strip-prefix module.")]
 pub struct ConvertArgs {
-    /// The weight file to read
+    /// The weight file to read; also the index of shards, or a folder with weights of a usual name
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The file to write: .safetensors, or .pt, .pth or .bin for a PyTorch state dict
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
-    /// Remove this from the beginning of every name; all must have it
+    /// Take the tensors whose names begin with this, without it; what lies outside is left out and named
     #[arg(long, value_name = "PREFIX")]
     pub strip_prefix: Option<String>,
 }

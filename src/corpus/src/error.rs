@@ -64,6 +64,16 @@ pub enum CorpusError {
 }
 
 impl CorpusError {
+    /// Whether this machine at this time is to blame, and not the data. What a command gives is taken to depend on the machine: on
+    /// programs that are installed, and on files that nobody declares.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => flowmill_audio::is_of_machine(source),
+            Self::Pipe { .. } => true,
+            _ => false,
+        }
+    }
+
     /// An input or output error on `path`.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_path_buf(), source }

@@ -1,33 +1,57 @@
-//! A folder of recordings with their transcripts beside them: `x.wav` with `x.txt` or `x.lab`.
+//! A folder of recordings with their transcripts beside them: `x.wav` with `x.txt`, `x.lab` or `x.json`.
 //!
-//! Subfolders are searched too. The id is the path below the folder without its extension, `/` replaced by `-`; the speaker is the
+//! Subfolders are searched too. Recordings are known by their extension, whatever its case, or by their content. The id is the path
+//! below the folder without its extension, `/` replaced by `-`; the speaker is what `x.json` or `x.speaker.txt` says, or else the
 //! name of the subfolder the recording lies in, or the folder's own name.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
+use flowmill_audio::media;
 use rayon::prelude::*;
 
 use crate::paths::{joined, prefix_of};
-use crate::{CorpusError, Reading, Row};
+use crate::samples::{self, File, Look, Precedence, Sample, Store, extension, stem};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
 
-/// Extensions taken for audio, in lower case.
-pub const AUDIO_EXTENSIONS: [&str; 14] =
-    ["wav", "flac", "mp3", "ogg", "opus", "m4a", "mp4", "aac", "aif", "aiff", "caf", "mkv", "webm", "mp2"];
+/// Extensions of files that are no recordings, so that their content need not be looked at.
+const KNOWN_OTHERS: [&str; 24] = [
+    "npy", "npz", "pt", "pth", "csv", "tsv", "jsonl", "md", "pdf", "jpg", "jpeg", "png", "gz", "zip", "tar", "parquet",
+    "arrow", "py", "sh", "yaml", "yml", "textgrid", "html", "log",
+];
 
-/// Extensions of transcripts, in the order they are looked for.
-pub const TEXT_EXTENSIONS: [&str; 2] = ["txt", "lab"];
+/// Names of text files that are about a corpus, in lower case and without their extension.
+const ABOUT: [&str; 12] = [
+    "readme",
+    "license",
+    "licence",
+    "licenses",
+    "copying",
+    "copyright",
+    "notice",
+    "authors",
+    "changelog",
+    "changes",
+    "citation",
+    "version",
+];
 
-/// Recordings and transcripts found below a folder, as sorted paths relative to it with `/` between their parts.
+/// Files found below a folder, as sorted paths relative to it with `/` between their parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Paths of recordings.
     pub audio: Vec<String>,
     /// Paths of transcripts.
     pub text: Vec<String>,
+    /// Recordings that cannot be read for their names, each with the reason.
+    pub unusable: Vec<(String, String)>,
+    /// How many files of which other kinds there are.
+    pub others: BTreeMap<String, u64>,
 }
 
-/// Lists a folder and its subfolders. Names that are not UTF-8 are shown with replacement characters; hidden ones are skipped.
+/// Lists a folder and its subfolders; hidden subfolders are skipped.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] when it is no directory, [`CorpusError::Io`] when it cannot be listed.
@@ -43,24 +67,86 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
         for entry in fs::read_dir(&place).map_err(|e| CorpusError::io("list", &place, e))? {
             let entry = entry.map_err(|e| CorpusError::io("list", &place, e))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                continue;
-            }
             let path = format!("{below}{name}");
             let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
             // Links to files count as files; links to folders are not followed, so that no listing runs in circles.
             if kind.is_dir() {
-                waiting.push(format!("{path}/"));
-            } else if has_extension(&path, &AUDIO_EXTENSIONS) {
-                listing.audio.push(path);
-            } else if has_extension(&path, &TEXT_EXTENSIONS) {
-                listing.text.push(path);
+                if !name.starts_with('.') {
+                    waiting.push(format!("{path}/"));
+                }
+            } else if kind.is_symlink() && entry.path().is_dir() {
+                *listing.others.entry("links to folders, which are not followed".into()).or_default() += 1;
+            } else {
+                listing.add(path, &entry.path(), entry.file_name().to_str().is_some());
             }
         }
     }
     listing.audio.sort_unstable();
     listing.text.sort_unstable();
+    listing.unusable.sort_unstable();
     Ok(listing)
+}
+
+impl Listing {
+    /// Notes a file where it belongs.
+    fn add(&mut self, path: String, file: &Path, is_utf8: bool) {
+        let name = path.rsplit('/').next().unwrap_or(&path);
+        let look = match samples::look(name) {
+            _ if name.starts_with('.') => {
+                if is_media(file) {
+                    Look::Media
+                } else {
+                    return;
+                }
+            }
+            Look::Text if ABOUT.contains(&stem(name).to_ascii_lowercase().as_str()) => Look::Other,
+            Look::Other if !KNOWN_OTHERS.contains(&extension(name).to_ascii_lowercase().as_str()) && is_media(file) => {
+                Look::Media
+            }
+            look => look,
+        };
+        match look {
+            Look::Media if name.starts_with('.') => {
+                let reason = format!("hidden recording: the name of {path} begins with a dot; rename or delete it");
+                self.unusable.push((path, reason));
+            }
+            Look::Media | Look::Text if !is_utf8 => {
+                let reason = format!("bad name: the name of {path} is not UTF-8; rename it");
+                self.unusable.push((path, reason));
+            }
+            Look::Media => self.audio.push(path),
+            Look::Text => self.text.push(path),
+            Look::Other => *self.others.entry(other_kind(name)).or_default() += 1,
+        }
+    }
+}
+
+/// How a file that is neither recording nor transcript is counted.
+pub(crate) fn other_kind(name: &str) -> String {
+    match extension(name) {
+        "" => "without an extension".into(),
+        extension => format!(".{}", extension.chars().take(20).collect::<String>().to_ascii_lowercase()),
+    }
+}
+
+/// Whether a file's content is that of a recording; one that cannot be read is none.
+fn is_media(file: &Path) -> bool {
+    let mut head = Vec::with_capacity(media::HEAD_BYTES);
+    let read = fs::File::open(file).and_then(|file| file.take(media::HEAD_BYTES as u64).read_to_end(&mut head));
+    read.is_ok() && media::by_content(&head).is_some()
+}
+
+/// The files of a folder.
+struct Folder<'a>(&'a Path);
+
+impl Store for Folder<'_> {
+    fn read(&self, file: &File) -> Result<Vec<u8>, String> {
+        fs::read(self.0.join(&file.name)).map_err(|e| format!("cannot be read: {e}"))
+    }
+
+    fn shown(&self, name: &str) -> String {
+        name.to_owned()
+    }
 }
 
 /// Reads a folder of recordings with transcripts beside them.
@@ -69,97 +155,65 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
 ///
 /// # Errors
 /// As [`list`], and [`CorpusError::Structure`] when there is no recording.
-pub fn read_directory(root: &Path, dir: &str) -> Result<Reading, CorpusError> {
+pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let listing = list(root, dir)?;
-    if listing.audio.is_empty() {
-        let extensions = AUDIO_EXTENSIONS.join(" ");
-        return Err(CorpusError::structure(&root.join(dir), format!("holds no recording (looked for: {extensions})")));
-    }
     let folder = root.join(dir);
+    if listing.audio.is_empty() && listing.unusable.is_empty() {
+        return Err(CorpusError::structure(&folder, "holds no recording, neither by extension nor by content"));
+    }
     let prefix = prefix_of(dir);
     let own_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "speaker".into());
-    let mut ids: Vec<(String, &String)> =
-        listing.audio.iter().map(|path| (stem(path).replace('/', "-"), path)).collect();
-    ids.sort_unstable();
-    let texts: Vec<Result<(String, String), String>> =
-        ids.par_iter().map(|(_, path)| transcript(&folder, &listing.text, path)).collect();
-    let mut reading = Reading::default();
-    let mut previous: Option<&str> = None;
-    for ((id, path), text) in ids.iter().zip(texts) {
-        if previous == Some(id) {
-            reading.reject(id, format!("repeated id: {path} has the id of another recording; rename one"));
-            continue;
+    let mut texts = listing.text.iter().any(|path| !extension(path).eq_ignore_ascii_case("json"));
+    let file = |look: Look| {
+        let folder = &folder;
+        move |path: &String| {
+            let size =
+                if look == Look::Text { fs::metadata(folder.join(path)).map_or(0, |about| about.len()) } else { 0 };
+            File { name: path.clone(), look, offset: 0, size }
         }
-        previous = Some(id);
-        match text {
-            Err(reason) => reading.reject(id, reason),
-            Ok((text_path, text)) => {
-                let spk = path.rsplit('/').nth(1).unwrap_or(&own_name);
-                let wav = joined(&prefix, path);
-                reading.utterances.push(Row { utt: id, spk, text: &text, wav: &wav, ..empty_row() });
-                reading.files.push(folder.join(text_path));
+    };
+    let files = listing.audio.iter().map(file(Look::Media)).chain(listing.text.iter().map(file(Look::Text)));
+    let samples: Vec<(String, Sample)> = samples::by_last_dot(files.collect()).into_iter().collect();
+    let store = Folder(&folder);
+    let read: Vec<_> = samples.par_iter().map(|(key, sample)| candidate(key, sample, &store)).collect();
+    let mut reading =
+        Reading { files: listing.text.iter().map(|path| folder.join(path)).collect(), ..Reading::default() };
+    let unusable = listing.unusable.into_iter().map(|(path, reason)| Rejection { id: path, reason });
+    reading.rejected.extend(unusable);
+    let (mut rows, mut left_out, mut others) = (Vec::new(), Vec::new(), listing.others);
+    for ((key, sample), outcome) in samples.iter().zip(read) {
+        match outcome {
+            Ok((mut row, recording, others)) => {
+                texts |= row.text.is_ok();
+                row.wav = joined(&prefix, &recording.name);
+                row.speaker.get_or_insert_with(|| recording.name.rsplit('/').nth(1).unwrap_or(&own_name).to_owned());
+                left_out.extend(others.iter().map(|other| (other.name.clone(), recording.name.clone())));
+                rows.push(row);
             }
+            // JSON alone may be anything.
+            Err(_) if sample.files.iter().all(|(rest, _)| rest.ends_with("json")) => {
+                *others.entry(".json without a recording".into()).or_default() += sample.files.len() as u64;
+            }
+            Err(reason) => reading.reject(&ids::of_path(key), reason),
         }
     }
-    let orphans = listing.text.iter().filter(|text| !has_audio(&listing.audio, text)).count();
-    if orphans > 0 {
-        reading.warnings.push(format!("{orphans} transcripts in {dir} have no recording beside them"));
+    if !others.is_empty() {
+        let kinds: Vec<String> = others.iter().take(20).map(|(kind, count)| format!("{count} {kind}")).collect();
+        reading.warnings.push(format!("files that are neither recording nor transcript: {}", kinds.join(", ")));
     }
-    Ok(reading.counted())
+    reading.warnings.extend(samples::left_out_warning(&left_out));
+    Ok(reading.take(rows, texts, options, "; rename one"))
 }
 
-/// A row without anything in it, to fill.
-pub(crate) fn empty_row() -> Row<'static> {
-    Row {
-        utt: "",
-        spk: "",
-        text: "",
-        lang: None,
-        wav: "",
-        start: None,
-        end: None,
-        duration: None,
-        sample_rate: None,
-        channels: None,
-        decoder: None,
-    }
-}
-
-/// The transcript beside a recording: its path below the folder and its text on one line.
-fn transcript(folder: &Path, texts: &[String], audio: &str) -> Result<(String, String), String> {
-    let beside = TEXT_EXTENSIONS
-        .iter()
-        .map(|extension| format!("{}.{extension}", stem(audio)))
-        .find(|path| texts.binary_search(path).is_ok())
-        .ok_or_else(|| format!("no transcript: {audio} has no {}.txt or .lab beside it", stem(audio)))?;
-    let bytes = fs::read(folder.join(&beside)).map_err(|e| format!("bad transcript: {beside} cannot be read: {e}"))?;
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF".as_slice()).unwrap_or(&bytes);
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-        format!("bad transcript: {beside}:{line} is not valid UTF-8; convert the file, for example with iconv")
-    })?;
-    let text = one_line(text);
-    if text.is_empty() { Err(format!("bad transcript: {beside} is empty")) } else { Ok((beside, text)) }
-}
-
-/// A text's words, one blank between them.
-pub(crate) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Whether a recording lies beside a transcript.
-fn has_audio(audio: &[String], text: &str) -> bool {
-    let start = format!("{}.", stem(text));
-    let at = audio.partition_point(|path| path.as_str() < start.as_str());
-    audio[at..].iter().take_while(|path| path.starts_with(&start)).any(|path| stem(path) == stem(text))
-}
-
-/// A path without its extension.
-fn stem(path: &str) -> &str {
-    path.rsplit_once('.').map_or(path, |(stem, _)| stem)
-}
-
-/// Whether a path ends in one of the extensions, whatever their case.
-fn has_extension(path: &str, extensions: &[&str]) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, found)| extensions.iter().any(|e| found.eq_ignore_ascii_case(e)))
+/// The row of a group of files, its recording, and the recordings that are left out for it.
+fn candidate<'s>(
+    key: &str,
+    sample: &'s Sample,
+    store: &Folder<'_>,
+) -> Result<(crate::reading::Candidate, &'s File, Vec<&'s File>), String> {
+    let (recording, others) = sample.recording(store)?;
+    let mut row = sample.candidate(key, recording, store, Precedence { text_file_first: true })?;
+    row.id = ids::of_path(key);
+    crate::values::id(&row.id).map_err(|problem| format!("bad id: {} {problem}", recording.name))?;
+    Ok((row, recording, others))
 }

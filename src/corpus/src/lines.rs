@@ -1,12 +1,14 @@
 //! Text files as keyed lines: `key value…`, parsed in parallel, held as spans into one buffer.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use crate::CorpusError;
+use crate::{CorpusError, encoding};
 
 /// Lines are parsed in pieces of about this many bytes.
 const PIECE: usize = 1 << 20;
@@ -19,25 +21,35 @@ pub(crate) struct TextFile {
     /// Where it lies.
     pub(crate) path: PathBuf,
     bytes: Vec<u8>,
+    /// What to do about bytes that are not UTF-8; looked for when the first are met.
+    advice: OnceLock<&'static str>,
 }
 
 impl TextFile {
     /// Reads `dir/name`; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// [`CorpusError::Io`] when it cannot be read, [`CorpusError::Structure`] when it is no text by its content.
     pub(crate) fn open(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
         let path = dir.join(name);
         match fs::read(&path) {
-            Ok(bytes) => Ok(Some(Self::from_bytes(name, path, bytes))),
+            Ok(bytes) => match encoding::no_text(&bytes) {
+                Some(problem) => Err(CorpusError::structure(&path, problem)),
+                None => Ok(Some(Self::from_bytes(name, path, bytes))),
+            },
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(CorpusError::io("read", &path, e)),
         }
     }
 
-    /// Takes bytes that were read already.
+    /// Takes bytes that were read already; UTF-16 with a byte-order mark is converted.
     pub(crate) fn from_bytes(name: &str, path: PathBuf, mut bytes: Vec<u8>) -> Self {
-        if bytes.starts_with(b"\xEF\xBB\xBF") {
+        if let Cow::Owned(converted) = encoding::without_mark(&bytes) {
+            bytes = converted;
+        } else if bytes.starts_with(b"\xEF\xBB\xBF") {
             bytes.drain(..3);
         }
-        Self { name: name.to_owned(), path, bytes }
+        Self { name: name.to_owned(), path, bytes, advice: OnceLock::new() }
     }
 
     /// The file's length in bytes.
@@ -62,12 +74,17 @@ impl TextFile {
         lines
     }
 
-    /// The text of a line, or where its UTF-8 breaks.
+    /// The text of a line, or "is not UTF-8: line 3 …".
     pub(crate) fn text(&self, line: &Line) -> Result<&str, String> {
         std::str::from_utf8(self.bytes_at(line.start, line.len)).map_err(|e| {
-            let byte = e.valid_up_to() + 1;
-            format!("is not valid UTF-8 (byte {byte} of the line); convert the file, for example with iconv")
+            let (byte, advice) = (e.valid_up_to() + 1, self.encoding_advice());
+            format!("is not UTF-8: line {} breaks it at its byte {byte}; {advice}", line.number)
         })
+    }
+
+    /// What to do about bytes that are not UTF-8, judged by the whole file.
+    pub(crate) fn encoding_advice(&self) -> &'static str {
+        self.advice.get_or_init(|| encoding::advice(&self.bytes))
     }
 
     /// The bytes of a line with what is not UTF-8 replaced, to show.
@@ -168,6 +185,6 @@ mod tests {
         let file = file(b"a ok\nb caf\xE9\n");
         let lines = file.lines();
         assert!(file.text(&lines[0]).is_ok());
-        assert!(file.text(&lines[1]).unwrap_err().contains("byte 6"));
+        assert!(file.text(&lines[1]).unwrap_err().contains("line 2 breaks it at its byte 6"));
     }
 }

@@ -1,8 +1,11 @@
-//! What reading a data source gives.
+//! What reading a data source gives, and the last steps that most readers share.
 
 use std::path::PathBuf;
 
-use crate::Utterances;
+use rayon::prelude::*;
+
+use crate::ids::{self, Named};
+use crate::{ReadOptions, Row, Utterances};
 
 /// A row that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +25,51 @@ pub struct Reading {
     pub rejected: Vec<Rejection>,
     /// Oddities that cost no row: an unsorted file, ids without their speaker as prefix …
     pub warnings: Vec<String>,
-    /// Candidate rows: every id met, plus one for every repeated line.
+    /// Candidate rows: every id met, plus one for every id that is repeated.
     pub lines: u64,
     /// The index files that were read (optional ones only when they exist); not the recordings.
     pub files: Vec<PathBuf>,
 }
+
+/// A row on its way into a [`Reading`].
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: String,
+    /// What the id was made of, when the data give none.
+    pub(crate) origin: Option<String>,
+    /// Without one, the id is the speaker.
+    pub(crate) speaker: Option<String>,
+    /// The transcript on one line; without one, why.
+    pub(crate) text: Result<String, String>,
+    pub(crate) language: Option<String>,
+    pub(crate) wav: String,
+    pub(crate) start: Option<f64>,
+    pub(crate) end: Option<f64>,
+    pub(crate) duration: Option<f64>,
+    /// Where it was found, to show: `m.jsonl:12`.
+    pub(crate) place: String,
+}
+
+impl Named for Candidate {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
+    fn rename(&mut self, id: String) {
+        self.id = id;
+    }
+}
+
+/// What is said of a source in which no row has a transcript.
+pub(crate) const NO_TRANSCRIPTS: &str =
+    "no row has a transcript: all are kept without text, which token-to-mel flows and codecs do not read";
+
+/// What can be done about single rows without a transcript.
+pub(crate) const KEEP_WITHOUT_TEXT: &str = "prep.min_text: 0 keeps rows without text";
 
 impl Reading {
     /// Sets `lines` from the rows held; the last step of every reader.
@@ -38,5 +81,40 @@ impl Reading {
     /// Records a rejected row.
     pub(crate) fn reject(&mut self, id: &str, reason: impl Into<String>) {
         self.rejected.push(Rejection { id: id.to_owned(), reason: reason.into() });
+    }
+
+    /// Takes in candidates in the order in which they were found: made-up ids are told apart, of the same id only the first is kept
+    /// (`help` says what to do about the others), and rows without a transcript are kept or not. `texts` says whether any row of
+    /// the source had a transcript, good or bad.
+    pub(crate) fn take(mut self, mut rows: Vec<Candidate>, texts: bool, options: &ReadOptions<'_>, help: &str) -> Self {
+        ids::tell_apart(&mut rows);
+        rows.par_sort_by(|a, b| a.id.cmp(&b.id));
+        let keep_all = options.rows_without_text || !texts;
+        if !texts && !rows.is_empty() {
+            self.warnings.push(NO_TRANSCRIPTS.into());
+        }
+        let mut first: Option<&Candidate> = None;
+        for row in &rows {
+            if let Some(first) = first.filter(|first| first.id == row.id) {
+                self.reject(&row.id, format!("repeated id: {} has the id of {}{help}", row.place, first.place));
+                continue;
+            }
+            first = Some(row);
+            match &row.text {
+                Err(why) if !keep_all => self.reject(&row.id, format!("no transcript: {why}; {KEEP_WITHOUT_TEXT}")),
+                text => self.utterances.push(Row {
+                    utt: &row.id,
+                    spk: row.speaker.as_deref().unwrap_or(&row.id),
+                    text: text.as_deref().unwrap_or_default(),
+                    lang: row.language.as_deref(),
+                    wav: &row.wav,
+                    start: row.start,
+                    end: row.end,
+                    duration: row.duration,
+                    ..Row::default()
+                }),
+            }
+        }
+        self.counted()
     }
 }

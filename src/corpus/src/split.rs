@@ -75,9 +75,7 @@ impl Lists {
                 CorpusError::structure(path, format!("does not exist; it should list the ids of `{name}`"))
             })?;
             for line in file.lines() {
-                let text = file
-                    .text(&line)
-                    .map_err(|problem| CorpusError::structure(path, format!("line {} {problem}", line.number)))?;
+                let text = file.text(&line).map_err(|problem| CorpusError::structure(path, problem))?;
                 ids.push((Box::from(split_key(text).0), index as u32));
             }
         }

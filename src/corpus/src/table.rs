@@ -1,10 +1,11 @@
 //! Tables on disk: Parquet with zstd, written and read through Polars.
 //!
-//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, and `decoder` where a
-//! recording needs one; embeddings and tokens are
+//! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, `channel` where a row names one,
+//! and `decoder` where a recording needs one; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod lists;
+mod rows;
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -12,7 +13,8 @@ use std::path::Path;
 
 use polars::prelude::*;
 
-pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
+pub use lists::{read_embeddings, read_optional_embeddings, read_tokens, write_embeddings, write_tokens};
+pub use rows::RowColumns;
 
 use crate::{CorpusError, Row, Utterance};
 
@@ -135,6 +137,7 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
     let (mut start, mut end, mut duration) =
         (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
     let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut channel = Vec::with_capacity(count);
     let (mut decoder, mut has_decoder) = (strings("decoder"), false);
     for row in rows {
         utt.append_value(row.utt);
@@ -147,13 +150,17 @@ fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResu
         duration.push(row.duration);
         sample_rate.push(row.sample_rate);
         channels.push(row.channels);
+        channel.push(row.channel);
         decoder.append_option(row.decoder);
         has_decoder |= row.decoder.is_some();
     }
     let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
     let seconds = [("start", start), ("end", end), ("duration", duration)]
         .map(|(name, values)| Float64Chunked::from_slice_options(name.into(), &values).into_column());
+    let named = channel.iter().any(Option::is_some).then_some(("channel", channel));
     let counts = [("sample_rate", sample_rate), ("channels", channels)]
+        .into_iter()
+        .chain(named)
         .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
     let decoder = has_decoder.then(|| decoder.finish().into_column());
     DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).chain(decoder).collect())
@@ -175,6 +182,8 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
     let (mut start, mut end) = (seconds("start")?.into_iter(), seconds("end")?.into_iter());
     let (mut duration, mut lang) = (seconds("duration")?.into_iter(), lang.into_iter());
     let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
+    let named = frame.column("channel").is_ok();
+    let mut channel = if named { counts("channel")? } else { Vec::new() }.into_iter();
     let mut decoder = match frame.column("decoder") {
         Ok(column) => column.str().map_err(fail)?.iter().map(|value| value.map(str::to_owned)).collect(),
         Err(_) => Vec::new(),
@@ -192,6 +201,7 @@ fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>,
             duration: duration.next().flatten(),
             sample_rate: sample_rate.next().flatten(),
             channels: channels.next().flatten(),
+            channel: channel.next().flatten(),
             decoder: decoder.next().flatten(),
         })
         .collect())

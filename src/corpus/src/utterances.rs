@@ -9,7 +9,7 @@ pub struct Utterance {
     pub utt: String,
     /// The speaker's id.
     pub spk: String,
-    /// The transcript.
+    /// The transcript on one line; empty where the data have none.
     pub text: String,
     /// The language, when the data says.
     pub lang: Option<String>,
@@ -27,6 +27,8 @@ pub struct Utterance {
     pub sample_rate: Option<u32>,
     /// The recording's number of channels, when probed.
     pub channels: Option<u32>,
+    /// The channel of the recording that the data say the utterance is on, counted from 0. Probing checks that it is the only one.
+    pub channel: Option<u32>,
     /// The program, with its version, that decodes the recording where Flowmill does not do so itself.
     pub decoder: Option<String>,
 }
@@ -45,13 +47,14 @@ impl Utterance {
             duration: self.duration,
             sample_rate: self.sample_rate,
             channels: self.channels,
+            channel: self.channel,
             decoder: self.decoder.as_deref(),
         }
     }
 }
 
 /// One utterance, borrowed from a table; the fields are those of [`Utterance`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct Row<'a> {
     pub utt: &'a str,
@@ -64,6 +67,7 @@ pub struct Row<'a> {
     pub duration: Option<f64>,
     pub sample_rate: Option<u32>,
     pub channels: Option<u32>,
+    pub channel: Option<u32>,
     pub decoder: Option<&'a str>,
 }
 
@@ -81,6 +85,7 @@ impl Row<'_> {
             duration: self.duration,
             sample_rate: self.sample_rate,
             channels: self.channels,
+            channel: self.channel,
             decoder: self.decoder.map(str::to_owned),
         }
     }
@@ -99,7 +104,12 @@ pub struct Utterances {
     start: Vec<f64>,
     end: Vec<f64>,
     duration: Vec<f64>,
+    /// [`NO_CHANNEL`] stands for "not given".
+    channel: Vec<u32>,
 }
+
+/// The channel of a row that names none.
+const NO_CHANNEL: u32 = u32::MAX;
 
 impl Utterances {
     /// Room for `rows` rows whose transcripts and paths take about the given bytes in all.
@@ -113,6 +123,7 @@ impl Utterances {
             start: Vec::with_capacity(rows),
             end: Vec::with_capacity(rows),
             duration: Vec::with_capacity(rows),
+            channel: Vec::with_capacity(rows),
         }
     }
 
@@ -131,6 +142,7 @@ impl Utterances {
         self.start.push(row.start.unwrap_or(f64::NAN));
         self.end.push(row.end.unwrap_or(f64::NAN));
         self.duration.push(row.duration.unwrap_or(f64::NAN));
+        self.channel.push(row.channel.unwrap_or(NO_CHANNEL));
     }
 
     /// How many rows there are.
@@ -157,6 +169,7 @@ impl Utterances {
             duration: given(self.duration[index]),
             sample_rate: None,
             channels: None,
+            channel: Some(self.channel[index]).filter(|channel| *channel != NO_CHANNEL),
             decoder: None,
         }
     }

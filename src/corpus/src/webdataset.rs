@@ -1,14 +1,15 @@
 //! WebDataset: tar files in which the members of one key are one utterance (`KEY.flac`, `KEY.json`, `KEY.txt`).
 //!
-//! A key is a member's path up to the first dot of its last part, as the `webdataset` package has it. The recording is the member
-//! with an extension of [`AUDIO_EXTENSIONS`]; `KEY.json` says the rest, by the names public pipelines use ([`fields`]), and
-//! `KEY.txt` or `KEY.lab` is the transcript when the JSON has none. Members of a key need not be neighbours.
+//! A key is a member's path up to the first dot of its last part, as the `webdataset` package has it. Where several recordings share
+//! such a key and their own transcripts show that keys hold dots (`21.00-26.44.flac` with `21.00-26.44.json`), keys end at the last
+//! dot ([`samples`]). A member is a recording by its extension or its content; `KEY.json` says the rest, by the names public
+//! pipelines use ([`crate::fields::FIELDS`]), and `KEY.txt` or `KEY.lab` is the transcript when the JSON has none. Members of a key
+//! need not be neighbours.
 //!
-//! Only headers and transcripts are read here. Nothing is extracted: a row names the tar file and where its recording's bytes are
-//! ([`TarMember`]), and every later reader takes them from there. Compressed tar files are refused, for their bytes have no place
-//! that could be named.
+//! Only headers, transcripts and the beginnings of members of unknown kinds are read here. Nothing is extracted: a row names the tar
+//! file and where its recording's bytes are ([`TarMember`]), and every later reader takes them from there. Compressed tar files are
+//! refused, for their bytes have no place that could be named.
 
-mod fields;
 mod samples;
 mod shards;
 
@@ -16,91 +17,68 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-pub use fields::FIELDS;
 pub use shards::shards;
 
-use crate::folder::empty_row;
 #[cfg(doc)]
 use crate::source::TarMember;
-use crate::{CorpusError, Reading, Row};
-use samples::{Found, Shard};
-
-/// Extensions of members that are recordings, in lower case.
-pub const AUDIO_EXTENSIONS: [&str; 12] =
-    ["wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "aiff", "aif", "caf", "mp2", "mka"];
-
-/// What an utterance is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ids {
-    /// As its JSON says; by its key when that says nothing.
-    #[default]
-    Json,
-    /// By its key.
-    Key,
-    /// By its shard and its key, for shards that each count from zero.
-    Shard,
-}
-
-/// How to read a source.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options<'a> {
-    /// The speaker of utterances whose JSON names none; without it each is its own speaker.
-    pub speaker: Option<&'a str>,
-    /// What utterances are called.
-    pub ids: Ids,
-}
+use crate::{CorpusError, ReadOptions, Reading, Rejection, folder};
+use samples::Shard;
 
 /// Reads the utterances of tar files: `data` is one, a folder of them, or a pattern such as `shard-{000000..000012}.tar`.
 ///
-/// `root` is the recipe's folder; paths of the result are relative to it. What is wrong with a member, a key or a damaged tar file
-/// is a rejected row each.
+/// `root` is the recipe's folder; paths of the result are relative to it. What is wrong with a key or a damaged tar file is a rejected
+/// row each.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] when there is no tar file, or a compressed one; [`CorpusError::Io`] for one that cannot be read.
-pub fn read(root: &Path, data: &str, options: &Options) -> Result<Reading, CorpusError> {
+pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let shards = shards(root, data)?;
-    let read: Vec<Shard> =
-        shards.par_iter().map(|shard| samples::read(root, shard, options)).collect::<Result<_, _>>()?;
+    let listed: Vec<Shard> = shards.par_iter().map(|shard| Shard::list(root, shard)).collect::<Result<_, _>>()?;
+    // Keys that both readings explain follow the others of the source.
+    let dotted = listed.iter().any(Shard::has_dotted_keys) || shared_over_shards(&listed);
+    let read: Vec<samples::Rows> = listed.into_par_iter().map(|shard| shard.read(dotted, options)).collect();
     let mut reading = Reading { files: shards.iter().map(|shard| root.join(shard)).collect(), ..Reading::default() };
-    let mut found = Vec::new();
+    let (mut rows, mut left_out, mut texts) = (Vec::new(), Vec::new(), false);
     let mut passed_over: BTreeMap<String, u64> = BTreeMap::new();
     for shard in read {
-        found.extend(shard.found);
+        rows.extend(shard.rows);
+        left_out.extend(shard.left_out);
+        texts |= shard.texts;
         reading.rejected.extend(shard.rejected);
         reading.warnings.extend(shard.warnings);
         shard.passed_over.into_iter().for_each(|(kind, count)| *passed_over.entry(kind).or_default() += count);
+    }
+    for path in loose(root, data)? {
+        let reason = format!(
+            "not in a tar file: {path} lies loose beside the tar files; pack it, or name its folder as a source"
+        );
+        reading.rejected.push(Rejection { id: path, reason });
     }
     if !passed_over.is_empty() {
         let kinds: Vec<String> = passed_over.iter().take(20).map(|(kind, count)| format!("{count} {kind}")).collect();
         reading.warnings.push(format!("members that are neither recording nor transcript: {}", kinds.join(", ")));
     }
-    push_all(&mut reading, found);
-    Ok(reading.counted())
+    reading.warnings.extend(crate::samples::left_out_warning(&left_out));
+    let help = "; where every shard counts from zero, set `ids: shard` at this source";
+    Ok(reading.take(rows, texts, options, help))
 }
 
-/// Appends the rows in C order of their ids; of the same id only the first.
-fn push_all(reading: &mut Reading, mut found: Vec<Found>) {
-    found.par_sort_by(|a, b| a.id.cmp(&b.id));
-    let mut first: Option<&Found> = None;
-    for row in &found {
-        if let Some(first) = first.filter(|first| first.id == row.id) {
-            let (here, there) = (&row.place, &first.place);
-            let help = "where every shard counts from zero, set `ids: shard` at this source";
-            reading.reject(&row.id, format!("repeated id: {here} has the id of {there}; {help}"));
-            continue;
-        }
-        first = Some(row);
-        reading.utterances.push(Row {
-            utt: &row.id,
-            spk: &row.speaker,
-            text: &row.text,
-            lang: row.language.as_deref(),
-            wav: &row.wav,
-            duration: row.duration,
-            ..empty_row()
-        });
+/// Whether recordings in several tar files would have one key if it ended at the first dot, and keys of their own at the last.
+fn shared_over_shards(shards: &[Shard]) -> bool {
+    let mut longer: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut keys = shards.iter().flat_map(Shard::keys_of_either_kind);
+    keys.any(|(short, long)| *longer.entry(short).or_insert(long) != long)
+}
+
+/// Recordings that lie beside the tar files of a folder, sorted; none where tar files are named one by one.
+///
+/// # Errors
+/// [`CorpusError::Io`] when the folder cannot be listed.
+pub fn loose(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    if data.contains('{') || !root.join(data).is_dir() {
+        return Ok(Vec::new());
     }
+    let listing = folder::list(root, data)?;
+    Ok(listing.audio.into_iter().chain(listing.unusable.into_iter().map(|(path, _)| path)).collect())
 }

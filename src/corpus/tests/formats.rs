@@ -2,7 +2,7 @@
 
 mod support;
 
-use flowmill_corpus::{folder, ljspeech, manifest};
+use flowmill_corpus::{ReadOptions, folder, ljspeech, manifest};
 use support::{directory, ids, reason};
 
 #[test]
@@ -23,7 +23,7 @@ fn a_folder_with_transcripts_beside() {
         ("corpus/.hidden.wav", b""),
         ("corpus/notes.md", b"not audio"),
     ]);
-    let reading = folder::read_directory(dir.path(), "corpus").unwrap();
+    let reading = folder::read_directory(dir.path(), "corpus", &ReadOptions::default()).unwrap();
     assert_eq!(ids(&reading), ["anna-one", "anna-two", "top"]);
     let one = reading.utterances.row(0);
     assert_eq!((one.spk, one.text, one.wav), ("anna", "first line", "corpus/anna/one.wav"));
@@ -31,9 +31,10 @@ fn a_folder_with_transcripts_beside() {
     assert!(reason(&reading, "ben-one").contains("is empty"));
     assert!(reason(&reading, "ben-three").starts_with("no transcript: ben/three.ogg"));
     assert!(reason(&reading, "ben-four").contains("ben/four.txt:2 is not valid UTF-8"));
-    assert_eq!(reading.lines, 6);
-    assert!(reading.warnings[0].contains("1 transcripts"), "{:?}", reading.warnings);
-    assert!(folder::read_directory(dir.path(), "corpus/nowhere").is_err());
+    assert!(reason(&reading, "lonely").starts_with("no recording: only lonely.txt"));
+    assert_eq!(reading.lines, 7);
+    assert!(reading.warnings[0].contains("1 .md"), "{:?}", reading.warnings);
+    assert!(folder::read_directory(dir.path(), "corpus/nowhere", &ReadOptions::default()).is_err());
 }
 
 #[test]
@@ -41,14 +42,16 @@ fn ljspeech_metadata_has_bars_and_plain_quotes() {
     let metadata = "LJ-2|He said \"no\"|He said \"no\" twice\nLJ-1|Mr. X|\nLJ-3\nLJ-4|a|b|c\nLJ-1|again|\n";
     let dir =
         directory(&[("lj/metadata.csv", metadata.as_bytes()), ("lj/wavs/LJ-1.flac", b""), ("lj/wavs/LJ-2.wav", b"")]);
-    let reading = ljspeech::read_directory(dir.path(), "lj", "linda").unwrap();
+    let reading =
+        ljspeech::read_directory(dir.path(), "lj", &ReadOptions { speaker: Some("linda"), ..ReadOptions::default() })
+            .unwrap();
     assert_eq!(ids(&reading), ["LJ-1", "LJ-2"]);
     let (first, second) = (reading.utterances.row(0), reading.utterances.row(1));
     assert_eq!((first.text, first.wav, first.spk), ("Mr. X", "lj/wavs/LJ-1.flac", "linda"));
     assert_eq!((second.text, second.wav), ("He said \"no\" twice", "lj/wavs/LJ-2.wav"));
     assert!(reason(&reading, "LJ-3").contains("line 3 has no `|`"));
     assert!(reason(&reading, "LJ-4").contains("more than three fields"));
-    assert!(reason(&reading, "LJ-1").contains("metadata.csv:5 has the id of line 2"));
+    assert!(reason(&reading, "LJ-1").contains("metadata.csv:5 has the id of metadata.csv:2"));
     assert_eq!(reading.lines, 5);
 }
 
@@ -65,16 +68,16 @@ fn manifests_of_json_lines() {
         "{\"audio_filepath\": \"d.wav\", \"text\": \"y\", \"duration\": 1.0, \"id\": \"named\", \"lang\": \"de\", \"other\": [1]}\n",
     );
     let dir = directory(&[("set/train.json", lines.as_bytes())]);
-    let reading = manifest::read_file(dir.path(), "set/train.json").unwrap();
+    let reading = manifest::read_file(dir.path(), "set/train.json", &ReadOptions::default()).unwrap();
     assert_eq!(ids(&reading), ["abs-long-0010250", "clips-a-1", "named"]);
     let piece = reading.utterances.row(0);
     assert_eq!((piece.wav, piece.start, piece.end, piece.spk), ("/abs/long.flac", Some(10.25), Some(11.75), "7"));
     let whole = reading.utterances.row(1);
     assert_eq!((whole.wav, whole.start, whole.end, whole.duration), ("set/clips/a 1.wav", None, None, Some(2.5)));
     assert_eq!(reading.utterances.row(2).lang, Some("de"));
-    assert!(reason(&reading, "b").contains("train.json:4 has an id but no text"));
+    assert!(reason(&reading, "b").contains("train.json:4 has no text"));
     assert!(reason(&reading, "c").contains("`duration`"));
-    assert!(reason(&reading, "train.json:6").contains("is no manifest row"));
-    assert!(reason(&reading, "clips-a-1").contains("train.json:7 has the id of line 1"));
+    assert!(reason(&reading, "train.json:6").contains("is no JSON object"));
+    assert!(reason(&reading, "clips-a-1").contains("train.json:7 has the id of train.json:1"));
     assert_eq!(reading.lines, 7);
 }

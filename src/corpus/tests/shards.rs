@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use flowmill_corpus::kaldi::{KaldiOptions, read_directory};
+use flowmill_corpus::ReadOptions;
+use flowmill_corpus::kaldi::read_directory;
 use flowmill_corpus::shard::{
     Column, ListPaths, Mel, MelStore, ShardEntry, ShardIndex, ShardOptions, ShardReader, ShardRow, ShardSummary,
     ShardWriter, Shards, TarShardWriter, write_data_list, write_row_lists, write_shard_lists,
@@ -16,7 +17,7 @@ use support::data;
 
 /// Rows with the corpus' real audio and text; embeddings, tokens and mels are plain functions of the row's number.
 fn rows() -> Vec<ShardRow> {
-    let reading = read_directory(&data(), "libri6", &KaldiOptions::default()).unwrap();
+    let reading = read_directory(&data(), "libri6", &ReadOptions::default()).unwrap();
     let row = |(number, row): (usize, flowmill_corpus::Row<'_>)| ShardRow {
         utt: row.utt.to_owned(),
         wav: row.wav.to_owned(),

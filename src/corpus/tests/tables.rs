@@ -2,13 +2,14 @@
 
 mod support;
 
-use flowmill_corpus::kaldi::{KaldiOptions, read_directory};
+use flowmill_corpus::ReadOptions;
+use flowmill_corpus::kaldi::read_directory;
 use flowmill_corpus::{Utterance, table};
 use support::data;
 
 #[test]
 fn utterances_come_back_as_they_went_in_and_the_bytes_are_always_the_same() {
-    let reading = read_directory(&data(), "libri6", &KaldiOptions::default()).unwrap();
+    let reading = read_directory(&data(), "libri6", &ReadOptions::default()).unwrap();
     let mut utterances: Vec<Utterance> = reading.utterances.iter().map(|row| row.to_utterance()).collect();
     utterances[0].duration = Some(2.5);
     utterances[1].sample_rate = Some(16_000);

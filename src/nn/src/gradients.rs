@@ -1,6 +1,7 @@
 //! Gradients: on their way back through the tape, and as its result.
 
 use crate::kernels::elementwise;
+use crate::kernels::gemm::{self, Matrix};
 use crate::parameters::ParameterId;
 use crate::{NnError, Precision, Result, host};
 use candle_core::Tensor;
@@ -93,18 +94,30 @@ impl<'a> Flow<'a> {
         self.give(input, Gradient::fresh(host::tensor(elements, shape)?))
     }
 
-    /// Lets `write` add to the gradient of an input: it gets the elements and whether to add to them (otherwise they hold
-    /// nothing yet and all must be written). Saves the separate sum where gradients meet.
-    pub(crate) fn write(&mut self, input: usize, shape: &[usize], write: impl FnOnce(&mut [f32], bool)) -> Result<()> {
+    /// Gives a matrix product as the gradient of an input. Saves the separate sum where gradients meet.
+    pub(crate) fn give_product(&mut self, input: usize, shape: &[usize], a: Matrix, b: Matrix) -> Result<()> {
         let Some(index) = self.inputs[input] else {
             return Ok(());
         };
         let slot = &mut self.slots[index];
         *slot = Some(match slot.take() {
-            Some(sum) => sum.map(|sum| write(sum, true))?,
+            Some(sum) => sum.map(|sum| gemm::multiply(sum, b.columns(), a, b, true))?,
+            None => Gradient::fresh(host::tensor(gemm::product(a, b), shape)?),
+        });
+        Ok(())
+    }
+
+    /// Lets `add` add to the gradient of an input, which begins with zeros.
+    pub(crate) fn add_to(&mut self, input: usize, shape: &[usize], add: impl FnOnce(&mut [f32])) -> Result<()> {
+        let Some(index) = self.inputs[input] else {
+            return Ok(());
+        };
+        let slot = &mut self.slots[index];
+        *slot = Some(match slot.take() {
+            Some(sum) => sum.map(add)?,
             None => {
-                let mut elements = host::uninitialised(shape.iter().product());
-                write(&mut elements, false);
+                let mut elements = vec![0.0; shape.iter().product()];
+                add(&mut elements);
                 Gradient::fresh(host::tensor(elements, shape)?)
             }
         });
@@ -112,8 +125,8 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// The gradients of a loss with respect to parameters.
-#[derive(Debug, Clone, Default)]
+/// The gradients of a loss with respect to parameters. They are changed in place, so there are no clones that share their memory.
+#[derive(Debug, Default)]
 pub struct Gradients {
     by_parameter: BTreeMap<ParameterId, Tensor>,
 }

@@ -60,13 +60,19 @@ pub fn tensor(elements: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(elements, shape, &Device::Cpu)?)
 }
 
-/// Room for `count` elements that a kernel is about to write, all of them, before anything reads them.
+/// Room for `count` elements that a kernel is about to write. Fresh memory is not zeroed: where a kernel does little, that costs as
+/// much as the kernel itself. Only kernels whose every element is written by construction use it; all others start from zeros.
 ///
-/// Fresh memory is not zeroed: on the hot path that costs as much as the kernel itself.
-pub(crate) fn uninitialised(count: usize) -> Vec<f32> {
+/// # Safety
+/// Every element must be written before anything reads it, and before the vector leaves the function that asked for it.
+pub(crate) unsafe fn uninitialized(count: usize) -> Vec<f32> {
     let mut elements = Vec::<f32>::with_capacity(count);
-    // SAFETY: the capacity was just reserved, f32 has no invalid bit pattern and no drop; every caller writes each element
-    // before reading it (kernels that accumulate ask for `vec![0.0; count]` instead).
+    if cfg!(debug_assertions) {
+        // An element that is read all the same does not go unnoticed.
+        elements.resize(count, f32::NAN);
+        return elements;
+    }
+    // SAFETY: the capacity was just reserved, and f32 has no drop; the caller writes each element before reading it.
     #[allow(clippy::uninit_vec)]
     unsafe {
         elements.set_len(count);

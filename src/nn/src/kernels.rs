@@ -12,5 +12,5 @@ pub mod gemm;
 pub mod item_tasks;
 pub mod norm;
 pub mod reduce;
-pub mod shared;
+pub(crate) mod shared;
 pub(crate) mod vectorised;

@@ -121,7 +121,8 @@ impl Tape {
         }
         let (entries, mut slots) = self.take_until(output)?;
         if let Some(last) = slots.last_mut() {
-            *last = Some(Gradient::fresh(seed));
+            // The caller may hold a clone, which shares its memory.
+            *last = Some(Gradient::shared(seed));
         }
         let mut gradients = Gradients::default();
         walk(entries, slots, |_, leaf, gradient| match leaf {

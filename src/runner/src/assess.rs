@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::cache::{ContentCache, hex};
+use crate::cache::{ContentCache, Hash, hex};
 use crate::layout::StageDir;
 use crate::names::{self, Names};
 use crate::part::Part;
+use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
-use crate::receipt::{Fingerprint, InputRecord, PartDone, Receipt};
+use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::unfinished::Unfinished;
 use crate::{Interrupt, Reporter, StageError, rejects};
 
 /// More reasons than this are not collected for one part.
@@ -32,6 +32,8 @@ pub(crate) struct Assessor<'a> {
     pub sections: &'a [String],
     pub names: &'a Names,
     pub cache: &'a ContentCache,
+    /// Outputs that only people read: see [`crate::Stage::logs`].
+    pub logs: &'static [&'static str],
     pub force: bool,
     pub interrupt: &'a Interrupt,
 }
@@ -46,6 +48,8 @@ pub(crate) struct PlannedInput {
     pub path: PathBuf,
     /// Whether the part does without it when it is taken away.
     pub optional: bool,
+    /// Whether it may be gone once the part is done.
+    pub starting: bool,
 }
 
 impl PlannedInput {
@@ -60,16 +64,37 @@ pub(crate) struct Planned {
     pub inputs: Vec<PlannedInput>,
     /// Inputs that were there when the part ran and are gone, by name.
     pub gone: Vec<String>,
-    /// What an earlier run left of it.
-    pub unfinished: Option<Unfinished>,
+    /// What was done of it before.
+    pub prior: Option<PriorWork>,
+    /// Where its work begins.
+    pub start: Start,
+}
+
+/// Where the work of a part begins.
+pub(crate) enum Start {
+    /// At its beginning.
+    Anew,
+    /// Where unfinished work was left, when the inputs have these hashes.
+    Unfinished(Vec<Option<Hash>>),
+    /// Where its results are, when the inputs have these hashes.
+    Results(Box<Receipt>, Vec<Option<Hash>>),
 }
 
 /// A part and whether it has to run.
 pub(crate) enum Verdict {
-    /// Its receipt holds; an earlier run may have left other work on it unfinished.
-    UpToDate(PartDone, Option<Unfinished>),
+    /// Its receipt holds.
+    UpToDate(UpToDate),
     /// It has to run, for at least one reason.
     Run(Planned, Vec<Reason>),
+}
+
+/// A part that is as its receipt says.
+pub(crate) struct UpToDate {
+    pub done: PartDone,
+    /// Other work on it that an earlier run left unfinished.
+    pub unfinished: Option<PriorWork>,
+    /// Logs that are not as they were, which changes nothing else.
+    pub logs: Vec<Reason>,
 }
 
 impl Assessor<'_> {
@@ -91,28 +116,106 @@ impl Assessor<'_> {
         progress.iter().for_each(|progress| progress.finish());
         verdicts
     }
+
     fn assess_part(&self, part: Part) -> Result<Verdict, StageError> {
-        let mut planned = self.plan(part)?;
-        planned.unfinished = self.unfinished(&planned)?;
+        let planned = self.plan(part)?;
+        let unfinished = self.unfinished(&planned)?;
+        let receipt = self.read_receipt(&planned.part.key)?;
         if self.force {
-            let dropped = planned.unfinished.as_ref().map(|left| Reason::ForcedOver(left.reached.at.clone()));
-            return Ok(Verdict::Run(planned, vec![dropped.unwrap_or(Reason::Forced)]));
+            let reasons = self.forced(&planned, unfinished, &receipt)?;
+            return Ok(Verdict::Run(planned, reasons));
         }
-        let receipt = match self.read_receipt(&planned.part.key)? {
+        let finished = self.finished(&planned, receipt.as_ref())?;
+        let receipt = match receipt {
             Ok(receipt) => receipt,
-            Err(reason) => return Ok(to_run(planned, vec![reason])),
+            Err(reason) => {
+                return match unfinished.or(finished) {
+                    Some(work) => self.go_on(planned, work, None),
+                    None => Ok(Verdict::Run(planned, vec![reason])),
+                };
+            }
         };
+        let Some(finished) = finished else {
+            return match (self.compare(planned, receipt)?, unfinished) {
+                (Verdict::Run(planned, _), Some(work)) => self.go_on(planned, work, None),
+                (Verdict::UpToDate(part), unfinished) => Ok(Verdict::UpToDate(UpToDate { unfinished, ..part })),
+                (run, None) => Ok(run),
+            };
+        };
+        let mut damage = Vec::new();
+        self.compare_outputs(&receipt, &mut damage)?;
+        let same = finished.changes.is_empty() && finished.further.is_none();
+        if same && damage.is_empty() {
+            let logs = self.changed_logs(&receipt);
+            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished, logs }));
+        }
+        if let Some(unfinished) = unfinished {
+            return self.go_on(planned, unfinished, None);
+        }
+        let verdict = self.go_on(planned, finished, Some(receipt))?;
+        match verdict {
+            // What is whole of the results is kept, and the rest is made again from it.
+            Verdict::Run(planned, _) if same => {
+                damage.truncate(MAX_REASONS);
+                Ok(Verdict::Run(planned, damage))
+            }
+            verdict => Ok(verdict),
+        }
+    }
+
+    /// A part whose work goes on from where it was left, or is refused.
+    fn go_on(&self, mut planned: Planned, work: PriorWork, receipt: Option<Receipt>) -> Result<Verdict, StageError> {
+        if work.changes.is_empty() {
+            let hashes = self.hashes(&planned)?;
+            planned.start = match receipt {
+                Some(receipt) => Start::Results(Box::new(receipt), hashes),
+                None => Start::Unfinished(hashes),
+            };
+        }
+        let reasons = vec![work.reason()];
+        planned.prior = Some(work);
+        Ok(Verdict::Run(planned, reasons))
+    }
+
+    /// Why a part runs that is forced: with what is lost.
+    fn forced(
+        &self,
+        planned: &Planned,
+        unfinished: Option<PriorWork>,
+        receipt: &Result<Receipt, Reason>,
+    ) -> Result<Vec<Reason>, StageError> {
+        let dropped = [unfinished, self.finished(planned, receipt.as_ref())?];
+        let reasons: Vec<Reason> = dropped
+            .into_iter()
+            .flatten()
+            .map(|work| Reason::ForcedOver(format!("{}: {}", work.at(), work.reached.holds)))
+            .collect();
+        Ok(if reasons.is_empty() { vec![Reason::Forced] } else { reasons })
+    }
+
+    /// Compares a part with its receipt.
+    fn compare(&self, mut planned: Planned, receipt: Receipt) -> Result<Verdict, StageError> {
         let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
-        planned.gone = self.gone(&planned, &receipt.inputs)?;
+        // Looked at only when one is missing, or when there were too many reasons to know.
+        if reasons.len() >= MAX_REASONS || reasons.iter().any(|reason| matches!(reason, Reason::InputMissing(_))) {
+            planned.gone = self.gone(&planned, &receipt.inputs)?;
+        }
         if let Some((rows, reason)) = receipt.retried() {
             reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
         }
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
-            return Ok(Verdict::UpToDate(receipt.done(), planned.unfinished));
+            let logs = self.changed_logs(&receipt);
+            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished: None, logs }));
         }
-        Ok(to_run(planned, reasons))
+        Ok(Verdict::Run(planned, reasons))
+    }
+
+    /// The hashes of a part's inputs.
+    fn hashes(&self, planned: &Planned) -> Result<Vec<Option<Hash>>, StageError> {
+        let hash = |input: &PlannedInput| Ok(self.cache.content(&input.path)?.map(|content| content.hash));
+        planned.inputs.iter().map(hash).collect()
     }
 
     /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
@@ -128,17 +231,14 @@ impl Assessor<'_> {
         let was_there = |input: &&PlannedInput| there.get(input.identity()).copied().unwrap_or(false);
         let outside = |input: &&PlannedInput| !names::is_of_experiment(&input.name);
         let mut gone = Vec::new();
-        for input in planned.inputs.iter().filter(|input| !input.optional).filter(outside).filter(was_there) {
+        for input in
+            planned.inputs.iter().filter(|input| !input.optional && !input.starting).filter(outside).filter(was_there)
+        {
             if self.cache.is_absent(&input.path)? {
                 gone.push(input.name.clone());
             }
         }
         Ok(gone)
-    }
-
-    /// What has changed since a part was begun.
-    pub fn changes(&self, planned: &Planned, begun: &Fingerprint) -> Result<Vec<Reason>, StageError> {
-        self.compare_fingerprint(planned, begun.version, &begun.config, &begun.inputs)
     }
 
     fn plan(&self, part: Part) -> Result<Planned, StageError> {
@@ -148,12 +248,13 @@ impl Assessor<'_> {
         let mut inputs = Vec::with_capacity(part.inputs.len());
         for input in &part.inputs {
             let path = self.names.absolute(&input.path);
-            let (role, name, optional) = (input.role.clone(), self.names.name(&path)?, input.optional);
-            inputs.push(PlannedInput { role, name, path, optional });
+            let (role, name) = (input.role.clone(), self.names.name(&path)?);
+            let (optional, starting) = (input.optional, input.starting);
+            inputs.push(PlannedInput { role, name, path, optional, starting });
         }
         inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
         inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
-        Ok(Planned { part, inputs, gone: Vec::new(), unfinished: None })
+        Ok(Planned { part, inputs, gone: Vec::new(), prior: None, start: Start::Anew })
     }
 
     /// The receipt, or why there is none to go by.
@@ -190,15 +291,14 @@ impl Assessor<'_> {
         if version != self.version {
             reasons.push(Reason::Version(version, self.version));
         }
-        self.compare_recipe(planned, config, &mut reasons)?;
+        self.compare_config(config, &as_read_back(&planned.part.config)?, &mut reasons)?;
         self.compare_inputs(planned, inputs, &mut reasons)?;
         Ok(reasons)
     }
 
-    fn compare_recipe(&self, planned: &Planned, before: &Value, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
-        let config = as_read_back(&planned.part.config)?;
-        let (Value::Object(old), Value::Object(new)) = (before, &config) else {
-            return Err(StageError::new(format!("the configuration of part {} is no object", planned.part.key)));
+    pub fn compare_config(&self, before: &Value, now: &Value, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
+        let (Value::Object(old), Value::Object(new)) = (before, now) else {
+            return Err(StageError::new(format!("{}: the configuration of a part is no object", self.dir.name)));
         };
         let gone = old.keys().filter(|key| !new.contains_key(*key));
         for key in new.keys().chain(gone) {
@@ -214,39 +314,65 @@ impl Assessor<'_> {
         if top_level { "" } else { self.name }
     }
 
-    fn compare_inputs(
+    pub fn compare_inputs(
         &self,
         planned: &Planned,
-        before: &[InputRecord],
+        before_all: &[InputRecord],
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
-        let mut old: HashMap<&str, &InputRecord> = before.iter().map(|input| (input.identity(), input)).collect();
+        let mut old: HashMap<&str, &InputRecord> = before_all.iter().map(|input| (input.identity(), input)).collect();
+        // What a finished part began with may be gone, and with it what else that would name.
+        let begun_with: Vec<&str> = planned
+            .inputs
+            .iter()
+            .filter(|input| input.starting && !input.path.exists())
+            .map(|input| &*input.name)
+            .collect();
+        let is_gone =
+            |name: &str| begun_with.iter().any(|gone| goes_with(name, gone)) && !self.names.path(name).exists();
+        let mut added = Vec::new();
         for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
             let name = || input.name.clone();
             let Some(before) = old.remove(input.identity()) else {
-                reasons.push(Reason::InputAdded(name()));
+                let gone = begun_with.contains(&&*input.name) && before_all.iter().any(|record| is_gone(&record.path));
+                if !gone {
+                    added.push(input);
+                }
                 continue;
             };
             let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
             match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
+                (Some(_), None) if input.starting && is_gone(&before.path) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name())),
                 (_, None) => reasons.push(Reason::InputMissing(name())),
                 _ => reasons.push(Reason::InputChanged(name())),
             }
         }
-        let mut gone: Vec<&str> = old.into_values().map(|input| input.path.as_str()).collect();
-        gone.sort_unstable();
-        reasons.extend(gone.into_iter().map(|name| Reason::InputRemoved(name.to_owned())));
+        let mut gone: Vec<&InputRecord> = old.into_values().collect();
+        gone.retain(|input| !is_gone(&input.path));
+        gone.sort_unstable_by_key(|input| &input.path);
+        for input in added {
+            // What resumable work read decides it, not where that lay.
+            if planned.part.resumable.is_some()
+                && let Some(content) = self.cache.content(&input.path)?.map(|content| hex(&content.hash))
+                && let Some(at) = gone.iter().position(|before| before.blake3.as_ref() == Some(&content))
+            {
+                gone.remove(at);
+                continue;
+            }
+            reasons.push(Reason::InputAdded(input.name.clone()));
+        }
+        reasons.extend(gone.into_iter().map(|input| Reason::InputRemoved(input.path.clone())));
         Ok(())
     }
 
-    /// Adds a reason for every output that is not what the receipt says.
+    /// Adds a reason for every output but logs that is not what the receipt says.
     pub fn compare_outputs(&self, receipt: &Receipt, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
-        for output in &receipt.files {
+        for output in receipt.files.iter().filter(|output| !self.is_log(&output.path)) {
             let shown = || format!("{}/{}", self.dir.name, output.path);
             let path = self.dir.path.join(&output.path);
             match std::fs::metadata(&path) {
@@ -264,19 +390,36 @@ impl Assessor<'_> {
         }
         Ok(())
     }
+
+    fn is_log(&self, output: &str) -> bool {
+        let below = |log: &&str| output.strip_prefix(*log).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.logs.iter().any(below)
+    }
+
+    /// The logs that are gone or of another size.
+    fn changed_logs(&self, receipt: &Receipt) -> Vec<Reason> {
+        let logs = receipt.files.iter().filter(|output| self.is_log(&output.path));
+        let changed = logs.filter_map(|output| {
+            let shown = || format!("{}/{}", self.dir.name, output.path);
+            match std::fs::metadata(self.dir.path.join(&output.path)) {
+                Ok(meta) if meta.is_file() && meta.len() == output.size => None,
+                Ok(_) => Some(Reason::OutputDiffers(shown())),
+                Err(_) => Some(Reason::OutputMissing(shown())),
+            }
+        });
+        changed.collect()
+    }
 }
 
-/// A part that has to run, with what an earlier run left of it among the reasons.
-fn to_run(planned: Planned, mut reasons: Vec<Reason>) -> Verdict {
-    if let Some(unfinished) = &planned.unfinished {
-        // It has run, if not to its end; and what it has become since then matters more than since it was finished.
-        reasons = vec![unfinished.reason()];
-    }
-    Verdict::Run(planned, reasons)
+/// Whether a file that a receipt names is `input`, lies below it, or beside it, as the shards of an index do.
+fn goes_with(name: &str, input: &str) -> bool {
+    let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
+    let beside = folder(input) == folder(name) && input.ends_with(".json");
+    name == input || beside || name.strip_prefix(input).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The configuration as it comes back from a receipt, so that reading and writing numbers cannot make a difference.
-fn as_read_back(config: &Value) -> Result<Value, StageError> {
+pub(crate) fn as_read_back(config: &Value) -> Result<Value, StageError> {
     serde_json::from_str(&config.to_string()).map_err(StageError::other)
 }
 

@@ -2,11 +2,11 @@
 
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
+use crate::prior_work::PriorWork;
 use crate::reason::{Reason, ReasonCount, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
-use crate::unfinished::Unfinished;
 use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, store};
 
 /// What was found out about a stage.
@@ -25,8 +25,8 @@ pub(crate) struct Found {
     pub finished: bool,
     /// Whether inputs of parts to run are gone, so that the run would be refused.
     pub inputs_gone: bool,
-    /// What an earlier run left of the first part to run that it left unfinished.
-    pub unfinished: Option<Unfinished>,
+    /// What was done before of the first part to run of which something was.
+    pub prior: Option<PriorWork>,
     /// Whether any part has ever run.
     pub ever_run: bool,
     pub totals: Totals,
@@ -58,10 +58,10 @@ pub(crate) fn look(
         let mut reasons: Vec<Reason> = Vec::new();
         for verdict in assessor.assess(phase.parts, reporter)? {
             match verdict {
-                Verdict::UpToDate(part, _) => done.push(part),
+                Verdict::UpToDate(part) => done.push(part.done),
                 Verdict::Run(planned, why) => {
-                    if found.unfinished.is_none() {
-                        found.unfinished = planned.unfinished;
+                    if found.prior.is_none() {
+                        found.prior = planned.prior;
                     }
                     found.inputs_gone |= !planned.gone.is_empty();
                     found.to_run.push(planned.part.key);
@@ -103,10 +103,10 @@ pub(crate) fn dry_run(
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
         match (look(session, *stage, force, reporter), &waits_for) {
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
-                let changed = found.unfinished.as_ref().is_some_and(|left| !left.changes.is_empty());
+                let changed = found.prior.as_ref().is_some_and(|prior| !prior.changes.is_empty());
                 let refused = !force && (changed || found.inputs_gone);
                 let what = if refused { "would be refused" } else { "would run" };
-                let again = match (&waits_for, &found.unfinished) {
+                let again = match (&waits_for, &found.prior) {
                     (Some(earlier), Some(_)) => format!("; compared again when {earlier} is done"),
                     _ => String::new(),
                 };

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::assess::Planned;
+use crate::assess::{Planned, Start};
 use crate::cache::{Content, ContentCache, Hash, Stamp, hash_file, hex};
 use crate::layout::StageDir;
 use crate::panics;
@@ -198,18 +198,12 @@ impl Executor<'_> {
         let key = planned.part.key.clone();
         let fail = |error| self.part_error(&key, error);
         let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
-        if self.fresh {
-            staging::discard(staging).map_err(fail)?;
-        } else if planned.unfinished.is_some() && !staging::belongs_to(staging, &fingerprint).map_err(fail)? {
-            return Err(fail(StageError::new("what it reads has changed just now; run again")));
-        }
-        let resumable = planned.part.resumable.map(|_| &fingerprint);
-        staging::begin(staging, resumable).map_err(fail)?;
+        self.make_ready(planned, staging, &fingerprint).map_err(fail)?;
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
             share: Share::new(self.jobs, &shared.in_hand),
-            interrupt: self.interrupt.flag(),
+            interrupt: self.interrupt.clone(),
             progress: Arc::clone(progress) as _,
             rejected: Mutex::default(),
             incomplete: Mutex::default(),
@@ -225,6 +219,35 @@ impl Executor<'_> {
         let prepared = Prepared { staging: staging.to_owned(), receipt, hashes, resumable };
         prepared.write_receipt().map_err(fail)?;
         Ok(prepared)
+    }
+
+    /// Makes the folder ready that a part works in: empty, or with what it goes on from.
+    fn make_ready(
+        &self,
+        planned: &Planned,
+        staging: &std::path::Path,
+        fingerprint: &Fingerprint,
+    ) -> Result<(), StageError> {
+        let seen = match &planned.start {
+            Start::Anew => None,
+            Start::Unfinished(hashes) | Start::Results(_, hashes) => Some(hashes),
+        };
+        let now = fingerprint.inputs.iter().map(|input| input.blake3.clone());
+        if seen.is_some_and(|seen| !now.eq(seen.iter().map(|hash| hash.as_ref().map(hex)))) {
+            return Err(StageError::new("what it reads has changed just now; run again"));
+        }
+        match (&planned.start, planned.part.resumable) {
+            (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
+            (Start::Results(receipt, _), Some(resumable)) => {
+                staging::reopen(self.dir, receipt, resumable.restored, fingerprint)
+            }
+            (_, resumable) => {
+                if self.fresh {
+                    staging::discard(staging)?;
+                }
+                staging::begin(staging, resumable.map(|_| fingerprint))
+            }
+        }
     }
 
     /// Calls the stage's code on the threads that do the work; its panics become errors.

@@ -116,6 +116,21 @@ pub(crate) fn replace_dir(from: &Path, to: &Path) -> Result<(), StageError> {
     remove_any(&old)
 }
 
+/// Moves a folder into another one, under a name that is free there: `name`, `name-2` and so on. Gives the new path.
+pub(crate) fn set_aside(from: &Path, into: &Path, name: &str) -> Result<PathBuf, StageError> {
+    let mut target = into.join(name);
+    let mut number = 2u32;
+    while fs::symlink_metadata(&target).is_ok() {
+        target = into.join(format!("{name}-{number}"));
+        number += 1;
+    }
+    make_dir(into)?;
+    fs::rename(from, &target).map_err(|e| StageError::file(from, e))?;
+    sync_dir(into)?;
+    sync_dir(from.parent().unwrap_or(into))?;
+    Ok(target)
+}
+
 /// The names in a folder, sorted; none when the folder does not exist.
 pub(crate) fn list_names(dir: &Path) -> Result<Vec<String>, StageError> {
     let entries = match fs::read_dir(dir) {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 
 /// Whether the person asked to stop. Cheap to clone; all clones see the same.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
+    /// Whether the next SIGINT or SIGTERM ends the process at once.
+    insisted: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -21,13 +23,14 @@ impl Interrupt {
     /// When the system refuses the handlers.
     pub fn on_signals() -> std::io::Result<Self> {
         let interrupt = Self::default();
-        let insisted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            flag::register_conditional_shutdown(signal, 130, Arc::clone(&insisted))?;
-            flag::register(signal, Arc::clone(&insisted))?;
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupt.insisted))?;
+            flag::register(signal, Arc::clone(&interrupt.insisted))?;
             flag::register(signal, Arc::clone(&interrupt.flag))?;
         }
         flag::register(SIGUSR1, Arc::clone(&interrupt.flag))?;
+        // A file that would exceed the limit on file sizes is an error of the write, not the end of the process.
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(interrupt)
     }
 
@@ -36,12 +39,15 @@ impl Interrupt {
         self.flag.store(true, Ordering::Relaxed);
     }
 
+    /// Forgets the wish to stop, so that the next signal is heard once more before one ends the process: for work that has to say
+    /// first what would be lost. Returns whether there was a wish.
+    pub fn rearm(&self) -> bool {
+        self.insisted.store(false, Ordering::Relaxed);
+        self.flag.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether to stop.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.flag)
     }
 }

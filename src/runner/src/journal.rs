@@ -36,6 +36,34 @@ struct Line<'a> {
     error: Option<&'a str>,
 }
 
+/// The last field of a line: the beginning of the BLAKE3 of all before it.
+const CHECK: &str = ",\"check\":\"";
+/// How much of the hash a line has.
+const DIGITS: usize = 16;
+
+/// A line with the hash of itself.
+fn checked(line: &str) -> String {
+    let body = line.strip_suffix('}').unwrap_or(line);
+    let hash = blake3::hash(body.as_bytes()).to_hex();
+    format!("{body}{CHECK}{}\"}}", &hash[..DIGITS])
+}
+
+/// The lines of a journal that are whole, and how many others there are.
+pub fn read_journal(experiment: &Experiment) -> (Vec<serde_json::Value>, usize) {
+    let text = std::fs::read(experiment.journal()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = Vec::new();
+    let mut damaged = 0;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let body = line.rfind(CHECK).map(|end| format!("{}}}", &line[..end]));
+        match body.filter(|body| checked(body) == line).and_then(|body| serde_json::from_str(&body).ok()) {
+            Some(value) => lines.push(value),
+            None => damaged += 1,
+        }
+    }
+    (lines, damaged)
+}
+
 /// Adds a line.
 pub(crate) fn append(
     experiment: &Experiment,
@@ -48,8 +76,8 @@ pub(crate) fn append(
     let Holder { pid, host, command, start, .. } = holder;
     let seconds = took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0);
     let line = Line { command, version, host, pid: *pid, start, seconds, outcome, error };
-    let mut bytes = serde_json::to_vec(&line).map_err(StageError::other)?;
-    bytes.push(b'\n');
+    let line = serde_json::to_string(&line).map_err(StageError::other)?;
+    let mut bytes = (checked(&line) + "\n").into_bytes();
     let path = experiment.journal();
     let fail = |e| StageError::file(&path, e);
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(fail)?;
@@ -68,4 +96,26 @@ fn ends_with_newline(file: &mut std::fs::File) -> std::io::Result<bool> {
     let mut last = [0];
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_changed_bit_of_a_line_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let experiment = Experiment::at(dir.path()).unwrap();
+        let me = Holder::this("run \"}\" ,\"check\":\"");
+        append(&experiment, &me, "1", Some(Duration::from_secs(2)), Outcome::Failed, Some("it broke")).unwrap();
+        let whole = std::fs::read(experiment.journal()).unwrap();
+        let (lines, damaged) = read_journal(&experiment);
+        assert_eq!((lines.len(), damaged, lines[0]["error"].as_str()), (1, 0, Some("it broke")));
+        for at in 0..whole.len() - 1 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(experiment.journal(), bytes).unwrap();
+            assert!(read_journal(&experiment).0.is_empty(), "byte {at}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files, weaknesses};
-use exclusive::{Claim, ExclusiveFile};
+use exclusive::{Claim, ExclusiveFile, Taken};
 
 const POLL: Duration = Duration::from_millis(200);
 /// So often a lock is tried before it counts as held.
@@ -122,12 +122,7 @@ impl Lock {
     }
 
     /// One attempt: what was taken, and of whom that is dead; or who holds it.
-    #[expect(clippy::type_complexity, reason = "named where it is used, three lines away")]
-    fn try_take(
-        file: &File,
-        experiment: &Experiment,
-        me: &Holder,
-    ) -> std::io::Result<Result<(Option<ExclusiveFile>, Option<Holder>), Option<Holder>>> {
+    fn try_take(file: &File, experiment: &Experiment, me: &Holder) -> std::io::Result<Taken<Option<ExclusiveFile>>> {
         match system_lock(file, FlockOperation::NonBlockingLockExclusive)? {
             SystemLock::Held => Ok(Err(read_holder(file))),
             // Another machine may have no locks where this one has some.

@@ -24,6 +24,15 @@ impl Names {
         self.recipe_dir.join(path)
     }
 
+    /// The path that a receipt's name stands for.
+    pub fn path(&self, name: &str) -> PathBuf {
+        match (name.strip_prefix(EXPERIMENT), name.strip_prefix(RECIPE)) {
+            (Some(relative), _) => self.experiment_dir.join(relative),
+            (None, Some(relative)) => self.recipe_dir.join(relative),
+            (None, None) => PathBuf::from(name),
+        }
+    }
+
     /// The name a receipt keeps for an absolute path.
     pub fn name(&self, path: &Path) -> Result<String, StageError> {
         let (prefix, relative) = if let Ok(relative) = path.strip_prefix(&self.experiment_dir) {

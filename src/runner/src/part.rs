@@ -33,23 +33,56 @@ impl Phase {
 /// The work of a part: runs once, on one of the runner's threads.
 pub(crate) type Work = Box<dyn FnOnce(&PartWork) -> Result<PartReport, StageError> + Send>;
 
-/// How far unfinished work got, in the stage's words.
+/// How far resumable work got, in the stage's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
     /// Where it stands: `step 44 of 400`.
     pub at: String,
+    /// What is lost with it: `2 checkpoints (steps 40 and 44)`.
+    pub holds: String,
     /// How other settings can make use of it, in the imperative: `to start from its weights, …`; `None` when they cannot.
     pub reuse: Option<String>,
 }
 
-/// What a person is told of work that saves where it is; see [`Part::resumable`].
+/// What another end that the configuration asks for means to work that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Nothing: the end is the same, or the work is at its end by the new rule too.
+    Same,
+    /// The work goes on from where it is, to an end that is described here.
+    Further(String),
+    /// The work is beyond that end; what to do.
+    Passed(String),
+}
+
+/// Where a file of the results belongs in the folder that the work goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// There, as another name of the same file: nothing changes it.
+    Linked(String),
+    /// There, as a copy that is written to. The work goes on without it when it cannot be copied.
+    Copied(String),
+}
+
+/// How work that saves where it is goes on: after an interruption, and from its results to another end. See [`Part::resumable`].
+///
+/// A folder is that of the work ([`PartWork::staging_dir`]) or, when it is finished, that of the stage's results. The functions are called by
+/// `status` and `--dry-run` too: they must be quick, write nothing, and take any content.
 #[derive(Debug, Clone, Copy)]
 pub struct Resumable {
-    /// How far the work got that left this folder ([`PartWork::staging_dir`]); `None` when nothing would be lost with it. Called by
-    /// `status` and `--dry-run` too: it must be quick, write nothing, and take any content.
-    pub reached: fn(&Path) -> Option<Reached>,
+    /// How far the work got that left a folder; `None` when nothing would be lost with it.
+    pub reached: fn(&Path) -> Result<Option<Reached>, StageError>,
     /// What the work does when the person asks to stop, and what they lose who insist.
     pub on_stop: &'static str,
+    /// A configuration that was recorded, in the terms of the present one, which is given too: without fields that do not count, and
+    /// with the defaults of those that were added since.
+    pub recorded: fn(then: &Value, now: &Value) -> Value,
+    /// The keys of the configuration that only say where the work ends.
+    pub ends: &'static [&'static str],
+    /// What the end that a configuration asks for means to the work in a folder that was begun with another.
+    pub end: fn(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError>,
+    /// Where an output belongs in the folder of the work, when it goes on from its results; `None` when it is not needed there.
+    pub restored: fn(output: &str) -> Option<Restored>,
 }
 
 /// A file that a part reads.
@@ -59,6 +92,8 @@ pub(crate) struct Input {
     pub path: PathBuf,
     /// Whether the part does without it when it is taken away.
     pub optional: bool,
+    /// Whether it may be gone once the part is done.
+    pub starting: bool,
 }
 
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
@@ -97,7 +132,7 @@ impl Part {
     /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
     /// a folder everything below it counts. A file that was there and is gone stops the run unless it is forced.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false });
         self
     }
 
@@ -108,14 +143,14 @@ impl Part {
 
     /// A file that may be taken away: the part does without it then.
     pub fn optional_input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: true });
+        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false });
         self
     }
 
     /// A file whose content the part reads and whose path does not matter to it: it is known by its role, such as
     /// `recording 3`. The same content at another path changes nothing.
     pub fn input_as(mut self, role: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false });
+        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false, starting: false });
         self
     }
 
@@ -125,6 +160,15 @@ impl Part {
         numbered.fold(self, |part, (number, path)| part.input_as(format!("{role} {number}"), path))
     }
 
+    /// Marks the inputs that `add` adds as what the part begins with, such as pretrained weights: a change of their content runs the
+    /// part again, but once it is done they may be gone.
+    pub fn starting(self, add: impl FnOnce(Self) -> Self) -> Self {
+        let before = self.inputs.len();
+        let mut part = add(self);
+        part.inputs.iter_mut().skip(before).for_each(|input| input.starting = true);
+        part
+    }
+
     /// How many rows (or steps) the part will go through, for the progress bar; see [`PartWork::advance`].
     pub fn rows(mut self, rows: u64) -> Self {
         self.rows = rows;
@@ -132,8 +176,8 @@ impl Part {
     }
 
     /// Keeps [`PartWork::staging_dir`] after a crash or an interruption: for work that saves where it is, such as training. It goes
-    /// on while the part's fingerprint stays the same; when that has changed, and something would be lost, the part is refused
-    /// unless it is forced.
+    /// on while what decides it stays the same, from its results too when it is to end later. When something else has changed, and
+    /// work would be lost, finished or not, the part is refused unless it is forced.
     pub fn resumable(mut self, resumable: Resumable) -> Self {
         self.resumable = Some(resumable);
         self

@@ -21,12 +21,16 @@ pub enum Reason {
     Forced,
     /// The stage's version is another.
     Version(u32, u32),
-    /// An earlier run left this part unfinished at the place given, and it goes on from there.
-    GoesOn(String),
-    /// An earlier run left this part unfinished at the place given, and what it depends on has changed since: the changes.
+    /// Work on this part was left at the place given (`interrupted at step 44 of 400`), and it goes on from there; to which other end.
+    GoesOn(String, Option<String>),
+    /// Work on this part was left at the place given, and what it depends on has changed since: the changes.
     Refused(String, String),
-    /// The person asked for it, although an earlier run left this part unfinished at the place given.
+    /// The person asked for it, although work on this part is lost with it: which.
     ForcedOver(String),
+    /// The work is beyond the end that the recipe asks for; what to do.
+    Passed(String),
+    /// The record of what work was begun with is gone.
+    RecordMissing,
     /// What unfinished work was begun with cannot be read; holds what is wrong with it.
     RecordDamaged(String),
     /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
@@ -55,9 +59,12 @@ impl fmt::Display for Reason {
             Self::NeverRun => write!(f, "never run"),
             Self::ReceiptDamaged(what) => write!(f, "the receipt cannot be used: {what}"),
             Self::Forced => write!(f, "--force"),
-            Self::GoesOn(at) => write!(f, "interrupted at {at}: goes on"),
-            Self::Refused(at, changes) => write!(f, "interrupted at {at}; {changes}: refused without --force"),
-            Self::ForcedOver(at) => write!(f, "--force, which drops what was interrupted at {at}"),
+            Self::GoesOn(at, None) => write!(f, "{at}: goes on"),
+            Self::GoesOn(at, Some(end)) => write!(f, "{at}: goes on ({end})"),
+            Self::Refused(at, changes) => write!(f, "{at}; {changes}: refused without --force"),
+            Self::ForcedOver(what) => write!(f, "--force, which drops what was {what}"),
+            Self::Passed(what) => f.write_str(what),
+            Self::RecordMissing => write!(f, "the record of what it was begun with is missing"),
             Self::RecordDamaged(what) => write!(f, "the record of what it was begun with cannot be used: {what}"),
             Self::Retried(0, reason) => {
                 write!(f, "rows were left out for a reason of this machine ({reason}): tried again")

@@ -47,6 +47,8 @@ pub struct RejectionKind {
     pub rows: u64,
     /// Some of their ids.
     pub examples: Vec<String>,
+    /// The whole reason of the first of them.
+    pub example_reason: String,
 }
 
 /// What a reason has in common with its like: what stands before the first `: `.
@@ -62,7 +64,8 @@ pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
         let reason = kind(&row.reason);
         let at = *places.entry(reason).or_insert(kinds.len());
         if at == kinds.len() {
-            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new() });
+            let example_reason = row.reason.clone();
+            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new(), example_reason });
         }
         kinds[at].rows += 1;
         if kinds[at].examples.len() < 3 {

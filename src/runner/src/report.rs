@@ -232,6 +232,14 @@ impl Progress for PartProgress {
         self.phase.note(&format!("{}: {line}", self.key));
     }
 
+    fn alert(&self, line: &str) {
+        if self.phase.reporter.quiet {
+            eprintln!("{}: {line}", self.key);
+        } else {
+            self.message(line);
+        }
+    }
+
     fn show(&self, line: &str) -> bool {
         self.phase.show(line)
     }

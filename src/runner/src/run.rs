@@ -7,16 +7,17 @@ use crate::executor::Executor;
 use crate::journal::{self, Outcome};
 use crate::layout::{REJECTED, StageDir};
 use crate::lockfile::Lock;
+use crate::prior_work::{self, PriorWork};
 use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
+use crate::stage::folder_name;
 use crate::staging::Publisher;
 use crate::totals::Totals;
-use crate::unfinished::Unfinished;
 use crate::{
     Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed, unfinished, way_on, weaknesses,
+    sealed, way_on, weaknesses,
 };
 
 /// What to run and how.
@@ -100,16 +101,29 @@ pub fn run(
 ) -> Result<RunSummary, RunError> {
     let ordered = in_order(stages);
     let selected = select(&ordered, &options.stages)?;
+    let mut warnings = Vec::new();
     for (at, stage) in ordered.iter().enumerate() {
         // What does not parse is wrong for every command; what is only not there may be missing to this stage alone.
         stage.show(recipe)?;
-        if selected.contains(&at) {
-            stage.check(recipe).map_err(|error| {
-                let session = Session::new(stages, recipe, experiment, options);
-                way_on::with_way_on(&session, at, error.into())
-            })?;
+        if !selected.contains(&at) {
+            continue;
+        }
+        stage.check(recipe).and_then(|()| stage.check_files(recipe)).or_else(|error| {
+            let session = Session::new(stages, recipe, experiment, options);
+            // What a stage was made of may be gone once it is.
+            let done =
+                || dry_run::look(&session, *stage, false, &Reporter::quiet()).is_ok_and(|found| found.up_to_date);
+            if !options.force && stage.check(recipe).is_ok() && done() {
+                return Ok(());
+            }
+            Err(way_on::with_way_on(&session, at, error.into()))
+        })?;
+        let finished = StageDir::new(experiment.dir(), folder_name(*stage)).summary().exists();
+        if options.force || !finished {
+            warnings.extend(stage.warnings(recipe)?);
         }
     }
+    warnings.iter().for_each(|warning| reporter.note(format!("WARNING: {warning}")));
     if options.dry_run {
         let session = Session::new(stages, recipe, experiment, options);
         return dry_run::dry_run(&session, selected, options.force, reporter);
@@ -243,13 +257,12 @@ impl StageRun<'_> {
     fn all(mut self) -> Result<StageOutcome, RunError> {
         self.publisher.resume_replacement().map_err(RunError::experiment)?;
         let result = self.phases();
-        if result.is_err() {
-            if let Err(error) = self.publisher.put_back() {
-                let name = &self.dir.name;
-                self.run
-                    .reporter
-                    .note(format!("{name}: its last good result is kept, and put back by the next run: {error}"));
-            }
+        if result.is_err()
+            && let Err(error) = self.publisher.put_back()
+        {
+            let name = &self.dir.name;
+            let kept = format!("{name}: its last good result is kept, and put back by the next run: {error}");
+            self.run.reporter.note(kept);
         }
         result
     }
@@ -278,9 +291,10 @@ impl StageRun<'_> {
         let mut differ = Vec::new();
         for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
-                Verdict::UpToDate(part, left) => {
-                    self.keep(&part.key, left, so_far);
-                    done.push(part);
+                Verdict::UpToDate(part) => {
+                    self.keep(&part.done.key, part.unfinished, so_far);
+                    self.tell_logs(&part.logs);
+                    done.push(part.done);
                 }
                 Verdict::Run(planned, why) => differ.push((planned, why)),
             }
@@ -334,17 +348,28 @@ impl StageRun<'_> {
         Ok(())
     }
 
-    /// Keeps what an earlier run began under other conditions beside a part that is up to date.
-    fn keep(&self, key: &str, left: Option<Unfinished>, so_far: &mut Progressed) {
-        let Some(left) = left.filter(|left| !left.changes.is_empty()) else {
+    /// Keeps what an earlier run began under other conditions next to a part that is up to date.
+    fn keep(&self, key: &str, left: Option<PriorWork>, so_far: &mut Progressed) {
+        let Some(left) = left.filter(|left| !left.changes.is_empty() || left.further.is_some()) else {
             return;
         };
-        let (name, at, changes) = (&self.dir.name, &left.reached.at, left.told().join("; "));
-        self.run.reporter.line(format!("{name}: kept beside it: {key}, interrupted at {at} ({changes})"));
+        let (name, at, why) = (&self.dir.name, left.at(), left.told().into_iter().chain(left.further.clone()));
+        let why = why.collect::<Vec<_>>().join("; ");
+        self.run.reporter.line(format!("{name}: kept next to it: {key}, {at} ({why})"));
         so_far.kept.push(key.to_owned());
     }
 
-    /// Refuses to begin what would lose unfinished work, or replace good parts by what is left when their inputs are gone.
+    /// Says that logs are not as they were when the part was done.
+    fn tell_logs(&self, logs: &[Reason]) {
+        let Some(first) = logs.first() else { return };
+        let more = if logs.len() > 1 { format!(" and {} more", logs.len() - 1) } else { String::new() };
+        let name = &self.dir.name;
+        self.run
+            .reporter
+            .line(format!("{name}: WARNING: {first}{more}: only people read it, and nothing is done again"));
+    }
+
+    /// Refuses to begin what would lose work that was done, or replace good parts by what is left when their inputs are gone.
     fn refuse_to_lose(&self, differ: &[(Planned, Vec<Reason>)]) -> Result<(), RunError> {
         let gone: std::collections::BTreeSet<String> =
             differ.iter().flat_map(|(planned, _)| planned.gone.iter().cloned()).collect();
@@ -352,7 +377,7 @@ impl StageRun<'_> {
             let (stage, number) = (self.dir.name.clone(), self.stage.number());
             return Err(RunError::InputsGone { stage, number, gone: gone.into_iter().collect() });
         }
-        unfinished::refuse_to_lose(&self.dir.name, differ.iter().map(|(planned, _)| planned))
+        prior_work::refuse_to_lose(&self.dir.name, differ.iter().map(|(planned, _)| planned))
     }
 
     fn say_title(&mut self, phase: &str, to_run: usize, parts: usize, reasons: &[Reason]) {
@@ -367,11 +392,12 @@ impl StageRun<'_> {
         self.run.reporter.line(format!("  {phase}: {many}{why}"));
     }
 
-    /// Fails when more rows were rejected than the recipe allows; they can be read in any case.
+    /// Fails when more rows were rejected than the recipe allows, or all of them; they can be read in any case.
     fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
         let allowed = self.run.session.recipe.max_rejected();
-        let Totals { rows_in, rejected, .. } = so_far.totals;
-        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 {
+        let Totals { rows_in, rows_out, rejected, .. } = so_far.totals;
+        let none_left = rejected > 0 && rows_out == 0;
+        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
             return Ok(());
         }
         // A good result that is put back keeps its own table.

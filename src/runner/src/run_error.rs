@@ -27,15 +27,17 @@ pub enum RunError {
         /// The number of that one.
         number: u8,
     },
-    /// What a part depends on has changed since an earlier run left it unfinished.
-    #[error("{}", describe_unfinished(self))]
-    Unfinished {
+    /// What a part depends on has changed since work on it was done, which would be lost.
+    #[error("{}", describe_loss(self))]
+    WouldLose {
         /// The stage's folder: `4-train`.
         stage: String,
         /// The part.
         part: String,
+        /// Whether the work was finished.
+        finished: bool,
         /// How far it got: `step 44 of 400`.
-        at: String,
+        at: Box<str>,
         /// What has changed, for a person.
         changes: Vec<String>,
         /// How other settings can make use of it, in the stage's words.
@@ -92,7 +94,7 @@ pub enum RunError {
         /// What the panic said, and where.
         message: String,
     },
-    /// More rows were rejected than the recipe allows.
+    /// More rows were rejected than the recipe allows, or all of them.
     #[error("{}", describe_rejected(self))]
     TooManyRejected {
         /// The stage's folder.
@@ -120,7 +122,7 @@ impl RunError {
     /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::Unfinished { .. } => 2,
+            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::WouldLose { .. } => 2,
             Self::Stage { source: StageError::Recipe(_), .. } => 2,
             Self::Kept { source, .. } => source.exit_code(),
             Self::Interrupted => 130,
@@ -179,15 +181,25 @@ fn describe_failure(source: &StageError) -> String {
     text
 }
 
-fn describe_unfinished(error: &RunError) -> String {
-    let RunError::Unfinished { stage, part, at, changes, reuse } = error else {
+fn describe_loss(error: &RunError) -> String {
+    let RunError::WouldLose { stage, part, finished, at, changes, reuse } = error else {
         return String::new();
     };
     let changes = changes.join("\n  ");
     let reuse = reuse.as_ref().map(|words| format!("\n- {words}")).unwrap_or_default();
+    let (state, set_back) = match finished {
+        true => (
+            format!("is finished at {at}, and what has changed since would do it again from the start"),
+            "to keep it as it is".to_owned(),
+        ),
+        false => (
+            format!("was interrupted at {at}, and cannot go on with what has changed since"),
+            format!("to go on from {at}"),
+        ),
+    };
     format!(
-        "{stage}/{part} was interrupted at {at}, and cannot go on with what has changed since:\n  {changes}\nNothing is lost yet:\n\
-         - to go on from {at}, set that back\n\
+        "{stage}/{part} {state}:\n  {changes}\nNothing is lost yet:\n\
+         - {set_back}, set that back\n\
          - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
          - to begin anew here and lose it, add --force --stage {stage}"
     )
@@ -198,17 +210,32 @@ fn describe_rejected(error: &RunError) -> String {
         return String::new();
     };
     let share = 100.0 * *rejected as f64 / (*rows_in).max(1) as f64;
-    let mut text = format!(
-        "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
-        100.0 * allowed
-    );
+    let mut text = if rejected == rows_in {
+        format!("{stage}: all {rows_in} rows were rejected")
+    } else {
+        format!(
+            "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
+            100.0 * allowed
+        )
+    };
     for kind in kinds.iter().take(5) {
         let examples = kind.examples.join(", ");
         text.push_str(&format!("\n  {} × {} (such as {examples})", kind.rows, kind.reason));
+        if let (Some(first), true) = (kind.examples.first(), kind.example_reason != kind.reason) {
+            text.push_str(&format!("\n      {first}: {}", shortened(&kind.example_reason)));
+        }
     }
     if kinds.len() > 5 {
         text.push_str(&format!("\n  and {} more kinds", kinds.len() - 5));
     }
-    text.push_str(&format!("\n  every one with its reason: {}", file.display()));
+    text.push_str(&format!("\n  every one with its reason: flowmill inspect {}", file.display()));
     text
+}
+
+/// At most 500 characters of a reason.
+fn shortened(reason: &str) -> String {
+    match reason.char_indices().nth(500) {
+        None => reason.to_owned(),
+        Some((end, _)) => format!("{}…", &reason[..end]),
+    }
 }

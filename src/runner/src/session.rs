@@ -96,6 +96,7 @@ impl<'a> Session<'a> {
             sections: self.recipe.sections(),
             names: &self.names,
             cache: &self.cache,
+            logs: stage.logs(),
             force,
             interrupt: &self.interrupt,
         }
@@ -141,7 +142,16 @@ impl<'a> Session<'a> {
 /// # Errors
 /// The first thing wrong with any stage's section.
 pub fn check(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<(), RecipeError> {
-    in_order(stages).into_iter().try_for_each(|stage| stage.check(recipe))
+    in_order(stages).into_iter().try_for_each(|stage| stage.check(recipe).and_then(|()| stage.check_files(recipe)))
+}
+
+/// The warnings of all stages; see [`Stage::warnings`].
+///
+/// # Errors
+/// When a section does not parse.
+pub fn warnings(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+    let warnings = in_order(stages).into_iter().map(|stage| stage.warnings(recipe));
+    Ok(warnings.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
 /// The resolved recipe with every default, section by section.

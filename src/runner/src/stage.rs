@@ -24,11 +24,37 @@ pub trait Stage: Send + Sync {
         StagePaths::default()
     }
 
-    /// Parses the stage's section and refuses impossible combinations and missing files, before anything runs.
+    /// Outputs (files, or folders with all below) that only people read. That they are gone or changed is said, and is no reason to do
+    /// anything again.
+    fn logs(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Parses the stage's section and refuses impossible combinations, before anything runs.
     ///
     /// # Errors
     /// The first thing wrong, with file, line and key; see [`Recipe::error`].
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError>;
+
+    /// Refuses files that the recipe names and that are not there, before anything runs. A stage that is up to date is not refused,
+    /// unless it is forced: what it was made of may be gone by then.
+    ///
+    /// # Errors
+    /// The key that names the first file that is missing.
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let _ = recipe;
+        Ok(())
+    }
+
+    /// Settings that are valid but will not do what they seem to, such as a warm-up that is longer than the run. `run` says them once
+    /// at the start, before a stage that is not finished; so does `recipe check`.
+    ///
+    /// # Errors
+    /// When a section does not parse.
+    fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+        let _ = recipe;
+        Ok(Vec::new())
+    }
 
     /// The stage's section with every default filled in, for `recipe show`.
     ///

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use crate::assess::{Assessor, Planned};
 use crate::cache::{ContentCache, Hash, hash_file, hex};
 use crate::layout::StageDir;
+use crate::part::Restored;
 use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
@@ -43,35 +44,121 @@ pub(crate) fn prepared_receipt(staging: &Path, dir: &StageDir) -> Option<Receipt
     (dir.staging(&receipt.key) == staging && receipt.stage == dir.name).then_some(receipt)
 }
 
-/// Removes a staging folder, the record first: what a kill leaves of the rest is nobody's work.
+/// Removes a staging folder. It gets another name first, so that what a kill leaves of it is never taken for work without a record.
 pub(crate) fn discard(staging: &Path) -> Result<(), StageError> {
-    files::remove_any(&staging.join(FINGERPRINT))?;
-    files::remove_any(staging)
+    let doomed = renamed(staging, "%discarded");
+    files::remove_any(&doomed)?;
+    match fs::rename(staging, &doomed) {
+        Ok(()) => files::remove_any(&doomed),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(StageError::file(staging, e)),
+    }
+}
+
+/// A staging folder under a name that no part has: `%` is in no key, and in a part's folder only between names.
+fn renamed(staging: &Path, prefix: &str) -> PathBuf {
+    staging.with_file_name(format!("{prefix}{}", staging.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Whether the resumable work in a staging folder was begun with the same.
-pub(crate) fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
+fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
     // As it comes back from a file, so that reading and writing numbers cannot make a difference.
     let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
     let fingerprint: Fingerprint = sealed::open(&bytes).map_err(StageError::new)?;
     Ok(begun_with(staging).is_ok_and(|begun| begun == Some(fingerprint)))
 }
 
-/// Makes the staging folder of a part ready. Resumable work is kept when it was begun with the same fingerprint.
+/// Makes the staging folder of a part ready that begins anew. What resumable work has left there without anything to go on from stays
+/// when it was begun with the same fingerprint.
 pub(crate) fn begin(staging: &Path, resumable: Option<&Fingerprint>) -> Result<(), StageError> {
     let same = resumable.map_or(Ok(false), |fingerprint| belongs_to(staging, fingerprint))?;
     if same {
-        files::remove_any(&staging.join(OUTPUTS))?;
-        files::remove_any(&staging.join(RECEIPT))?;
-        remove_temporaries(&staging.join(STATE))?;
-    } else {
-        discard(staging)?;
-        files::make_dir(staging)?;
-        if let Some(fingerprint) = resumable {
-            let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
-            files::write_atomically(&staging.join(FINGERPRINT), &bytes)?;
+        return clear(staging);
+    }
+    discard(staging)?;
+    files::make_dir(staging)?;
+    if let Some(fingerprint) = resumable {
+        record(staging, fingerprint)?;
+    }
+    clear(staging)
+}
+
+/// Makes the staging folder of a part ready that goes on from what lies there, begun with this or another fingerprint.
+pub(crate) fn take_up(staging: &Path, fingerprint: &Fingerprint) -> Result<(), StageError> {
+    if !belongs_to(staging, fingerprint)? {
+        record(staging, fingerprint)?;
+    }
+    clear(staging)
+}
+
+/// Makes the staging folder of a part that goes on from its results, which stay as they are.
+pub(crate) fn reopen(
+    dir: &StageDir,
+    receipt: &Receipt,
+    restored: fn(&str) -> Option<Restored>,
+    fingerprint: &Fingerprint,
+) -> Result<(), StageError> {
+    let staging = dir.staging(&receipt.key);
+    let fresh = renamed(&staging, "%reopened");
+    files::remove_any(&fresh)?;
+    restore(dir, receipt, &fresh.join(STATE), &|output| restored(output))?;
+    record(&fresh, fingerprint)?;
+    files::sync_tree(&fresh)?;
+    discard(&staging)?;
+    fs::rename(&fresh, &staging).map_err(|e| StageError::file(&staging, e))?;
+    files::sync_dir(&dir.staging_root())?;
+    clear(&staging)
+}
+
+/// Puts outputs of a finished part where its work goes on from. What is not there any more is left out.
+pub(crate) fn restore(
+    dir: &StageDir,
+    receipt: &Receipt,
+    state: &Path,
+    restored: &dyn Fn(&str) -> Option<Restored>,
+) -> Result<(), StageError> {
+    files::make_dir(state)?;
+    for file in receipt.files.iter().filter(|file| is_below(&file.path)) {
+        let from = dir.path.join(&file.path);
+        let Some(place) = restored(&file.path).filter(|_| from.is_file()) else { continue };
+        let (Restored::Linked(name) | Restored::Copied(name)) = &place;
+        if !is_below(name) {
+            return Err(StageError::new(format!("`{name}` is no place in the folder of a part")));
+        }
+        let to = state.join(name);
+        files::make_dir(to.parent().unwrap_or(state))?;
+        match place {
+            Restored::Linked(_) => files::link_tree(&from, &to)?,
+            // Without it the work goes on all the same.
+            Restored::Copied(_) => drop(fs::copy(&from, &to)),
         }
     }
+    Ok(())
+}
+
+/// Writes what resumable work belongs to.
+fn record(staging: &Path, fingerprint: &Fingerprint) -> Result<(), StageError> {
+    let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
+    files::write_atomically(&staging.join(FINGERPRINT), &bytes)
+}
+
+/// Takes work that is done back to where it goes on from: it is not to be put in its place any more, and what was is taken away. All of it
+/// is in the folder of the work too.
+pub(crate) fn unprepare(staging: &Path, dir: &StageDir) -> Result<(), StageError> {
+    if let Some(receipt) = prepared_receipt(staging, dir) {
+        let in_place = |file: &&OutputRecord| is_below(&file.path) && !staging.join(OUTPUTS).join(&file.path).exists();
+        for file in receipt.files.iter().filter(in_place) {
+            files::remove_any(&dir.path.join(&file.path))?;
+        }
+    }
+    clear(staging)
+}
+
+/// Removes from a staging folder what an attempt left that did not come to its end.
+fn clear(staging: &Path) -> Result<(), StageError> {
+    files::remove_any(&staging.join(OUTPUTS))?;
+    files::remove_any(&staging.join(RECEIPT))?;
+    remove_temporaries(&staging.join(STATE))?;
     files::make_dir(&staging.join(OUTPUTS))?;
     files::make_dir(&staging.join(STATE))
 }

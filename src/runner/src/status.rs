@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use crate::dry_run::{Found, look};
+use crate::prior_work::PriorWork;
 use crate::reason::ReasonCount;
 use crate::session::Session;
-use crate::unfinished::Unfinished;
 use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, holder, store};
 
 /// How a stage stands.
@@ -105,7 +105,7 @@ fn stage_status(
         Some(_) => look(session, stage, false, &Reporter::quiet()).unwrap_or(Found { ever_run, ..Found::default() }),
         None => look(session, stage, false, &Reporter::quiet())?,
     };
-    let (state, reasons) = match &found.unfinished {
+    let (state, reasons) = match found.prior.as_ref().filter(|prior| !prior.finished) {
         Some(left) => judge_unfinished(&found, left, earlier, at_work),
         None => judge(&found, earlier),
     };
@@ -129,7 +129,7 @@ fn stage_status(
 /// A stage with a part that was left unfinished, or that a run has in hand now.
 fn judge_unfinished(
     found: &Found,
-    left: &Unfinished,
+    left: &PriorWork,
     earlier: Option<&str>,
     at_work: bool,
 ) -> (StageState, Vec<ReasonCount>) {

@@ -7,7 +7,7 @@ use crate::{RunError, Stage, store};
 
 /// Adds to the failure of the stage at a place in the order what is whole and how to go on with it.
 pub(crate) fn with_way_on(session: &Session<'_>, at: usize, error: RunError) -> RunError {
-    if matches!(error, RunError::Interrupted | RunError::Unfinished { .. }) || !is_whole(session, session.stages[at]) {
+    if matches!(error, RunError::Interrupted | RunError::WouldLose { .. }) || !is_whole(session, session.stages[at]) {
         return error;
     }
     let stage = session.dir(session.stages[at]).name;

@@ -2,14 +2,15 @@
 
 use std::fmt::Display;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::StageError;
 use crate::files;
+use crate::lockfile;
 use crate::receipt::{Rejection, RejectionReason};
+use crate::{Interrupt, StageError};
 
 /// Outputs of a part lie here inside its staging folder until they are committed.
 pub(crate) const OUTPUTS: &str = "out";
@@ -26,6 +27,8 @@ pub(crate) trait Progress: Send + Sync {
     fn resume(&self, rows: u64);
     /// A line for the person watching.
     fn message(&self, line: &str);
+    /// A line that is shown also to who asked for quiet.
+    fn alert(&self, line: &str);
     /// How things stand, in place of what was shown before; whether there is a place for it.
     fn show(&self, line: &str) -> bool;
 }
@@ -62,7 +65,7 @@ pub struct PartWork {
     pub(crate) key: String,
     pub(crate) staging: PathBuf,
     pub(crate) share: Share,
-    pub(crate) interrupt: Arc<AtomicBool>,
+    pub(crate) interrupt: Interrupt,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) rejected: Mutex<Vec<Rejection>>,
     pub(crate) incomplete: Mutex<Option<String>>,
@@ -122,6 +125,11 @@ impl PartWork {
         self.progress.message(&line.to_string());
     }
 
+    /// Shows a line that must be seen, also by who asked for quiet: something would be lost otherwise.
+    pub fn alert(&self, line: impl Display) {
+        self.progress.alert(&line.to_string());
+    }
+
     /// Shows how things stand under the progress bar, in place of what was shown there before. False where there is no bar: then
     /// say so now and then with [`PartWork::message`].
     pub fn show(&self, line: impl Display) -> bool {
@@ -131,7 +139,23 @@ impl PartWork {
     /// Whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns
     /// [`StageError::Interrupted`].
     pub fn interrupted(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
+        self.interrupt.is_set()
+    }
+
+    /// Forgets the wish to stop, and hears the next signal once more before one ends the process; whether there was a wish. For work
+    /// that has to say what would be lost: whoever calls this sets the wish again ([`PartWork::ask_to_stop`]) when there is nothing to lose any more.
+    pub fn rearm_interrupt(&self) -> bool {
+        self.interrupt.rearm()
+    }
+
+    /// Asks to stop, as a signal does.
+    pub fn ask_to_stop(&self) {
+        self.interrupt.set();
+    }
+
+    /// Bytes that are free where the part's files lie; none when the system does not say.
+    pub fn free_space(&self) -> Option<u64> {
+        lockfile::free_space(&self.staging)
     }
 
     /// How many of the run's threads are this part's share at the moment: how much it should have in hand to keep them busy.
@@ -194,6 +218,19 @@ impl PartWork {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(StageError::file(path, e)),
         }
+    }
+
+    /// Moves what [`PartWork::persist_dir`] made into the stage's folder, as `aside` or that name with a number behind it, where nothing
+    /// removes it but a person; gives the place.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn set_aside(&self, name: &str, aside: &str) -> Result<PathBuf, StageError> {
+        check_plain_name(name)?;
+        check_output_name(aside)?;
+        // A staging folder lies in the folder of all of them, that in the stage's.
+        let stage = self.staging.parent().and_then(Path::parent).unwrap_or(&self.staging);
+        files::set_aside(&self.staging_dir().join(name), stage, aside)
     }
 
     /// Makes a file or folder of [`PartWork::staging_dir`] an output, by hard links where the disk has them, without

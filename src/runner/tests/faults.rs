@@ -193,7 +193,7 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
         assert_eq!(at_work.join().unwrap().exit_code(), 130);
     });
     let (ran, said) = toy.ran(&[]);
-    assert!(ran.is_empty() && said.contains("2-learn: kept beside it: model, interrupted at step "), "{said}");
+    assert!(ran.is_empty() && said.contains("2-learn: kept next to it: model, interrupted at step "), "{said}");
     assert_eq!(fs::read(toy.exp().join("2-learn/final/state")).unwrap(), finished);
     let (_, said) = toy.ran(&other);
     assert!(said.contains("carrying on from step "), "{said}");
@@ -202,7 +202,7 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 
     // What a kill left of a folder that was being removed is nobody's work.
-    fs::create_dir_all(&checkpoint).unwrap();
+    fs::create_dir_all(toy.exp().join("2-learn/.staging/%discardedmodel/state/step-002")).unwrap();
     assert!(toy.ran(&other).0.is_empty());
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 }

@@ -125,6 +125,27 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A checkpoint whose files are not what was written: a checksum fails, or a file is missing.
+    #[error("checkpoint {name} is damaged: {reason}")]
+    Damaged {
+        /// Its name in the store.
+        name: String,
+        /// Which file, and how.
+        reason: String,
+    },
+    /// A file of a checkpoint that the system does not give, which says nothing about the checkpoint.
+    #[error(
+        "checkpoint {name}: cannot read {}: {source}. That is no fault of the checkpoint: nothing was changed or deleted. {}, then run the \
+         same command again", .path.display(), remedy(.source)
+    )]
+    Unreadable {
+        /// Its name in the store.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// A checkpoint that cannot be used.
     #[error("checkpoint {name}: {reason}")]
     Checkpoint {
@@ -134,10 +155,14 @@ pub enum TrainError {
         reason: String,
     },
     /// A checkpoint of another run.
-    #[error("checkpoint {name} was made with other settings or another model; remove it or train in another folder")]
+    #[error(
+        "checkpoint {name} was made with other settings ({}); set them back, or train in another folder", .changes.join("; ")
+    )]
     OtherRun {
         /// Its name in the store.
         name: String,
+        /// The settings that differ.
+        changes: Vec<String>,
     },
     /// A checkpoint of adapters that were trained on other weights.
     #[error(
@@ -210,9 +235,41 @@ impl TrainError {
         false
     }
 
+    /// Whether the system is at fault somewhere down the chain of causes, rather than the run: a full disk, a device that fails, a
+    /// right that is missing. The same may succeed later.
+    pub(crate) fn is_of_system(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            // Some crates keep only the text of the system's error.
+            if error.is::<std::io::Error>() || error.to_string().contains("(os error ") {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// A checkpoint that cannot be used.
     pub(crate) fn checkpoint(name: &str, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.to_owned(), reason: reason.into() }
+    }
+}
+
+/// What a person can do about a fault of the surroundings.
+fn remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    // Those that have no kind of their own: EIO, ENFILE and EMFILE of Linux.
+    match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::PermissionDenied, _) => "Give this user the right to read it (chown, chmod)",
+        (ErrorKind::StaleNetworkFileHandle, _) => "Mount the network file system again",
+        (ErrorKind::OutOfMemory, _) => "Free memory, or raise its limit",
+        (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => "Make room on the disk",
+        (ErrorKind::IsADirectory, _) => "A folder lies in its place: move that away and put the file back",
+        (_, Some(5)) => {
+            "The disk or the network reports a fault: look into the system's log (dmesg), copy the folder to another disk"
+        }
+        (_, Some(23 | 24)) => "Too many files are open: raise the limit (ulimit -n)",
+        _ => "Make it readable",
     }
 }
 

@@ -46,7 +46,7 @@ where
             Ok(loaded) => loaded,
             // A running training has removed it since it was listed.
             Err(_) if !folder.exists() => continue,
-            Err(error @ TrainError::OtherBase { .. }) => return Err(error),
+            Err(error) if !matches!(error, TrainError::Damaged { .. }) => return Err(error),
             Err(error) => {
                 observer.message(&format!("WARNING: {error}; trying the one before"));
                 continue;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use flowmill_nn::{Parameters, weights};
 
+use crate::identity::Identity;
 use crate::optimizer::{freeze, gradient_norms};
-use crate::setup::identity;
 use crate::skipped::{Dump, DumpedBatch, Figure, describe, hexadecimal_checksum, named_norms};
 use crate::{DataSource, Task, TrainConfig, TrainError, loader, pass};
 
@@ -75,7 +75,7 @@ where
         batches: describe(data, &batches, &pass.losses),
         gradient_norm: Figure::new(norms.total),
         gradient_norms: named_norms(&norms, parameters),
-        same_run: dump.run == identity(config, parameters),
+        same_run: dump.run == Identity::of(config, parameters).hash(),
         dump,
     })
 }

@@ -34,19 +34,6 @@ pub(crate) fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError>
     Ok(())
 }
 
-/// What a checkpoint must have been made with to be continued: settings, and names, shapes and trainability of parameters.
-/// How loading runs ahead, what is computed twice and how long a process may run change nothing and may differ.
-pub(crate) fn identity(config: &TrainConfig, parameters: &Parameters) -> String {
-    let mut hasher = blake3::Hasher::new();
-    let without_effect = TrainConfig { prefetch: 0, num_workers: 0, max_seconds: None, ..config.clone() };
-    hasher.update(format!("{:?}", TrainConfig { gradient_checkpointing: false, ..without_effect }).as_bytes());
-    for id in parameters.ids() {
-        let (name, dims) = (parameters.name(id), parameters.tensor(id).dims());
-        hasher.update(format!("\n{name} {dims:?} {}", parameters.trainable(id)).as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
-}
-
 /// Refuses to wait for an improvement of what is never measured.
 pub(crate) fn check_validation<D: DataSource>(data: &D, config: &TrainConfig) -> Result<(), TrainError> {
     if config.early_stopping.is_some() && data.validation().is_empty() {

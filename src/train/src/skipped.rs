@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::checkpoint::{State, checksum};
 use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
+use crate::synced::sync;
 use crate::{DataSource, LossScale, TrainError};
 
 /// The folder of the dumps.
@@ -139,7 +140,7 @@ impl Dump {
             seed: state.seed,
             lr: rate,
             loss_scale: state.loss_scale.as_ref().map_or(1.0, LossScale::scale),
-            run: state.run.clone(),
+            run: state.run.hash(),
             weights: None,
             batches,
             gradient_norm: Figure::new(norms.total),
@@ -180,7 +181,7 @@ impl Dump {
             let mut file = File::create(&path)?;
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")?;
-            file.sync_data()
+            sync(&file)
         };
         write().map_err(TrainError::io("write", &path))
     }

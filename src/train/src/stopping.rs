@@ -30,6 +30,34 @@ impl EarlyStopping {
     }
 }
 
+/// Where a run ends: after so many steps or passes over the data, whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Steps.
+    pub max_steps: Option<u64>,
+    /// Passes over the data.
+    pub max_epochs: Option<u64>,
+}
+
+impl Limits {
+    /// The limits that a configuration sets.
+    pub fn of(config: &TrainConfig) -> Self {
+        Self { max_steps: config.max_steps, max_epochs: config.max_epochs }
+    }
+
+    /// Whether a run has reached a limit after `step` steps and `epoch` passes.
+    pub fn reached(&self, step: u64, epoch: u64) -> bool {
+        self.max_steps.is_some_and(|limit| step >= limit) || self.max_epochs.is_some_and(|limit| epoch >= limit)
+    }
+
+    /// Whether a run has gone beyond a limit after `step` steps, `epoch` passes and `position` batches of the next pass.
+    pub fn passed(&self, step: u64, epoch: u64, position: u64) -> bool {
+        self.max_steps.is_some_and(|limit| step > limit)
+            || self.max_epochs.is_some_and(|limit| epoch > limit || (epoch == limit && position > 0))
+    }
+}
+
 /// How long validation has not improved: part of a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +71,11 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Decides by a rule that may have changed whether the run has ended.
+    pub fn judge(&mut self, rule: Option<&EarlyStopping>) {
+        self.exhausted = rule.is_some_and(|rule| self.waited >= rule.patience);
+    }
+
     /// Takes a validation loss into account. One that is not finite is no improvement.
     pub(crate) fn validated(&mut self, loss: f64, rule: &EarlyStopping) {
         let improved = loss.is_finite() && self.reference.is_none_or(|best| loss < best - rule.min_delta);
@@ -98,6 +131,25 @@ mod tests {
         assert_eq!(after(f64::NAN), (1, false));
         assert_eq!(after(0.75), (2, true));
         assert_eq!(after(0.1), (0, true), "what has ended stays ended");
+    }
+
+    #[test]
+    fn another_rule_judges_the_same_wait_anew() {
+        let mut patience = Patience { reference: Some(1.0), waited: 3, exhausted: true };
+        patience.judge(Some(&EarlyStopping { patience: 4, min_delta: 0.0 }));
+        assert!(!patience.exhausted);
+        patience.judge(Some(&EarlyStopping { patience: 3, min_delta: 0.0 }));
+        assert!(patience.exhausted);
+        patience.judge(None);
+        assert!(!patience.exhausted);
+    }
+
+    #[test]
+    fn limits_are_reached_at_their_step_and_passed_after_it() {
+        let limits = Limits { max_steps: Some(10), max_epochs: Some(3) };
+        assert!(!limits.reached(9, 2) && limits.reached(10, 0) && limits.reached(1, 3));
+        assert!(!limits.passed(10, 3, 0) && limits.passed(11, 0, 0) && limits.passed(5, 3, 1));
+        assert!(!Limits { max_steps: None, max_epochs: None }.reached(u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::metrics::Measured;
 use crate::optimizer::GradientNorms;
 use crate::samples::Sample;
 use crate::steering::{Answer, Request};
-use crate::{BatchFrames, BoxError, TrainError};
+use crate::{BatchFrames, BoxError, Freeable, TrainError};
 
 /// A loss, averaged over what it was computed from.
 #[derive(Debug)]
@@ -86,6 +86,10 @@ pub trait CheckpointStore {
 
     /// Removes a checkpoint.
     fn remove(&self, name: &str) -> Result<(), TrainError>;
+
+    /// Moves a damaged checkpoint out of the way, to a place under the name `damaged-` and its own where nothing removes it, and gives
+    /// that place.
+    fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError>;
 }
 
 /// What the loop tells about one step. Clock readings come only here, never into a file.
@@ -138,9 +142,32 @@ pub trait Observer {
     /// Something a person should read: a resume, a skipped step, a damaged checkpoint.
     fn message(&mut self, text: &str);
 
+    /// Something that must be read before anything else is done, or something is lost.
+    fn alert(&mut self, text: &str) {
+        self.message(text);
+    }
+
     /// Asked after every step; when true, the loop saves and stops.
     fn interrupted(&self) -> bool {
         false
+    }
+
+    /// Forgets a wish to stop, so that the next one is heard before one ends the process; whether there was one.
+    fn rearm_interrupt(&mut self) -> bool {
+        false
+    }
+
+    /// Wishes to stop, on behalf of the person, once that loses nothing any more.
+    fn ask_to_stop(&mut self) {}
+
+    /// Bytes that are free where the run's files lie.
+    fn free_space(&self) -> Option<u64> {
+        None
+    }
+
+    /// What lies beside the run's own folder and can be deleted to make room.
+    fn freeable(&self) -> Vec<Freeable> {
+        Vec::new()
     }
 
     /// Commands given since the last step; each is answered.

@@ -8,26 +8,29 @@ use flowmill_nn::Parameters;
 
 use crate::checkpoint::{self, Contents, State};
 use crate::coverage::health::Health;
+use crate::disk_full::missed;
 use crate::ema::Ema;
+use crate::identity::Identity;
 use crate::interval::Interval;
 use crate::loader::{Ahead, Loaded, Loader};
 use crate::metrics::{Metrics, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
-use crate::schedule::Schedule;
-use crate::setup::{check_validation, horizon, identity, own_weights};
+use crate::schedule::{Horizon, Schedule};
+use crate::setup::{check_validation, horizon, own_weights};
 use crate::skipped::{self, Dump};
 use crate::steering::{Positive, Steering};
-use crate::stopping::Deadline;
+use crate::stopping::{Deadline, Limits};
 use crate::summary::Summary;
 use crate::waiting::Waiting;
 use crate::{
-    CheckpointStore, DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage, room,
+    CheckpointStore, DataSource, LossScale, Observer, Progress, RunLength, Task, TrainConfig, TrainError, coverage,
+    extend,
 };
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
-/// `store`. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
+/// `store`; a run that has ended before the configuration's end is extended. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
 /// weights, checkpoints or metrics.
 pub fn train<T, D>(
     task: &T,
@@ -44,6 +47,7 @@ where
 {
     config.check()?;
     let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
+    run.close()?;
     let (mut interrupted, deadline, mut waiting) = (run.catch_up(), Deadline::starting_now(config), Waiting::default());
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
@@ -63,6 +67,7 @@ where
             run.observer.step(&progress);
             let asked_to_stop = !run.finished() && (run.observer.interrupted() || deadline.is_over(run.observer));
             run.record(&progress, asked_to_stop)?;
+            run.tell_troubles();
             interrupted = asked_to_stop && !run.finished();
             interrupted |= run.obey(&progress)?;
         }
@@ -81,10 +86,10 @@ pub(crate) struct Run<'a, T, D> {
     pub(crate) parameters: &'a mut Parameters,
     pub(crate) data: &'a D,
     pub(crate) config: &'a TrainConfig,
-    folder: &'a Path,
+    pub(crate) folder: &'a Path,
     pub(crate) store: &'a dyn CheckpointStore,
     pub(crate) observer: &'a mut dyn Observer,
-    optimizer: Box<dyn Optimizer>,
+    pub(crate) optimizer: Box<dyn Optimizer>,
     pub(crate) schedule: Schedule,
     health: Health,
     pub(crate) ema: Option<Ema>,
@@ -113,27 +118,39 @@ where
         own_weights(parameters)?;
         let mut optimizer = config.optim.build(parameters)?;
         let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
-        let identity = identity(config, parameters);
+        let identity = Identity::of(config, parameters);
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
-        let resumed = checkpoint::resume(store, folder, &identity, &config.keep, contents, observer)?;
-        let resumed_from = resumed.as_ref().map(|(state, _)| state.step);
-        let horizon = horizon(data, config, resumed.as_ref().map(|(state, _)| state.steps))?;
-        let (state, mut metrics) = match resumed {
-            Some(resumed) => resumed,
+        let resumed = checkpoint::resume(store, &identity, &config.keep, contents, observer)?;
+        let resumed_from = resumed.as_ref().map(|state| state.step);
+        let limits = Limits::of(config);
+        let known = resumed.as_ref().filter(|state| state.limits == Some(limits)).map(|state| state.steps);
+        let horizon = horizon(data, config, known)?;
+        let mut state = match resumed {
+            Some(state) => extend::to(state, identity, config, horizon, observer)?,
             None => {
-                let mut state = State::new(identity, config.seed, horizon.steps);
+                let mut state = State::new(identity, limits, horizon.steps);
                 state.loss_scale = config.loss_scale().as_ref().map(LossScale::new);
                 state.base = checkpoint::base::checksum(parameters)?;
-                (state, Metrics::open(folder, &Default::default())?)
+                state
             }
         };
+        keep_best_to_what_is_there(&mut state, store, config)?;
+        tell_warnings(data, config, horizon, observer);
+        let mut metrics = Metrics::open(folder, &state.metrics)?;
         if let Some(wandb) = &config.wandb {
-            metrics.open_wandb(folder, wandb, &state.metrics.wandb)?;
+            metrics.open_wandb(folder, wandb)?;
+        }
+        let mut steering = Steering::open(folder, state.step)?;
+        let troubles = [metrics.troubles(), std::mem::take(&mut steering.troubles)].concat();
+        if !troubles.is_empty() {
+            observer.message(&format!(
+                "WARNING: {}. Logs are not needed to go on: weights and checkpoints are not affected",
+                troubles.join("; ")
+            ));
         }
         let rate = state.lr.map_or(config.optim.lr, Positive::value);
         let schedule = Schedule::new(&config.schedule, rate, horizon);
         let health = Health::new(&config.optim, parameters);
-        let steering = Steering::open(folder, state.step)?;
         let mut run = Self {
             task,
             parameters,
@@ -157,6 +174,24 @@ where
 
     pub(crate) fn finished(&self) -> bool {
         self.state.step >= self.state.steps || self.state.patience.exhausted
+    }
+
+    /// Gives a run that has come to its end by a change of where that is what every run has at its end: a validation, and a checkpoint of
+    /// the schedule.
+    fn close(&mut self) -> Result<(), TrainError> {
+        let has_it = self.state.scheduled && !self.state.for_best;
+        if !self.finished() || has_it || self.state.step == 0 {
+            return Ok(());
+        }
+        self.validate(self.state.epoch)?;
+        self.save_or_wait(SaveReason::Schedule)
+    }
+
+    /// Tells what has become of the logs since the last step.
+    fn tell_troubles(&mut self) {
+        for trouble in self.metrics.troubles() {
+            self.observer.message(&format!("WARNING: {trouble}; training goes on"));
+        }
     }
 
     /// Whether the present step has a metrics line.
@@ -214,7 +249,7 @@ where
         let batches = skipped::describe(self.data, batches, &pass.losses);
         let mut dump = Dump::new(&self.state, rate, batches, norms, self.parameters);
         dump.write(self.folder, self.parameters, in_a_row, self.config.skipped_weights)
-            .or_else(|error| room::missed(error, "the dump of a skipped step is not written", self.observer))?;
+            .or_else(|error| missed(error, "the dump of a skipped step is not written", self.observer))?;
         let dump = dump.path(self.folder);
         let (norm, later) = (norms.total, self.observer.final_place(&dump));
         let later = later.map_or(String::new(), |place| format!(", and in {} once training is done", place.display()));
@@ -250,6 +285,7 @@ where
             self.log(progress)?;
         }
         self.state.validation = None;
+        let best_before = self.state.best;
         if due(self.config.save_every) || due(self.config.validate_every) || self.finished() {
             self.validate(progress.epoch)?;
         }
@@ -259,17 +295,23 @@ where
         }
         if self.config.sample_every > 0 && step.is_multiple_of(self.config.sample_every) {
             let sampled = self.sample();
-            sampled.or_else(|error| room::missed(error, "these samples are not kept", self.observer))?;
+            sampled.or_else(|error| missed(error, "these samples are not kept", self.observer))?;
         }
-        let scheduled = due(self.config.save_every) || self.finished();
-        if !scheduled && !interrupted {
-            return Ok(());
-        }
-        let saved = self.save(scheduled);
+        let improved = self.state.best != best_before;
+        let reason = match improved && self.config.keep.best > 0 {
+            _ if due(self.config.save_every) || self.finished() => SaveReason::Schedule,
+            true => SaveReason::Best,
+            false if interrupted => SaveReason::Request,
+            false => return Ok(()),
+        };
         if self.finished() || interrupted {
-            return saved;
+            return self.save_or_wait(reason);
         }
-        saved.or_else(|error| room::missed(error, "this checkpoint is not saved, the one before stays", self.observer))
+        self.save(reason).or_else(|error| {
+            // The best is what can be had.
+            self.state.best = best_before;
+            missed(error, "this checkpoint is not saved, the one before stays", self.observer)
+        })
     }
 
     fn log(&mut self, progress: &Progress) -> Result<(), TrainError> {
@@ -304,12 +346,49 @@ where
         Ok(())
     }
 
-    pub(crate) fn save(&mut self, scheduled: bool) -> Result<(), TrainError> {
+    pub(crate) fn save(&mut self, reason: SaveReason) -> Result<(), TrainError> {
         self.state.metrics = self.metrics.sync()?;
-        self.state.scheduled = scheduled;
+        self.state.scheduled = reason != SaveReason::Request;
+        self.state.for_best = reason == SaveReason::Best;
         let contents =
             Contents { parameters: self.parameters, optimizer: &mut *self.optimizer, ema: self.ema.as_mut() };
         checkpoint::save(self.store, &self.state, contents)?;
-        checkpoint::prune(self.store, &self.config.keep, self.observer)
+        let pruned = checkpoint::prune(self.store, &self.config.keep, self.observer);
+        pruned.or_else(|error| missed(error, "older checkpoints are not removed", self.observer))
     }
+}
+
+/// Why a checkpoint is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SaveReason {
+    /// The schedule makes one at this step, the last one included.
+    Schedule,
+    /// Its validation is the best so far.
+    Best,
+    /// A person asked for it, or the run is interrupted.
+    Request,
+}
+
+/// Lets the best validation be one that has a checkpoint, when the one that it was is gone: damaged, or beyond what was gone back to.
+fn keep_best_to_what_is_there(
+    state: &mut State,
+    store: &dyn CheckpointStore,
+    config: &TrainConfig,
+) -> Result<(), TrainError> {
+    let names = checkpoint::names(store)?;
+    let gone = state.best.is_some_and(|best| !names.contains(&checkpoint::name(best.step)));
+    if gone && config.keep.best > 0 {
+        state.best = checkpoint::best(store)?;
+    }
+    Ok(())
+}
+
+/// Tells what is known about the settings now that the length of the run is, and was not before the data were read.
+fn tell_warnings<D: DataSource>(data: &D, config: &TrainConfig, horizon: Horizon, observer: &mut dyn Observer) {
+    let validates = !data.validation().is_empty();
+    let epochs = if horizon.epochs > 0 { Some(horizon.epochs) } else { config.max_epochs };
+    let length = RunLength { steps: Some(horizon.steps), epochs };
+    let before = config.warnings(RunLength::limits(config), validates);
+    let news = config.warnings(length, validates).into_iter().filter(|warning| !before.contains(warning));
+    news.for_each(|warning| observer.message(&format!("WARNING: {warning}")));
 }

@@ -1,38 +1,44 @@
-//! A full disk, the end of the time, validation that does not improve, and replaying what was skipped.
+//! A disk that refuses to be written, the best step, the end of the time, validation that does not improve, and replaying what was skipped.
 
 mod support;
 
 use std::cell::Cell;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flowmill_train::schedule::ScheduleName;
 use flowmill_train::{
-    CheckpointStore, DataSource, Dump, EarlyStopping, Epochs, Interval, TrainConfig, TrainError, evaluate, replay,
+    BoxError, CheckpointStore, DataSource, Dump, EarlyStopping, Epochs, Interval, KeepConfig, ScheduleConfig,
+    TrainConfig, TrainError, evaluate, replay,
 };
 use support::{FolderStore, Recorder, Samples, assert_same_tree, config, network, run, tree};
 
-/// A store on a disk that is full at the given attempts to save.
-struct FullDisk {
+/// The numbers of the system's errors.
+const EIO: i32 = 5;
+const EACCES: i32 = 13;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const EDQUOT: i32 = 122;
+
+/// A store on a disk that refuses the given attempts to save.
+struct Refusing {
     store: FolderStore,
-    full_at: Vec<usize>,
-    kind: ErrorKind,
+    at: Vec<usize>,
+    error: fn() -> BoxError,
     attempts: Cell<usize>,
 }
 
-impl FullDisk {
-    fn new(folder: &Path, full_at: &[usize], kind: ErrorKind) -> Self {
-        let store = FolderStore(folder.join("checkpoints"));
-        Self { store, full_at: full_at.to_vec(), kind, attempts: Cell::new(0) }
+impl Refusing {
+    fn new(folder: &Path, at: &[usize], error: fn() -> BoxError) -> Self {
+        Self { store: FolderStore(folder.join("checkpoints")), at: at.to_vec(), error, attempts: Cell::new(0) }
     }
 }
 
-impl CheckpointStore for FullDisk {
+impl CheckpointStore for Refusing {
     fn save(&self, name: &str, write: &mut dyn FnMut(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
         self.attempts.set(self.attempts.get() + 1);
-        if self.full_at.contains(&self.attempts.get()) {
-            let source = Box::new(std::io::Error::from(self.kind));
-            return Err(TrainError::Store { name: name.to_owned(), source });
+        if self.at.contains(&self.attempts.get()) {
+            return Err(TrainError::Store { name: name.to_owned(), source: (self.error)() });
         }
         self.store.save(name, write)
     }
@@ -48,41 +54,118 @@ impl CheckpointStore for FullDisk {
     fn remove(&self, name: &str) -> Result<(), TrainError> {
         self.store.remove(name)
     }
+
+    fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError> {
+        self.store.set_aside(name)
+    }
 }
 
 /// Trains with saves at steps 10, 20, 30 and 40 on such a disk.
-fn on_full_disk(folder: &Path, full_at: &[usize], kind: ErrorKind) -> (Result<(), TrainError>, Recorder, Vec<String>) {
+fn on_such_a_disk(
+    folder: &Path,
+    at: &[usize],
+    error: fn() -> BoxError,
+) -> (Result<(), TrainError>, Recorder, Vec<String>) {
     let (task, mut parameters) = network(0.1);
-    let (store, mut observer) = (FullDisk::new(folder, full_at, kind), Recorder::default());
+    let (store, mut observer) = (Refusing::new(folder, at, error), Recorder::default());
     let data = Samples::new(43, &[4, 7, 3]);
-    let trained = flowmill_train::train(&task, &mut parameters, &data, &config(40), folder, &store, &mut observer);
+    let saving = TrainConfig { validate_every: Interval::Steps(0), ..config(40) };
+    let trained = flowmill_train::train(&task, &mut parameters, &data, &saving, folder, &store, &mut observer);
     let mut left = store.list().unwrap();
     left.retain(|name| !name.starts_with('.'));
     left.sort();
     (trained.map(drop), observer, left)
 }
 
-#[test]
-fn a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let (trained, observer, left) = on_full_disk(folder.path(), &[2, 3], ErrorKind::StorageFull);
-    trained.unwrap();
-    assert_eq!(observer.steps.len(), 40);
-    assert_eq!(left, ["step-000010", "step-000040"]);
-    let told = observer.messages.iter().filter(|text| text.contains("the disk is full") && text.contains("goes on"));
-    assert_eq!(told.count(), 2, "{:?}", observer.messages);
+fn system<const NUMBER: i32>() -> BoxError {
+    Box::new(std::io::Error::from_raw_os_error(NUMBER))
 }
 
 #[test]
-fn the_last_checkpoint_must_be_saved_and_other_failures_stay_errors() {
-    let folder = tempfile::tempdir().unwrap();
-    let (trained, _, left) = on_full_disk(folder.path(), &[4], ErrorKind::StorageFull);
-    assert!(matches!(trained, Err(TrainError::Store { .. })), "{trained:?}");
-    assert!(left.ends_with(&["step-000030".to_owned()]), "{left:?}");
-    let folder = tempfile::tempdir().unwrap();
-    let (trained, observer, left) = on_full_disk(folder.path(), &[2], ErrorKind::PermissionDenied);
-    assert!(matches!(trained, Err(TrainError::Store { .. })), "{trained:?}");
-    assert_eq!((observer.steps.len(), left), (20, vec!["step-000010".to_owned()]));
+fn a_disk_that_refuses_keeps_the_old_checkpoint_and_the_run_goes_on() {
+    let errors: [(fn() -> BoxError, &str); 3] = [
+        (system::<ENOSPC>, "the disk is full"),
+        (system::<EIO>, "the system refuses to write"),
+        (system::<EROFS>, "the system refuses to write"),
+    ];
+    for (error, words) in errors {
+        let folder = tempfile::tempdir().unwrap();
+        let (trained, observer, left) = on_such_a_disk(folder.path(), &[2, 3], error);
+        trained.unwrap();
+        assert_eq!(observer.steps.len(), 40);
+        assert_eq!(left, ["step-000010", "step-000040"]);
+        let told = observer.messages.iter().filter(|text| text.contains(words) && text.contains("goes on"));
+        assert_eq!(told.count(), 2, "{:?}", observer.messages);
+    }
+}
+
+#[test]
+fn the_last_save_waits_whatever_the_system_says_and_tells_what_would_be_lost() {
+    let expected = tempfile::tempdir().unwrap();
+    on_such_a_disk(expected.path(), &[], system::<EIO>).0.unwrap();
+    let errors: [fn() -> BoxError; 4] = [system::<ENOSPC>, system::<EDQUOT>, system::<EIO>, system::<EACCES>];
+    for error in errors {
+        let folder = tempfile::tempdir().unwrap();
+        let (trained, observer, left) = on_such_a_disk(folder.path(), &[4, 5], error);
+        trained.unwrap();
+        assert_eq!(left.last().map(String::as_str), Some("step-000040"), "{left:?}");
+        assert_same_tree(expected.path(), folder.path());
+        let told: Vec<&String> = observer.messages.iter().filter(|text| text.contains("steps 31 to 40")).collect();
+        // Of the second attempt nothing new is to be said.
+        assert_eq!(told.len(), 1, "{:?}", observer.messages);
+        let older = folder.path().join("checkpoints/step-000020");
+        assert!(told[0].contains(&older.display().to_string()), "what can be deleted is named: {}", told[0]);
+        let newest = folder.path().join("checkpoints/step-000030");
+        assert!(!told[0].contains(&newest.display().to_string()), "but not what the run goes on from: {}", told[0]);
+    }
+}
+
+#[test]
+fn what_is_no_fault_of_the_system_stays_an_error() {
+    let error = || BoxError::from("a weight of another kind");
+    for (at, steps) in [(2, 20), (4, 40)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (trained, observer, _) = on_such_a_disk(folder.path(), &[at], error);
+        assert!(matches!(trained, Err(TrainError::Store { .. })), "{trained:?}");
+        assert_eq!(observer.steps.len(), steps);
+    }
+}
+
+#[test]
+fn the_best_step_has_a_checkpoint_also_between_two_of_the_schedule() {
+    let mut between = 0;
+    for seed in 0..4 {
+        let noisy = TrainConfig {
+            seed,
+            schedule: ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() },
+            validate_every: Interval::Steps(3),
+            save_every: Interval::Steps(20),
+            keep: KeepConfig { last: 1, best: 1, every: 0 },
+            ..config(60)
+        };
+        let (whole, pieces) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (data, mut observer) = (Samples::new(43, &[4, 7, 3]), Recorder::default());
+        let (summary, _) = run(whole.path(), &noisy, &data, 0.5, &mut observer).unwrap();
+        let best = summary.best.unwrap();
+        let lowest = observer.validations.iter().map(|(_, loss)| *loss).fold(f64::INFINITY, f64::min);
+        assert!((best.loss - lowest).abs() <= 1e-6 * lowest, "{best:?} {lowest}");
+        let mut left = FolderStore(whole.path().join("checkpoints")).list().unwrap();
+        left.sort();
+        let mut expected = vec![format!("step-{:06}", best.step), "step-000060".to_owned()];
+        expected.dedup();
+        assert_eq!(left, expected);
+        between += usize::from(!best.step.is_multiple_of(20));
+        for piece in [5, 9, 2, 14, 1, 60] {
+            run(pieces.path(), &noisy, &data, 0.5, &mut Recorder::interrupting_after(piece)).unwrap();
+        }
+        assert_same_tree(whole.path(), pieces.path());
+        // Without any to keep, only the schedule saves.
+        let none = TrainConfig { keep: KeepConfig { last: 9, best: 0, every: 0 }, ..noisy };
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), &none, &data, 0.5, &mut Recorder::default()).unwrap();
+        assert_eq!(FolderStore(folder.path().join("checkpoints")).list().unwrap().len(), 3);
+    }
+    assert!(between > 0, "no seed was best between two checkpoints of the schedule: nothing was tested");
 }
 
 #[test]
@@ -123,6 +206,14 @@ fn validation_that_does_not_improve_ends_the_run_wherever_it_was_interrupted() {
     let mut again = Recorder::default();
     run(whole.path(), &stopping, &data, 0.1, &mut again).unwrap();
     assert!(again.steps.is_empty() && before == tree(whole.path()), "what has ended stays ended");
+
+    // A rule that waits longer lets it go on, to what that rule gives from the start.
+    let longer = TrainConfig { early_stopping: Some(EarlyStopping { patience: 8, min_delta: 1e9 }), ..config(100) };
+    let (from_start, _) = run(pieces.path(), &longer, &data, 0.1, &mut Recorder::default()).unwrap();
+    assert!(from_start.stopped_early && from_start.steps > 12, "{from_start:?}");
+    let open = TrainConfig { early_stopping: None, ..config(40) };
+    let (summary, _) = run(whole.path(), &open, &data, 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!((summary.steps, summary.stopped_early, summary.resumed_from), (40, false, Some(12)));
 }
 
 #[test]

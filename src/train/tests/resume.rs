@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use flowmill_nn::random::Draw;
 use flowmill_train::optimizer::GroupConfig;
-use flowmill_train::{Interval, KeepConfig, TrainConfig, TrainError};
+use flowmill_train::schedule::ScheduleName;
+use flowmill_train::{Interval, KeepConfig, ScheduleConfig, TrainConfig, TrainError};
 use support::{Recorder, Samples, assert_same_tree, config, run, tree};
 
 const STEPS: u64 = 47;
@@ -144,31 +145,240 @@ fn with_every_checkpoint_damaged_training_starts_over_and_says_so() {
     assert_same_tree(whole.path(), folder.path());
 }
 
-#[test]
-fn metrics_that_a_checkpoint_needs_and_does_not_find_are_damage_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut observer = Recorder::interrupting_after(22);
-    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    let metrics = folder.path().join("metrics.jsonl");
-    let bytes = std::fs::read(&metrics).unwrap();
-    std::fs::write(&metrics, &bytes[..bytes.len() - 1]).unwrap();
-    let mut observer = Recorder::default();
-    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    assert!(summary.resumed_from < Some(22));
-    let whole = tempfile::tempdir().unwrap();
-    undisturbed(whole.path());
-    assert_same_tree(whole.path(), folder.path());
+/// Checkpoints of two trees, file by file; logs do not count.
+fn assert_same_checkpoints(left: &Path, right: &Path, names: &[&str]) {
+    for name in names {
+        for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
+            let read = |folder: &Path| std::fs::read(folder.join("checkpoints").join(name).join(file)).ok();
+            assert!(read(left).is_some() || file == "ema.safetensors", "{name}");
+            assert!(read(left) == read(right), "{name}/{file} differs");
+        }
+    }
+}
+
+fn is_log_warning(text: &&String) -> bool {
+    text.contains("WARNING") && text.contains("Logs are not needed")
 }
 
 #[test]
-fn a_checkpoint_of_another_run_is_refused() {
+fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step() {
+    let whole = tempfile::tempdir().unwrap();
+    undisturbed(whole.path());
+    type Way = (&'static str, usize, fn(&Path));
+    let ways: [Way; 6] = [
+        ("gone", 1, |path| std::fs::remove_file(path).unwrap()),
+        ("empty", 1, |path| std::fs::write(path, "").unwrap()),
+        ("cut", 1, |path| {
+            let bytes = std::fs::read(path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() * 2 / 3]).unwrap();
+        }),
+        ("longer", 0, |path| {
+            let bytes = std::fs::read(path).unwrap();
+            std::fs::write(path, [&bytes[..], b"more"].concat()).unwrap();
+        }),
+        ("another file", 1, |path| std::fs::write(path, vec![b'x'; 1 << 20]).unwrap()),
+        ("a folder", 1, |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::create_dir(path).unwrap();
+        }),
+    ];
+    for (log, (how, warnings, disturb)) in ["metrics.jsonl", "tensorboard/events.out.tfevents.0000000000.flowmill"]
+        .into_iter()
+        .flat_map(|log| ways.map(|way| (log, way)))
+    {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+        disturb(&folder.path().join(log));
+        let mut observer = Recorder::default();
+        let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
+        assert_eq!((summary.resumed_from, observer.steps.len() as u64), (Some(22), STEPS - 22), "{log} {how}");
+        let told = observer.messages.iter().filter(|text| text.contains("WARNING")).count();
+        assert_eq!(told, warnings, "{log} {how}: {:?}", observer.messages);
+        assert_eq!(observer.messages.iter().filter(is_log_warning).count(), warnings);
+        assert_same_checkpoints(whole.path(), folder.path(), &["step-000045", "step-000047"]);
+        if log == "metrics.jsonl" && how != "a folder" {
+            let text = std::fs::read_to_string(folder.path().join(log)).unwrap();
+            let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(lines.last().unwrap()["step"], STEPS, "{how}: every line is whole");
+            let whole = std::fs::read_to_string(whole.path().join(log)).unwrap();
+            assert!(text == whole || warnings == 1, "{how}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_the_system_does_not_give_stops_the_run_and_stays() {
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json", "checksums.b3"] {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+        let path = folder.path().join("checkpoints/step-000022").join(file);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let before = tree(folder.path());
+        let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
+        assert!(matches!(&error, TrainError::Unreadable { path, .. } if path.ends_with(file)), "{error}");
+        assert!(before == tree(folder.path()), "{file}: nothing is touched");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+        assert_eq!(summary.resumed_from, Some(22));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_and_one_of_other_logs_and_retention_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
-    let other = TrainConfig { keep: KeepConfig { last: 9, ..KeepConfig::default() }, ..hard_config() };
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+    let mut other = hard_config();
+    other.optim.lr *= 2.0;
+    other.accum_grad = 3;
     let before = tree(folder.path());
     let error = run(folder.path(), &other, &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
-    assert!(matches!(error, TrainError::OtherRun { .. }), "{error}");
+    let TrainError::OtherRun { changes, .. } = &error else { panic!("{error}") };
+    assert_eq!(changes, &["optim.lr: 0.02 → 0.04", "accum_grad: 2 → 3"]);
     assert_eq!(before, tree(folder.path()), "nothing is lost");
+
+    let free = TrainConfig {
+        keep: KeepConfig { last: 9, ..KeepConfig::default() },
+        log_every: 5,
+        save_every: Interval::Steps(7),
+        validate_every: Interval::Steps(0),
+        log_groups: true,
+        skipped_weights: 0,
+        prefetch: 0,
+        ..hard_config()
+    };
+    let (summary, _) = run(folder.path(), &free, &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!(summary.resumed_from, Some(22));
+    let whole = tempfile::tempdir().unwrap();
+    undisturbed(whole.path());
+    assert_same_checkpoints(whole.path(), folder.path(), &["step-000047"]);
+}
+
+/// A checkpoint as the first format had it: the settings as a hash, the end not said.
+fn as_first_format(folder: &Path) {
+    let path = folder.join("state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    state["format"] = 1.into();
+    state["run"] = "0123456789abcdef".into();
+    state.as_object_mut().unwrap().remove("limits");
+    std::fs::write(&path, format!("{state:#}\n")).unwrap();
+    let sums = std::fs::read_to_string(folder.join("checksums.b3")).unwrap();
+    let line = |line: &str| match line.ends_with("state.json") {
+        true => format!("{}  state.json\n", blake3::hash(&std::fs::read(&path).unwrap()).to_hex()),
+        false => format!("{line}\n"),
+    };
+    std::fs::write(folder.join("checksums.b3"), sums.lines().map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn a_checkpoint_of_the_first_format_is_gone_on_from() {
+    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    undisturbed(whole.path());
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+    as_first_format(&folder.path().join("checkpoints/step-000022"));
+    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!(summary.resumed_from, Some(22));
+    assert_same_checkpoints(whole.path(), folder.path(), &["step-000045", "step-000047"]);
+}
+
+#[test]
+fn a_checkpoint_of_a_later_format_stops_the_run_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+    let checkpoint = folder.path().join("checkpoints/step-000022");
+    as_first_format(&checkpoint);
+    let text =
+        std::fs::read_to_string(checkpoint.join("state.json")).unwrap().replace("\"format\": 1", "\"format\": 99");
+    std::fs::write(checkpoint.join("state.json"), text).unwrap();
+    // Its checksum holds: only what the program knows of it differs.
+    let sums = std::fs::read_to_string(checkpoint.join("checksums.b3")).unwrap();
+    let sum = blake3::hash(&std::fs::read(checkpoint.join("state.json")).unwrap()).to_hex();
+    let line =
+        |line: &str| if line.ends_with("state.json") { format!("{sum}  state.json\n") } else { format!("{line}\n") };
+    std::fs::write(checkpoint.join("checksums.b3"), sums.lines().map(line).collect::<String>()).unwrap();
+    let before = tree(folder.path());
+    let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
+    assert!(matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("version 99")), "{error}");
+    assert!(before == tree(folder.path()));
+}
+
+/// The same run with another end, on a schedule that does not depend on it.
+fn without_horizon(steps: u64) -> TrainConfig {
+    let mut config = TrainConfig { max_steps: Some(steps), ..hard_config() };
+    config.schedule = ScheduleConfig { name: ScheduleName::WarmupLr, warmup_steps: 9, ..ScheduleConfig::default() };
+    config
+}
+
+#[test]
+fn a_finished_run_that_is_extended_equals_one_of_that_length() {
+    let (whole, extended, disturbed) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(whole.path(), &without_horizon(47), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    run(extended.path(), &without_horizon(23), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    run(disturbed.path(), &without_horizon(23), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    let mut observer = Recorder::default();
+    let (summary, _) = run(extended.path(), &without_horizon(47), &hard_data(), 0.1, &mut observer).unwrap();
+    assert_eq!((summary.resumed_from, summary.steps), (Some(23), 47));
+    assert!(
+        observer.messages.iter().any(|text| text.contains("ends at step 47 instead of 23")),
+        "{:?}",
+        observer.messages
+    );
+    assert_same_checkpoints(whole.path(), extended.path(), &["step-000040", "step-000045", "step-000047"]);
+    for piece in [1, 3, 7, 100] {
+        run(disturbed.path(), &without_horizon(47), &hard_data(), 0.1, &mut Recorder::interrupting_after(piece))
+            .unwrap();
+    }
+    assert_same_tree(extended.path(), disturbed.path());
+}
+
+#[test]
+fn more_epochs_extend_and_fewer_than_trained_are_refused() {
+    let by_epochs = |epochs| TrainConfig { max_steps: None, max_epochs: Some(epochs), ..without_horizon(1) };
+    let (whole, extended) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (long, _) = run(whole.path(), &by_epochs(4), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    let (short, _) = run(extended.path(), &by_epochs(2), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    let (summary, _) = run(extended.path(), &by_epochs(4), &hard_data(), 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!((summary.resumed_from, summary.steps, summary.epochs), (Some(short.steps), long.steps, 4));
+    assert_same_checkpoints(whole.path(), extended.path(), &[&format!("step-{:06}", long.steps)]);
+    let before = tree(extended.path());
+    for fewer in [by_epochs(3), without_horizon(long.steps - 1)] {
+        let error = run(extended.path(), &fewer, &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
+        assert!(matches!(error, TrainError::Config { key: "max_epochs" | "max_steps", .. }), "{error}");
+    }
+    assert!(before == tree(extended.path()));
+}
+
+#[test]
+fn a_schedule_with_a_horizon_is_spread_anew_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &config(20), &Samples::new(43, &[4, 7, 3]), 0.1, &mut Recorder::default()).unwrap();
+    let mut observer = Recorder::default();
+    run(folder.path(), &config(40), &Samples::new(43, &[4, 7, 3]), 0.1, &mut observer).unwrap();
+    let said = |words: &str| observer.messages.iter().any(|text| text.contains(words));
+    assert!(said("warmup_cosine is now spread over 40 steps"), "{:?}", observer.messages);
+    assert_eq!((observer.steps[0].step, observer.steps.len()), (21, 20));
+    let whole = tempfile::tempdir().unwrap();
+    let mut straight = Recorder::default();
+    run(whole.path(), &config(40), &Samples::new(43, &[4, 7, 3]), 0.1, &mut straight).unwrap();
+    let rates = |steps: &[flowmill_train::Progress]| steps.iter().map(|step| step.rate).collect::<Vec<_>>();
+    assert_eq!(
+        rates(&observer.steps),
+        rates(&straight.steps[20..]),
+        "from there on the rates are those of the new length"
+    );
+}
+
+#[test]
+fn an_interrupted_run_that_is_to_end_where_it_is_gets_its_last_checkpoint_validated() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &without_horizon(47), &hard_data(), 0.1, &mut Recorder::interrupting_after(22)).unwrap();
+    let mut observer = Recorder::default();
+    let (summary, _) = run(folder.path(), &without_horizon(22), &hard_data(), 0.1, &mut observer).unwrap();
+    assert_eq!((summary.steps, summary.interrupted, observer.steps.len()), (22, false, 0));
+    assert!(summary.validation.is_some() && observer.validations.len() == 1);
 }
 
 const CHILD_FOLDER: &str = "FLOWMILL_TRAIN_TEST_FOLDER";

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
-use flowmill_corpus::{CorpusError, Reading, Row, Utterances, folder, kaldi, ljspeech, manifest, webdataset};
+use flowmill_corpus::{
+    CorpusError, ReadOptions, Reading, Row, Utterances, folder, hints, kaldi, ljspeech, manifest, webdataset,
+};
 use flowmill_runner::PartWork;
 use rayon::prelude::*;
 
@@ -90,9 +92,21 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     let mut tables = Vec::new();
     let mut rows_in = 0;
     for source in &config.data {
-        let reading = read(config, source, root)?;
+        let reading = match read(config, source, root) {
+            Ok(reading) => reading,
+            // A source that is not of its format is told what it seems to be.
+            Err(error @ CorpusError::Structure { .. }) => {
+                hint(config, source, root, work);
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
         rows_in += reading.lines;
-        reading.warnings.iter().for_each(|warning| work.message(format!("{}: {warning}", source.dir)));
+        // Nothing, or no transcript: these may lie where another format has them.
+        if reading.utterances.iter().all(|row| row.text.is_empty()) {
+            hint(config, source, root, work);
+        }
+        reading.warnings.iter().for_each(|warning| tell(work, source, warning));
         reading.rejected.into_iter().for_each(|rejection| work.reject(rejection.id, rejection.reason));
         tables.push(reading.utterances);
     }
@@ -101,22 +115,31 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     Ok(Collection { tables, splits, rows_in })
 }
 
+/// Tells what a source seems to be that is not of its format.
+fn hint(config: &PrepConfig, source: &Source, root: &Path, work: &PartWork) {
+    let hint = hints::of_source(&root.join(&source.dir), config.format_of(source).name());
+    hint.into_iter().for_each(|hint| tell(work, source, &hint));
+}
+
+/// Shows a line about a source.
+fn tell(work: &PartWork, source: &Source, line: &str) {
+    work.message(format!("{}: {line}", source.dir));
+}
+
 /// Reads one source.
 fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
+    let options = ReadOptions {
+        allow_pipes: config.allow_pipes,
+        speaker: source.speaker.as_deref(),
+        ids: source.ids.unwrap_or_default(),
+        rows_without_text: config.min_text == 0,
+    };
     match config.format_of(source) {
-        Format::Kaldi => {
-            let options = kaldi::KaldiOptions { allow_pipes: config.allow_pipes, speaker: source.speaker.as_deref() };
-            kaldi::read_directory(root, &source.dir, &options)
-        }
-        Format::Folder => folder::read_directory(root, &source.dir),
-        Format::Ljspeech => {
-            ljspeech::read_directory(root, &source.dir, source.speaker.as_deref().unwrap_or("ljspeech"))
-        }
-        Format::Manifest => manifest::read_file(root, &source.dir),
-        Format::Webdataset => {
-            let ids = source.ids.unwrap_or_default();
-            webdataset::read(root, &source.dir, &webdataset::Options { speaker: source.speaker.as_deref(), ids })
-        }
+        Format::Kaldi => kaldi::read_directory(root, &source.dir, &options),
+        Format::Folder => folder::read_directory(root, &source.dir, &options),
+        Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
+        Format::Manifest => manifest::read_file(root, &source.dir, &options),
+        Format::Webdataset => webdataset::read(root, &source.dir, &options),
     }
 }
 

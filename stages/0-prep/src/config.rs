@@ -1,10 +1,10 @@
 //! The recipe's section `prep`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::webdataset::{self, Ids};
+use flowmill_corpus::{Ids, hints, webdataset};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,6 +12,34 @@ use serde_json::json;
 
 /// The section's name.
 pub const SECTION: &str = "prep";
+
+/// The split that is trained on, and that takes the rest of `by: fraction`, unless the recipe names another.
+pub const TRAIN_SPLIT: &str = "train";
+
+/// Returns the split that is trained on (`train.train_split`): what earlier stages fit or measure for the training is taken from it.
+///
+/// # Errors
+/// When the key is no text.
+pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
+    Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
+}
+
+/// Refuses the name of a split that `prep.split` does not make; `key` is the recipe's key that names it. A recipe without the section
+/// `prep` is not checked.
+///
+/// # Errors
+/// The key, with the splits that there are.
+pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), RecipeError> {
+    if !recipe.gives(SECTION) {
+        return Ok(());
+    }
+    let names = PrepConfig::of(recipe)?.split_names();
+    if names.contains(split) {
+        return Ok(());
+    }
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(recipe.error(key, format!("`{split}` is none of the splits that prep.split makes: {names}")))
+}
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +62,8 @@ pub struct PrepConfig {
     pub min_duration: f64,
     /// Longest utterance kept, in seconds.
     pub max_duration: f64,
-    /// Shortest transcript kept, in characters.
+    /// Shortest transcript kept, in characters. With 0, rows without a transcript are kept too; a source in which no row has one is
+    /// read in any case.
     pub min_text: usize,
     /// Longest transcript kept, in characters.
     pub max_text: usize,
@@ -88,6 +117,19 @@ pub enum Format {
     Webdataset,
 }
 
+impl Format {
+    /// Its name in recipes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kaldi => "kaldi",
+            Self::Folder => "folder",
+            Self::Ljspeech => "ljspeech",
+            Self::Manifest => "manifest",
+            Self::Webdataset => "webdataset",
+        }
+    }
+}
+
 /// One place data come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +142,8 @@ pub struct Source {
     /// The split all its rows belong to (`prep.split.by: given`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`).
+    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`,
+    /// `manifest`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
     /// What utterances of a `webdataset` are called.
@@ -146,7 +189,7 @@ impl Default for SplitConfig {
 impl SplitConfig {
     /// The split of what `by: fraction` leaves.
     pub(crate) fn rest_or_train(&self) -> &str {
-        self.rest.as_deref().unwrap_or("train")
+        self.rest.as_deref().unwrap_or(TRAIN_SPLIT)
     }
 
     /// The shares, in a fixed order.
@@ -206,7 +249,7 @@ impl PrepConfig {
         if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
             return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
         }
-        let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Manifest);
+        let names_speakers = |s: &Source| self.format_of(s) == Format::Folder;
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
             let problem =
@@ -227,6 +270,16 @@ impl PrepConfig {
         self.split_problem()
     }
 
+    /// The splits that rows can belong to; which of them get any is known when the data are read.
+    pub fn split_names(&self) -> BTreeSet<String> {
+        let split = &self.split;
+        match split.by {
+            SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect(),
+            SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
+            SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
+        }
+    }
+
     /// The first thing wrong with the splits.
     fn split_problem(&self) -> Option<(&'static str, String)> {
         let split = &self.split;
@@ -243,12 +296,7 @@ impl PrepConfig {
             }
             _ => {}
         }
-        let named = match split.by {
-            SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect::<Vec<_>>(),
-            SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
-            SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
-        };
-        if let Some(name) = named.iter().find(|name| !is_split_name(name)) {
+        if let Some(name) = self.split_names().iter().find(|name| !is_split_name(name)) {
             return Some(("split", format!("`{name}` cannot name a split; use letters, digits, `-` and `_`")));
         }
         if split.by == SplitBy::Fraction {
@@ -279,10 +327,15 @@ impl PrepConfig {
                 _ => (path.is_dir(), "directory"),
             };
             if !there {
-                let message = format!(
-                    "there is no {what} {}; paths count from the folder of the recipe that writes them",
-                    path.display()
-                );
+                let shown = path.display();
+                let message = match hints::of_source(&path, self.format_of(source).name()).filter(|_| path.exists()) {
+                    Some(hint) => format!("{shown} is no {what}: {hint}"),
+                    None => {
+                        format!(
+                            "there is no {what} {shown}; paths count from the folder of the recipe that writes them"
+                        )
+                    }
+                };
                 return Err(recipe.error(&format!("{SECTION}.data"), message));
             }
         }

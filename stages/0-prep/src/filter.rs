@@ -4,10 +4,12 @@ use flowmill_corpus::Row;
 
 use crate::PrepConfig;
 
-/// Why an utterance's text is refused, if it is. The part before the colon is the same for all of its kind.
+/// Why an utterance's text is refused, if it is; reading has judged already whether there must be one. The part before the colon is
+/// the same for all of its kind.
 pub fn text(config: &PrepConfig, text: &str) -> Option<String> {
     let (least, most) = (config.min_text, config.max_text);
     match text.chars().count() {
+        0 => None,
         count if count < least => Some(format!("text too short: {count} characters, at least {least}")),
         count if count > most => Some(format!("text too long: {count} characters, at most {most}")),
         _ => None,
@@ -26,5 +28,10 @@ pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
 
 /// Both filters on a row whose recording has not been opened.
 pub fn unprobed(config: &PrepConfig, row: &Row<'_>) -> Option<String> {
-    text(config, row.text).or_else(|| duration(config, row.duration))
+    let channel = row.channel.map(|channel| {
+        format!(
+            "channel without a probe: it is on channel {channel} of its recording, which prep.probe: true would look at"
+        )
+    });
+    channel.or_else(|| text(config, row.text)).or_else(|| duration(config, row.duration))
 }

@@ -1,13 +1,15 @@
 //! Values that another tool made, looked up for the rows of this stage: what stages 1 and 2 do instead of extracting.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use flowmill_corpus::Utterance;
 use flowmill_models::extractors::import::{Files, ImportConfig};
-use flowmill_runner::{PartReport, PartWork, PlanContext, Recipe, RecipeError, StageError};
+use flowmill_runner::{Part, PartReport, PartWork, PlanContext, Recipe, RecipeError, StageError};
+use serde_json::json;
 
-use crate::rows::{Table, utterances};
+use crate::contents::without_paths;
+use crate::rows::{Table, contents, utterances};
 
 /// Refuses an import whose files are not there; `section` is the stage's in the recipe.
 ///
@@ -27,10 +29,25 @@ pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Res
     Ok(())
 }
 
-/// The files that an import reads, and the tables whose rows it looks up.
-pub fn inputs(import: &ImportConfig, tables: &[Table], context: &PlanContext) -> Vec<PathBuf> {
-    let files = import.files().map(|(_, file)| context.recipe_dir().join(file));
-    files.chain(tables.iter().map(|table| table.path.clone())).collect()
+/// The role of imported files among the inputs.
+const IMPORTED: &str = "imported";
+
+/// The part that imports, without its work: it depends on the content of the files and on these columns of the rows.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn part(
+    import: &ImportConfig,
+    tables: &[Table],
+    columns: &[&str],
+    context: &PlanContext,
+) -> Result<Part, StageError> {
+    let files: Vec<&Path> = import.files().map(|(_, file)| file).collect();
+    let rows = contents(context, tables, columns)?;
+    let rows: Vec<_> = tables.iter().zip(&rows).map(|(table, rows)| json!([table.key, rows.digest()])).collect();
+    Ok(Part::new("import")
+        .config(json!({ "extractor": without_paths(json!(import), IMPORTED, &files), "utterances": rows }))
+        .starting(|part| part.inputs_as(IMPORTED, files.iter().map(|file| context.recipe_dir().join(file)))))
 }
 
 /// What files are said to lack: "a.pt does not have it", "a.pt and b.pt do not have it".
@@ -39,17 +56,17 @@ pub fn lacks(files: &Files, what: &str) -> String {
     format!("{files} {does} not have {what}")
 }
 
-/// Looks up the rows of all tables. `judge` gives the value to keep of an utterance, from what `values` has for its id, or the
+/// Looks up the rows of all tables. `judge` gives what to keep of an utterance, from what `values` has for its id, or the
 /// reason why it is rejected; `write` takes the kept rows of a table. Ids that no row has are counted.
 ///
 /// # Errors
-/// When a table cannot be read, those of `write`, or when interrupted.
-pub fn look_up<T>(
+/// When a table cannot be read, those of `judge` and `write`, or when interrupted.
+pub fn look_up<T, K>(
     work: &PartWork,
     tables: &[Table],
     mut values: BTreeMap<String, T>,
-    judge: impl Fn(&Utterance, Option<T>) -> Result<T, String>,
-    mut write: impl FnMut(&Table, &[(Utterance, T)]) -> Result<(), StageError>,
+    judge: impl Fn(&Table, &Utterance, Option<T>) -> Result<Result<K, String>, StageError>,
+    mut write: impl FnMut(&Table, &[(Utterance, K)]) -> Result<(), StageError>,
 ) -> Result<PartReport, StageError> {
     let (mut rows_in, mut rows_out) = (0, 0);
     for table in tables {
@@ -60,7 +77,7 @@ pub fn look_up<T>(
         let count = rows.len() as u64;
         let mut kept = Vec::with_capacity(rows.len());
         for row in rows {
-            match judge(&row, values.remove(&row.utt)) {
+            match judge(table, &row, values.remove(&row.utt))? {
                 Ok(value) => kept.push((row, value)),
                 Err(reason) => work.reject(&row.utt, reason),
             }

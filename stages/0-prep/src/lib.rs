@@ -10,6 +10,7 @@
 
 mod collect;
 mod config;
+pub mod contents;
 mod fallback;
 mod filter;
 pub mod import;
@@ -22,7 +23,9 @@ mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
-pub use config::{Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
+pub use config::{
+    Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_split, train_split,
+};
 
 /// The stage.
 pub struct Prep;
@@ -41,7 +44,7 @@ impl Stage for Prep {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn paths(&self) -> StagePaths {

@@ -12,6 +12,8 @@ use crate::{Format, PrepConfig, Source, SplitBy};
 pub struct Dependencies {
     /// Index files, transcripts and split lists.
     pub files: Vec<PathBuf>,
+    /// Index files that a data directory may have or not.
+    pub optional: Vec<PathBuf>,
     /// For every source whose recordings are found by listing a folder, a digest of that list; `null` for the others.
     pub listings: Vec<Value>,
 }
@@ -22,12 +24,14 @@ pub struct Dependencies {
 /// When a folder cannot be listed.
 pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Dependencies, StageError> {
     let mut files = Vec::new();
+    let mut optional = Vec::new();
     let mut listings = Vec::new();
     for source in &config.data {
         let place = context.resolve(&source.dir);
         listings.push(match config.format_of(source) {
             Format::Kaldi => {
                 files.extend(kaldi::FILES.map(|name| place.join(name)));
+                optional.extend(kaldi::OPTIONAL_FILES.map(|name| place.join(name)));
                 Value::Null
             }
             Format::Manifest => {
@@ -36,13 +40,15 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             }
             Format::Ljspeech => {
                 files.push(place.join("metadata.csv"));
-                let wavs = format!("{}/wavs", source.dir.trim_end_matches('/'));
-                if context.resolve(&wavs).is_dir() { digest(&list(context, &wavs)?.audio) } else { Value::Null }
+                digest(&list(context, &source.dir)?)
             }
             Format::Webdataset => {
                 let shards = webdataset::shards(context.recipe_dir(), &source.dir).map_err(StageError::other)?;
                 files.extend(shards.iter().map(|shard| context.resolve(shard)));
-                Value::Null
+                match webdataset::loose(context.recipe_dir(), &source.dir).map_err(StageError::other)?.as_slice() {
+                    [] => Value::Null,
+                    loose => digest_of(loose.iter().map(String::as_str)),
+                }
             }
             Format::Folder => folder_dependencies(source, context, &mut files)?,
         });
@@ -50,7 +56,7 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     if config.split.by == SplitBy::List {
         files.extend(config.split.lists.values().map(|list| context.resolve(list)));
     }
-    Ok(Dependencies { files, listings })
+    Ok(Dependencies { files, optional, listings })
 }
 
 /// A folder depends on its transcripts' content and on the names of its recordings.
@@ -58,15 +64,22 @@ fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<P
     let listing = list(context, &source.dir)?;
     let place = context.resolve(&source.dir);
     files.extend(listing.text.iter().map(|path| place.join(path)));
-    Ok(digest(&listing.audio))
+    Ok(digest(&listing))
 }
 
 fn list(context: &PlanContext, dir: &str) -> Result<folder::Listing, StageError> {
     folder::list(context.recipe_dir(), dir).map_err(StageError::other)
 }
 
-/// How many names there are, and a hash of them.
-fn digest(names: &[String]) -> Value {
+/// The digest of recordings, those included that cannot be read for their names.
+fn digest(listing: &folder::Listing) -> Value {
+    let unusable = listing.unusable.iter().map(|(path, _)| path);
+    digest_of(listing.audio.iter().chain(unusable).map(String::as_str))
+}
+
+/// How many recordings there are, and a hash of their names.
+fn digest_of<'a>(names: impl Iterator<Item = &'a str>) -> Value {
+    let names: Vec<&str> = names.collect();
     let hash = blake3::hash(names.join("\n").as_bytes()).to_hex();
     json!(format!("{} recordings, {}", names.len(), &hash[..16]))
 }

@@ -50,7 +50,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
 type SharedRecordings = HashMap<String, OnceLock<Probed>>;
 
 /// What is known of a recording, or why it cannot be used.
-type Probed = Arc<Result<Recording, Unusable>>;
+type Probed = Arc<Result<Recording, RejectionReason>>;
 
 /// The recordings that more than one of the parts has rows of.
 fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
@@ -122,7 +122,7 @@ impl Probing {
             let utt = row.utt.clone();
             let completed = match &*recordings[&row.wav] {
                 Ok(recording) => self.complete(&mut row, recording).map_err(RejectionReason::from),
-                Err(unusable) => Err(unusable.reason(&hint(&self.config, &self.root, &row.wav))),
+                Err(reason) => Err(reason.clone().with(&hint(&self.config, &self.root, &row.wav))),
             };
             let refused =
                 || filter::text(&self.config, &row.text).or_else(|| filter::duration(&self.config, row.duration));
@@ -168,19 +168,21 @@ impl Probing {
     }
 
     /// What a recording is, or why it cannot be used.
-    fn probe(&self, wav: &str) -> Result<Recording, Unusable> {
-        let unreadable = |problem: &dyn std::fmt::Display, of_machine| Unusable {
-            problem: format!("unreadable recording: {}", without_root(&problem.to_string(), &self.root)),
-            of_machine,
-        };
+    fn probe(&self, wav: &str) -> Result<Recording, RejectionReason> {
         let decoder = if self.program.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() };
         let source = Source::of(wav);
+        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        let is_command = matches!(source, Source::Pipe(_));
+        let unreadable = |problem: &dyn std::fmt::Display, of_machine| {
+            let problem = without_root(&problem.to_string(), &self.root);
+            RejectionReason::of(format!("unreadable recording: {problem}"), is_command || of_machine)
+        };
         let info = match &source {
             Source::File(path) => decoder.probe(self.root.join(path)),
             Source::Member(_) | Source::Pipe(_) => {
                 let bytes = source.read(&self.root, &PipeLimits::default()).map_err(|e| match source {
-                    Source::Pipe(_) => Unusable { problem: format!("command failed: {e}"), of_machine: true },
-                    _ => unreadable(&e, false),
+                    Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
+                    _ => unreadable(&e, e.is_of_machine()),
                 })?;
                 decoder.probe_bytes(&bytes, wav)
             }
@@ -207,6 +209,14 @@ impl Probing {
         if row.end.is_some() {
             row.end = Some(end);
         }
+        // The channels of a recording are mixed, which is not what a row asks for that names one of several.
+        let channels = recording.channels;
+        if let Some(channel) = row.channel.take().filter(|channel| channels > 1 || *channel >= channels) {
+            return Err(format!(
+                "one of several channels: it is on channel {channel} (counted from 0) of a recording with {channels}; write every \
+                 channel to a file of its own first"
+            ));
+        }
         row.duration = Some(end - start);
         row.sample_rate = Some(recording.sample_rate);
         row.channels = Some(recording.channels);
@@ -215,29 +225,17 @@ impl Probing {
     }
 }
 
-/// Why a recording cannot be used.
-struct Unusable {
-    problem: String,
-    /// Whether this machine at this time is to blame, and not the recording.
-    of_machine: bool,
-}
-
-impl Unusable {
-    /// The reason of a row's rejection, with what else is to be known.
-    fn reason(&self, hint: &str) -> RejectionReason {
-        let text = format!("{}{hint}", self.problem);
-        if self.of_machine { RejectionReason::machine(text) } else { text.into() }
-    }
-}
-
 /// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.
 fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
     let Source::File(path) = Source::of(wav) else { return String::new() };
     let named_by = |dir: &str| wav.strip_prefix(dir.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
     let kaldi = config.data.iter().find(|source| config.format_of(source) == Format::Kaldi && named_by(&source.dir));
-    match kaldi {
+    match kaldi.filter(|_| !path.contains('\\')) {
         Some(source) if !root.join(path).exists() => {
             format!("; relative paths in {}/wav.scp count from that folder", source.dir.trim_end_matches('/'))
+        }
+        _ if !root.join(path).exists() && path.contains('\\') => {
+            "; the parts of a path are parted by `/` here, not by the backslashes of Windows".to_owned()
         }
         _ => String::new(),
     }

@@ -23,6 +23,8 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "split": config.split,
         "allow_pipes": config.allow_pipes,
         "probe": config.probe,
+        // Reading only asks whether there must be a text.
+        "min_text": config.min_text.min(1),
         "part_size": config.part_size,
         "recordings": depends.listings,
     });
@@ -34,7 +36,8 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     }
     let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
     let work = move |work: &PartWork| run(&config, &root, program.as_deref(), work);
-    let part = Part::new(KEY).config(own).inputs(depends.files).work(work);
+    let part = Part::new(KEY).config(own).inputs(depends.files);
+    let part = depends.optional.into_iter().fold(part, Part::optional_input).work(work);
     Ok(Phase::new("read", vec![part]))
 }
 
@@ -63,6 +66,9 @@ fn run(config: &PrepConfig, root: &Path, program: Option<&str>, work: &PartWork)
     if !config.probe {
         collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
     }
+    if collection.rows_in == 0 {
+        return Err(StageError::new("the sources of prep.data hold no utterance"));
+    }
     let rows_out = write(config, &collection, program, work)?;
     let report = PartReport::rows(collection.rows_in, rows_out);
     Ok(if config.probe { report } else { with_counts(report, &collection) })
@@ -87,11 +93,6 @@ fn write(
             let rows = chunk.rows().map(|row| Row { decoder: program, ..row });
             table::write_rows(&path, rows).map_err(StageError::other)
         })?;
-    }
-    if rows == 0 {
-        return Err(StageError::new(
-            "no row is left; see the reasons in the data's own files, or loosen prep's limits",
-        ));
     }
     Ok(rows)
 }

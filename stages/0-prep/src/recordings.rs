@@ -67,11 +67,23 @@ enum Decoded {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The recording cannot be read or decoded.
-    #[error("{0}")]
-    Unreadable(String),
+    #[error("{problem}")]
+    Unreadable {
+        /// What is wrong.
+        problem: String,
+        /// Whether this machine at this time is to blame, and not the recording.
+        of_machine: bool,
+    },
     /// The row's segment lies outside of the recording.
     #[error("{0}")]
     Segment(String),
+}
+
+impl RecordingError {
+    /// Whether this machine at this time is to blame, and not the recording.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Unreadable { of_machine: true, .. })
+    }
 }
 
 /// The handles of all parts of a phase, in their order; `parts` has the rows of each.
@@ -191,10 +203,17 @@ impl RowRecording {
     fn decode(&self, samples: u64) -> Result<Audio, RecordingError> {
         let Recordings { root, memory, .. } = &*self.recordings;
         let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
-        let bytes = Source::of(&self.wav)
-            .read(root, &PipeLimits::default())
-            .map_err(|error| RecordingError::Unreadable(error.to_string()))?;
-        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable(error.to_string()))
+        let source = Source::of(&self.wav);
+        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        let is_command = matches!(source, Source::Pipe(_));
+        let bytes = source.read(root, &PipeLimits::default()).map_err(|error| RecordingError::Unreadable {
+            problem: error.to_string(),
+            of_machine: error.is_of_machine(),
+        })?;
+        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable {
+            problem: error.to_string(),
+            of_machine: is_command || error.is_of_machine(),
+        })
     }
 }
 
@@ -485,7 +504,7 @@ mod tests {
         let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
         for (index, row) in corpus.rows[0].iter().enumerate() {
             match parts[0].row(row).audio() {
-                Err(RecordingError::Unreadable(_)) => assert_eq!(index % 2, 0),
+                Err(RecordingError::Unreadable { .. }) => assert_eq!(index % 2, 0),
                 other => assert!(index % 2 == 1 && other.is_ok(), "{other:?}"),
             }
         }

@@ -8,13 +8,13 @@ use std::{
 
 use flowmill_corpus::{
     Utterance,
-    source::Source,
     table::{self, RecordingRow},
 };
-use flowmill_models::extractors::{self, ExtractError, Extractor, Media, RowEvents, RowWork, State};
-use flowmill_runner::{PartWork, PlanContext, StageError};
+use flowmill_models::extractors::{self, ExtractError, Extractor, Media, MediaError, RowEvents, RowWork, State};
+use flowmill_runner::{PartWork, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 
+use crate::contents::Contents;
 pub use crate::fallback::decoder;
 use crate::recordings::{PartRecordings, recordings_of_parts};
 
@@ -35,8 +35,8 @@ pub struct PrepPart {
     pub table: Table,
     /// How many utterances it has.
     pub rows: u64,
-    /// The table and every recording in it.
-    pub inputs: Vec<PathBuf>,
+    /// What its rows are, wherever they and their recordings lie.
+    pub contents: Contents,
     /// Its recordings, shared with the other parts of the phase.
     pub recordings: PartRecordings,
 }
@@ -69,24 +69,35 @@ pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Ta
     Ok(tables.into_iter().filter(|table| table.split == split).collect())
 }
 
-/// Tables with what is in them, in their order.
+/// Tables with what is in them, in their order; `columns` are those that the stage reads.
 ///
 /// # Errors
 /// When a table cannot be read.
-pub fn parts(context: &PlanContext, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
+pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Result<Vec<PrepPart>, StageError> {
     let rows: Vec<Vec<RecordingRow>> = tables
         .par_iter()
         .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
         .collect::<Result<_, _>>()?;
     let root = context.recipe_dir();
+    let contents = contents(context, &tables, columns)?;
     let recordings =
         recordings_of_parts(root, &context.scratch_dir(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    let part = |((table, rows), recordings): ((Table, Vec<RecordingRow>), PartRecordings)| {
-        let files: BTreeSet<PathBuf> = rows.iter().filter_map(|row| Source::of(&row.wav).file(root)).collect();
-        let inputs = std::iter::once(table.path.clone()).chain(files).collect();
-        PrepPart { table, rows: rows.len() as u64, inputs, recordings }
+    let counts = rows.iter().map(|rows| rows.len() as u64);
+    let whole = tables.into_iter().zip(counts).zip(contents).zip(recordings);
+    Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())
+}
+
+/// What the rows of tables are, each in these columns.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
+    let of = |table: &Table| {
+        let mut contents = Contents::new(context.recipe_dir());
+        contents.add(&table.path, columns, None)?;
+        Ok(contents)
     };
-    Ok(tables.into_iter().zip(rows).zip(recordings).map(part).collect())
+    tables.par_iter().map(of).collect()
 }
 
 /// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
@@ -120,7 +131,7 @@ pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
 /// What an extractor sees of an utterance of the part that `recordings` belong to.
 pub fn media(recordings: &PartRecordings, utterance: &Utterance) -> Media {
     let recording = recordings.row(utterance);
-    Media::audio(move || recording.audio())
+    Media::audio(move || recording.audio().map_err(|error| MediaError::new(&error, error.is_of_machine())))
 }
 
 /// An utterance's id.
@@ -140,7 +151,9 @@ pub struct Events<'w> {
 impl RowEvents for Events<'_> {
     fn reject(&self, id: &str, reason: &ExtractError) {
         if self.count_rejected {
-            self.work.reject(id, reason);
+            self.work.reject(id, RejectionReason::of(reason, reason.is_of_machine()));
+        } else if reason.is_of_machine() {
+            self.work.incomplete(reason);
         }
     }
 

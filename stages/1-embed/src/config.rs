@@ -13,13 +13,16 @@ pub const SECTION: &str = "embed";
 pub struct EmbedConfig {
     /// What makes the embeddings.
     pub extractor: ExtractorConfig,
-    /// The split that the extractor is fitted on.
+    /// The split that the extractor is fitted on; the training split unless the recipe names one.
     pub fit_on: String,
 }
 
 impl Default for EmbedConfig {
     fn default() -> Self {
-        Self { extractor: ExtractorConfig::Statistics(StatisticsConfig::default()), fit_on: "train".to_owned() }
+        Self {
+            extractor: ExtractorConfig::Statistics(StatisticsConfig::default()),
+            fit_on: flowmill_stage_prep::TRAIN_SPLIT.to_owned(),
+        }
     }
 }
 
@@ -29,7 +32,10 @@ impl EmbedConfig {
     /// # Errors
     /// The key that is wrong.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
-        let config: Self = recipe.section(SECTION)?;
+        let mut config: Self = recipe.section(SECTION)?;
+        if !recipe.sets(&format!("{SECTION}.fit_on")) {
+            config.fit_on = flowmill_stage_prep::train_split(recipe)?;
+        }
         let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);
         config.extractor.check().map_err(|error| wrong(error.field, error.reason))?;
         let column = config.extractor.column();
@@ -41,6 +47,19 @@ impl EmbedConfig {
             ));
         }
         Ok(config)
+    }
+
+    /// Refuses a split to fit on that stage 0 does not make.
+    ///
+    /// # Errors
+    /// The key, with the splits that there are.
+    pub(crate) fn check_split(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        if !self.extractor.learns() {
+            return Ok(());
+        }
+        let own = format!("{SECTION}.fit_on");
+        let key = if recipe.sets(&own) { own.as_str() } else { "train.train_split" };
+        flowmill_stage_prep::check_split(recipe, key, &self.fit_on)
     }
 
     /// Refuses an import whose files are not there.

@@ -7,7 +7,8 @@
 //! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt`, `spk`, `utt_embedding` |
 //! | speakers | `speakers` | `spk2embedding.parquet`: `spk`, `spk_embedding`, the mean over a speaker's utterances in all splits |
 //!
-//! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
+//! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files. Where files
+//! of several splits differ in a speaker's embedding, the rows have a column `spk_embedding` and the table of speakers a column `split`.
 //!
 //! Which extractor runs is the recipe's choice, as long as it gives embeddings; the stage knows none of them.
 
@@ -43,10 +44,24 @@ impl Stage for Embed {
     }
 
     fn paths(&self) -> StagePaths {
-        StagePaths { keys: &["extractor.weights", "extractor.embeddings", "extractor.speakers"], words: &["random"] }
+        StagePaths {
+            keys: &[
+                "extractor.weights",
+                "extractor.embeddings",
+                "extractor.embeddings.[]",
+                "extractor.speakers",
+                "extractor.speakers.[]",
+                "extractor.speakers.*",
+            ],
+            words: &["random"],
+        }
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        EmbedConfig::of(recipe)?.check_split(recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         EmbedConfig::of(recipe)?.check_files(recipe)
     }
 

@@ -6,6 +6,7 @@ use flowmill_corpus::Utterance;
 use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::{
+    contents::without_paths,
     recordings::PartRecordings,
     rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
 };
@@ -15,6 +16,12 @@ use crate::{
     config::{EmbedConfig, SECTION},
     imported, speakers, table,
 };
+
+/// The columns of stage 0's tables that the stage reads.
+const COLUMNS: &[&str] = &["utt", "spk", "start", "end", "decoder"];
+
+/// The role of an extractor's weights among the inputs.
+const WEIGHTS: &str = "weights";
 
 /// The fitted extractor, relative to the stage's folder.
 pub const EXTRACTOR: &str = "extractor.safetensors";
@@ -51,14 +58,17 @@ fn measure(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageEr
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs, recordings } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, contents, recordings } in prep::parts(context, tables, COLUMNS)? {
         let fit = fitter(config, context)?;
         let part = Part::new(format!("measure/{}", table.key))
-            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(inputs)
+            .config(json!({
+                "extractor": config.extractor.measuring(),
+                "seed": seed(config, context),
+                "utterances": contents.digest(),
+            }))
             .rows(rows)
             .work(move |work| measure_part(work, &*fit, &recordings, &table));
-        parts.push(part);
+        parts.push(contents.declare(part));
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
@@ -85,11 +95,12 @@ fn measured(config: &EmbedConfig, context: &PlanContext) -> Result<Vec<PathBuf>,
 fn fit(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
-    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
+    let files = config.extractor.weight_files();
+    let extractor = without_paths(json!(config.extractor), WEIGHTS, &files);
     let part = Part::new("fit")
-        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs(weights.collect::<Vec<_>>())
+        .starting(|part| part.inputs_as(WEIGHTS, config.extractor.files_read(context.recipe_dir())))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }
@@ -103,15 +114,16 @@ fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartR
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let file = context.stage_dir(1).join(EXTRACTOR);
     let extractor = Arc::new(SharedExtractor::new(&file));
-    let part = |PrepPart { table, rows, inputs, recordings }: PrepPart| {
+    let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
         let extractor = Arc::clone(&extractor);
-        Part::new(table.key.clone())
+        let part = Part::new(table.key.clone())
+            .config(json!({ "utterances": contents.digest() }))
             .input(&file)
-            .inputs(inputs)
             .rows(rows)
-            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table));
+        contents.declare(part)
     };
-    let parts = prep::parts(context, prep::tables(context)?)?;
+    let parts = prep::parts(context, prep::tables(context)?, COLUMNS)?;
     Ok(Phase::new("extracting embeddings", parts.into_iter().map(part).collect()))
 }
 
@@ -129,7 +141,7 @@ fn extract_part(
         .into_iter()
         .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.into_embedding()?)))
         .collect();
-    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings)?;
+    table::write(&work.output(&format!("{}.parquet", part.key))?, extractor.column().name, &embeddings, None)?;
     Ok(PartReport::rows(rows.len() as u64, embeddings.len() as u64))
 }
 

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use flowmill_corpus::table;
 use flowmill_models::extractors::import::{ImportConfig, read_tokens};
-use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_runner::{PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::import as prep_import;
 use flowmill_stage_prep::rows::{self as prep, Table};
-use serde_json::json;
 
 use crate::phases::{CODEBOOK, count};
 
@@ -23,10 +22,8 @@ pub(crate) fn plan(import: &ImportConfig, phase: usize, context: &PlanContext) -
 fn import_all(import: &ImportConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let tables = prep::tables(context)?;
     let (import, root) = (import.clone(), context.recipe_dir().to_owned());
-    let part = Part::new("import")
-        .config(json!({ "extractor": import }))
-        .inputs(prep_import::inputs(&import, &tables, context))
-        .work(move |work| run(work, &import, &root, &tables));
+    let part =
+        prep_import::part(&import, &tables, &["utt"], context)?.work(move |work| run(work, &import, &root, &tables));
     Ok(Phase::new("importing tokens", vec![part]))
 }
 
@@ -39,10 +36,12 @@ fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) ->
         work,
         tables,
         values,
-        |_, value| match value {
-            None => Err(format!("not imported: {}", prep_import::lacks(files, "it"))),
-            Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {files} has none of it")),
-            Some(tokens) => Ok(tokens),
+        |_, _, value| {
+            Ok(match value {
+                None => Err(format!("not imported: {}", prep_import::lacks(files, "it"))),
+                Some(tokens) if tokens.is_empty() => Err(format!("no tokens: {files} has none of it")),
+                Some(tokens) => Ok(tokens),
+            })
         },
         |table, kept| {
             let rows: Vec<(String, Vec<i64>)> =

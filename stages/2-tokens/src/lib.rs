@@ -38,7 +38,7 @@ impl Stage for Tokens {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn paths(&self) -> StagePaths {
@@ -48,6 +48,7 @@ impl Stage for Tokens {
                 "extractor.centres",
                 "extractor.cmvn",
                 "extractor.tokens",
+                "extractor.tokens.[]",
                 "extractor.linguistic.weights",
                 "extractor.linguistic.centres",
                 "extractor.linguistic.cmvn",
@@ -58,6 +59,10 @@ impl Stage for Tokens {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TokensConfig::of(recipe)?.check_split(recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         TokensConfig::of(recipe)?.check_files(recipe)
     }
 

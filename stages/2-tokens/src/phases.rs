@@ -9,6 +9,7 @@ use flowmill_corpus::{Utterance, table};
 use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::{
+    contents::without_paths,
     recordings::PartRecordings,
     rows::{self as prep, Events, PrepPart, SharedExtractor, Table},
 };
@@ -18,6 +19,12 @@ use crate::{
     config::{SECTION, TokensConfig},
     imported, usage,
 };
+
+/// The columns of stage 0's tables that the stage reads.
+const COLUMNS: &[&str] = &["utt", "start", "end", "decoder"];
+
+/// The role of an extractor's weights among the inputs.
+const WEIGHTS: &str = "weights";
 
 /// The fitted extractor, relative to the stage's folder.
 pub const CODEBOOK: &str = "codebook.safetensors";
@@ -57,14 +64,17 @@ fn measure(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageE
         return Ok(Phase::new("nothing to measure", parts));
     }
     let tables = prep::tables_of(context, &config.fit_on, &format!("{SECTION}.fit_on"))?;
-    for PrepPart { table, rows, inputs, recordings } in prep::parts(context, tables)? {
+    for PrepPart { table, rows, contents, recordings } in prep::parts(context, tables, COLUMNS)? {
         let fit = fitter(config, context)?;
         let part = Part::new(format!("measure/{}", table.key))
-            .config(json!({"extractor": config.extractor.measuring(), "seed": seed(config, context)}))
-            .inputs(inputs)
+            .config(json!({
+                "extractor": config.extractor.measuring(),
+                "seed": seed(config, context),
+                "utterances": contents.digest(),
+            }))
             .rows(rows)
             .work(move |work| measure_part(work, &*fit, &recordings, &table));
-        parts.push(part);
+        parts.push(contents.declare(part));
     }
     Ok(Phase::new(format!("measuring {}", config.fit_on), parts))
 }
@@ -91,11 +101,12 @@ fn measured(config: &TokensConfig, context: &PlanContext) -> Result<Vec<PathBuf>
 fn fit(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let measured = measured(config, context)?;
     let (fit, inputs) = (fitter(config, context)?, measured.clone());
-    let weights = config.extractor.weight_files().into_iter().map(|file| context.recipe_dir().join(file));
+    let files = config.extractor.weight_files();
+    let extractor = without_paths(json!(config.extractor), WEIGHTS, &files);
     let part = Part::new("fit")
-        .config(json!({"extractor": config.extractor, "seed": seed(config, context)}))
+        .config(json!({"extractor": extractor, "seed": seed(config, context)}))
         .inputs(inputs)
-        .inputs(weights.collect::<Vec<_>>())
+        .starting(|part| part.inputs_as(WEIGHTS, config.extractor.files_read(context.recipe_dir())))
         .work(move |work| fit_all(work, &*fit, &measured));
     Ok(Phase::new(format!("fitting {}", config.extractor.kind()), vec![part]))
 }
@@ -117,15 +128,16 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
 fn extract(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
     let extractor = Arc::new(SharedExtractor::new(&codebook));
-    let part = |PrepPart { table, rows, inputs, recordings }: PrepPart| {
+    let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
         let extractor = Arc::clone(&extractor);
-        Part::new(table.key.clone())
+        let part = Part::new(table.key.clone())
+            .config(json!({ "utterances": contents.digest() }))
             .input(&codebook)
-            .inputs(inputs)
             .rows(rows)
-            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table))
+            .work(move |work| extract_part(work, &*extractor.get()?, &recordings, &table));
+        contents.declare(part)
     };
-    let parts = prep::parts(context, prep::tables(context)?)?;
+    let parts = prep::parts(context, prep::tables(context)?, COLUMNS)?;
     Ok(Phase::new("extracting tokens", parts.into_iter().map(part).collect()))
 }
 

@@ -1,4 +1,4 @@
-//! The second phase: each split's index and lists, and the statistics of the training mels.
+//! The second phase: each split's index and lists, and the statistics of the mels of the split that is trained on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,6 @@ use crate::record::ShardRecord;
 use crate::statistics::Moments;
 use crate::{Container, ListStyle, PackConfig};
 
-/// The split whose mels the statistics are of.
-const TRAIN: &str = "train";
-
 /// Plans an index per split and the statistics.
 pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let own = context.stage_dir(3);
@@ -33,8 +30,9 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     let part =
         |(split, records): (&String, &Vec<PathBuf>)| index_part(config, &own, split, records.clone(), &extractors);
     let mut parts: Vec<Part> = records.iter().map(part).collect();
-    if let Some(train) = records.get(TRAIN).filter(|_| config.mel.store != MelStore::None) {
-        parts.push(statistics_part(config, train.clone()));
+    let train_split = flowmill_stage_prep::train_split(context.recipe())?;
+    if let Some(train) = records.get(&train_split).filter(|_| config.mel.store != MelStore::None) {
+        parts.push(statistics_part(config, train_split, train.clone()));
     }
     Ok(Phase::new("index", parts))
 }
@@ -120,14 +118,15 @@ fn write_index(
 }
 
 /// Plans the statistics of the training mels.
-fn statistics_part(config: &PackConfig, records: Vec<PathBuf>) -> Part {
-    Part::new("mel_statistics").config(json!({ "mel": config.mel.describe() })).inputs(&records).work(move |work| {
+fn statistics_part(config: &PackConfig, train_split: String, records: Vec<PathBuf>) -> Part {
+    let settings = json!({ "mel": config.mel.describe(), "train": { "train_split": &train_split } });
+    Part::new("mel_statistics").config(settings).inputs(&records).work(move |work| {
         let mut moments = Moments::default();
         for path in &records {
             moments.merge(&ShardRecord::read(path)?.moments);
         }
         let path = work.output("mel_statistics.json")?;
-        let text = serde_json::to_string_pretty(&moments.statistics(TRAIN)).map_err(StageError::other)?;
+        let text = serde_json::to_string_pretty(&moments.statistics(&train_split)).map_err(StageError::other)?;
         std::fs::write(&path, text + "\n").map_err(|e| StageError::file(&path, e))?;
         Ok(PartReport::summary())
     })

@@ -11,6 +11,9 @@ const SLACK_TOKENS: f64 = 4.0;
 /// … and by this share of its frames; more means that they are not of the same speech, or that their rates do not fit.
 const SLACK_SHARE: f64 = 0.02;
 
+/// Tokens a second that CosyVoice 2 pads recordings to.
+const COSYVOICE_RATE: u64 = 25;
+
 /// Whether tokens that stand for `expected` mel frames go together with a mel of `frames`, at `frames_per_token`.
 pub fn go_together(expected: f64, frames: usize, frames_per_token: f64) -> bool {
     (expected - frames as f64).abs() <= SLACK_TOKENS * frames_per_token + SLACK_SHARE * frames as f64
@@ -44,6 +47,23 @@ impl Lengths {
         Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
     }
 
+    /// Makes tokens at 25 Hz as many as CosyVoice's training code expects, one for every 40 ms that the recording begins, when one is
+    /// missing or too many: tokenizers round the end of a recording in their own ways. The last token is repeated or dropped. Returns
+    /// whether anything changed.
+    pub fn complete(self, tokens: &mut Vec<i64>, samples: u64, sample_rate: u32) -> bool {
+        if self.token_rate != COSYVOICE_RATE as f64 || sample_rate == 0 {
+            return false;
+        }
+        let expected = (samples * COSYVOICE_RATE).div_ceil(u64::from(sample_rate));
+        let found = tokens.len() as u64;
+        match tokens.last() {
+            Some(last) if found + 1 == expected => tokens.push(*last),
+            Some(_) if expected > 0 && found == expected + 1 => drop(tokens.pop()),
+            _ => return false,
+        }
+        true
+    }
+
     /// Frames of what the model reads as one token.
     fn frames_per_token(self) -> f64 {
         self.mel_rate / rate_read(self.token_rate)
@@ -71,6 +91,24 @@ impl Lengths {
 mod tests {
     use super::*;
     use flowmill_models::dual_codebook::MIXED_RATE;
+
+    #[test]
+    fn a_token_that_is_missing_or_too_many_at_the_end_is_repeated_or_dropped() {
+        let single = Lengths { token_rate: 25.0, mel_rate: 50.0 };
+        // 16 kHz: 640 samples a token.
+        for (tokens, samples, expected, changed) in
+            [(4, 2561, 5, true), (5, 2561, 5, false), (6, 2561, 5, true), (4, 2560, 4, false), (2, 2561, 2, false)]
+        {
+            let mut ids: Vec<i64> = (0..tokens).collect();
+            assert_eq!(
+                (single.complete(&mut ids, samples, 16_000), ids.len()),
+                (changed, expected),
+                "{tokens} {samples}"
+            );
+        }
+        let mixed = Lengths { token_rate: MIXED_RATE, mel_rate: 50.0 };
+        assert!(!mixed.complete(&mut vec![0; 4], 2561, 16_000));
+    }
 
     #[test]
     fn four_tokens_and_two_in_a_hundred_are_rounding() {

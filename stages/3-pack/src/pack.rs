@@ -1,6 +1,7 @@
 //! The first phase: a shard per stretch of rows.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::shard::{MelStore, ShardEntry, ShardRow};
@@ -30,8 +31,9 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     let rows: Vec<&[RecordingRow]> = rows.iter().map(Vec::as_slice).collect();
     let recordings = recordings_of_parts(context.recipe_dir(), &context.scratch_dir(), &rows);
     let parts = stretches.into_iter().zip(recordings);
-    let parts = parts.map(|(stretch, recordings)| part(config, context, lengths, stretch, recordings));
-    Ok(Phase::new("pack", parts.collect()))
+    let parts: Vec<(Stretch, PartRecordings)> = parts.collect();
+    let part = |(stretch, recordings)| part(config, context, lengths, stretch, recordings);
+    Ok(Phase::new("pack", parts.into_par_iter().map(part).collect::<Result<_, _>>()?))
 }
 
 /// Plans one shard.
@@ -41,12 +43,14 @@ fn part(
     lengths: Lengths,
     stretch: Stretch,
     recordings: PartRecordings,
-) -> Part {
+) -> Result<Part, StageError> {
     let root = context.recipe_dir().to_path_buf();
+    let contents = stretch.contents(&root)?;
     let mut own = json!({
         "format": config.format,
         "mel": config.mel.describe(),
         "rows": stretch.describe(),
+        "utterances": contents.digest(),
         "tokens": [config.min_tokens, config.max_tokens],
         "token_rate": lengths.token_rate,
     });
@@ -54,11 +58,8 @@ fn part(
         own["compression_level"] = json!(config.compression_level);
     }
     let config = config.clone();
-    Part::new(stretch.key())
-        .config(own)
-        .inputs(stretch.inputs(&root))
-        .rows(stretch.rows())
-        .work(move |work| Packer::new(&config, &root, &recordings, lengths, work)?.run(&stretch))
+    let part = Part::new(stretch.key()).config(own).inputs(stretch.inputs()).rows(stretch.rows());
+    Ok(contents.declare(part).work(move |work| Packer::new(&config, &root, &recordings, lengths, work)?.run(&stretch)))
 }
 
 /// Packs one shard.
@@ -71,6 +72,8 @@ struct Packer<'a> {
     mel_config: MelConfig,
     /// `None` when no mel is stored.
     mel: Option<MelSpectrogram>,
+    /// Rows whose tokens were completed.
+    completed: AtomicU64,
 }
 
 impl<'a> Packer<'a> {
@@ -88,7 +91,7 @@ impl<'a> Packer<'a> {
                 Some(MelSpectrogram::new(mel_config.clone()).map_err(StageError::other)?)
             }
         };
-        Ok(Self { config, root, recordings, work, lengths, mel_config, mel })
+        Ok(Self { config, root, recordings, work, lengths, mel_config, mel, completed: AtomicU64::new(0) })
     }
 
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
@@ -138,7 +141,10 @@ impl<'a> Packer<'a> {
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();
         record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;
-        Ok(report(given, &record.entry))
+        Ok(match self.completed.load(Ordering::Relaxed) {
+            0 => report(given, &record.entry),
+            rows => report(given, &record.entry).fact("tokens completed", rows),
+        })
     }
 
     /// Makes the rows of a window.
@@ -147,11 +153,15 @@ impl<'a> Packer<'a> {
         made.map(|row| self.judged(make_row(row, self.root, self.recordings, self.mel.as_ref()))).collect()
     }
 
-    /// Refuses a row whose tokens and mel are not of the same speech.
+    /// Completes a row's tokens, and refuses one whose tokens and mel are not of the same speech.
     fn judged(&self, made: Made) -> Made {
-        let row = made?;
+        let mut row = made?;
+        let samples = (row.duration * f64::from(row.sample_rate)).round() as u64;
+        if self.lengths.complete(&mut row.speech_token, samples, row.sample_rate) {
+            self.completed.fetch_add(1, Ordering::Relaxed);
+        }
         match self.lengths.refuses(row.speech_token.len(), self.frames(&row)) {
-            Some(reason) => Err(reason),
+            Some(reason) => Err(reason.into()),
             None => Ok(row),
         }
     }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowmill_corpus::source::Source;
 use flowmill_corpus::table::RecordingRow;
 use flowmill_corpus::{Utterance, table};
 use flowmill_runner::{PlanContext, StageError};
+use flowmill_stage_prep::contents::Contents;
 use rayon::prelude::*;
+
+/// The columns of stage 0's tables that shards hold or are made by, paths aside.
+const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "decoder"];
 
 /// One table of stage 0 with those of stages 1 and 2 that belong to it.
 #[derive(Clone, Debug)]
@@ -127,16 +130,25 @@ impl Stretch {
         self.pieces.iter().map(|piece| (piece.to - piece.from) as u64).sum()
     }
 
-    /// The tables and recordings it reads, each once.
-    pub fn inputs(&self, root: &Path) -> Vec<PathBuf> {
+    /// The tables of stages 1 and 2 that it reads.
+    pub fn inputs(&self) -> Vec<PathBuf> {
         let mut inputs = vec![self.speakers.clone()];
         for Piece { tables, .. } in &self.pieces {
-            inputs.extend([&tables.rows, &tables.embeddings, &tables.tokens].map(Clone::clone));
+            inputs.extend([tables.embeddings.clone(), tables.tokens.clone()]);
         }
-        inputs.extend(self.recordings().iter().filter_map(|row| Source::of(&row.wav).file(root)));
-        inputs.sort_unstable();
-        inputs.dedup();
         inputs
+    }
+
+    /// What its rows are, wherever they and their recordings lie; `root` is the recipe's folder.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub fn contents(&self, root: &Path) -> Result<Contents, StageError> {
+        let mut contents = Contents::new(root);
+        for Piece { tables, from, to } in &self.pieces {
+            contents.add(&tables.rows, COLUMNS, Some(*from..*to))?;
+        }
+        Ok(contents)
     }
 
     /// The recordings of its rows.
@@ -162,11 +174,14 @@ impl Stretch {
         for Piece { tables, from, to } in &self.pieces {
             let mut tokens = lookup(table::read_tokens(&tables.tokens, "utt", "speech_token"))?;
             let mut embeddings = lookup(table::read_embeddings(&tables.embeddings, "utt", "utt_embedding"))?;
+            // A speaker whose embedding depends on the split has it in the row.
+            let own = table::read_optional_embeddings(&tables.embeddings, "utt", "spk_embedding");
+            let own: BTreeMap<String, Vec<f32>> = own.map_err(StageError::other)?.into_iter().collect();
             let utterances = table::read_utterances(&tables.rows).map_err(StageError::other)?;
             rows.extend(utterances.into_iter().take(*to).skip(*from).map(|utterance| Joined {
                 tokens: tokens.remove(&utterance.utt),
                 utt_embedding: embeddings.remove(&utterance.utt),
-                spk_embedding: speakers.get(&utterance.spk).cloned(),
+                spk_embedding: own.get(&utterance.utt).or_else(|| speakers.get(&utterance.spk)).cloned(),
                 utterance,
             }));
         }

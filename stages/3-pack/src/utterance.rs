@@ -8,13 +8,14 @@ use flowmill_audio::{Audio, decode_bytes, resample, write_wav};
 use flowmill_corpus::Utterance;
 use flowmill_corpus::shard::{Mel, ShardRow};
 use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_runner::RejectionReason;
 use flowmill_stage_prep::recordings::{PartRecordings, RecordingError};
 use flowmill_stage_prep::rows::decoder;
 
 use crate::sources::Joined;
 
 /// A row ready to be written, or why it cannot be.
-pub type Made = Result<ShardRow, String>;
+pub type Made = Result<ShardRow, RejectionReason>;
 
 /// Makes one row; `mel` is `None` when no mel is stored.
 pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Option<&MelSpectrogram>) -> Made {
@@ -27,8 +28,8 @@ pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Opt
         whole(utterance, root)?
     } else {
         let piece = recordings.row(utterance).audio().map_err(|error| match error {
-            RecordingError::Unreadable(problem) => unreadable(&problem, root),
-            RecordingError::Segment(problem) => format!("segment outside its recording: {problem}"),
+            RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, root),
+            RecordingError::Segment(problem) => format!("segment outside its recording: {problem}").into(),
         })?;
         (wav_bytes(&piece)?, piece)
     };
@@ -50,10 +51,13 @@ pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Opt
 
 /// A recording that is an utterance: its own bytes, and what is in them. What only the fallback decodes is kept as a WAV file, which
 /// every reader of shards understands.
-fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), String> {
+fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), RejectionReason> {
     let wav = &utterance.wav;
-    let bytes = Source::of(wav).read(root, &PipeLimits::default()).map_err(|e| unreadable(&e.to_string(), root))?;
-    let unreadable = |e: flowmill_audio::AudioError| unreadable(&e.to_string(), root);
+    let source = Source::of(wav);
+    let bytes =
+        source.read(root, &PipeLimits::default()).map_err(|e| unreadable(&e.to_string(), e.is_of_machine(), root))?;
+    let is_command = matches!(source, Source::Pipe(_));
+    let unreadable = |e: flowmill_audio::AudioError| unreadable(&e.to_string(), is_command || e.is_of_machine(), root);
     match decode_bytes(&bytes, wav) {
         Ok(audio) => Ok((bytes, audio)),
         Err(_) if utterance.decoder.is_some() => {
@@ -65,8 +69,9 @@ fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), String>
 }
 
 /// The reason of a recording that cannot be used, the same wherever the recipe lies.
-fn unreadable(problem: &str, root: &Path) -> String {
-    format!("unreadable recording: {}", problem.replace(&format!("{}/", root.display()), ""))
+fn unreadable(problem: &str, of_machine: bool, root: &Path) -> RejectionReason {
+    let problem = problem.replace(&format!("{}/", root.display()), "");
+    RejectionReason::of(format!("unreadable recording: {problem}"), of_machine)
 }
 
 /// A piece as a WAV file.

@@ -1,6 +1,7 @@
 //! Whether the model fits what earlier stages of the same recipe make: known before anything runs, so said before.
 
 use flowmill_audio::features::MelConfig;
+use flowmill_corpus::shard::MelStore;
 use flowmill_models::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_models::extractors::{ExtractorConfig, ValueType};
 use flowmill_models::flow::FlowConfig;
@@ -46,7 +47,13 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
         }
     }
     if recipe.gives("pack") {
-        let bins = PackConfig::of(recipe)?.mel.config().n_mels;
+        let mel = PackConfig::of(recipe)?.mel;
+        if mel.store == MelStore::None && section.normalise_mel && flow.mel_normalisation.is_none() {
+            let reason = "needs the statistics that stage 3 takes of stored mels, and pack.mel.store is none: store them, or set \
+                          train.normalise_mel: false";
+            return Err(recipe.error("train.normalise_mel", reason));
+        }
+        let bins = mel.config().n_mels;
         if flow.output_size != bins {
             let reason = format!("{} does not fit: stage 3 makes mels of {bins} bins", flow.output_size);
             return refuse("output_size", reason);

@@ -5,8 +5,8 @@ use flowmill_nn::Precision;
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::metrics::{WandbConfig, WandbRun};
 use flowmill_train::{
-    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, ScheduleConfig, TrainConfig,
-    TrainError,
+    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, RunLength, ScheduleConfig,
+    TrainConfig, TrainError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -118,7 +118,7 @@ impl Default for TrainSection {
             init_partial: false,
             lora: None,
             normalise_mel: true,
-            train_split: "train".to_owned(),
+            train_split: flowmill_stage_prep::TRAIN_SPLIT.to_owned(),
             validation_split: Some("dev".to_owned()),
             batch: BatchConfig::default(),
             curriculum: SamplingOptions::default().curriculum,
@@ -278,6 +278,11 @@ impl TrainSection {
             }
         }
         self.check_start(recipe)?;
+        if self.early_stopping.is_some() && self.validation_split.is_none() {
+            let reason =
+                "ends the run by the validation loss, and train.validation_split is null: name a split to validate on";
+            return refuse("early_stopping", reason);
+        }
         if self.validation_split.as_ref() == Some(&self.train_split) {
             return refuse("validation_split", "is the split that is trained on: validation would measure memory");
         }
@@ -287,7 +292,7 @@ impl TrainSection {
     /// Whether there is something to start from, and only one.
     fn check_start(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        let Some(path) = &self.init_from else {
+        if self.init_from.is_none() {
             if self.init_partial {
                 return refuse("init_partial", "says how much of `init_from` must fit, but there is no `init_from`");
             }
@@ -296,14 +301,26 @@ impl TrainSection {
                 return refuse("lora", reason);
             }
             return Ok(());
-        };
+        }
         if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
             let reason = "`codebook` would be overwritten by `init_from`: set train.token_embedding: random (also where a base recipe gives codebook), \
                  leave init_from out, or set init_partial: true";
             return refuse("token_embedding", reason);
         }
-        let file = start::weight_file(&recipe.resolve(path));
-        if !file.is_file() {
+        Ok(())
+    }
+
+    /// Refuses files to start from and corpora that are not there.
+    ///
+    /// # Errors
+    /// The key that names the first one that is missing.
+    pub fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
+        if let Err((key, reason)) = mixture::check_files(&self.mixture, &|path| recipe.resolve(path)) {
+            return refuse(&format!("mixture{key}"), &reason);
+        }
+        let file = self.init_from.as_ref().map(|path| start::weight_file(&recipe.resolve(path)));
+        if let Some(file) = file.filter(|file| !file.is_file()) {
             return refuse("init_from", &format!("there is no file {}", file.display()));
         }
         let adapter = start::adapter_files(self, recipe);
@@ -314,8 +331,26 @@ impl TrainSection {
         Ok(())
     }
 
-    /// The fields that decide what comes out: all but how loading runs ahead, what is computed twice and how long a process may run.
-    pub fn fingerprint(&self) -> Value {
+    /// Warnings about settings that will not do what they seem to, as far as that is known without the data.
+    pub fn warnings(&self) -> Vec<String> {
+        let config = self.train_config();
+        let length = RunLength::limits(&config);
+        let mut found = config.warnings(length, self.validation_split.is_some());
+        let mut begins = 0u64;
+        for (at, phase) in self.curriculum.iter().enumerate() {
+            if let Some(epochs) = length.epochs.filter(|epochs| at > 0 && begins >= *epochs) {
+                found.push(format!(
+                    "train.curriculum[{at}]: begins after {begins} epochs, and the run has {epochs}: it is never reached"
+                ));
+                break;
+            }
+            begins = begins.saturating_add(phase.epochs.unwrap_or(u64::MAX));
+        }
+        found
+    }
+
+    /// The section as a run of Weights & Biases shows it, without what differs between machines. The name of the run's file follows from it.
+    fn described(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
             for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing"] {
@@ -348,7 +383,7 @@ impl TrainSection {
             log_groups: self.log_groups,
             log_gradients: self.log_gradients,
             sample_every: self.sample_every,
-            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.fingerprint() }),
+            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.described() }),
             keep: self.keep.clone(),
             prefetch: self.prefetch,
             num_workers: self.num_workers,

@@ -35,6 +35,19 @@ impl DataPaths {
     pub fn indexes(&self) -> impl Iterator<Item = &Path> {
         self.train.iter().map(|corpus| corpus.index.as_path()).chain(self.validation.as_deref())
     }
+
+    /// The checksums of the indexes that are trained on, in order; none of an index that is not there.
+    ///
+    /// # Errors
+    /// When one is there and cannot be read.
+    pub fn checksums(&self) -> Result<Vec<Option<String>>, StageError> {
+        let checksum = |corpus: &Weighted| match std::fs::read(&corpus.index) {
+            Ok(bytes) => Ok(Some(blake3::hash(&bytes).to_hex().to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StageError::file(&corpus.index, error)),
+        };
+        self.train.iter().map(checksum).collect()
+    }
 }
 
 /// Utterances to train and to validate on. Numbers count through the corpora, then through the validation split.

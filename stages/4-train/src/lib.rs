@@ -12,14 +12,16 @@ pub mod audible;
 mod codebook;
 mod config;
 mod data;
+mod identity;
 mod item;
 mod leakage;
 mod look;
 mod mixture;
 mod model;
 mod plan_memory;
+mod resume_status;
+mod rollback;
 mod splits;
-mod standing;
 mod start;
 mod store;
 mod studio;
@@ -32,18 +34,23 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
+use flowmill_train::SKIPPED_FOLDER;
+use flowmill_train::metrics::{METRICS_FILE, WANDB_FOLDER};
+use flowmill_train::steering::COMMANDS_FILE;
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
+use data::DataPaths;
 pub use look::{evaluate, replay};
 pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
+pub use rollback::rollback;
 pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
-pub use work::Adapted;
 use work::Training;
+pub use work::{Adapted, scored_split};
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
@@ -54,6 +61,8 @@ pub const PART: &str = "train";
 
 /// The folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
+/// The folder of what was generated during training.
+pub const SAMPLES: &str = "samples";
 
 /// The stage.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,8 +89,22 @@ impl Stage for TrainStage {
         StagePaths { keys: &["init_from", "lora.init_from", "mixture.[].index"], words: &[] }
     }
 
+    fn logs(&self) -> &'static [&'static str] {
+        &[METRICS_FILE, "tensorboard", WANDB_FOLDER, SAMPLES, SKIPPED_FOLDER, COMMANDS_FILE]
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        agreement::check(&TrainSection::read(recipe)?, recipe)
+        let section = TrainSection::read(recipe)?;
+        splits::check_names(&section, recipe)?;
+        agreement::check(&section, recipe)
+    }
+
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TrainSection::read(recipe)?.check_files(recipe)
+    }
+
+    fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+        Ok(TrainSection::read(recipe)?.warnings())
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
@@ -103,19 +126,32 @@ impl Stage for TrainStage {
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
         let mut part = Part::new(PART)
-            .config(training.section.fingerprint())
+            .config(identity::of_section(&training.section, &training.data.checksums()?))
             .rows(training.section.max_steps.unwrap_or(0))
-            .resumable(standing::RESUMABLE);
+            .resumable(resume_status::RESUMABLE);
         for index in training.data.indexes() {
-            part = part.inputs(split_files(index)?);
+            // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
+            let own = index.starts_with(folder(work::PACK));
+            let files = split_files(index)?;
+            part = if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) };
         }
         if training.section.normalise_mel {
             part = part.input(&training.statistics);
         }
-        let part = part.inputs(training.codebook.clone()).inputs(training.weights.clone());
-        let part = part.inputs(training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]));
+        let part = part.inputs(training.codebook.clone());
+        let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
+        let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
+        let part = part.starting(|part| part.inputs(weights).inputs(adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
+}
+
+/// The indexes of what is trained on, for measuring how good the simplest answers are: the recipe's own training split, or the corpora of
+/// a mixture that leaves it out.
+pub fn training_indexes(section: &TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Vec<PathBuf> {
+    let DataPaths { own, train, .. } = Training::new(section.clone(), recipe, folder).data;
+    let trained: Vec<PathBuf> = train.into_iter().map(|corpus| corpus.index).collect();
+    if trained.contains(&own) { vec![own] } else { trained }
 }
 
 /// The index of a split and its shards; of a split that is not there, where its index would be.

@@ -35,7 +35,11 @@ pub fn evaluate(
     folder: &dyn Fn(u8) -> PathBuf,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, StageError> {
-    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let mut section = TrainSection::read(recipe).map_err(StageError::other)?;
+    if section.lora.is_none() && section.check_files(recipe).is_err() {
+        // A checkpoint holds all weights: those that training started from may be gone.
+        (section.init_from, section.init_partial) = (None, false);
+    }
     let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
     let stage = folder(TRAIN);
     loop {

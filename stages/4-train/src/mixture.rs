@@ -63,9 +63,6 @@ pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Res
             return Err((format!("[{at}].weight"), "must be a positive number".to_owned()));
         }
         let index = entry.index.as_deref().map(|path| index_file(&resolve(path)));
-        if let Some(file) = index.as_ref().filter(|file| !file.is_file()) {
-            return Err((format!("[{at}].index"), format!("there is no {}; pack that corpus first", file.display())));
-        }
         if seen.contains(&index) {
             return Err((
                 format!("[{at}]"),
@@ -75,4 +72,19 @@ pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Res
         seen.push(index);
     }
     Ok(())
+}
+
+/// Refuses corpora that are not there.
+///
+/// # Errors
+/// The key that names the first one, below the list's own name, and what is wrong with it.
+pub fn check_files(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
+    let named =
+        entries.iter().enumerate().filter_map(|(at, entry)| Some((at, index_file(&resolve(entry.index.as_deref()?)))));
+    match named.into_iter().find(|(_, file)| !file.is_file()) {
+        Some((at, file)) => {
+            Err((format!("[{at}].index"), format!("there is no {}; pack that corpus first", file.display())))
+        }
+        None => Ok(()),
+    }
 }

@@ -84,6 +84,11 @@ impl ModelConfig {
         }
     }
 
+    /// Whether it is a shallow flow, whose inference has a strength.
+    pub fn has_strength(&self) -> bool {
+        matches!(self, Self::Sfm(_))
+    }
+
     /// Checks that the settings fit together.
     ///
     /// # Errors

@@ -2,11 +2,37 @@
 
 use std::path::Path;
 
-use flowmill_runner::StageError;
+use flowmill_runner::{Recipe, RecipeError, StageError};
 
 use crate::TrainSection;
 use crate::data::DataPaths;
 use crate::leakage::splits_beside;
+
+/// Refuses names of splits that stage 0 does not make, before anything runs.
+///
+/// # Errors
+/// The key, with the splits that there are.
+pub fn check_names(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
+    let trained = section.mixture.is_empty() || section.mixture.iter().any(|entry| entry.index.is_none());
+    if trained {
+        flowmill_stage_prep::check_split(recipe, "train.train_split", &section.train_split)?;
+    }
+    let validation = section.validation_split.as_deref();
+    validation.map_or(Ok(()), |split| flowmill_stage_prep::check_split(recipe, "train.validation_split", split))
+}
+
+/// Warns when stage 6 will find nothing to score, before the hours of training.
+///
+/// # Errors
+/// When a folder of stage 3 cannot be listed.
+pub fn warn_of_scores(scored: &str, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
+    let index = paths.own.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(scored).join("index.json");
+    if !index.is_file() {
+        let absent = absent("export.split", scored, &index, "; stage 6 will have nothing to sample and score")?;
+        tell(format!("WARNING: {absent}"));
+    }
+    Ok(())
+}
 
 /// Refuses names of splits that are not there.
 ///
@@ -15,11 +41,11 @@ use crate::leakage::splits_beside;
 pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError> {
     let trained = paths.train.iter().any(|corpus| corpus.index == paths.own);
     if trained && !paths.own.is_file() {
-        return Err(absent("train_split", &section.train_split, &paths.own, "")?);
+        return Err(absent("train.train_split", &section.train_split, &paths.own, "")?);
     }
     match (&paths.validation, &section.validation_split) {
         (Some(index), Some(split)) if !index.is_file() => Err(absent(
-            "validation_split",
+            "train.validation_split",
             split,
             index,
             "; without one no checkpoint has a validation loss: name another, give it a larger share (prep.split), or train \
@@ -34,5 +60,5 @@ fn absent(key: &str, split: &str, index: &Path, advice: &str) -> Result<StageErr
     let folder = |path: &Path| path.parent()?.file_name()?.to_str().map(str::to_owned);
     let names: Vec<String> = splits_beside(index, &[])?.iter().filter_map(|path| folder(path)).collect();
     let there = if names.is_empty() { "it packed none".to_owned() } else { format!("there are: {}", names.join(", ")) };
-    Ok(StageError::new(format!("train.{key}: stage 3 packed no split `{split}`; {there}{advice}")))
+    Ok(StageError::new(format!("{key}: stage 3 packed no split `{split}`; {there}{advice}")))
 }

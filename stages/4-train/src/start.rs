@@ -1,10 +1,10 @@
 //! Starting from the weights of a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::weights::{self, LoadReport, WeightFile};
-use flowmill_nn::{NnError, Parameters, low_rank};
+use flowmill_nn::weights::{self, Archive, LoadReport, Naming, NamingError};
+use flowmill_nn::{Parameters, low_rank};
 use flowmill_runner::{Recipe, StageError};
 use flowmill_train::LoraConfig;
 use flowmill_train::lora::{AdapterFiles, SavedAdapter};
@@ -13,53 +13,98 @@ use crate::{Adapted, CONFIG_FILE, TrainSection};
 
 /// The file in the folder of a checkpoint, an averaged or an exported model.
 const IN_FOLDERS: &str = "model.safetensors";
-/// What PyTorch puts before all names when it spreads a model over devices.
-const WRAPPER: &str = "module.";
-/// Names told of each kind of misfit.
+/// How many names a message shows of each kind.
 const SHOWN: usize = 5;
 
-/// The weight file that a path stands for: itself, or the weights in that folder.
+/// The weight file that a path stands for: itself, or the weights in that folder, where they should be if they are not there.
 pub fn weight_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(IN_FOLDERS) } else { path.to_owned() }
+    weights::locate(path).unwrap_or_else(|_| path.join(IN_FOLDERS))
+}
+
+/// All files that the weights are in which a path stands for: an index and its shards, or one file.
+pub fn weight_files(path: &Path) -> Vec<PathBuf> {
+    weights::files(path)
 }
 
 /// Weights that were taken over.
 pub struct Start {
     /// What fitted.
     pub report: LoadReport,
-    /// Where in the file they are, where they are wrapped in an entry.
-    entry: Option<String>,
+    /// Where in the file they were found.
+    origin: Origin,
 }
 
 impl Start {
-    /// What to tell about it.
+    /// A line for the log: which tensors of the file these are, how many fitted, and what was left out.
     pub fn told(&self) -> String {
-        format!("{}{}", from_entry(self.entry.as_deref()), told(&self.report))
+        format!("{}{}{}", told(&self.report), self.origin.found(), self.origin.left_out())
     }
 }
 
-fn from_entry(entry: Option<&str>) -> String {
-    entry.map_or(String::new(), |entry| format!("of its entry `{entry}`, "))
+/// Where in a file the weights of a model were found.
+struct Origin {
+    /// The entry of a PyTorch file that they are in.
+    entry: Option<String>,
+    /// What was taken off their names.
+    naming: Option<Naming>,
+    /// What else the file holds: names and what they are.
+    left_out: Vec<(String, String)>,
 }
 
-/// Takes over the weights of a file; only what fits by name and shape when `partial`, otherwise all must fit. Gives what fitted.
+impl Origin {
+    /// Which tensors of the file were taken, where these are not all of it under their own names.
+    fn found(&self) -> String {
+        let entry = self.entry.as_ref().map_or(String::new(), |entry| format!(", of its entry `{entry}`"));
+        let naming = self.naming.as_ref().map_or(String::new(), |naming| format!(", {naming}"));
+        format!("{entry}{naming}")
+    }
+
+    fn left_out(&self) -> String {
+        if self.left_out.is_empty() {
+            return String::new();
+        }
+        let named: Vec<String> =
+            self.left_out.iter().map(|(name, what)| format!("{} ({})", short(name), short(what))).collect();
+        format!("; left out: {}", shorten(&named.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+}
+
+/// A name of a file, short and without control characters.
+fn short(name: &str) -> String {
+    name.chars().take(60).collect::<String>().replace(char::is_control, "?")
+}
+
+/// Takes over the weights of a file; only what fits by name and shape when `partial`, otherwise all must fit. A prefix before all
+/// names, or a wrapper in them, is taken off where the names explain themselves without it. Gives what fitted.
 ///
 /// # Errors
-/// When the file cannot be read, holds a number that is not finite, or does not fit the model.
+/// When the file cannot be read, holds a number that is not finite, does not fit the model, or holds it more than once.
 pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Result<Start, StageError> {
     let refuse = |problem: String| Err(StageError::new(format!("train.init_from: {}: {problem}", file.display())));
-    let WeightFile { tensors, entry, integers, .. } = match weights::read(file).and_then(without_wrapper) {
-        Ok(read) => read,
+    let mut archive = match Archive::open(file) {
+        Ok(archive) => archive,
         Err(error) => return refuse(error.about(file)),
     };
-    if let Some(name) = tensors.keys().find(|name| low_rank::adapted_module(name).is_some()) {
+    if let Some((name, _)) = archive.tensors.iter().find(|(name, _)| low_rank::adapted_module(name).is_some()) {
         return refuse(format!(
             "holds adapters (`{name}`); start from the exported model, where they are merged, or go on from an exported \
              adapter with train.lora.init_from"
         ));
     }
-    let report = parameters.load(&tensors).map_err(StageError::other)?.with_integers(&integers);
-    let told = format!("{}{}", from_entry(entry.as_deref()), told(&report));
+    let model: BTreeMap<String, Vec<usize>> =
+        parameters.named_tensors().into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
+    let naming = match archive.fit_names(&model) {
+        Ok(naming) => naming,
+        Err(NamingError::Ambiguous(prefixes)) if partial && prefixes.iter().any(String::is_empty) => None,
+        Err(error @ NamingError::Ambiguous(_)) => return refuse(format!("{error}; {}", choose(&error, file))),
+    };
+    let origin = Origin { entry: archive.entry.clone(), naming, left_out: archive.left_out.clone() };
+    let read = match archive.weights() {
+        Ok(read) => read,
+        Err(error) => return refuse(error.about(file)),
+    };
+    let report = parameters.load(&read.tensors).map_err(StageError::other)?.with_integers(&read.integers);
+    let told = format!("{}{}", told(&report), origin.found());
     if report.matched.is_empty() && !report.integers.is_empty() {
         return refuse(format!("its tensors hold integers, the model's hold floats; save it as floats ({told})"));
     }
@@ -70,7 +115,17 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
         let advice = "to take over what fits, set train.init_partial: true";
         return refuse(format!("these weights are not for this model: {told}; {advice}"));
     }
-    Ok(Start { report, entry })
+    Ok(Start { report, origin })
+}
+
+/// How to choose one of several sets of weights in a file.
+fn choose(NamingError::Ambiguous(prefixes): &NamingError, file: &Path) -> String {
+    let prefix = prefixes.iter().find(|prefix| !prefix.is_empty()).map_or("", String::as_str);
+    format!(
+        "choose one of them, such as with `flowmill convert {} chosen.safetensors --strip-prefix {}`, and start from that file",
+        file.display(),
+        short(prefix)
+    )
 }
 
 /// Refuses the exported weights of a model whose adapters lie apart from them: they alone are not what was trained.
@@ -138,13 +193,6 @@ pub fn go_on_from(parameters: &mut Parameters, lora: &LoraConfig, files: &Adapte
     let layers = saved.load(lora, parameters).map_err(StageError::other)?;
     let base = saved.base.map_or("weights that it does not name".to_owned(), |base| format!("`{base}`"));
     Ok(format!("going on from the adapter {} of {layers} layers, trained on {base}", files.model.display()))
-}
-
-/// Names as the model has them: checkpoints of a model that PyTorch had wrapped for several devices call all of it `module.`.
-fn without_wrapper(file: WeightFile) -> Result<WeightFile, NnError> {
-    let wrapped =
-        !file.tensors.is_empty() && file.tensors.keys().chain(file.integers.keys()).all(|n| n.starts_with(WRAPPER));
-    if wrapped { file.without_prefix(WRAPPER) } else { Ok(file) }
 }
 
 /// The report with the first names of each kind of misfit.

@@ -32,4 +32,8 @@ impl CheckpointStore for StagedCheckpoints<'_> {
     fn remove(&self, name: &str) -> Result<(), TrainError> {
         self.0.remove_persisted(name).map_err(Self::error(name))
     }
+
+    fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError> {
+        self.0.set_aside(name, &format!("damaged-{name}")).map_err(Self::error(name))
+    }
 }

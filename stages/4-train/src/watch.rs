@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flowmill_runner::PartWork;
 use flowmill_train::steering::{Answer, Control, Request, Source, Terminal};
-use flowmill_train::{Observer, Progress, process_memory};
+use flowmill_train::{Freeable, Observer, Progress, process_memory};
 
 /// What is made by command goes into this folder of the experiment: it is no result of a stage.
 pub const ASIDE: &str = "on-command";
@@ -148,8 +148,28 @@ impl Observer for Watch<'_> {
         self.work.message(text);
     }
 
+    fn alert(&mut self, text: &str) {
+        self.work.alert(text);
+    }
+
     fn interrupted(&self) -> bool {
         self.work.interrupted()
+    }
+
+    fn rearm_interrupt(&mut self) -> bool {
+        self.work.rearm_interrupt()
+    }
+
+    fn ask_to_stop(&mut self) {
+        self.work.ask_to_stop();
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        self.work.free_space()
+    }
+
+    fn freeable(&self) -> Vec<Freeable> {
+        Freeable::at(self.aside.clone(), "made by `flowmill ctl`, no results").into_iter().collect()
     }
 
     fn requests(&mut self) -> Vec<Request> {

@@ -1,10 +1,11 @@
 //! The work of the training part.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flowmill_models::flow::MelNormalisation;
 use flowmill_nn::Parameters;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
+use flowmill_stage_pack::MelStatistics;
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::lora::AdapterFiles;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
@@ -19,7 +20,8 @@ use crate::studio::Studio;
 use crate::task::FlowTask;
 use crate::watch::Watch;
 use crate::{
-    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, TokenEmbedding, TrainSection, codebook, mixture, splits, start,
+    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, SAMPLES, TokenEmbedding, TrainSection, codebook, mixture, splits,
+    start,
 };
 
 /// Number of the stage that makes speaker embeddings.
@@ -29,7 +31,7 @@ const TOKENS: u8 = 2;
 /// Number of this stage.
 pub const TRAIN: u8 = 4;
 /// Number of the packing stage.
-const PACK: u8 = 3;
+pub const PACK: u8 = 3;
 
 /// What other settings mean for the checkpoints of a training that has failed.
 const OTHER_SETTINGS: &str = "Other settings are another training. While this one has checkpoints they are refused here, so that nothing is \
@@ -55,6 +57,8 @@ pub struct Training {
     pub experiment: PathBuf,
     /// The stage's folder, where the results will lie.
     pub results: PathBuf,
+    /// The split that stage 6 will score.
+    pub scored: String,
     /// The fitted extractors of speakers and of tokens.
     pub extractors: [PathBuf; 2],
 }
@@ -92,13 +96,6 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
-/// What the packing stage writes as `mel_statistics.json`, as far as training reads it.
-#[derive(Deserialize)]
-struct MelStatistics {
-    mean: Vec<f64>,
-    std: Vec<f64>,
-}
-
 impl Training {
     /// What a section of `recipe` asks for; `folder` knows where a stage's results lie.
     pub fn new(section: TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Self {
@@ -120,6 +117,7 @@ impl Training {
                 folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
             ],
             results: folder(TRAIN),
+            scored: scored_split(&section, recipe),
             experiment: pack.parent().unwrap_or(&pack).to_owned(),
             section,
         }
@@ -136,8 +134,11 @@ impl Training {
         if summary.interrupted {
             return Err(StageError::Interrupted);
         }
-        self.publish(work, &prepared)?;
-        Ok(report(&summary, weights, &prepared.data))
+        let published = self.publish(work, &prepared);
+        published.map_err(|error| self.complete_but_unpublished(work, error))?;
+        // The best one that is reported is one that there is.
+        let best = checkpoint::best(&StagedCheckpoints(work)).map_err(StageError::other)?;
+        Ok(report(&Summary { best, ..summary }, weights, &prepared.data))
     }
 
     /// Opens the data and makes the model, telling what a person should know of both.
@@ -152,6 +153,7 @@ impl Training {
             return Err(StageError::new("the training split has no utterances"));
         }
         data.check_corpora(&self.data, tell)?;
+        splits::warn_of_scores(&self.scored, &self.data, tell)?;
         announce(tell, &data);
         let seed = self.section.train_config().seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
@@ -207,13 +209,24 @@ impl Training {
         let path = &self.statistics;
         let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => StageError::new(format!(
-                "{} is not there: with pack.mel.store: none there are no statistics to normalise by; set train.normalise_mel: false",
-                path.display()
+                "{} is not there: stage 3 takes the statistics to normalise by of the stored mels of train.train_split (`{}`); without \
+                 these set train.normalise_mel: false",
+                path.display(),
+                self.section.train_split
             )),
             _ => StageError::file(path, error),
         })?;
         let statistics: MelStatistics =
             serde_json::from_str(&text).map_err(|error| StageError::new(format!("{}: {error}", path.display())))?;
+        if statistics.split != self.section.train_split {
+            return Err(StageError::new(format!(
+                "{}: the statistics are those of the split `{}`, and train.train_split is `{}`: run stage 3 again (--stage pack), which takes \
+                 them of that split",
+                path.display(),
+                statistics.split,
+                self.section.train_split
+            )));
+        }
         check_bins(statistics.mean.len(), bins)?;
         let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
         Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
@@ -221,19 +234,28 @@ impl Training {
 
     /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
     fn publish(&self, work: &PartWork, Prepared { config, parameters, .. }: &Prepared) -> Result<(), StageError> {
+        let mut logs: Vec<(String, String)> = [METRICS_FILE, EVENTS_FILE, SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER]
+            .iter()
+            .map(|name| ((*name).to_owned(), (*name).to_owned()))
+            .collect();
         for name in work.persisted()? {
             if step_of(&name).is_some() {
-                work.output_persisted(&name, &format!("{CHECKPOINTS}/{name}"))?;
+                self.publish_checkpoint(work, &name)?;
             } else if let Some(step) = samples_step(&name) {
-                work.output_persisted(&name, &format!("samples/{}", checkpoint::name(step)))?;
+                logs.push((name, format!("{SAMPLES}/{}", checkpoint::name(step))));
             }
         }
-        for file in [METRICS_FILE, EVENTS_FILE] {
-            work.output_persisted(file, file)?;
-        }
-        for name in [SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER] {
-            if work.staging_dir().join(name).exists() {
-                work.output_persisted(name, name)?;
+        for (name, output) in logs {
+            let path = work.staging_dir().join(&name);
+            let is_whole = if [METRICS_FILE, EVENTS_FILE, COMMANDS_FILE].contains(&name.as_str()) {
+                path.is_file()
+            } else {
+                path.is_dir()
+            };
+            if is_whole && let Err(error) = work.output_persisted(&name, &output) {
+                work.message(format!(
+                    "WARNING: {output} is left out of the results, which need it for nothing: {error}"
+                ));
             }
         }
         if self.section.lora.is_some() {
@@ -241,6 +263,30 @@ impl Training {
         }
         let path = work.output(CONFIG_FILE)?;
         std::fs::write(&path, format!("{:#}\n", self.describe(config)?)).map_err(|error| StageError::file(&path, error))
+    }
+
+    /// Makes a checkpoint an output, or moves it aside when it was damaged since it was written.
+    fn publish_checkpoint(&self, work: &PartWork, name: &str) -> Result<(), StageError> {
+        match checkpoint::verify(&work.staging_dir().join(name)) {
+            Ok(()) => work.output_persisted(name, &format!("{CHECKPOINTS}/{name}")),
+            Err(error @ TrainError::Damaged { .. }) => {
+                let aside = work.set_aside(name, &format!("damaged-{name}"))?;
+                work.message(format!("WARNING: {error}; it is moved to {}, the others are whole", aside.display()));
+                Ok(())
+            }
+            Err(error) => Err(StageError::other(error)),
+        }
+    }
+
+    /// Says of a failure after the last step that nothing is lost.
+    fn complete_but_unpublished(&self, work: &PartWork, error: StageError) -> StageError {
+        let (full, checkpoints) = (error.is_disk_full(), work.staging_dir());
+        let told = format!(
+            "{error}. The training is complete and nothing of it is lost: all checkpoints are in {}. Run the same command again, which only \
+             puts the results in place",
+            checkpoints.display()
+        );
+        if full { StageError::DiskFull(told) } else { StageError::new(told) }
     }
 
     /// What it takes to use the weights.
@@ -255,11 +301,29 @@ impl Training {
             "speaker_embedding": self.section.speaker_embedding,
         });
         if let Some(lora) = &self.section.lora {
-            described["lora"] =
-                json!(Adapted { settings: lora.clone(), base: self.section.init_from.clone(), merged: true });
+            described["lora"] = json!(Adapted {
+                settings: lora.clone(),
+                base: self.section.init_from.as_deref().map(base_name),
+                merged: true
+            });
         }
         Ok(described)
     }
+}
+
+/// What a description calls the weights that adapters are for: the path as the recipe has it, or the name alone of one that holds for
+/// this machine only.
+fn base_name(path: &str) -> String {
+    let absolute = Path::new(path).is_absolute();
+    let name = Path::new(path).file_name().filter(|_| absolute).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| path.to_owned())
+}
+
+/// The split that stage 6 samples and scores: `export.split`, or the one that is validated on, or else the one that is trained on.
+pub fn scored_split(section: &TrainSection, recipe: &Recipe) -> String {
+    // A value of another type is refused by stage 6, which reads the whole section.
+    let given: Option<String> = recipe.value("export.split").ok().flatten();
+    given.or_else(|| section.validation_split.clone()).unwrap_or_else(|| section.train_split.clone())
 }
 
 /// Adds to a diagnosis that asks for other settings how they are tried without losing anything.
@@ -274,7 +338,10 @@ fn with_ways_on(error: TrainError) -> StageError {
 
 fn announce(tell: &dyn Fn(String), data: &FlowData) {
     if data.validation_len() == 0 {
-        tell("nothing is held out: checkpoints have no scores, none is the best, and stage 5 averages the last; stage 6 takes its samples from export.split".to_owned());
+        tell(
+            "nothing is held out: checkpoints have no validation loss, none is the best, and stage 5 averages the last"
+                .to_owned(),
+        );
     }
     let oversized = data.oversized();
     if let Some(first) = oversized.first() {

@@ -211,5 +211,5 @@ fn training_that_does_not_improve_ends_early_and_the_receipt_says_so() {
     let blind = ["toy.dev=0", "train.validation_split=null", "train.early_stopping={patience: 2}"];
     let (ran, _) = Toy::new().run(&blind, &RunOptions::default());
     let error = ran.unwrap_err().to_string();
-    assert!(error.contains("early_stopping") && error.contains("validation split"), "{error}");
+    assert!(error.contains("early_stopping") && error.contains("validation_split is null"), "{error}");
 }

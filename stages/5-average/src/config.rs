@@ -1,6 +1,7 @@
 //! The recipe's `average` section.
 
 use flowmill_runner::{Recipe, RecipeError};
+use flowmill_train::{Interval, KeepConfig, RunLength};
 use serde::{Deserialize, Serialize};
 
 /// Which checkpoints are averaged.
@@ -41,4 +42,35 @@ impl AverageSection {
         }
         Ok(section)
     }
+}
+
+/// Warnings about averages of more checkpoints than there will be.
+///
+/// # Errors
+/// When a section does not parse.
+pub fn warnings(recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+    let AverageSection { which, count } = AverageSection::read(recipe)?;
+    let keep: KeepConfig = recipe.value("train.keep")?.unwrap_or_default();
+    let validates = !recipe.gives("train.validation_split") || recipe.sets("train.validation_split");
+    let (key, kept) = match which {
+        Which::Best if validates => ("best", keep.best),
+        _ => ("last", keep.last),
+    };
+    let mut found = Vec::new();
+    if count > kept {
+        found.push(format!(
+            "average.count is {count}, and train.keep.{key} keeps {kept}: the average is of fewer checkpoints, or of others than the {key} \
+             {count}; raise train.keep.{key}"
+        ));
+    }
+    let length = RunLength { steps: recipe.value("train.max_steps")?, epochs: recipe.value("train.max_epochs")? };
+    let save_every: Option<Interval> = recipe.value("train.save_every")?;
+    // Without validations between them, checkpoints are those of the schedule and the one at the end.
+    let made = save_every.and_then(|every| Some(length.times(every)?.saturating_add(1)));
+    if let Some(made) = made.filter(|made| key == "last" && (count as u64) > *made && count <= kept) {
+        found.push(format!(
+            "average.count is {count}, and training makes at most {made} checkpoints (train.save_every)"
+        ));
+    }
+    Ok(found)
 }

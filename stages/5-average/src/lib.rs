@@ -47,6 +47,10 @@ impl Stage for AverageStage {
         AverageSection::read(recipe).map(drop)
     }
 
+    fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+        config::warnings(recipe)
+    }
+
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
         Ok(json!(AverageSection::read(recipe)?))
     }

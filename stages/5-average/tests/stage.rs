@@ -11,6 +11,7 @@ use flowmill_runner::{
 };
 use flowmill_stage_average::{AverageStage, RECORD, WEIGHTS};
 use flowmill_train::checkpoint::{EMA_FILE, MODEL_FILE, STATE_FILE, State, name};
+use flowmill_train::{Identity, Limits};
 use serde_json::{Value, json};
 
 /// Leaves checkpoints whose only weight is their step, scored as the recipe says.
@@ -71,7 +72,8 @@ fn checkpoint(work: &PartWork, step: u64, loss: f64, scored: bool, ema: bool) ->
     if ema {
         write(EMA_FILE, step as f32 + 100.0)?;
     }
-    let state = State { step, validation: scored.then_some(loss), ..State::new("toy".to_owned(), 0, 4) };
+    let limits = Limits { max_steps: Some(4), max_epochs: None };
+    let state = State { step, validation: scored.then_some(loss), ..State::new(Identity::default(), limits, 4) };
     std::fs::write(file(STATE_FILE)?, json!(state).to_string())?;
     Ok(())
 }

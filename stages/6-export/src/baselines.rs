@@ -1,35 +1,28 @@
-//! The best trivial answers a token-to-mel model must beat: mean mels of the training split.
+//! The best trivial answers that a token-to-mel model must beat: mean mels of the training split.
 
 use std::collections::BTreeMap;
 
 use flowmill_audio::features::Features;
 
-/// Log-mel frames that belong to one unit: 50 Hz mel frames over 25 Hz units.
-pub const FRAMES_PER_UNIT: usize = 2;
-
-/// Sums of log-mel rows, one for each of a unit's frames.
+/// Sums of log-mel values over all occurrences of a unit, `[frame of the unit][bin]`.
 #[derive(Debug, Clone)]
 struct Cell {
     count: f64,
-    sums: [Vec<f64>; FRAMES_PER_UNIT],
+    sums: Vec<f64>,
 }
 
 impl Cell {
-    fn new(bins: usize) -> Self {
-        Self { count: 0.0, sums: [vec![0.0; bins], vec![0.0; bins]] }
+    fn new(values: usize) -> Self {
+        Self { count: 0.0, sums: vec![0.0; values] }
     }
 
-    fn add(&mut self, rows: [&[f32]; FRAMES_PER_UNIT]) {
+    fn add(&mut self, values: &[f32]) {
         self.count += 1.0;
-        for (sums, row) in self.sums.iter_mut().zip(rows) {
-            for (sum, value) in sums.iter_mut().zip(row) {
-                *sum += f64::from(*value);
-            }
-        }
+        self.sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
     }
 
-    fn mean(&self, position: usize) -> impl Iterator<Item = f32> + '_ {
-        self.sums[position].iter().map(|sum| (sum / self.count) as f32)
+    fn mean(&self) -> impl Iterator<Item = f32> + '_ {
+        self.sums.iter().map(|sum| (sum / self.count) as f32)
     }
 }
 
@@ -38,7 +31,7 @@ impl Cell {
 pub enum Baseline {
     /// The mean mel of the whole training split, at every frame.
     Corpus,
-    /// The mean mel of each unit, its two frames apart; an unseen unit falls back to the corpus.
+    /// The mean mel of each unit, frame by frame; an unseen unit falls back to the corpus.
     Unit,
     /// The mean mel of each unit as one speaker says it; an unseen pair falls back to the unit.
     UnitAndSpeaker,
@@ -48,42 +41,37 @@ pub enum Baseline {
 #[derive(Debug, Clone)]
 pub struct Baselines {
     bins: usize,
+    frames_per_unit: usize,
     corpus: Cell,
     units: BTreeMap<i64, Cell>,
     units_and_speakers: BTreeMap<(i64, String), Cell>,
 }
 
 impl Baselines {
-    /// Empty means over `bins` mel bins.
-    pub fn new(bins: usize) -> Self {
-        Self { bins, corpus: Cell::new(bins), units: BTreeMap::new(), units_and_speakers: BTreeMap::new() }
+    /// Empty means over mels of `bins` bins, of which a unit has `frames_per_unit` frames.
+    pub fn new(bins: usize, frames_per_unit: usize) -> Self {
+        let corpus = Cell::new(bins * frames_per_unit);
+        Self { bins, frames_per_unit, corpus, units: BTreeMap::new(), units_and_speakers: BTreeMap::new() }
     }
 
-    /// Adds a training utterance: `tokens` at 25 Hz, `mel` `[frame][bin]` at 50 Hz.
+    /// Adds a training utterance: its units, and its mel `[frame][bin]`, cut to whole units.
     pub fn add(&mut self, speaker: &str, tokens: &[i64], mel: &Features) {
-        let bins = self.bins;
-        for (position, token) in tokens.iter().enumerate() {
-            let start = position * FRAMES_PER_UNIT * bins;
-            let Some(rows) = mel.data.get(start..start + FRAMES_PER_UNIT * bins) else {
-                break;
-            };
-            let rows = [&rows[..bins], &rows[bins..]];
-            self.corpus.add(rows);
-            self.units.entry(*token).or_insert_with(|| Cell::new(bins)).add(rows);
-            self.units_and_speakers.entry((*token, speaker.to_owned())).or_insert_with(|| Cell::new(bins)).add(rows);
+        let values = self.bins * self.frames_per_unit;
+        for (token, mel) in tokens.iter().zip(mel.data.chunks_exact(values.max(1))) {
+            self.corpus.add(mel);
+            self.units.entry(*token).or_insert_with(|| Cell::new(values)).add(mel);
+            self.units_and_speakers.entry((*token, speaker.to_owned())).or_insert_with(|| Cell::new(values)).add(mel);
         }
     }
 
-    /// The trivial answer for an utterance of `tokens` by `speaker`: a log-mel of two frames per token.
+    /// The trivial answer for an utterance of `tokens` by `speaker`: a log-mel of a unit's frames per token.
     pub fn predict(&self, baseline: Baseline, speaker: &str, tokens: &[i64]) -> Features {
-        let mut data = Vec::with_capacity(tokens.len() * FRAMES_PER_UNIT * self.bins);
+        let frames = tokens.len() * self.frames_per_unit;
+        let mut data = Vec::with_capacity(frames * self.bins);
         for token in tokens {
-            let cell = self.cell(baseline, speaker, *token);
-            for position in 0..FRAMES_PER_UNIT {
-                data.extend(cell.mean(position));
-            }
+            data.extend(self.cell(baseline, speaker, *token).mean());
         }
-        Features { data, frames: tokens.len() * FRAMES_PER_UNIT, bins: self.bins }
+        Features { data, frames, bins: self.bins }
     }
 
     fn cell(&self, baseline: Baseline, speaker: &str, token: i64) -> &Cell {
@@ -102,7 +90,7 @@ mod tests {
 
     #[test]
     fn each_baseline_falls_back_to_the_next_coarser_one() {
-        let mut baselines = Baselines::new(1);
+        let mut baselines = Baselines::new(1, 2);
         let mel = |values: &[f32]| Features { data: values.to_vec(), frames: values.len(), bins: 1 };
         baselines.add("a", &[7], &mel(&[1.0, 2.0]));
         baselines.add("b", &[7, 8], &mel(&[3.0, 4.0, 5.0, 6.0]));
@@ -112,5 +100,15 @@ mod tests {
         assert_eq!(predict(Baseline::UnitAndSpeaker, "a", 7), [1.0, 2.0]);
         assert_eq!(predict(Baseline::UnitAndSpeaker, "a", 8), [5.0, 6.0]);
         assert_eq!(predict(Baseline::UnitAndSpeaker, "a", 9), [3.0, 4.0]);
+    }
+    #[test]
+    fn a_unit_has_as_many_frames_as_the_model_makes_of_it() {
+        let mut baselines = Baselines::new(2, 3);
+        let data: Vec<f32> = (0..14).map(|value| value as f32).collect();
+        // Seven frames: two units of three, and one frame that is left over.
+        baselines.add("a", &[4, 4, 4], &Features { data, frames: 7, bins: 2 });
+        let predicted = baselines.predict(Baseline::Unit, "a", &[4, 9]);
+        assert_eq!((predicted.frames, predicted.bins), (6, 2));
+        assert_eq!(predicted.data[..6], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0], "the mean of 0..6 and 6..12");
     }
 }

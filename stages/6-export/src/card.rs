@@ -16,8 +16,10 @@ pub struct CardFacts<'a> {
     pub parameters: usize,
     /// What it takes: "speech units at 25 Hz".
     pub units: &'a str,
-    /// The resolved recipe, every default filled in.
-    pub resolved_recipe: &'a Value,
+    /// What it makes: "a log-mel of 80 bins at 50 Hz".
+    pub mel: &'a str,
+    /// What every stage was told, section by section.
+    pub recipe_settings: &'a Value,
     /// Rows and seconds of each split, `(split, utterances, seconds)`.
     pub splits: &'a [(String, u64, f64)],
     /// What public inference code does not know of the model, as settings of the recipe.
@@ -30,11 +32,12 @@ pub struct CardFacts<'a> {
 pub fn render(facts: &CardFacts, scores: &Scores) -> String {
     let mut card = format!(
         "# {}\n\nA token-to-mel flow of {} parameters, made by Flowmill {}. It turns {} and a speaker \
-         embedding into an 80-bin log-mel at 50 Hz.\n\n",
+         embedding into {}.\n\n",
         facts.recipe,
         facts.parameters,
         env!("CARGO_PKG_VERSION"),
         facts.units,
+        facts.mel,
     );
     card.push_str("## Data\n\n| split | utterances | minutes |\n|---|---|---|\n");
     for (split, utterances, seconds) in facts.splits {
@@ -45,7 +48,7 @@ pub fn render(facts: &CardFacts, scores: &Scores) -> String {
     card.push_str(&scores_section(scores));
     card.push_str("\n## Use\n\n```console\n$ flowmill synth --model THIS_FOLDER --wav recording.wav --out OUT\n```\n");
     card.push_str(&public_code(facts.departures));
-    let recipe = serde_json::to_string_pretty(facts.resolved_recipe).unwrap_or_default();
+    let recipe = serde_json::to_string_pretty(facts.recipe_settings).unwrap_or_default();
     line(&mut card, format_args!("\n## Recipe\n\n```json\n{recipe}\n```"));
     card
 }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportConfig {
-    /// The held-out split that samples and scores come from.
-    pub split: String,
+    /// The held-out split that samples and scores come from; null: the one that is validated on, or without any the one that is trained
+    /// on.
+    pub split: Option<String>,
     /// Samples drawn per utterance; their mean estimates the conditional mean mel. At least 2.
     pub samples: usize,
     /// Utterances to sample, in the split's order; 0 for all.
@@ -35,7 +36,7 @@ pub struct ExportConfig {
 impl Default for ExportConfig {
     fn default() -> Self {
         Self {
-            split: "dev".to_owned(),
+            split: None,
             samples: 8,
             max_utterances: 0,
             solver: Method::Euler,

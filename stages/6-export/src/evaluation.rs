@@ -12,7 +12,7 @@ use crate::scores::{Residual, Spread, energy_contour, mean_of, pitch_correlation
 pub struct Comparison<'a> {
     /// Its speaker, for the baseline per unit and speaker.
     pub speaker: &'a str,
-    /// Its units at 25 Hz.
+    /// Its units.
     pub tokens: &'a [i64],
     /// The mel of the recording.
     pub real_mel: &'a Features,
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_model_that_repeats_the_recording_is_at_distance_zero_with_spread_one() {
-        let mut baselines = Baselines::new(1);
+        let mut baselines = Baselines::new(1, 2);
         baselines.add("a", &[0, 1], &mel(&[0.0, 0.0, 2.0, 2.0]));
         let mut evaluation = Evaluation::new(baselines);
         let real = mel(&[0.0, 1.0, 2.0, 3.0]);

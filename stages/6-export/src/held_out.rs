@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_audio::features::{Features, MelSpectrogram};
+use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{decode_bytes, resample};
 use flowmill_corpus::shard::{Column, ShardRow, Shards};
 use flowmill_models::flow::GenerationOptions;
@@ -35,8 +35,10 @@ pub struct HeldOut {
     pub description: PathBuf,
     /// Its weights.
     pub weights: PathBuf,
-    /// Index of the split that the baselines are means of.
-    pub train_index: PathBuf,
+    /// The held-out split.
+    pub split: String,
+    /// Indexes of what the baselines are means of.
+    pub train_indexes: Vec<PathBuf>,
     /// Index of the held-out split.
     pub index: PathBuf,
 }
@@ -85,7 +87,7 @@ impl HeldOut {
 
     fn score(&self, work: &PartWork, model: &ExportedModel) -> Result<(Scores, u64), StageError> {
         let shards = open(&self.index)?;
-        let mut evaluation = Evaluation::new(self.baselines(model)?);
+        let mut evaluation = Evaluation::new(self.baselines(work, model)?);
         let wanted = if self.config.max_utterances == 0 { usize::MAX } else { self.config.max_utterances };
         let items: Vec<u32> = (0..shards.len() as u32).take(wanted).collect();
         for items in items.chunks(ROWS_AT_ONCE) {
@@ -108,29 +110,20 @@ impl HeldOut {
                 work.advance(1);
             }
         }
-        let scores = evaluation.finish(&self.config.split, self.config.samples, self.config.solver);
+        let scores = evaluation.finish(&self.split, self.config.samples, self.config.solver);
         Ok((scores, items.len() as u64))
     }
 
-    fn baselines(&self, model: &ExportedModel) -> Result<Baselines, StageError> {
-        let shards = open(&self.train_index)?;
-        let mut baselines = Baselines::new(model.mel().n_mels);
-        let items: Vec<u32> = (0..shards.len() as u32).collect();
-        for items in items.chunks(ROWS_AT_ONCE) {
-            for row in shards.fetch(items).map_err(StageError::other)? {
-                let ids = model.token_ids(&row.speech_token).map_err(StageError::other)?;
-                let mel = stored_mel(&row).map_err(StageError::other)?;
-                let (_, units) = model.within(&ids, mel.frames);
-                baselines.add(&row.spk, &units, &mel);
-            }
+    fn baselines(&self, work: &PartWork, model: &ExportedModel) -> Result<Baselines, StageError> {
+        let mut baselines = Baselines::new(model.mel().n_mels, model.frames_per_unit());
+        for index in &self.train_indexes {
+            add_means(&mut baselines, &open(index)?, work, model)?;
         }
         Ok(baselines)
     }
-
     fn generate(&self, model: &ExportedModel, row: Arc<ShardRow>) -> Result<Generated, ExportError> {
         let config = model.mel();
-        let audio = decode_bytes(&row.audio_data, &row.wav)?;
-        let real_wav = resample(&audio.mono(), audio.sample_rate, config.sample_rate)?;
+        let real_wav = recording(&row, config)?;
         let real_mel = MelSpectrogram::new(config.clone())?.compute(&real_wav)?;
         let embedding = match model.description().speaker_embedding {
             SpeakerEmbedding::Utterance => &row.utt_embedding,
@@ -189,6 +182,28 @@ impl HeldOut {
     }
 }
 
+/// Adds the mels of a training split to the means.
+fn add_means(
+    baselines: &mut Baselines,
+    shards: &Shards,
+    work: &PartWork,
+    model: &ExportedModel,
+) -> Result<(), StageError> {
+    let items: Vec<u32> = (0..shards.len() as u32).collect();
+    for items in items.chunks(ROWS_AT_ONCE) {
+        if work.interrupted() {
+            return Err(StageError::Interrupted);
+        }
+        for row in shards.fetch(items).map_err(StageError::other)? {
+            let ids = model.token_ids(&row.speech_token).map_err(StageError::other)?;
+            let mel = mel_of(&row, model.mel()).map_err(StageError::other)?;
+            let (_, units) = model.within(&ids, mel.frames);
+            baselines.add(&row.spk, &units, &mel);
+        }
+    }
+    Ok(())
+}
+
 /// Opens a split with all columns that generating and comparing need.
 fn open(index: &Path) -> Result<Shards, StageError> {
     let columns = [
@@ -204,13 +219,18 @@ fn open(index: &Path) -> Result<Shards, StageError> {
     Shards::open(index, &columns, CACHE_BYTES).map_err(StageError::other)
 }
 
-/// The mel that the shard holds.
-fn stored_mel(row: &ShardRow) -> Result<Features, ExportError> {
-    let Some(mel) = &row.mel else {
-        let reason = format!("utterance {} has no mel in its shard; set pack.mel.store", row.utt);
-        return Err(ExportError::Generate { reason });
-    };
-    Ok(Features::new(mel.data.clone(), mel.frames, mel.bins)?)
+/// The recording of a row, at the sample rate of the mel.
+fn recording(row: &ShardRow, config: &MelConfig) -> Result<Vec<f32>, ExportError> {
+    let audio = decode_bytes(&row.audio_data, &row.wav)?;
+    Ok(resample(&audio.mono(), audio.sample_rate, config.sample_rate)?)
+}
+
+/// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
+fn mel_of(row: &ShardRow, config: &MelConfig) -> Result<Features, ExportError> {
+    match &row.mel {
+        Some(mel) => Ok(Features::new(mel.data.clone(), mel.frames, mel.bins)?),
+        None => Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?),
+    }
 }
 
 fn round(value: f64) -> f64 {

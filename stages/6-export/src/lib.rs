@@ -29,7 +29,7 @@ use flowmill_nn::weights::{Archive, Target, write_archive};
 use flowmill_runner::{
     Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, copy_bytes,
 };
-use flowmill_stage_train::TrainSection;
+use flowmill_stage_train::{TrainSection, scored_split, training_indexes};
 use flowmill_train::lora::ADAPTER_MODEL;
 use serde_json::{Value, json};
 
@@ -45,8 +45,6 @@ use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, TORCH_WEIGHTS, WE
 
 /// The section's name.
 const SECTION: &str = "export";
-/// The split whose means the baselines are.
-const TRAIN_SPLIT: &str = "train";
 
 /// The stage.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,7 +68,27 @@ impl Stage for Export {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        read(recipe).map(drop)
+        let config = read(recipe)?;
+        if let Some(split) = &config.split {
+            flowmill_stage_prep::check_split(recipe, "export.split", split)?;
+        }
+        if config.sfm_strength.is_some() && !TrainSection::read(recipe)?.model.has_strength() {
+            let message = "only a shallow flow (family: sfm-flow) has a strength";
+            return Err(recipe.error("export.sfm_strength", message));
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
+        let (split, section) = (read(recipe)?.split, TrainSection::read(recipe)?);
+        let trained = split.filter(|split| *split == section.train_split);
+        let warning = |split| {
+            format!(
+                "export.split: stage 6 samples and scores `{split}`, which is trained on: the scores say how well the model remembers, not \
+                 how good it is; name a split that is held out"
+            )
+        };
+        Ok(trained.map(warning).into_iter().collect())
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
@@ -88,9 +106,10 @@ impl Stage for Export {
     }
 }
 
-/// The section, checked.
+/// The section, checked and with its split.
 fn read(recipe: &Recipe) -> Result<ExportConfig, RecipeError> {
-    let config: ExportConfig = recipe.section(SECTION)?;
+    let mut config: ExportConfig = recipe.section(SECTION)?;
+    config.split = Some(scored_split(&TrainSection::read(recipe)?, recipe));
     config.check().map_err(|(key, reason)| recipe.error(&format!("{SECTION}.{key}"), format!("{key} {reason}")))?;
     Ok(config)
 }
@@ -149,26 +168,30 @@ fn model(context: &PlanContext, config: &ExportConfig) -> Result<Phase, StageErr
 
 /// Phase 1: samples and scores of the held-out split.
 fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageError> {
-    let index = |split: &str| context.stage_dir(3).join(split).join("index.json");
     let own = |name: &str| context.stage_dir(6).join(name);
-    let (held_out, train) = (index(&config.split), index(TRAIN_SPLIT));
+    let section = TrainSection::read(context.recipe())?;
+    let split = scored_split(&section, context.recipe());
+    let held_out = context.stage_dir(3).join(&split).join("index.json");
+    let train = training_indexes(&section, context.recipe(), &|number| context.stage_dir(number));
     if !held_out.exists() {
         let receipts = context.receipts(3)?;
         let splits: Vec<&str> = receipts.iter().filter_map(|receipt| receipt.key.strip_suffix("/index")).collect();
-        let message = format!("stage 3 packed no split {:?}; there are: {}", config.split, splits.join(", "));
+        let message = format!("stage 3 packed no split {split:?}; there are: {}", splits.join(", "));
         return Err(context.recipe().error("export.split", message).into());
     }
     let rows = ShardIndex::read(&held_out).map_err(StageError::other)?.rows;
     let rows = if config.max_utterances == 0 { rows } else { rows.min(config.max_utterances as u64) };
     let seed = context.recipe().seed();
-    let part = Part::new("samples")
+    let mut part = Part::new("samples")
         .config(json!({ "export": sampling(&config), "seed": seed }))
         .inputs(model_files(context, &config)?)
         .inputs(shard_files(&held_out)?)
-        .inputs(shard_files(&train)?)
         .rows(rows);
-    let work =
-        HeldOut { config, seed, description: own(CONFIG), weights: own(WEIGHTS), train_index: train, index: held_out };
+    for index in &train {
+        part = part.inputs(shard_files(index)?);
+    }
+    let (description, weights) = (own(CONFIG), own(WEIGHTS));
+    let work = HeldOut { config, split, seed, description, weights, train_indexes: train, index: held_out };
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::TokenToMel;
+use flowmill_models::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
 use flowmill_models::extractors::{self, Extractor, State};
 use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
@@ -108,11 +109,26 @@ impl ExportedModel {
         self.parameters.element_count(true)
     }
 
-    /// The speech units that it takes, in words.
-    pub fn units(&self) -> &'static str {
+    /// Mel frames that the model makes of one unit.
+    pub fn frames_per_unit(&self) -> usize {
+        self.network.config().token_mel_ratio.max(1)
+    }
+
+    /// Frames of the mel per second.
+    pub fn mel_rate(&self) -> f64 {
+        f64::from(self.mel().sample_rate) / self.mel().hop_length as f64
+    }
+
+    /// The speech units that it takes, in words, at the rate that follows from the mel's.
+    pub fn units(&self) -> String {
+        let rate = self.mel_rate() / self.frames_per_unit() as f64;
         match self.network.config().dual_codebook {
-            Some(_) => "speech units of two codebooks (16.7 Hz and 25 Hz, in one sequence)",
-            None => "speech units at 25 Hz",
+            Some(_) => {
+                let linguistic = rate * LINGUISTIC_PER_GROUP as f64 / SEMANTIC_PER_GROUP as f64;
+                let (linguistic, semantic) = (hertz(linguistic), hertz(rate));
+                format!("speech units of two codebooks ({linguistic} and {semantic}, in one sequence)")
+            }
+            None => format!("speech units at {}", hertz(rate)),
         }
     }
 
@@ -151,7 +167,7 @@ impl ExportedModel {
     pub fn within<'a>(&self, ids: &'a [u32], frames: usize) -> (&'a [u32], Vec<i64>) {
         let config = self.network.config();
         let per_token = config.ids_per_token();
-        let count = (ids.len() / per_token).min(frames / config.token_mel_ratio.max(1));
+        let count = (ids.len() / per_token).min(frames / self.frames_per_unit());
         let ids = &ids[..count * per_token];
         (ids, ids.chunks_exact(per_token).filter_map(|token| token.last()).map(|id| i64::from(*id)).collect())
     }
@@ -179,6 +195,11 @@ impl ExportedModel {
         let mels = generated.mels.iter().map(|mel| features(mel).map_err(failed)).collect::<Result<_, _>>()?;
         Ok(Samples { mels, evaluations: generated.evaluations })
     }
+}
+
+/// A rate for people, with at most one decimal: `25 Hz`, `16.7 Hz`.
+pub fn hertz(rate: f64) -> String {
+    format!("{} Hz", (rate * 10.0).round() / 10.0)
 }
 
 /// Takes over weights merged with the adapters beside them.

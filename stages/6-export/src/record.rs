@@ -10,11 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::card::{CardFacts, render};
 use crate::evaluation::Scores;
-use crate::model_folder::{CONFIG, ExportedModel, WEIGHTS};
+use crate::model_folder::{CONFIG, ExportedModel, WEIGHTS, hertz};
 
 /// Stages whose configuration the card repeats.
 const STAGES: [(u8, &str); 7] =
     [(0, "prep"), (1, "embed"), (2, "tokens"), (3, "pack"), (4, "train"), (5, "average"), (6, "export")];
+
+/// What receipts record besides settings of the recipe: digests of folders, stretches of rows, and where lists point to.
+const NO_SETTINGS: [&str; 3] = ["recordings", "rows", "list_prefix"];
 
 /// Plans the card; `model` are the files of the exported model.
 ///
@@ -38,8 +41,9 @@ pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageE
         let facts = CardFacts {
             recipe: &name,
             parameters: model.parameter_count(),
-            units: model.units(),
-            resolved_recipe: &configuration,
+            units: &model.units(),
+            mel: &format!("a log-mel of {} bins at {}", model.mel().n_mels, hertz(model.mel_rate())),
+            recipe_settings: &configuration,
             splits: &splits(&indexes)?,
             departures: &model.departures(),
             averaged_steps: &averaged_steps(&read(&average)?),
@@ -66,7 +70,8 @@ fn splits(indexes: &[(String, PathBuf)]) -> Result<Vec<(String, u64, f64)>, Stag
     indexes.iter().map(read).collect()
 }
 
-/// What every stage was told, as its receipts recorded it: the configurations of a stage's parts laid over each other.
+/// The settings that every stage was run with, as its receipts recorded them: the configurations of a stage's parts merged, without
+/// what holds for this machine alone or was not used.
 fn configuration(context: &PlanContext) -> Result<Value, StageError> {
     let mut stages = Map::new();
     for (number, name) in STAGES {
@@ -76,9 +81,37 @@ fn configuration(context: &PlanContext) -> Result<Value, StageError> {
                 merged.extend(config.iter().map(|(key, value)| (key.clone(), value.clone())));
             }
         }
-        stages.insert(name.to_owned(), Value::Object(merged));
+        NO_SETTINGS.iter().for_each(|key| drop(merged.shift_remove(*key)));
+        if let Some(split) = merged.get_mut("split").and_then(Value::as_object_mut) {
+            drop_unused(split);
+        }
+        stages.insert(name.to_owned(), portable(Value::Object(merged)));
     }
     Ok(Value::Object(stages))
+}
+
+/// Removes what the way of dividing the rows into splits does not look at, such as the lists of a base recipe.
+fn drop_unused(split: &mut Map<String, Value>) {
+    let unused: &[&str] = match split.get("by").and_then(Value::as_str) {
+        Some("list") => &["fractions", "unit"],
+        Some("fraction") => &["lists"],
+        Some("given") => &["lists", "fractions", "rest", "unit"],
+        _ => &[],
+    };
+    unused.iter().for_each(|key| drop(split.shift_remove(*key)));
+}
+
+/// The value with file names in place of absolute paths, which hold for one machine only.
+fn portable(value: Value) -> Value {
+    match value {
+        Value::String(text) if Path::new(&text).is_absolute() => {
+            let name = Path::new(&text).file_name().map(|name| name.to_string_lossy().into_owned());
+            Value::String(name.unwrap_or_default())
+        }
+        Value::Array(items) => items.into_iter().map(portable).collect(),
+        Value::Object(entries) => entries.into_iter().map(|(key, value)| (key, portable(value))).collect(),
+        other => other,
+    }
 }
 
 fn averaged_steps(record: &Value) -> Vec<u64> {
@@ -89,4 +122,29 @@ fn averaged_steps(record: &Value) -> Vec<u64> {
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, StageError> {
     let text = fs::read_to_string(path).map_err(|e| StageError::file(path, e))?;
     serde_json::from_str(&text).map_err(|e| StageError::new(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn absolute_paths_become_names_wherever_they_are() {
+        let told = json!({"data": [{"dir": "/home/me/corpus/"}, "rel/ative"], "weights": "/data/flow.pt", "lr": 0.1, "none": null});
+        let expected = json!({"data": [{"dir": "corpus"}, "rel/ative"], "weights": "flow.pt", "lr": 0.1, "none": null});
+        assert_eq!(portable(told), expected);
+    }
+
+    #[test]
+    fn what_another_way_of_splitting_reads_is_left_out() {
+        let split = |by: &str| {
+            let mut split = json!({"by": by, "lists": {}, "fractions": {}, "rest": null, "unit": "utterance"});
+            drop_unused(split.as_object_mut().unwrap());
+            split.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(split("list"), ["by", "lists", "rest"]);
+        assert_eq!(split("fraction"), ["by", "fractions", "rest", "unit"]);
+        assert_eq!(split("given"), ["by"]);
+    }
 }

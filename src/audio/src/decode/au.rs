@@ -1,12 +1,12 @@
-//! AU files (Sun, NeXT): a short header, then PCM, float, mu-law or A-law samples, the highest byte first.
+//! AU files (Sun, NeXT): a short header, then PCM, float, mu-law or A-law samples, usually the highest byte first.
 
 use super::pcm::{self, Encoding};
 use super::{Decoded, MAX_SAMPLES, check_format, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
-/// What AU files begin with.
-pub(super) const SIGNATURE: &[u8] = b".snd";
+/// What AU files begin with, the highest byte first and the lowest byte first; and the same of DEC's variant.
+pub(super) const SIGNATURES: [&[u8; 4]; 4] = [b".snd", b"dns.", b".sd\0", b"\0ds."];
 const CONTAINER: &str = "AU";
 /// The size of a file that was written to a pipe.
 const UNKNOWN_SIZE: u32 = u32::MAX;
@@ -16,7 +16,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let malformed = |problem: &str| Fault::Malformed { container: CONTAINER.into(), problem: problem.into() };
     let (header, _) = bytes.split_first_chunk::<24>().ok_or_else(|| malformed("the file ends inside its header"))?;
     let (words, _) = header.as_chunks::<4>();
-    let [_, start, size, encoding, sample_rate, channels] = [0, 1, 2, 3, 4, 5].map(|at| u32::from_be_bytes(words[at]));
+    let big_endian = words[0][0] == b'.';
+    let [_, start, size, encoding, sample_rate, channels] = [0, 1, 2, 3, 4, 5].map(|at| match big_endian {
+        true => u32::from_be_bytes(words[at]),
+        false => u32::from_le_bytes(words[at]),
+    });
     check_format(u64::from(sample_rate), u64::from(channels))?;
     let encoding = match encoding {
         1 => Encoding::MuLaw,
@@ -48,11 +52,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let rest = (data.len() % frame_bytes) as u64;
     warnings.extend((rest > 0).then_some(DecodeWarning::PartialFrame { bytes: rest }));
     within("the number of samples", (data.len() / encoding.bytes()) as u64, MAX_SAMPLES)?;
-    let samples = pcm::to_planar(data, encoding, true, channels as usize);
+    let samples = pcm::to_planar(data, encoding, big_endian, channels as usize);
     if encoding.is_float() {
         warnings.extend(over_range(&samples));
     }
-    Ok(Decoded { audio: Audio { samples, sample_rate, warnings }, codec: encoding.name(true), container: "au".into() })
+    Ok(Decoded {
+        audio: Audio { samples, sample_rate, warnings },
+        codec: encoding.name(big_endian),
+        container: "au".into(),
+    })
 }
 
 fn unsupported(codec: &str) -> Fault {

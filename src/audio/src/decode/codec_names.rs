@@ -153,6 +153,8 @@ pub(super) fn caf(id: [u8; 4]) -> String {
         b"aacl" => "AAC-LD",
         b"aace" | b"aacf" | b"aacg" => "AAC-ELD",
         b"usac" => "xHE-AAC (USAC)",
+        b"flac" => "FLAC",
+        b"opus" => "Opus",
         b"ilbc" => "iLBC",
         b".mp1" => "MP1",
         b"AMRW" => "AMR-WB",

@@ -12,7 +12,7 @@ pub(super) fn recognized(bytes: &[u8]) -> Option<Fault> {
 /// Formats whose first bytes say what they are.
 fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
     // The codec, and the container where it has another name.
-    const TABLE: [(&[u8], &str, &str); 33] = [
+    const TABLE: [(&[u8], &str, &str); 38] = [
         (b"#!AMR-WB\n", "AMR-WB", "AMR"),
         (b"#!AMR-WB_MC", "AMR-WB", "AMR"),
         (b"#!AMR", "AMR-NB", "AMR"),
@@ -46,6 +46,11 @@ fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
         (b"\x00\x00\x01\xba", "an audio track", "MPEG program stream"),
         (b"MThd", "MIDI (notes, no sound)", "MIDI"),
         (b"OMA\0", "ATRAC3", "OpenMG"),
+        (b"nut/multimedia container", "an audio track", "NUT"),
+        (b"2BIT", "AVR sound", "AVR"),
+        (b" paf", "PAF sound", "PAF"),
+        (b"fap ", "PAF sound", "PAF"),
+        (b"\xc0\xde\xc2", "Codec 2", "Codec 2"),
     ];
     let found = TABLE.iter().find(|(signature, ..)| bytes.starts_with(signature));
     if let Some((_, codec, container)) = found {
@@ -122,10 +127,13 @@ fn avi_codec(bytes: &[u8]) -> String {
     let find = |from: usize, what: &[u8]| {
         header.get(from..)?.windows(what.len()).position(|window| window == what).map(|place| from + place)
     };
-    let tag =
-        find(0, b"auds").and_then(|stream| find(stream, b"strf")).and_then(|chunk| header.get(chunk + 8..chunk + 10));
-    match tag {
-        Some([low, high]) => codec_names::riff(u16::from_le_bytes([*low, *high])),
+    let format = find(0, b"auds").and_then(|stream| find(stream, b"strf")).and_then(|chunk| header.get(chunk + 8..));
+    match format {
+        // The extensible format has the tag at the beginning of its GUID.
+        Some([0xfe, 0xff, rest @ ..]) if rest.len() >= 24 => {
+            codec_names::riff(u16::from_le_bytes([rest[22], rest[23]]))
+        }
+        Some([low, high, ..]) => codec_names::riff(u16::from_le_bytes([*low, *high])),
         _ => "an audio track".into(),
     }
 }

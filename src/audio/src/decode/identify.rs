@@ -16,6 +16,8 @@ pub(super) struct Identity {
     pub(super) codec: Option<String>,
     /// Whether the codec is known not to be decoded here.
     unsupported: bool,
+    /// Whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
+    pub(super) big_endian: bool,
 }
 
 impl Identity {
@@ -49,7 +51,9 @@ pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
         Content::Adts => named("ADTS", aac::unsupported_adts(bytes)),
         other => (other.title(), None, true),
     };
-    Identity { content, container, codec, unsupported: !supported }
+    let entry = (content == Content::Mp4).then(|| mp4_codec::sample_entry(bytes)).flatten();
+    let big_endian = entry.is_some_and(|entry| entry.is_big_endian());
+    Identity { content, container, codec, unsupported: !supported, big_endian }
 }
 
 /// A codec that is not decoded here when it has a name.

@@ -7,6 +7,9 @@ use super::mp4_edits::{boxes, child, first_sound_track};
 /// What the sample entry of the first sound track says.
 pub(super) struct SampleEntry {
     id: [u8; 4],
+    bits_per_sample: u16,
+    /// Whether a QuickTime file says that the lowest byte of samples comes first.
+    little_endian: bool,
     /// The object type indication of its elementary stream descriptor.
     object_type: Option<u8>,
     /// The AAC configuration, when the object type says MPEG-4 audio.
@@ -18,7 +21,10 @@ pub(super) fn sample_entry(bytes: &[u8]) -> Option<SampleEntry> {
     let track = first_sound_track(bytes)?;
     let descriptions = child(track, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
     let (id, entry) = boxes(descriptions.get(8..)?).next()?;
-    let mut found = SampleEntry { id, object_type: None, config: None };
+    let bits_per_sample = u16::from_be_bytes(*entry.get(18..)?.first_chunk()?);
+    let endianness = children(entry).and_then(|children| child(children, &[b"wave", b"enda"]));
+    let little_endian = endianness.is_some_and(|value| value == [0, 1]);
+    let mut found = SampleEntry { id, bits_per_sample, little_endian, object_type: None, config: None };
     if let Some((object_type, config)) = elementary_stream(entry) {
         found.object_type = Some(object_type);
         found.config = config.filter(|_| matches!(object_type, 0x40 | 0x67)).and_then(Config::parse);
@@ -34,9 +40,15 @@ impl SampleEntry {
             (b"mp4a", Some(0x69 | 0x6b | 0xdd)) | (b"mp4a", None) => None,
             (b"mp4a", Some(other)) => codec_names::object_type_indication(other),
             (b"Opus" | b"fLaC" | b"alac" | b".mp3" | b"ms\0\x55" | b"alaw" | b"ulaw", _) => None,
+            (b"sowt" | b"twos", _) if self.bits_per_sample == 8 => Some("8-bit PCM".to_owned()),
             (b"lpcm" | b"sowt" | b"twos" | b"in24" | b"in32" | b"fl32" | b"fl64" | b"raw ", _) => None,
             _ => Some(codec_names::sample_entry(self.id)),
         }
+    }
+
+    /// Whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
+    pub(super) fn is_big_endian(&self) -> bool {
+        matches!(&self.id, b"in24" | b"in32" | b"fl32" | b"fl64") && !self.little_endian
     }
 
     /// The codec's name.
@@ -56,15 +68,20 @@ pub(super) fn container(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Object type and configuration of the elementary stream descriptor in a sample entry.
-fn elementary_stream(entry: &[u8]) -> Option<(u8, Option<&[u8]>)> {
+/// The boxes in a sample entry.
+fn children(entry: &[u8]) -> Option<&[u8]> {
     // QuickTime puts more fields into later versions of the entry.
     let fields = match entry.get(9)? {
         1 => 28 + 16,
         2 => 28 + 36,
         _ => 28,
     };
-    let children = entry.get(fields..)?;
+    entry.get(fields..)
+}
+
+/// Object type and configuration of the elementary stream descriptor in a sample entry.
+fn elementary_stream(entry: &[u8]) -> Option<(u8, Option<&[u8]>)> {
+    let children = children(entry)?;
     let descriptor = child(children, &[b"esds"]).or_else(|| child(children, &[b"wave", b"esds"]))?;
     descriptor_of(descriptor.get(4..)?)
 }

@@ -90,11 +90,7 @@ fn sound(bytes: &[u8], content: Content, pre_skip: usize, decoded: usize) -> std
             let end = mp4_edits::media_frames(bytes, RATE).map_or(decoded, frames);
             start..end
         }
-        Content::Matroska => {
-            let padding = matroska::first_audio_track(bytes).map_or(0, |track| matroska::padding_at_end(bytes, &track));
-            let padding = (u128::from(padding) * u128::from(RATE) + 500_000_000) / 1_000_000_000;
-            pre_skip..decoded.saturating_sub(padding as usize)
-        }
+        Content::Matroska => pre_skip..decoded.saturating_sub(matroska::padding_in_frames(bytes, RATE)),
         Content::Caf => match caf_frames(bytes) {
             Some((priming, valid)) if valid > 0 => frames(priming)..frames(priming.saturating_add(valid)),
             _ => pre_skip..decoded,

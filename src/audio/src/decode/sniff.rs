@@ -142,7 +142,7 @@ pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     if at(0, sphere::SIGNATURE) {
         return Some(Content::Sphere);
     }
-    if at(0, au::SIGNATURE) {
+    if au::SIGNATURES.iter().any(|signature| at(0, *signature)) {
         return Some(Content::Au);
     }
     if at(0, w64::SIGNATURE) {

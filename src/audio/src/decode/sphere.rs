@@ -108,14 +108,11 @@ impl Fields {
             ("pcm", Some(1)) => Ok((Encoding::Signed8, false)),
             ("pcm", Some(count @ 2..=4)) => {
                 let encoding = [Encoding::Signed16, Encoding::Signed24, Encoding::Signed32][count as usize - 2];
-                let ascending = &"0123"[..count as usize];
-                let descending = &"3210"[4 - count as usize..];
+                // "01", "012" and "0123" say that the lowest byte comes first; some writers put "01" for any size.
                 match order {
-                    _ if order == ascending => Ok((encoding, false)),
-                    _ if order == descending => Ok((encoding, true)),
-                    _ => Err(malformed(&format!(
-                        "its header says sample_byte_format = {order:?}, expected {ascending:?} or {descending:?}"
-                    ))),
+                    "01" | "012" | "0123" => Ok((encoding, false)),
+                    "10" | "210" | "3210" => Ok((encoding, true)),
+                    _ => Err(malformed(&format!("its header says sample_byte_format = {order:?}, expected 01 or 10"))),
                 }
             }
             ("pcm", _) => Err(malformed("its header has no sample_n_bytes of 1 to 4")),

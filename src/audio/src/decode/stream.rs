@@ -4,7 +4,11 @@ use std::io::Cursor;
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::CodecParameters;
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_OPUS, CODEC_ID_VORBIS};
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE,
+    CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S24BE,
+    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
+};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
@@ -17,7 +21,7 @@ use super::aac::{Config, SbrSearch};
 use super::identify::{Identity, identify};
 use super::multichannel_vorbis::MultichannelVorbis;
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, mp4_edits, ogg_pages, opus_track, over_range, tags, within};
+use super::{Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -56,6 +60,9 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
         None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
         None => collected.shorter_than_claimed(decoder.claimed_frames),
     });
+    if content == Content::Matroska {
+        collected.cut_end(matroska::padding_in_frames(bytes, decoder.sample_rate));
+    }
     if content == Content::Mp4 {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
@@ -149,10 +156,46 @@ fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Resul
     {
         return Ok(Box::new(decoder));
     }
+    let parameters = corrected(parameters, identity);
     let options = AudioDecoderOptions::default().verify(true);
     symphonia::default::get_codecs()
-        .make_audio_decoder(parameters, &options)
+        .make_audio_decoder(&parameters, &options)
         .map_err(|error| malformed(identity, &error))
+}
+
+/// Parameters without what Symphonia's readers get wrong.
+fn corrected(parameters: &AudioCodecParameters, identity: &Identity) -> AudioCodecParameters {
+    let mut corrected = parameters.clone();
+    // The size of a compressed sample is taken for that of a decoded one.
+    if matches!(parameters.codec, CODEC_ID_PCM_ALAW | CODEC_ID_PCM_MULAW) {
+        (corrected.bits_per_sample, corrected.bits_per_coded_sample) = (None, None);
+    }
+    if identity.big_endian {
+        corrected.codec = match parameters.codec {
+            CODEC_ID_PCM_S24LE => CODEC_ID_PCM_S24BE,
+            CODEC_ID_PCM_S32LE => CODEC_ID_PCM_S32BE,
+            CODEC_ID_PCM_F32LE => CODEC_ID_PCM_F32BE,
+            CODEC_ID_PCM_F64LE => CODEC_ID_PCM_F64BE,
+            other => other,
+        };
+    }
+    corrected
+}
+
+/// Makes a decoder of the layer that the first packet of MPEG audio has, where a container has one id for all layers.
+fn check_layer(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
+    let parameters = decoder.inner.codec_params();
+    let codec = match packet {
+        [0xff, second, ..] if second & 0xe6 == 0xe4 => CODEC_ID_MP2,
+        [0xff, second, ..] if second & 0xe6 == 0xe6 => CODEC_ID_MP1,
+        _ => return Ok(()),
+    };
+    if parameters.codec == CODEC_ID_MP3 {
+        let mut parameters = parameters.clone();
+        parameters.for_codec(codec);
+        decoder.inner = make_decoder(&parameters, identity)?;
+    }
+    Ok(())
 }
 
 /// Most frames of one packet of any codec; real ones have a few thousand.
@@ -200,6 +243,9 @@ impl Collected {
             };
             if packet.track_id != decoder.track {
                 continue;
+            }
+            if self.samples.is_empty() && identity.content == Content::Mp4 {
+                check_layer(decoder, &packet.data, identity)?;
             }
             if let Some(codec) = decoder.sbr.as_mut().and_then(|search| search.look(&packet.data)) {
                 return Err(identity.refusal_of(codec));
@@ -267,6 +313,12 @@ impl Collected {
         for channel in &mut self.samples {
             channel.drain(..frames);
         }
+    }
+
+    /// Drops frames at the end.
+    fn cut_end(&mut self, frames: usize) {
+        let left = self.samples.first().map_or(0, Vec::len).saturating_sub(frames);
+        self.samples.iter_mut().for_each(|channel| channel.truncate(left));
     }
 
     fn warnings(&self) -> Vec<DecodeWarning> {

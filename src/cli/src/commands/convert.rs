@@ -28,7 +28,7 @@ pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> 
         archive.strip_prefix(prefix).map_err(|error| Failure::Failed(error.into()))?;
     }
     write(&arguments.output, &mut archive, target).map_err(Failure::Failed)?;
-    describe(&archive, target, &arguments.output, out)
+    describe(&archive, target, [&arguments.input, &arguments.output], out)
 }
 
 /// Writes beside the target, so that what is there stays until the new file is whole. (It may be what is read.)
@@ -46,10 +46,14 @@ fn write(output: &Path, archive: &mut Archive<'_>, target: Target) -> anyhow::Re
 }
 
 /// Prints what was written and what was left out.
-fn describe(archive: &Archive<'_>, target: Target, output: &Path, out: &mut dyn Write) -> Result<(), Failure> {
+fn describe(archive: &Archive<'_>, target: Target, paths: [&Path; 2], out: &mut dyn Write) -> Result<(), Failure> {
+    let [input, output] = paths;
     let bytes: u64 = archive.tensors.iter().map(|(_, tensor)| tensor.byte_count()).sum();
     let tensors = human::count(archive.tensors.len() as u64);
     writeln!(out, "{}: {tensors} tensors, {}", output.display(), human::bytes(bytes))?;
+    if archive.path() != input {
+        writeln!(out, "  read from {}", archive.path().display())?;
+    }
     if let Some(entry) = &archive.entry {
         writeln!(out, "  the tensors of its entry `{entry}`")?;
     }

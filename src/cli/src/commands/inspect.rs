@@ -13,7 +13,7 @@ pub fn run(arguments: &InspectArgs, out: &mut dyn Write) -> Result<(), Failure> 
         if index > 0 {
             writeln!(out)?;
         }
-        if let Err(error) = inspect(file, arguments.rows, out) {
+        if let Err(error) = inspect(file, arguments.rows, arguments.full, out) {
             let failure = Failure::from_any(error);
             if matches!(failure, Failure::Closed) {
                 return Err(failure);

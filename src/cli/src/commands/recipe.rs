@@ -32,5 +32,8 @@ fn check(arguments: &RecipeCheckArgs, out: &mut dyn Write) -> Result<(), Failure
     let stages = stages::all();
     let recipe = load(&arguments.recipe, &stages)?;
     flowmill_runner::check(&stages, &recipe)?;
+    for warning in flowmill_runner::warnings(&stages, &recipe)? {
+        writeln!(out, "WARNING: {warning}")?;
+    }
     Ok(writeln!(out, "{} is well formed", recipe.file().display())?)
 }

@@ -28,6 +28,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         ..SynthOptions::default()
     };
     let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
+    refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
@@ -43,6 +44,18 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         }
     }
     if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Refuses a model in an experiment whose files are not what they were when it was exported.
+fn refuse_damaged(model: &Path) -> Result<(), Failure> {
+    let files = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
+    match files.filter(|file| file.is_file()).find_map(|file| flowmill_runner::damage(&file)) {
+        Some(damage) => {
+            let what = "damaged, or changed since it was exported";
+            Err(Failure::Failed(anyhow::anyhow!("{}: {what}: {damage}; run the recipe again", model.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A file name after the recording's that no other recording of this call has.

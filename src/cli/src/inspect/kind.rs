@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use flowmill_nn::weights::Format;
+use flowmill_nn::weights::{Format, is_index};
 
 use super::json::LARGEST_JSON;
 
@@ -25,6 +25,8 @@ pub enum Kind {
     Npy,
     /// A network with its weights.
     Onnx,
+    /// The index of a model's shards.
+    Shards,
     /// A tar shard.
     Tar,
     /// The receipt of one part of a stage.
@@ -50,10 +52,13 @@ impl Kind {
         let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let about = file.metadata().with_context(|| format!("cannot read {}", path.display()))?;
         if about.is_dir() {
-            bail!("{} is a folder; give a file in it, or use `flowmill status` for an experiment", path.display());
+            bail!("{} is a folder", path.display());
         }
         if about.len() == 0 {
             bail!("{} is empty", path.display());
+        }
+        if is_index(path) {
+            return Ok(Self::Shards);
         }
         let mut head = Vec::new();
         file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
@@ -76,6 +81,7 @@ impl Kind {
             Self::Torch => "PyTorch",
             Self::Npy => "NumPy array",
             Self::Onnx => "ONNX network",
+            Self::Shards => "index of shards",
             Self::Tar => "tar",
             Self::Receipt => "receipt",
             Self::Json => "JSON",

@@ -15,26 +15,41 @@ mod text;
 mod weights;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::{human, style};
 use kind::Kind;
 
-/// Prints what is in the file at `path`, at most `rows` rows of it.
+/// The weights of a folder: of a checkpoint, an exported model, or a published one.
+fn weights_of_folder(folder: &Path) -> Result<PathBuf> {
+    let advice = "give a file in it, or use `flowmill status` for an experiment";
+    flowmill_nn::weights::locate(folder).with_context(|| format!("{} is a folder; {advice}", folder.display()))
+}
+
+/// Prints what is in the file at `path`, or in the weights of the folder there, at most `rows` rows of it; `full` shows the
+/// texts of tables whole.
 ///
 /// # Errors
 /// A file that cannot be read, is of no known kind, or is not what it claims to be; and what `out` reports.
-pub fn inspect(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
+    let file = match path.is_dir() {
+        true => weights_of_folder(path)?,
+        false => path.to_owned(),
+    };
+    let path = file.as_path();
     let kind = Kind::of(path)?;
     let size = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
     let title = style::paint(style::TITLE, path.display());
     writeln!(out, "{title}  {}, {}", kind.title(), human::bytes(size))?;
+    if let Some(damage) = flowmill_runner::damage(path) {
+        style::warning(&format!("damaged, or changed since it was made: {damage}"));
+    }
     let shown = match kind {
-        Kind::Parquet => parquet::show(path, rows, out),
+        Kind::Parquet => parquet::show(path, rows, full, out),
         Kind::Safetensors => safetensors::show(path, out),
-        Kind::Torch | Kind::Npy => weights::show(path, rows, out),
+        Kind::Torch | Kind::Npy | Kind::Shards => weights::show(path, rows, out),
         Kind::Onnx => onnx::show(path, out),
         Kind::Tar => tar::show(path, rows, out),
         Kind::Receipt => receipt::show(path, out),

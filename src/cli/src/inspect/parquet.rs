@@ -1,5 +1,6 @@
 //! Parquet: columns, row groups, notes, and the first rows with long cells shortened.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,18 +21,64 @@ use crate::table::{Align, Cell, Table, print_pairs};
 const MEMBERS: usize = 6;
 /// How much of a text is shown.
 const TEXT: usize = 90;
+/// How much of a text is shown when it is to be shown whole.
+const WHOLE_TEXT: usize = 1 << 20;
+/// How many kinds of reasons are shown.
+const REASONS: usize = 20;
 /// How many row groups are shown.
 const ROW_GROUPS: usize = 20;
 
-/// Prints the table.
-pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
+/// Prints the table. The reasons of rejected rows are counted by kind and always whole.
+pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
         .context("its footer cannot be read; the file was cut or changed")?;
     print_summary(builder.metadata(), out)?;
     print_columns(builder.schema(), builder.metadata(), out)?;
     print_row_groups(builder.metadata(), out)?;
+    let rejected = is_rejected(builder.schema());
     let first = guarded(|| first_rows(builder, rows)).context("its rows cannot be read")?;
-    print_rows(&first, out)
+    if rejected {
+        let reasons = guarded(|| reasons(path)).context("its rows cannot be read")?;
+        print_reasons(reasons, out)?;
+    }
+    print_rows(&first, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
+}
+
+/// Whether a table is a stage's `rejected.parquet`.
+fn is_rejected(schema: &SchemaRef) -> bool {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    names.starts_with(&["id", "reason", "part"]) && schema.field(1).data_type() == &DataType::Utf8
+}
+
+/// How many rows there are of every kind of reason, which is what stands before its first `: `.
+fn reasons(path: &Path) -> Result<BTreeMap<String, u64>> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let mut kinds = BTreeMap::new();
+    for batch in builder.build()? {
+        for reason in batch?.column(1).as_string::<i32>().iter().flatten() {
+            let kind = reason.split(": ").next().unwrap_or_default();
+            match kinds.get_mut(kind) {
+                Some(count) => *count += 1,
+                None => drop(kinds.insert(kind.to_owned(), 1)),
+            }
+        }
+    }
+    Ok(kinds)
+}
+
+/// Prints the kinds of reasons, the commonest first.
+fn print_reasons(kinds: BTreeMap<String, u64>, out: &mut dyn Write) -> Result<()> {
+    let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
+    kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let mut table = Table::new(&[("rows", Align::Right), ("reason", Align::Left)]);
+    for (kind, count) in kinds.iter().take(REASONS) {
+        table.row([human::count(*count).into(), human::shortened(kind, WHOLE_TEXT).into()]);
+    }
+    table.print(out)?;
+    if kinds.len() > REASONS {
+        writeln!(out, "… {} more kinds", kinds.len() - REASONS)?;
+    }
+    Ok(())
 }
 
 /// Runs a reader over data that nobody vouches for: a panic inside becomes an error.
@@ -133,8 +180,8 @@ fn print_row_groups(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<(
     Ok(())
 }
 
-/// Prints rows, each as a block of `column  value`.
-fn print_rows(batches: &[RecordBatch], out: &mut dyn Write) -> Result<()> {
+/// Prints rows, each as a block of `column  value`, at most `text` characters of a value.
+fn print_rows(batches: &[RecordBatch], text: usize, out: &mut dyn Write) -> Result<()> {
     let mut number = 0_u64;
     for batch in batches {
         for row in 0..batch.num_rows() {
@@ -144,7 +191,7 @@ fn print_rows(batches: &[RecordBatch], out: &mut dyn Write) -> Result<()> {
                 .fields()
                 .iter()
                 .zip(batch.columns())
-                .map(|(field, column)| (human::shortened(field.name(), 60), cell(column.as_ref(), row)))
+                .map(|(field, column)| (human::shortened(field.name(), 60), cell(column.as_ref(), row, text)))
                 .collect();
             print_pairs(&pairs, 2, out)?;
             number += 1;
@@ -154,7 +201,7 @@ fn print_rows(batches: &[RecordBatch], out: &mut dyn Write) -> Result<()> {
 }
 
 /// One cell in a few words.
-fn cell(column: &dyn Array, row: usize) -> String {
+fn cell(column: &dyn Array, row: usize, text: usize) -> String {
     if column.is_null(row) {
         return "–".into();
     }
@@ -162,10 +209,10 @@ fn cell(column: &dyn Array, row: usize) -> String {
         DataType::Binary => bytes_cell(column.as_binary::<i32>().value(row)),
         DataType::LargeBinary => bytes_cell(column.as_binary::<i64>().value(row)),
         DataType::BinaryView => bytes_cell(column.as_binary_view().value(row)),
-        DataType::List(_) => list_cell(column.as_list::<i32>().value(row).as_ref()),
-        DataType::LargeList(_) => list_cell(column.as_list::<i64>().value(row).as_ref()),
-        DataType::FixedSizeList(..) => list_cell(column.as_fixed_size_list().value(row).as_ref()),
-        _ => scalar_cell(column, row),
+        DataType::List(_) => list_cell(column.as_list::<i32>().value(row).as_ref(), text),
+        DataType::LargeList(_) => list_cell(column.as_list::<i64>().value(row).as_ref(), text),
+        DataType::FixedSizeList(..) => list_cell(column.as_fixed_size_list().value(row).as_ref(), text),
+        _ => scalar_cell(column, row, text),
     }
 }
 
@@ -177,18 +224,18 @@ fn bytes_cell(bytes: &[u8]) -> String {
 }
 
 /// A list: how many, and the first ones.
-fn list_cell(items: &dyn Array) -> String {
-    let first: Vec<String> = (0..items.len().min(MEMBERS)).map(|index| cell(items, index)).collect();
+fn list_cell(items: &dyn Array, text: usize) -> String {
+    let first: Vec<String> = (0..items.len().min(MEMBERS)).map(|index| cell(items, index, text)).collect();
     let more = if items.len() > MEMBERS { ", …" } else { "" };
     format!("{} × [{}{more}]", human::count(items.len() as u64), first.join(", "))
 }
 
 /// Anything else, as Arrow prints it.
-fn scalar_cell(column: &dyn Array, row: usize) -> String {
+fn scalar_cell(column: &dyn Array, row: usize, limit: usize) -> String {
     let options = FormatOptions::default();
     match ArrayFormatter::try_new(column, &options) {
         Ok(formatter) => match formatter.value(row).try_to_string() {
-            Ok(text) => human::shortened(&text, TEXT),
+            Ok(text) => human::shortened(&text, limit),
             Err(error) => format!("({error})"),
         },
         Err(error) => format!("({error})"),

@@ -22,6 +22,7 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     match Archive::open(path) {
         Ok(archive) => show_tensors(&archive, out),
         Err(error) => match PickleFile::open(path) {
+            Ok(PickleFile { value: PickleValue::Object(_), .. }) => Err(error.into()),
             Ok(file) => {
                 if has_tensors(&file.value) {
                     style::warning(&format!("not usable as weights: {error}"));
@@ -41,7 +42,7 @@ pub fn show_tensors(archive: &Archive<'_>, out: &mut dyn Write) -> Result<()> {
     }
     for (title, pairs) in [
         ("scalars", archive.scalars.iter().map(|(name, value)| (name, value.to_string())).collect::<Vec<_>>()),
-        ("besides", archive.left_out.iter().map(|(name, value)| (name, value.clone())).collect()),
+        ("left out", archive.left_out.iter().map(|(name, value)| (name, value.clone())).collect()),
     ] {
         if !pairs.is_empty() {
             writeln!(out, "{}", style::paint(style::TITLE, title))?;

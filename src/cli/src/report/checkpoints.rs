@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
+use super::Subject;
 use super::html::{Cell, Page, folded, remark, table};
-use super::{Subject, json};
 use crate::human;
 
 /// Checkpoints, average and scores.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let average = json(&subject.experiment.join("5-average/average.json"));
+    let average = subject.json(&subject.experiment.join("5-average/average.json"));
     let averaged: Vec<u64> = average
         .iter()
         .flat_map(|average| average["checkpoints"].as_array().into_iter().flatten())
@@ -19,11 +19,12 @@ pub fn add(subject: &Subject, page: &mut Page) {
         .checkpoints()
         .iter()
         .map(|(step, folder)| {
-            let state = json(&folder.join("state.json")).unwrap_or_default();
+            let state = subject.json(&folder.join("state.json")).unwrap_or_default();
             let loss = |key: &str| state[key].as_f64().map_or("–".to_owned(), human::number);
             let note = match (state.is_null(), state["scheduled"].as_bool()) {
                 (true, _) => "its state cannot be read",
                 (_, Some(false)) => "made on an interruption or by command",
+                _ if state["for_best"] == true => "made for its validation loss, the best at that time",
                 _ => "",
             };
             vec![
@@ -47,7 +48,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
         ));
     }
     page.section("Checkpoints", body);
-    if let Some(scores) = json(&subject.experiment.join("6-export/scores.json")) {
+    if let Some(scores) = subject.json(&subject.experiment.join("6-export/scores.json")) {
         page.section(
             "Scores",
             table(&["of held-out samples", ""], &pairs("", &scores)) + &folded("scores.json", &format!("{scores:#}")),

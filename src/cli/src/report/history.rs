@@ -1,5 +1,6 @@
 //! What ran: the journal.
 
+use flowmill_runner::{Experiment, read_journal};
 use serde_json::Value;
 
 use super::html::{Cell, Page, remark, table};
@@ -11,8 +12,8 @@ const MOST: usize = 200;
 
 /// The commands that ran, and how far the training is.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let journal = std::fs::read_to_string(subject.experiment.join("journal.jsonl")).unwrap_or_default();
-    let lines: Vec<Value> = journal.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let experiment = Experiment::at(subject.experiment);
+    let (lines, damaged) = experiment.map(|experiment| read_journal(&experiment)).unwrap_or_default();
     let mut body = remark(match (subject.training.progress, &subject.at_work) {
         (Progress::Done, _) => "The training is finished.",
         (Progress::Unfinished, AtWork::Running(_)) => "The training runs. This page shows how far it was.",
@@ -44,6 +45,9 @@ pub fn add(subject: &Subject, page: &mut Page) {
     body += &table(&["start (UTC)", "command", "outcome", "seconds", "host", "version"], &rows);
     if lines.len() > MOST {
         body += &remark(&format!("{} earlier commands are not shown.", lines.len() - MOST));
+    }
+    if damaged > 0 {
+        body += &remark(&format!("{damaged} lines of journal.jsonl have no valid checksum and are not shown."));
     }
     page.section("What ran", body);
 }

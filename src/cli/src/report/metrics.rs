@@ -20,7 +20,8 @@ struct Series {
 
 /// The curves.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let Ok(text) = std::fs::read(subject.training.metrics()) else { return };
+    let path = subject.training.metrics();
+    let Some(text) = subject.is_sound(&path).then(|| std::fs::read(&path).ok()).flatten() else { return };
     let series = read(&String::from_utf8_lossy(&text));
     let curve = |key: &str, name: &str| {
         let points = series.values.get(key).cloned().unwrap_or_default();

@@ -39,7 +39,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
         let (shown, thinned) = spread(moments);
         left_out += thinned;
         for moment in shown {
-            match moment.show(&mut room) {
+            match moment.show(subject, &mut room) {
                 Some(html) => body += &html,
                 None => left_out += 1,
             }
@@ -64,8 +64,9 @@ fn spread(moments: Vec<Moment>) -> (Vec<Moment>, usize) {
 
 impl Moment {
     /// The samples of one folder; `None` where they would not fit into what `room` is left. Empty for an empty folder.
-    fn show(&self, room: &mut u64) -> Option<String> {
-        let files: Vec<String> = names(&self.folder).into_iter().filter(|name| kind(name).is_some()).collect();
+    fn show(&self, subject: &Subject, room: &mut u64) -> Option<String> {
+        let shown = |name: &String| kind(name).is_some() && subject.is_sound(&self.folder.join(name));
+        let files: Vec<String> = names(&self.folder).into_iter().filter(shown).collect();
         let size = |name: &String| std::fs::metadata(self.folder.join(name)).map_or(0, |about| about.len());
         *room = room.checked_sub(files.iter().map(size).sum())?;
         let mut stems: Vec<&str> =

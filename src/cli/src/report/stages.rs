@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowmill_runner::Receipt;
+use flowmill_runner::{Receipt, sealed_content};
 use serde_json::Value;
 
 use super::html::{Cell, Page, escape, folded, remark, table};
-use super::{Subject, json, names};
+use super::{Subject, names};
 use crate::{human, stages};
 
 /// Settings of a stage that are worth a line each are few; the rest is folded away.
@@ -20,7 +20,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
     let mut rows = Vec::new();
     let mut settings = String::new();
     for (title, folder) in folders(subject.experiment) {
-        let summary = json(&folder.join("stage.json"));
+        let summary = sealed_content(&folder.join("stage.json")).ok();
         let receipts = receipts(&folder);
         if summary.is_none() && receipts.is_empty() {
             continue;
@@ -33,7 +33,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
     }
     let heads = ["stage", "state", "rows in", "rows out", "rejected", "facts"];
     page.section("Stages", table(&heads, &rows) + &settings);
-    page.section("Data", splits(subject.experiment));
+    page.section("Data", splits(subject));
 }
 
 /// Rows that were set aside, by reason.
@@ -98,11 +98,12 @@ fn fact(value: &Value) -> String {
 }
 
 /// The packed splits, by their indexes.
-fn splits(experiment: &Path) -> String {
+fn splits(subject: &Subject) -> String {
+    let experiment = subject.experiment;
     let folder = experiment.join("3-pack");
     let mut rows = Vec::new();
     for split in names(&folder) {
-        let Some(index) = json(&folder.join(&split).join("index.json")) else { continue };
+        let Some(index) = subject.json(&folder.join(&split).join("index.json")) else { continue };
         let shards = index["shards"].as_array().map_or(0, Vec::len);
         let bytes: u64 =
             index["shards"].as_array().into_iter().flatten().filter_map(|shard| shard["bytes"].as_u64()).sum();
@@ -115,14 +116,13 @@ fn splits(experiment: &Path) -> String {
             Cell::text(human::bytes(bytes)),
         ]);
     }
-    let sources = json(&experiment.join("0-prep/receipts/read.json"))
-        .map(|receipt| receipt["inputs"].as_array().cloned().unwrap_or_default())
-        .unwrap_or_default();
-    let sources: Vec<Vec<Cell>> = sources
+    let read = Receipt::read(&experiment.join("0-prep/receipts/read.json"));
+    let sources: Vec<Vec<Cell>> = read
         .iter()
+        .flat_map(|receipt| &receipt.inputs)
         .map(|input| {
-            let hash = input["blake3"].as_str().map_or("not there", |hash| hash.get(..16).unwrap_or(hash));
-            vec![Cell::text(input["path"].as_str().unwrap_or_default()), Cell::text(hash)]
+            let hash = input.blake3.as_deref().map_or("not there", |hash| hash.get(..16).unwrap_or(hash));
+            vec![Cell::text(&input.path), Cell::text(hash)]
         })
         .collect();
     table(&["split", "utterances", "hours", "mel frames", "shards", "size"], &rows)
@@ -130,7 +130,7 @@ fn splits(experiment: &Path) -> String {
 }
 
 /// Every stage's title and folder.
-fn folders(experiment: &Path) -> Vec<(String, PathBuf)> {
+pub fn folders(experiment: &Path) -> Vec<(String, PathBuf)> {
     let name = |stage: &dyn flowmill_runner::Stage| format!("{}-{}", stage.number(), stage.name());
     let stages = stages::all();
     stages.iter().map(|stage| (name(stage.as_ref()), experiment.join(name(stage.as_ref())))).collect()

@@ -1,59 +1,60 @@
-//! The checks of single values. Each gives the problem as words that follow "line 12 ".
+//! The checks of single values.
+
+use std::borrow::Cow;
+
+use crate::values;
 
 /// A piece of speech within a recording.
 #[derive(Debug, PartialEq)]
 pub(super) struct Segment<'a> {
     pub(super) recording: &'a str,
     pub(super) start: f64,
-    pub(super) end: f64,
+    /// `None`: at the recording's end.
+    pub(super) end: Option<f64>,
+    /// The channel of the recording, counted from 0, when it is named.
+    pub(super) channel: Option<u32>,
 }
 
-/// Words that Kaldi keeps for its language models and forbids in transcripts.
-const RESERVED: [&str; 3] = ["<s>", "</s>", "#0"];
-
-/// Checks an id: no odd blanks or control characters (which look like nothing and break every other tool).
-pub(super) fn id(id: &str) -> Result<(), String> {
-    odd_character(id).map_or(Ok(()), |c| Err(format!("has the character U+{:04X} in its id", c as u32)))
+/// What is wrong with a value.
+#[derive(Debug, PartialEq)]
+pub(super) struct Problem {
+    /// The kind of problem, in words that follow the file's name; `None` for what is simply a bad line.
+    pub(super) kind: Option<&'static str>,
+    /// The problem, in words that follow "line 12 ".
+    pub(super) detail: String,
 }
 
-/// Checks a transcript.
-pub(super) fn transcript(text: &str) -> Result<&str, String> {
-    if text.is_empty() {
-        return Err("has an id but no text".into());
+impl From<String> for Problem {
+    fn from(detail: String) -> Self {
+        Self { kind: None, detail }
     }
-    if let Some(c) = odd_character(text) {
-        return Err(format!(
-            "contains {} U+{:04X}; only blanks and tabs may separate words",
-            if c.is_whitespace() { "the white space" } else { "the control character" },
-            c as u32
-        ));
-    }
-    if text.contains(['<', '#'])
-        && let Some(word) = text.split([' ', '\t']).find(|w| RESERVED.contains(w))
-    {
-        return Err(format!("contains the symbol {word}, which Kaldi reserves"));
-    }
-    Ok(text)
 }
 
-/// A white space other than blank and tab, or a control character.
-fn odd_character(text: &str) -> Option<char> {
-    text.chars().find(|&c| (c.is_whitespace() || c.is_control()) && c != ' ' && c != '\t')
+impl From<&str> for Problem {
+    fn from(detail: &str) -> Self {
+        detail.to_owned().into()
+    }
+}
+
+/// Checks an utterance's transcript.
+pub(super) fn transcript(text: &str) -> Result<Option<Cow<'_, str>>, Problem> {
+    Ok(values::transcript(text)?)
 }
 
 /// Checks a value that is one word: a speaker, a language.
-pub(super) fn word<'a>(value: &'a str, what: &str) -> Result<&'a str, String> {
+pub(super) fn word<'a>(value: &'a str, what: &str) -> Result<&'a str, Problem> {
     if value.is_empty() {
-        return Err(format!("has an id but no {what}"));
+        return Err(format!("has an id but no {what}").into());
     }
     if value.contains([' ', '\t']) {
-        return Err(format!("has more than two fields (`{value}` should be one {what})"));
+        return Err(format!("has more than two fields (`{value}` should be one {what})").into());
     }
-    id(value).map(|()| value)
+    values::id(value)?;
+    Ok(value)
 }
 
 /// Checks a `wav.scp` value: a path, or a command when those are allowed.
-pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, String> {
+pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem> {
     if value.is_empty() {
         return Err("has an id but no path".into());
     }
@@ -61,20 +62,29 @@ pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, String> 
         return if allow_pipes {
             Ok(value)
         } else {
-            Err("is a command (it ends in `|`), and running commands from data files is off; \
-                 convert the audio, or set prep.allow_pipes: true if you trust this file"
-                .into())
+            Err(Problem {
+                kind: Some("runs a command and prep.allow_pipes is off"),
+                detail:
+                    "is a command (it ends in `|`); convert the audio, or set prep.allow_pipes: true if you trust this \
+                         file"
+                        .into(),
+            })
         };
     }
     if value.starts_with('|') || value == "-" {
-        return Err(format!("gives `{value}`, which is no file"));
+        return Err(format!("gives `{value}`, which is no file").into());
     }
     if value.starts_with('~') {
         return Err("uses `~`, which only a shell would expand; write the path out".into());
     }
     if is_archive_offset(value) {
-        return Err("points into a Kaldi archive; extract it to audio files first (wav-copy)".into());
+        return Err(Problem {
+            kind: Some("points into a Kaldi archive"),
+            detail: format!("gives `{value}`; extract it to audio files first (wav-copy)"),
+        });
     }
+    values::path(value)
+        .map_err(|detail| Problem { kind: Some("has a path of Windows"), detail: format!("has {detail}") })?;
     Ok(value)
 }
 
@@ -85,60 +95,77 @@ fn is_archive_offset(value: &str) -> bool {
     })
 }
 
-/// Parses a `segments` value: recording, start and end in seconds.
-pub(super) fn segment(value: &str) -> Result<Segment<'_>, String> {
-    let fields: Vec<&str> = value.split_ascii_whitespace().take(5).collect();
-    let &[recording, start, end] = fields.as_slice() else {
-        return Err(format!(
-            "has {} fields, not the four of a segment (utterance recording start end)",
-            fields.len() + 1
-        ));
+/// Parses a `segments` value: recording, start and end in seconds (-1: the recording's end), and a channel, if one is named.
+pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
+    let fields: Vec<&str> = value.split_ascii_whitespace().take(6).collect();
+    let (&[recording, start, end], channel) = (match fields.as_slice() {
+        [three @ .., channel] if fields.len() == 4 => (three, Some(*channel)),
+        all => (all, None),
+    }) else {
+        let count = fields.len() + 1;
+        return Err(
+            format!("has {count} fields, not those of a segment (utterance recording start end [channel])").into()
+        );
     };
-    let seconds = |text: &str| {
-        let value: f64 = text.parse().map_err(|_| format!("has `{text}` where seconds should be"))?;
-        if value.is_finite() { Ok(value) } else { Err(format!("has `{text}` where seconds should be")) }
+    let seconds = |text: &str| match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err(Problem::from(format!("has `{text}` where seconds should be"))),
     };
     let (start_text, end_text) = (start, end);
     let (start, end) = (seconds(start)?, seconds(end)?);
     if start < 0.0 {
-        return Err(format!("starts at {start_text} s, before the recording"));
+        return Err(format!("starts at {start_text} s, before the recording").into());
     }
-    if end <= start {
-        return Err(format!("ends at {end_text} s, not after its start at {start_text} s"));
+    let end = (end != -1.0).then_some(end);
+    if end.is_some_and(|end| end <= start) {
+        return Err(format!("ends at {end_text} s, not after its start at {start_text} s").into());
     }
-    Ok(Segment { recording, start, end })
+    Ok(Segment { recording, start, end, channel: channel.map(channel_number).transpose()? })
+}
+
+/// A channel as Kaldi counts them, or as A and B of a telephone call.
+fn channel_number(text: &str) -> Result<u32, Problem> {
+    match text {
+        "A" | "a" => Ok(0),
+        "B" | "b" => Ok(1),
+        text => {
+            text.parse().map_err(|_| Problem::from(format!("has `{text}` where a channel should be (0, 1, A or B)")))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn transcripts_as_kaldi_wants_them() {
-        assert_eq!(transcript("ONE TWO"), Ok("ONE TWO"));
-        assert!(transcript("").unwrap_err().contains("no text"));
-        assert!(transcript("one\u{3000}two").unwrap_err().contains("U+3000"));
-        assert!(transcript("one\u{7}").unwrap_err().contains("control character U+0007"));
-        assert!(transcript("a </s> b").unwrap_err().contains("</s>"));
-        assert_eq!(transcript("a <s>b #00"), Ok("a <s>b #00"));
+    fn why<T: std::fmt::Debug>(checked: Result<T, Problem>) -> String {
+        checked.unwrap_err().detail
     }
 
     #[test]
     fn recordings() {
         assert_eq!(recording("my file.wav", false), Ok("my file.wav"));
-        assert!(recording("sox a.wav -t wav - |", false).unwrap_err().contains("allow_pipes"));
+        assert!(recording("sox a.wav -t wav - |", false).unwrap_err().kind.unwrap().contains("allow_pipes"));
         assert_eq!(recording("sox a.wav -t wav - |", true), Ok("sox a.wav -t wav - |"));
         assert!(recording("~/a.wav", false).is_err());
-        assert!(recording("data/raw.ark:1234", false).unwrap_err().contains("archive"));
+        assert!(recording("data/raw.ark:1234", false).unwrap_err().kind.unwrap().contains("archive"));
+        assert!(why(recording(r"C:\corpus\a.wav", false)).contains("/mnt/c/corpus/a.wav"));
         assert_eq!(recording("odd:12", false), Ok("odd:12"));
     }
 
     #[test]
     fn segments() {
-        assert_eq!(segment("rec 0.5 1.25"), Ok(Segment { recording: "rec", start: 0.5, end: 1.25 }));
-        assert!(segment("rec 0.5").unwrap_err().contains("3 fields"));
-        assert!(segment("rec 2 1").unwrap_err().contains("not after"));
-        assert!(segment("rec -1 1").unwrap_err().contains("before"));
+        let cut = |end, channel| Ok(Segment { recording: "rec", start: 0.5, end, channel });
+        assert_eq!(segment("rec 0.5 1.25"), cut(Some(1.25), None));
+        assert_eq!(segment("rec 0.5 -1"), cut(None, None));
+        assert_eq!(segment("rec 0.5 -1.0 1"), cut(None, Some(1)));
+        assert_eq!(segment("rec 0.5 1.25 A"), cut(Some(1.25), Some(0)));
+        assert!(why(segment("rec 0.5")).contains("3 fields"));
+        assert!(why(segment("rec 0.5 1 0 0")).contains("6 fields"));
+        assert!(why(segment("rec 2 1")).contains("not after"));
+        assert!(why(segment("rec 2 -2")).contains("not after"));
+        assert!(why(segment("rec -1 1")).contains("before"));
+        assert!(segment("rec 0 1 left").is_err());
         assert!(segment("rec a 1").is_err());
         assert!(segment("rec 0 inf").is_err());
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::checks::Problem;
 use crate::CorpusError;
 use crate::lines::TextFile;
 
@@ -36,9 +37,7 @@ impl Keyed {
                 .par_iter()
                 .map(|line| {
                     let bytes = file.bytes_at(line.start, line.len);
-                    let key_len = bytes.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(bytes.len());
-                    let rest = &bytes[key_len..];
-                    let gap = rest.len() - rest.trim_ascii_start().len();
+                    let (key_len, gap) = key_and_gap(bytes);
                     Entry {
                         key_start: line.start,
                         value_start: line.start + key_len + gap,
@@ -98,9 +97,17 @@ impl Keyed {
         self.file.bytes_at(entry.value_start, entry.value_len)
     }
 
-    /// An entry's value as text; the error says where its UTF-8 breaks.
-    pub(super) fn value(&self, entry: &Entry) -> Result<&str, String> {
-        utf8(self.value_bytes(entry))
+    /// An entry's value as text, where its bytes are UTF-8.
+    pub(super) fn value(&self, entry: &Entry) -> Result<&str, Problem> {
+        utf8(self.value_bytes(entry)).map_err(|byte| Problem {
+            kind: Some("is not UTF-8"),
+            detail: format!("has the byte 0x{byte:02X}; {}", self.file.encoding_advice()),
+        })
+    }
+
+    /// What to do about bytes that are not UTF-8.
+    pub(super) fn encoding_advice(&self) -> &'static str {
+        self.file.encoding_advice()
     }
 
     /// "text:12": the file and line of an entry.
@@ -137,19 +144,36 @@ impl Keyed {
     }
 }
 
-/// Bytes as text; the error names the byte at which UTF-8 breaks.
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let byte = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
-        format!("is not valid UTF-8 (byte 0x{byte:02X}); convert the file, for example with iconv")
-    })
+/// Bytes as text; the error is the byte at which UTF-8 breaks.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, u8> {
+    std::str::from_utf8(bytes).map_err(|e| bytes.get(e.valid_up_to()).copied().unwrap_or_default())
+}
+
+/// How long a line's key and the white space behind it are. Unicode's white space parts them too, as tools in Python have it.
+fn key_and_gap(line: &[u8]) -> (usize, usize) {
+    let ascii = line.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(line.len());
+    let key = if line[..ascii].is_ascii() { ascii } else { first_white_space(line).unwrap_or(ascii) };
+    let rest = &line[key..];
+    let gap = match std::str::from_utf8(rest) {
+        Ok(text) => text.len() - text.trim_start().len(),
+        Err(_) => rest.len() - rest.trim_ascii_start().len(),
+    };
+    (key, gap)
+}
+
+/// Where the first white space of a text is, as far as it is UTF-8.
+fn first_white_space(line: &[u8]) -> Option<usize> {
+    let valid = std::str::from_utf8(line).or_else(|e| std::str::from_utf8(&line[..e.valid_up_to()])).ok()?;
+    let found = valid.find(char::is_whitespace);
+    found.or_else(|| line.iter().position(|b| matches!(b, b' ' | b'\t')))
 }
 
 /// The files of one directory.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) wav_scp: Keyed,
-    pub(super) text: Keyed,
+    /// Absent where the data have no transcripts.
+    pub(super) text: Option<Keyed>,
     /// Absent where one speaker is given for all.
     pub(super) utt2spk: Option<Keyed>,
     pub(super) segments: Option<Keyed>,
@@ -170,7 +194,7 @@ impl Files {
         }
         Ok(Self {
             wav_scp: required(path, "wav.scp", "a line per recording: its id and its path")?,
-            text: required(path, "text", "a line per utterance: its id and its transcript")?,
+            text: transcripts(path)?,
             utt2spk: speakers(path, dir, speaker)?,
             segments: Keyed::open(path, "segments")?,
             utt2lang: Keyed::open(path, "utt2lang")?,
@@ -180,14 +204,41 @@ impl Files {
 
     /// All files that are there.
     pub(super) fn present(&self) -> impl Iterator<Item = &Keyed> {
-        let others = [&self.utt2spk, &self.segments, &self.utt2lang, &self.spk2utt];
-        [&self.wav_scp, &self.text].into_iter().chain(others.into_iter().flatten())
+        let others = [&self.text, &self.utt2spk, &self.segments, &self.utt2lang, &self.spk2utt];
+        std::iter::once(&self.wav_scp).chain(others.into_iter().flatten())
     }
 
     /// Where those files lie.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.present().map(|keyed| keyed.file.path.clone()).collect()
     }
+}
+
+/// `text`, which may be missing.
+fn transcripts(path: &Path) -> Result<Option<Keyed>, CorpusError> {
+    if !path.join("text").exists() && !path.join("text.gz").exists() {
+        return Ok(None);
+    }
+    required(path, "text", "a line per utterance: its id and its transcript (delete it where there are no transcripts)")
+        .map(Some)
+}
+
+/// Kaldi's own files that say nothing about an utterance that is not found otherwise.
+const FOLLOWS: [&str; 8] =
+    ["utt2dur", "reco2dur", "utt2num_frames", "feats.scp", "cmvn.scp", "vad.scp", "frame_shift", "spk2gender"];
+
+/// Other files of a data directory that may say something about utterances, sorted: those without an extension, as Kaldi's are.
+pub(super) fn not_read(path: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
+    let files = entries.filter_map(Result::ok).filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let about =
+        |name: &str| ["readme", "license", "copying"].iter().any(|word| name.to_ascii_lowercase().starts_with(word));
+    let read =
+        |name: &str| super::FILES.contains(&name) || super::OPTIONAL_FILES.contains(&name) || FOLLOWS.contains(&name);
+    names.retain(|name| !name.contains('.') && !read(name) && !about(name));
+    names.sort_unstable();
+    names
 }
 
 /// `utt2spk`, which may be missing only where one speaker is given.
@@ -234,10 +285,15 @@ fn split_folders(path: &Path, dir: &str) -> Result<(), CorpusError> {
 
 /// A file that must be there and must not be empty.
 fn required(dir: &Path, name: &str, holds: &str) -> Result<Keyed, CorpusError> {
-    let keyed = Keyed::open(dir, name)?
-        .ok_or_else(|| CorpusError::structure(dir, format!("has no file `{name}` ({holds})")))?;
+    let absent = || CorpusError::structure(dir, format!("has no file `{name}` ({holds}){}", packed(dir, name)));
+    let keyed = Keyed::open(dir, name)?.ok_or_else(absent)?;
     if keyed.entries.is_empty() {
         return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should hold {holds}")));
     }
     Ok(keyed)
+}
+
+/// What to do where a file is there in compressed form only.
+fn packed(dir: &Path, name: &str) -> &'static str {
+    if dir.join(format!("{name}.gz")).exists() { "; it is there compressed: `gunzip` it once" } else { "" }
 }

@@ -1,22 +1,28 @@
 //! The join: sorted files walked side by side, every id judged once.
 
-use super::KaldiOptions;
-use super::checks;
-use super::files::{Entry, Files, Keyed, utf8};
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::checks::{self, Problem};
+use super::files::{Entry, Files, Keyed, not_read, utf8};
 use crate::paths::{pieces, prefix_of};
-use crate::{Reading, Row, Utterances};
+use crate::reading::{KEEP_WITHOUT_TEXT, NO_TRANSCRIPTS};
+use crate::{ReadOptions, Reading, Row, Utterances, values};
 
 /// Joins the files of a directory into utterances and rejections.
-pub(super) fn join(files: &Files, dir: &str, options: &KaldiOptions<'_>) -> Reading {
-    let rows = files.text.entries.len();
+pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<'_>) -> Reading {
+    let rows = files.segments.as_ref().unwrap_or(&files.wav_scp).entries.len();
+    let words = |text: &&Keyed| text.entries.iter().any(|entry| !text.value_bytes(entry).is_empty());
+    let texts = files.text.as_ref().filter(words).is_some();
     let mut joiner = Joiner {
         files,
         options,
         prefix: prefix_of(dir),
+        text_needed: texts && !options.rows_without_text,
         reading: Reading {
             utterances: Utterances::with_capacity(
                 rows,
-                files.text.bytes(),
+                files.text.as_ref().map_or(0, Keyed::bytes),
                 files.wav_scp.bytes() + rows * (dir.len() + 1),
             ),
             warnings: files.present().filter_map(unsorted_warning).collect(),
@@ -28,7 +34,12 @@ pub(super) fn join(files: &Files, dir: &str, options: &KaldiOptions<'_>) -> Read
         without_speaker_list: Tally::default(),
     };
     joiner.walk();
-    joiner.finish()
+    let mut reading = joiner.finish();
+    if !texts && !reading.utterances.is_empty() {
+        reading.warnings.push(NO_TRANSCRIPTS.into());
+    }
+    reading.warnings.extend(not_read_warning(&not_read(&root.join(dir))));
+    reading
 }
 
 /// A warning for a file that Kaldi would refuse for its order.
@@ -36,6 +47,20 @@ fn unsorted_warning(keyed: &Keyed) -> Option<String> {
     keyed.unsorted_at.map(|line| {
         format!("{}:{line} is out of C order; Flowmill sorts by itself, Kaldi would refuse the file", keyed.name())
     })
+}
+
+/// A warning for files of the directory that are not read; CosyVoice 3's instructions are named for what they are.
+fn not_read_warning(names: &[String]) -> Option<String> {
+    let about = |name: &String| match name.as_str() {
+        "instruct" => "instruct (the instructions of CosyVoice 3, which the shards will lack)".to_owned(),
+        name => name.to_owned(),
+    };
+    // The instructions come first, so that they are not among those that are only counted.
+    let mut names: Vec<&String> = names.iter().collect();
+    names.sort_by_key(|name| name.as_str() != "instruct");
+    let shown: Vec<String> = names.iter().take(10).map(|name| about(name)).collect();
+    let more = if names.len() > 10 { format!(" and {} more", names.len() - 10) } else { String::new() };
+    (!shown.is_empty()).then(|| format!("files that are not read: {}{more}", shown.join(", ")))
 }
 
 /// How often something was seen, and the first id it was seen at.
@@ -61,8 +86,10 @@ impl Tally {
 
 struct Joiner<'a> {
     files: &'a Files,
-    options: &'a KaldiOptions<'a>,
+    options: &'a ReadOptions<'a>,
     prefix: String,
+    /// Whether a row without a transcript is rejected.
+    text_needed: bool,
     reading: Reading,
     without_prefix: Tally,
     without_language: Tally,
@@ -79,6 +106,14 @@ struct Groups<'a> {
     listed: &'a [Entry],
 }
 
+/// Where an utterance's audio is.
+struct Audio<'a> {
+    wav: &'a str,
+    start: Option<f64>,
+    end: Option<f64>,
+    channel: Option<u32>,
+}
+
 impl<'a> Joiner<'a> {
     /// The file with one line per utterance that says where its audio is.
     fn placing(&self) -> &'a Keyed {
@@ -91,7 +126,7 @@ impl<'a> Joiner<'a> {
         let placing = self.placing();
         let (mut place, mut text, mut speaker, mut language, mut listed) = (0, 0, 0, 0, 0);
         loop {
-            let heads = [(Some(placing), place), (Some(&files.text), text), (files.utt2spk.as_ref(), speaker)];
+            let heads = [(Some(placing), place), (files.text.as_ref(), text), (files.utt2spk.as_ref(), speaker)];
             let head = |(keyed, at): &(Option<&'a Keyed>, usize)| {
                 keyed.and_then(|keyed| keyed.entries.get(*at).map(|entry| keyed.key(entry)))
             };
@@ -99,7 +134,7 @@ impl<'a> Joiner<'a> {
             let Some(key) = next else { return };
             let groups = Groups {
                 place: placing.take(&mut place, key),
-                text: files.text.take(&mut text, key),
+                text: files.text.as_ref().map_or(&[], |keyed| keyed.take(&mut text, key)),
                 speaker: files.utt2spk.as_ref().map_or(&[], |keyed| keyed.take(&mut speaker, key)),
                 language: files.utt2lang.as_ref().map_or(&[], |keyed| keyed.take(&mut language, key)),
                 listed: files.spk2utt.as_ref().map_or(&[], |keyed| keyed.take(&mut listed, key)),
@@ -110,21 +145,25 @@ impl<'a> Joiner<'a> {
 
     /// The entries of one id in the files that must have it.
     fn met(&self, groups: &Groups<'a>) -> impl Iterator<Item = (&'a Keyed, &'a [Entry])> + Clone + use<'a> {
+        let texts = self.files.text.as_ref().map(|text| (text, groups.text));
         let speakers = self.files.utt2spk.as_ref().map(|utt2spk| (utt2spk, groups.speaker));
-        [(self.placing(), groups.place), (&self.files.text, groups.text)].into_iter().chain(speakers)
+        std::iter::once((self.placing(), groups.place)).chain(texts).chain(speakers)
     }
 
-    /// Accepts or rejects one id, and rejects its repeated lines.
+    /// Accepts or rejects one id. Lines that repeat an accepted one are one rejection, in however many files.
     fn settle(&mut self, key: &[u8], groups: &Groups<'a>) {
         let id = String::from_utf8_lossy(key).into_owned();
         if let Err(reason) = self.accept(key, groups) {
-            self.reading.reject(&id, reason);
+            return self.reading.reject(&id, reason);
         }
-        for (keyed, group) in self.met(groups) {
-            for extra in group.iter().skip(1) {
-                let reason = format!("repeated id: {} has the id of line {}", keyed.place(extra), group[0].line);
-                self.reading.reject(&id, reason);
-            }
+        let repeated: Vec<String> = self
+            .met(groups)
+            .flat_map(|(keyed, group)| group.iter().skip(1).map(move |extra| (keyed, extra, group[0].line)))
+            .map(|(keyed, extra, line)| format!("{} has the id of line {line}", keyed.place(extra)))
+            .take(10)
+            .collect();
+        if !repeated.is_empty() {
+            self.reading.reject(&id, format!("repeated id: {}", repeated.join(", ")));
         }
     }
 
@@ -134,25 +173,34 @@ impl<'a> Joiner<'a> {
         let met = self.met(groups);
         let utt = self.checked_id(key, met.clone())?;
         for (keyed, group) in met.clone() {
-            if group.is_empty() {
+            if group.is_empty() && (self.text_needed || keyed.name() != "text") {
                 return Err(missing(keyed.name(), met));
             }
             unambiguous(keyed, group)?;
         }
-        let (place, text) = (&groups.place[0], &groups.text[0]);
+        let place = &groups.place[0];
         let spk = self.speaker(groups.speaker)?;
-        let text = located(&files.text, text, checks::transcript)?;
-        let (wav, start, end) = self.audio(place)?;
+        let text = self.text(groups.text)?;
+        let Audio { wav, start, end, channel } = self.audio(place)?;
         self.check_listed(utt, spk, groups)?;
         let lang = self.language(utt, groups.language)?;
         if files.utt2spk.is_some() && !utt.starts_with(spk) {
             self.without_prefix.add(utt);
         }
         let duration = start.zip(end).map(|(start, end)| end - start);
-        let row =
-            Row { utt, spk, text, lang, wav, start, end, duration, sample_rate: None, channels: None, decoder: None };
-        self.push(row);
+        self.push(Row { utt, spk, text: &text, lang, wav, start, end, duration, channel, ..Row::default() });
         Ok(())
+    }
+
+    /// The utterance's transcript; empty where none is needed.
+    fn text(&self, group: &'a [Entry]) -> Result<Cow<'a, str>, String> {
+        let (Some(text), Some(entry)) = (&self.files.text, group.first()) else { return Ok(Cow::Borrowed("")) };
+        let words = |value| match checks::transcript(value)? {
+            Some(words) => Ok(words),
+            None if self.text_needed => Err(format!("has an id but no text; {KEEP_WITHOUT_TEXT}").into()),
+            None => Ok(Cow::Borrowed("")),
+        };
+        located(text, entry, words)
     }
 
     /// The utterance's speaker: as `utt2spk` says, or the one of all.
@@ -169,18 +217,20 @@ impl<'a> Joiner<'a> {
         key: &'k [u8],
         mut met: impl Iterator<Item = (&'a Keyed, &'a [Entry])>,
     ) -> Result<&'k str, String> {
-        utf8(key).and_then(|id| checks::id(id).map(|()| id)).map_err(|problem| {
-            let place = met.find_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry)));
-            format!("bad id: {} {problem}", place.unwrap_or_default())
-        })
+        let place =
+            met.find_map(|(keyed, group)| group.first().map(|entry| (keyed.place(entry), keyed.encoding_advice())));
+        let (place, advice) = place.unwrap_or_default();
+        let id = utf8(key).map_err(|byte| format!("bad id: {place} is not UTF-8 (byte 0x{byte:02X}); {advice}"))?;
+        values::id(id).map_err(|problem| format!("bad id: {place} {problem}"))?;
+        Ok(id)
     }
 
     /// Where the utterance's audio is: its recording, start and end.
-    fn audio(&self, entry: &Entry) -> Result<(&'a str, Option<f64>, Option<f64>), String> {
+    fn audio(&self, entry: &Entry) -> Result<Audio<'a>, String> {
         let wav_scp = &self.files.wav_scp;
         let path = |entry: &Entry| located(wav_scp, entry, |value| checks::recording(value, self.options.allow_pipes));
         let Some(segments) = &self.files.segments else {
-            return Ok((path(entry)?, None, None));
+            return Ok(Audio { wav: path(entry)?, start: None, end: None, channel: None });
         };
         let segment = located(segments, entry, checks::segment)?;
         let found = wav_scp.find(segment.recording.as_bytes());
@@ -192,7 +242,8 @@ impl<'a> Joiner<'a> {
                 segment.recording
             ));
         };
-        Ok((path(recording)?, Some(segment.start), Some(segment.end)))
+        let checks::Segment { start, end, channel, .. } = segment;
+        Ok(Audio { wav: path(recording)?, start: Some(start), end, channel })
     }
 
     /// Checks `spk2utt` against the speaker `utt2spk` gives.
@@ -256,10 +307,12 @@ impl<'a> Joiner<'a> {
 fn located<'a, T>(
     keyed: &'a Keyed,
     entry: &Entry,
-    check: impl FnOnce(&'a str) -> Result<T, String>,
+    check: impl FnOnce(&'a str) -> Result<T, Problem>,
 ) -> Result<T, String> {
-    let problem = |problem: String| format!("bad line in {}: line {} {problem}", keyed.name(), entry.line);
-    check(keyed.value(entry).map_err(problem)?).map_err(problem)
+    keyed.value(entry).and_then(check).map_err(|Problem { kind, detail }| match kind {
+        Some(kind) => format!("{} {kind}: line {} {detail}", keyed.name(), entry.line),
+        None => format!("bad line in {}: line {} {detail}", keyed.name(), entry.line),
+    })
 }
 
 /// Refuses an id whose repeated lines contradict each other.

@@ -1,65 +1,25 @@
 //! One tar file's utterances.
 
-use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::fields::Fields;
+use flowmill_audio::media;
+
 use super::shards::compressed_advice;
-use super::{AUDIO_EXTENSIONS, Ids, Options};
-use crate::folder::one_line;
-use crate::kaldi::{check_id, check_transcript};
+use crate::folder::other_kind;
+use crate::options::Ids;
+use crate::reading::Candidate;
+use crate::samples::{self, File, Look, Precedence, Sample, Store, stem};
 use crate::source::{MAX_MEMBER_BYTES, TarMember};
 use crate::tar::{Member, MemberKind, Members, compression};
-use crate::{CorpusError, Rejection};
+use crate::{CorpusError, ReadOptions, Rejection, ids, values};
 
-/// The largest transcript or JSON.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// The longest id or speaker, in bytes.
-const MAX_ID_BYTES: usize = 512;
 /// How much of a strange name is shown.
 const SHOWN_BYTES: usize = 200;
-
-/// What one tar file gives.
-#[derive(Debug, Default)]
-pub(super) struct Shard {
-    pub(super) found: Vec<Found>,
-    pub(super) rejected: Vec<Rejection>,
-    pub(super) warnings: Vec<String>,
-    /// How many members of which other kinds there are.
-    pub(super) passed_over: BTreeMap<String, u64>,
-}
-
-/// A good row.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) id: String,
-    pub(super) speaker: String,
-    pub(super) text: String,
-    pub(super) language: Option<String>,
-    pub(super) duration: Option<f64>,
-    pub(super) wav: String,
-    /// The recording's tar file and name, to show.
-    pub(super) place: String,
-}
-
-/// A member of a sample: its name and where its bytes are.
-#[derive(Debug)]
-struct Part {
-    name: String,
-    offset: u64,
-    size: u64,
-}
-
-/// The members of one key by what they are.
-#[derive(Debug, Default)]
-struct Sample {
-    audio: BTreeMap<String, Part>,
-    json: Option<Part>,
-    /// By extension, `lab` before `txt`.
-    text: BTreeMap<String, Part>,
-}
+/// How the files begin that macOS puts beside others in tar files, under names such as `._x.flac`.
+const APPLE_DOUBLE: &[u8] = b"\0\x05\x16\x07";
 
 /// How Parquet begins.
 const PARQUET: &[u8] = b"PAR1";
@@ -69,62 +29,107 @@ const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that C
                               prep.data the data directory that it was packed from, and import its embeddings and tokens \
                               (`kind: import`)";
 
-/// Reads the headers, then the transcripts, of a tar file.
-pub(super) fn read(root: &Path, path: &str, options: &Options) -> Result<Shard, CorpusError> {
-    let full = root.join(path);
-    let file = File::open(&full).map_err(|e| CorpusError::io("read", &full, e))?;
-    let mut beginning = [0; 8];
-    let count = file.read_at(&mut beginning, 0).map_err(|e| CorpusError::io("read", &full, e))?;
-    if let Some((format, undo)) = compression(&beginning[..count]) {
-        return Err(CorpusError::structure(&full, compressed_advice(format, undo)));
-    }
-    if beginning.starts_with(PARQUET) {
-        return Err(CorpusError::structure(&full, PARQUET_ADVICE));
-    }
-    let mut reader = Reader { path, file: &file, shard: Shard::default(), samples: BTreeMap::new() };
-    reader.walk().map_err(|e| CorpusError::io("read", &full, e))?;
-    for (key, sample) in std::mem::take(&mut reader.samples) {
-        match reader.found(&key, &sample, options) {
-            Ok(found) => reader.shard.found.push(found),
-            Err(reason) => reader.reject(&key, reason),
+/// The members of one tar file.
+pub(super) struct Shard {
+    path: String,
+    file: fs::File,
+    /// By their path up to the first dot of its last part.
+    groups: BTreeMap<String, Vec<File>>,
+    /// Members that are no part of any sample.
+    bad: Vec<BadMember>,
+    rejected: Vec<Rejection>,
+    warnings: Vec<String>,
+    /// How many members of which other kinds there are.
+    passed_over: BTreeMap<String, u64>,
+}
+
+/// A member that is no part of a sample, and why.
+struct BadMember {
+    /// Its name, to show when it is hostile.
+    name: String,
+    /// Whether a member of that name came before it: such a one is named by its key.
+    repeated: bool,
+    reason: String,
+}
+
+/// Whether a name was repeated, and the key.
+type BadKey = (bool, String);
+
+/// What one tar file gives.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) rows: Vec<Candidate>,
+    pub(super) rejected: Vec<Rejection>,
+    pub(super) warnings: Vec<String>,
+    pub(super) passed_over: BTreeMap<String, u64>,
+    /// Recordings that are left out for others of the same utterance.
+    pub(super) left_out: Vec<(String, String)>,
+    /// Whether any utterance has a transcript, good or bad.
+    pub(super) texts: bool,
+}
+
+/// Which dot ends the keys of a group of members that agree up to the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyEnd {
+    First,
+    Last,
+    /// Both explain the members.
+    Either,
+}
+
+impl Shard {
+    /// Reads the headers of a tar file, and the beginnings of members that their names do not tell.
+    pub(super) fn list(root: &Path, path: &str) -> Result<Self, CorpusError> {
+        let full = root.join(path);
+        let fail = |e| CorpusError::io("read", &full, e);
+        let file = fs::File::open(&full).map_err(fail)?;
+        let mut beginning = [0; 8];
+        let count = file.read_at(&mut beginning, 0).map_err(fail)?;
+        if let Some((format, undo)) = compression(&beginning[..count]) {
+            return Err(CorpusError::structure(&full, compressed_advice(format, undo)));
         }
+        if beginning.starts_with(PARQUET) {
+            return Err(CorpusError::structure(&full, PARQUET_ADVICE));
+        }
+        let mut shard = Self {
+            path: path.to_owned(),
+            file,
+            groups: BTreeMap::new(),
+            bad: Vec::new(),
+            rejected: Vec::new(),
+            warnings: Vec::new(),
+            passed_over: BTreeMap::new(),
+        };
+        shard.walk().map_err(fail)?;
+        Ok(shard)
     }
-    Ok(reader.shard)
-}
 
-struct Reader<'a> {
-    path: &'a str,
-    file: &'a File,
-    shard: Shard,
-    samples: BTreeMap<String, Sample>,
-}
-
-impl Reader<'_> {
     /// Sorts the members by their keys. A damaged header ends it: what follows cannot be told from content.
     fn walk(&mut self) -> std::io::Result<()> {
-        let file = self.file;
-        let mut members = Members::of(file)?;
+        let file = self.file.try_clone()?;
+        let mut members = Members::of(&file)?;
+        let mut names = BTreeMap::new();
         for member in members.by_ref() {
             match member {
-                Ok(member) => self.sort(&member),
+                Ok(member) => self.sort(&member, &mut names),
                 Err(damage) => {
-                    let path = self.path;
+                    let path = &self.path;
                     let reason = format!("damaged tar: {path}: at byte {}: {}", damage.at, damage.problem);
-                    self.shard.warnings.push(format!("{reason}; nothing behind that was read"));
-                    self.shard.rejected.push(Rejection { id: path.to_owned(), reason });
+                    self.warnings.push(format!("{reason}; nothing behind that was read"));
+                    self.rejected.push(Rejection { id: path.clone(), reason });
                     return Ok(());
                 }
             }
         }
         if !members.ended {
-            let path = self.path;
-            self.shard.warnings.push(format!("{path}: ends without the mark of a tar file's end; it may be cut short"));
+            let path = &self.path;
+            self.warnings.push(format!("{path}: ends without the mark of a tar file's end; it may be cut short"));
         }
         Ok(())
     }
 
-    /// Notes a member with its key, or why it is left out.
-    fn sort(&mut self, member: &Member) {
+    /// Notes a member with its key, or why it is left out. `names` has the places of the members before.
+    fn sort(&mut self, member: &Member, names: &mut BTreeMap<String, u64>) {
         if member.kind == MemberKind::Directory {
             return;
         }
@@ -133,130 +138,221 @@ impl Reader<'_> {
             Err(problem) => {
                 let shown = String::from_utf8_lossy(&member.name[..member.name.len().min(SHOWN_BYTES)]);
                 let shown: String = shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-                return self.reject(&shown, format!("bad member: {}: `{shown}` {problem}", self.path));
+                let reason = format!("bad member: {}: `{shown}` {problem}", self.path);
+                self.bad.push(BadMember { name: shown, repeated: false, reason });
+                return;
             }
         };
-        let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
-        let Some((stem, extension)) = file.split_once('.').filter(|(stem, _)| !stem.is_empty()) else {
-            let kind = if file.starts_with('.') { "hidden" } else { "without an extension" };
-            return self.pass_over(kind);
-        };
-        let key = if folder.is_empty() { stem.to_owned() } else { format!("{folder}/{stem}") };
-        let extension = extension.to_ascii_lowercase();
-        let part = Part { name: name.to_owned(), offset: member.offset, size: member.size };
-        let sample = match extension.as_str() {
-            "json" | "txt" | "lab" => self.samples.entry(key.clone()).or_default(),
-            extension if AUDIO_EXTENSIONS.contains(&extension) => self.samples.entry(key.clone()).or_default(),
-            _ => return self.pass_over(&format!(".{}", extension.chars().take(20).collect::<String>())),
-        };
-        let repeated = sample.add(extension, part);
-        if let Some((first, again)) = repeated {
-            let reason = format!("repeated member: {}: {name} at byte {again} is there since byte {first}", self.path);
-            self.reject(&key, reason);
-        }
-    }
-
-    /// The row of a key.
-    fn found(&self, key: &str, sample: &Sample, options: &Options) -> Result<Found, String> {
-        let path = self.path;
-        let audio = sample.audio(path)?;
-        let fields = match &sample.json {
-            Some(json) => {
-                let bytes = self.text_of(json)?;
-                Fields::parse(&bytes).map_err(|problem| format!("bad transcript: {path}: {} {problem}", json.name))?
+        let base = name.rsplit('/').next().unwrap_or(name);
+        let head = self.head(member);
+        let by_content = || media::by_content(&head).is_some();
+        let look = match samples::look(base) {
+            _ if base.starts_with('.') && !head.starts_with(APPLE_DOUBLE) && by_content() => {
+                let reason = format!("hidden recording: {}: the name of {name} begins with a dot", self.path);
+                self.rejected.push(Rejection { id: name.to_owned(), reason });
+                return;
             }
-            None => Fields::default(),
+            _ if base.starts_with('.') => return self.pass_over("hidden".into()),
+            Look::Other if by_content() => Look::Media,
+            look => look,
         };
-        let text = self.transcript(sample, &fields, audio)?;
-        let key = key.replace('/', "-");
-        let id = match options.ids {
-            Ids::Json => fields.id.unwrap_or(key),
-            Ids::Key => key,
-            Ids::Shard => format!("{}-{key}", shard_name(path)),
-        };
-        let speaker = fields.speaker.or_else(|| options.speaker.map(str::to_owned)).unwrap_or_else(|| id.clone());
-        for (what, value) in [("id", &id), ("speaker", &speaker)] {
-            check_word(value).map_err(|problem| format!("bad {what}: {path}: {} {problem}", audio.name))?;
+        if look == Look::Other {
+            self.pass_over(other_kind(base));
         }
-        let member = TarMember { archive: path, name: &audio.name, offset: audio.offset, length: audio.size };
-        let place = format!("{path}: {}", audio.name);
-        let (language, duration) = (fields.language, fields.duration);
-        Ok(Found { id, speaker, text, language, duration, wav: member.to_string(), place })
+        let key = first_dot(name).to_owned();
+        if let Some(first) = names.insert(name.to_owned(), member.offset)
+            && look != Look::Other
+        {
+            let (path, again) = (&self.path, member.offset);
+            let reason = format!("repeated member: {path}: {name} at byte {again} is there since byte {first}");
+            self.bad.push(BadMember { name: name.to_owned(), repeated: true, reason });
+            names.insert(name.to_owned(), first);
+            return;
+        }
+        let file = File { name: name.to_owned(), look, offset: member.offset, size: member.size };
+        self.groups.entry(key).or_default().push(file);
     }
 
-    /// The transcript on one line, from the JSON or from the text beside it.
-    fn transcript(&self, sample: &Sample, fields: &Fields, audio: &Part) -> Result<String, String> {
-        let path = self.path;
-        let (place, text) = match (&fields.text, sample.text.last_key_value(), &sample.json) {
-            (Some(text), _, Some(json)) => (&json.name, one_line(text)),
-            (_, Some((_, part)), _) => {
-                let text = one_line_of(&self.text_of(part)?);
-                (&part.name, text.map_err(|problem| format!("bad transcript: {path}: {} {problem}", part.name))?)
+    /// The beginning of a member whose name does not tell what it is.
+    fn head(&self, member: &Member) -> Vec<u8> {
+        let base = member.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let told = !base.starts_with(b".") && samples::look(&String::from_utf8_lossy(base)) != Look::Other;
+        let mut head = vec![0; if told { 0 } else { member.size.min(media::HEAD_BYTES as u64) as usize }];
+        match self.file.read_exact_at(&mut head, member.offset) {
+            Ok(()) => head,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn pass_over(&mut self, kind: String) {
+        *self.passed_over.entry(kind).or_default() += 1;
+    }
+
+    /// Whether a group of members is explained only by keys that end at their last dot.
+    pub(super) fn has_dotted_keys(&self) -> bool {
+        self.groups.iter().any(|(key, files)| key_end(key, files) == KeyEnd::Last)
+    }
+
+    /// The keys of recordings that both dots explain: up to the first, and up to the last.
+    pub(super) fn keys_of_either_kind(&self) -> impl Iterator<Item = (&str, &str)> {
+        let either = self.groups.iter().filter(|(key, files)| key_end(key, files) == KeyEnd::Either);
+        either.filter_map(|(key, files)| {
+            let recording = files.iter().find(|file| file.look == Look::Media)?;
+            Some((key.as_str(), stem(&recording.name)))
+        })
+    }
+
+    /// Reads the transcripts; `dotted` says where keys end that both dots would explain.
+    pub(super) fn read(mut self, dotted: bool, options: &ReadOptions<'_>) -> Rows {
+        let mut out = Rows {
+            rejected: std::mem::take(&mut self.rejected),
+            warnings: std::mem::take(&mut self.warnings),
+            passed_over: std::mem::take(&mut self.passed_over),
+            ..Rows::default()
+        };
+        let (mut at_last, mut example) = (0, None);
+        let at_last_dot = |end: KeyEnd| end == KeyEnd::Last || (end == KeyEnd::Either && dotted);
+        let mut bad = self.bad_keys(at_last_dot);
+        for (key, files) in std::mem::take(&mut self.groups) {
+            let samples = if at_last_dot(key_end(&key, &files)) {
+                let samples = samples::by_last_dot(files);
+                let longer = samples.keys().filter(|longer| **longer != key).count();
+                at_last += longer;
+                example = example.or_else(|| samples.keys().next().map(|longer| (key.clone(), longer.clone())));
+                samples
+            } else {
+                let rest = |name: &str| name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+                let files = files.into_iter().map(|file| (rest(&file.name), file)).collect();
+                BTreeMap::from([(key, Sample { files })])
+            };
+            for (key, sample) in samples {
+                self.settle(&key, &sample, options, &mut bad, &mut out);
             }
-            (None, None, Some(json)) => return Err(format!("no transcript: {path}: {} has no `text`", json.name)),
-            _ => return Err(format!("no transcript: {path}: {} has no .json or .txt beside it", audio.name)),
+        }
+        if let Some((short, long)) = example.filter(|_| at_last > 0) {
+            out.warnings.push(format!(
+                "{}: {at_last} keys end at their last dot, not the first: {long}, not {short}, for only so has every recording \
+                 members of its own",
+                self.path
+            ));
+        }
+        out.rejected.extend(bad.into_values());
+        out
+    }
+
+    /// One rejection for every key that has bad members: those of one key are one utterance.
+    fn bad_keys(&mut self, at_last_dot: impl Fn(KeyEnd) -> bool) -> BTreeMap<BadKey, Rejection> {
+        let mut bad = BTreeMap::new();
+        for BadMember { name, repeated, reason } in std::mem::take(&mut self.bad) {
+            let short = first_dot(&name);
+            let end = self.groups.get(short).map_or(KeyEnd::Either, |files| key_end(short, files));
+            let key = if at_last_dot(end) { samples::own_key(&name) } else { short.to_owned() };
+            let id = if repeated { ids::of_path(&key) } else { name };
+            bad.entry((repeated, key)).or_insert(Rejection { id, reason });
+        }
+        bad
+    }
+
+    /// The row of a key, or why there is none.
+    fn settle(
+        &self,
+        key: &str,
+        sample: &Sample,
+        options: &ReadOptions<'_>,
+        bad: &mut BTreeMap<BadKey, Rejection>,
+        out: &mut Rows,
+    ) {
+        if sample.recordings().next().is_none() && !sample.has_text() {
+            return;
+        }
+        out.texts |= sample.has_transcript();
+        match self.row(key, sample, options) {
+            Ok((row, others)) => {
+                out.texts |= row.text.is_ok();
+                let taken = row.place.clone();
+                out.left_out.extend(others.iter().map(|other| (self.shown(&other.name), taken.clone())));
+                out.rows.push(row);
+            }
+            Err(reason) => {
+                // One utterance is rejected once, whatever else is wrong with it.
+                bad.remove(&(true, key.to_owned()));
+                out.rejected.push(Rejection { id: ids::of_path(key), reason });
+            }
+        }
+    }
+
+    fn row<'s>(
+        &self,
+        key: &str,
+        sample: &'s Sample,
+        options: &ReadOptions<'_>,
+    ) -> Result<(Candidate, Vec<&'s File>), String> {
+        let (recording, others) = sample.recording(self)?;
+        if recording.size > MAX_MEMBER_BYTES {
+            return Err(format!("recording too large: {} has {} bytes", self.shown(&recording.name), recording.size));
+        }
+        let mut row = sample.candidate(key, recording, self, Precedence { text_file_first: false })?;
+        let given = Some(std::mem::take(&mut row.id)).filter(|id| !id.is_empty());
+        row.id = match (options.ids, given) {
+            (Ids::Json, Some(id)) => {
+                row.origin = None;
+                id
+            }
+            (Ids::Json | Ids::Key, _) => ids::of_path(key),
+            (Ids::Shard, _) => {
+                row.origin = Some(format!("{}/{key}", self.path.strip_suffix(".tar").unwrap_or(&self.path)));
+                format!("{}-{}", shard_name(&self.path), ids::of_path(key))
+            }
         };
-        if text.is_empty() {
-            return Err(format!("no transcript: {path}: {place} is empty"));
+        if row.speaker.is_none() {
+            row.speaker = options.speaker.map(str::to_owned);
         }
-        check_transcript(&text).map_err(|problem| format!("bad transcript: {path}: {place} {problem}"))?;
-        Ok(text)
-    }
-
-    /// The bytes of a transcript.
-    fn text_of(&self, part: &Part) -> Result<Vec<u8>, String> {
-        let (path, Part { name, offset, size }) = (self.path, part);
-        if *size > MAX_TEXT_BYTES {
-            return Err(format!("bad transcript: {path}: {name} has {size} bytes, more than {MAX_TEXT_BYTES}"));
+        for (what, value) in [("id", Some(&row.id)), ("speaker", row.speaker.as_ref())] {
+            let checked = value.map_or(Ok(()), |value| values::id(value));
+            checked.map_err(|problem| format!("bad {what}: {} {problem}", row.place))?;
         }
-        let mut bytes = vec![0; *size as usize];
-        let read = self.file.read_exact_at(&mut bytes, *offset);
-        read.map_err(|e| format!("bad transcript: {path}: {name} cannot be read: {e}"))?;
-        Ok(bytes)
-    }
-
-    fn reject(&mut self, id: &str, reason: String) {
-        self.shard.rejected.push(Rejection { id: id.to_owned(), reason });
-    }
-
-    fn pass_over(&mut self, kind: &str) {
-        *self.shard.passed_over.entry(kind.to_owned()).or_default() += 1;
+        let (archive, name) = (self.path.as_str(), recording.name.as_str());
+        row.wav = TarMember { archive, name, offset: recording.offset, length: recording.size }.to_string();
+        Ok((row, others))
     }
 }
 
-impl Sample {
-    /// Adds a member; one of the same name before stays, and then the places of both are given.
-    fn add(&mut self, extension: String, part: Part) -> Option<(u64, u64)> {
-        let first = match extension.as_str() {
-            "json" => self.json.as_ref(),
-            "txt" | "lab" => self.text.get(&extension),
-            _ => self.audio.get(&extension),
-        };
-        if let Some(first) = first {
-            return Some((first.offset, part.offset));
-        }
-        match extension.as_str() {
-            "json" => self.json = Some(part),
-            "txt" | "lab" => drop(self.text.insert(extension, part)),
-            _ => drop(self.audio.insert(extension, part)),
-        }
-        None
+impl Store for Shard {
+    fn read(&self, file: &File) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; file.size as usize];
+        self.file.read_exact_at(&mut bytes, file.offset).map_err(|e| format!("cannot be read: {e}"))?;
+        Ok(bytes)
     }
 
-    /// The one recording.
-    fn audio(&self, path: &str) -> Result<&Part, String> {
-        let mut parts = self.audio.values();
-        match (parts.next(), parts.next()) {
-            (Some(part), None) if part.size > MAX_MEMBER_BYTES => {
-                Err(format!("recording too large: {path}: {} has {} bytes", part.name, part.size))
-            }
-            (Some(part), None) => Ok(part),
-            (Some(one), Some(two)) => Err(format!("two recordings: {path}: {} and {}", one.name, two.name)),
-            (None, _) => {
-                let others = self.json.iter().chain(self.text.values()).map(|part| part.name.as_str());
-                let others = others.collect::<Vec<_>>().join(" and ");
-                Err(format!("no recording: {path}: only {others} (a key ends at its first dot)"))
-            }
+    fn shown(&self, name: &str) -> String {
+        format!("{}: {name}", self.path)
+    }
+}
+
+/// A path up to the first dot of its last part; all of it where there is none.
+fn first_dot(name: &str) -> &str {
+    let file = name.rfind('/').map_or(0, |at| at + 1);
+    name[file..].find('.').filter(|at| *at > 0).map_or(name, |at| &name[..file + at])
+}
+
+/// Which dot ends the keys of members that agree up to the first one, which is where `key` ends.
+fn key_end(key: &str, files: &[File]) -> KeyEnd {
+    let of = |look: Look| files.iter().filter(move |file| file.look == look).map(|file| file.name.as_str());
+    let stems: BTreeSet<&str> = of(Look::Media).map(stem).collect();
+    let belongs = |text: &str, stem: &str| text.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
+    match stems.len() {
+        0 => {
+            let texts: BTreeSet<&str> = of(Look::Text).map(stem).collect();
+            if texts.len() > 1 { KeyEnd::Either } else { KeyEnd::First }
+        }
+        1 => {
+            let dotted = stems.iter().all(|stem| *stem != key);
+            let explained = of(Look::Text).all(|text| stems.iter().all(|stem| belongs(text, stem)));
+            if dotted && explained { KeyEnd::Either } else { KeyEnd::First }
+        }
+        _ => {
+            let own = of(Look::Text).any(|text| belongs(text, stem(text)) && stems.contains(stem(text)));
+            if own || of(Look::Text).next().is_none() { KeyEnd::Last } else { KeyEnd::First }
         }
     }
 }
@@ -284,22 +380,6 @@ fn safe_name(member: &Member) -> Result<&str, String> {
         return Err("has an empty part in its path".into());
     }
     Ok(name)
-}
-
-/// Checks an id or a speaker.
-fn check_word(word: &str) -> Result<(), String> {
-    match word.len() {
-        0 => Err("has an empty one".into()),
-        length if length > MAX_ID_BYTES => Err(format!("has one of {length} bytes, more than {MAX_ID_BYTES}")),
-        _ => check_id(word),
-    }
-}
-
-/// A text file's words on one line.
-fn one_line_of(bytes: &[u8]) -> Result<String, String> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF".as_slice()).unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|e| format!("is not valid UTF-8 (byte {})", e.valid_up_to() + 1))?;
-    Ok(one_line(text))
 }
 
 /// A shard's file name without its ending.

@@ -1,5 +1,6 @@
 //! Which tar files a source is.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
@@ -76,12 +77,16 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
         let place = folder.join(&below);
         for entry in fs::read_dir(&place).map_err(|e| CorpusError::io("list", &place, e))? {
             let entry = entry.map_err(|e| CorpusError::io("list", &place, e))?;
-            // A name that is not UTF-8 cannot be written into a table; such files are left to be renamed.
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
             match name.as_str() {
                 name if name.starts_with('.') => {}
                 name if kind.is_dir() => waiting.push(format!("{below}{name}/")),
+                name if name.to_ascii_lowercase().ends_with(".tar") && unnameable(&entry.file_name()) => {
+                    let problem =
+                        "is a tar file whose name is not UTF-8 or does not end in `.tar` in lower case; rename it";
+                    return Err(CorpusError::structure(&entry.path(), problem));
+                }
                 name if name.ends_with(".tar") => found.push(joined(&prefix, &format!("{below}{name}"))),
                 name if name.contains(".tar.") || name.ends_with(".tgz") => packed.push(format!("{below}{name}")),
                 _ => {}
@@ -97,6 +102,11 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Whether a tar file's name cannot stand in a row.
+fn unnameable(name: &OsStr) -> bool {
+    name.to_str().is_none_or(|name| !name.ends_with(".tar"))
 }
 
 /// All names that a pattern stands for, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.

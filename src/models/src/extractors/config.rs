@@ -1,6 +1,9 @@
 //! The extractors that a recipe can name.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -191,6 +194,13 @@ impl ExtractorConfig {
     /// The weight files that fitting reads, relative to the recipe's folder.
     pub fn weight_files(&self) -> Vec<&Path> {
         self.weights().into_iter().filter_map(Weights::file).chain(self.other_files()).collect()
+    }
+
+    /// All files that fitting reads below `root`, the recipe's folder: the weight files, and those that they keep tensors in.
+    pub fn files_read(&self, root: &Path) -> Vec<PathBuf> {
+        let weights = self.weights().into_iter().filter_map(Weights::file);
+        let files = weights.flat_map(|file| flowmill_nn::weights::files(&root.join(file)));
+        files.chain(self.other_files().into_iter().map(|file| root.join(file))).collect()
     }
 
     /// Whether fitting draws random numbers, so that the result depends on the seed.

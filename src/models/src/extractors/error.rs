@@ -9,6 +9,9 @@ pub enum ExtractError {
     /// The row's media could not be read or decoded.
     #[error("{0}")]
     Media(String),
+    /// This machine could not give the row's media; it may another time.
+    #[error("{0}")]
+    Machine(String),
     /// The row's media is of a kind that this extractor does not take.
     #[error("wrong kind of media: {extractor} takes {wanted}, the row has {found}")]
     WrongMedia {
@@ -41,6 +44,17 @@ pub enum ExtractError {
         /// The extractor's kind.
         extractor: &'static str,
     },
+}
+
+impl ExtractError {
+    /// Whether this machine at this time is to blame, and not the row.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Self::Machine(_) => true,
+            Self::Audio(error) => error.is_of_machine(),
+            _ => false,
+        }
+    }
 }
 
 /// Weights that are not those of the model they were given to.

@@ -15,7 +15,7 @@ pub enum Media {
 
 impl Media {
     /// A recording that `load` decodes when an extractor first asks for it.
-    pub fn audio<E: std::fmt::Display>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
+    pub fn audio<E: Into<MediaError>>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
         Self::Audio(LazyAudio::new(load))
     }
 
@@ -30,12 +30,32 @@ impl Media {
     }
 }
 
-type Load = dyn Fn() -> Result<Audio, String> + Send + Sync;
+/// Why media cannot be had. Anything that can be shown is a reason of the media themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaError {
+    reason: String,
+    of_machine: bool,
+}
+
+impl MediaError {
+    /// A reason of the media, or of this machine at this time.
+    pub fn new(reason: impl std::fmt::Display, of_machine: bool) -> Self {
+        Self { reason: reason.to_string(), of_machine }
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for MediaError {
+    fn from(error: E) -> Self {
+        Self::new(error, false)
+    }
+}
+
+type Load = dyn Fn() -> Result<Audio, MediaError> + Send + Sync;
 
 /// A recording that is decoded once, when it is first needed, and dropped with its row.
 pub struct LazyAudio {
     load: Box<Load>,
-    decoded: OnceLock<Result<Mono, String>>,
+    decoded: OnceLock<Result<Mono, MediaError>>,
 }
 
 struct Mono {
@@ -45,8 +65,8 @@ struct Mono {
 
 impl LazyAudio {
     /// A recording that `load` decodes; `load` applies the row's segment.
-    pub fn new<E: std::fmt::Display>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
-        Self { load: Box::new(move || load().map_err(|error| error.to_string())), decoded: OnceLock::new() }
+    pub fn new<E: Into<MediaError>>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
+        Self { load: Box::new(move || load().map_err(Into::into)), decoded: OnceLock::new() }
     }
 
     /// The mean of the channels at the given sample rate (Hz).
@@ -72,10 +92,13 @@ impl LazyAudio {
             let audio = (self.load)()?;
             let sample_rate = audio.sample_rate;
             if sample_rate == 0 {
-                return Err("the sample rate is 0".to_owned());
+                return Err("the sample rate is 0".into());
             }
             Ok(Mono { samples: audio.into_mono(), sample_rate })
         });
-        decoded.as_ref().map_err(|reason| ExtractError::Media(reason.clone()))
+        decoded.as_ref().map_err(|error| {
+            let reason = error.reason.clone();
+            if error.of_machine { ExtractError::Machine(reason) } else { ExtractError::Media(reason) }
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! The nearest centre of every frame.
 
-use flowmill_nn::kernels::{gemm, shared::Shared};
+use flowmill_nn::kernels::gemm;
 use rayon::prelude::*;
 
 use super::Matrix;
@@ -43,9 +43,9 @@ impl Nearest {
         let (units, columns) = (self.centres.rows(), self.centres.columns());
         let frames = block.len() / columns;
         let mut products = vec![0.0; frames * units];
-        let target = gemm::Target { buffer: Shared::new(&mut products), offset: 0, row_stride: units };
         let centres = gemm::Matrix::row_major(self.centres.as_slice(), units, columns).transposed();
-        gemm::multiply_into(target, gemm::Matrix::row_major(block, frames, columns), centres, false);
+        let frames = gemm::Matrix::row_major(block, frames, columns);
+        gemm::multiply_on_one_thread(&mut products, units, frames, centres, false);
         let nearest = |(products, frame): (&[f32], &[f32])| {
             let unit = self.best(products);
             (unit, squared_distance(frame, self.centres.row(unit as usize)))

@@ -1,7 +1,7 @@
 //! A golden file: tensors by name and the configuration of the model that made them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use flowmill_nn::weights::{self, WeightFile};
@@ -13,6 +13,7 @@ use super::{ParityError, Result};
 /// A golden file in memory.
 #[derive(Debug, Clone)]
 pub struct GoldenFile {
+    path: PathBuf,
     file: WeightFile,
     config: Value,
     model: String,
@@ -28,17 +29,22 @@ impl GoldenFile {
             NnError::WeightFile { message, .. } => ParityError::Unreadable(message),
             other => ParityError::Nn(other),
         });
-        Self::new(read?)
+        Self::new(path, read?)
     }
 
-    fn new(file: WeightFile) -> Result<Self> {
+    fn new(path: &Path, file: WeightFile) -> Result<Self> {
         let text = file.metadata.get("config");
         let text = text.ok_or_else(|| ParityError::NotGolden("its metadata has no `config`".to_owned()))?;
         let config: Value = serde_json::from_str(text)
             .map_err(|error| ParityError::NotGolden(format!("its `config` is not JSON: {error}")))?;
         let model = model(&config)
             .ok_or_else(|| ParityError::NotGolden("its `config` does not say which `model` made it".to_owned()))?;
-        Ok(Self { file, config, model })
+        Ok(Self { path: path.to_owned(), file, config, model })
+    }
+
+    /// The file of this name in the folder of the golden file.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
     }
 
     /// What made it: `config.model`; files about an objective, features or optimisers have no model, they are called after those.

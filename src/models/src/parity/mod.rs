@@ -42,6 +42,7 @@ const MODELS: &[(&str, Check)] = &[
     ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
+    ("speech_tokenizer_v3_25hz", s3_tokenizer::check_v3),
     ("step_audio_flow", step_audio_flow::check),
 ];
 

@@ -4,22 +4,64 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::Value;
 
 use super::{GoldenFile, ParityError, Report, Result};
-use crate::extractors::s3::{Checkpoint, Dimensions, Frames, Hidden, S3Tokenizer, Version, pieces};
+use crate::extractors::s3::{
+    Checkpoint, Dimensions, Frames, Hidden, LayerNormEpsilon, S3Tokenizer, Version, open_graph, pieces,
+};
 
 /// Log-mel frames that the public implementation takes at once; longer items go through windows.
 const LONGEST: usize = 3000;
 
 pub(super) fn check_v1(file: &GoldenFile) -> Result<Report> {
-    check(file, Version::V1)
+    check(file, Version::V1, LayerNormEpsilon::default())
 }
 
 pub(super) fn check_v2(file: &GoldenFile) -> Result<Report> {
-    check(file, Version::V2)
+    check(file, Version::V2, LayerNormEpsilon::before_0_3(Version::V2))
 }
 
-fn check(file: &GoldenFile, version: Version) -> Result<Report> {
-    let heads = Some(file.size(&["n_audio_head"])?);
-    let tokenizer = S3Tokenizer::new(Checkpoint::from_tensors(version, heads, &file.parameters())?)?;
+/// Version 3 is version 2 with more blocks.
+pub(super) fn check_v3(file: &GoldenFile) -> Result<Report> {
+    let mut report = check(file, Version::V2, LayerNormEpsilon::default())?;
+    if file.find("out.merged").is_some() {
+        let segments = (0..file.size(&["segments"])?).map(|segment| file.integers(&format!("in.segment.{segment}")));
+        let segments = segments.map(|segment| Ok(segment?.into_iter().map(|token| token as u32).collect()));
+        let merged = pieces::merge_windows(segments.collect::<Result<_>>()?);
+        let merged: Vec<i64> = merged.into_iter().map(i64::from).collect();
+        report.exact("out.merged", &merged, &file.integers("out.merged")?);
+    }
+    Ok(report)
+}
+
+/// The tokenizer of the file's own weights, or of the graph beside it that the file names. Files that do not say their epsilons have
+/// `unsaid` ones.
+fn tokenizer(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<S3Tokenizer> {
+    let heads = file.size(&["n_audio_head"])?;
+    let given = file.value(&["layer_norm_epsilon"]).is_some();
+    let given = given.then(|| {
+        let number = |name: &str| file.number(&["layer_norm_epsilon", name]);
+        Ok::<_, ParityError>(LayerNormEpsilon { attn_ln: number("attn_ln")?, mlp_ln: number("mlp_ln")? })
+    });
+    let given = given.transpose()?;
+    let checkpoint = match file.value(&["onnx"]).and_then(|name| name.as_str()) {
+        Some(graph) => open_graph(&file.beside(graph), version)?,
+        None => {
+            let epsilon = given.unwrap_or(unsaid);
+            Checkpoint::from_tensors(version, Some(heads), &[epsilon], &file.parameters())?
+        }
+    };
+    if checkpoint.dimensions().heads != heads {
+        let found = checkpoint.dimensions().heads;
+        return Err(ParityError::config(&["n_audio_head"], format!("is {heads}, the graph has {found}")));
+    }
+    if let Some(found) = checkpoint.epsilons().iter().find(|found| given.is_some_and(|given| given != **found)) {
+        let (attn_ln, mlp_ln) = (found.attn_ln, found.mlp_ln);
+        return Err(ParityError::config(&["layer_norm_epsilon"], format!("the graph has {attn_ln} and {mlp_ln}")));
+    }
+    Ok(S3Tokenizer::new(checkpoint)?)
+}
+
+fn check(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<Report> {
+    let tokenizer = tokenizer(file, version, unsaid)?;
     refuse_lies(file, tokenizer.dimensions())?;
     let mel = file.floats("in.mel", 3)?.transpose(1, 2)?.contiguous()?;
     let (items, frames, _) = mel.dims3()?;
@@ -31,6 +73,10 @@ fn check(file: &GoldenFile, version: Version) -> Result<Report> {
     let mut report = Report::default();
     if lengths.iter().any(|length| *length > LONGEST) {
         check_windows(file, &tokenizer, &mel, &lengths, &mut report)?;
+        return Ok(report);
+    }
+    if file.value(&["onnx"]).is_some() {
+        check_alone(file, &tokenizer, &mel, &lengths, &mut report)?;
         return Ok(report);
     }
     let Hidden { hidden, valid } = tokenizer.encode(&Frames::padded(Value::plain(mel)?, &lengths)?)?;
@@ -51,6 +97,37 @@ fn check_lengths(file: &GoldenFile, lengths: &[usize], report: &mut Report) -> R
         report.exact("out.code_len", &lengths, &file.integers("out.code_len")?);
     }
     Ok(())
+}
+
+/// Items that went through a graph one by one: their rows, padded with zeros.
+fn check_alone(
+    file: &GoldenFile,
+    tokenizer: &S3Tokenizer,
+    mel: &Tensor,
+    lengths: &[usize],
+    report: &mut Report,
+) -> Result<()> {
+    let longest = lengths.iter().map(|length| S3Tokenizer::tokens_of(*length)).max().unwrap_or(0);
+    let state = tokenizer.dimensions().state;
+    let (mut rows, mut tokens, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    for (item, length) in lengths.iter().enumerate() {
+        let frames: Vec<f32> = mel.get(item)?.narrow(0, 0, *length)?.flatten_all()?.to_vec1()?;
+        let Hidden { hidden, .. } = tokenizer.encode(&Frames::packed(&[&frames], tokenizer.dimensions().n_mels)?)?;
+        let found = tokenizer.quantize(&hidden)?;
+        counts.push(found.len());
+        rows.extend(hidden.tensor().flatten_all()?.to_vec1::<f32>()?);
+        rows.resize((item + 1) * longest * state, 0.0);
+        tokens.extend(found.into_iter().map(i64::from));
+        tokens.resize((item + 1) * longest, 0);
+    }
+    if let Some(expected) = file.find("out.hidden") {
+        let rows = Tensor::from_vec(rows, (lengths.len(), longest, state), &Device::Cpu)?;
+        report.output("out.hidden", &rows, expected)?;
+    }
+    if file.find("out.code").is_some() {
+        report.exact("out.code", &tokens, &file.integers("out.code")?);
+    }
+    check_lengths(file, &counts, report)
 }
 
 /// Items too long for one pass: the tokens of their windows, padded with zeros.

@@ -105,7 +105,7 @@ fn tokens_are_25_a_second_and_in_range() {
         let audio = flowmill_audio::decode_file(&recording.wav).unwrap();
         let at_24k = (audio.frames() * 3).div_ceil(2);
         let tokens = value.into_tokens().unwrap();
-        assert_eq!(tokens.len(), at_24k / 960, "{}", recording.utt);
+        assert_eq!(tokens.len(), at_24k.div_ceil(960), "{}", recording.utt);
         assert!(tokens.iter().all(|token| (0..40).contains(token)));
     }
 }

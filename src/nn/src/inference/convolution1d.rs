@@ -59,7 +59,7 @@ impl Convolution1d {
             return Err(NnError::invalid("convolution", message));
         }
         let padded = pad(&host::slice("convolution", input.tensor())?, inputs, valid, &whole, padding);
-        let mut out = host::uninitialised(lengths.iter().sum::<usize>() * outputs);
+        let mut out = vec![0.0; lengths.iter().sum::<usize>() * outputs];
         let mut rest = out.as_mut_slice();
         for (start, count) in padded.starts.iter().zip(&lengths) {
             let (item, later) = rest.split_at_mut(count * outputs);

@@ -81,11 +81,14 @@ impl Filters {
         }
         assert_eq!(taps.len(), self.inner, "one tap per term");
         let reach = taps.iter().max().map_or(0, |tap| *tap as usize);
-        assert!(reach + columns.next_multiple_of(WIDEST) <= input.len(), "a tap reaches beyond the input");
-        let last = (self.outputs - 1) * stride + columns;
-        assert!(start + last <= data.len(), "a row reaches beyond the output");
+        let end = columns.checked_next_multiple_of(WIDEST).and_then(|columns| columns.checked_add(reach));
+        assert!(end.is_some_and(|end| end <= input.len()), "a tap reaches beyond the input");
+        let end = |start: usize, stride: usize| {
+            (self.outputs - 1).checked_mul(stride).and_then(|last| last.checked_add(columns)?.checked_add(start))
+        };
+        assert!(end(start, stride).is_some_and(|end| end <= data.len()), "a row reaches beyond the output");
         let residual = epilogue.residual.map(|(rows, start, stride)| {
-            assert!(start + (self.outputs - 1) * stride + columns <= rows.len(), "a row reaches beyond the residual");
+            assert!(end(start, stride).is_some_and(|end| end <= rows.len()), "a row reaches beyond the residual");
             // SAFETY: `start` is within the slice.
             (unsafe { rows.as_ptr().add(start) }, stride)
         });

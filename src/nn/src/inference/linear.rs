@@ -68,7 +68,8 @@ impl Linear {
         let data = host::slice("linear", input.tensor())?;
         let residual = residual.map(|residual| host::slice("linear", residual.tensor())).transpose()?;
         let rows = Rows { data: &data, count: input.rows(), stride: inputs };
-        let mut out = host::uninitialised(rows.count * outputs);
+        // SAFETY: `apply` writes every element and reads none before.
+        let mut out = unsafe { host::uninitialized(rows.count * outputs) };
         self.packed.apply(rows, residual.as_deref(), activation, &mut out);
         Value::from_vec(out, &shape)
     }

@@ -84,12 +84,13 @@ impl Packed {
     /// When the sizes do not fit: a mistake in a layer, not in its input.
     pub fn apply(&self, rows: Rows, residual: Option<&[f32]>, activation: Activation, out: &mut [f32]) {
         let Self { inputs, outputs, .. } = *self;
-        assert_eq!(out.len(), rows.count * outputs, "{} rows of {outputs} outputs", rows.count);
+        assert_eq!(Some(out.len()), rows.count.checked_mul(outputs), "{} rows of {outputs} outputs", rows.count);
         assert!(residual.is_none_or(|residual| residual.len() == out.len()), "a residual shaped like the output");
         if out.is_empty() {
             return;
         }
-        assert!((rows.count - 1) * rows.stride + inputs <= rows.data.len(), "a row reaches beyond the input");
+        let end = (rows.count - 1).checked_mul(rows.stride).and_then(|last| last.checked_add(inputs));
+        assert!(end.is_some_and(|end| end <= rows.data.len()), "a row reaches beyond the input");
         let job = Job { packed: self, rows, residual, activation, out: Shared::new(out) };
         let blocks = rows.count.div_ceil(ROWS_PER_TASK);
         // Tasks that share a panel come one after the other.

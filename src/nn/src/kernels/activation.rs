@@ -2,7 +2,7 @@
 
 use super::functions::{erf, exp, sigmoid, tanh};
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
+use crate::host::uninitialized;
 use crate::kernels::elementwise::CHUNK;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,8 @@ impl Activation {
 
     /// `f(x[i])`, multi-threaded.
     pub fn map(self, x: &[f32]) -> Vec<f32> {
-        let mut out = uninitialised(x.len());
+        // SAFETY: both are cut into the same chunks, and every element of a chunk is written.
+        let mut out = unsafe { uninitialized(x.len()) };
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| self.write(out, x));
         out
     }

@@ -7,11 +7,10 @@
 use super::dropout::{GROUP, factors};
 use super::elementwise::{add_assign_serial, zip_assign_serial};
 use super::functions::exp;
-use super::gemm::{Matrix, Target, multiply_into};
+use super::gemm::{Matrix, Target, multiply_into, multiply_on_one_thread};
 use super::reduce::{add_rows, maximum, sum_of, sum_of_pairs};
 use super::shared::Shared;
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
 use crate::random::Draw;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -272,7 +271,7 @@ fn clear_outside(row: &mut [f32], seen: &Range<usize>) {
 }
 
 fn product(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
-    multiply_into(Target { buffer: Shared::new(target), offset: 0, row_stride }, a, b, accumulate);
+    multiply_on_one_thread(target, row_stride, a, b, accumulate);
 }
 
 fn multiply_elements(a: &mut [f32], b: &[f32]) {
@@ -281,7 +280,11 @@ fn multiply_elements(a: &mut [f32], b: &[f32]) {
 
 /// Attends. Gives the output `[query row, head x channel]`, zero on rows of no item, and for the backward pass the logarithm of
 /// each softmax sum, `[head, query row]`.
+///
+/// # Panics
+/// When the rows of items overlap or reach beyond the matrices: a mistake in a layer, not in its input.
 pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: usize) -> (Vec<f32>, Vec<f32>) {
+    check_rows(items.iter().map(|item| &item.queries), query_rows);
     let mut out = vec![0.0; query_rows * settings.width()];
     let mut log_sums = vec![0.0; query_rows * settings.heads];
     let (buffer, sums) = (Shared::new(&mut out), Shared::new(&mut log_sums));
@@ -311,12 +314,24 @@ pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: 
         let offset = block.query_rows().start * settings.width() + block.columns();
         let target = Target { buffer, offset, row_stride: settings.width() };
         let values = block.view(inputs.values, block.key_rows());
-        multiply_into(target, Matrix::row_major(scores, rows, columns), values, false);
+        // SAFETY: each task writes the rows of its own queries in the columns of its head.
+        unsafe { multiply_into(target, Matrix::row_major(scores, rows, columns), values, false) };
     });
     (out, log_sums)
 }
 
+/// Tasks write the rows of their own item: they may not be another's too.
+fn check_rows<'i>(ranges: impl Iterator<Item = &'i Range<usize>>, rows: usize) {
+    let mut ranges: Vec<&Range<usize>> = ranges.filter(|range| !range.is_empty()).collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "rows of two items of attention");
+    assert!(ranges.last().is_none_or(|last| last.end <= rows), "rows of an item of attention beyond {rows}");
+}
+
 /// The gradients of everything [`forward`] reads.
+///
+/// # Panics
+/// As [`forward`].
 pub fn backward(
     gradient: &[f32],
     log_sums: &[f32],
@@ -325,15 +340,9 @@ pub fn backward(
     settings: &Settings,
 ) -> InputGradients {
     let width = settings.width();
-    let covers = |rows: usize, range: fn(&Item) -> Range<usize>| {
-        items.iter().map(|item| range(item).len()).sum::<usize>() == rows
-    };
-    let room = |length: usize, written: bool| {
-        if written { uninitialised(length) } else { vec![0.0; length] }
-    };
-    let sees_all = items.iter().all(|item| !item.keys.is_empty());
-    let mut queries =
-        room(inputs.queries.len(), sees_all && covers(inputs.queries.len() / width, |item| item.queries.clone()));
+    check_rows(items.iter().map(|item| &item.queries), inputs.queries.len() / width.max(1));
+    check_rows(items.iter().map(|item| &item.keys), inputs.keys.len().min(inputs.values.len()) / width.max(1));
+    let mut queries = vec![0.0; inputs.queries.len()];
     let mut keys = vec![0.0; inputs.keys.len()];
     let mut values = vec![0.0; inputs.values.len()];
     let shared = (Shared::new(&mut queries), Shared::new(&mut keys), Shared::new(&mut values));
@@ -345,7 +354,8 @@ pub fn backward(
             for start in (0..items[*index].queries.len()).step_by(BLOCK) {
                 let block = Block::new(inputs, settings, items, (*index, *head, start));
                 if !block.keys.is_empty() {
-                    block.backward(gradient, log_sums, scratch, shared, &mut sums);
+                    // SAFETY: each task has an item and a head of its own; items do not overlap.
+                    unsafe { block.backward(gradient, log_sums, scratch, shared, &mut sums) };
                 }
             }
             sums
@@ -395,7 +405,11 @@ fn collect_relative(
 }
 
 impl Block<'_> {
-    fn backward(
+    /// Adds the block's part to the gradients.
+    ///
+    /// # Safety
+    /// Nobody else may touch the rows of the block's item in the columns of its head while this runs.
+    unsafe fn backward(
         &self,
         gradient: &[f32],
         log_sums: &[f32],
@@ -407,7 +421,11 @@ impl Block<'_> {
         let width = self.settings.width();
         let query_offset = self.query_rows().start * width + self.columns();
         let key_offset = self.key_rows().start * width + self.columns();
-        let at = |buffer, offset| Target { buffer, offset, row_stride: width };
+        let product_into = |buffer, offset, a: Matrix, b: Matrix, accumulate| {
+            let target = Target { buffer, offset, row_stride: width };
+            // SAFETY: the caller's promise: these are rows of this item in the columns of this head.
+            unsafe { multiply_into(target, a, b, accumulate) }
+        };
         self.scores(scratch);
         let total_rows = log_sums.len() / self.settings.heads;
         let log_sums = &log_sums[self.head * total_rows + self.item.queries.start..];
@@ -425,23 +443,23 @@ impl Block<'_> {
             multiply_elements(score_gradient, factors);
             multiply_elements(factors, weights);
             let dropped = Matrix::row_major(factors, rows, columns);
-            multiply_into(at(values, key_offset), dropped.transposed(), dy, true);
+            product_into(values, key_offset, dropped.transposed(), dy, true);
         } else {
             let weights = Matrix::row_major(weights, rows, columns);
-            multiply_into(at(values, key_offset), weights.transposed(), dy, true);
+            product_into(values, key_offset, weights.transposed(), dy, true);
         }
         softmax_slope(weights, score_gradient, columns, self.settings.scale);
 
         let slopes = Matrix::row_major(score_gradient, rows, columns);
         let key_view = self.view(self.inputs.keys, self.key_rows());
         let Some(relative) = self.inputs.relative else {
-            multiply_into(at(queries, query_offset), slopes, key_view, false);
+            product_into(queries, query_offset, slopes, key_view, false);
             let query_view = self.view(self.inputs.queries, self.query_rows());
-            return multiply_into(at(keys, key_offset), slopes.transposed(), query_view, true);
+            return product_into(keys, key_offset, slopes.transposed(), query_view, true);
         };
         let head_width = self.settings.head_width;
         let content_view = Matrix::row_major(content, rows, head_width);
-        multiply_into(at(keys, key_offset), slopes.transposed(), content_view, true);
+        product_into(keys, key_offset, slopes.transposed(), content_view, true);
         let content = sized(content, rows * head_width);
         product(content, head_width, slopes, key_view, false);
         add_rows(&mut sums.content_bias, content);
@@ -459,19 +477,15 @@ impl Block<'_> {
         }
         let distances = Matrix::row_major(distances, rows, span);
         let position_view = Matrix::row_major(position, rows, head_width);
-        let target = Target {
-            buffer: Shared::new(&mut sums.encodings),
-            offset: rows_needed.start * head_width,
-            row_stride: head_width,
-        };
-        multiply_into(target, distances.transposed(), position_view, true);
+        let encodings = &mut sums.encodings[rows_needed.start * head_width..];
+        product(encodings, head_width, distances.transposed(), position_view, true);
         let position = sized(position, rows * head_width);
         product(position, head_width, distances, self.view(relative.encodings, rows_needed), false);
         add_rows(&mut sums.position_bias, position);
 
         add_assign_serial(content, position);
         for (row, source) in content.chunks_exact(head_width).enumerate() {
-            // SAFETY: each task writes the gradient of its own queries and head.
+            // SAFETY: the caller's promise, as above.
             unsafe { queries.slice(query_offset + row * width, head_width) }.copy_from_slice(source);
         }
     }

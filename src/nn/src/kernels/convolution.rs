@@ -3,10 +3,9 @@
 //! With channels innermost, the window of an output row is one contiguous run of a padded copy of the input, so the whole
 //! convolution is a matrix product on a view whose rows overlap: nothing is unfolded.
 
-use super::gemm::{Matrix, Target, Tiles, multiply_into};
+use super::gemm::{Matrix, Target, Tiles, multiply_into, multiply_on_one_thread};
 use super::reduce::{sum_rows_serial, sum_vectors};
 use super::shared::Shared;
-use crate::host::uninitialised;
 use crate::sequences::Sequences;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -52,7 +51,7 @@ pub fn taps_outermost(weight: &[f32], geometry: &Geometry) -> Vec<f32> {
 
 /// Swaps the two inner axes of a `[_, rows, columns]` tensor.
 fn reorder(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = uninitialised(source.len());
+    let mut out = vec![0.0; source.len()];
     let block = (rows * columns).max(1);
     out.par_chunks_mut(block).zip(source.par_chunks(block)).with_min_len(16).for_each(|(out, source)| {
         for (column, out) in out.chunks_exact_mut(rows.max(1)).enumerate() {
@@ -89,7 +88,7 @@ pub(crate) fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize],
         starts.push(rows);
         rows += padding[0] + length + padding[1];
     }
-    let mut data = uninitialised(rows * width);
+    let mut data = vec![0.0; rows * width];
     let buffer = Shared::new(&mut data);
     valid.ranges().par_iter().zip(lengths.par_iter().zip(&starts)).for_each(|(item, (length, start))| {
         let rows = padding[0] + length + padding[1];
@@ -138,7 +137,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geome
 /// The windows of a padded input times the weights.
 fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, to: &Sequences) -> Vec<f32> {
     let width = geometry.outputs;
-    let mut out = if to.is_packed() { uninitialised(to.total() * width) } else { vec![0.0; to.total() * width] };
+    let mut out = vec![0.0; to.total() * width];
     let buffer = Shared::new(&mut out);
     tiles(to.lengths().into_iter()).into_par_iter().for_each(|(item, row, end)| {
         let offset = (to.ranges()[item].start + row) * width;
@@ -151,7 +150,8 @@ fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geome
         for tap in (0..geometry.kernel).step_by(geometry.group()) {
             let a = windows(padded, geometry, item, row..end, tap);
             let b = tap_weights(weight, geometry, tap).transposed();
-            multiply_into(target, a, b, bias.is_some() || tap > 0);
+            // SAFETY: tiles do not overlap.
+            unsafe { multiply_into(target, a, b, bias.is_some() || tap > 0) };
         }
     });
     out
@@ -177,7 +177,7 @@ pub fn backward_input(gradient: &[f32], weight: &[f32], geometry: &Geometry, lay
             let weight = Matrix::strided(&weight[tap * geometry.inputs..], shape, strides);
             let offset = tap * geometry.dilation * geometry.inputs;
             let row_stride = geometry.stride * geometry.inputs;
-            multiply_into(Target { buffer: Shared::new(&mut padded), offset, row_stride }, dy, weight, true);
+            multiply_on_one_thread(&mut padded[offset.min(rows * geometry.inputs)..], row_stride, dy, weight, true);
         }
         // SAFETY: items do not overlap.
         let dx = unsafe { buffer.slice(valid.start * geometry.inputs, valid.len() * geometry.inputs) };
@@ -192,7 +192,7 @@ fn correlate(gradient: &[f32], weight: &[f32], geometry: &Geometry, layout: &Lay
     let padding = padding.map(|padding| kernel - 1 - padding);
     let reversed = Geometry { inputs: outputs, outputs: inputs, padding, ..*geometry };
     // [output, tap, input] -> [input, reversed tap, output]
-    let mut flipped = uninitialised(weight.len());
+    let mut flipped = vec![0.0; weight.len()];
     let blocks = flipped.par_chunks_mut((kernel * outputs).max(1)).enumerate().with_min_len(16);
     blocks.for_each(|(input, flipped)| {
         for (tap, flipped) in flipped.chunks_exact_mut(outputs).enumerate() {
@@ -226,7 +226,8 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
             let dy = &gradient[rows.start * geometry.outputs..rows.end * geometry.outputs];
             let dy = Matrix::row_major(dy, rows.len(), geometry.outputs).column_range(output, end);
             let view = windows(&padded, geometry, item, 0..rows.len(), tap).column_range(column, stop);
-            multiply_into(target, dy.transposed(), view, true);
+            // SAFETY: tasks write different outputs or columns.
+            unsafe { multiply_into(target, dy.transposed(), view, true) };
         }
     });
     reorder(&dw, geometry.kernel, geometry.inputs)

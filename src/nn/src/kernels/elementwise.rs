@@ -1,7 +1,7 @@
 //! Maps over slices.
 
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
+use crate::host::uninitialized;
 use rayon::prelude::*;
 
 /// Elements per task: fixed, so that results do not depend on the number of threads.
@@ -65,7 +65,8 @@ vectorised! {
 
 /// `out[i] = f(a[i])`.
 pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = uninitialised(a.len());
+    // SAFETY: both are cut into the same chunks, and every element of a chunk is written.
+    let mut out = unsafe { uninitialized(a.len()) };
     let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK));
     tasks.for_each(|(out, a)| map_loop(out, a, &f));
     out
@@ -73,7 +74,10 @@ pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 /// `out[i] = f(a[i], b[i])`; as long as the shorter one.
 pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = uninitialised(a.len().min(b.len()));
+    let length = a.len().min(b.len());
+    let (a, b) = (&a[..length], &b[..length]);
+    // SAFETY: all three are cut into the same chunks, and every element of a chunk is written.
+    let mut out = unsafe { uninitialized(length) };
     let tasks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
     tasks.for_each(|((out, a), b)| zip_loop(out, a, b, &f));
     out
@@ -81,7 +85,7 @@ pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32>
 
 /// `out[row][column] = f(a[row][column], b[column])` for a vector `b` shared by all rows.
 pub fn zip_rows(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = uninitialised(a.len());
+    let mut out = vec![0.0; a.len()];
     let width = b.len().max(1);
     let chunk = rows_per_chunk(width) * width;
     out.par_chunks_mut(chunk).zip(a.par_chunks(chunk)).for_each(|(out, a)| {

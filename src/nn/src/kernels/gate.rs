@@ -3,11 +3,10 @@
 use super::item_tasks::ItemTasks;
 use super::shared::Shared;
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
 
 /// `state + gate * update`, with the gate of the row's item (`[item, width]`); the state alone on rows of no item.
 pub fn forward(state: &[f32], update: &[f32], gates: &[f32], width: usize, tasks: &ItemTasks) -> Vec<f32> {
-    let mut out = if tasks.cover_all() { uninitialised(state.len()) } else { state.to_vec() };
+    let mut out = state.to_vec();
     let target = Shared::new(&mut out);
     tasks.for_each(|item, rows| {
         let elements = rows.start * width..rows.end * width;
@@ -33,7 +32,7 @@ vectorised! {
 
 /// Gradients of the update (zero on rows of no item) and of the gates `[item, width]`.
 pub fn backward(dy: &[f32], update: &[f32], gates: &[f32], width: usize, tasks: &ItemTasks) -> (Vec<f32>, Vec<f32>) {
-    let mut out = if tasks.cover_all() { uninitialised(dy.len()) } else { vec![0.0; dy.len()] };
+    let mut out = vec![0.0; dy.len()];
     let target = Shared::new(&mut out);
     let sums = tasks.map(|item, rows| {
         let elements = rows.start * width..rows.end * width;

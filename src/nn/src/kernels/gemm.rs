@@ -1,6 +1,7 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
 use super::shared::Shared;
+use crate::host::uninitialized;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -22,8 +23,9 @@ impl<'a> Matrix<'a> {
     pub fn strided(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, columns] = shape;
         if rows > 0 && columns > 0 {
-            let last = (rows - 1) * strides[0] + (columns - 1) * strides[1];
-            assert!(last < data.len(), "matrix view out of bounds");
+            let along = |size: usize, stride: usize| (size - 1).checked_mul(stride);
+            let last = along(rows, strides[0]).and_then(|down| down.checked_add(along(columns, strides[1])?));
+            assert!(last.is_some_and(|last| last < data.len()), "matrix view out of bounds");
         }
         Self { data, rows, columns, row_stride: strides[0], column_stride: strides[1] }
     }
@@ -34,6 +36,11 @@ impl<'a> Matrix<'a> {
     /// When `data` is too short.
     pub fn row_major(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self::strided(data, [rows, columns], [columns, 1])
+    }
+
+    /// How many columns it has.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 
     /// The transposed view.
@@ -49,7 +56,9 @@ impl<'a> Matrix<'a> {
 
     /// Some of the rows.
     pub fn row_range(self, start: usize, end: usize) -> Self {
-        let offset = if start < end { start * self.row_stride } else { 0 };
+        assert!(start <= end && end <= self.rows, "rows {start}..{end} of a matrix of {}", self.rows);
+        // Of rows without elements nothing is read.
+        let offset = if start < end && self.columns > 0 { start * self.row_stride } else { 0 };
         let shape = [end - start, self.columns];
         Self::strided(&self.data[offset..], shape, [self.row_stride, self.column_stride])
     }
@@ -62,7 +71,7 @@ impl<'a> Matrix<'a> {
 
 /// Where a product goes: rows of `row_stride` elements from `offset` on.
 #[derive(Clone, Copy)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The buffer.
     pub buffer: Shared<'a>,
     /// Index of the first element of the first row.
@@ -117,6 +126,17 @@ pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, acc
     multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
 }
 
+/// `a b`, multi-threaded, row-major.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
+    // SAFETY: the product writes every element: it has as many rows and columns.
+    let mut product = unsafe { uninitialized(a.rows * b.columns) };
+    multiply(&mut product, b.columns, a, b, false);
+    product
+}
+
 /// As [`multiply`]; `then` is called once for each finished run of elements with the index of its first and the elements, while
 /// they are in the cache.
 ///
@@ -137,7 +157,8 @@ pub fn multiply_then(
         let [rows, columns] = tiles.tile(index, a.rows, b.columns);
         let target = Target { buffer, offset: rows.start * row_stride + columns.start, row_stride };
         let right = b.column_range(columns.start, columns.end);
-        multiply_into(target, a.row_range(rows.start, rows.end), right, accumulate);
+        // SAFETY: tiles do not overlap, and each is written by one task.
+        unsafe { multiply_into(target, a.row_range(rows.start, rows.end), right, accumulate) };
         let runs = if columns.len() == row_stride { 1 } else { rows.len() };
         let length = rows.len() * columns.len() / runs.max(1);
         for run in 0..runs {
@@ -152,17 +173,38 @@ pub fn multiply_then(
     }
 }
 
-/// `target = a b` (or `target += a b` with `accumulate`) on one thread.
+/// `target = a b` (or `target += a b` with `accumulate`) on one thread; `target` has rows of `row_stride` elements.
 ///
 /// # Panics
 /// When the shapes do not fit: a mistake in a kernel, not in its input.
-pub fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
+pub fn multiply_on_one_thread(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
+    let target = Target { buffer: Shared::new(target), offset: 0, row_stride };
+    // SAFETY: the buffer is borrowed for this product alone.
+    unsafe { multiply_into(target, a, b, accumulate) }
+}
+
+/// `target = a b` (or `target += a b` with `accumulate`) on one thread.
+///
+/// # Safety
+/// Nobody else may touch an element of the target's rows, as many as `a` has and as wide as `b`, while this runs.
+///
+/// # Panics
+/// When the shapes do not fit: a mistake in a kernel, not in its input.
+pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
     assert_eq!(a.columns, b.rows, "inner sizes of a matrix product");
     if a.rows == 0 || b.columns == 0 {
         return;
     }
     let destination = target.buffer.matrix(target.offset, a.rows, b.columns, target.row_stride);
-    // SAFETY: both views and the target were checked against their slices; the tasks' targets are disjoint.
+    if a.columns == 0 && !accumulate {
+        // A sum of nothing.
+        for row in 0..a.rows {
+            // SAFETY: the row lies within the target, which nobody else touches by the caller's promise.
+            unsafe { destination.add(row * target.row_stride).write_bytes(0, b.columns) };
+        }
+        return;
+    }
+    // SAFETY: both views and the target were checked against their slices; nobody else touches the target by the caller's promise.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -219,6 +261,29 @@ mod tests {
                 assert_eq!(target[columns], 1.0, "the gap between rows is left alone");
             }
         }
+    }
+
+    #[test]
+    fn a_product_over_nothing_is_zero() {
+        let (a, b) = (Matrix::row_major(&[], 2, 0), Matrix::row_major(&[], 0, 3));
+        assert_eq!(product(a, b), [0.0; 6]);
+        let mut target = [1.0; 6];
+        multiply(&mut target, 3, a, b, true);
+        assert_eq!(target, [1.0; 6]);
+    }
+
+    #[test]
+    fn views_beyond_their_data_are_refused_even_where_their_sizes_overflow() {
+        let data = [0.0; 6];
+        let refused = |shape: [usize; 2], strides: [usize; 2]| {
+            std::panic::catch_unwind(|| Matrix::strided(&data, shape, strides).rows).is_err()
+        };
+        assert!(!refused([2, 3], [3, 1]) && refused([3, 3], [3, 1]));
+        assert!(refused([3, 1], [usize::MAX / 2 + 1, 1]) && refused([2, 2], [usize::MAX, 1]));
+        let rows = |start: usize, end: usize| {
+            std::panic::catch_unwind(|| Matrix::row_major(&data, 2, 3).row_range(start, end).rows).is_err()
+        };
+        assert!(!rows(1, 2) && rows(1, 3) && rows(2, 1));
     }
 
     #[test]

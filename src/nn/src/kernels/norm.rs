@@ -6,7 +6,7 @@ use super::item_tasks::ItemTasks;
 use super::reduce::{sum_of, sum_of_pairs, sum_vectors};
 use super::shared::Shared;
 use super::vectorised::vectorised;
-use crate::host::uninitialised;
+use crate::host::uninitialized;
 use rayon::prelude::*;
 
 /// Gain and bias of a normalisation, each as wide as a row; absent means 1 and 0.
@@ -27,8 +27,10 @@ pub struct Moments {
 /// Normalises each row of `width` elements, then gain, bias and activation.
 pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation: Activation) -> (Vec<f32>, Moments) {
     let rows = x.len() / width;
-    let mut out = uninitialised(x.len());
-    let mut moments = Moments { mean: uninitialised(rows), scale: uninitialised(rows) };
+    assert_eq!(rows * width, x.len(), "whole rows of a normalization");
+    // SAFETY: the rows are whole, and every element of a row is written.
+    let mut out = unsafe { uninitialized(x.len()) };
+    let mut moments = Moments { mean: vec![0.0; rows], scale: vec![0.0; rows] };
     let chunk = rows_per_chunk(width);
     let tasks = out.par_chunks_mut(chunk * width).zip(x.par_chunks(chunk * width));
     let tasks = tasks.zip(moments.mean.par_chunks_mut(chunk)).zip(moments.scale.par_chunks_mut(chunk));
@@ -115,7 +117,7 @@ pub fn forward_items(
     epsilon: f32,
 ) -> (Vec<f32>, Moments) {
     let rows = x.len() / width;
-    let mut out = if tasks.cover_all() { uninitialised(x.len()) } else { vec![0.0; x.len()] };
+    let mut out = vec![0.0; x.len()];
     let mut moments = Moments { mean: vec![0.0; rows], scale: vec![0.0; rows] };
     let (target, mean, scale) =
         (Shared::new(&mut out), Shared::new(&mut moments.mean), Shared::new(&mut moments.scale));

@@ -21,7 +21,7 @@ impl Value {
             return Err(NnError::Index { operation: "embedding", index: i64::from(*index), size: entries });
         }
         let table = host::slice("embedding", self.tensor())?;
-        let mut out = host::uninitialised(indices.len() * width);
+        let mut out = vec![0.0; indices.len() * width];
         for (out, index) in out.chunks_exact_mut(width.max(1)).zip(indices) {
             out.copy_from_slice(&table[*index as usize * width..][..width]);
         }

@@ -1,7 +1,7 @@
 //! Matrix product with a weight; bias, activation and residual fused.
 
 use crate::gradients::{Flow, Gradient};
-use crate::host::uninitialised;
+use crate::host::uninitialized;
 use crate::kept::Kept;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Matrix, multiply, multiply_then};
@@ -63,13 +63,13 @@ fn give(
     if flow.wants(0) {
         let w = host::slice("linear", weight)?;
         let w = Matrix::row_major(&w, outputs, inputs);
-        flow.write(0, input.dims(), |dx, add| multiply(dx, inputs, gradient, w, add))?;
+        flow.give_product(0, input.dims(), gradient, w)?;
     }
     if flow.wants(1) {
         let x = input.tensor()?;
         let x = host::slice("linear", &x)?;
         let x = Matrix::row_major(&x, rows, inputs);
-        flow.write(1, weight.dims(), |dw, add| multiply(dw, inputs, gradient.transposed(), x, add))?;
+        flow.give_product(1, weight.dims(), gradient.transposed(), x)?;
     }
     if has_bias && flow.wants(2) {
         flow.give_vec(2, reduce::sum_rows(dy, outputs), &[outputs])?;
@@ -99,7 +99,8 @@ impl Value {
             return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
         let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
-        let mut out = uninitialised(rows * outputs);
+        // SAFETY: the product writes every element: it has as many rows and columns.
+        let mut out = unsafe { uninitialized(rows * outputs) };
         let added = [bias, residual].map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
         let [bias_slice, residual_slice] = added;
         prepare(&mut out, outputs, bias_slice?.as_deref(), residual_slice?.as_deref());
@@ -135,7 +136,8 @@ impl Value {
         let sizes = sizes(self, weight, bias)?;
         let Sizes { rows, inputs, outputs } = sizes;
         let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
-        let mut before = uninitialised(rows * outputs);
+        // SAFETY: as in `linear_onto`.
+        let mut before = unsafe { uninitialized(rows * outputs) };
         let bias_slice = bias.map(|bias| host::slice("linear", bias.tensor())).transpose()?;
         prepare(&mut before, outputs, bias_slice.as_deref(), None);
         let mut shape = self.dims().to_vec();
@@ -147,7 +149,8 @@ impl Value {
             multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, run| activation.apply(run));
             return Ok(Value::new(host::tensor(before, &shape)?, None));
         }
-        let mut after = uninitialised(rows * outputs);
+        // SAFETY: every element is written when its sum is finished.
+        let mut after = unsafe { uninitialized(rows * outputs) };
         let buffer = crate::kernels::shared::Shared::new(&mut after);
         multiply_then(&mut before, outputs, x, w, bias.is_some(), |offset, before| {
             // SAFETY: each run of elements is finished once.
@@ -193,8 +196,8 @@ impl Value {
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("feed-forward residual", format!("{shape:?}"), residual.dims()));
         }
-        let mut before = uninitialised(rows * width);
-        let mut out = uninitialised(rows * outputs);
+        // SAFETY: `prepare` writes a bias to every element of both.
+        let (mut before, mut out) = unsafe { (uninitialized(rows * width), uninitialized(rows * outputs)) };
         prepare(&mut before, width, Some(&host::slice("feed-forward", b1)?), None);
         let skip = residual.map(|residual| host::slice("feed-forward", residual.tensor())).transpose()?;
         prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2)?), skip.as_deref());
@@ -220,7 +223,7 @@ impl Value {
                 if flow.wants(3) {
                     let after = activation.map(&before);
                     let after = Matrix::row_major(&after, rows, width);
-                    flow.write(3, w2.dims(), |dw, add| multiply(dw, width, dy_matrix.transposed(), after, add))?;
+                    flow.give_product(3, w2.dims(), dy_matrix.transposed(), after)?;
                 }
                 if flow.wants(4) {
                     flow.give_vec(4, reduce::sum_rows(&dy, outputs), &[outputs])?;
@@ -228,7 +231,8 @@ impl Value {
                 if flow.wants(0) || flow.wants(1) || flow.wants(2) {
                     let w2 = host::slice("feed-forward", &w2)?;
                     let w2 = Matrix::row_major(&w2, outer.outputs, outer.inputs);
-                    let mut inner_gradient = uninitialised(rows * width);
+                    // SAFETY: the product writes every element: it has as many rows and columns.
+                    let mut inner_gradient = unsafe { uninitialized(rows * width) };
                     multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |offset, gradient| {
                         activation.multiply_slope(gradient, &before[offset..offset + gradient.len()]);
                     });

@@ -1,7 +1,6 @@
 //! Losses over the valid rows of a batch.
 
 use crate::gradients::{Flow, Gradient};
-use crate::host::uninitialised;
 use crate::kernels::elementwise::zip_assign_serial;
 use crate::kernels::reduce::sum_pairs_serial;
 use crate::tape::record;
@@ -33,7 +32,7 @@ impl Value {
                 let upstream = host::slice("loss", gradient.tensor())?[0];
                 let factor = (2.0 * f64::from(upstream) / count) as f32;
                 let (a, b) = (host::slice("loss", &input)?, host::slice("loss", &target)?);
-                let mut out = if rows.is_packed() { uninitialised(a.len()) } else { vec![0.0; a.len()] };
+                let mut out = vec![0.0; a.len()];
                 for rows in rows.ranges() {
                     let elements = rows.start * width..rows.end * width;
                     let out = &mut out[elements.clone()];

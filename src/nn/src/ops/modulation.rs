@@ -49,10 +49,7 @@ impl Modulation<'_> {
 /// Adds gradients `[item, channel]` of some vectors to that of all vectors, input `input` of the operation.
 fn give_vectors(flow: &mut Flow<'_>, input: usize, shape: &[usize], parts: &[(usize, &[f32])]) -> Result<()> {
     let total = shape[1];
-    flow.write(input, shape, |gradient, add| {
-        if !add {
-            gradient.fill(0.0);
-        }
+    flow.add_to(input, shape, |gradient| {
         for (index, part) in parts {
             let width = part.len() / shape[0].max(1);
             for (row, part) in gradient.chunks_exact_mut(total).zip(part.chunks_exact(width.max(1))) {

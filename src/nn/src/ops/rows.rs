@@ -1,7 +1,6 @@
 //! Operations on rows and channels: broadcasting over time, masks, repetition, gathering, scaling of channels.
 
 use crate::gradients::{Flow, Gradient};
-use crate::host::uninitialised;
 use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
 use crate::tape::record;
@@ -161,8 +160,7 @@ impl Value {
             return Err(NnError::shape("expand items", format!("[{}, channel]", rows.len()), self.dims()));
         }
         let vectors = host::slice("expand items", self.tensor())?;
-        let mut out =
-            if rows.is_packed() { uninitialised(rows.total() * width) } else { vec![0.0; rows.total() * width] };
+        let mut out = vec![0.0; rows.total() * width];
         for_items(&mut out, width, rows, |item, out| {
             let vector = &vectors[item * width..(item + 1) * width];
             out.chunks_exact_mut(width.max(1)).for_each(|out| out.copy_from_slice(vector));
@@ -288,7 +286,7 @@ impl Value {
             return Err(NnError::invalid("repeat frames", "the factor must be at least 1"));
         }
         let x = host::slice("repeat frames", self.tensor())?;
-        let mut out = uninitialised(x.len() * factor);
+        let mut out = vec![0.0; x.len() * factor];
         for (out, row) in out.chunks_exact_mut((factor * width).max(1)).zip(x.chunks_exact(width.max(1))) {
             out.chunks_exact_mut(width).for_each(|out| out.copy_from_slice(row));
         }
@@ -297,7 +295,7 @@ impl Value {
             let shape = self.dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("repeat frames", gradient.tensor())?;
-                let mut dx = uninitialised(dy.len() / factor);
+                let mut dx = vec![0.0; dy.len() / factor];
                 for (dx, dy) in dx.chunks_exact_mut(width.max(1)).zip(dy.chunks_exact((factor * width).max(1))) {
                     dx.copy_from_slice(&dy[..width]);
                     dy[width..].chunks_exact(width).for_each(|dy| add_assign_serial(dx, dy));
@@ -316,7 +314,7 @@ fn scale_each(vectors: &mut [f32], width: usize, factors: &[f32]) {
 }
 
 fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
-    let mut out = if rows.is_packed() { uninitialised(x.len()) } else { vec![0.0; x.len()] };
+    let mut out = vec![0.0; x.len()];
     for_items(&mut out, width, rows, |item, out| {
         let vector = &vectors[item * width..(item + 1) * width];
         let first = rows.ranges()[item].start * width;

@@ -1,7 +1,6 @@
 //! Operations that move elements without computing.
 
 use crate::gradients::{Flow, Gradient};
-use crate::host::uninitialised;
 use crate::kernels::elementwise::rows_per_chunk;
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
@@ -69,7 +68,7 @@ impl Value {
 
 /// `[.., a, b, width]` to `[.., b, a, width]`.
 fn swap(x: &[f32], a: usize, b: usize, width: usize) -> Vec<f32> {
-    let mut out = uninitialised(x.len());
+    let mut out = vec![0.0; x.len()];
     let block = (a * b * width).max(1);
     out.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(out, x)| {
         for (j, out) in out.chunks_exact_mut((a * width).max(1)).enumerate() {
@@ -97,7 +96,7 @@ pub fn concatenate(values: &[&Value]) -> Result<Value> {
     let total: usize = widths.iter().sum();
     let slices = values.iter().map(|value| host::slice("concatenate", value.tensor())).collect::<Result<Vec<_>>>()?;
     let sources: Vec<&[f32]> = slices.iter().map(|slice| &**slice).collect();
-    let mut out = uninitialised(first.rows() * total);
+    let mut out = vec![0.0; first.rows() * total];
     let chunk = rows_per_chunk(total);
     out.par_chunks_mut((chunk * total).max(1)).enumerate().for_each(|(index, out)| {
         for (row, mut out) in out.chunks_exact_mut(total).enumerate() {
@@ -128,7 +127,7 @@ pub fn concatenate(values: &[&Value]) -> Result<Value> {
 
 fn columns(x: &[f32], total: usize, range: std::ops::Range<usize>) -> Vec<f32> {
     let width = range.len();
-    let mut out = uninitialised(x.len() / total.max(1) * width);
+    let mut out = vec![0.0; x.len() / total.max(1) * width];
     let chunk = rows_per_chunk(total);
     let tasks = out.par_chunks_mut((chunk * width).max(1)).zip(x.par_chunks((chunk * total).max(1)));
     tasks.for_each(|(out, x)| {

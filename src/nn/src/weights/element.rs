@@ -81,6 +81,22 @@ impl ElementType {
         NAMES.iter().find(|names| names.3 == dtype).map(|names| names.0)
     }
 
+    /// The element type that NumPy calls `kind`, without its byte order.
+    pub(crate) fn from_numpy(kind: &str) -> Option<Self> {
+        Some(match kind {
+            "f8" => Self::F64,
+            "f4" => Self::F32,
+            "f2" => Self::F16,
+            "i8" => Self::I64,
+            "i4" => Self::I32,
+            "i2" => Self::I16,
+            "i1" => Self::I8,
+            "u1" => Self::U8,
+            "b1" => Self::Bool,
+            _ => return None,
+        })
+    }
+
     pub(crate) fn torch_dtype(self) -> &'static str {
         self.names().3
     }

@@ -2,12 +2,15 @@
 //!
 //! What a file is, is read from its content. [`read`] gives tensors ready for a model; [`Archive`] lists what a file has and
 //! gives each tensor as stored, bit for bit; [`PickleFile`] gives all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//! Weights may be in several files: an index with shards, an ONNX file whose tensors are in others. [`files`] names them.
 //!
 //! Nothing in a file is executed, and nothing is allocated on the word of a file: lengths are checked against what is there.
 
 mod archive;
 mod element;
 mod load;
+mod locate;
+mod naming;
 mod npy;
 mod onnx;
 mod pickle;
@@ -23,6 +26,8 @@ mod write;
 pub use archive::{Archive, Format};
 pub use element::ElementType;
 pub use load::LoadReport;
+pub use locate::{files, is_index, locate};
+pub use naming::{Naming, NamingError};
 pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
 pub use pickle::PickleValue;
 pub use raw::RawTensor;
@@ -55,29 +60,6 @@ pub struct WeightFile {
     pub entry: Option<String>,
 }
 
-impl WeightFile {
-    /// Removes `prefix` (such as `module.`) from every name.
-    ///
-    /// # Errors
-    /// When a name does not begin with it.
-    pub fn without_prefix(mut self, prefix: &str) -> Result<Self> {
-        self.tensors = renamed(self.tensors, prefix)?;
-        self.integers = renamed(self.integers, prefix)?;
-        Ok(self)
-    }
-}
-
-/// The same entries without the prefix of their names.
-fn renamed(tensors: BTreeMap<String, Tensor>, prefix: &str) -> Result<BTreeMap<String, Tensor>> {
-    tensors.into_iter().map(|(name, tensor)| Ok((stripped(&name, prefix)?.to_owned(), tensor))).collect()
-}
-
-/// A name without a prefix that it must have.
-fn stripped<'a>(name: &'a str, prefix: &str) -> Result<&'a str> {
-    let short = name.strip_prefix(prefix).filter(|short| !short.is_empty());
-    short.ok_or_else(|| NnError::invalid("prefix", format!("tensor `{name}` does not begin with `{prefix}`")))
-}
-
 impl NnError {
     /// The message without the name of the file, where that is `path`: for those who name it themselves.
     pub fn about(self, path: &Path) -> String {
@@ -97,7 +79,7 @@ fn file_error(path: &Path, message: impl fmt::Display) -> NnError {
 /// # Errors
 /// When it cannot be read, is damaged, or holds a number that is not finite (the tensor is named).
 pub fn read(path: &Path) -> Result<WeightFile> {
-    weights_of(Archive::open(path)?)
+    Archive::open(path)?.weights()
 }
 
 /// As [`read`], from memory; `path` is for messages.
@@ -105,38 +87,44 @@ pub fn read(path: &Path) -> Result<WeightFile> {
 /// # Errors
 /// As [`read`].
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<WeightFile> {
-    weights_of(Archive::from_bytes(bytes, path)?)
+    Archive::from_bytes(bytes, path)?.weights()
 }
 
-fn weights_of(mut archive: Archive<'_>) -> Result<WeightFile> {
-    let mut file = WeightFile {
-        scalars: archive.scalars.iter().cloned().collect(),
-        metadata: archive.metadata.clone(),
-        entry: archive.entry.clone(),
-        ..WeightFile::default()
-    };
-    for (index, first) in archive.first_of_view().into_iter().enumerate() {
-        let name = archive.tensors[index].0.clone();
-        if first != index {
-            // One view under several names is read once; the clones share its memory.
-            let same = &archive.tensors[first].0;
-            if let Some(floats) = file.tensors.get(same).cloned() {
-                file.tensors.insert(name, floats);
-            } else if let Some(integers) = file.integers.get(same).cloned() {
-                file.integers.insert(name, integers);
+impl Archive<'_> {
+    /// Reads all tensors.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds a number that is not finite (the tensor is named).
+    pub fn weights(mut self) -> Result<WeightFile> {
+        let mut file = WeightFile {
+            scalars: self.scalars.iter().cloned().collect(),
+            metadata: self.metadata.clone(),
+            entry: self.entry.clone(),
+            ..WeightFile::default()
+        };
+        for (index, first) in self.first_of_view().into_iter().enumerate() {
+            let name = self.tensors[index].0.clone();
+            if first != index {
+                // One view under several names is read once; the clones share its memory.
+                let same = &self.tensors[first].0;
+                if let Some(floats) = file.tensors.get(same).cloned() {
+                    file.tensors.insert(name, floats);
+                } else if let Some(integers) = file.integers.get(same).cloned() {
+                    file.integers.insert(name, integers);
+                }
+                continue;
             }
-            continue;
+            let raw = self.load(index)?;
+            if let Some(floats) = raw.to_floats() {
+                let floats = floats?;
+                refuse_non_finite(&floats, &name).map_err(|message| self.error(message))?;
+                file.tensors.insert(name, floats);
+            } else if let Some(integers) = raw.to_integers() {
+                file.integers.insert(name, integers?);
+            }
         }
-        let raw = archive.load(index)?;
-        if let Some(floats) = raw.to_floats() {
-            let floats = floats?;
-            refuse_non_finite(&floats, &name).map_err(|message| archive.error(message))?;
-            file.tensors.insert(name, floats);
-        } else if let Some(integers) = raw.to_integers() {
-            file.integers.insert(name, integers?);
-        }
+        Ok(file)
     }
-    Ok(file)
 }
 
 fn refuse_non_finite(tensor: &Tensor, name: &str) -> Parsed<()> {

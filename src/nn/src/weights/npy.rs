@@ -2,7 +2,7 @@
 
 use super::archive::Contents;
 use super::source::Source;
-use super::view::row_major;
+use super::view::{column_major, row_major};
 use super::{ElementType, Parsed, TensorView};
 
 /// What every such file begins with.
@@ -35,29 +35,14 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     Ok(Contents { tensors: vec![(name, view)], ..Contents::default() })
 }
 
-fn column_major(shape: &[usize]) -> Parsed<Vec<u64>> {
-    let reversed: Vec<usize> = shape.iter().rev().copied().collect();
-    Ok(row_major(&reversed)?.into_iter().rev().collect())
-}
-
 /// The element type, and whether its first byte is the most significant.
 fn element(descr: &str) -> Parsed<(ElementType, bool)> {
     let (order, kind) = descr.split_at_checked(1).unwrap_or(("", ""));
-    let element = match kind {
-        "f8" => ElementType::F64,
-        "f4" => ElementType::F32,
-        "f2" => ElementType::F16,
-        "i8" => ElementType::I64,
-        "i4" => ElementType::I32,
-        "i2" => ElementType::I16,
-        "i1" => ElementType::I8,
-        "u1" => ElementType::U8,
-        "b1" => ElementType::Bool,
-        _ if kind.starts_with('O') => {
-            return Err("it holds Python objects, which are never executed; save numbers".to_owned());
-        }
-        _ => return Err(format!("elements of type `{}` are not supported", descr.escape_debug())),
-    };
+    if kind.starts_with('O') {
+        return Err("it holds Python objects, which are never executed; save numbers".to_owned());
+    }
+    let element = ElementType::from_numpy(kind)
+        .ok_or_else(|| format!("elements of type `{}` are not supported", descr.escape_debug()))?;
     match order {
         "<" | "|" | "=" => Ok((element, false)),
         ">" => Ok((element, true)),

@@ -1,6 +1,6 @@
 //! Where bytes come from: a file or memory, read in pieces, with its length known before anything is allocated.
 
-use super::Parsed;
+use super::{Parsed, locate};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,17 @@ pub(crate) struct Source<'a> {
     /// How many bytes of memory the values take that were made of them.
     held: u64,
     path: PathBuf,
+    /// Whether it is the file at `path`, so that other files of its folder can be read with it.
+    on_disk: bool,
+    /// The files that it names, with what it calls them and their lengths.
+    named: Vec<NamedFile>,
+}
+
+/// A file that another one names.
+struct NamedFile {
+    name: String,
+    path: PathBuf,
+    length: u64,
 }
 
 impl Source<'static> {
@@ -36,7 +47,7 @@ impl Source<'static> {
         if about.is_dir() {
             return Err("it is a folder; name a file in it".to_owned());
         }
-        Ok(Self::new(Box::new(file), about.len(), path))
+        Ok(Self { on_disk: true, ..Self::new(Box::new(file), about.len(), path) })
     }
 }
 
@@ -54,7 +65,44 @@ impl<'a> Source<'a> {
             read: 0,
             held: 0,
             path: path.to_owned(),
+            on_disk: false,
+            named: Vec::new(),
         }
+    }
+
+    /// The number, from 1 on, and the length of a file of the same folder that this one names.
+    ///
+    /// # Errors
+    /// When there is none, its name leads out of the folder, or this is content in memory.
+    pub fn name_file(&mut self, name: &str) -> Parsed<(u32, u64)> {
+        let known = self.named.iter().position(|file| file.name == name);
+        let index = match known {
+            Some(index) => index,
+            None if !self.on_disk => return Err("its data is in another file".to_owned()),
+            None => {
+                let path = locate::neighbor(&self.path, name)?;
+                let length = path.metadata().map_err(|error| format!("{}: {error}", path.display()))?.len();
+                self.hold(2 * (size_of::<NamedFile>() + name.len() + path.as_os_str().len()))?;
+                self.named.push(NamedFile { name: name.to_owned(), path, length });
+                self.named.len() - 1
+            }
+        };
+        Ok((index as u32 + 1, self.named[index].length))
+    }
+
+    /// Opens the files that this one named, in the order of their numbers, behind this one.
+    pub fn with_named_files(self) -> Parsed<Vec<Self>> {
+        let named: Vec<PathBuf> = self.named_files();
+        let mut sources = vec![self];
+        for file in named {
+            sources.push(Source::open(&file).map_err(|message| format!("{}: {message}", file.display()))?);
+        }
+        Ok(sources)
+    }
+
+    /// The files that it named so far, in the order of their numbers.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        self.named.iter().map(|file| file.path.clone()).collect()
     }
 
     /// The file's name, for messages and for naming a nameless array.

@@ -7,13 +7,15 @@ use super::{Parsed, PickleValue, Scalar};
 const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "generator", "net"];
 /// How many such keys may be inside each other.
 const DEEPEST: usize = 3;
+/// How many dicts the tensors may lie in where none has a usual key.
+const DEEPEST_UNNAMED: usize = 2;
 /// How many keys a message names.
 const SHOWN: usize = 5;
 
 type Item = (PickleValue, PickleValue);
 
 /// The tensors and scalars of a state dict: of the top-level dict, or of one under a usual key where that has as many tensors or
-/// more (a loss beside a model is no state dict); where none has any, of the dicts directly inside it.
+/// more (a loss beside a model is no state dict); where none has any, of the dicts inside it.
 pub(super) fn find(value: PickleValue) -> Parsed<Contents> {
     let mut contents = Contents::default();
     search(value, &mut contents, 0)?;
@@ -27,6 +29,13 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
             contents.tensors.push(("tensor".to_owned(), *tensor));
             return Ok(());
         }
+        PickleValue::Unreadable(problem) => return Err(format!("it holds a tensor that has {problem}")),
+        PickleValue::Object(name) => {
+            return Err(format!(
+                "it holds `{name}`, an object and not a dict of tensors; files are read, never executed. Of a model save the \
+                 `state_dict()`, with torch.save"
+            ));
+        }
         other => return Err(format!("it holds a {}, not a dict of tensors", other.summary())),
     };
     let own = own_tensors(&items);
@@ -34,17 +43,34 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
         let (_, inner) = items.remove(at);
         let path = contents.entry.take().map_or(String::new(), |outer| format!("{outer}."));
         contents.entry = Some(format!("{path}{key}"));
-        items.into_iter().try_for_each(|(name, value)| sort_beside(name, value, contents))?;
+        items.into_iter().for_each(|(name, value)| sort_beside(&name, value, contents));
         return search(inner, contents, depth + 1);
     }
-    if own == 0 && !items.is_empty() {
-        return flatten(items, contents);
+    if own > 0 || items.is_empty() {
+        return items.into_iter().try_for_each(|(name, value)| sort(&name, value, contents));
     }
-    items.into_iter().try_for_each(|(name, value)| sort(name, value, contents))
+    // The nearest dicts with tensors, however they are called.
+    match (1..=DEEPEST_UNNAMED).find(|level| items.iter().any(|(_, value)| holds_tensors(value, *level))) {
+        Some(level) => flatten("", items, level, contents),
+        None => Err(without_tensors(&items)),
+    }
 }
 
 fn own_tensors(items: &[Item]) -> usize {
-    items.iter().filter(|(_, value)| matches!(value, PickleValue::Tensor(_))).count()
+    items.iter().filter(|(_, value)| is_tensor(value)).count()
+}
+
+fn is_tensor(value: &PickleValue) -> bool {
+    matches!(value, PickleValue::Tensor(_) | PickleValue::Unreadable(_))
+}
+
+/// Whether it is a dict with tensors in it, so many levels down.
+fn holds_tensors(value: &PickleValue, level: usize) -> bool {
+    let Some(items) = value.as_dict() else { return false };
+    match level {
+        1 => own_tensors(items) > 0,
+        _ => items.iter().any(|(_, value)| holds_tensors(value, level - 1)),
+    }
 }
 
 /// The entry under a usual key that has most tensors: its position, its key, and how many. The most telling key among equals.
@@ -73,69 +99,72 @@ fn tensors_within(value: &PickleValue, depth: usize) -> usize {
     items.iter().map(|(_, value)| if let PickleValue::Dict(items) = value { own_tensors(items) } else { 0 }).sum()
 }
 
-/// Puts an entry beside the state dict where it belongs; a tensor there is no weight.
-fn sort_beside(name: PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
-    if matches!(value, PickleValue::Tensor(_)) {
-        contents.left_out.push((entry_name(&name)?, value.summary()));
-        return Ok(());
-    }
-    sort(name, value, contents)
-}
-
-/// Takes the tensors of the dicts inside a dict, as `outer.inner`.
-fn flatten(items: Vec<Item>, contents: &mut Contents) -> Parsed<()> {
-    let holds_tensors = |value: &PickleValue| {
-        value.as_dict().is_some_and(|items| items.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))))
-    };
-    if !items.iter().any(|(_, value)| holds_tensors(value)) {
-        return Err(without_tensors(&items));
-    }
-    for (outer, value) in items {
-        let holds_tensors = holds_tensors(&value);
-        match value {
-            PickleValue::Dict(inner) if holds_tensors => {
-                for (name, value) in inner {
-                    let name = format!("{}.{}", entry_name(&outer)?, entry_name(&name)?);
-                    sort(PickleValue::Text(name.into()), value, contents)?;
-                }
-            }
-            other => sort(outer, other, contents)?,
-        }
-    }
-    Ok(())
-}
-
-fn entry_name(name: &PickleValue) -> Parsed<String> {
-    match name {
-        PickleValue::Text(name) => Ok(name.to_string()),
-        PickleValue::Int(name) => Ok(name.to_string()),
-        other => Err(format!("a {} as the name of an entry", other.summary())),
-    }
-}
-
 fn is_dict(name: &PickleValue, value: &PickleValue, key: &str) -> bool {
     name.as_text() == Some(key) && matches!(value, PickleValue::Dict(items) if !items.is_empty())
 }
 
-/// Puts one entry where it belongs.
-fn sort(name: PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
-    let name = entry_name(&name)?;
-    let scalar = match value {
-        PickleValue::Tensor(tensor) => {
-            contents.tensors.push((name, *tensor));
-            return Ok(());
+/// Puts an entry beside the state dict where it belongs; a tensor there is no weight.
+fn sort_beside(name: &PickleValue, value: PickleValue, contents: &mut Contents) {
+    let name = entry_name(name);
+    match scalar(&value) {
+        Some(scalar) => contents.scalars.push((name, scalar)),
+        None => contents.left_out.push((name, value.summary())),
+    }
+}
+
+/// Takes the tensors of the dicts inside a dict, so many levels down, as `outer.inner`.
+fn flatten(outer: &str, items: Vec<Item>, level: usize, contents: &mut Contents) -> Parsed<()> {
+    for (name, value) in items {
+        let full = PickleValue::Text(format!("{outer}{}", entry_name(&name)).into());
+        match value {
+            value @ PickleValue::Dict(_) if level > 0 && holds_tensors(&value, level) => {
+                let PickleValue::Dict(inner) = value else { continue };
+                flatten(&format!("{outer}{}.", entry_name(&name)), inner, level - 1, contents)?;
+            }
+            value if level == 0 => sort(&full, value, contents)?,
+            other => sort_beside(&full, other, contents),
         }
-        PickleValue::Bool(value) => Scalar::Bool(value),
-        PickleValue::Int(value) => Scalar::Int(value),
-        PickleValue::Float(value) => Scalar::Float(value),
-        PickleValue::Text(value) => Scalar::Text(value.to_string()),
-        other => {
-            contents.left_out.push((name, other.summary()));
-            return Ok(());
-        }
-    };
-    contents.scalars.push((name, scalar));
+    }
     Ok(())
+}
+
+/// The name of an entry; of a key that is no name, what it is.
+fn entry_name(name: &PickleValue) -> String {
+    match name {
+        PickleValue::Text(name) => name.to_string(),
+        PickleValue::Int(name) => name.to_string(),
+        other => other.summary(),
+    }
+}
+
+/// Puts one entry of the state dict where it belongs.
+fn sort(name: &PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
+    let named = matches!(name, PickleValue::Text(_) | PickleValue::Int(_));
+    match value {
+        value if is_tensor(&value) && !named => Err(format!("a {} as the name of a tensor", name.summary())),
+        PickleValue::Tensor(tensor) => {
+            contents.tensors.push((entry_name(name), *tensor));
+            Ok(())
+        }
+        PickleValue::Unreadable(problem) => {
+            let shown: String = entry_name(name).escape_debug().take(200).collect();
+            Err(format!("tensor `{shown}` has {problem}"))
+        }
+        other => {
+            sort_beside(name, other, contents);
+            Ok(())
+        }
+    }
+}
+
+fn scalar(value: &PickleValue) -> Option<Scalar> {
+    Some(match value {
+        PickleValue::Bool(value) => Scalar::Bool(*value),
+        PickleValue::Int(value) => Scalar::Int(*value),
+        PickleValue::Float(value) => Scalar::Float(*value),
+        PickleValue::Text(value) => Scalar::Text(value.to_string()),
+        _ => return None,
+    })
 }
 
 fn without_tensors(items: &[(PickleValue, PickleValue)]) -> String {

@@ -21,9 +21,9 @@ pub struct TensorView {
 /// Where the elements are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Place {
-    /// From this byte of the file on.
-    File(u64),
-    /// Among the fields of the file's header.
+    /// From byte `start` on, in this one of the files that are read together.
+    File { file: u32, start: u64 },
+    /// In memory, among what was read of the file already.
     Memory(Arc<[u8]>),
 }
 
@@ -47,7 +47,7 @@ impl TensorView {
         }
         let count = count(&shape)?;
         let strides = plain_strides(&shape, strides)?;
-        let view = Self { element, shape, strides, count, place: Place::File(start), big_endian: false };
+        let view = Self { element, shape, strides, count, place: Place::File { file: 0, start }, big_endian: false };
         let needed = view.extent().and_then(|extent| extent.checked_mul(element.size() as u64));
         match needed {
             Some(needed) if needed <= room => Ok(view),
@@ -58,13 +58,34 @@ impl TensorView {
         }
     }
 
-    /// A tensor whose row-major, little-endian elements are already here.
-    pub(crate) fn in_memory(element: ElementType, shape: Vec<usize>, data: Vec<u8>) -> Parsed<Self> {
-        let (count, strides) = (count(&shape)?, row_major(&shape)?);
-        if count.checked_mul(element.size() as u64) != Some(data.len() as u64) {
-            return Err(format!("{} bytes for {element} of shape {shape:?}", data.len()));
+    /// A tensor whose elements, exactly those of its shape, are already here.
+    pub(crate) fn in_memory(
+        element: ElementType,
+        shape: Vec<usize>,
+        strides: Vec<u64>,
+        data: Arc<[u8]>,
+    ) -> Parsed<Self> {
+        let view = Self::strided(element, shape, strides, 0, data.len() as u64)?;
+        if view.byte_count() != data.len() as u64 {
+            return Err(format!("{} bytes for {element} of shape {:?}", data.len(), view.shape));
         }
-        Ok(Self { element, shape, strides, count, place: Place::Memory(data.into()), big_endian: false })
+        Ok(Self { place: Place::Memory(data), ..view })
+    }
+
+    /// The same tensor in another of the files that are read together.
+    pub(crate) fn in_file(mut self, number: u32) -> Self {
+        if let Place::File { file, .. } = &mut self.place {
+            *file = number;
+        }
+        self
+    }
+
+    /// Where its bytes are: the number of the file and the first byte; `None` when they are in memory.
+    pub(crate) fn file(&self) -> Option<(u32, u64)> {
+        match self.place {
+            Place::File { file, start } => Some((file, start)),
+            Place::Memory(_) => None,
+        }
     }
 
     /// Whether its elements are already here.
@@ -98,12 +119,15 @@ impl TensorView {
         self.count.saturating_mul(self.element.size() as u64)
     }
 
-    /// Reads its elements.
-    pub(crate) fn read(&self, source: &mut Source<'_>) -> Parsed<RawTensor> {
+    /// Reads its elements from the files that are read together.
+    pub(crate) fn read(&self, sources: &mut [Source<'_>]) -> Parsed<RawTensor> {
         let extent = self.extent().unwrap_or(u64::MAX);
         let mut data = match &self.place {
             Place::Memory(data) => data.to_vec(),
-            Place::File(start) => source.bytes_at(*start, extent.saturating_mul(self.element.size() as u64))?,
+            Place::File { file, start } => {
+                let source = sources.get_mut(*file as usize).ok_or("it is in a file that is not open")?;
+                source.bytes_at(*start, extent.saturating_mul(self.element.size() as u64))?
+            }
         };
         if row_major(&self.shape)? != self.strides {
             data = self.gather(&data)?;
@@ -166,6 +190,12 @@ pub(crate) fn row_major(shape: &[usize]) -> Parsed<Vec<u64>> {
     Ok(strides)
 }
 
+/// The strides of a tensor whose first index runs fastest.
+pub(crate) fn column_major(shape: &[usize]) -> Parsed<Vec<u64>> {
+    let reversed: Vec<usize> = shape.iter().rev().copied().collect();
+    Ok(row_major(&reversed)?.into_iter().rev().collect())
+}
+
 /// The strides with those that no element depends on (of axes of size 1, of tensors without elements) as in row-major order.
 fn plain_strides(shape: &[usize], mut strides: Vec<u64>) -> Parsed<Vec<u64>> {
     let row_major = row_major(shape)?;
@@ -195,7 +225,7 @@ mod tests {
     #[test]
     fn views_are_gathered_and_may_not_reach_beyond_their_storage() {
         let bytes: Vec<u8> = (0..12).collect();
-        let mut source = Source::of_bytes(&bytes, Path::new("x"));
+        let mut source = [Source::of_bytes(&bytes, Path::new("x"))];
         let view = TensorView::strided(ElementType::U8, vec![4, 3], vec![1, 4], 0, 12).unwrap();
         assert_eq!(view.read(&mut source).unwrap().data(), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         let view = TensorView::strided(ElementType::I16, vec![2], vec![2], 2, 6).unwrap().big_endian();

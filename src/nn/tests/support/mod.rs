@@ -47,8 +47,10 @@ pub fn check_gradients_at(name: &str, shapes: &[&[usize]], deviation: f32, f: im
     let output = f(&inputs);
     let weights = normals(&format!("{name} weights"), output.dims());
     let seed = Tensor::from_vec(weights.clone(), output.dims(), &Device::Cpu).unwrap();
-    let gradients = tape.backward_from(&output, seed).unwrap();
+    let gradients = tape.backward_from(&output, seed.clone()).unwrap();
     assert!(tape.is_empty());
+    let after: Vec<f32> = seed.flatten_all().unwrap().to_vec1().unwrap();
+    assert_eq!(after, weights, "{name}: the seed that the caller holds is overwritten");
 
     let plain: Vec<Value> = inputs.iter().map(Value::detach).collect();
     assert_eq!(elements(&f(&plain)), elements(&output), "{name}: recording changes the result");

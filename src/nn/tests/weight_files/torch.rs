@@ -1,7 +1,7 @@
 //! Files as `torch.save` wrote them.
 
 use crate::support::{archive, dict_of, golden, pickle, refusal, tensor, text, values};
-use flowmill_nn::weights::{self, Archive, ElementType, PickleFile, PickleValue, RawTensor, Scalar};
+use flowmill_nn::weights::{self, Archive, ElementType, NamingError, PickleFile, PickleValue, RawTensor, Scalar};
 use half::{bf16, f16};
 use std::path::Path;
 
@@ -126,21 +126,54 @@ fn the_state_dict_is_found_where_scripts_keep_it() {
     assert_eq!(Archive::from_bytes(&file, Path::new("x.pt")).unwrap().tensors[0].0, "decoder.w");
 }
 
+/// A file with tensors of these names and one element each, all distinct.
+fn named(names: &[&str]) -> Vec<u8> {
+    let count = names.len() as i32;
+    let item =
+        |(at, name): (usize, &&str)| [text(name), tensor("FloatStorage", "0", count, at as i32, &[1], &[1])].concat();
+    let items: Vec<u8> = names.iter().enumerate().flat_map(item).collect();
+    let data: Vec<u8> = (0..count).flat_map(|at| (at as f32).to_le_bytes()).collect();
+    archive(&[("a/data.pkl", &pickle(&[b"}(", &items[..], b"u"].concat())), ("a/data/0", &data)])
+}
+
+fn names<'a>(archive: &'a Archive<'_>) -> Vec<&'a str> {
+    archive.tensors.iter().map(|(name, _)| name.as_str()).collect()
+}
+
 #[test]
-fn a_prefix_is_removed_when_asked_and_only_when_all_names_have_it() {
-    let weight = tensor("FloatStorage", "0", 1, 0, &[1], &[1]);
-    let named = |names: [&str; 2]| {
-        let items: Vec<u8> = names.iter().flat_map(|name| [text(name), weight.clone()].concat()).collect();
-        archive(&[("a/data.pkl", &pickle(&[b"}(", &items[..], b"u"].concat())), ("a/data/0", &[0; 4])])
+fn a_prefix_selects_the_names_that_have_it() {
+    let file = named(&["module.a", "module.b.c", "step"]);
+    let mut archive = Archive::from_bytes(&file, Path::new("x.pt")).unwrap();
+    archive.strip_prefix("module.").unwrap();
+    assert_eq!(names(&archive), ["a", "b.c"]);
+    assert_eq!(archive.left_out, [("step".to_owned(), "tensor F32 [1]".to_owned())]);
+    let error = archive.strip_prefix("model.").unwrap_err().to_string();
+    assert!(error.contains("does not begin with `model.`, nor does any other") && error.contains("`b.`"), "{error}");
+}
+
+#[test]
+fn names_are_fitted_where_one_prefix_explains_all_of_them() {
+    let model = ["w", "x.w"].map(|name| (name.to_owned(), vec![1])).into();
+    let fit = |file: &[&str]| {
+        let bytes = named(file);
+        let mut archive = Archive::from_bytes(&bytes, Path::new("x.pt")).unwrap();
+        let naming = archive.fit_names(&model);
+        (naming.map(|naming| naming.map(|naming| (naming.prefix, naming.wrappers))), names(&archive).join(" "))
     };
-    let file = named(["module.a", "module.b"]);
-    let read = weights::from_bytes(&file, Path::new("x.pt")).unwrap();
-    assert!(read.tensors.contains_key("module.a"));
-    let read = read.without_prefix("module.").unwrap();
-    assert!(read.tensors.keys().eq(["a", "b"]));
-    let file = named(["module.a", "b"]);
-    let error = weights::from_bytes(&file, Path::new("x.pt")).unwrap().without_prefix("module.").unwrap_err();
-    assert!(error.to_string().contains("`b` does not begin with `module.`"), "{error}");
+    let prefix = |prefix: &str| Ok(Some((prefix.to_owned(), vec![])));
+    assert_eq!(fit(&["w", "x.w"]), (Ok(None), "w x.w".to_owned()));
+    // Each name ends like another of the model's.
+    assert_eq!(fit(&["x.w", "x.x.w"]), (prefix("x."), "w x.w".to_owned()));
+    assert_eq!(fit(&["a.b.w", "a.b.x.w", "a.c"]), (prefix("a.b."), "w x.w".to_owned()));
+    let wrapped = fit(&["w", "x.module.w"]);
+    assert_eq!(wrapped, (Ok(Some((String::new(), vec!["module"]))), "w x.w".to_owned()));
+    let ambiguous = |prefixes: &[&str]| Err(NamingError::Ambiguous(prefixes.iter().map(ToString::to_string).collect()));
+    assert_eq!(fit(&["a.w", "a.x.w", "b.w", "b.x.w"]).0, ambiguous(&["a.", "b."]));
+    assert_eq!(fit(&["w", "x.w", "x.x.w"]).0, ambiguous(&["", "x."]));
+    // Where nothing explains all, what all names have in common goes if more fits without it.
+    assert_eq!(fit(&["a.w", "a.y"]), (prefix("a."), "w y".to_owned()));
+    assert_eq!(fit(&["a.w", "b.y"]), (Ok(None), "a.w b.y".to_owned()));
+    assert_eq!(fit(&["aw", "ax.w"]).0, Ok(None));
 }
 
 #[test]

@@ -43,9 +43,12 @@ pub(super) fn look(experiment: &Experiment) -> Claim {
     }
 }
 
+/// What was taken, and of whom that is dead; or who holds it.
+pub(super) type Taken<T> = Result<(T, Option<Holder>), Option<Holder>>;
+
 impl ExclusiveFile {
     /// Creates the file, also in place of a dead owner's, who is named; or says who holds it.
-    pub fn create(experiment: &Experiment, me: &Holder) -> io::Result<Result<(Self, Option<Holder>), Option<Holder>>> {
+    pub fn create(experiment: &Experiment, me: &Holder) -> io::Result<Taken<Self>> {
         let dead = match look(experiment) {
             Claim::Held(holder) => return Ok(Err(holder)),
             Claim::Dead(holder) => {

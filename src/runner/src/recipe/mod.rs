@@ -126,6 +126,17 @@ impl Recipe {
         }
     }
 
+    /// The value of one dotted key (`train.train_split`), of a section that another stage owns; none when it is left out or null.
+    ///
+    /// # Errors
+    /// A value of another type, with file and line.
+    pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, RecipeError> {
+        match self.find(key) {
+            Some(found) if found.whole && !found.node.is_null() => de::from_node(found.node, key).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Whether the recipe (or its base, or `--set`) gives this dotted key itself.
     pub fn gives(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole)

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flowmill_runner::{
-    Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Reached, Recipe, RecipeError, Reporter,
+    End, Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Reached, Recipe, RecipeError, Reporter,
     Resumable, RunError, RunOptions, RunSummary, Stage, StageError, StageRange, run,
 };
 use serde::{Deserialize, Serialize};
@@ -254,17 +254,33 @@ impl Stage for Learn {
             .config(json!({"learn": config, "seed": context.recipe().seed()}))
             .input(input)
             .rows(config.steps)
-            .resumable(Resumable { reached, on_stop: "stopping after the step in hand" })
+            .resumable(RESUMABLE)
             .work(move |work| learn(work, &text, &config, pause));
         Ok(Some(Phase::new("steps", vec![part])))
     }
 }
 
+/// Its results cannot be gone on from: they hold no step.
+const RESUMABLE: Resumable = Resumable {
+    reached,
+    on_stop: "stopping after the step in hand",
+    recorded: |then, _| then.clone(),
+    ends: &[],
+    end: |_, _, _| Ok(End::Same),
+    restored: |_| None,
+};
+
 /// The newest checkpoint.
-fn reached(folder: &Path) -> Option<Reached> {
-    let names = fs::read_dir(folder).ok()?.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let step = names.filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max()?;
-    Some(Reached { at: format!("step {step}"), reuse: Some("to start from it, copy it".to_owned()) })
+fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {
+    let names = fs::read_dir(folder).into_iter().flatten();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let step = names.filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
+    let reached = |step: u64| Reached {
+        at: format!("step {step}"),
+        holds: format!("a checkpoint of step {step}"),
+        reuse: Some("to start from it, copy it".to_owned()),
+    };
+    Ok(step.map(reached))
 }
 
 /// Each step hashes the state of the one before; each is a checkpoint.

@@ -15,7 +15,7 @@ use crate::TrainError;
 const CHUNK: usize = 1 << 14;
 
 /// What a checkpoint keeps of the parameters.
-pub(super) fn kept(parameters: &Parameters) -> Vec<(String, Tensor)> {
+pub(crate) fn kept(parameters: &Parameters) -> Vec<(String, Tensor)> {
     if has_adapters(parameters) { named(parameters, parameters.trainable_ids()) } else { parameters.named_tensors() }
 }
 

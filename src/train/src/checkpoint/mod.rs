@@ -11,12 +11,14 @@ mod retention;
 mod state;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use candle_core::Tensor;
 use flowmill_nn::{Parameters, weights};
 
 use crate::ema::Ema;
+use crate::identity::Identity;
 use crate::optimizer::Optimizer;
 use crate::{CheckpointStore, TrainError};
 
@@ -73,6 +75,16 @@ pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
     Ok(steps.into_iter().map(name).collect())
 }
 
+/// The best validation among the checkpoints that are there, the earliest of equal ones.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn best(store: &dyn CheckpointStore) -> Result<Option<Score>, TrainError> {
+    let states = names(store)?.into_iter().filter_map(|name| read_state(&store.path(&name)).ok());
+    let scores = states.filter_map(|state| Some(Score { step: state.step, loss: state.validation? }));
+    Ok(scores.min_by(|a, b| a.loss.total_cmp(&b.loss).then(a.step.cmp(&b.step))))
+}
+
 /// Saves a checkpoint under the name of its step.
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;
@@ -96,50 +108,52 @@ pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) 
 pub fn read_state(folder: &Path) -> Result<State, TrainError> {
     let path = folder.join(STATE_FILE);
     let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-    serde_json::from_slice(&bytes).map_err(|error| TrainError::io("read", &path)(error.into()))
+    State::parse(&folder_name(folder), &bytes)
 }
 
-/// Loads a checkpoint: all files match their checksums, or it is an error that says which does not.
-/// One of another run than `identity`, or of adapters of other weights, is an error too.
+fn folder_name(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Loads a checkpoint, all of whose files are checked before anything is changed.
+///
+/// # Errors
+/// [`TrainError::Damaged`] when a file does not match its checksum or is missing; [`TrainError::Unreadable`] when the system does not give
+/// one; [`TrainError::OtherRun`] and [`TrainError::OtherBase`] when it is of another run than `identity`, or of adapters of other weights;
+/// [`TrainError::Checkpoint`] when it is whole and does not fit the model.
 pub fn load(
     store: &dyn CheckpointStore,
     name: &str,
-    identity: &str,
+    identity: &Identity,
     contents: Contents<'_>,
 ) -> Result<State, TrainError> {
     let folder = store.path(name);
-    let files = Verified::new(&folder).map_err(|reason| TrainError::checkpoint(name, reason))?;
-    let file = |file: &str| files.read(file).map_err(|reason| TrainError::checkpoint(name, reason));
-    let damaged = |file: &'static str| move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"));
-    let state: State =
-        serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| damaged(STATE_FILE)(error.to_string()))?;
-    if state.format != FORMAT || state.run != identity {
-        return Err(TrainError::OtherRun { name: name.to_owned() });
-    }
+    let files = Verified::new(&folder)?;
+    let misfit = |file: &'static str| move |reason: String| TrainError::checkpoint(name, format!("{file}: {reason}"));
+    let state = State::parse(name, &files.read(STATE_FILE)?)?;
+    state.run.check(name, identity)?;
     base::check(name, &state, contents.parameters)?;
     if let Some(ema) = contents.ema {
-        read_parameters(&file(EMA_FILE)?, contents.parameters).map_err(damaged(EMA_FILE))?;
+        read_parameters(&files.read(EMA_FILE)?, contents.parameters).map_err(misfit(EMA_FILE))?;
         ema.swap(contents.parameters)?;
     }
-    read_parameters(&file(MODEL_FILE)?, contents.parameters).map_err(damaged(MODEL_FILE))?;
-    read_optimizer(&file(OPTIMIZER_FILE)?, contents.optimizer).map_err(damaged(OPTIMIZER_FILE))?;
+    read_parameters(&files.read(MODEL_FILE)?, contents.parameters).map_err(misfit(MODEL_FILE))?;
+    read_optimizer(&files.read(OPTIMIZER_FILE)?, contents.optimizer).map_err(misfit(OPTIMIZER_FILE))?;
     Ok(state)
 }
 
 /// Sets the parameters to the weights of a checkpoint, the averaged ones when it has them, and says which. All files are checked.
 ///
 /// # Errors
-/// What is damaged or does not fit the model; [`TrainError::OtherBase`].
+/// As [`load`].
 pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State, bool), TrainError> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    let refuse = |reason| TrainError::checkpoint(&name, reason);
-    let files = Verified::new(folder).map_err(refuse)?;
-    let file = |file: &str| files.read(file).map_err(refuse);
-    let state: State =
-        serde_json::from_slice(&file(STATE_FILE)?).map_err(|error| refuse(format!("{STATE_FILE}: {error}")))?;
+    let name = folder_name(folder);
+    let files = Verified::new(folder)?;
+    let state = State::parse(&name, &files.read(STATE_FILE)?)?;
     base::check(&name, &state, parameters)?;
     let averaged = files.has(EMA_FILE);
-    read_parameters(&file(if averaged { EMA_FILE } else { MODEL_FILE })?, parameters).map_err(refuse)?;
+    let file = if averaged { EMA_FILE } else { MODEL_FILE };
+    read_parameters(&files.read(file)?, parameters).map_err(|reason| TrainError::checkpoint(&name, reason))?;
     Ok((state, averaged))
 }
 
@@ -162,9 +176,12 @@ fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), Str
     optimizer.restore(updates.ok_or("the number of updates is missing")?, &mut file.tensors)
 }
 
-/// Whether every file of a checkpoint matches its checksum; the error says what does not.
-pub fn verify(folder: &Path) -> Result<(), String> {
-    Verified::new(folder).map(|_| ())
+/// Checks that every file of a checkpoint matches its checksum.
+///
+/// # Errors
+/// [`TrainError::Damaged`], or [`TrainError::Unreadable`] when that cannot be told.
+pub fn verify(folder: &Path) -> Result<(), TrainError> {
+    Verified::new(folder).map(drop)
 }
 
 fn write_checksums(folder: &Path) -> Result<(), TrainError> {
@@ -195,26 +212,28 @@ struct Verified<'a> {
 
 impl<'a> Verified<'a> {
     /// Checks every file that the checksums name.
-    fn new(folder: &'a Path) -> Result<Self, String> {
-        let failed = |name: &str| {
-            let name = name.to_owned();
-            move |error: std::io::Error| format!("{name}: {error}")
-        };
-        let checksums = std::fs::read(folder.join(CHECKSUMS_FILE)).map_err(failed(CHECKSUMS_FILE))?;
-        let checksums = String::from_utf8(checksums).map_err(|_| format!("{CHECKSUMS_FILE} is damaged"))?;
+    fn new(folder: &'a Path) -> Result<Self, TrainError> {
+        let damaged = |reason: String| TrainError::Damaged { name: folder_name(folder), reason };
+        let path = folder.join(CHECKSUMS_FILE);
+        let checksums = std::fs::read(&path).map_err(|error| unreadable(folder, CHECKSUMS_FILE, error))?;
+        let garbled = || damaged(format!("{CHECKSUMS_FILE} is no list of checksums"));
+        let checksums = String::from_utf8(checksums).map_err(|_| garbled())?;
         let mut names = BTreeSet::new();
         for line in checksums.lines() {
-            let (sum, name) = line.split_once("  ").ok_or_else(|| format!("{CHECKSUMS_FILE} is damaged"))?;
-            let known = [EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name);
-            if !known {
-                return Err(format!("{CHECKSUMS_FILE} names an unknown file {name:?}"));
+            let (sum, name) = line.split_once("  ").ok_or_else(garbled)?;
+            if ![EMA_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].contains(&name) {
+                return Err(damaged(format!("{CHECKSUMS_FILE} names an unknown file {name:?}")));
             }
-            if checksum(&folder.join(name)).map_err(failed(name))?.to_hex().as_str() != sum {
-                return Err(format!("{name} does not match its checksum"));
+            let found = checksum(&folder.join(name)).map_err(|error| unreadable(folder, name, error))?;
+            if found.to_hex().as_str() != sum {
+                return Err(damaged(format!("{name} does not match its checksum")));
             }
             names.insert(name.to_owned());
         }
-        Ok(Self { folder, names })
+        match [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].iter().find(|name| !names.contains(**name)) {
+            Some(name) => Err(damaged(format!("{CHECKSUMS_FILE} lacks {name}"))),
+            None => Ok(Self { folder, names }),
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -222,10 +241,19 @@ impl<'a> Verified<'a> {
     }
 
     /// The bytes of one file.
-    fn read(&self, name: &str) -> Result<Vec<u8>, String> {
+    fn read(&self, name: &str) -> Result<Vec<u8>, TrainError> {
         if !self.has(name) {
-            return Err(format!("has no {name}"));
+            return Err(TrainError::checkpoint(&folder_name(self.folder), format!("has no {name}")));
         }
-        std::fs::read(self.folder.join(name)).map_err(|error| format!("{name}: {error}"))
+        std::fs::read(self.folder.join(name)).map_err(|error| unreadable(self.folder, name, error))
+    }
+}
+
+/// Why a file of a checkpoint was not read: a file that is missing is damage, anything else is a fault of the surroundings.
+fn unreadable(folder: &Path, file: &str, error: std::io::Error) -> TrainError {
+    let name = folder_name(folder);
+    match error.kind() {
+        ErrorKind::NotFound => TrainError::Damaged { name, reason: format!("{file} is missing") },
+        _ => TrainError::Unreadable { name, path: folder.join(file), source: error },
     }
 }

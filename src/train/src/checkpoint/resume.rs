@@ -1,58 +1,42 @@
 //! Finding the checkpoint to go on from.
 
-use std::path::Path;
-
-use crate::metrics::Metrics;
+use crate::identity::Identity;
 use crate::{CheckpointStore, KeepConfig, Observer, TrainError};
 
 use super::{Contents, State, load, names, prune};
 
-/// Loads the newest sound checkpoint and opens the metrics where it left them. A damaged one is named, removed, and the one
-/// before it is tried; `None` when there is none, with the contents' start values left as they were.
+/// Loads the newest sound checkpoint. A damaged one is named and moved aside, and the one before it is tried; `None` when there is none,
+/// with the contents' start values left as they were.
 ///
 /// # Errors
-/// When a sound checkpoint was made by another run (`identity`), or its adapters on other weights: going on would mix two runs, starting
-/// over would lose one.
+/// When the newest checkpoint that is not damaged cannot be read, was made by another run (`identity`), or does not fit: going on from an
+/// older one would throw work away, and starting over all of it.
 pub(crate) fn resume(
     store: &dyn CheckpointStore,
-    folder: &Path,
-    identity: &str,
+    identity: &Identity,
     keep: &KeepConfig,
     mut contents: Contents<'_>,
     observer: &mut dyn Observer,
-) -> Result<Option<(State, Metrics)>, TrainError> {
-    let initial = contents.parameters.clone();
+) -> Result<Option<State>, TrainError> {
     let mut damaged = false;
     for name in names(store)?.into_iter().rev() {
-        match attempt(store, folder, &name, identity, contents.reborrow()) {
-            Ok((state, metrics)) => {
+        match load(store, &name, identity, contents.reborrow()) {
+            Ok(state) => {
                 observer.message(&format!("resuming from {name}: step {} of {}", state.step, state.steps));
                 prune(store, keep, observer)?;
-                return Ok(Some((state, metrics)));
+                return Ok(Some(state));
             }
-            Err(error @ (TrainError::OtherRun { .. } | TrainError::OtherBase { .. })) => return Err(error),
-            Err(error) => {
-                observer.message(&format!("WARNING: {error}; it is removed, trying the one before"));
-                store.remove(&name)?;
+            Err(error @ TrainError::Damaged { .. }) => {
+                let aside = store.set_aside(&name)?;
+                observer
+                    .message(&format!("WARNING: {error}; it is moved to {}, trying the one before", aside.display()));
                 damaged = true;
             }
+            Err(error) => return Err(error),
         }
     }
     if damaged {
         observer.message("WARNING: no sound checkpoint is left; training starts from the beginning");
     }
-    *contents.parameters = initial;
     Ok(None)
-}
-
-fn attempt(
-    store: &dyn CheckpointStore,
-    folder: &Path,
-    name: &str,
-    identity: &str,
-    contents: Contents<'_>,
-) -> Result<(State, Metrics), TrainError> {
-    let state = load(store, name, identity, contents)?;
-    let metrics = Metrics::open(folder, &state.metrics)?;
-    Ok((state, metrics))
 }

@@ -3,7 +3,7 @@
 use crate::config::KeepConfig;
 use crate::{CheckpointStore, Observer, TrainError};
 
-use super::{names, read_state, step_of};
+use super::{State, names, read_state, step_of, verify};
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +11,14 @@ struct Saved {
     step: u64,
     validation: Option<f64>,
     scheduled: bool,
+    for_best: bool,
+}
+
+impl Saved {
+    /// Whether it was made at a step where the schedule makes one, whatever its score.
+    fn is_of_schedule(&self) -> bool {
+        self.scheduled && !self.for_best
+    }
 }
 
 /// Removes the checkpoints that no rule wants. The newest always stays; those made by command or on an interruption stay until the
@@ -20,14 +28,17 @@ pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn 
     for name in names(store)? {
         match (read_state(&store.path(&name)), step_of(&name)) {
             (Ok(state), Some(step)) if state.step == step => {
-                saved.push((name, Saved { step, validation: state.validation, scheduled: state.scheduled }));
+                let State { validation, scheduled, for_best, .. } = state;
+                saved.push((name, Saved { step, validation, scheduled, for_best }));
             }
-            (read, _) => {
-                let reason =
-                    read.err().map_or("its state is that of another step".to_owned(), |error| error.to_string());
-                observer.message(&format!("checkpoint {name} is damaged and is removed: {reason}"));
-                store.remove(&name)?;
-            }
+            // The rules know nothing of it, so they do not remove it.
+            _ => match verify(&store.path(&name)) {
+                Err(error @ TrainError::Damaged { .. }) => {
+                    let aside = store.set_aside(&name)?;
+                    observer.message(&format!("WARNING: {error}; it is moved to {}", aside.display()));
+                }
+                _ => observer.message(&format!("WARNING: checkpoint {name} stays: its state cannot be read")),
+            },
         }
     }
     let facts: Vec<Saved> = saved.iter().map(|(_, facts)| *facts).collect();
@@ -41,10 +52,10 @@ fn wanted(saved: &[Saved], keep: &KeepConfig) -> Vec<bool> {
     if let Some(newest) = wanted.last_mut() {
         *newest = true;
     }
-    let since = saved.iter().rposition(|saved| saved.scheduled).map_or(0, |newest| newest + 1);
-    wanted[since..].fill(true);
+    let since = saved.iter().rposition(Saved::is_of_schedule).map_or(0, |newest| newest + 1);
+    (since..saved.len()).filter(|&index| !saved[index].scheduled).for_each(|index| wanted[index] = true);
     let scheduled: Vec<usize> = (0..saved.len()).filter(|&index| saved[index].scheduled).collect();
-    for &index in scheduled.iter().rev().take(keep.last) {
+    for &index in scheduled.iter().rev().filter(|&&index| saved[index].is_of_schedule()).take(keep.last) {
         wanted[index] = true;
     }
     let mut scored: Vec<(f64, usize)> =
@@ -64,7 +75,12 @@ mod tests {
     use super::*;
 
     fn saved(step: u64, validation: f64) -> Saved {
-        Saved { step, validation: Some(validation), scheduled: true }
+        Saved { step, validation: Some(validation), scheduled: true, for_best: false }
+    }
+
+    /// Made between two of the schedule for its score.
+    fn best(step: u64, validation: f64) -> Saved {
+        Saved { for_best: true, ..saved(step, validation) }
     }
 
     fn steps(all: &[Saved], keep: &KeepConfig) -> Vec<u64> {
@@ -85,17 +101,33 @@ mod tests {
 
     #[test]
     fn those_beside_the_schedule_stay_until_its_next() {
-        let beside = |step| Saved { step, validation: None, scheduled: false };
+        let beside = |step| Saved { step, validation: None, scheduled: false, for_best: false };
         let keep = KeepConfig { last: 2, best: 0, every: 0 };
         assert_eq!(steps(&[beside(3), beside(7)], &keep), [3, 7]);
         assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), beside(25), beside(28)], &keep), [10, 20, 25, 28]);
         assert_eq!(steps(&[saved(10, 0.5), saved(20, 0.4), beside(25), beside(28), saved(30, 0.6)], &keep), [20, 30]);
     }
 
+    #[test]
+    fn the_best_between_two_of_the_schedule_stay_for_their_score_only() {
+        let keep = |last, best| KeepConfig { last, best, every: 0 };
+        let all = [saved(10, 0.5), best(13, 0.3), saved(20, 0.4), best(27, 0.2), saved(30, 0.6), saved(40, 0.7)];
+        assert_eq!(steps(&all, &keep(1, 1)), [27, 40]);
+        assert_eq!(steps(&all, &keep(2, 2)), [13, 27, 30, 40], "they are not among the last");
+        assert_eq!(steps(&all[..4], &keep(1, 1)), [20, 27]);
+        assert_eq!(steps(&all[..2], &keep(1, 1)), [10, 13], "the newest is what a run goes on from");
+        let by_command = Saved { scheduled: false, validation: None, ..saved(25, 0.0) };
+        let made = [saved(20, 0.4), by_command, best(27, 0.2)];
+        assert_eq!(steps(&made, &keep(1, 1)), [20, 25, 27], "those by command stay until the next of the schedule");
+    }
+
     /// Pruning after every save or only now and then ends with the same checkpoints.
     #[test]
     fn a_prune_left_out_is_made_up_for() {
-        let all: Vec<Saved> = (1..=12).map(|step| saved(step, f64::from((step * 7 % 5) as u32))).collect();
+        let score = |step: u64| f64::from((step * 7 % 5) as u32);
+        let all: Vec<Saved> = (1..=12)
+            .map(|step| if step % 3 == 1 { best(step, score(step)) } else { saved(step, score(step)) })
+            .collect();
         let keep = KeepConfig { last: 2, best: 3, every: 5 };
         let mut kept: Vec<Saved> = Vec::new();
         for checkpoint in &all {

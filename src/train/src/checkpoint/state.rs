@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::LossScale;
+use crate::identity::{Identity, RunIdentity};
 use crate::metrics::{MetricsLengths, Window};
 use crate::steering::Positive;
-use crate::stopping::{EarlyStopping, Patience};
+use crate::stopping::{EarlyStopping, Limits, Patience};
+use crate::{LossScale, TrainError};
 
-/// Version of the checkpoint layout.
-pub const FORMAT: u32 = 1;
+/// Version of the checkpoint layout. Version 1 had a hash in the place of the settings, and did not say where the run was to end.
+pub const FORMAT: u32 = 2;
 
 /// Where training stands between two steps. There are no random states: every draw is a function of seed, epoch and position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,8 +17,8 @@ pub const FORMAT: u32 = 1;
 pub struct State {
     /// Version of the layout.
     pub format: u32,
-    /// Hash of configuration and parameter shapes: a checkpoint continues only the run that made it.
-    pub run: String,
+    /// What the run is a function of: a checkpoint continues only a run with the same.
+    pub run: RunIdentity,
     /// Checksum of the weights that adapters stand beside, and that the checkpoint does not hold; none where it holds all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
@@ -27,6 +28,9 @@ pub struct State {
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
+    /// The settings that these follow from; none in the first format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Passes over the data done.
     pub epoch: u64,
     /// Batches of the present epoch done.
@@ -49,6 +53,9 @@ pub struct State {
     pub patience: Patience,
     /// Made at a step where every run of this configuration makes one, rather than by command or on an interruption.
     pub scheduled: bool,
+    /// Made between two of the schedule because its validation was the best so far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_best: bool,
     /// How far the metrics files had got.
     pub metrics: MetricsLengths,
     /// Sums since the last metrics line.
@@ -67,14 +74,16 @@ pub struct Score {
 
 impl State {
     /// The start of a run.
-    pub fn new(run: String, seed: u64, steps: u64) -> Self {
+    pub fn new(run: Identity, limits: Limits, steps: u64) -> Self {
+        let seed = run.seed;
         Self {
             format: FORMAT,
-            run,
+            run: RunIdentity::Listed(Box::new(run)),
             base: None,
             seed,
             step: 0,
             steps,
+            limits: Some(limits),
             epoch: 0,
             position: 0,
             skipped: 0,
@@ -86,8 +95,31 @@ impl State {
             best: None,
             patience: Patience::default(),
             scheduled: true,
+            for_best: false,
             metrics: MetricsLengths::default(),
             window: Window::default(),
+        }
+    }
+
+    /// Reads the state that a checkpoint's file holds.
+    ///
+    /// # Errors
+    /// When it is of a newer layout, or is not understood.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, TrainError> {
+        /// The part that every layout has.
+        #[derive(Deserialize)]
+        struct Layout {
+            format: u32,
+        }
+        match serde_json::from_slice::<Layout>(bytes) {
+            Ok(Layout { format }) if format > FORMAT => {
+                let reason = format!(
+                    "its layout is version {format}, this program knows versions up to {FORMAT}: use the version of Flowmill that made it"
+                );
+                Err(TrainError::checkpoint(name, reason))
+            }
+            _ => serde_json::from_slice(bytes)
+                .map_err(|error| TrainError::checkpoint(name, format!("{}: {error}", super::STATE_FILE))),
         }
     }
 

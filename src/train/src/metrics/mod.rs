@@ -1,7 +1,7 @@
 //! What a run leaves for people to look at: `metrics.jsonl`, a TensorBoard event file and, when asked for, a Weights & Biases run.
 //!
 //! They hold no clock readings and no names of machines, so two runs of one recipe write the same bytes; a resumed run first
-//! cuts them back to the lengths in its checkpoint.
+//! cuts them back to the lengths in its checkpoint. None of them is needed to go on: what is wrong with one is told, and no more.
 
 mod append;
 mod histogram;
@@ -21,7 +21,8 @@ use crate::coverage::health::GroupNorms;
 use crate::samples::{Media, Sample};
 use crate::steering::Command;
 use crate::{LossScale, TrainError};
-use append::AppendFile;
+pub(crate) use append::is_refused;
+use append::{AppendFile, whole_lines};
 use histogram::Histogram;
 use tensorboard::{Datum, summary_record};
 use wandb::WandbFile;
@@ -53,23 +54,35 @@ pub struct Metrics {
     json_lines: AppendFile,
     events: AppendFile,
     wandb: Option<WandbFile>,
+    /// How far the Weights & Biases run had got, while it is not continued.
+    wandb_before: WandbPosition,
 }
 
 impl Metrics {
-    /// Opens the files in a folder, cut to the given lengths; fails when they are shorter.
+    /// Opens the files in a folder, cut to the given lengths; see [`troubles`](Self::troubles).
+    ///
+    /// # Errors
+    /// When the system fails in a way that waiting may help.
     pub fn open(folder: &Path, lengths: &MetricsLengths) -> Result<Self, TrainError> {
-        let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines)?;
-        let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events)?;
-        if lengths.events == 0 {
-            events.append(&tensorboard::version_record())?;
+        let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines, &mut whole_lines)?;
+        let whole_records: append::WholeRecords<'_> = &mut tensorboard::whole_records;
+        let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events, whole_records)?;
+        if events.length() == 0 {
+            events.append(&tensorboard::version_record());
         }
-        Ok(Self { json_lines, events, wandb: None })
+        Ok(Self { json_lines, events, wandb: None, wandb_before: lengths.wandb.clone() })
     }
 
-    /// Writes a Weights & Biases run too, from where a checkpoint knows of it on.
-    pub(crate) fn open_wandb(&mut self, folder: &Path, run: &WandbRun, kept: &WandbPosition) -> Result<(), TrainError> {
-        self.wandb = Some(WandbFile::open(folder, run, kept)?);
+    /// Writes a Weights & Biases run too, from where the checkpoint knows of it on.
+    pub(crate) fn open_wandb(&mut self, folder: &Path, run: &WandbRun) -> Result<(), TrainError> {
+        self.wandb = Some(WandbFile::open(folder, run, &self.wandb_before)?);
         Ok(())
+    }
+
+    /// What is wrong with the files, each thing the first time it is asked.
+    pub(crate) fn troubles(&mut self) -> Vec<String> {
+        let wandb = self.wandb.as_mut().and_then(WandbFile::trouble);
+        [self.json_lines.trouble(), self.events.trouble(), wandb].into_iter().flatten().collect()
     }
 
     /// Writes the means since the last line, and the loss scale where there is one.
@@ -126,7 +139,8 @@ impl Metrics {
     /// Writes that a command has changed what comes after this step.
     pub(crate) fn command(&mut self, step: u64, epoch: u64, command: &Command) -> Result<(), TrainError> {
         let line = json!({ "step": step, "epoch": epoch, "command": command.to_string() });
-        self.json_lines.append(format!("{line}\n").as_bytes())
+        self.json_lines.append(format!("{line}\n").as_bytes());
+        Ok(())
     }
 
     /// Writes how the gradients times `scale` are spread, for every parameter that has one.
@@ -148,7 +162,8 @@ impl Metrics {
             })
             .collect::<Result<_, TrainError>>()?;
         let data = histograms.iter().flatten().map(|(tag, histogram)| (tag.clone(), Datum::Histogram(histogram)));
-        self.events.append(&summary_record(step, data))
+        self.events.append(&summary_record(step, data));
+        Ok(())
     }
 
     /// Writes samples to be heard and seen.
@@ -159,7 +174,8 @@ impl Metrics {
         };
         let data =
             samples.iter().map(|sample| (format!("{}/{}", kind(sample.media), sample.name), Datum::Sample(sample)));
-        self.events.append(&summary_record(step, data))
+        self.events.append(&summary_record(step, data));
+        Ok(())
     }
 
     /// Writes that the run is complete.
@@ -171,15 +187,19 @@ impl Metrics {
     pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
         self.json_lines.sync()?;
         self.events.sync()?;
-        let wandb = self.wandb.as_mut().map(WandbFile::sync).transpose()?.unwrap_or_default();
+        let wandb = self.wandb.as_mut().map(WandbFile::sync).transpose()?;
+        let wandb = wandb.unwrap_or_else(|| self.wandb_before.clone());
         Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length(), wandb })
     }
 
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
-        self.json_lines.append(format!("{line}\n").as_bytes())?;
+        self.json_lines.append(format!("{line}\n").as_bytes());
         let data = scalars.iter().map(|(tag, value)| (tag.clone(), Datum::Scalar(*value)));
-        self.events.append(&summary_record(step, data))?;
-        self.wandb.as_mut().map_or(Ok(()), |wandb| wandb.history(step, scalars))
+        self.events.append(&summary_record(step, data));
+        if let Some(wandb) = &mut self.wandb {
+            wandb.history(step, scalars);
+        }
+        Ok(())
     }
 }
 

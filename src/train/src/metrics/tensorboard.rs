@@ -4,6 +4,9 @@
 //! CRC-32C. The wall time of an event is its step in seconds since 1970, so that two runs write the same bytes; TensorBoard's
 //! step axis is right, its relative axis counts steps.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
 use super::histogram::Histogram;
 use super::protobuf::Message;
 use crate::samples::{Media, Sample};
@@ -77,6 +80,28 @@ fn record(event: &Message) -> Vec<u8> {
     bytes
 }
 
+/// The end of the last whole record within the first `length` bytes, of records whose lengths match their checksums.
+pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
+    /// Bytes before the event, and after it.
+    const AROUND: (u64, u64) = (12, 4);
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let (mut end, mut head) = (0, [0; AROUND.0 as usize]);
+    while length - end >= AROUND.0 + AROUND.1 {
+        reader.read_exact(&mut head)?;
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = head;
+        let size = [a, b, c, d, e, f, g, h];
+        let rest = u64::from_le_bytes(size).checked_add(AROUND.1).filter(|rest| *rest <= length - end - AROUND.0);
+        let Some(rest) = rest.filter(|_| masked_crc32c(&size) == u32::from_le_bytes([i, j, k, l])) else {
+            return Ok(end);
+        };
+        // It is at most the length of a file.
+        reader.seek_relative(rest as i64)?;
+        end += AROUND.0 + rest;
+    }
+    Ok(end)
+}
+
 /// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord wants it.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = crc_table();
@@ -108,6 +133,21 @@ mod tests {
     #[test]
     fn crc32c_has_the_published_check_value() {
         assert_eq!(masked_crc32c(b"123456789"), 0xE306_9283u32.rotate_right(15).wrapping_add(0xA282_EAD8));
+    }
+
+    #[test]
+    fn whole_records_are_found_in_what_is_left_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let records = [version_record(), summary_record(1, [("a".to_owned(), Datum::Scalar(1.0))])];
+        let first = records[0].len() as u64;
+        let all = records.concat();
+        std::fs::write(&path, &all).unwrap();
+        let whole = |length: u64| whole_records(&mut File::open(&path).unwrap(), length).unwrap();
+        assert_eq!(whole(all.len() as u64), all.len() as u64);
+        assert_eq!((whole(all.len() as u64 - 1), whole(first), whole(first - 1), whole(0)), (first, first, 0, 0));
+        std::fs::write(&path, vec![b'x'; all.len()]).unwrap();
+        assert_eq!(whole_records(&mut File::open(&path).unwrap(), all.len() as u64).unwrap(), 0);
     }
 
     #[test]

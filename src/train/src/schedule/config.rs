@@ -39,6 +39,18 @@ pub enum ScheduleName {
     OneCycle,
 }
 
+impl ScheduleName {
+    /// Whether the rate depends on how long the whole run is.
+    pub fn has_horizon(self) -> bool {
+        match self {
+            Self::Constant | Self::WarmupConstant | Self::WarmupLr | Self::WarmupInverseSqrt | Self::Noam => false,
+            // It is at its floor after the last step of the run only.
+            Self::NoamHoldAnnealing => false,
+            Self::Cosine | Self::WarmupCosine | Self::WarmupLinear | Self::OneCycle => true,
+        }
+    }
+}
+
 impl fmt::Display for ScheduleName {
     /// The name as a recipe has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

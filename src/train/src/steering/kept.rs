@@ -29,19 +29,39 @@ struct Entry {
     loss_scale: Option<Positive>,
 }
 
-/// The file and what it says.
+/// The file and what it says for the steps to come.
 #[derive(Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
     entries: Vec<Entry>,
 }
 
+/// Takes back what was kept in a folder for the steps after `step`: the training goes back to before it was said. Gives the commands.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn forget_from(folder: &Path, step: u64) -> Result<Vec<String>, TrainError> {
+    let path = folder.join(COMMANDS_FILE);
+    let (dropped, stay): (Vec<Entry>, Vec<Entry>) =
+        lines::read::<Entry>(&path)?.lines.into_iter().partition(|entry| entry.step >= step);
+    if !dropped.is_empty() {
+        lines::replace(&path, &stay)?;
+    }
+    let told = |entry: Entry| {
+        let lr = entry.lr.map(|rate| format!("lr {rate}@{}", entry.step));
+        lr.or_else(|| entry.loss_scale.map(|scale| format!("loss-scale {scale}@{}", entry.step)))
+    };
+    Ok(dropped.into_iter().filter_map(told).collect())
+}
+
 impl Kept {
-    /// Reads what was kept in a folder.
-    pub(crate) fn open(folder: &Path) -> Result<Self, TrainError> {
+    /// Reads what was kept in a folder for the steps after `step`, and says what is wrong with it. What was followed before is in the
+    /// checkpoint: the file is not asked for it, so that losing it changes nothing.
+    pub(crate) fn open(folder: &Path, step: u64) -> Result<(Self, Option<String>), TrainError> {
         let path = folder.join(COMMANDS_FILE);
-        let entries = lines::read(&path)?;
-        Ok(Self { path, entries })
+        let lines::Read { lines: mut entries, trouble } = lines::read::<Entry>(&path)?;
+        entries.retain(|entry| entry.step >= step);
+        Ok((Self { path, entries }, trouble))
     }
 
     /// Keeps, durably, what changes after so many steps.
@@ -76,7 +96,8 @@ mod tests {
     fn what_was_kept_holds_from_its_step_on_and_a_torn_line_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
         let rate = |text: &str| text.parse::<Positive>().unwrap();
-        let mut kept = Kept::open(folder.path()).unwrap();
+        let open = |step| Kept::open(folder.path(), step).unwrap();
+        let (mut kept, _) = open(0);
         assert_eq!(kept.rate(100), None);
         for (step, text) in [(5, "1e-4"), (9, "3e-4"), (5, "2e-4")] {
             kept.add(step, Change::Lr(rate(text))).unwrap();
@@ -84,14 +105,34 @@ mod tests {
         let path = folder.path().join(COMMANDS_FILE);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&whole[..], b"{\"step\":5,\"lr\""].concat()).unwrap();
-        let mut kept = Kept::open(folder.path()).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        let (mut kept, trouble) = open(0);
+        assert_eq!((std::fs::read(&path).unwrap(), trouble), (whole, None));
         assert_eq!((kept.rate(4), kept.rate(5)), (None, Some(rate("2e-4"))));
         assert_eq!((kept.rate(8), kept.rate(9)), (Some(rate("2e-4")), Some(rate("3e-4"))));
         kept.add(9, Change::Lr(rate("1"))).unwrap();
         kept.add(9, Change::LossScale(rate("8"))).unwrap();
-        let kept = Kept::open(folder.path()).unwrap();
+        let (kept, _) = open(0);
         assert_eq!((kept.rate(9), kept.rate(10)), (Some(rate("1")), Some(rate("1"))));
         assert_eq!((kept.loss_scale(9), kept.loss_scale(10)), (Some(rate("8")), None));
+        let (later, _) = open(9);
+        assert_eq!((later.rate(8), later.rate(9)), (None, Some(rate("1"))), "what comes before is in the checkpoint");
+        assert_eq!(open(10).0.rate(100), None);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_and_costs_no_more_than_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(COMMANDS_FILE);
+        let (mut kept, _) = Kept::open(folder.path(), 0).unwrap();
+        kept.add(5, Change::Lr("1e-4".parse().unwrap())).unwrap();
+        std::fs::write(&path, [&std::fs::read(&path).unwrap()[..], b"\0\0\0\n"].concat()).unwrap();
+        kept.add(7, Change::Lr("2e-4".parse().unwrap())).unwrap();
+        let (kept, trouble) = Kept::open(folder.path(), 0).unwrap();
+        assert!(kept.rate(5).is_some() && kept.rate(5) != kept.rate(7) && trouble.unwrap().contains("line 2"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let (mut kept, trouble) = Kept::open(folder.path(), 0).unwrap();
+        assert!(kept.rate(100).is_none() && trouble.is_some());
+        assert!(kept.add(9, Change::Lr("1".parse().unwrap())).is_err(), "what is not kept is not acknowledged");
     }
 }

@@ -8,24 +8,70 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::TrainError;
+use crate::metrics::is_refused;
+use crate::synced::sync;
 
-/// The lines of a file; none when it is not there. Of a line that a crash tore nothing was acknowledged, and it is taken away.
+/// What a file holds that is still understood.
+#[derive(Debug)]
+pub(super) struct Read<T> {
+    /// The lines.
+    pub lines: Vec<T>,
+    /// What is wrong with the rest.
+    pub trouble: Option<String>,
+}
+
+/// The lines of a file; none when it is not there. A line that a crash tore was never acknowledged, and it is taken away. What this user
+/// may not read and lines that are not understood are left alone and reported.
 ///
 /// # Errors
-/// When the file cannot be read, or holds something else.
-pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, TrainError> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+/// When the system fails in a way that waiting may help.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>, TrainError> {
+    let read = |lines, trouble: Option<String>| {
+        Ok(Read { lines, trouble: trouble.map(|trouble| format!("{} {trouble}", path.display())) })
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return read(Vec::new(), None),
+        Err(error) if is_refused(&error) => return read(Vec::new(), Some(format!("cannot be read ({error})"))),
         Err(error) => return Err(TrainError::io("read", path)(error)),
     };
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    if whole < text.len() {
-        let cut = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(whole as u64));
-        cut.map_err(TrainError::io("truncate", path))?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    if whole < bytes.len() {
+        // Where it cannot be taken away, nothing can be added either.
+        let _stays = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(whole as u64));
     }
-    let lines = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>();
-    lines.map_err(|error| TrainError::io("read", path)(error.into()))
+    let parsed = bytes[..whole].split_inclusive(|byte| *byte == b'\n').map(serde_json::from_slice::<T>);
+    let (mut lines, mut first) = (Vec::new(), None);
+    for (number, line) in parsed.enumerate() {
+        match line {
+            Ok(line) => lines.push(line),
+            Err(error) => {
+                first.get_or_insert_with(|| format!("has a line {} that is left out: {error}", number + 1));
+            }
+        }
+    }
+    read(lines, first)
+}
+
+/// Puts other lines in the place of those of a file, durably.
+///
+/// # Errors
+/// When they cannot be written.
+pub(super) fn replace(path: &Path, lines: &[impl Serialize]) -> Result<(), TrainError> {
+    let failed = || TrainError::io("write", path);
+    let temporary = path.with_extension("new");
+    let mut text = String::new();
+    for line in lines {
+        text += &serde_json::to_string(line).map_err(|error| failed()(error.into()))?;
+        text.push('\n');
+    }
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        sync(&file)?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(failed())
 }
 
 /// Adds a line, durably: whole or, on a full disk, not at all.
@@ -39,14 +85,6 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     let before = file.metadata().map_err(failed())?.len();
     let written = file.write_all(format!("{line}\n").as_bytes()).and_then(|()| sync(&file));
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
-}
-
-/// Forces a file to the disk, where its file system can do that.
-fn sync(file: &File) -> std::io::Result<()> {
-    match file.sync_all() {
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
-        other => other,
-    }
 }
 
 /// Takes away what was written of a line; gives why it could not be written.

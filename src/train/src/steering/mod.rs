@@ -20,7 +20,7 @@ mod terminal;
 pub use client::{ControlError, send};
 pub use command::{Command, CommandError, Order};
 pub use control::{CONTROL_FOLDER, Control};
-pub use kept::COMMANDS_FILE;
+pub use kept::{COMMANDS_FILE, forget_from};
 pub use positive::Positive;
 pub use terminal::Terminal;
 

@@ -6,7 +6,7 @@ use flowmill_nn::Parameters;
 
 use super::{Answer, Change, Command, Order, Positive};
 use crate::checkpoint::State;
-use crate::train::Run;
+use crate::train::{Run, SaveReason};
 use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
 
 impl<T, D> Run<'_, T, D>
@@ -160,7 +160,7 @@ where
         if names.contains(&name) {
             return Ok(format!("{name} is saved already"));
         }
-        self.save(false).map_err(|error| error.to_string())?;
+        self.save(SaveReason::Request).map_err(|error| error.to_string())?;
         Ok(format!("saved {name}, which stays until the next checkpoint of the schedule"))
     }
 
@@ -192,7 +192,8 @@ where
         let Progress { steps, epoch, loss, rate, grad_norm, .. } = progress;
         let mut text = format!("of {steps}, epoch {epoch}, loss {loss:.4}, lr {rate:.3e}, gradient {grad_norm:.3}");
         if let Some(best) = self.state.best {
-            text += &format!(", best validation {:.4} at step {}", best.loss, best.step);
+            let kept = if self.config.keep.best > 0 { "" } else { " (keep.best is 0: its checkpoint may be gone)" };
+            text += &format!(", best validation {:.4} at step {}{kept}", best.loss, best.step);
         }
         if self.state.skipped > 0 {
             text += &format!(", {} steps skipped", self.state.skipped);

@@ -29,17 +29,18 @@ pub(crate) struct PutOff {
 }
 
 impl PutOff {
-    /// Reads what still waits in a folder.
-    pub(crate) fn open(folder: &Path) -> Result<Self, TrainError> {
+    /// Reads what still waits in a folder, and says what is wrong with it.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Option<String>), TrainError> {
         let path = folder.join(FILE);
         let mut waiting = Vec::new();
-        for line in lines::read(&path)? {
+        let lines::Read { lines, trouble } = lines::read(&path)?;
+        for line in lines {
             match line {
                 Line::PutOff(order) => waiting.push(order),
                 Line::Done(order) => remove(&mut waiting, order),
             }
         }
-        Ok(Self { path, waiting })
+        Ok((Self { path, waiting }, trouble))
     }
 
     /// Puts a command off, durably.
@@ -83,7 +84,7 @@ mod tests {
     fn what_waits_is_remembered_and_what_is_done_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let order = |text: &str| text.parse::<Order>().unwrap();
-        let mut put_off = PutOff::open(folder.path()).unwrap();
+        let (mut put_off, _) = PutOff::open(folder.path()).unwrap();
         assert_eq!(put_off.told(), None);
         for text in ["save@9", "eval@7", "save@9", "quit@12"] {
             put_off.add(order(text)).unwrap();
@@ -95,10 +96,11 @@ mod tests {
         let path = folder.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&whole[..], b"{\"put_off\":\"export@"].concat()).unwrap();
-        let put_off = PutOff::open(folder.path()).unwrap();
+        let (put_off, _) = PutOff::open(folder.path()).unwrap();
         assert_eq!(put_off.told().unwrap(), "save@9, quit@12");
         assert_eq!(std::fs::read(&path).unwrap(), whole, "a torn line was never acknowledged");
         std::fs::write(&path, "{\"put_off\":\"dance@3\"}\n").unwrap();
-        assert!(PutOff::open(folder.path()).unwrap_err().to_string().contains("dance"));
+        let (put_off, trouble) = PutOff::open(folder.path()).unwrap();
+        assert!(put_off.told().is_none() && trouble.unwrap().contains("dance"));
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Steering {
     pub(crate) kept: Kept,
     /// Everything else that is to come.
     pub(crate) put_off: PutOff,
+    /// What is wrong with the files that they are kept in.
+    pub(crate) troubles: Vec<String>,
     began: Instant,
     first_step: u64,
 }
@@ -20,8 +22,9 @@ pub(crate) struct Steering {
 impl Steering {
     /// Begins after `step` steps; `folder` holds what earlier processes were told.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
-        let (kept, put_off) = (Kept::open(folder)?, PutOff::open(folder)?);
-        Ok(Self { kept, put_off, began: Instant::now(), first_step: step })
+        let ((kept, wrong), (put_off, wrong_too)) = (Kept::open(folder, step)?, PutOff::open(folder)?);
+        let troubles = [wrong, wrong_too].into_iter().flatten().collect();
+        Ok(Self { kept, put_off, troubles, began: Instant::now(), first_step: step })
     }
 
     /// Seconds a step took in this process, on average; `None` before the first.

@@ -1,9 +1,10 @@
-//! `flowmill train RECIPE`: looking at a recipe's training without changing anything.
+//! `flowmill train RECIPE`: looking at a recipe's training, and going back in it.
 
 mod eval;
 mod overfit;
 mod plan_memory;
 mod replay;
+mod rollback;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ const TRAIN: u8 = 4;
 /// Does what was asked for; the arguments have exactly one such thing.
 pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::find(arguments)?;
+    if let Some(step) = arguments.rollback {
+        return rollback::run(&place, step, out);
+    }
     match (arguments.overfit, &arguments.replay) {
         (Some(batches), _) => overfit::run(&place, batches, arguments.steps, out),
         (None, Some(dump)) => replay::run(&place, dump, out),
@@ -50,6 +54,10 @@ impl Place {
         let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
         for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
             stage.check(&recipe)?;
+            // A checkpoint is evaluated without what its training began with.
+            if !arguments.eval {
+                stage.check_files(&recipe)?;
+            }
         }
         Ok(Self { stages, recipe, experiment, jobs, interrupt })
     }

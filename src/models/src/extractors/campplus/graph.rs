@@ -7,14 +7,16 @@ use flowmill_nn::weights::{OnnxAttribute, OnnxFile, OnnxNode, TensorView};
 
 use super::{
     error::{CampplusError, Result, expect_shape},
-    weights::{BatchNorm, Convolution, Dimensions, Normalisation, RESIDUAL_BLOCKS, Source},
+    network::SEGMENT,
+    weights::{BLOCKS, BatchNorm, Convolution, Dimensions, Normalisation, RESIDUAL_BLOCKS, Source},
+};
+use crate::extractors::{
+    UnusableWeights,
+    graph_attributes::{self, Attributes, Geometry},
 };
 
 /// Convolutions of the head, whose residual layers have one shortcut each; then comes the first layer along time.
 const TDNN: usize = 2 + 2 * (2 * RESIDUAL_BLOCKS + 1);
-
-/// ONNX' own default.
-const EPSILON: f32 = 1e-5;
 
 /// The convolutions and normalisations of a graph, in order.
 pub(super) struct Graph {
@@ -37,7 +39,7 @@ struct Step {
     tensors: Vec<String>,
     /// The step whose result it takes, unless something was computed in between.
     behind: Option<usize>,
-    epsilon: f32,
+    node: OnnxNode,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,7 @@ impl Graph {
                     }
                     graph.steps.push(Step::new(&node, behind));
                 }
+                "AveragePool" => expect_context_pool(&node)?,
                 "Constant" => {
                     if let Some(OnnxAttribute::Tensor(tensor)) = node.attribute("value") {
                         graph.constants.insert(output.clone(), tensor.clone());
@@ -133,7 +136,8 @@ impl Graph {
         };
         let (weight, bias) = (part(0, "weight")?, part(1, "bias")?);
         let (mean, variance) = (part(2, "running_mean")?, part(3, "running_var")?);
-        Ok(BatchNorm { weight, bias, mean, variance, epsilon: f64::from(step.epsilon) })
+        let epsilon = graph_attributes::batch_norm_epsilon(&step.node).map_err(contradiction)?;
+        Ok(BatchNorm { weight, bias, mean, variance, epsilon: f64::from(epsilon) })
     }
 }
 
@@ -142,8 +146,59 @@ impl Step {
         let kind = if node.op_type == "Conv" { Kind::Convolution } else { Kind::Normalisation };
         let name = if node.name.is_empty() { node.outputs.concat() } else { node.name.clone() };
         let tensors = node.inputs.iter().skip(1).filter(|name| !name.is_empty()).cloned().collect();
-        Self { kind, name, tensors, behind, epsilon: node.float("epsilon").unwrap_or(EPSILON) }
+        Self { kind, name, tensors, behind, node: node.clone() }
     }
+}
+
+/// An attribute that is not the network's.
+fn contradiction(error: UnusableWeights) -> CampplusError {
+    CampplusError::Graph(error.to_string())
+}
+
+/// Fails unless a convolution goes over its input as the one of this name does.
+fn expect_geometry(node: &OnnxNode, name: &str, shape: &[usize]) -> Result<()> {
+    let kernel: Vec<i64> = shape[2..].iter().map(|taps| *taps as i64).collect();
+    // Frequencies are halved by the first block of a residual layer and behind the last one, frames by the first layer along time.
+    let halves_frequencies = name == "head.conv2"
+        || name.starts_with("head.layer") && (name.ends_with(".0.conv1") || name.ends_with(".shortcut.0"));
+    let strides: &[i64] = match kernel.len() {
+        2 if halves_frequencies => &[2, 1],
+        2 => &[1, 1],
+        _ if name == "xvector.tdnn.linear" => &[2],
+        _ => &[1],
+    };
+    let block = name.strip_prefix("xvector.block").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+    let dilation = match block.filter(|_| name.ends_with("linear_local")) {
+        Some(block) => BLOCKS.get(block.wrapping_sub(1)).map_or(1, |(_, dilation)| *dilation as i64),
+        None => 1,
+    };
+    let dilations = vec![dilation; kernel.len()];
+    let padding: Vec<i64> = kernel.iter().map(|taps| (taps - 1) / 2 * dilation).collect();
+    let expected = Geometry { kernel: &kernel, strides, padding: &padding, dilations: &dilations, group: 1 };
+    let padded = graph_attributes::expect_convolution(node, &expected).map_err(contradiction)?;
+    if padded || padding.iter().all(|zeros| *zeros == 0) {
+        return Ok(());
+    }
+    Err(CampplusError::Graph(format!("`{name}` has no padding, this network has {padding:?} at both ends")))
+}
+
+/// Fails unless a pool averages what the network's contexts are: segments, the last of which may be shorter.
+fn expect_context_pool(node: &OnnxNode) -> Result<()> {
+    let known = ["kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode", "count_include_pad"];
+    let check = || {
+        let attributes = Attributes::of(node, &known)?;
+        let segment = [SEGMENT as i64];
+        attributes.expect_ints("kernel_shape", &[], &segment)?;
+        attributes.expect_ints("strides", &[1], &segment)?;
+        attributes.expect_ints("pads", &[0, 0], &[0, 0])?;
+        attributes.expect_ints("dilations", &[1], &[1])?;
+        attributes.expect_int("ceil_mode", 0, &[1])?;
+        match &*attributes.text("auto_pad", "NOTSET")? {
+            "NOTSET" | "VALID" => Ok(()),
+            other => Err(attributes.contradicts("auto_pad", &other, &"NOTSET")),
+        }
+    };
+    check().map_err(contradiction)
 }
 
 impl Source for Graph {
@@ -157,6 +212,7 @@ impl Source for Graph {
     fn convolution(&mut self, name: &str, norm: Option<&str>, shape: &[usize]) -> Result<Convolution> {
         let index = self.next;
         let step = self.step(Kind::Convolution, name)?;
+        expect_geometry(&step.node, name, shape)?;
         let weight = step.tensors.first().cloned().unwrap_or_default();
         let weight = self.values(&weight, &format!("{name}.weight"), shape)?;
         let bias = match step.tensors.get(1) {

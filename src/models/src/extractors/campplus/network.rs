@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Frames behind the first layer that share a context.
-const SEGMENT: usize = 100;
+pub(super) const SEGMENT: usize = 100;
 
 /// A row of a tile for a layer of stride 2: columns of the result and the taps' reach.
 const SPLIT_ROW: usize = 64;

@@ -1,7 +1,7 @@
 //! Reading the files: a dictionary from ids to lists of numbers.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use flowmill_nn::NnError;
@@ -49,6 +49,25 @@ pub enum ImportError {
         /// The other.
         second: PathBuf,
     },
+    /// A speaker has several embeddings, and nothing tells which of them is a row's.
+    #[error(
+        "speaker `{speaker}` has different embeddings in {}, and which of them is that of split `{split}` cannot be told: name the \
+             split of each file, `speakers: {{train: FILE, dev: FILE}}`",
+        listed(files)
+    )]
+    Ambiguous {
+        /// The speaker.
+        speaker: String,
+        /// The split of the row.
+        split: String,
+        /// The files that have the speaker.
+        files: Vec<PathBuf>,
+    },
+}
+
+/// "a.pt and b.pt".
+fn listed(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 /// The embeddings of files by their ids, each of `dimensions` finite values.
@@ -56,7 +75,28 @@ pub enum ImportError {
 /// # Errors
 /// When a file cannot be read, the first id whose value is none, or an id of which two files say otherwise.
 pub fn read_embeddings(paths: &[PathBuf], dimensions: usize) -> Result<BTreeMap<String, Vec<f32>>, ImportError> {
-    read_all(paths, |file, value| {
+    read_all(paths, embedding(dimensions))
+}
+
+/// The embeddings of one file by their ids, each of `dimensions` finite values.
+///
+/// # Errors
+/// When it cannot be read, and the first id whose value is none.
+pub(super) fn read_file(path: &Path, dimensions: usize) -> Result<BTreeMap<String, Vec<f32>>, ImportError> {
+    read(path, embedding(dimensions))
+}
+
+/// The ids of a file, without their values.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn read_ids(path: &Path) -> Result<BTreeSet<String>, ImportError> {
+    Ok(read(path, |_, _| Ok(()))?.into_keys().collect())
+}
+
+/// Takes an embedding of `dimensions` finite values.
+fn embedding(dimensions: usize) -> impl Fn(&mut PickleFile<'_>, &PickleValue) -> Result<Vec<f32>, String> {
+    move |file, value| {
         let values =
             floats(file, value).ok_or_else(|| format!("a list of numbers is expected, not {}", value.summary()))?;
         if values.len() != dimensions {
@@ -67,7 +107,7 @@ pub fn read_embeddings(paths: &[PathBuf], dimensions: usize) -> Result<BTreeMap<
             Some(at) => Err(format!("value {at} is {}", values[at])),
             None => Ok(narrow),
         }
-    })
+    }
 }
 
 /// The tokens of files by their ids, each within the vocabulary; of two codebooks, the mixed sequence.

@@ -1,14 +1,14 @@
-//! One file or several: the public recipes write one per split.
+//! One file or several: the public recipes write one per split, and a recipe may say which is whose.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{self, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Files relative to the recipe's folder, written as one path or as a list of them.
+/// Files relative to the recipe's folder, written as one path, as a list of them, or as a mapping from splits to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files(Vec<PathBuf>);
+pub struct Files(Vec<(Option<String>, PathBuf)>);
 
 impl Files {
     /// Whether none is named.
@@ -18,7 +18,12 @@ impl Files {
 
     /// The files, in the recipe's order.
     pub fn iter(&self) -> impl Iterator<Item = &Path> {
-        self.0.iter().map(PathBuf::as_path)
+        self.0.iter().map(|(_, file)| file.as_path())
+    }
+
+    /// The splits that the recipe gives files, in its order; empty when it names none.
+    pub fn splits(&self) -> Vec<&str> {
+        self.0.iter().filter_map(|(split, _)| split.as_deref()).collect()
     }
 
     /// The files below a folder.
@@ -37,9 +42,12 @@ impl fmt::Display for Files {
 
 impl Serialize for Files {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.iter().any(|(split, _)| split.is_some()) {
+            return serializer.collect_map(self.0.iter().map(|(split, file)| (split.as_deref().unwrap_or(""), file)));
+        }
         match self.0.as_slice() {
-            [one] => one.serialize(serializer),
-            several => several.serialize(serializer),
+            [(_, one)] => one.serialize(serializer),
+            several => serializer.collect_seq(several.iter().map(|(_, file)| file)),
         }
     }
 }
@@ -56,11 +64,11 @@ impl<'de> Visitor<'de> for PathOrList {
     type Value = Files;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a path or a list of paths")
+        f.write_str("a path, a list of paths, or a mapping from splits to paths")
     }
 
     fn visit_str<E: de::Error>(self, path: &str) -> Result<Files, E> {
-        Ok(Files(vec![path.into()]))
+        Ok(Files(vec![(None, path.into())]))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Files, E> {
@@ -70,7 +78,15 @@ impl<'de> Visitor<'de> for PathOrList {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Files, A::Error> {
         let mut files = Vec::new();
         while let Some(file) = seq.next_element::<PathBuf>()? {
-            files.push(file);
+            files.push((None, file));
+        }
+        Ok(Files(files))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Files, A::Error> {
+        let mut files = Vec::new();
+        while let Some((split, file)) = map.next_entry::<String, PathBuf>()? {
+            files.push((Some(split), file));
         }
         Ok(Files(files))
     }

@@ -7,6 +7,7 @@
 
 mod file;
 mod files;
+mod speakers;
 mod vocabulary_offset;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
+pub use speakers::{Choice, SpeakerFiles};
 
 use super::{Column, ConfigError, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType};
 use crate::dual_codebook::{DualCodebook, MIXED_RATE};
@@ -29,7 +31,7 @@ pub struct ImportConfig {
     /// `utt2embedding.pt`, one or several, relative to the recipe's folder.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub embeddings: Files,
-    /// `spk2embedding.pt`, one or several; without it, speakers have the mean of their utterances.
+    /// `spk2embedding.pt`, one or several, or one for each split; without it, speakers have the mean of their utterances.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub speakers: Files,
     /// Values of an embedding.
@@ -95,6 +97,14 @@ impl ImportConfig {
                 return Err(ConfigError::new("tokens", "a stage imports embeddings or tokens, not both"));
             }
             _ => {}
+        }
+        for (key, files) in [("embeddings", &self.embeddings), ("tokens", &self.tokens)] {
+            if !files.splits().is_empty() {
+                return Err(ConfigError::new(
+                    key,
+                    "takes a file or a list of files; only `speakers` has a file per split",
+                ));
+            }
         }
         if !self.speakers.is_empty() && self.embeddings.is_empty() {
             return Err(ConfigError::new("speakers", "needs `embeddings` of utterances beside it"));

@@ -39,17 +39,38 @@ impl Measure {
         bands + slopes + level + pitch
     }
 
-    /// `[unit][dimension]`.
+    /// `[unit][dimension]` of the units that the recording fills.
     pub(super) fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
+        self.measure_samples(&self.samples(media)?)
+    }
+
+    /// As [`measure`](Self::measure), and of a last unit that the recording begins: the rest of it is silence, as in CosyVoice's
+    /// training data.
+    pub(super) fn measure_to_the_end(&self, media: &Media) -> Result<Matrix, ExtractError> {
+        let mut samples = self.samples(media)?;
+        samples.resize(samples.len().next_multiple_of(self.samples_per_unit()), 0.0);
+        self.measure_samples(&samples)
+    }
+
+    fn samples_per_unit(&self) -> usize {
+        self.mel.config().hop_length * self.frames_per_unit
+    }
+
+    /// The samples of a recording that fills a unit.
+    fn samples(&self, media: &Media) -> Result<Vec<f32>, ExtractError> {
         let sample_rate = self.mel.config().sample_rate;
         let samples = media.as_audio(KIND)?.mono_at(sample_rate)?;
-        let needed = self.mel.config().hop_length * self.frames_per_unit;
+        let needed = self.samples_per_unit();
         let seconds = |samples: usize| samples as f64 / f64::from(sample_rate);
         if samples.len() < needed {
             let (seconds, needed) = (seconds(samples.len()), seconds(needed));
             return Err(ExtractError::TooShort { extractor: KIND, seconds, needed });
         }
-        let mel = self.mel.compute(&samples)?;
+        Ok(samples)
+    }
+
+    fn measure_samples(&self, samples: &[f32]) -> Result<Matrix, ExtractError> {
+        let mel = self.mel.compute(samples)?;
         let mut columns = vec![self.bands(&mel)];
         if self.config.slope_weight > 0.0 {
             columns.push(self.slopes(&mel));
@@ -58,7 +79,7 @@ impl Measure {
             columns.push(self.levels(&mel));
         }
         if self.config.pitch_weight > 0.0 {
-            columns.push(self.pitches(&samples, &mel)?);
+            columns.push(self.pitches(samples, &mel)?);
         }
         if self.config.normalise == Normalisation::Utterance {
             columns.iter_mut().for_each(Features::subtract_mean);
@@ -183,6 +204,7 @@ mod tests {
                 })
             });
             assert_eq!(measure.measure(&media).unwrap().rows(), samples / 960, "{samples} samples");
+            assert_eq!(measure.measure_to_the_end(&media).unwrap().rows(), samples.div_ceil(960), "{samples} samples");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The `kmeans` units: a discrete description of speech at 25 Hz that needs no downloaded weights.
 //!
 //! A unit covers two frames of CosyVoice 2's log-mel spectrogram (24 kHz, hop 480), so that unit t stands for the
-//! frames 2t and 2t + 1 and a recording of n samples at 24 kHz has ⌊n / 960⌋ units and ⌊n / 480⌋ mel frames. What is
-//! quantised are the stacked frames as their mean and their slope (over further neighbours too, if `context` says so),
+//! frames 2t and 2t + 1. A recording of n samples at 24 kHz has ⌈n / 960⌉ units, as many as CosyVoice's training code expects: it
+//! fills the last one with silence. The centres are fitted on the ⌊n / 960⌋ units that a recording fills. What is quantised are the stacked frames as their mean and their slope (over further neighbours too, if `context` says so),
 //! the level, and the pitch, each with a weight; see [`KmeansConfig`]. The index of the nearest centre is the token.
 //!
 //! The weights are a choice between spectrum, loudness and melody. Fitted on 6 minutes of six readers and applied to
@@ -295,7 +295,7 @@ impl Extractor for Kmeans {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        let units = self.quantise(&self.measure(media)?);
+        let units = self.quantise(&self.measure.measure_to_the_end(media)?);
         Ok(Extracted::Tokens(units.into_iter().map(i64::from).collect()))
     }
 }

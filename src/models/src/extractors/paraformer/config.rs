@@ -6,7 +6,11 @@ use std::{
 };
 
 use candle_core::Tensor;
-use flowmill_nn::{host, random::Draw, weights};
+use flowmill_nn::{
+    host,
+    random::Draw,
+    weights::{self, Archive, Format},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -120,7 +124,7 @@ impl ParaformerConfig {
             return random(Draw::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
         };
         let path = root.join(file);
-        let encoder = weights::read(&path).map_err(UnusableWeights::from);
+        let encoder = refuse_graph(&path).and_then(|()| Ok(weights::read(&path)?));
         let encoder = encoder.and_then(|file| encoder_of(self.heads, file.tensors));
         let encoder = encoder.map_err(|error| taken::unusable(&path, error))?;
         let path = root.join(self.centres.as_deref().unwrap_or(Path::new("")));
@@ -162,6 +166,15 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// Fails for a graph, whose operations say more than its weights and are not read.
+fn refuse_graph(path: &Path) -> Result<(), UnusableWeights> {
+    if Archive::open(path)?.format == Format::Onnx {
+        let message = "an ONNX graph of a Paraformer is not read; give its model.pt or a .safetensors";
+        return Err(UnusableWeights(message.to_owned()));
+    }
+    Ok(())
 }
 
 /// The encoder among the tensors of a whole Paraformer.

@@ -9,7 +9,10 @@ use flowmill_nn::{
     random::Draw,
 };
 
-use super::dimensions::{Dimensions, FSQ_DIGITS, Version};
+use super::{
+    LayerNormEpsilon,
+    dimensions::{Dimensions, FSQ_DIGITS, Version},
+};
 use crate::extractors::{UnusableWeights, sinusoids::Sinusoids};
 
 /// Taps of the FSMN memory.
@@ -19,17 +22,20 @@ const MEMORY_TAPS: usize = 31;
 pub struct Checkpoint {
     version: Version,
     dimensions: Dimensions,
+    /// One for all blocks, or one for each.
+    epsilons: Vec<LayerNormEpsilon>,
     parameters: Parameters,
 }
 
 impl Checkpoint {
-    /// Checks the tensors of a file.
+    /// Checks the tensors of a file, whose normalizations have these epsilons: one for all blocks, or one for each.
     ///
     /// # Errors
     /// What is missing, superfluous, or of the wrong shape.
     pub fn from_tensors(
         version: Version,
         heads: Option<usize>,
+        epsilons: &[LayerNormEpsilon],
         tensors: &BTreeMap<String, Tensor>,
     ) -> Result<Self, UnusableWeights> {
         let dimensions = Dimensions::of(version, tensors, heads)?;
@@ -38,7 +44,15 @@ impl Checkpoint {
         if !report.is_exact() {
             return Err(UnusableWeights(format!("not the weights of an S3 tokenizer {}: {report}", version.name())));
         }
-        Ok(Self { version, dimensions, parameters })
+        let (layers, count) = (dimensions.layers, epsilons.len());
+        if count != 1 && count != layers {
+            return Err(UnusableWeights(format!("epsilons of {count} blocks for {layers}")));
+        }
+        let mut epsilons = epsilons.to_vec();
+        if epsilons.iter().all(|epsilon| *epsilon == epsilons[0]) {
+            epsilons.truncate(1);
+        }
+        Ok(Self { version, dimensions, epsilons, parameters })
     }
 
     /// Random weights: the tokens that come of them mean nothing.
@@ -53,7 +67,7 @@ impl Checkpoint {
             let table = Value::from_vec(table, &[dimensions.positions, dimensions.state])?;
             parameters.set(id, table.tensor().clone())?;
         }
-        Ok(Self { version, dimensions, parameters })
+        Ok(Self { version, dimensions, epsilons: vec![LayerNormEpsilon::default()], parameters })
     }
 
     /// The version.
@@ -64,6 +78,11 @@ impl Checkpoint {
     /// The sizes.
     pub fn dimensions(&self) -> &Dimensions {
         &self.dimensions
+    }
+
+    /// The epsilons of the normalizations: one for all blocks, or one for each.
+    pub fn epsilons(&self) -> &[LayerNormEpsilon] {
+        &self.epsilons
     }
 
     /// The weights by their names.

@@ -1,15 +1,17 @@
 //! Settings of the `s3-tokenizer` extractor, and how its weights are taken over.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use candle_core::Tensor;
 use flowmill_nn::{
     random::Draw,
     weights::{self, Archive, Format},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Checkpoint, Dimensions, KIND, TOKEN_RATE, Version, onnx};
+use super::{
+    Checkpoint, Dimensions, KIND, LayerNormEpsilon, TOKEN_RATE, Version,
+    onnx::{self, Exported},
+};
 use crate::extractors::{
     Column, ConfigError, Fit, Fitted, State, StateError, UnusableWeights, ValueType, Weights,
     weights::{self as taken, Pretrained},
@@ -25,11 +27,14 @@ pub struct S3Config {
     pub weights: Option<Weights>,
     /// Heads of the attention; one for every 64 channels, as published, when left out.
     pub heads: Option<usize>,
+    /// The epsilons of the layer normalizations: those of an `.onnx` are in its graph, of other weights they are those of
+    /// s3tokenizer 0.3.0 (1e-5) when left out.
+    pub layer_norm_epsilon: Option<LayerNormEpsilon>,
 }
 
 impl Default for S3Config {
     fn default() -> Self {
-        Self { version: Version::V2, weights: None, heads: None }
+        Self { version: Version::V2, weights: None, heads: None, layer_norm_epsilon: None }
     }
 }
 
@@ -48,6 +53,9 @@ impl S3Config {
         if self.heads == Some(0) {
             return Err(ConfigError::new("heads", "0: at least 1"));
         }
+        if self.layer_norm_epsilon.is_some_and(|epsilon| !epsilon.is_usable()) {
+            return Err(ConfigError::new("layer_norm_epsilon", "from 0 to below 1"));
+        }
         self.required().map(drop)
     }
 
@@ -63,8 +71,13 @@ impl S3Config {
     pub(in crate::extractors) fn fit(&self, seed: u64, root: &Path) -> Result<impl Fit + use<>, ConfigError> {
         let (weights, config, root) = (self.required()?.clone(), self.clone(), root.to_owned());
         Ok(Pretrained::new(KIND, move || {
-            let checkpoint = load(config.version, config.heads, &weights, seed, &root)?;
-            let settings = serde_json::json!({"version": config.version, "heads": checkpoint.dimensions().heads});
+            let given = Given { heads: config.heads, epsilon: config.layer_norm_epsilon };
+            let checkpoint = load(config.version, given, &weights, seed, &root)?;
+            let settings = serde_json::json!({
+                "version": config.version,
+                "heads": checkpoint.dimensions().heads,
+                "layer_norm_epsilon": checkpoint.epsilons(),
+            });
             let mut state = State::new(KIND, settings);
             let kept = taken::keep(&mut state, "", checkpoint.parameters());
             kept.map_err(|error| taken::unusable(Path::new(KIND), error))?;
@@ -73,10 +86,17 @@ impl S3Config {
     }
 }
 
+/// What a recipe says of a network beside its weights.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::extractors) struct Given {
+    pub(in crate::extractors) heads: Option<usize>,
+    pub(in crate::extractors) epsilon: Option<LayerNormEpsilon>,
+}
+
 /// The weights, read or drawn.
 pub(in crate::extractors) fn load(
     version: Version,
-    heads: Option<usize>,
+    given: Given,
     weights: &Weights,
     seed: u64,
     root: &Path,
@@ -87,18 +107,40 @@ pub(in crate::extractors) fn load(
         return checkpoint.map_err(|error| taken::unusable(Path::new(KIND), error));
     };
     let path = root.join(file);
-    let checkpoint = tensors(&path, version).and_then(|tensors| {
-        let checkpoint = Checkpoint::from_tensors(version, heads, &tensors)?;
+    let checkpoint = read(&path, version, given).and_then(|checkpoint| {
         checkpoint.dimensions().check_bands()?;
         Ok(checkpoint)
     });
     checkpoint.map_err(|error| taken::unusable(&path, error))
 }
 
-/// The tensors of a weight file under the names of the public `state_dict`.
-fn tensors(path: &Path, version: Version) -> Result<BTreeMap<String, Tensor>, UnusableWeights> {
-    if Archive::open(path)?.format == Format::Onnx {
-        return onnx::read(path, version);
+/// The weights of a file. A graph says more than weights: what the recipe says too must be the same.
+fn read(path: &Path, version: Version, given: Given) -> Result<Checkpoint, UnusableWeights> {
+    if Archive::open(path)?.format != Format::Onnx {
+        let epsilon = given.epsilon.unwrap_or_default();
+        return Checkpoint::from_tensors(version, given.heads, &[epsilon], &weights::read(path)?.tensors);
     }
-    Ok(weights::read(path)?.tensors)
+    let exported = onnx::read(path, version)?;
+    if let Some((given, found)) = given.heads.zip(exported.heads).filter(|(given, found)| given != found) {
+        return Err(UnusableWeights(format!("its attention has {found} heads, the recipe says `heads: {given}`")));
+    }
+    if let Some((given, found)) =
+        given.epsilon.zip(exported.epsilons.iter().find(|found| given.epsilon != Some(**found)))
+    {
+        return Err(UnusableWeights(format!(
+            "the epsilons of its graph are {} (attn_ln) and {} (mlp_ln), the recipe says {} and {}; leave \
+             `layer_norm_epsilon` out",
+            found.attn_ln, found.mlp_ln, given.attn_ln, given.mlp_ln
+        )));
+    }
+    Checkpoint::from_tensors(version, given.heads.or(exported.heads), &exported.epsilons, &exported.tensors)
+}
+
+/// The tokenizer in an `.onnx` export.
+///
+/// # Errors
+/// When it cannot be read, or is not the graph of this version.
+pub fn open_graph(path: &Path, version: Version) -> Result<Checkpoint, UnusableWeights> {
+    let Exported { tensors, epsilons, heads } = onnx::read(path, version)?;
+    Checkpoint::from_tensors(version, heads, &epsilons, &tensors)
 }

@@ -5,12 +5,15 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::{
-    Checkpoint, KIND, S3Tokenizer, TOKEN_RATE, Version,
+    Checkpoint, KIND, LayerNormEpsilon, S3Tokenizer, TOKEN_RATE, Version,
     pieces::{self, SAMPLE_RATE, SHORTEST},
 };
 use crate::extractors::{
     Column, ExtractError, Extracted, Extractor, Media, State, StateError, ValueType, weights as taken,
 };
+
+/// Samples of a token.
+const SAMPLES_PER_TOKEN: usize = (SAMPLE_RATE as f64 / TOKEN_RATE) as usize;
 
 /// Rows that are in memory at a time.
 const ROWS_PER_BATCH: usize = 32;
@@ -34,6 +37,8 @@ struct Heard {
 struct Settings {
     version: Version,
     heads: usize,
+    /// States of earlier versions have none.
+    layer_norm_epsilon: Option<Vec<LayerNormEpsilon>>,
 }
 
 impl S3Extractor {
@@ -55,8 +60,10 @@ impl S3Extractor {
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
+        let Settings { version, heads, layer_norm_epsilon } = settings;
+        let epsilons = layer_norm_epsilon.unwrap_or_else(|| vec![LayerNormEpsilon::before_0_3(version)]);
         let tokenizer = taken::kept(state, "")
-            .and_then(|tensors| Checkpoint::from_tensors(settings.version, Some(settings.heads), &tensors))
+            .and_then(|tensors| Checkpoint::from_tensors(version, Some(heads), &epsilons, &tensors))
             .and_then(S3Tokenizer::new);
         let tokenizer = tokenizer.map_err(|error| foreign(error.to_string()))?;
         Self::new(tokenizer).map_err(|error| foreign(error.to_string()))
@@ -117,6 +124,16 @@ impl S3Extractor {
         Ok(tokens)
     }
 
+    /// The log-mel of a recording whose last token is filled up with silence, as CosyVoice's training data are: so there is a token
+    /// for every 40 ms that the recording begins.
+    fn hear_to_the_end(&self, media: &Media) -> Result<Heard, ExtractError> {
+        let mut samples = media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?;
+        if samples.len() >= SHORTEST {
+            samples.resize(samples.len().next_multiple_of(SAMPLES_PER_TOKEN), 0.0);
+        }
+        self.hear(&samples)
+    }
+
     /// The log-mel of each piece of a recording.
     fn hear(&self, samples: &[f32]) -> Result<Heard, ExtractError> {
         if samples.len() < SHORTEST {
@@ -151,7 +168,7 @@ impl Extractor for S3Extractor {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        let heard = media.as_audio(KIND).and_then(|audio| self.hear(&audio.mono_at(SAMPLE_RATE)?));
+        let heard = self.hear_to_the_end(media);
         let tokens = self.tokens_of(vec![heard]).pop().unwrap_or_else(|| Ok(Vec::new()))?;
         Ok(extracted(tokens))
     }
@@ -161,8 +178,7 @@ impl Extractor for S3Extractor {
     }
 
     fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
-        let hear = |media: &Media| self.hear(&media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?);
-        let heard = rows.par_iter().map(hear).collect();
+        let heard = rows.par_iter().map(|media| self.hear_to_the_end(media)).collect();
         self.tokens_of(heard).into_iter().map(|tokens| tokens.map(extracted)).collect()
     }
 }

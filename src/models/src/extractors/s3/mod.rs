@@ -9,6 +9,8 @@ mod checkpoint;
 mod config;
 mod dimensions;
 mod extractor;
+mod graph;
+mod layer_norm;
 mod model;
 mod onnx;
 pub mod pieces;
@@ -16,10 +18,11 @@ mod quantizer;
 mod rotary;
 
 pub use checkpoint::Checkpoint;
-pub use config::S3Config;
-pub(super) use config::load;
+pub(super) use config::{Given, load};
+pub use config::{S3Config, open_graph};
 pub use dimensions::{Dimensions, Version};
 pub use extractor::S3Extractor;
+pub use layer_norm::LayerNormEpsilon;
 pub use model::{Frames, Hidden, S3Tokenizer};
 
 /// The extractor's kind.

@@ -8,6 +8,7 @@ use flowmill_nn::{
 };
 
 use super::{
+    LayerNormEpsilon,
     checkpoint::Checkpoint,
     dimensions::{Dimensions, Version},
     quantizer::{Lookup, three_levels},
@@ -87,6 +88,7 @@ impl S3Tokenizer {
     pub fn new(checkpoint: Checkpoint) -> Result<Self, UnusableWeights> {
         let (version, dimensions) = (checkpoint.version(), *checkpoint.dimensions());
         let mut tensors = Tensors::of(checkpoint.parameters());
+        let epsilons = checkpoint.epsilons().to_vec();
         drop(checkpoint);
         let mut convolution = |name: &str| {
             let settings = Convolution { stride: 2, padding: [1, 1], ..Convolution::default() };
@@ -99,7 +101,10 @@ impl S3Tokenizer {
             Version::V2 => Positions::Rotary(Rotary::new(dimensions.state / dimensions.heads)),
         };
         let blocks = 0..dimensions.layers;
-        let blocks = blocks.map(|block| Block::new(&mut tensors, &format!("encoder.blocks.{block}"), version));
+        let blocks = blocks.map(|block| {
+            let epsilon = epsilons.get(block).or(epsilons.first()).copied().unwrap_or_default();
+            Block::new(&mut tensors, &format!("encoder.blocks.{block}"), version, epsilon)
+        });
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let quantizer = match version {
             Version::V1 => Quantizer::Nearest(Lookup::new(&tensors.take("quantizer._codebook.embed")?)?),
@@ -212,22 +217,25 @@ struct Block {
 }
 
 impl Block {
-    fn new(tensors: &mut Tensors, prefix: &str, version: Version) -> Result<Self, UnusableWeights> {
+    fn new(
+        tensors: &mut Tensors,
+        prefix: &str,
+        version: Version,
+        epsilon: LayerNormEpsilon,
+    ) -> Result<Self, UnusableWeights> {
         let name = |part: &str| format!("{prefix}.{part}");
-        // The public implementation gives the first normalisation of version 2 an epsilon of its own.
-        let epsilon = if version == Version::V2 { 1e-6 } else { 1e-5 };
         let memory = match version {
             Version::V1 => None,
             Version::V2 => Some(tensors.take(&name("attn.fsmn_block.weight"))?),
         };
         Ok(Self {
             memory,
-            attention_norm: tensors.layer_norm(&name("attn_ln"), epsilon)?,
+            attention_norm: tensors.layer_norm(&name("attn_ln"), epsilon.attn_ln as f32)?,
             query: tensors.linear(&name("attn.query"))?,
             key: tensors.linear(&name("attn.key"))?,
             value: tensors.linear(&name("attn.value"))?,
             out: tensors.linear(&name("attn.out"))?,
-            norm: tensors.layer_norm(&name("mlp_ln"), 1e-5)?,
+            norm: tensors.layer_norm(&name("mlp_ln"), epsilon.mlp_ln as f32)?,
             expand: tensors.linear(&name("mlp.0"))?,
             contract: tensors.linear(&name("mlp.2"))?,
         })

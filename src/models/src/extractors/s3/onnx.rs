@@ -1,23 +1,26 @@
 //! The weights of a published `.onnx` export, by their places in its graph.
 //!
-//! Exporters name initialisers as they like (`onnx::MatMul_1554`), but the order of operations is that of the network: two
+//! Exporters name initializers as they like (`onnx::MatMul_1554`), but the order of operations is that of the network: two
 //! convolutions, then block after block a normalisation, query, key, value and output projections, a normalisation and two
 //! projections, then the quantiser. Matrices are stored as `[input, output]`; normalisations are one operation or spelled out as a
 //! product and a sum.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::Tensor;
 use flowmill_nn::{
     host,
-    weights::{OnnxFile, OnnxGraph, OnnxNode},
+    weights::{OnnxFile, OnnxNode, TensorView},
 };
 
-use super::Version;
-use crate::extractors::UnusableWeights;
+use super::{
+    LayerNormEpsilon, Version,
+    graph::{self, Edges, Place},
+};
+use crate::extractors::{
+    UnusableWeights,
+    graph_attributes::{self as attributes, Geometry},
+};
 
 /// Projections of a block, in order, and whether they have a bias: the key has none.
 const PROJECTIONS: [(&str, bool); 6] = [
@@ -32,38 +35,47 @@ const PROJECTIONS: [(&str, bool); 6] = [
 /// Normalisations of a block, in order.
 const NORMS: [&str; 2] = ["attn_ln", "mlp_ln"];
 
-/// The tensors of an export under the names of the public `state_dict`.
-pub(super) fn read(path: &Path, version: Version) -> Result<BTreeMap<String, Tensor>, UnusableWeights> {
+/// Zeros at both ends of the FSMN memory's input.
+const MEMORY_PADDING: i64 = 15;
+
+/// What an export says of its network.
+pub(super) struct Exported {
+    /// The tensors under the names of the public `state_dict`.
+    pub(super) tensors: BTreeMap<String, Tensor>,
+    /// The epsilons of each block.
+    pub(super) epsilons: Vec<LayerNormEpsilon>,
+    /// Heads of the attention, where the graph stores the shape that it splits channels into.
+    pub(super) heads: Option<usize>,
+}
+
+/// Reads an export.
+pub(super) fn read(path: &Path, version: Version) -> Result<Exported, UnusableWeights> {
     let mut file = OnnxFile::open(path)?;
-    let places = Places::of(&file.graph);
-    let wanted = places.named(version)?;
+    let numbers = graph::numbers(&mut file)?;
+    let graph = std::mem::take(&mut file.graph);
+    let places = Places::of(&graph, &Edges::of(&graph, &numbers));
+    let places = places.map_err(|error| UnusableWeights(format!("not the graph of an S3 tokenizer: {error}")))?;
+    let views: BTreeMap<&str, &TensorView> = graph::stored(&graph).collect();
     let mut tensors = BTreeMap::new();
-    for (name, place) in wanted {
-        let raw = file.initializer(&place.initializer)?;
-        let floats = raw.to_floats().ok_or_else(|| UnusableWeights(format!("`{name}` does not hold floats")))??;
+    for (name, place) in places.named(version)? {
+        let view = views.get(place.name.as_str());
+        let view = view.ok_or_else(|| UnusableWeights(format!("`{name}` is computed, not stored")))?;
+        let floats = file.load(view)?.to_floats();
+        let floats = floats.ok_or_else(|| UnusableWeights(format!("`{name}` does not hold floats")))??;
         let elements = host::slice("weights", &floats)?;
         if let Some(index) = elements.iter().position(|element| !element.is_finite()) {
-            let message = format!("tensor `{}` holds {} at element {index}", place.initializer, elements[index]);
+            let message = format!("tensor `{}` holds {} at element {index}", place.name, elements[index]);
             return Err(UnusableWeights(message));
         }
         drop(elements);
         let floats = if place.transposed { floats.t().and_then(|tensor| tensor.contiguous()) } else { Ok(floats) };
+        let floats = match place.factor {
+            1.0 => floats,
+            factor => floats.and_then(|floats| floats * f64::from(factor)),
+        };
         tensors.insert(name, floats.map_err(|error| UnusableWeights(error.to_string()))?);
     }
-    Ok(tensors)
-}
-
-/// An initialiser, and whether rows and columns are to be swapped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    initializer: String,
-    transposed: bool,
-}
-
-impl Place {
-    fn plain(initializer: &str) -> Self {
-        Self { initializer: initializer.to_owned(), transposed: false }
-    }
+    Ok(Exported { tensors, epsilons: places.epsilons(), heads: places.heads()? })
 }
 
 /// A product with a matrix of weights.
@@ -73,108 +85,144 @@ struct Projection {
     bias: Option<Place>,
 }
 
+/// A normalization: weight, bias and epsilon.
+#[derive(Debug)]
+struct Norm {
+    tensors: [Place; 2],
+    epsilon: f32,
+}
+
 /// The weighted operations of a graph, in order.
 #[derive(Debug, Default)]
 struct Places {
     convolutions: Vec<[Place; 2]>,
     memories: Vec<Place>,
-    norms: Vec<[Place; 2]>,
+    norms: Vec<Norm>,
     projections: Vec<Projection>,
     positions: Option<Place>,
     /// The codebook where it is squared: of exports that fold its product away.
     codebook: Option<Place>,
-}
-
-/// A graph with its edges.
-struct Edges<'a> {
-    shapes: HashMap<&'a str, &'a [usize]>,
-    readers: HashMap<&'a str, Vec<&'a OnnxNode>>,
-}
-
-impl<'a> Edges<'a> {
-    fn of(graph: &'a OnnxGraph) -> Self {
-        let shapes = graph.initializers.iter().map(|(name, view)| (name.as_str(), view.shape())).collect();
-        let mut readers: HashMap<&str, Vec<&OnnxNode>> = HashMap::new();
-        for node in &graph.nodes {
-            node.inputs.iter().for_each(|input| readers.entry(input.as_str()).or_default().push(node));
-        }
-        Self { shapes, readers }
-    }
-
-    /// The shape of an initialiser.
-    fn shape(&self, name: &str) -> Option<&'a [usize]> {
-        self.shapes.get(name).copied()
-    }
-
-    /// The vector of weights that a node reads, longer than a scalar.
-    fn vector(&self, node: &'a OnnxNode) -> Option<(&'a str, usize)> {
-        node.inputs.iter().find_map(|input| match self.shape(input) {
-            Some(&[length]) if length > 1 => Some((input.as_str(), length)),
-            _ => None,
-        })
-    }
-
-    /// The vector of this length that is added to what a node gives.
-    fn added(&self, node: &OnnxNode, length: usize) -> Option<Place> {
-        let readers = self.readers.get(node.outputs.first()?.as_str())?;
-        let mut vectors =
-            readers.iter().filter(|reader| reader.op_type == "Add").filter_map(|reader| self.vector(reader));
-        vectors.find(|(_, found)| *found == length).map(|(name, _)| Place::plain(name))
-    }
+    /// Shapes that channels are split into: heads and their width.
+    splits: Vec<[usize; 2]>,
 }
 
 impl Places {
-    fn of(graph: &OnnxGraph) -> Self {
-        let edges = Edges::of(graph);
+    fn of(graph: &flowmill_nn::weights::OnnxGraph, edges: &Edges<'_>) -> Result<Self, UnusableWeights> {
         let mut places = Self::default();
         for node in &graph.nodes {
-            places.visit(node, &edges);
+            places.visit(node, edges)?;
         }
-        places
+        Ok(places)
     }
 
-    fn visit<'a>(&mut self, node: &'a OnnxNode, edges: &Edges<'a>) {
-        let input = |index: usize| node.inputs.get(index).map(String::as_str).filter(|name| !name.is_empty());
-        let shape = |index: usize| input(index).and_then(|name| edges.shape(name));
-        match (node.op_type.as_str(), shape(1)) {
-            ("Conv", Some(&[_, 1, _])) => self.memories.extend(input(1).map(Place::plain)),
-            ("Conv", Some(_)) => {
-                self.convolutions.extend(input(1).zip(input(2)).map(|(w, b)| [w, b].map(Place::plain)))
+    fn visit<'a>(&mut self, node: &'a OnnxNode, edges: &Edges<'a>) -> Result<(), UnusableWeights> {
+        let plain = |input: usize| Ok::<_, UnusableWeights>(edges.weight(node, input)?.map(|(place, _)| place));
+        match node.op_type.as_str() {
+            "Conv" => self.visit_convolution(node, edges)?,
+            "LayerNormalization" => {
+                if let (Some(weight), Some(bias)) = (plain(1)?, plain(2)?) {
+                    let epsilon = attributes::layer_norm_epsilon(node)?;
+                    self.norms.push(Norm { tensors: [weight, bias], epsilon });
+                }
             }
-            ("LayerNormalization", Some(_)) => {
-                self.norms.extend(input(1).zip(input(2)).map(|(w, b)| [w, b].map(Place::plain)));
+            "MatMul" => {
+                attributes::Attributes::of(node, &[])?;
+                if let Some((weight, shape)) = edges.weight(node, 1)?.filter(|(_, shape)| shape.len() == 2) {
+                    let bias = edges.added(node, shape[1]);
+                    let weight = Place { transposed: !weight.transposed, ..weight };
+                    self.projections.push(Projection { weight, bias });
+                }
             }
-            ("MatMul", Some(&[_, outputs])) => {
-                let weight = input(1).map(|name| Place { transposed: true, ..Place::plain(name) });
-                let bias = edges.added(node, outputs);
-                self.projections.extend(weight.map(|weight| Projection { weight, bias }));
+            "Gemm" => {
+                if let Some(weight) = plain(1)? {
+                    let gemm = attributes::gemm(node)?;
+                    let transposed = weight.transposed == gemm.transposed_b;
+                    let bias = plain(2)?.map(|bias| Place { factor: gemm.beta, ..bias });
+                    self.projections
+                        .push(Projection { weight: Place { transposed, factor: gemm.alpha, ..weight }, bias });
+                }
             }
-            ("Gemm", Some(_)) => {
-                let transposed = node.int("transB").unwrap_or(0) == 0;
-                let weight = input(1).map(|name| Place { transposed, ..Place::plain(name) });
-                let bias = input(2).map(Place::plain);
-                self.projections.extend(weight.map(|weight| Projection { weight, bias }));
-            }
-            ("Mul", _) => {
+            "Mul" => {
                 if let Some((weight, length)) = edges.vector(node)
                     && let Some(bias) = edges.added(node, length)
                 {
-                    self.norms.push([Place::plain(weight), bias]);
+                    let epsilon = edges.spelled_out_epsilon(node)?;
+                    self.norms.push(Norm { tensors: [weight, bias], epsilon });
                 }
             }
-            ("Slice" | "Gather" | "Add", _) if self.positions.is_none() => {
-                let table = node.inputs.iter().find(|name| matches!(edges.shape(name), Some(&[_, _])));
-                self.positions = table.map(|name| Place::plain(name));
+            "Slice" | "Gather" | "Add" if self.positions.is_none() => {
+                let tables = (0..node.inputs.len()).filter_map(|input| edges.weight(node, input).ok()?);
+                self.positions = tables.filter(|(_, shape)| shape.len() == 2).map(|(place, _)| place).next();
             }
-            ("Pow", _) => {
-                let table = input(0).filter(|name| matches!(edges.shape(name), Some(&[_, _])));
-                self.codebook = table.map(|name| Place { transposed: true, ..Place::plain(name) });
+            "Pow" => {
+                let table = edges.weight(node, 0)?.filter(|(_, shape)| shape.len() == 2);
+                self.codebook = table.map(|(place, _)| Place { transposed: !place.transposed, ..place });
             }
-            _ => {}
+            "Reshape" => {
+                let shape = node.inputs.get(1).and_then(|shape| edges.numbers(shape));
+                if let Some(&[_, _, heads, width]) = shape
+                    && heads >= 1.0
+                    && width >= 1.0
+                {
+                    self.splits.push([heads as usize, width as usize]);
+                }
+            }
+            _ => attributes::expect_usual(node)?,
+        }
+        Ok(())
+    }
+
+    fn visit_convolution<'a>(&mut self, node: &'a OnnxNode, edges: &Edges<'a>) -> Result<(), UnusableWeights> {
+        let Some((weight, shape)) = edges.weight(node, 1)? else { return Ok(()) };
+        let &[channels, inputs, taps] = shape.as_slice() else { return Ok(()) };
+        let (channels, kernel) = (channels as i64, [taps as i64]);
+        if inputs == 1 && channels > 1 {
+            let padding = [MEMORY_PADDING];
+            let geometry =
+                Geometry { kernel: &kernel, strides: &[1], padding: &padding, dilations: &[1], group: channels };
+            if !attributes::expect_convolution(node, &geometry)? {
+                let pad = node.inputs.first().and_then(|value| edges.maker(value));
+                let pad = pad.filter(|pad| pad.op_type == "Pad").ok_or_else(|| {
+                    UnusableWeights(format!("`{}` (Conv): it has no `pads`, and nothing pads its input", node.name))
+                })?;
+                let input = |index: usize| pad.inputs.get(index).and_then(|value| edges.numbers(value));
+                attributes::expect_zeros(pad, MEMORY_PADDING, input(1), input(2))?;
+            }
+            self.memories.push(weight);
+            return Ok(());
+        }
+        let geometry = Geometry { kernel: &kernel, strides: &[2], padding: &[1], dilations: &[1], group: 1 };
+        if !attributes::expect_convolution(node, &geometry)? {
+            return Err(UnusableWeights(format!("`{}` (Conv): its `pads` are not [1, 1]", node.name)));
+        }
+        if let Some((bias, _)) = edges.weight(node, 2)? {
+            self.convolutions.push([weight, bias]);
+        }
+        Ok(())
+    }
+
+    /// The epsilons of the blocks.
+    fn epsilons(&self) -> Vec<LayerNormEpsilon> {
+        let block = |norms: &[Norm]| LayerNormEpsilon::of_floats([norms[0].epsilon, norms[1].epsilon]);
+        self.norms.chunks_exact(NORMS.len()).map(block).collect()
+    }
+
+    /// The number of heads that all blocks split their channels into, where it is stored.
+    fn heads(&self) -> Result<Option<usize>, UnusableWeights> {
+        let mut heads = self.splits.iter().map(|[heads, _]| *heads);
+        let first = heads.next();
+        match heads.find(|other| Some(*other) != first) {
+            None => Ok(first),
+            Some(other) => {
+                let first = first.unwrap_or(0);
+                Err(UnusableWeights(format!(
+                    "its attentions have {first} heads and {other}; this network has one number"
+                )))
+            }
         }
     }
 
-    /// The initialisers by the names of the public `state_dict`.
+    /// The stored tensors by the names of the public `state_dict`.
     fn named(&self, version: Version) -> Result<Vec<(String, Place)>, UnusableWeights> {
         let [first, second] = self.convolutions.as_slice() else {
             return Err(self.foreign("two convolutions with weights and biases"));
@@ -220,10 +268,10 @@ impl Places {
         &self,
         block: &str,
         projections: &[Projection],
-        norms: &[[Place; 2]],
+        norms: &[Norm],
         named: &mut Vec<(String, Place)>,
     ) -> Result<(), UnusableWeights> {
-        for (name, [weight, bias]) in NORMS.into_iter().zip(norms) {
+        for (name, Norm { tensors: [weight, bias], .. }) in NORMS.into_iter().zip(norms) {
             named.push((format!("{block}.{name}.weight"), weight.clone()));
             named.push((format!("{block}.{name}.bias"), bias.clone()));
         }

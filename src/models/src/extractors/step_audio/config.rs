@@ -87,10 +87,12 @@ impl StepAudioConfig {
         let (semantic, config, root) = (self.semantic()?.clone(), self.clone(), root.to_owned());
         Ok(Pretrained::new(KIND, move || {
             let linguistic = config.linguistic.load(seed, &root)?;
-            let checkpoint = s3::load(Version::V1, config.semantic.heads, &semantic, seed, &root)?;
+            let given = s3::Given { heads: config.semantic.heads, ..s3::Given::default() };
+            let checkpoint = s3::load(Version::V1, given, &semantic, seed, &root)?;
             let settings = serde_json::json!({
                 "linguistic_heads": linguistic.heads(),
                 "semantic_heads": checkpoint.dimensions().heads,
+                "semantic_layer_norm_epsilon": checkpoint.epsilons(),
                 "prepare": config.prepare,
             });
             let mut state = State::new(KIND, settings);

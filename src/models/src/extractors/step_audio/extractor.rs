@@ -9,7 +9,7 @@ use crate::{
     extractors::{
         Column, ExtractError, Extracted, Extractor, Media, State, StateError,
         paraformer::{self, LinguisticTokenizer},
-        s3::{Checkpoint, S3Extractor, S3Tokenizer, Version},
+        s3::{Checkpoint, LayerNormEpsilon, S3Extractor, S3Tokenizer, Version},
         weights as taken,
     },
 };
@@ -28,6 +28,8 @@ pub struct StepAudioDual {
 struct Settings {
     linguistic_heads: usize,
     semantic_heads: usize,
+    /// States of earlier versions have none.
+    semantic_layer_norm_epsilon: Option<Vec<LayerNormEpsilon>>,
     prepare: Preparation,
 }
 
@@ -43,8 +45,10 @@ impl StepAudioDual {
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
         let linguistic = paraformer::kept(state, "linguistic.", settings.linguistic_heads)
             .map_err(|error| foreign(error.to_string()))?;
+        let (heads, epsilons) = (settings.semantic_heads, settings.semantic_layer_norm_epsilon);
+        let epsilons = epsilons.unwrap_or_else(|| vec![LayerNormEpsilon::before_0_3(Version::V1)]);
         let semantic = taken::kept(state, "semantic.")
-            .and_then(|tensors| Checkpoint::from_tensors(Version::V1, Some(settings.semantic_heads), &tensors))
+            .and_then(|tensors| Checkpoint::from_tensors(Version::V1, Some(heads), &epsilons, &tensors))
             .and_then(S3Tokenizer::new)
             .map_err(|error| foreign(error.to_string()))?;
         let semantic = S3Extractor::new(semantic).map_err(|error| foreign(error.to_string()))?;

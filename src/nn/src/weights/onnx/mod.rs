@@ -10,8 +10,9 @@ pub use graph::{OnnxAttribute, OnnxGraph, OnnxNode, OnnxValue};
 use super::archive::Contents;
 use super::source::Source;
 use super::{Parsed, RawTensor, Result, TensorView, file_error};
+use crate::NnError;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensor::tensor;
 use wire::{Wire, bytes, fields, hold_item, integers, message_end, text, words};
 
@@ -26,18 +27,19 @@ pub struct OnnxFile {
     pub operator_sets: BTreeMap<String, i64>,
     /// The program that wrote it.
     pub producer: String,
-    source: Source<'static>,
+    /// The file itself, then those that it keeps tensors in.
+    sources: Vec<Source<'static>>,
 }
 
 impl OnnxFile {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, or keeps its weights in other files.
+    /// When it cannot be read, is damaged, or a file that it keeps tensors in is not in its folder.
     pub fn open(path: &Path) -> Result<Self> {
-        let opened = Source::open(path).and_then(|mut source| Ok((model(&mut source)?, source)));
-        let (model, source) = opened.map_err(|message| file_error(path, message))?;
-        Ok(Self { graph: model.graph, operator_sets: model.operator_sets, producer: model.producer, source })
+        let opened = Source::open(path).and_then(|mut source| Ok((model(&mut source)?, source.with_named_files()?)));
+        let (model, sources) = opened.map_err(|message| file_error(path, message))?;
+        Ok(Self { graph: model.graph, operator_sets: model.operator_sets, producer: model.producer, sources })
     }
 
     /// Reads a tensor of its graph: an initialiser, or an attribute of a node.
@@ -45,7 +47,7 @@ impl OnnxFile {
     /// # Errors
     /// When the file cannot be read.
     pub fn load(&mut self, tensor: &TensorView) -> Result<RawTensor> {
-        tensor.read(&mut self.source).map_err(|message| file_error(self.source.path(), message))
+        tensor.read(&mut self.sources).map_err(|message| self.error(message))
     }
 
     /// Reads the initialiser of this name.
@@ -54,8 +56,13 @@ impl OnnxFile {
     /// When there is none, or the file cannot be read.
     pub fn initializer(&mut self, name: &str) -> Result<RawTensor> {
         let found = self.graph.initializer(name).cloned();
-        let found = found.ok_or_else(|| file_error(self.source.path(), format!("it has no initialiser `{name}`")))?;
+        let found = found.ok_or_else(|| self.error(format!("it has no initialiser `{name}`")))?;
         self.load(&found)
+    }
+
+    fn error(&self, message: String) -> NnError {
+        // The first of its sources is the file itself.
+        file_error(self.sources.first().map_or(Path::new(""), Source::path), message)
     }
 }
 
@@ -66,7 +73,14 @@ pub(super) fn begins(head: &[u8]) -> bool {
 
 /// The initialisers, as any weight file's tensors.
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
-    Ok(Contents { tensors: model(source)?.graph.initializers, ..Contents::default() })
+    let tensors = model(source)?.graph.initializers;
+    Ok(Contents { tensors, ..Contents::default() })
+}
+
+/// The files that it keeps tensors in.
+pub(super) fn external_files(mut source: Source<'static>) -> Parsed<Vec<PathBuf>> {
+    model(&mut source)?;
+    Ok(source.named_files())
 }
 
 #[derive(Debug, Default)]

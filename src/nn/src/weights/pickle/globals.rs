@@ -1,12 +1,17 @@
-//! The names that a pickle may ask for.
+//! The names that a pickle asks for: those that are understood, and the names of all others.
 
-use crate::weights::{ElementType, Parsed};
+use crate::weights::ElementType;
+
+/// The longest module or class name in a message.
+const SHOWN: usize = 80;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     /// `OrderedDict`: a dictionary, empty or of pairs.
     Dict,
+    /// `defaultdict`: a dictionary, made empty.
+    DefaultDict,
     /// `set`, `frozenset`.
     Set,
     /// `bytearray`, `bytes`.
@@ -21,8 +26,12 @@ pub(super) enum Global {
     Tensor,
     /// A tensor of an element type that storages have no class for.
     UntypedTensor,
-    /// A parameter: its tensor.
+    /// A tensor of a kind that is not read: sparse, quantized, without elements.
+    OtherTensor,
+    /// A parameter or a tensor of another device: its first argument, a tensor or an array.
     Parameter,
+    /// A tensor with attributes of its own: a function that makes it, a class and the arguments.
+    FromType,
     /// The class of a storage.
     Storage(ElementType),
     /// The storage of such a tensor: bytes.
@@ -31,6 +40,20 @@ pub(super) enum Global {
     Dtype(ElementType),
     /// The name of a `dtype` that is not read.
     OtherDtype(&'static str),
+    /// NumPy's `dtype`.
+    NumpyDtype,
+    /// An empty NumPy array that `BUILD` fills.
+    NumpyArray,
+    /// A NumPy array of a buffer, a type, a shape and an order.
+    NumpyBuffer,
+    /// A NumPy scalar of a type and bytes.
+    NumpyScalar,
+    /// `getattr`: an attribute of a class, such as a member of an enumeration.
+    Attribute,
+    /// A function that makes an object of the class that is its first argument.
+    Maker,
+    /// A class or function that is not understood: nothing of it is executed.
+    Other,
 }
 
 /// The element types of PyTorch that are not read and have no class of storages.
@@ -49,59 +72,50 @@ const OTHER_DTYPES: [&str; 11] = [
 ];
 
 /// What `module.name` stands for.
-///
-/// # Errors
-/// Names that are neither tensors nor containers nor scalars.
-pub(super) fn resolve(module: &str, name: &str) -> Parsed<Global> {
-    Ok(match (module, name) {
+pub(super) fn resolve(module: &str, name: &str) -> Global {
+    match (module, name) {
         ("collections", "OrderedDict") => Global::Dict,
+        ("collections", "defaultdict") => Global::DefaultDict,
         ("builtins" | "__builtin__", "set" | "frozenset") => Global::Set,
         ("builtins" | "__builtin__", "bytearray" | "bytes") => Global::Bytes,
+        ("builtins" | "__builtin__", "getattr") => Global::Attribute,
         ("_codecs", "encode") => Global::Encode,
+        ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__" | "__newobj_ex__") => Global::Maker,
         ("torch", "Size") => Global::Size,
         ("torch", "device") => Global::Device,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::Tensor,
         ("torch._utils", "_rebuild_tensor_v3") => Global::UntypedTensor,
         ("torch.storage", "UntypedStorage") => Global::UntypedStorage,
-        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::Parameter,
-        _ => return torch_type(module, name),
-    })
+        (
+            "torch._utils",
+            "_rebuild_parameter"
+            | "_rebuild_parameter_with_state"
+            | "_rebuild_device_tensor_from_numpy"
+            | "_rebuild_xla_tensor",
+        ) => Global::Parameter,
+        ("torch._tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => Global::FromType,
+        ("torch._utils", name) if name.starts_with("_rebuild_") => Global::OtherTensor,
+        ("numpy", "dtype") => Global::NumpyDtype,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Global::NumpyArray,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::NumpyScalar,
+        ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::NumpyBuffer,
+        _ => torch_type(module, name),
+    }
 }
 
 /// The classes of storages and the element types.
-fn torch_type(module: &str, name: &str) -> Parsed<Global> {
+fn torch_type(module: &str, name: &str) -> Global {
+    if !matches!(module, "torch" | "torch.cuda" | "torch.storage") {
+        return Global::Other;
+    }
     let other = OTHER_DTYPES.into_iter().find(|dtype| module == "torch" && *dtype == name);
-    if let Some(dtype) = other {
-        return Ok(Global::OtherDtype(dtype));
-    }
-    let in_torch = matches!(module, "torch" | "torch.cuda" | "torch.storage");
     let storage = ElementType::from_torch_storage(name).map(Global::Storage);
-    match storage.or_else(|| ElementType::from_torch_dtype(name).map(Global::Dtype)) {
-        Some(global) if in_torch => Ok(global),
-        _ if in_torch && name.ends_with("Storage") => {
-            Err(format!("its tensors of `{}` have an element type that is not supported", shown(module, name)))
-        }
-        _ => Err(format!(
-            "it asks for `{}`, which is neither a tensor nor a plain container nor a scalar; files are read, never executed. {}",
-            shown(module, name),
-            advice(module, name)
-        )),
-    }
-}
-
-/// What to save instead.
-fn advice(module: &str, name: &str) -> &'static str {
-    match (module.split('.').next(), name) {
-        (Some("numpy"), _) => "Save tensors, or lists made by `.tolist()`, instead of NumPy values",
-        (Some("collections"), _) => "Save a plain dictionary, `dict(values)`",
-        _ => {
-            "Of a model save the `state_dict()` alone, with torch.save; of other values, dictionaries of lists, tensors, numbers and text"
-        }
-    }
+    let dtype = storage.or_else(|| ElementType::from_torch_dtype(name).map(Global::Dtype));
+    dtype.or(other.map(Global::OtherDtype)).unwrap_or(Global::Other)
 }
 
 /// A name for a message: short, and without control characters.
-fn shown(module: &str, name: &str) -> String {
-    let short = |text: &str| text.chars().take(80).collect::<String>().replace(char::is_control, "?");
+pub(super) fn shown(module: &str, name: &str) -> String {
+    let short = |text: &str| text.chars().take(SHOWN).collect::<String>().replace(char::is_control, "?");
     format!("{}.{}", short(module), short(name))
 }

@@ -1,24 +1,17 @@
 //! The stack machine: instructions in, values out. It accounts for all memory that it takes, which the source bounds by the bytes
 //! that were read.
 
-use super::globals::{self, Global};
+use super::globals::Global;
 use super::list::List;
+use super::numpy::Dtype;
 use super::opcodes::*;
 use crate::weights::source::Source;
-use crate::weights::{ElementType, Parsed};
+use crate::weights::{ElementType, Parsed, TensorView};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The longest line that names a module or class.
-const LONGEST_NAME: u64 = 1024;
-/// Integers of more bytes than this are refused.
+/// Integers of more bytes than this are named, not read.
 const LARGEST_INTEGER: usize = 16;
-/// The longest name of a storage.
-const LONGEST_KEY: usize = 256;
-/// More dimensions than any tensor has.
-const MOST_DIMENSIONS: usize = 64;
-/// More arguments than any constructor takes.
-const MOST_ARGUMENTS: usize = 16;
 /// How many values constructors may copy per byte read.
 const COPIES_PER_BYTE: u64 = 4;
 /// What any pickle may copy.
@@ -28,7 +21,7 @@ pub(super) const DEEPEST: u8 = 64;
 /// More marks than values that are nested so deep can need at once.
 const MOST_MARKS: usize = 1024;
 /// What an allocation takes beside its content.
-const ALLOCATION: usize = 16;
+pub(super) const ALLOCATION: usize = 16;
 
 /// A scalar, or the number of a node.
 #[derive(Debug, Clone, Copy)]
@@ -50,14 +43,22 @@ pub(super) enum Node {
     Tuple(Vec<Item>),
     Set(Vec<Item>),
     Dict(Vec<(Item, Item)>),
-    Global(Global),
+    /// What a name stands for, and the name.
+    Global(Global, Arc<str>),
     Storage(u32),
     Tensor(Box<StoredTensor>),
+    /// A tensor, or the storage of one, that is not read: what it has instead.
+    Unread(Arc<str>),
+    Dtype(Dtype),
+    /// A NumPy array; `None` until it is filled.
+    Array(Option<Box<TensorView>>),
+    /// An object of which only the name of its class is read.
+    Object(Arc<str>),
 }
 
 impl Node {
     /// How many bytes it takes beside itself.
-    fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         match self {
             Self::Long(_) => ALLOCATION + size_of::<i128>(),
             Self::Text(text) => 2 * ALLOCATION + text.len(),
@@ -65,7 +66,12 @@ impl Node {
             Self::List(list) => list.held(),
             Self::Tuple(items) | Self::Set(items) => held(items),
             Self::Dict(pairs) => held(pairs),
-            Self::Global(_) | Self::Storage(_) => 0,
+            Self::Storage(_) | Self::Dtype(_) => 0,
+            Self::Global(_, name) | Self::Unread(name) | Self::Object(name) => 2 * ALLOCATION + name.len(),
+            // The elements lie in the bytes that it was made of, or were accounted for when they were made.
+            Self::Array(array) => array.as_ref().map_or(0, |array| {
+                ALLOCATION + size_of::<TensorView>() + array.shape().len() * (size_of::<usize>() + size_of::<u64>())
+            }),
             Self::Tensor(tensor) => {
                 ALLOCATION + size_of::<StoredTensor>() + held(&tensor.shape) + held(&tensor.strides)
             }
@@ -123,16 +129,16 @@ impl Pickle {
 }
 
 pub(super) struct Machine<'s, 'a> {
-    source: &'s mut Source<'a>,
-    stack: Vec<Item>,
+    pub(super) source: &'s mut Source<'a>,
+    pub(super) stack: Vec<Item>,
     marks: Vec<usize>,
     /// What was kept, by its number; writers count from 0.
     memo: Vec<Option<Item>>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// How deep values are nested in each node.
     depths: Vec<u8>,
-    storages: Vec<StorageRef>,
-    known_storages: HashMap<Arc<str>, u32>,
+    pub(super) storages: Vec<StorageRef>,
+    pub(super) known_storages: HashMap<Arc<str>, u32>,
     copies: u64,
     /// How many bytes these tables were last seen to take.
     tables: usize,
@@ -154,8 +160,20 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
     }
 
-    /// Runs to the end of the pickle.
+    /// Runs to the end of the pickle. A damaged one is told with the first class or function that it asks for.
     pub fn run(mut self) -> Parsed<Pickle> {
+        self.values().map_err(|message| {
+            let foreign = self.nodes.iter().find_map(|node| match node {
+                Node::Global(Global::Other, name) => Some(name),
+                _ => None,
+            });
+            foreign.map_or(message.clone(), |name| {
+                format!("{message}; it asks for `{name}`, but files are read, never executed")
+            })
+        })
+    }
+
+    fn values(&mut self) -> Parsed<Pickle> {
         if self.source.byte()? != PROTO {
             return Err("it does not begin like a pickle of protocol 2 or later".to_owned());
         }
@@ -168,7 +186,8 @@ impl<'s, 'a> Machine<'s, 'a> {
             if opcode == STOP {
                 let root = self.pop()?;
                 self.source.release(self.tables.saturating_sub(held(&self.nodes) + held(&self.storages)));
-                return Ok(Pickle { root, nodes: self.nodes, storages: self.storages });
+                let (nodes, storages) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.storages));
+                return Ok(Pickle { root, nodes, storages });
             }
             self.step(opcode)?;
             self.account()?;
@@ -210,8 +229,9 @@ impl<'s, 'a> Machine<'s, 'a> {
             EMPTY_TUPLE | TUPLE | TUPLE1 | TUPLE2 | TUPLE3 => self.tuple(opcode),
             EMPTY_DICT | DICT | SETITEM | SETITEMS => self.dict(opcode),
             EMPTY_SET | ADDITEMS | FROZENSET => self.set(opcode),
-            GLOBAL | STACK_GLOBAL => self.global(opcode),
-            REDUCE | NEWOBJ => self.reduce(),
+            GLOBAL | STACK_GLOBAL | EXT1 | EXT2 | EXT4 => self.global(opcode),
+            REDUCE | NEWOBJ | NEWOBJ_EX => self.reduce(opcode),
+            INST | OBJ => self.instance(opcode),
             BUILD => self.build(),
             BINPERSID => self.persistent(),
             other => Err(format!("pickle instruction {other:#04x} at byte {} is not used by weights", self.place())),
@@ -219,23 +239,23 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 
     /// Where the last instruction was.
-    fn place(&self) -> u64 {
+    pub(super) fn place(&self) -> u64 {
         self.source.position().saturating_sub(1)
     }
 
-    fn top(&self) -> Parsed<Item> {
+    pub(super) fn top(&self) -> Parsed<Item> {
         let floor = self.marks.last().copied().unwrap_or(0);
         self.stack[floor..].last().copied().ok_or_else(|| format!("an empty stack at byte {}", self.place()))
     }
 
-    fn pop(&mut self) -> Parsed<Item> {
+    pub(super) fn pop(&mut self) -> Parsed<Item> {
         let item = self.top()?;
         self.stack.pop();
         Ok(item)
     }
 
     /// Everything since the last mark.
-    fn pop_mark(&mut self) -> Parsed<Vec<Item>> {
+    pub(super) fn pop_mark(&mut self) -> Parsed<Vec<Item>> {
         let mark = self.marks.pop().ok_or_else(|| format!("no mark at byte {}", self.place()))?;
         Ok(self.stack.drain(mark..).collect())
     }
@@ -248,7 +268,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(self.stack.drain(first..).collect())
     }
 
-    fn push_node(&mut self, node: Node) -> Parsed<()> {
+    pub(super) fn push_node(&mut self, node: Node) -> Parsed<()> {
         let number = u32::try_from(self.nodes.len()).map_err(|_| "more than 2^32 values".to_owned())?;
         let depth = match &node {
             Node::List(List::Mixed(items)) | Node::Tuple(items) | Node::Set(items) => self.depth_above(items)?,
@@ -272,10 +292,14 @@ impl<'s, 'a> Machine<'s, 'a> {
         if deepest > DEEPEST { Err(too_deep()) } else { Ok(deepest) }
     }
 
-    /// Gives items to the container at the top of the stack; `add` says whether it is one that takes them.
+    /// Gives items to the container at the top of the stack; `add` says whether it is one that takes them. What an object is given is
+    /// dropped: nothing in it is looked for.
     fn fill(&mut self, items: Vec<Item>, refusal: &str, add: impl FnOnce(&mut Node, Vec<Item>) -> bool) -> Parsed<()> {
         let Item::Node(number) = self.top()? else { return Err(self.unexpected(refusal)) };
         let number = number as usize;
+        if matches!(self.nodes[number], Node::Object(_)) {
+            return Ok(());
+        }
         let depth = self.depth_above(&items)?;
         let before = self.nodes[number].held();
         if !add(&mut self.nodes[number], items) {
@@ -286,7 +310,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 
     /// The node that an item names.
-    fn node(&self, item: Item) -> Option<&Node> {
+    pub(super) fn node(&self, item: Item) -> Option<&Node> {
         match item {
             Item::Node(number) => self.nodes.get(number as usize),
             _ => None,
@@ -294,7 +318,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 
     /// Accounts for values that a constructor copies: a few bytes may name the same large list again and again.
-    fn charge(&mut self, values: usize) -> Parsed<()> {
+    pub(super) fn charge(&mut self, values: usize) -> Parsed<()> {
         self.copies += values as u64;
         if self.copies > FREE_COPIES + COPIES_PER_BYTE.saturating_mul(self.source.position()) {
             return Err(self.unexpected("constructors that copy the same values again and again"));
@@ -302,7 +326,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(())
     }
 
-    fn unexpected(&self, what: &str) -> String {
+    pub(super) fn unexpected(&self, what: &str) -> String {
         format!("{what} at byte {}", self.place())
     }
 
@@ -325,10 +349,10 @@ impl<'s, 'a> Machine<'s, 'a> {
             LONG1 => usize::from(self.source.byte()?),
             _ => u32::from_le_bytes(self.source.array()?) as usize,
         };
-        if length > LARGEST_INTEGER {
-            return Err(format!("an integer of {length} bytes at byte {}", self.place()));
-        }
         let bytes = self.source.bytes(length as u64)?;
+        if length > LARGEST_INTEGER {
+            return self.push_node(Node::Object(format!("an integer of {length} bytes").into()));
+        }
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut word = [if negative { 0xff } else { 0 }; LARGEST_INTEGER];
         word[..length].copy_from_slice(&bytes);
@@ -352,8 +376,18 @@ impl<'s, 'a> Machine<'s, 'a> {
     fn text(&mut self, opcode: u8) -> Parsed<()> {
         let length = self.length(opcode)?;
         let bytes = self.source.bytes(length)?;
-        let text = String::from_utf8(bytes).map_err(|_| self.unexpected("text that is not UTF-8"))?;
-        self.push_node(Node::Text(text.into()))
+        match String::from_utf8(bytes) {
+            Ok(text) => self.push_node(Node::Text(text.into())),
+            // What Python 2 calls a string is bytes.
+            Err(error) if matches!(opcode, BINSTRING | SHORT_BINSTRING) => {
+                self.push_node(Node::Bytes(error.into_bytes().into()))
+            }
+            // Python writes what it could not decode, as of file names, as surrogates, which no other text has.
+            Err(error) => {
+                let text: Arc<str> = String::from_utf8_lossy(error.as_bytes()).into();
+                self.push_node(Node::Text(text))
+            }
+        }
     }
 
     fn raw_bytes(&mut self, opcode: u8) -> Parsed<()> {
@@ -445,196 +479,10 @@ impl<'s, 'a> Machine<'s, 'a> {
             _ => false,
         })
     }
-
-    fn global(&mut self, opcode: u8) -> Parsed<()> {
-        let (module, name) = if opcode == GLOBAL {
-            (self.source.line(LONGEST_NAME)?, self.source.line(LONGEST_NAME)?)
-        } else {
-            let (name, module) = (self.pop()?, self.pop()?);
-            match (self.node(module), self.node(name)) {
-                (Some(Node::Text(module)), Some(Node::Text(name))) => (module.to_string(), name.to_string()),
-                _ => return Err(self.unexpected("a name that is no text")),
-            }
-        };
-        let global = globals::resolve(&module, &name)?;
-        self.push_node(Node::Global(global))
-    }
-
-    /// A known constructor and its arguments become a value.
-    fn reduce(&mut self) -> Parsed<()> {
-        let (arguments, callable) = (self.pop()?, self.pop()?);
-        let arguments = match self.node(arguments) {
-            Some(Node::Tuple(items)) if items.len() <= MOST_ARGUMENTS => items.clone(),
-            _ => return Err(self.unexpected("arguments that are no short tuple")),
-        };
-        let global = match self.node(callable) {
-            Some(Node::Global(global)) => *global,
-            _ => return Err(self.unexpected("a call of what cannot be called")),
-        };
-        let first = arguments.first().copied();
-        let node = match global {
-            Global::Dict => Node::Dict(first.map_or(Ok(Vec::new()), |first| self.pairs(first))?),
-            Global::Set => Node::Set(first.map_or(Ok(Vec::new()), |first| self.items(first))?),
-            Global::Bytes | Global::Encode => Node::Bytes(first.map_or(Ok(Arc::default()), |first| self.latin(first))?),
-            Global::Size | Global::Device | Global::Parameter => {
-                let first = first.ok_or_else(|| self.unexpected("a constructor without arguments"))?;
-                self.stack.push(first);
-                return Ok(());
-            }
-            Global::Tensor => self.tensor(&arguments)?,
-            Global::UntypedTensor => return Err(self.unsupported(&arguments)),
-            Global::Storage(_) | Global::UntypedStorage | Global::Dtype(_) | Global::OtherDtype(_) => {
-                return Err(self.unexpected("a call of what cannot be called"));
-            }
-        };
-        self.push_node(node)
-    }
-
-    /// Why a tensor `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)` is not read. What lies below its
-    /// arguments is its name, as a rule.
-    fn unsupported(&self, arguments: &[Item]) -> String {
-        let name = self.top().ok().and_then(|below| self.node(below));
-        let tensor = match name {
-            Some(Node::Text(name)) => format!("tensor `{}`", name.escape_debug().take(200).collect::<String>()),
-            _ => "one of its tensors".to_owned(),
-        };
-        let dtype = match arguments.get(6).and_then(|dtype| self.node(*dtype)) {
-            Some(Node::Global(Global::OtherDtype(dtype))) => format!("torch.{dtype}"),
-            Some(Node::Global(Global::Dtype(element))) => {
-                format!("torch.{} in an untyped storage", element.torch_dtype())
-            }
-            _ => "an unknown dtype".to_owned(),
-        };
-        format!("{tensor} has elements of {dtype}, which are not supported; convert it first, as with `tensor.float()`")
-    }
-
-    /// The bytes that a text of characters below 256, or other bytes, stand for.
-    fn latin(&mut self, item: Item) -> Parsed<Arc<[u8]>> {
-        let text = match self.node(item) {
-            Some(Node::Bytes(bytes)) => return Ok(bytes.clone()),
-            Some(Node::Text(text)) => text.clone(),
-            _ => return Err(self.unexpected("bytes of what is no text")),
-        };
-        self.charge(text.len())?;
-        let bytes: Result<Vec<u8>, _> = text.chars().map(|character| u8::try_from(u32::from(character))).collect();
-        bytes.map(Arc::from).map_err(|_| self.unexpected("bytes of a text that is not Latin-1"))
-    }
-
-    /// The items of a list or tuple.
-    fn items(&mut self, item: Item) -> Parsed<Vec<Item>> {
-        let items = match self.node(item) {
-            Some(Node::List(list)) => list.to_items(),
-            Some(Node::Tuple(items)) => items.clone(),
-            _ => return Err(self.unexpected("a container of what has no items")),
-        };
-        self.charge(items.len())?;
-        Ok(items)
-    }
-
-    /// The pairs of a list of lists or tuples of two.
-    fn pairs(&mut self, list: Item) -> Parsed<Vec<(Item, Item)>> {
-        let pair = |machine: &Self, item: Item| match machine.node(item) {
-            Some(Node::List(List::Mixed(pair)) | Node::Tuple(pair)) if pair.len() == 2 => Ok((pair[0], pair[1])),
-            _ => Err(machine.unexpected("a dict of what are no pairs")),
-        };
-        let items = self.items(list)?;
-        items.into_iter().map(|item| pair(self, item)).collect()
-    }
-
-    /// `BUILD` hangs attributes on an object. On an `OrderedDict` (module versions) they are not part of its value; nothing
-    /// else here has any.
-    fn build(&mut self) -> Parsed<()> {
-        self.pop()?;
-        let target = self.top()?;
-        match self.node(target) {
-            Some(Node::Dict(_) | Node::Tensor(_)) => Ok(()),
-            _ => Err(self.unexpected("attributes for what has none")),
-        }
-    }
-
-    /// `torch.save` stores the place of a storage as a tuple: 'storage', class, key, device, count, and perhaps a part of it.
-    fn persistent(&mut self) -> Parsed<()> {
-        let wrong = |machine: &Self| machine.unexpected("a persistent value that is no storage");
-        let id = self.pop()?;
-        let Some(Node::Tuple(items)) = self.node(id) else { return Err(wrong(self)) };
-        let (&[tag, class, key, _device, count], part) = items.split_first_chunk().ok_or_else(|| wrong(self))?;
-        let part = part.first().copied().unwrap_or(Item::None);
-        let (element, key) = match (self.node(tag), self.node(class), self.node(key)) {
-            (Some(Node::Text(tag)), Some(Node::Global(Global::Storage(element))), Some(Node::Text(key)))
-                if &**tag == "storage" && key.len() <= LONGEST_KEY =>
-            {
-                (*element, key.clone())
-            }
-            (Some(Node::Text(tag)), Some(Node::Global(Global::UntypedStorage)), Some(Node::Text(key)))
-                if &**tag == "storage" && key.len() <= LONGEST_KEY =>
-            {
-                (ElementType::U8, key.clone())
-            }
-            _ => return Err(wrong(self)),
-        };
-        let count = unsigned(count).ok_or_else(|| wrong(self))?;
-        let mut storage = StorageRef { key, element, offset: 0, count };
-        let mut name = storage.key.clone();
-        match (part, self.node(part)) {
-            (Item::None, _) => {}
-            (_, Some(Node::Tuple(view))) => {
-                let &[view_key, offset, size] = &view[..] else { return Err(wrong(self)) };
-                let Some(Node::Text(view_key)) = self.node(view_key) else { return Err(wrong(self)) };
-                if view_key.len() > LONGEST_KEY {
-                    return Err(wrong(self));
-                }
-                name = format!("{}/{view_key}", storage.key).into();
-                let part = unsigned(offset).zip(unsigned(size)).ok_or_else(|| wrong(self))?;
-                (storage.offset, storage.count) = part;
-            }
-            _ => return Err(wrong(self)),
-        }
-        let number = self.storage_number(name, storage)?;
-        self.push_node(Node::Storage(number))
-    }
-
-    /// The number of a storage; one key always means one storage.
-    fn storage_number(&mut self, name: Arc<str>, storage: StorageRef) -> Parsed<u32> {
-        if let Some(number) = self.known_storages.get(&name) {
-            let known = &self.storages[*number as usize];
-            return if *known == storage { Ok(*number) } else { Err(self.unexpected("a storage of two descriptions")) };
-        }
-        let number = self.storages.len() as u32;
-        self.storages.push(storage);
-        self.known_storages.insert(name, number);
-        Ok(number)
-    }
-
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata)`.
-    fn tensor(&self, arguments: &[Item]) -> Parsed<Node> {
-        let wrong = |machine: &Self| machine.unexpected("a tensor with the wrong arguments");
-        let Some((&[storage, offset, shape, strides], rest)) = arguments.split_first_chunk() else {
-            return Err(wrong(self));
-        };
-        let metadata = rest.get(2).copied().unwrap_or(Item::None);
-        match (metadata, self.node(metadata)) {
-            (Item::None, _) => {}
-            (_, Some(Node::Dict(pairs))) if pairs.is_empty() => {}
-            _ => return Err(self.unexpected("a tensor with a pending conjugation or negation")),
-        }
-        let Some(Node::Storage(storage)) = self.node(storage) else { return Err(wrong(self)) };
-        let sizes = |item| match self.node(item) {
-            Some(Node::Tuple(items)) if items.len() <= MOST_DIMENSIONS => {
-                items.iter().map(|item| unsigned(*item)).collect::<Option<Vec<u64>>>()
-            }
-            _ => None,
-        };
-        let (Some(offset), Some(shape), Some(strides)) = (unsigned(offset), sizes(shape), sizes(strides)) else {
-            return Err(wrong(self));
-        };
-        let shape: Result<Vec<usize>, _> = shape.into_iter().map(usize::try_from).collect();
-        let shape = shape.map_err(|_| wrong(self))?;
-        Ok(Node::Tensor(Box::new(StoredTensor { storage: *storage, offset, shape, strides })))
-    }
 }
 
 /// A number that may not be negative.
-fn unsigned(item: Item) -> Option<u64> {
+pub(super) fn unsigned(item: Item) -> Option<u64> {
     match item {
         Item::Int(value) => u64::try_from(value).ok(),
         _ => None,

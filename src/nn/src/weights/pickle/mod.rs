@@ -1,12 +1,15 @@
 //! Pickles: parsed as data, never executed.
 //!
-//! A pickle is a program for a stack machine that may call any Python function. Only the calls that tensors, containers and
-//! scalars are made of are understood here, and they make values, not calls; every other name is refused.
+//! A pickle is a program for a stack machine that may call any Python function. Only the calls that tensors, arrays, containers and
+//! scalars are made of are understood here, and they make values, not calls. Every other call makes an object of which nothing but
+//! the name is kept.
 //! A pickle may also share and nest values at will: values become a tree under a budget, so that no small file grows large.
 
+mod construct;
 mod globals;
 mod list;
 mod machine;
+mod numpy;
 mod opcodes;
 mod tree;
 mod value;

@@ -53,7 +53,13 @@ pub(super) const LONG_BINGET: u8 = b'j';
 
 pub(super) const GLOBAL: u8 = b'c';
 pub(super) const STACK_GLOBAL: u8 = 0x93;
+pub(super) const EXT1: u8 = 0x82;
+pub(super) const EXT2: u8 = 0x83;
+pub(super) const EXT4: u8 = 0x84;
 pub(super) const REDUCE: u8 = b'R';
 pub(super) const NEWOBJ: u8 = 0x81;
+pub(super) const NEWOBJ_EX: u8 = 0x92;
+pub(super) const INST: u8 = b'i';
+pub(super) const OBJ: u8 = b'o';
 pub(super) const BUILD: u8 = b'b';
 pub(super) const BINPERSID: u8 = b'Q';

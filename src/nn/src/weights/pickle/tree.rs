@@ -64,12 +64,21 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
             Node::Long(value) => PickleValue::Long(value.clone()),
             Node::Text(text) => PickleValue::Text(text.clone()),
             Node::Bytes(bytes) => PickleValue::Bytes(bytes.clone()),
-            Node::Global(Global::Dtype(element)) => {
+            Node::Global(Global::Dtype(element), _) => {
                 PickleValue::Text(format!("torch.{}", element.torch_dtype()).into())
             }
-            Node::Global(Global::OtherDtype(dtype)) => PickleValue::Text(format!("torch.{dtype}").into()),
-            Node::Global(_) => return Err("a class or function where a value is expected".to_owned()),
-            Node::Storage(_) => return Err("a bare storage where a tensor is expected".to_owned()),
+            Node::Global(Global::OtherDtype(dtype), _) => PickleValue::Text(format!("torch.{dtype}").into()),
+            Node::Global(_, name) | Node::Object(name) => PickleValue::Object(name.clone()),
+            Node::Storage(_) => PickleValue::Object("torch storage".into()),
+            Node::Dtype(_) => PickleValue::Object("numpy.dtype".into()),
+            Node::Unread(problem) => PickleValue::Unreadable(problem.clone()),
+            Node::Array(None) => PickleValue::Object("numpy array without content".into()),
+            Node::Array(Some(array)) => {
+                let array = array.clone();
+                self.source
+                    .hold(size_of::<TensorView>() + array.shape().len() * (size_of::<usize>() + size_of::<u64>()))?;
+                PickleValue::Tensor(array)
+            }
             Node::Tensor(_) => self.tensor(number)?,
             Node::List(list) => {
                 let list = if last { std::mem::replace(list, List::new()) } else { list.clone() };

@@ -32,8 +32,12 @@ pub enum PickleValue {
     Set(Vec<PickleValue>),
     /// A dictionary, in order; a key that was set twice is there twice.
     Dict(Vec<(PickleValue, PickleValue)>),
-    /// A tensor, not read yet.
+    /// A tensor or a NumPy array, not read yet.
     Tensor(Box<TensorView>),
+    /// A tensor that cannot be read: what it has instead of plain elements.
+    Unreadable(Arc<str>),
+    /// An object, a class or a function: its name. Nothing of it is read or executed.
+    Object(Arc<str>),
 }
 
 impl PickleValue {
@@ -111,6 +115,8 @@ impl PickleValue {
             Self::Set(items) => format!("set of {}", items.len()),
             Self::Dict(items) => format!("dict of {}", items.len()),
             Self::Tensor(tensor) => format!("tensor {} {:?}", tensor.element(), tensor.shape()),
+            Self::Unreadable(problem) => format!("tensor of {problem}"),
+            Self::Object(name) => name.to_string(),
         }
     }
 }

@@ -73,7 +73,9 @@ fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Par
     let mut places = HashMap::new();
     for key in keys {
         let PickleValue::Text(key) = key else { return Err("a storage without a name".to_owned()) };
-        let element = elements.get(key).ok_or_else(|| format!("storage `{}` is not used", key.escape_debug()))?;
+        let element = elements.get(key).ok_or_else(|| {
+            format!("storage `{}` is not used, or of a type that is not supported", key.escape_debug())
+        })?;
         let count = u64::from_le_bytes(source.array()?);
         let start = source.position();
         let size = count.checked_mul(element.size() as u64);

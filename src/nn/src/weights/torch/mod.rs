@@ -25,7 +25,7 @@ impl PickleFile<'static> {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, or holds anything but tensors, containers and scalars.
+    /// When it cannot be read or is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         Source::open(path).and_then(Self::of).map_err(|message| file_error(path, message))
     }
@@ -56,7 +56,7 @@ impl<'a> PickleFile<'a> {
     /// # Errors
     /// When the file cannot be read.
     pub fn load(&mut self, tensor: &TensorView) -> Result<RawTensor> {
-        let loaded = tensor.read(&mut self.source);
+        let loaded = tensor.read(std::slice::from_mut(&mut self.source));
         loaded.map_err(|message| file_error(self.source.path(), message))
     }
 }

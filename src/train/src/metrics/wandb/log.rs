@@ -3,6 +3,9 @@
 //! A piece is the CRC-32 of its type and data (u32), the length of the data (u16), the type (u8) and the data, little endian.
 //! The first block begins with [`HEADER`]; at the end of a block, room for less than a piece's head is zeros.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
 const BLOCK: u64 = 32_768;
 const PIECE_HEAD: u64 = 7;
 
@@ -40,11 +43,60 @@ pub(super) fn framed(length: u64, record: &[u8]) -> Vec<u8> {
     }
 }
 
-fn piece(bytes: &mut Vec<u8>, kind: u8, data: &[u8]) {
+/// The end of the last whole record within the first `length` bytes, and the number of records up to there.
+pub(super) fn whole_records(file: &mut File, length: u64) -> io::Result<(u64, u64)> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = BufReader::new(file);
+    let mut header = [0; HEADER.len()];
+    if length < HEADER.len() as u64 {
+        return Ok((0, 0));
+    }
+    reader.read_exact(&mut header)?;
+    if header != HEADER {
+        return Ok((0, 0));
+    }
+    let (mut at, mut end, mut records) = (HEADER.len() as u64, HEADER.len() as u64, 0);
+    let mut data = Vec::new();
+    loop {
+        let room = BLOCK - at % BLOCK;
+        if room < PIECE_HEAD {
+            at += room;
+            // A block is no longer than this.
+            reader.seek_relative(room as i64)?;
+            continue;
+        }
+        if length.saturating_sub(at) < PIECE_HEAD {
+            return Ok((end, records));
+        }
+        let mut head = [0; PIECE_HEAD as usize];
+        reader.read_exact(&mut head)?;
+        let [a, b, c, d, low, high, kind] = head;
+        let size = u16::from_le_bytes([low, high]);
+        let next = at + PIECE_HEAD + u64::from(size);
+        if u64::from(size) > room - PIECE_HEAD || next > length || !(FULL..=LAST).contains(&kind) {
+            return Ok((end, records));
+        }
+        data.resize(usize::from(size), 0);
+        reader.read_exact(&mut data)?;
+        if checksum(kind, &data) != u32::from_le_bytes([a, b, c, d]) {
+            return Ok((end, records));
+        }
+        at = next;
+        if kind == FULL || kind == LAST {
+            (end, records) = (at, records + 1);
+        }
+    }
+}
+
+fn checksum(kind: u8, data: &[u8]) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&[kind]);
     checksum.update(data);
-    bytes.extend_from_slice(&checksum.finalize().to_le_bytes());
+    checksum.finalize()
+}
+
+fn piece(bytes: &mut Vec<u8>, kind: u8, data: &[u8]) {
+    bytes.extend_from_slice(&checksum(kind, data).to_le_bytes());
     // A piece lies within a block, so its length fits.
     bytes.extend_from_slice(&(data.len() as u16).to_le_bytes());
     bytes.push(kind);
@@ -91,5 +143,16 @@ mod tests {
             bytes.extend(framed(bytes.len() as u64, record));
         }
         assert_eq!(records(&bytes), expected);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.wandb");
+        std::fs::write(&path, &bytes).unwrap();
+        let whole = |length: usize| whole_records(&mut File::open(&path).unwrap(), length as u64).unwrap();
+        assert_eq!(whole(bytes.len()), (bytes.len() as u64, sizes.len() as u64));
+        let last = PIECE_HEAD as usize + sizes[sizes.len() - 1];
+        let (end, count) = whole(bytes.len() - 1);
+        assert!(end <= (bytes.len() - last) as u64 && count == sizes.len() as u64 - 1, "{end} {count}");
+        assert_eq!((whole(6), whole(7)), ((0, 0), (7, 0)));
+        std::fs::write(&path, vec![1; bytes.len()]).unwrap();
+        assert_eq!(whole_records(&mut File::open(&path).unwrap(), bytes.len() as u64).unwrap(), (0, 0));
     }
 }

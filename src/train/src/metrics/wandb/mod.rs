@@ -84,6 +84,8 @@ impl WandbRun {
 #[derive(Debug)]
 pub(crate) struct WandbFile {
     file: AppendFile,
+    /// Its name, in the folder of the training.
+    name: String,
     /// Records written.
     records: u64,
     /// The latest value of each name, for the summary.
@@ -93,57 +95,75 @@ pub(crate) struct WandbFile {
 }
 
 impl WandbFile {
-    /// Opens the file of a run, cut to where a checkpoint knows of it; a new one begins with the run's description.
-    pub(crate) fn open(folder: &Path, run: &WandbRun, kept: &WandbPosition) -> Result<Self, TrainError> {
-        let file = AppendFile::open(&folder.join(run.file()), kept.length)?;
-        let mut opened = Self { file, records: kept.records, latest: kept.latest.clone(), row: None };
-        if kept.length == 0 {
-            opened.file.append(&log::HEADER)?;
-            opened.write(records::header())?;
-            opened.write(records::run(run, &run.id()))?;
+    /// Opens the file of a run, cut to where a checkpoint knows of it; a new one begins with the run's description. A run that is
+    /// continued stays in its file, whatever describes it now.
+    pub(crate) fn open(folder: &Path, run: &WandbRun, before: &WandbPosition) -> Result<Self, TrainError> {
+        let name = before.file.clone().unwrap_or_else(|| run.file());
+        let mut records = 0;
+        let file = AppendFile::open(&folder.join(&name), before.length, &mut |file, length| {
+            let (end, count) = log::whole_records(file, length)?;
+            records = count;
+            Ok(end)
+        })?;
+        let mut opened = Self { file, name, records, latest: before.latest.clone(), row: None };
+        if opened.file.length() == 0 {
+            opened.file.append(&log::HEADER);
+            opened.write(records::header());
+            opened.write(records::run(run, &run.id()));
         }
         Ok(opened)
     }
 
+    /// What is wrong with the file, the first time it is asked.
+    pub(crate) fn trouble(&mut self) -> Option<String> {
+        self.file.trouble()
+    }
+
     /// Takes what was measured at a step; it is written when the next step comes, or when everything is.
-    pub(crate) fn history(&mut self, step: u64, values: &[(String, f32)]) -> Result<(), TrainError> {
+    pub(crate) fn history(&mut self, step: u64, values: &[(String, f32)]) {
         let values: Vec<(String, Value)> =
             values.iter().map(|(name, value)| (name.clone(), super::number(f64::from(*value)))).collect();
         self.latest.extend(values.iter().cloned());
         match &mut self.row {
             Some((at, row)) if *at == step => row.extend(values),
             _ => {
-                self.flush()?;
+                self.flush();
                 self.row = Some((step, values));
             }
         }
-        Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), TrainError> {
-        self.row.take().map_or(Ok(()), |(step, values)| self.write(records::history(step, &values)))
+    fn flush(&mut self) {
+        if let Some((step, values)) = self.row.take() {
+            self.write(records::history(step, &values));
+        }
     }
 
     /// Writes summary and exit: the run is complete.
     pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
-        self.flush()?;
-        self.write(records::summary(step, &self.latest))?;
-        self.write(records::exit(step))?;
+        self.flush();
+        self.write(records::summary(step, &self.latest));
+        self.write(records::exit(step));
         self.file.sync()
     }
 
     /// Makes everything written durable and tells where it ends.
     pub(crate) fn sync(&mut self) -> Result<WandbPosition, TrainError> {
-        self.flush()?;
+        self.flush();
         self.file.sync()?;
-        Ok(WandbPosition { length: self.file.length(), records: self.records, latest: self.latest.clone() })
+        Ok(WandbPosition {
+            length: self.file.length(),
+            records: self.records,
+            latest: self.latest.clone(),
+            file: Some(self.name.clone()),
+        })
     }
 
-    fn write(&mut self, record: super::protobuf::Message) -> Result<(), TrainError> {
+    fn write(&mut self, record: super::protobuf::Message) {
         self.records += 1;
         // Records are numbered from 1.
         let record = record.varint(1, self.records);
-        self.file.append(&log::framed(self.file.length(), &record.0))
+        self.file.append(&log::framed(self.file.length(), &record.0));
     }
 }
 
@@ -157,4 +177,7 @@ pub struct WandbPosition {
     pub records: u64,
     /// The latest value of each name.
     pub latest: Map<String, Value>,
+    /// The file's name, in the folder of the training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }

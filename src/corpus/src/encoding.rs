@@ -1,0 +1,94 @@
+//! Bytes of text files as UTF-8, and what those seem to be that are not.
+
+use std::borrow::Cow;
+
+/// Returns the bytes as UTF-8 as far as their byte-order mark says how to: without the mark, UTF-16 converted.
+pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let units = |from_bytes: fn([u8; 2]) -> u16| {
+        let pairs = bytes[2..].chunks_exact(2).map(move |pair| from_bytes([pair[0], pair[1]]));
+        let text: String = char::decode_utf16(pairs).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Cow::Owned(text.into_bytes())
+    };
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),
+        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
+        _ => Cow::Borrowed(bytes),
+    }
+}
+
+/// Says what a file is that is no text at all: compressed, or a table. The words follow the file's name.
+pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
+    if let Some((format, undo)) = crate::tar::compression(bytes) {
+        return Some(format!("is compressed ({format}); undo it once with `{undo}`"));
+    }
+    let kinds: [(&[u8], &str); 4] = [
+        (b"PAR1", "is a Parquet table"),
+        (b"ARROW1", "is an Arrow table"),
+        (b"PK\x03\x04", "is a zip archive or a spreadsheet"),
+        (b"\x80\x04", "is a Python pickle"),
+    ];
+    let (_, what) = kinds.iter().find(|(magic, _)| bytes.starts_with(magic))?;
+    Some(format!("{what} by its content, not text; export it as text first (JSON lines, or a Kaldi directory)"))
+}
+
+/// What to do about bytes that are not UTF-8, with the encoding that they seem to be in.
+pub(crate) fn advice(bytes: &[u8]) -> &'static str {
+    if is_double_byte(bytes) {
+        return "it looks like GBK or another Chinese, Japanese or Korean encoding; convert the file: iconv -f GBK -t UTF-8 (or \
+                -f BIG5, SHIFT_JIS, EUC-KR)";
+    }
+    "it looks like Latin-1 or Windows-1252; convert the file: iconv -f WINDOWS-1252 -t UTF-8"
+}
+
+/// Whether all bytes beyond ASCII come in the pairs of GBK and its relatives, mostly several pairs in a row as in words.
+fn is_double_byte(bytes: &[u8]) -> bool {
+    let (mut at, mut pairs, mut after_pair) = (0, 0usize, 0usize);
+    let mut last = usize::MAX;
+    while at < bytes.len() {
+        if bytes[at] < 0x80 {
+            at += 1;
+            continue;
+        }
+        let good = (0x81..=0xfe).contains(&bytes[at])
+            && bytes.get(at + 1).is_some_and(|second| (0x40..=0xfe).contains(second) && *second != 0x7f);
+        if !good {
+            return false;
+        }
+        pairs += 1;
+        after_pair += usize::from(last == at);
+        at += 2;
+        last = at;
+    }
+    pairs > 0 && (pairs == 1 || after_pair * 2 >= pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_say_how_to_read_a_file() {
+        let utf16 = |big: bool| {
+            let units = "\u{feff}a ü\n".encode_utf16();
+            units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect::<Vec<u8>>()
+        };
+        for bytes in [utf16(false), utf16(true), b"\xef\xbb\xbfa \xc3\xbc\n".to_vec(), b"a \xc3\xbc\n".to_vec()] {
+            assert_eq!(without_mark(&bytes), "a ü\n".as_bytes());
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_guessed() {
+        // "你好世界" in GBK, "café" in Latin-1.
+        assert!(advice(b"u1 \xc4\xe3\xba\xc3\xca\xc0\xbd\xe7\n").contains("GBK"));
+        assert!(advice(b"u1 caf\xe9 cr\xe8me\n").contains("Latin-1"));
+    }
+
+    #[test]
+    fn files_that_are_no_text_are_known() {
+        assert!(no_text(b"\x1f\x8b\x08").unwrap().contains("gunzip"));
+        assert!(no_text(b"PAR1").unwrap().contains("Parquet"));
+        assert_eq!(no_text(b"{\"a\": 1}"), None);
+    }
+}

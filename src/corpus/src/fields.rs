@@ -1,0 +1,328 @@
+//! What a JSON object says of an utterance: one reader for manifests, tar files and folders.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+/// The fields that are read, each with the names it goes by; of several the first that holds something counts.
+///
+/// `utt` and the like are of Kaldi's and CosyVoice's pipelines, `key` and `txt` of WeNet, `source` and `target` of FunASR, `_id` of
+/// Emilia, `index` of VoxBox (as RWKVTTS repacks it; only when it is a text, for numbers count within a shard), `audio_filepath`,
+/// `lang`, `duration` and `offset` of NeMo, `caption` and `normalized_text` of WebDataset collections, `sentence` and `client_id` of
+/// Common Voice, `file_name` and `transcription` of Hugging Face.
+pub const FIELDS: [(&str, &[&str]); 7] = [
+    (
+        "id",
+        &["utt", "utt_id", "utterance_id", "uttid", "id", "_id", "key", "__key__", "sample_id", "segment_id", "index"],
+    ),
+    ("speaker", &["speaker", "spk", "speaker_id", "spk_id", "spkid", "speaker_name", "client_id"]),
+    (
+        "text",
+        &[
+            "text",
+            "transcript",
+            "transcription",
+            "sentence",
+            "normalized_text",
+            "text_normalized",
+            "normalised_text",
+            "txt",
+            "caption",
+            "target",
+            "raw_text",
+            "text_original",
+        ],
+    ),
+    ("language", &["language", "lang", "lang_id", "language_id", "locale"]),
+    ("duration", &["duration", "dur"]),
+    ("offset", &["offset"]),
+    (
+        "audio",
+        &[
+            "audio_filepath",
+            "wav",
+            "audio_path",
+            "audio_file",
+            "wav_path",
+            "audio",
+            "path",
+            "file_name",
+            "filename",
+            "file",
+            "source",
+        ],
+    ),
+];
+
+/// Longest number that a double holds exactly; longer ones were rounded when they were read.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// What was found.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Fields {
+    pub(crate) id: Option<String>,
+    pub(crate) speaker: Option<String>,
+    pub(crate) text: Option<String>,
+    pub(crate) language: Option<String>,
+    pub(crate) duration: Option<f64>,
+    /// Only of manifests: where the utterance begins in its recording.
+    pub(crate) offset: Option<f64>,
+    /// Only of manifests: the recording.
+    pub(crate) audio: Option<String>,
+}
+
+/// A JSON object that was parsed, its fields not yet looked at.
+pub(crate) struct Object(Map<String, Value>);
+
+impl Object {
+    /// Parses a JSON object. `NaN` and `Infinity`, as Python writes them, are no value. The problem follows the place's name.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
+        let text = crate::encoding::without_mark(text);
+        match parse(&text)? {
+            Value::Object(object) => Ok(Self(object)),
+            other => Err(format!("is {}, not a JSON object", kind(&other))),
+        }
+    }
+
+    /// An element of an array.
+    pub(crate) fn of(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Object(object) => Ok(Self(object)),
+            other => Err(format!("is {}, not a JSON object", kind(&other))),
+        }
+    }
+
+    /// The id alone, to name a row whose other fields are wrong.
+    pub(crate) fn id(&self) -> Option<String> {
+        word(&self.0, names("id")).ok().flatten()
+    }
+
+    /// The recording alone, for the same.
+    pub(crate) fn audio(&self) -> Option<String> {
+        audio(&self.0).ok().flatten()
+    }
+
+    /// What the object beside a recording says.
+    pub(crate) fn fields(&self) -> Result<Fields, String> {
+        Ok(Fields {
+            id: word(&self.0, names("id"))?,
+            speaker: word(&self.0, names("speaker"))?,
+            text: text(&self.0)?,
+            language: word(&self.0, names("language"))?,
+            duration: seconds(&self.0, names("duration"))?,
+            offset: None,
+            audio: None,
+        })
+    }
+
+    /// What a line of a manifest says, which names its recording too.
+    pub(crate) fn row(&self) -> Result<Fields, String> {
+        let offset = seconds(&self.0, names("offset"))?;
+        Ok(Fields { offset, audio: audio(&self.0)?, ..self.fields()? })
+    }
+}
+
+/// Parses any JSON value, `NaN` and `Infinity` read as null.
+pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
+    let first = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if let Cow::Owned(text) = without_nan(text)
+        && let Ok(value) = serde_json::from_slice(&text)
+    {
+        return Ok(value);
+    }
+    // The parser counts lines within what it is given, which is one line of a file.
+    let problem = first.to_string();
+    let problem = problem.split(" at line ").next().unwrap_or_default();
+    let advice = if text.contains(&b'\0') {
+        "; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8"
+    } else if !text.starts_with(b"{") && text.contains(&b'|') {
+        "; its fields are parted by `|`: write them as one JSON object a line"
+    } else if text.trim_ascii_end().ends_with(b",") {
+        "; it ends with a comma, as in a JSON array: write one object a line"
+    } else {
+        ""
+    };
+    Err(format!("is no JSON object: {problem} at column {}{advice}", first.column()))
+}
+
+/// The names of a field.
+fn names(field: &str) -> &'static [&'static str] {
+    FIELDS.iter().find(|(name, _)| *name == field).map_or(&[], |(_, names)| names)
+}
+
+/// Whether a word is one of the names of a field, as in `KEY.speaker.txt`.
+pub(crate) fn is_name_of(field: &str, word: &str) -> bool {
+    names(field).contains(&word)
+}
+
+/// The text with `NaN`, `Infinity` and their relatives outside strings replaced by `null`.
+fn without_nan(text: &[u8]) -> Cow<'_, [u8]> {
+    const WORDS: [&[u8]; 9] = [b"-Infinity", b"Infinity", b"-inf", b"inf", b"-NaN", b"NaN", b"-nan", b"nan", b"NAN"];
+    let mut out: Option<Vec<u8>> = None;
+    let (mut at, mut in_string, mut before) = (0, false, b' ');
+    while at < text.len() {
+        let byte = text[at];
+        if in_string {
+            let step = if byte == b'\\' { 2 } else { 1 };
+            in_string = byte != b'"';
+            if let Some(out) = &mut out {
+                out.extend_from_slice(&text[at..(at + step).min(text.len())]);
+            }
+            at += step;
+            before = b'"';
+            continue;
+        }
+        let word =
+            if before.is_ascii_alphanumeric() { None } else { WORDS.iter().find(|word| text[at..].starts_with(word)) };
+        match word.filter(|word| !text.get(at + word.len()).is_some_and(u8::is_ascii_alphanumeric)) {
+            Some(word) => {
+                out.get_or_insert_with(|| text[..at].to_vec()).extend_from_slice(b"null");
+                at += word.len();
+                before = b'l';
+            }
+            None => {
+                in_string = byte == b'"';
+                if let Some(out) = &mut out {
+                    out.push(byte);
+                }
+                at += 1;
+                before = byte;
+            }
+        }
+    }
+    out.map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// A value's type in words.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a JSON array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The first of these fields that holds something.
+fn given<'a, 'n>(object: &'a Map<String, Value>, names: &'n [&'n str]) -> Option<(&'n str, &'a Value)> {
+    let holds = |value: &&Value| !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty());
+    // A number there counts within a shard and names nothing.
+    let names = names.iter().filter(|name| **name != "index" || object.get(**name).is_some_and(Value::is_string));
+    names.filter_map(|name| object.get(*name).filter(holds).map(|value| (*name, value))).next()
+}
+
+/// A field that is one word: a text or a number.
+fn word(object: &Map<String, Value>, names: &[&str]) -> Result<Option<String>, String> {
+    let Some((name, value)) = given(object, names) else { return Ok(None) };
+    match value {
+        Value::String(text) => Ok(Some(text.trim().to_owned())),
+        Value::Number(number) if number.is_f64() => match number.as_f64() {
+            // Pandas makes floats of integers where one is missing.
+            Some(value) if value.fract() == 0.0 && value.abs() < MAX_EXACT => Ok(Some(format!("{value:.0}"))),
+            Some(value) if value.abs() < MAX_EXACT => Ok(Some(number.to_string())),
+            _ => Err(format!("has a `{name}` with more digits than a JSON number keeps; write it as a text")),
+        },
+        Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(format!("has a `{name}` that is {}, neither text nor number", kind(other))),
+    }
+}
+
+fn text(object: &Map<String, Value>) -> Result<Option<String>, String> {
+    match given(object, names("text")) {
+        None => Ok(None),
+        Some((_, Value::String(text))) => Ok(Some(text.clone())),
+        Some((name, other)) => Err(format!("has a `{name}` that is {}, no text", kind(other))),
+    }
+}
+
+/// A field in seconds: a number, or one as text.
+fn seconds(object: &Map<String, Value>, names: &[&str]) -> Result<Option<f64>, String> {
+    let Some((name, value)) = given(object, names) else { return Ok(None) };
+    let parsed = match value {
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        value => value.as_f64(),
+    };
+    match parsed {
+        Some(seconds) if seconds.is_nan() => Ok(None),
+        Some(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(Some(seconds)),
+        _ => Err(format!("has a `{name}` that is no number of seconds")),
+    }
+}
+
+/// The recording: a path, or an object with one.
+fn audio(object: &Map<String, Value>) -> Result<Option<String>, String> {
+    match given(object, names("audio")) {
+        None => Ok(None),
+        Some((_, Value::String(path))) => Ok(Some(path.trim().to_owned())),
+        Some((_, Value::Object(inner))) if inner.get("path").is_some_and(Value::is_string) => {
+            Ok(inner.get("path").and_then(Value::as_str).map(str::to_owned))
+        }
+        Some((name, other)) => Err(format!("has a `{name}` that is {}, no path", kind(other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Fields, String> {
+        Object::parse(json.as_bytes())?.row()
+    }
+
+    #[test]
+    fn fields_by_the_names_of_public_pipelines() {
+        let emilia = r#"{"_id": "EN_1", "text": " Hi there", "duration": 3.5, "speaker": "EN_S0", "language": "en", "dnsmos": 3.2}"#;
+        let fields = read(emilia).unwrap();
+        assert_eq!((fields.id.as_deref(), fields.speaker.as_deref()), (Some("EN_1"), Some("EN_S0")));
+        assert_eq!((fields.text.as_deref(), fields.duration), (Some(" Hi there"), Some(3.5)));
+        let voxbox = r#"{"index": "emilia_zh_7", "language": "zh", "speaker": null, "text": "x", "split": "train"}"#;
+        let fields = read(voxbox).unwrap();
+        assert_eq!((fields.id.as_deref(), fields.speaker), (Some("emilia_zh_7"), None));
+        let counted = read(r#"{"index": 3, "spk_id": 7, "text": ""}"#).unwrap();
+        assert_eq!(counted, Fields { speaker: Some("7".into()), ..Fields::default() });
+        let nested =
+            read(r#"{"audio": {"path": "a.wav", "bytes": null}, "normalized_text": "n", "caption": "c"}"#).unwrap();
+        assert_eq!((nested.audio.as_deref(), nested.text.as_deref()), (Some("a.wav"), Some("n")));
+    }
+
+    #[test]
+    fn numbers_texts_and_missing_values_as_people_write_them() {
+        let fields = read(r#"{"id": 14, "speaker": 3.0, "duration": "3.1", "offset": " 2 "}"#).unwrap();
+        assert_eq!((fields.id.as_deref(), fields.speaker.as_deref()), (Some("14"), Some("3")));
+        assert_eq!((fields.duration, fields.offset), (Some(3.1), Some(2.0)));
+        for json in [
+            r#"{"duration": NaN, "text": "NaN is \"no\" value", "snr": [-Infinity, nan]}"#,
+            r#"{"duration": "nan", "text": "NaN is \"no\" value"}"#,
+            r#"{"duration": null, "text": "NaN is \"no\" value"}"#,
+        ] {
+            let fields = read(json).unwrap();
+            assert_eq!((fields.duration, fields.text.as_deref()), (None, Some("NaN is \"no\" value")), "{json}");
+        }
+        assert_eq!(read(r#"{"utt": "a", "id": "b", "spk": "", "speaker_id": "s"}"#).unwrap().id.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn fields_of_the_wrong_type_are_named() {
+        for (json, word) in [
+            (r#"{"text": 5}"#, "`text`"),
+            (r#"{"speaker": ["a"]}"#, "`speaker`"),
+            (r#"{"duration": -1}"#, "`duration`"),
+            (r#"{"duration": "long"}"#, "`duration`"),
+            (r#"{"id": 123456789012345678901}"#, "`id`"),
+            (r#"{"audio": [1]}"#, "`audio`"),
+            (r#"[1]"#, "a JSON array"),
+            (r#"{"text": "cut"#, "no JSON object"),
+            (r#"{"a": NaNs}"#, "no JSON object"),
+        ] {
+            let problem = read(json).unwrap_err();
+            assert!(problem.contains(word), "{problem}");
+        }
+        let deep = format!("{{\"text\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read(&deep).is_err());
+    }
+}

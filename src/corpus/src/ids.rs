@@ -1,0 +1,84 @@
+//! Ids made of paths, unique by construction.
+
+use std::collections::BTreeMap;
+
+/// What an id was made of, and the id. Ids that the data give have no origin and are never changed.
+pub(crate) trait Named {
+    /// The id.
+    fn id(&self) -> &str;
+    /// What tells two rows apart whose made-up ids are the same.
+    fn origin(&self) -> Option<&str>;
+    /// Gives it another id.
+    fn rename(&mut self, id: String);
+}
+
+/// An id made of a path below a source: `/` and blanks are replaced by `-`.
+pub(crate) fn of_path(path: &str) -> String {
+    path.replace(['/', ' '], "-")
+}
+
+/// Tells rows apart that share a made-up id but not its origin, such as `a/b` and `a-b`: each whose id is not its origin itself gets
+/// a hash of the origin behind its id. Which rows are renamed does not depend on their order.
+pub(crate) fn tell_apart<T: Named>(rows: &mut [T]) {
+    let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        places.entry(row.id()).or_default().push(at);
+    }
+    let mut renamed = Vec::new();
+    for (id, places) in places.iter().filter(|(_, places)| places.len() > 1) {
+        let origin = |at: usize| rows[at].origin().unwrap_or(id);
+        if places.iter().all(|at| origin(*at) == origin(places[0])) {
+            continue;
+        }
+        for at in places {
+            if let Some(origin) = rows[*at].origin().filter(|origin| origin != id) {
+                renamed.push((*at, format!("{id}-{}", &blake3::hash(origin.as_bytes()).to_hex()[..8])));
+            }
+        }
+    }
+    for (at, id) in renamed {
+        rows[at].rename(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Row(String, Option<String>);
+
+    impl Named for Row {
+        fn id(&self) -> &str {
+            &self.0
+        }
+
+        fn origin(&self) -> Option<&str> {
+            self.1.as_deref()
+        }
+
+        fn rename(&mut self, id: String) {
+            self.0 = id;
+        }
+    }
+
+    #[test]
+    fn only_rows_of_different_origin_get_other_ids() {
+        let row = |id: &str, origin: &str| Row(id.into(), (!origin.is_empty()).then(|| origin.into()));
+        let mut rows = vec![
+            row("a-b", "a/b"),
+            row("a-b", "a-b"),
+            row("c-d-e", "c/d-e"),
+            row("c-d-e", "c-d/e"),
+            row("same", "x"),
+            row("same", "x"),
+            row("given", ""),
+            row("given", ""),
+            row("alone", "/alone"),
+        ];
+        tell_apart(&mut rows);
+        let ids: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+        assert!(ids[0].starts_with("a-b-") && ids[1] == "a-b", "{ids:?}");
+        assert!(ids[2].starts_with("c-d-e-") && ids[3].starts_with("c-d-e-") && ids[2] != ids[3], "{ids:?}");
+        assert_eq!(ids[4..], ["same", "same", "given", "given", "alone"]);
+    }
+}

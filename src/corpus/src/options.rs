@@ -1,0 +1,29 @@
+//! How sources are read.
+
+use serde::{Deserialize, Serialize};
+
+/// What an utterance of a tar file is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ids {
+    /// As its JSON says; by its key when that says nothing.
+    #[default]
+    Json,
+    /// By its key.
+    Key,
+    /// By its shard and its key, for shards that each count from zero.
+    Shard,
+}
+
+/// How to read a source; each format looks at what it needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOptions<'a> {
+    /// Whether entries of `wav.scp` that are commands (`sox … |`) are taken. Running them later runs whatever the file says.
+    pub allow_pipes: bool,
+    /// The speaker of utterances that name none.
+    pub speaker: Option<&'a str>,
+    /// What utterances of tar files are called.
+    pub ids: Ids,
+    /// Whether single rows without a transcript are kept. A source in which no row has one is read without transcripts anyway.
+    pub rows_without_text: bool,
+}

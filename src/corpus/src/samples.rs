@@ -1,0 +1,341 @@
+//! Utterances as groups of files: `KEY.flac` with `KEY.json` or `KEY.txt`, in a folder or in a tar file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use flowmill_audio::media;
+
+use crate::encoding;
+use crate::fields::{Fields, Object, is_name_of};
+use crate::reading::Candidate;
+use crate::values;
+
+/// Extensions of transcripts, in the order in which they are looked for.
+pub(crate) const TEXT_EXTENSIONS: [&str; 3] = ["txt", "lab", "text"];
+/// The largest transcript or JSON.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
+
+/// What a file looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// A recording or a video, by its extension or its content.
+    Media,
+    /// A transcript, or fields as JSON.
+    Text,
+    /// Neither.
+    Other,
+}
+
+/// What a file looks like by its name.
+pub(crate) fn look(name: &str) -> Look {
+    let extension = extension(name).to_ascii_lowercase();
+    if media::rank(&extension).is_some() {
+        Look::Media
+    } else if extension == "json" || TEXT_EXTENSIONS.contains(&extension.as_str()) {
+        Look::Text
+    } else {
+        Look::Other
+    }
+}
+
+/// A file of a source.
+#[derive(Debug)]
+pub(crate) struct File {
+    /// Its path below the source, `/` between its parts.
+    pub(crate) name: String,
+    /// What it looks like.
+    pub(crate) look: Look,
+    /// Of a member of a tar file, where its bytes begin.
+    pub(crate) offset: u64,
+    /// How many bytes it has.
+    pub(crate) size: u64,
+}
+
+/// The files of one utterance.
+#[derive(Debug, Default)]
+pub(crate) struct Sample {
+    /// Each with what follows the key and a dot in its name, in lower case.
+    pub(crate) files: Vec<(String, File)>,
+}
+
+/// What a file is to its utterance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    Recording,
+    Json,
+    Text,
+    Speaker,
+    Language,
+    /// Looks like a transcript, but its name says that it is something else.
+    OtherText,
+    Other,
+}
+
+/// A place that files are read from.
+pub(crate) trait Store: Sync {
+    /// The bytes of a file; the problem follows its name.
+    fn read(&self, file: &File) -> Result<Vec<u8>, String>;
+    /// How a file is called in messages.
+    fn shown(&self, name: &str) -> String;
+}
+
+/// What comes first where several files say the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Precedence {
+    /// `KEY.txt` before the JSON's text; and JSON that cannot be read is only an error where nothing else has the text.
+    pub(crate) text_file_first: bool,
+}
+
+/// The extension: what follows the last dot of a name; nothing when there is no dot behind its first character.
+pub(crate) fn extension(name: &str) -> &str {
+    name[stem(name).len()..].trim_start_matches('.')
+}
+
+/// A name without its extension.
+pub(crate) fn stem(name: &str) -> &str {
+    let file = name.rfind('/').map_or(0, |at| at + 1);
+    match name[file..].rfind('.') {
+        None | Some(0) => name,
+        Some(at) => &name[..file + at],
+    }
+}
+
+/// Groups files by what comes before the last dot of the recordings' names: every other file belongs to the recording whose name
+/// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`).
+pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
+    let keys: BTreeSet<String> =
+        files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned()).collect();
+    let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+    for file in files {
+        let key = match file.look {
+            Look::Media => stem(&file.name).to_owned(),
+            _ => key_of(&file.name, &keys),
+        };
+        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+        samples.entry(key).or_default().files.push((rest, file));
+    }
+    samples
+}
+
+/// The key of a file that is no recording: the longest beginning of its name that ends at a dot and is a recording's key, or else
+/// its [`own_key`].
+fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
+    let mut beginning = stem(name);
+    if beginning == name {
+        return name.to_owned();
+    }
+    loop {
+        if keys.contains(beginning) {
+            return beginning.to_owned();
+        }
+        let shorter = stem(beginning);
+        if shorter == beginning {
+            break;
+        }
+        beginning = shorter;
+    }
+    own_key(name)
+}
+
+/// A name without its extension, and without a word such as `speaker` before it.
+pub(crate) fn own_key(name: &str) -> String {
+    let whole = stem(name);
+    let word = extension(whole).to_ascii_lowercase();
+    if word_role(&word).is_some() { stem(whole).to_owned() } else { whole.to_owned() }
+}
+
+/// What a word before `.txt` says of the text: `KEY.speaker.txt`.
+fn word_role(word: &str) -> Option<Role> {
+    const OF_TEXT: [&str; 3] = ["normalized", "normalised", "norm"];
+    if is_name_of("text", word) || OF_TEXT.contains(&word) || media::rank(word).is_some() {
+        Some(Role::Text)
+    } else if is_name_of("speaker", word) {
+        Some(Role::Speaker)
+    } else if is_name_of("language", word) {
+        Some(Role::Language)
+    } else {
+        None
+    }
+}
+
+/// What a file is by what follows its key.
+fn role(rest: &str, look: Look) -> Role {
+    let (word, last) = rest.rsplit_once('.').unwrap_or(("", rest));
+    match look {
+        Look::Media => Role::Recording,
+        Look::Text if last == "json" => Role::Json,
+        Look::Text if word.is_empty() => Role::Text,
+        Look::Text => word_role(word).unwrap_or(Role::OtherText),
+        Look::Other if word.is_empty() => match word_role(last) {
+            Some(Role::Text) | None => Role::Other,
+            Some(role) => role,
+        },
+        Look::Other => Role::Other,
+    }
+}
+
+impl Sample {
+    /// The first file of a role: plain `KEY.txt` before `KEY.text.txt`, known endings in their order.
+    fn first(&self, wanted: Role) -> Option<&File> {
+        let order = |rest: &str| {
+            let last = rest.rsplit('.').next().unwrap_or(rest);
+            let known = TEXT_EXTENSIONS.iter().position(|extension| *extension == last).unwrap_or(usize::MAX);
+            let told = ["json", "meta.json", "metadata.json", "info.json"].iter().position(|name| *name == rest);
+            (told.unwrap_or(usize::MAX), rest.matches('.').count(), known)
+        };
+        let files = self.files.iter().filter(|(rest, file)| role(rest, file.look) == wanted);
+        files.min_by_key(|(rest, file)| (order(rest), &file.name)).map(|(_, file)| file)
+    }
+
+    /// The recordings.
+    pub(crate) fn recordings(&self) -> impl Iterator<Item = &File> {
+        self.files.iter().map(|(_, file)| file).filter(|file| file.look == Look::Media)
+    }
+
+    /// The recording to take, with those that are left out: the same utterance in formats that come later in
+    /// [`media::EXTENSIONS`]. The problem is preceded by its kind.
+    pub(crate) fn recording(&self, store: &impl Store) -> Result<(&File, Vec<&File>), String> {
+        let mut files: Vec<&File> = self.recordings().collect();
+        let rank = |file: &File| media::rank(extension(&file.name)).unwrap_or(usize::MAX);
+        files.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
+        match files.as_slice() {
+            [] => Err(format!("no recording: {}", self.without_recording(store))),
+            [one] => Ok((one, Vec::new())),
+            [one, two, ..] if stem(&one.name) != stem(&two.name) || rank(one) == rank(two) => {
+                let more = if files.len() > 2 { format!(" and {} more", files.len() - 2) } else { String::new() };
+                let problem = "which one is meant cannot be told; give every recording a name of its own";
+                Err(format!("two recordings: {} and {}{more}: {problem}", store.shown(&one.name), two.name))
+            }
+            [one, others @ ..] => Ok((one, others.to_vec())),
+        }
+    }
+
+    /// What there is where no recording is.
+    fn without_recording(&self, store: &impl Store) -> String {
+        let text = |file: &&File| file.look == Look::Text;
+        let mut names: Vec<&str> =
+            self.files.iter().map(|(_, file)| file).filter(text).map(|file| file.name.as_str()).collect();
+        names.sort_unstable();
+        let only = format!("only {}", names.join(" and "));
+        let array = |file: &&File| ["npy", "npz", "pt", "pth"].contains(&extension(&file.name));
+        match self.files.iter().map(|(_, file)| file).find(array) {
+            Some(array) => {
+                store.shown(&format!("{only}; {} is an array: write the samples as .wav or .flac", array.name))
+            }
+            None => store.shown(&only),
+        }
+    }
+
+    /// The row of the group, whose `id` is made of `key`. Problems are preceded by their kind.
+    pub(crate) fn candidate(
+        &self,
+        key: &str,
+        recording: &File,
+        store: &impl Store,
+        precedence: Precedence,
+    ) -> Result<Candidate, String> {
+        let text = self.first(Role::Text).map(|file| text_of(file, store)).transpose()?;
+        let text_there = text.as_ref().is_some_and(|(_, text)| !text.is_empty());
+        let json = self.first(Role::Json);
+        let fields = json.map(|file| fields_of(file, store)).transpose();
+        let fields = match fields {
+            Err(_) if precedence.text_file_first && text_there => Fields::default(),
+            fields => fields?.unwrap_or_default(),
+        };
+        let of_json = fields.text.as_deref().filter(|_| !(precedence.text_file_first && text_there));
+        let text = match (of_json, json, &text) {
+            (Some(text), Some(json), _) => transcript(text, &json.name, store)?,
+            (_, _, Some((name, text))) => transcript(text, name, store)?,
+            (_, Some(json), None) => Err(format!("{} has no `text`", store.shown(&json.name))),
+            _ => Err(self.without_text(recording, store)),
+        };
+        let spoken = |role| self.first(role).map(|file| text_of(file, store)).transpose();
+        let word = |text: Option<(String, String)>| {
+            text.map(|(_, text)| values::one_line(&text).into_owned()).filter(|word| !word.is_empty())
+        };
+        let speaker = fields.speaker.map_or_else(|| spoken(Role::Speaker).map(word), |speaker| Ok(Some(speaker)))?;
+        let language =
+            fields.language.map_or_else(|| spoken(Role::Language).map(word), |language| Ok(Some(language)))?;
+        Ok(Candidate {
+            id: fields.id.unwrap_or_default(),
+            origin: Some(key.to_owned()),
+            speaker,
+            text,
+            language,
+            wav: String::new(),
+            start: None,
+            end: None,
+            duration: fields.duration,
+            place: store.shown(&recording.name),
+        })
+    }
+
+    /// Why there is no transcript.
+    fn without_text(&self, recording: &File, store: &impl Store) -> String {
+        let name = store.shown(&recording.name);
+        match self.first(Role::OtherText) {
+            None => format!("{name} has no .json or .txt beside it"),
+            Some(other) => format!("{name} has no .json or .txt beside it, only {}", other.name),
+        }
+    }
+
+    /// Whether a file of the group looks like a transcript, or fields as JSON.
+    pub(crate) fn has_text(&self) -> bool {
+        self.files.iter().any(|(_, file)| file.look == Look::Text)
+    }
+
+    /// Whether a file of the group is a transcript by its name.
+    pub(crate) fn has_transcript(&self) -> bool {
+        self.first(Role::Text).is_some()
+    }
+}
+
+/// A text file's name and its text, which may be empty.
+fn text_of(file: &File, store: &impl Store) -> Result<(String, String), String> {
+    let bytes = bytes_of(file, store)?;
+    let bytes = encoding::without_mark(&bytes);
+    let text = std::str::from_utf8(&bytes).map_err(|e| {
+        let line = bytes[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!(
+            "transcript not UTF-8: {}:{line} is not valid UTF-8; {}",
+            store.shown(&file.name),
+            encoding::advice(&bytes)
+        )
+    })?;
+    Ok((file.name.clone(), values::one_line(text).into_owned()))
+}
+
+fn fields_of(file: &File, store: &impl Store) -> Result<Fields, String> {
+    let bytes = bytes_of(file, store)?;
+    let fields = Object::parse(&bytes).and_then(|object| object.fields());
+    fields.map_err(|problem| format!("bad transcript: {} {problem}", store.shown(&file.name)))
+}
+
+fn bytes_of(file: &File, store: &impl Store) -> Result<Vec<u8>, String> {
+    let problem = |problem: String| format!("bad transcript: {} {problem}", store.shown(&file.name));
+    if file.size > MAX_TEXT_BYTES {
+        return Err(problem(format!("has {} bytes, more than {MAX_TEXT_BYTES}", file.size)));
+    }
+    store.read(file).map_err(problem)
+}
+
+/// A transcript on one line, or that it is empty; the outer error is of one that is bad.
+fn transcript(text: &str, name: &str, store: &impl Store) -> Result<Result<String, String>, String> {
+    let checked =
+        values::transcript(text).map_err(|problem| format!("bad transcript: {} {problem}", store.shown(name)))?;
+    Ok(checked.map(Cow::into_owned).ok_or_else(|| format!("{} is empty", store.shown(name))))
+}
+
+/// The warning about recordings that are left out for others: `(left out, taken)`.
+pub(crate) fn left_out_warning(left_out: &[(String, String)]) -> Option<String> {
+    let shown: Vec<String> = left_out.iter().take(3).map(|(left, taken)| format!("{left} (taken: {taken})")).collect();
+    let more = if left_out.len() > 3 { format!(" and {} more", left_out.len() - 3) } else { String::new() };
+    let count = left_out.len();
+    (count > 0).then(|| {
+        format!(
+            "{count} recordings are left out because the same utterance is there in another format, and plain samples are taken \
+             before lossless before lossy ones: {}{more}",
+            shown.join(", ")
+        )
+    })
+}

@@ -1,0 +1,123 @@
+//! Checks of single values (ids, speakers, transcripts, paths), the same for every reader.
+
+use std::borrow::Cow;
+
+/// The longest id or speaker, in bytes.
+const MAX_ID_BYTES: usize = 512;
+
+/// Words that Kaldi keeps for its language models and forbids in transcripts.
+const RESERVED: [&str; 3] = ["<s>", "</s>", "#0"];
+
+/// Returns a text's words with one blank between them. Line ends, tabs and all of Unicode's white space (U+00A0, U+202F, U+3000 …)
+/// part words.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    let mut blank = true;
+    let plain = text.chars().all(|c| {
+        let good = if c == ' ' { !blank } else { !c.is_whitespace() };
+        blank = c == ' ';
+        good
+    });
+    if plain && (text.is_empty() || !blank) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Returns a transcript on one line; `None` when it has no words.
+pub(crate) fn transcript(text: &str) -> Result<Option<Cow<'_, str>>, String> {
+    let text = one_line(text);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Some(c) = text.chars().find(|c| c.is_control()) {
+        return Err(format!("contains {}", control(c)));
+    }
+    if text.contains(['<', '#'])
+        && let Some(word) = text.split(' ').find(|word| RESERVED.contains(word))
+    {
+        return Err(format!("contains the symbol {word}, which Kaldi reserves"));
+    }
+    Ok(Some(text))
+}
+
+/// Checks an id: no odd blanks or control characters (which look like nothing and break every other tool).
+pub(crate) fn id(id: &str) -> Result<(), String> {
+    if id.is_empty() {
+        return Err("has an empty id".into());
+    }
+    if id.len() > MAX_ID_BYTES {
+        return Err(format!("has an id of {} bytes, more than {MAX_ID_BYTES}", id.len()));
+    }
+    match id.chars().find(|&c| (c.is_whitespace() || c.is_control()) && c != ' ' && c != '\t') {
+        None => Ok(()),
+        Some(c) if c.is_control() => Err(format!("has {} in its id", control(c))),
+        Some(c) => Err(format!("has the white space U+{:04X} in its id", c as u32)),
+    }
+}
+
+/// A control character in words. Zeros are how UTF-16 without its mark looks.
+fn control(c: char) -> String {
+    match c {
+        '\0' => "the control character U+0000; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8".into(),
+        c => format!("the control character U+{:04X}", c as u32),
+    }
+}
+
+/// Refuses paths of Windows with a drive or a server, with what to write instead.
+pub(crate) fn path(path: &str) -> Result<(), String> {
+    let bytes = path.as_bytes();
+    let drive = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.get(1) == Some(&b':')
+        && matches!(bytes.get(2), Some(b'\\' | b'/'));
+    if drive {
+        let (letter, rest) = (path[..1].to_ascii_lowercase(), path[3..].replace('\\', "/"));
+        return Err(format!(
+            "`{path}` is a path of Windows; write it as this system sees it, such as /mnt/{letter}/{rest}"
+        ));
+    }
+    if path.starts_with(r"\\") {
+        return Err(format!("`{path}` is a network path of Windows; write where this system mounts it"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<Option<String>, String> {
+        transcript(text).map(|text| text.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn transcripts_are_on_one_line_whatever_parts_their_words() {
+        assert_eq!(words("ONE TWO"), Ok(Some("ONE TWO".into())));
+        assert!(matches!(transcript("ONE TWO"), Ok(Some(Cow::Borrowed(_)))));
+        for text in
+            ["one\u{a0}two", "one\u{202f}two", "one\u{3000}two", " one\n\ttwo\r\n", "one  two", "one\u{2028}two"]
+        {
+            assert_eq!(words(text), Ok(Some("one two".into())), "{text:?}");
+        }
+        assert_eq!(words(" \n"), Ok(None));
+        assert_eq!(words(""), Ok(None));
+        assert!(words("one\u{7}").unwrap_err().contains("U+0007"));
+        assert!(words("a </s> b").unwrap_err().contains("</s>"));
+        assert_eq!(words("a <s>b #00"), Ok(Some("a <s>b #00".into())));
+    }
+
+    #[test]
+    fn ids_without_odd_characters() {
+        assert_eq!(id("a b-1"), Ok(()));
+        for odd in ["", "a\u{a0}b", "a\0b", &"x".repeat(513)] {
+            assert!(id(odd).is_err(), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_windows_are_told_in_the_systems_own_terms() {
+        assert!(path(r"C:\corpus\a b.wav").unwrap_err().contains("/mnt/c/corpus/a b.wav"));
+        assert!(path("d:/corpus/a.wav").unwrap_err().contains("/mnt/d/corpus/a.wav"));
+        assert!(path(r"\\server\share\a.wav").is_err());
+        assert_eq!((path("a:b.wav"), path("/abs/a.wav"), path(r"odd\name.wav")), (Ok(()), Ok(()), Ok(())));
+    }
+}

@@ -1,0 +1,133 @@
+//! Which files the weights are in that a path stands for: one file, a folder with one, or the shards of an index.
+
+use super::onnx;
+use super::source::Source;
+use super::{Format, Parsed, Result, file_error};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+/// What folders call their weights: checkpoints and exported models, Transformers, Diffusers, CosyVoice. The first that is there
+/// counts.
+const IN_FOLDERS: [&str; 7] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "flow.pt",
+];
+/// How the name of an index of shards ends.
+const INDEX: &str = ".index.json";
+/// A larger index is refused.
+const LARGEST_INDEX: u64 = 64 << 20;
+
+/// The file that holds the weights which `path` stands for: itself, or of a folder the one that has a usual name.
+///
+/// # Errors
+/// When a folder has none of them.
+pub fn locate(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let found = IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| {
+        let names = IN_FOLDERS.join(", ");
+        file_error(path, format!("it is a folder without weights of a usual name ({names}); name the file"))
+    })
+}
+
+/// All files that the weights are in which `path` stands for: an index and its shards, an ONNX file and those that hold its tensors.
+/// Of a file that cannot be read, itself: opening it gives the error.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let Ok(file) = locate(path) else { return vec![path.to_owned()] };
+    let mut files = vec![file.clone()];
+    if is_index(&file) {
+        files.extend(Index::read(&file).unwrap_or_default().shards());
+    } else if has_format(&file, Format::Onnx) {
+        files.extend(Source::open(&file).and_then(onnx::external_files).unwrap_or_default());
+    }
+    files
+}
+
+fn has_format(file: &Path, format: Format) -> bool {
+    let mut head = Vec::new();
+    let Ok(opened) = File::open(file) else { return false };
+    let length = opened.metadata().map_or(0, |about| about.len());
+    opened.take(256).read_to_end(&mut head).is_ok() && Format::of(&head, length) == Some(format)
+}
+
+/// Whether a file is the index of shards, by its name: it is JSON like many others.
+pub fn is_index(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(INDEX))
+}
+
+/// A file in the folder of another, as that one names it.
+///
+/// # Errors
+/// When the name leads out of the folder.
+pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
+    let shown = name.escape_debug().take(200).collect::<String>();
+    let outside = || format!("`{shown}` lies outside of its folder");
+    let inner = Path::new(name);
+    let plain = inner.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    if name.is_empty() || !plain || name.contains(['\\', '\0']) || name.get(1..2) == Some(":") {
+        return Err(outside());
+    }
+    let file = of.with_file_name("").join(inner);
+    // A link may lead elsewhere only where the file that names it is such a link itself, as in caches of model hubs.
+    let (Ok(real), Ok(own)) = (file.canonicalize(), of.canonicalize()) else {
+        return Err(format!("there is no file `{shown}` in its folder"));
+    };
+    let folder = of.with_file_name("").join(".").canonicalize().map_err(|error| error.to_string())?;
+    let beside_own = own.parent().is_some_and(|folder| real.starts_with(folder));
+    if !real.starts_with(folder) && !beside_own {
+        return Err(outside());
+    }
+    match real.is_file() {
+        true => Ok(file),
+        false => Err(format!("`{shown}` is no regular file")),
+    }
+}
+
+/// The index of shards, `model.safetensors.index.json`: which tensor is in which file.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Index {
+    /// File names by the names of tensors.
+    pub weight_map: BTreeMap<String, String>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Index {
+    pub fn read(path: &Path) -> Parsed<Self> {
+        let mut content = Vec::new();
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        file.take(LARGEST_INDEX + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+        if content.len() as u64 > LARGEST_INDEX {
+            return Err(format!("an index of more than {LARGEST_INDEX} bytes"));
+        }
+        let index: Self =
+            serde_json::from_slice(&content).map_err(|error| format!("no index of shards (`weight_map`): {error}"))?;
+        if index.weight_map.is_empty() {
+            return Err("an index of shards without tensors".to_owned());
+        }
+        Ok(Self { path: path.to_owned(), ..index })
+    }
+
+    /// The names of the shards, each once.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.weight_map.values().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The shards that are there.
+    fn shards(&self) -> Vec<PathBuf> {
+        self.names().into_iter().filter_map(|name| neighbor(&self.path, name).ok()).collect()
+    }
+}

@@ -1,0 +1,227 @@
+//! Going back to an earlier point of resumable work, finished or not. What is newer moves aside; nothing is deleted.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::cache::ContentCache;
+use crate::journal::{self, Outcome};
+use crate::layout::StageDir;
+use crate::lockfile::Lock;
+use crate::part::{Restored, Resumable};
+use crate::receipt::{Fingerprint, Receipt};
+use crate::stage::folder_name;
+use crate::staging::{self, Publisher};
+use crate::work::STATE;
+use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, StageError, files};
+
+/// What to go back to, in terms of the part's work.
+pub struct Rollback<'a> {
+    /// The key of the part.
+    pub part: &'a str,
+    /// The point to go back to: the name of a folder that the work made ([`crate::PartWork::persist_dir`]).
+    pub to: String,
+    /// The points among the names in the folder of the work, in order.
+    pub points: &'a dyn Fn(&[String]) -> Vec<String>,
+    /// Whether a name in the folder of the work came after the point.
+    pub is_newer: &'a dyn Fn(&str) -> bool,
+    /// Refuses a point that cannot be gone on from.
+    pub check: &'a dyn Fn(&Path) -> Result<(), StageError>,
+    /// Takes back, in the folder of the work, what was said after the point. Gives what a person should know of it.
+    pub trim: &'a dyn Fn(&Path) -> Result<Vec<String>, StageError>,
+    /// How the work goes on.
+    pub resumable: Resumable,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Where what was newer lies now.
+    pub aside: Vec<PathBuf>,
+    /// What else a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Goes back to an earlier point of the work on a part. Killed at any instant, it can be repeated.
+///
+/// # Errors
+/// When another run holds the experiment, nothing was done yet, there is no such point (which there are is said), or it is not sound.
+pub fn rollback(
+    stage: &dyn Stage,
+    experiment: &Experiment,
+    what: &Rollback<'_>,
+    command: &str,
+    version: &str,
+    interrupt: &Interrupt,
+    reporter: &Reporter,
+) -> Result<RolledBack, RunError> {
+    let dir = StageDir::new(experiment.dir(), folder_name(stage));
+    if !dir.path.is_dir() {
+        return Err(RunError::Usage(format!("{} has never run: there is nothing to go back in", dir.name)));
+    }
+    let me = Holder::this(command);
+    let lock = Lock::take(experiment, &me, false, interrupt, reporter)?;
+    let started = Instant::now();
+    let done = Work { dir: &dir, what }.go_back();
+    let (outcome, error) = match &done {
+        Ok(_) => (Outcome::Done, None),
+        Err(error) => (Outcome::Failed, Some(error.to_string())),
+    };
+    let noted = journal::append(experiment, &me, version, Some(started.elapsed()), outcome, error.as_deref());
+    if let Err(error) = noted {
+        reporter.note(format!("the journal could not be written: {error}"));
+    }
+    drop(lock);
+    done
+}
+
+struct Work<'a> {
+    dir: &'a StageDir,
+    what: &'a Rollback<'a>,
+}
+
+impl Work<'_> {
+    fn go_back(&self) -> Result<RolledBack, RunError> {
+        let failed = |error| RunError::stage(&self.dir.name, error);
+        let cache = ContentCache::load(Path::new(""), true);
+        let mut publisher = Publisher::new(self.dir, &cache);
+        // Results that a killed run was replacing are the results.
+        publisher.resume_replacement().map_err(failed)?;
+        publisher.put_back().map_err(failed)?;
+        let staging = self.dir.staging(self.what.part);
+        let state = staging.join(STATE);
+        let left = files::list_names(&state).map_err(failed)?;
+        let at_work = !(self.what.points)(&left).is_empty();
+        let receipt = Receipt::read(&self.dir.receipt(self.what.part)).ok();
+        // Results next to which other work was begun are not concerned.
+        let receipt = receipt.filter(|receipt| !at_work || self.is_of_same_work(&staging, receipt));
+        let left = if at_work { left } else { Vec::new() };
+        let done_not_placed = at_work && staging::prepared_receipt(&staging, self.dir).is_some();
+        let results = receipt.as_ref().map_or(Vec::new(), |receipt| self.names_of(receipt));
+        self.find(&left, &results)?;
+        if done_not_placed {
+            staging::unprepare(&staging, self.dir).map_err(failed)?;
+        }
+        self.undo(receipt.as_ref(), &state, &left, &results, &publisher).map_err(failed)
+    }
+
+    /// Whether unfinished work was begun as the results were, but for its end.
+    fn is_of_same_work(&self, staging: &Path, receipt: &Receipt) -> bool {
+        let without_ends = |config: &Value| {
+            let mut config = config.clone();
+            if let Some(fields) = config.as_object_mut() {
+                fields.retain(|key, _| !self.what.resumable.ends.contains(&key.as_str()));
+            }
+            config
+        };
+        staging::begun_with(staging).ok().flatten().is_some_and(|begun| {
+            begun.version == receipt.version
+                && begun.inputs == receipt.inputs
+                && without_ends(&begun.config) == without_ends(&receipt.config)
+        })
+    }
+
+    /// The names that the results have in the folder of the work.
+    fn names_of(&self, receipt: &Receipt) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for file in receipt.files.iter().filter(|file| self.dir.path.join(&file.path).exists()) {
+            if let Some(Restored::Linked(place) | Restored::Copied(place)) = (self.what.resumable.restored)(&file.path)
+            {
+                let first = place.split('/').next().unwrap_or_default().to_owned();
+                if !names.contains(&first) {
+                    names.push(first);
+                }
+            }
+        }
+        names
+    }
+
+    /// Fails unless the point is there, and sound.
+    fn find(&self, left: &[String], results: &[String]) -> Result<(), RunError> {
+        let mut all = [left, results].concat();
+        all.sort();
+        all.dedup();
+        let points = (self.what.points)(&all);
+        if points.contains(&self.what.to) {
+            return Ok(());
+        }
+        let there = match points.is_empty() {
+            true => "there is none yet".to_owned(),
+            false => format!("there are {}", points.join(", ")),
+        };
+        Err(RunError::Usage(format!("{}: there is no {} to go back to; {there}", self.dir.name, self.what.to)))
+    }
+
+    fn undo(
+        &self,
+        receipt: Option<&Receipt>,
+        state: &Path,
+        left: &[String],
+        results: &[String],
+        publisher: &Publisher<'_>,
+    ) -> Result<RolledBack, StageError> {
+        let Rollback { part, to, is_newer, resumable, .. } = self.what;
+        let restored = resumable.restored;
+        if let (true, Some(receipt)) = (left.is_empty(), receipt) {
+            let begun = Fingerprint {
+                stage: receipt.stage.clone(),
+                version: receipt.version,
+                key: receipt.key.clone(),
+                config: receipt.config.clone(),
+                inputs: receipt.inputs.clone(),
+            };
+            staging::reopen(self.dir, receipt, restored, &begun)?;
+        } else if let (false, Some(receipt)) = (left.contains(to), receipt) {
+            let prefix = format!("{to}/");
+            let only = |output: &str| {
+                restored(output).filter(|place| {
+                    let (Restored::Linked(name) | Restored::Copied(name)) = place;
+                    name.starts_with(&prefix)
+                })
+            };
+            staging::restore(self.dir, receipt, state, &only)?;
+            files::sync_tree(&state.join(to))?;
+            files::sync_dir(state)?;
+        }
+        (self.what.check)(&state.join(to))?;
+        let mut aside = Vec::new();
+        for name in files::list_names(state)?.iter().filter(|name| is_newer(name)) {
+            aside.push(files::set_aside(&state.join(name), &self.dir.path, &format!("rolled-back-{name}"))?);
+        }
+        let notes = (self.what.trim)(state)?;
+        // From here on the stage is not finished.
+        if results.iter().any(|name| is_newer(name)) {
+            files::remove_any(&self.dir.summary())?;
+            files::sync_dir(&self.dir.path)?;
+            if let Some(receipt) = receipt.filter(|_| aside.is_empty()) {
+                // The folder of the work had gone its own way: what is newer in the results is not there.
+                aside = self.keep_newer(receipt)?;
+            }
+            publisher.retire(part)?;
+            publisher.sync_names()?;
+        }
+        Ok(RolledBack { aside, notes })
+    }
+
+    /// Links what is newer in the results aside.
+    fn keep_newer(&self, receipt: &Receipt) -> Result<Vec<PathBuf>, StageError> {
+        let restored = self.what.resumable.restored;
+        let newer = |output: &str| {
+            restored(output).filter(|place| {
+                let (Restored::Linked(name) | Restored::Copied(name)) = place;
+                (self.what.is_newer)(name.split('/').next().unwrap_or_default())
+            })
+        };
+        // `%` is in no part's key.
+        let together = self.dir.staging_root().join("%rolled-back");
+        files::remove_any(&together)?;
+        staging::restore(self.dir, receipt, &together, &newer)?;
+        let mut aside = Vec::new();
+        for name in files::list_names(&together)? {
+            aside.push(files::set_aside(&together.join(&name), &self.dir.path, &format!("rolled-back-{name}"))?);
+        }
+        files::remove_any(&together)?;
+        Ok(aside)
+    }
+}

@@ -1,0 +1,142 @@
+//! How a training goes on: how far it got, what its settings were, and what another end means to it.
+
+use std::path::{Path, PathBuf};
+
+use flowmill_runner::{End, Reached, Restored, Resumable, StageError};
+use flowmill_train::checkpoint::{State, read_state, step_of};
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
+use flowmill_train::steering::COMMANDS_FILE;
+use flowmill_train::{EarlyStopping, Limits, SKIPPED_FOLDER, ScheduleConfig};
+use serde_json::Value;
+
+use crate::look::checkpoints_in;
+use crate::{CHECKPOINTS, SAMPLES, identity};
+
+/// How a training goes on from its folder, and from its results.
+pub const RESUMABLE: Resumable = Resumable {
+    reached,
+    on_stop: "saving and stopping after the present step; once more stops at once, and loses what came after the newest checkpoint",
+    recorded: identity::of_record,
+    ends: &identity::ENDS,
+    end,
+    restored,
+};
+
+/// The checkpoints of a training, by step: in its own folder, or in a folder of the stage's results.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StageError> {
+    let mut found = checkpoints_in(folder)?;
+    found.extend(checkpoints_in(&folder.join(CHECKPOINTS))?);
+    let step = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).and_then(step_of);
+    let mut found: Vec<(u64, PathBuf)> = found.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// The newest checkpoint, whatever state it is in: one that cannot be read may still be sound.
+fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {
+    let found = checkpoints(folder)?;
+    let Some((step, newest)) = found.last() else { return Ok(None) };
+    let state = read_state(newest).ok();
+    // Adapters are gone on from once they are exported, not from a checkpoint.
+    let weights = state.as_ref().is_none_or(|state| state.base.is_none());
+    let at = newest.display();
+    let steps: Vec<String> = found.iter().map(|(step, _)| step.to_string()).collect();
+    let many =
+        if found.len() == 1 { "1 checkpoint, step".to_owned() } else { format!("{} checkpoints, steps", found.len()) };
+    Ok(Some(Reached {
+        at: match state {
+            Some(state) => format!("step {step} of {}", state.steps),
+            None => format!("step {step}"),
+        },
+        holds: format!("{many} {}", steps.join(", ")),
+        reuse: weights.then(|| {
+            format!("to start other settings from its weights, copy {at} elsewhere and set train.init_from to the copy")
+        }),
+    }))
+}
+
+/// The keys of a configuration that say where a training ends, and how its rate depends on that.
+#[derive(serde::Deserialize)]
+struct Ends {
+    max_steps: Option<u64>,
+    max_epochs: Option<u64>,
+    early_stopping: Option<EarlyStopping>,
+    schedule: ScheduleConfig,
+}
+
+/// What the end that a configuration asks for means to a training that was begun with another.
+fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
+    if identity::ENDS.iter().all(|key| then.get(*key) == now.get(*key)) {
+        return Ok(End::Same);
+    }
+    let ends: Ends = serde_json::from_value(now.clone()).map_err(StageError::other)?;
+    let limits = Limits { max_steps: ends.max_steps, max_epochs: ends.max_epochs };
+    let found = checkpoints(folder)?;
+    let Some((_, newest)) = found.last() else { return Ok(End::Same) };
+    let mut state: State = read_state(newest).map_err(StageError::other)?;
+    let changes: Vec<String> = identity::ENDS
+        .iter()
+        .filter(|key| then.get(**key) != now.get(**key))
+        .map(|key| format!("train.{key}: {} → {}", shown(then.get(*key)), shown(now.get(*key))))
+        .collect();
+    let changes = changes.join("; ");
+    if limits.passed(state.step, state.epoch, state.position) {
+        let steps: Vec<String> = found.iter().map(|(step, _)| step.to_string()).collect();
+        return Ok(End::Passed(format!(
+            "{changes}, but {} steps are done: to end earlier, go back first with `flowmill train RECIPE --rollback STEP` (there are \
+             checkpoints of step {})",
+            state.step,
+            steps.join(", ")
+        )));
+    }
+    state.patience.judge(ends.early_stopping.as_ref());
+    if state.patience.exhausted || limits.reached(state.step, state.epoch) {
+        return Ok(End::Same);
+    }
+    let name = ends.schedule.name;
+    let spread =
+        if name.has_horizon() { format!("; the schedule {name} is spread over the new length") } else { String::new() };
+    Ok(End::Further(format!("{changes}{spread}")))
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.unwrap_or(&Value::Null).to_string()
+}
+
+/// Where an output belongs in the folder of a training that goes on from its results.
+fn restored(output: &str) -> Option<Restored> {
+    if let Some(name) = output.strip_prefix(CHECKPOINTS).and_then(|rest| rest.strip_prefix('/')) {
+        return Some(Restored::Linked(name.to_owned()));
+    }
+    if let Some(name) = output.strip_prefix(SAMPLES).and_then(|rest| rest.strip_prefix('/')) {
+        return Some(Restored::Linked(name.replacen("step-", "samples-", 1)));
+    }
+    let is_log = [METRICS_FILE, EVENTS_FILE, COMMANDS_FILE].contains(&output)
+        || [WANDB_FOLDER, SKIPPED_FOLDER]
+            .iter()
+            .any(|folder| output.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/')));
+    is_log.then(|| Restored::Copied(output.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_training_goes_on_from_is_restored_and_logs_are_copies() {
+        let linked = |name: &str| Some(Restored::Linked(name.to_owned()));
+        let copied = |name: &str| Some(Restored::Copied(name.to_owned()));
+        assert_eq!(restored("checkpoints/step-000060/state.json"), linked("step-000060/state.json"));
+        assert_eq!(restored("samples/step-000060/a.wav"), linked("samples-000060/a.wav"));
+        for log in [
+            "metrics.jsonl",
+            EVENTS_FILE,
+            "commands.jsonl",
+            "wandb/offline-run-1/run-1.wandb",
+            "skipped/step-000001.json",
+        ] {
+            assert_eq!(restored(log), copied(log));
+        }
+        assert_eq!((restored("config.json"), restored("base.safetensors"), restored("wandbx/a")), (None, None, None));
+    }
+}
