@@ -45,7 +45,7 @@ fn recordings_are_as_long_as_what_they_hold() {
     let (mut scp, mut text, mut speakers) = (String::new(), String::new(), String::new());
     for (name, bytes, _) in &recordings {
         fs::write(data.join(name), bytes).unwrap();
-        scp += &format!("{name} data/{name}\n");
+        scp += &format!("{name} {name}\n");
         text += &format!("{name} Die Burg lag auf einem Berggrat.\n");
         speakers += &format!("{name} kerstin\n");
     }

@@ -262,10 +262,7 @@ fn flac_frames_count_whatever_the_header_says() {
 
 #[test]
 fn many_channels_sound_as_ffmpeg_decodes_them() {
-    // Decoders of Opus need not agree to the bit; channels in the wrong places are below 0 dB.
-    for (name, reference, needed) in
-        [("vorbis_3.ogg", "vorbis_3", 45.0), ("vorbis_6.ogg", "vorbis_6", 45.0), ("opus_6.opus", "opus_6", 6.0)]
-    {
+    for (name, reference) in [("vorbis_3.ogg", "vorbis_3"), ("vorbis_6.ogg", "vorbis_6"), ("opus_6.opus", "opus_6")] {
         let path = |name: &str| test_file(&format!("data/formats/multichannel/{name}"));
         let audio = decode_file(path(name)).unwrap_or_else(|error| panic!("{error}"));
         let reference = decode_file(path(&format!("{reference}.flac"))).expect("plain FLAC");
@@ -274,7 +271,7 @@ fn many_channels_sound_as_ffmpeg_decodes_them() {
             let pairs = own.iter().zip(other).map(|(a, b)| (f64::from(*a), f64::from(*b)));
             let (signal, error) = pairs.fold((0.0, 0.0), |(s, e), (a, b)| (s + b * b, e + (a - b) * (a - b)));
             let decibels = 10.0 * (signal / f64::max(error, 1e-30)).log10();
-            assert!(decibels > needed, "{name}, channel {channel}: {decibels:.1} dB");
+            assert!(decibels > 45.0, "{name}, channel {channel}: {decibels:.1} dB");
         }
     }
 }

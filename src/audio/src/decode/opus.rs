@@ -348,12 +348,12 @@ mod tests {
 
     #[test]
     fn packets_state_their_length() {
-        // Configuration, stereo flag, code; lengths at 48 kHz.
-        assert_eq!(packet_frames(&[0b00001_0_00, 1]), 960, "20 ms of SILK");
-        assert_eq!(packet_frames(&[0b01011_1_01, 1]), 5760, "2 x 60 ms of SILK");
-        assert_eq!(packet_frames(&[0b01110_0_00, 1]), 480, "10 ms hybrid");
-        assert_eq!(packet_frames(&[0b10000_0_11, 5, 1]), 600, "5 x 2.5 ms of CELT");
-        assert_eq!(packet_frames(&[0b11111_0_11, 7, 1]), 0, "more than 120 ms");
+        // Five bits of configuration, one for stereo, two of code; lengths at 48 kHz.
+        assert_eq!(packet_frames(&[0b00001000, 1]), 960, "20 ms of SILK");
+        assert_eq!(packet_frames(&[0b01011101, 1]), 5760, "2 x 60 ms of SILK");
+        assert_eq!(packet_frames(&[0b01110000, 1]), 480, "10 ms hybrid");
+        assert_eq!(packet_frames(&[0b10000011, 5, 1]), 600, "5 x 2.5 ms of CELT");
+        assert_eq!(packet_frames(&[0b11111011, 7, 1]), 0, "more than 120 ms");
         assert_eq!(packet_frames(&[]), 0);
     }
 }
