@@ -83,7 +83,8 @@ fn system<const NUMBER: i32>() -> BoxError {
 
 #[test]
 fn a_disk_that_refuses_keeps_the_old_checkpoint_and_the_run_goes_on() {
-    let errors: [(fn() -> BoxError, &str); 3] = [
+    type Refusal = (fn() -> BoxError, &'static str);
+    let errors: [Refusal; 3] = [
         (system::<ENOSPC>, "the disk is full"),
         (system::<EIO>, "the system refuses to write"),
         (system::<EROFS>, "the system refuses to write"),

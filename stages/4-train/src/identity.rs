@@ -66,6 +66,15 @@ pub fn of_section(section: &TrainSection, data: &[Option<String>]) -> Value {
     Value::Object(fields)
 }
 
+/// Lets the corpora of a mixture that are gone be those that a finished training was made of, as its receipt records them: it does not
+/// need them any more.
+pub fn take_over_gone_data(config: &mut Value, recorded: &Value) {
+    let entries = config.get_mut("mixture").and_then(Value::as_array_mut).into_iter().flatten();
+    for (at, entry) in entries.enumerate().filter(|(_, entry)| entry["data"].is_null()) {
+        entry["data"] = recorded["mixture"][at]["data"].clone();
+    }
+}
+
 /// The identity that a recorded configuration stands for: settings that were added since have their defaults, those that do not decide are
 /// left out. `now` is the present one.
 pub fn of_record(then: &Value, now: &Value) -> Value {

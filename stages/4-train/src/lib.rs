@@ -125,8 +125,12 @@ impl Stage for TrainStage {
         }
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
+        let mut config = identity::of_section(&training.section, &training.data.checksums()?);
+        if let Some(last) = context.last_receipt(PART) {
+            identity::take_over_gone_data(&mut config, &last.config);
+        }
         let mut part = Part::new(PART)
-            .config(identity::of_section(&training.section, &training.data.checksums()?))
+            .config(config)
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable(resume_status::RESUMABLE);
         for index in training.data.indexes() {
