@@ -9,6 +9,7 @@ mod audio_lengths;
 mod bad_recipes;
 mod batches;
 mod best_checkpoint;
+mod codecs;
 mod commands;
 mod conservation;
 mod crash;

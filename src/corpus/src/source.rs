@@ -3,32 +3,17 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+
+use flowmill_audio::program;
 
 use crate::CorpusError;
 
 /// How much a piped command may do before it is killed with all its children.
-#[derive(Clone, Copy, Debug)]
-pub struct PipeLimits {
-    /// The longest it may run.
-    pub time: Duration,
-    /// The most bytes it may write.
-    pub bytes: u64,
-}
-
-impl Default for PipeLimits {
-    /// Five minutes and one GiB.
-    fn default() -> Self {
-        Self { time: Duration::from_secs(300), bytes: 1 << 30 }
-    }
-}
+pub type PipeLimits = program::ProgramLimits;
 
 /// The largest member of a tar file that is read.
 pub const MAX_MEMBER_BYTES: u64 = 1 << 30;
@@ -158,86 +143,18 @@ fn quoted(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Runs a command in a process group of its own and collects its output.
+/// Runs a command in the recipe's folder and collects its output.
 fn run(command: &str, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, String> {
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-    let mut child = Command::new("sh")
-        .args(["-c", command])
-        .current_dir(root)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|e| format!("cannot be started: {e}"))?;
-    let output = collect(child.stdout.take(), limits.bytes);
-    let complaint = collect(child.stderr.take(), 4096);
-    let result = attend(&mut child, &output, limits);
-    if result.is_err() {
-        kill_group(&child);
-        // The group was killed, so this returns at once; its status says nothing more.
-        let _ = child.wait();
-    }
-    result.map_err(|problem| explained(problem, &complaint))
-}
-
-/// Waits for the output and the end of a command.
-fn attend(child: &mut Child, output: &Receiver<Vec<u8>>, limits: &PipeLimits) -> Result<Vec<u8>, String> {
-    let deadline = Instant::now() + limits.time;
-    let too_long = || format!("ran longer than {} s and was killed", limits.time.as_secs_f32());
-    let bytes = output.recv_timeout(limits.time).map_err(|_| too_long())?;
-    if bytes.len() as u64 > limits.bytes {
-        return Err(format!("wrote more than {} bytes and was killed", limits.bytes));
-    }
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(|e| format!("cannot be waited for: {e}"))? {
-            break status;
-        }
-        if Instant::now() > deadline {
-            return Err(too_long());
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
-    match (status.success(), bytes.is_empty()) {
-        (false, _) => Err(format!("failed ({status})")),
-        (true, true) => Err("wrote nothing".into()),
-        (true, false) => Ok(bytes),
-    }
-}
-
-/// Reads a stream to its end, or one byte past `limit`, on a thread of its own.
-fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(stream) = stream {
-            // A stream that breaks ends early; the command's exit status tells the rest.
-            let _ = stream.take(limit.saturating_add(1)).read_to_end(&mut bytes);
-        }
-        let _ = sender.send(bytes);
-    });
-    receiver
-}
-
-/// Kills a command and all it started. The child has not been reaped, so its number still names its group.
-fn kill_group(child: &Child) {
-    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
-}
-
-/// A problem with what the command itself complained about.
-fn explained(problem: String, complaint: &Receiver<Vec<u8>>) -> String {
-    let complaint = complaint.recv_timeout(Duration::from_millis(200)).unwrap_or_default();
-    match String::from_utf8_lossy(&complaint).trim() {
-        "" => problem,
-        said => format!("{problem}: {}", said.chars().take(400).collect::<String>()),
-    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(root).stdin(Stdio::null());
+    program::run(&mut shell, limits).map(|output| output.bytes).map_err(|problem| problem.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn limits(milliseconds: u64, bytes: u64) -> PipeLimits {

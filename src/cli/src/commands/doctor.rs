@@ -57,6 +57,7 @@ fn describe_machine(out: &mut dyn Write) -> Result<(), Failure> {
     describe_memory(out)?;
     describe_threads(out)?;
     describe_graphics(out)?;
+    describe_ffmpeg(out)?;
     for (name, value) in build::describe() {
         line(Mark::Good, "build", &format!("{name}: {value}"), out)?;
     }
@@ -108,6 +109,15 @@ fn describe_graphics(out: &mut dyn Write) -> Result<(), Failure> {
         line(Mark::Warning, "GPU", &format!("{device}: {}", build::gpu()), out)?;
     }
     Ok(())
+}
+
+/// Prints whether there is an `ffmpeg` for `prep.fallback`.
+fn describe_ffmpeg(out: &mut dyn Write) -> Result<(), Failure> {
+    let text = match flowmill_audio::ffmpeg::version() {
+        Some(version) => format!("{version}: decodes what Flowmill does not, with `prep.fallback: ffmpeg`"),
+        None => "not installed; needed only with `prep.fallback: ffmpeg`".to_owned(),
+    };
+    line(Mark::Good, "ffmpeg", &text, out)
 }
 
 /// Prints the room on the disk at `folder`.
