@@ -123,11 +123,11 @@ fn two_recordings_of_the_same_sound_have_an_embedding() {
 fn a_split_that_is_not_there_is_missed_before_training() {
     let mini = Mini::packed();
     mini.run(&["--set", "train.train_split=nope"])
-        .expect_code(1)
-        .expect_words(&["train.train_split: stage 3 packed no split `nope`; there are: dev, train"]);
+        .expect_code(2)
+        .expect_words(&["train.train_split: `nope` is none of the splits that prep.split makes: dev, train"]);
     mini.run(&["--set", "train.validation_split=nope"])
-        .expect_code(1)
-        .expect_words(&["train.validation_split: stage 3 packed no split `nope`; there are: dev, train", "null"]);
+        .expect_code(2)
+        .expect_words(&["train.validation_split: `nope` is none of the splits that prep.split makes: dev, train"]);
     mini.run(&["--stop-stage", "5", "--set", "train.validation_split=null"])
         .expect_code(0)
         .expect_words(&["nothing is held out", "the last are averaged instead of the best"]);

@@ -53,6 +53,7 @@ fn nothing_is_validated_on_that_a_mixed_in_corpus_trains_on() {
     let alone = flowmill(mini.folder(), &["run", "three.yaml", "--stop-stage", "train"]).expect_code(0);
     assert!(!alone.text().contains("WARNING"), "{}", alone.text());
     pack(&mini, "most", &[("train", &with(&[first, second])), ("dev", &[ANOTHER])]);
+    fs::remove_dir_all(mini.path("exp/three/4-train")).unwrap();
     let warned = train(&mini, "three.yaml", "most/3-pack/train").expect_code(0);
     warned.expect_words(&[
         "WARNING: 1 utterances held out in",

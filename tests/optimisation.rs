@@ -7,11 +7,19 @@ use serde_json::Value;
 use crate::support::Mini;
 use crate::support::training::metrics;
 
-/// Trains with `settings` and gives the lines of the metrics that have losses.
-fn trained(mini: &Mini, settings: &[&str]) -> Vec<Value> {
+/// Trains from the start with `settings` and returns the lines of its metrics.
+fn train(mini: &Mini, settings: &[&str]) -> Vec<Value> {
+    if mini.exp("4-train").exists() {
+        mini.forget_training();
+    }
     let sets: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
     mini.run(&[&["--stop-stage", "train", "--quiet"], &sets[..]].concat()).expect_code(0);
-    let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
+    metrics(&mini.exp("4-train/metrics.jsonl"))
+}
+
+/// Trains with `settings` and gives the lines of the metrics that have losses.
+fn trained(mini: &Mini, settings: &[&str]) -> Vec<Value> {
+    let lines = train(mini, settings);
     lines.into_iter().filter(|line| line.get("loss").is_some()).collect()
 }
 
@@ -158,9 +166,7 @@ fn null_takes_back_what_a_base_recipe_gives() {
 fn the_moving_average_is_validated_and_kept() {
     let mini = Mini::packed();
     let validations = |settings: &[&str]| {
-        let sets: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
-        mini.run(&[&["--stop-stage", "train", "--quiet"], &sets[..]].concat()).expect_code(0);
-        let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
+        let lines = train(&mini, settings);
         let losses = |of: &str| lines.iter().filter_map(|line| line.pointer(of)?.as_f64()).collect::<Vec<f64>>();
         (losses("/loss"), losses("/validation/loss"))
     };

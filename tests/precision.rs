@@ -55,6 +55,7 @@ fn every_format_learns_and_half_precision_tells_its_scale() {
     let exact = last_validation(&mini);
     assert!(steps(&mini)[0].get("loss_scale").is_none());
     for precision in ["bf16", "fp16"] {
+        mini.forget_training();
         train(&mini, &["--set", &format!("train.precision={precision}")]).expect_code(0);
         let loss = last_validation(&mini);
         assert!((loss - exact).abs() < 0.05 * exact && loss != exact, "{precision}: {loss} rather than {exact}");

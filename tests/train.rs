@@ -137,7 +137,8 @@ fn a_public_checkpoint_is_tuned() {
     said.expect_words(&["spk_embed_affine_layer.weight: model [16, 32], file [16, 24]"]);
     let cut = fs::read(mini.path("flow.pt")).unwrap();
     fs::write(mini.path("flow.pt"), &cut[..cut.len() / 2]).unwrap();
-    let refused = flowmill(mini.folder(), &["run", "public.yaml", "--stop-stage", "train"]).expect_code(1);
+    let again = ["run", "public.yaml", "--stage", "train", "--stop-stage", "train", "--force"];
+    let refused = flowmill(mini.folder(), &again).expect_code(1);
     refused.expect_words(&["train.init_from: ", "flow.pt: "]);
 }
 
@@ -178,6 +179,7 @@ fn weights_that_do_not_fit_are_one_clear_error() {
         ("other", &["another model", "none fits"]),
     ];
     let set = |name: &str| format!("train.init_from={name}.safetensors");
+    mini.forget_training();
     for (name, words) in cases {
         let outcome = mini.run(&["--set", &set(name)]).expect_code(1).expect_words(words);
         let errors = outcome.stderr.lines().filter(|line| line.contains("train.init_from: "));

@@ -131,7 +131,12 @@ fn newest_checkpoint(state: &Path) -> Option<PathBuf> {
 /// The checkpoints of an unfinished training with their files and sizes, damaged ones that were moved aside among them.
 pub fn checkpoints(experiment: &Path) -> BTreeMap<PathBuf, u64> {
     let state = experiment.join("4-train/.staging/train/state");
-    let files = everything_below(&state).into_iter().filter(|path| path.to_string_lossy().contains("step-"));
+    // What a kill left half written is no checkpoint.
+    let whole = |path: &PathBuf| {
+        let path = path.to_string_lossy();
+        path.contains("step-") && !path.contains("/.tmp-")
+    };
+    let files = everything_below(&state).into_iter().filter(whole);
     files.filter(|path| path.is_file()).map(|path| (path.clone(), fs::metadata(&path).unwrap().len())).collect()
 }
 

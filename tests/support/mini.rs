@@ -93,6 +93,11 @@ impl Mini {
         self.flowmill("run", arguments)
     }
 
+    /// Deletes what stage 4 made, so that other settings may train: a finished training is not replaced unasked.
+    pub fn forget_training(&self) {
+        fs::remove_dir_all(self.exp("4-train")).unwrap();
+    }
+
     /// One of the commands that take a recipe, with further arguments.
     pub fn flowmill(&self, name: &str, arguments: &[&str]) -> Outcome {
         flowmill(self.folder(), &self.arguments(name, arguments))
