@@ -153,7 +153,8 @@ fn how_far_loading_runs_ahead_is_no_reason_to_train_again() {
     for set in ["train.prefetch=1", "train.num_workers=7", "train.max_seconds=100"] {
         assert!(toy.ran(&["train.max_steps=4", set]).contains("nothing to do"), "{set}");
     }
-    assert!(!toy.ran(&["train.max_steps=4", "train.optim.lr=0.002"]).contains("nothing to do"));
+    let other = toy.run(&["train.max_steps=4", "train.optim.lr=0.002"], &RunOptions::default());
+    assert!(other.0.unwrap_err().to_string().contains("train.optim.lr: 0.003 → 0.002"));
 }
 
 #[test]
@@ -193,12 +194,14 @@ fn corpora_are_mixed_by_weight() {
     assert!(receipt.contains("\"train_utterances\":28"), "{receipt}");
     assert_ne!(lines(&toy)[0]["loss"], lines(&plain)[0]["loss"], "{said}");
     assert!(toy.ran(&[&mixture(3), "train.max_steps=8"]).contains("nothing to do"));
-    assert!(!toy.ran(&[&mixture(2), "train.max_steps=8"]).contains("nothing to do"));
+    let other = toy.run(&[&mixture(2), "train.max_steps=8"], &RunOptions::default());
+    assert!(other.0.unwrap_err().to_string().contains("train.mixture[1].weight: 3 → 2"));
 
     let path = index.join("index.json");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"hop_length\": 480", "\"hop_length\": 240")).unwrap();
-    let error = toy.run(&[&mixture(2), "train.max_steps=8"], &RunOptions::default()).0.unwrap_err().to_string();
+    let forced = RunOptions { force: true, ..RunOptions::default() };
+    let error = toy.run(&[&mixture(2), "train.max_steps=8"], &forced).0.unwrap_err().to_string();
     assert!(error.contains("mels of different definitions"), "{error}");
 }
 

@@ -147,6 +147,10 @@ impl CheckpointStore for FolderStore {
         }
         std::fs::create_dir_all(&partial).map_err(Self::io("create", &partial))?;
         write(&partial)?;
+        // As the store of a stage does: a checkpoint of the same step is replaced.
+        if self.path(name).exists() {
+            std::fs::remove_dir_all(self.path(name)).map_err(Self::io("remove", &self.path(name)))?;
+        }
         std::fs::rename(&partial, self.path(name)).map_err(Self::io("rename", &partial))
     }
 
