@@ -63,6 +63,7 @@ fn every_format_learns_and_half_precision_tells_its_scale() {
     let line = steps(&mini).pop().unwrap();
     assert!(line["loss_scale"].as_f64().unwrap() >= 1.0 && line["overflows"].is_u64(), "{line}");
 
+    mini.forget_training();
     let outcome = train(&mini, &LIVELY).expect_code(0).expect_words(&["overflows fp16", "skipped_steps 0"]);
     assert!(outcome.text().contains("the scale is now"), "{}", outcome.text());
     let lines = steps(&mini);
