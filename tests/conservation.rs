@@ -742,3 +742,61 @@ fn webdataset(random: &mut Random, round: usize) {
     }
     expected.check(&corpus, "{dir: tars, format: webdataset}", &format!("webdataset, round {round}"));
 }
+
+/// The same files as a folder and as a tar file, with the rows (id to text) and the rejected ids of both.
+#[track_caller]
+fn both_ways(files: &[(&str, &str)], rows: &[(&str, &str)], rejected: &[&str]) {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    for (name, text) in files {
+        let content = if name.ends_with(".wav") { wav() } else { text.as_bytes().to_vec() };
+        corpus.write(&format!("data/{name}"), &content);
+        tar.file(name, content);
+    }
+    corpus.write("a.tar", tar.done());
+    for source in ["{dir: data, format: folder}", "a.tar"] {
+        corpus.prepare(source, "max_rejected: 0.99").expect_code(0);
+        let expected: BTreeMap<String, String> =
+            rows.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+        assert_eq!(corpus.rows("text"), expected, "{source}");
+        let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
+        assert_eq!(ids, rejected, "{source}");
+    }
+}
+
+#[test]
+fn transcripts_of_other_utterances_are_neither_taken_nor_swallowed() {
+    let good = [("g.wav", ""), ("g.txt", "good")];
+    let with = |files: &[(&'static str, &'static str)]| [&good, files].concat();
+    let files = with(&[("b.wav", ""), ("b.1.json", r#"{"text": "of another"}"#)]);
+    both_ways(&files, &[("g", "good")], &["b", "b.1"]);
+    let files = with(&[("1.wav", ""), ("1.txt", "one"), ("1.1.txt", "x"), ("1.take2.txt", "y")]);
+    both_ways(&files, &[("1", "one"), ("g", "good")], &["1.1", "1.take2"]);
+    let files = with(&[("a.1.wav", ""), ("a.1.txt", "one"), ("a.2.txt", "two")]);
+    both_ways(&files, &[("a.1", "one"), ("g", "good")], &["a.2"]);
+    let files = with(&[("c.wav", ""), ("c.meta.json", r#"{"text": "c", "spk": "s"}"#)]);
+    both_ways(&files, &[("c", "c"), ("g", "good")], &[]);
+    // JSON with a transcript is an utterance without its recording.
+    both_ways(&with(&[("x.json", r#"{"text": "words"}"#)]), &[("g", "good")], &["x"]);
+}
+
+#[test]
+fn every_recording_of_a_dotted_key_counts() {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    for n in 0..5 {
+        tar.file(&format!("21.{n:02}.wav"), wav());
+        tar.file(&format!("21.{n:02}.meta.json"), format!(r#"{{"text": "meta {n}"}}"#));
+        tar.file(&format!("33.{n:02}.wav"), wav());
+        tar.file(&format!("33.{n:02}.text.txt"), format!("text {n}"));
+        tar.file(&format!("33.{n:02}.speaker.txt"), "anna");
+        tar.file(&format!("b{n}.wav"), wav()).file(&format!("b{n}.json"), r#"{"text": "b"}"#);
+    }
+    tar.file("1.a.wav", wav()).file("1.b.wav", wav()).file("1.json", r#"{"text": "of which?"}"#);
+    corpus.write("a.tar", tar.done());
+    corpus.prepare("a.tar", "max_rejected: 0.5").expect_code(0).expect_words(&["17 rows in, 15 out, 2 rejected"]);
+    let texts = corpus.rows("text");
+    assert_eq!((texts["21.03"].as_str(), texts["33.04"].as_str(), texts["b2"].as_str()), ("meta 3", "text 4", "b"));
+    assert_eq!(corpus.rows("spk")["33.01"], "anna");
+    assert!(corpus.reason("1.a").starts_with("two recordings") && corpus.reason("1.b").starts_with("two recordings"));
+}

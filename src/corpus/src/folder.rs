@@ -190,8 +190,8 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
                 left_out.extend(others.iter().map(|other| (other.name.clone(), recording.name.clone())));
                 rows.push(row);
             }
-            // JSON alone may be anything.
-            Err(_) if sample.files.iter().all(|(rest, _)| rest.ends_with("json")) => {
+            // JSON alone may be anything, unless it has a transcript.
+            Err(_) if sample.files.iter().all(|(rest, _)| rest.ends_with("json")) && !sample.json_has_text(&store) => {
                 *others.entry(".json without a recording".into()).or_default() += sample.files.len() as u64;
             }
             Err(reason) => reading.reject(&ids::of_path(key), reason),
