@@ -675,7 +675,7 @@ fn manifest(random: &mut Random, round: usize) {
             1 => (line(r#""text": "t""#).replace(".wav", ".gone.wav"), id),
             2 => (line(r#""text": """#), id),
             3 => (line(r#""text": ["t"]"#), id),
-            4 => (line(r#""text": "t", "duration": -2"#), id),
+            4 => (line(r#""text": "t", "duration": -2, "offset": 0.1"#), id),
             5 => (line(r#""text": "t""#).replace(r#""wav""#, r#""sound""#), id),
             6 => (format!("{id} is no JSON"), place),
             7 => (line(r#""text": "t""#).replace("audio/", r"C:\\audio\\"), id),
@@ -799,4 +799,142 @@ fn every_recording_of_a_dotted_key_counts() {
     assert_eq!((texts["21.03"].as_str(), texts["33.04"].as_str(), texts["b2"].as_str()), ("meta 3", "text 4", "b"));
     assert_eq!(corpus.rows("spk")["33.01"], "anna");
     assert!(corpus.reason("1.a").starts_with("two recordings") && corpus.reason("1.b").starts_with("two recordings"));
+}
+
+#[test]
+fn headers_of_ljspeech_name_the_fields() {
+    let corpus = Corpus::new();
+    for id in ["1", "2"] {
+        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
+    }
+    let source = "{dir: lj, format: ljspeech}";
+    for (metadata, text, speaker) in [
+        ("audio_file|text|speaker_name\nwavs/1.wav|one|anna\nwavs/2.wav|two|bert\n", "two", "bert"),
+        ("id|text|normalized_text|speaker\n1|one|first|anna\n2|2|second|bert\n", "second", "bert"),
+        ("speaker|file|transcript\nanna|1.wav|one\nbert|2.wav|two\n", "two", "bert"),
+        ("ID|Transcription|Normalized Transcription\n1|one|\n2|2|two\n", "two", "ljspeech"),
+        ("id|text|gender\n1|one|f\n2|two|m\n", "two", "ljspeech"),
+    ] {
+        corpus.write("lj/metadata.csv", metadata);
+        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        assert_eq!(corpus.rows("text")["2"], text, "{metadata}");
+        assert_eq!(corpus.rows("spk")["2"], speaker, "{metadata}");
+    }
+    for unknown in ["file|words|who\n1|one|anna\n2|two|bert\n", "speaker|text\nanna|one\n"] {
+        corpus.write("lj/metadata.csv", unknown);
+        corpus.prepare(source, "").expect_code(1).expect_words(&["metadata.csv", "normalized_text"]);
+    }
+}
+
+#[test]
+fn carriage_returns_alone_end_lines() {
+    let corpus = Corpus::new();
+    for id in ["a", "b"] {
+        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
+    }
+    corpus.write("lj/metadata.csv", "a|A\rb|B\r");
+    corpus.write("data/wav.scp", "a ../lj/wavs/a.wav\rb ../lj/wavs/b.wav\r");
+    corpus.write("data/text", "a A\rb B");
+    corpus.write("data/utt2spk", "a a\rb b\r");
+    let line = |id: &str, text: &str| format!(r#"{{"wav": "lj/wavs/{id}.wav", "id": "{id}", "text": "{text}"}}"#);
+    corpus.write("m.jsonl", format!("{}\r{}\r", line("a", "A"), line("b", "B")));
+    for source in ["{dir: lj, format: ljspeech}", "data", "{dir: m.jsonl, format: manifest}"] {
+        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        let rows = corpus.rows("text");
+        assert_eq!((rows["a"].as_str(), rows["b"].as_str()), ("A", "B"), "{source}");
+    }
+}
+
+#[test]
+fn recordings_of_a_folder_hide_behind_no_name() {
+    let corpus = Corpus::new();
+    for name in ["notice.wav", "x.log", "y.md", "z.arrow", "sub/Version.wav"] {
+        corpus.write(&format!("data/{name}"), wav());
+    }
+    for name in ["notice", "x", "y", "z", "sub/Version"] {
+        corpus.write(&format!("data/{name}.txt"), format!("words of {name}"));
+    }
+    corpus.write("data/README.txt", "about the data");
+    corpus.write("data/version.txt", "1.0");
+    corpus.write("data/train.log", "a log");
+    corpus.write("data/.hidden/2.wav", wav());
+    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_words(&[
+        "5 rows in, 5 out, 0 rejected",
+        "1 .log",
+        "2 .txt",
+        "1 hidden folders",
+    ]);
+    assert_eq!(corpus.rows("text")["notice"], "words of notice");
+    assert_eq!(corpus.rows("text")["sub-Version"], "words of sub/Version");
+}
+
+#[test]
+fn tar_files_that_are_empty_or_not_searched_for_are_told() {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    tar.file("a.wav", wav()).file("a.txt", "words");
+    let tar = tar.done();
+    corpus.write("tars/a.tar", &tar);
+    corpus.write("tars/empty.tar", b"");
+    corpus.write("tars/.more/b.tar", &tar);
+    corpus.write("elsewhere/c.tar", &tar);
+    std::os::unix::fs::symlink(corpus.path("elsewhere"), corpus.path("tars/linked")).unwrap();
+    corpus.prepare("{dir: tars, format: webdataset}", "max_rejected: 0.5").expect_code(0).expect_words(&[
+        "2 rows in, 1 out, 1 rejected",
+        "1 links to folders",
+        "1 hidden folders",
+    ]);
+    assert!(corpus.reason("tars/empty.tar").starts_with("damaged tar"));
+}
+
+#[test]
+fn names_of_ljspeech_that_fail_count_once() {
+    let corpus = Corpus::new();
+    for name in ["good", "abs", "win", "quoted", "case", "lost"] {
+        corpus.write(&format!("lj/wavs/{name}.wav"), wav());
+    }
+    let lines =
+        ["good|words", "/gone/wavs/abs.wav|words", r"C:\lj\wavs\win.wav|words", "\"quoted\"|words", "CASE|words"];
+    corpus.write("lj/metadata.csv", lines.join("\n"));
+    corpus
+        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
+        .expect_code(0)
+        .expect_words(&["6 rows in, 1 out, 5 rejected"]);
+    assert!(corpus.reason("lost").starts_with("not in metadata.csv"));
+}
+
+#[test]
+fn durations_that_are_none_are_measured() {
+    let corpus = Corpus::new();
+    corpus.write("a.wav", wav());
+    let durations = [r#""inf""#, "-1", r#""3.5s""#, r#""unknown""#, "[1]", r#""""#, "{}"];
+    let line = |(at, duration): (usize, &&str)| {
+        format!(r#"{{"wav": "a.wav", "id": "{at}", "text": "t", "duration": {duration}}}"#)
+    };
+    let mut lines: Vec<String> = durations.iter().enumerate().map(line).collect();
+    lines.push(r#"{"wav": "a.wav", "id": "piece", "text": "t", "duration": "unknown", "offset": 0.1}"#.into());
+    corpus.write("m.jsonl", lines.join("\n"));
+    corpus
+        .prepare("{dir: m.jsonl, format: manifest}", "max_rejected: 0.5")
+        .expect_code(0)
+        .expect_words(&["8 rows in, 7 out, 1 rejected"]);
+    assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|duration| (duration - 0.5).abs() < 1e-9));
+    assert!(corpus.reason("piece").contains("`duration`"));
+}
+
+#[test]
+fn odd_blanks_around_values_and_in_names_cost_no_row() {
+    let corpus = Corpus::new();
+    corpus.write("a.wav", wav());
+    corpus.write("data/wav.scp", "rec ../a.wav\u{a0}\n");
+    corpus.write("data/segments", "u1 rec 0.0\u{3000}0.3\u{a0}\nu2 rec 0.1 0.5\n");
+    corpus.write("data/text", "u1 one\nu2 two\n");
+    corpus.write("data/utt2spk", "u1 u\u{a0}\nu2 u\u{3000}\n");
+    corpus.write("data/utt2lang", "u1 de\u{a0}\nu2 de\n");
+    corpus.prepare("data", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+    assert_eq!((corpus.rows("spk")["u1"].as_str(), corpus.rows("lang")["u1"].as_str()), ("u", "de"));
+    corpus.write("folder/x\u{3000}y.wav", wav());
+    corpus.write("folder/x\u{3000}y.txt", "words");
+    corpus.prepare("{dir: folder, format: folder}", "").expect_code(0);
+    assert_eq!(corpus.ids(), ["x-y"]);
 }

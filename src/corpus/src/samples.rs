@@ -166,7 +166,10 @@ fn is_known(word: &str) -> bool {
 const OF_JSON: [&str; 8] = ["meta", "metadata", "info", "json", "label", "labels", "annotation", "attributes"];
 
 /// Words before an extension that say it holds neither the transcript nor fields.
-const OF_ANNOTATIONS: [&str; 18] = [
+const OF_ANNOTATIONS: [&str; 21] = [
+    "original",
+    "orig",
+    "raw",
     "phone",
     "phones",
     "phoneme",

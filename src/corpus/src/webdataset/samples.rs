@@ -107,6 +107,12 @@ impl Shard {
     /// Sorts the members by their keys. A damaged header ends it: what follows cannot be told from content.
     fn walk(&mut self) -> std::io::Result<()> {
         let file = self.file.try_clone()?;
+        if file.metadata()?.len() == 0 {
+            let (id, reason) =
+                (self.path.clone(), format!("damaged tar: {} is empty, without even its end", self.path));
+            self.rejected.push(Rejection { id, reason });
+            return Ok(());
+        }
         let mut members = Members::of(&file)?;
         let mut names = BTreeMap::new();
         for member in members.by_ref() {
