@@ -675,7 +675,7 @@ fn manifest(random: &mut Random, round: usize) {
             1 => (line(r#""text": "t""#).replace(".wav", ".gone.wav"), id),
             2 => (line(r#""text": """#), id),
             3 => (line(r#""text": ["t"]"#), id),
-            4 => (line(r#""text": "t", "duration": -2"#), id),
+            4 => (line(r#""text": "t", "duration": -2, "offset": 0.1"#), id),
             5 => (line(r#""text": "t""#).replace(r#""wav""#, r#""sound""#), id),
             6 => (format!("{id} is no JSON"), place),
             7 => (line(r#""text": "t""#).replace("audio/", r"C:\\audio\\"), id),
@@ -741,4 +741,200 @@ fn webdataset(random: &mut Random, round: usize) {
         corpus.write(&format!("tars/{number}.tar"), tar.done());
     }
     expected.check(&corpus, "{dir: tars, format: webdataset}", &format!("webdataset, round {round}"));
+}
+
+/// The same files as a folder and as a tar file, with the rows (id to text) and the rejected ids of both.
+#[track_caller]
+fn both_ways(files: &[(&str, &str)], rows: &[(&str, &str)], rejected: &[&str]) {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    for (name, text) in files {
+        let content = if name.ends_with(".wav") { wav() } else { text.as_bytes().to_vec() };
+        corpus.write(&format!("data/{name}"), &content);
+        tar.file(name, content);
+    }
+    corpus.write("a.tar", tar.done());
+    for source in ["{dir: data, format: folder}", "a.tar"] {
+        corpus.prepare(source, "max_rejected: 0.99").expect_code(0);
+        let expected: BTreeMap<String, String> =
+            rows.iter().map(|(id, text)| ((*id).to_owned(), (*text).to_owned())).collect();
+        assert_eq!(corpus.rows("text"), expected, "{source}");
+        let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
+        assert_eq!(ids, rejected, "{source}");
+    }
+}
+
+#[test]
+fn transcripts_of_other_utterances_are_neither_taken_nor_swallowed() {
+    let good = [("g.wav", ""), ("g.txt", "good")];
+    let with = |files: &[(&'static str, &'static str)]| [&good, files].concat();
+    let files = with(&[("b.wav", ""), ("b.1.json", r#"{"text": "of another"}"#)]);
+    both_ways(&files, &[("g", "good")], &["b", "b.1"]);
+    let files = with(&[("1.wav", ""), ("1.txt", "one"), ("1.1.txt", "x"), ("1.take2.txt", "y")]);
+    both_ways(&files, &[("1", "one"), ("g", "good")], &["1.1", "1.take2"]);
+    let files = with(&[("a.1.wav", ""), ("a.1.txt", "one"), ("a.2.txt", "two")]);
+    both_ways(&files, &[("a.1", "one"), ("g", "good")], &["a.2"]);
+    let files = with(&[("c.wav", ""), ("c.meta.json", r#"{"text": "c", "spk": "s"}"#)]);
+    both_ways(&files, &[("c", "c"), ("g", "good")], &[]);
+    // JSON with a transcript is an utterance without its recording.
+    both_ways(&with(&[("x.json", r#"{"text": "words"}"#)]), &[("g", "good")], &["x"]);
+}
+
+#[test]
+fn every_recording_of_a_dotted_key_counts() {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    for n in 0..5 {
+        tar.file(&format!("21.{n:02}.wav"), wav());
+        tar.file(&format!("21.{n:02}.meta.json"), format!(r#"{{"text": "meta {n}"}}"#));
+        tar.file(&format!("33.{n:02}.wav"), wav());
+        tar.file(&format!("33.{n:02}.text.txt"), format!("text {n}"));
+        tar.file(&format!("33.{n:02}.speaker.txt"), "anna");
+        tar.file(&format!("b{n}.wav"), wav()).file(&format!("b{n}.json"), r#"{"text": "b"}"#);
+    }
+    tar.file("1.a.wav", wav()).file("1.b.wav", wav()).file("1.json", r#"{"text": "of which?"}"#);
+    corpus.write("a.tar", tar.done());
+    corpus.prepare("a.tar", "max_rejected: 0.5").expect_code(0).expect_words(&["17 rows in, 15 out, 2 rejected"]);
+    let texts = corpus.rows("text");
+    assert_eq!((texts["21.03"].as_str(), texts["33.04"].as_str(), texts["b2"].as_str()), ("meta 3", "text 4", "b"));
+    assert_eq!(corpus.rows("spk")["33.01"], "anna");
+    assert!(corpus.reason("1.a").starts_with("two recordings") && corpus.reason("1.b").starts_with("two recordings"));
+}
+
+#[test]
+fn headers_of_ljspeech_name_the_fields() {
+    let corpus = Corpus::new();
+    for id in ["1", "2"] {
+        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
+    }
+    let source = "{dir: lj, format: ljspeech}";
+    for (metadata, text, speaker) in [
+        ("audio_file|text|speaker_name\nwavs/1.wav|one|anna\nwavs/2.wav|two|bert\n", "two", "bert"),
+        ("id|text|normalized_text|speaker\n1|one|first|anna\n2|2|second|bert\n", "second", "bert"),
+        ("speaker|file|transcript\nanna|1.wav|one\nbert|2.wav|two\n", "two", "bert"),
+        ("ID|Transcription|Normalized Transcription\n1|one|\n2|2|two\n", "two", "ljspeech"),
+        ("id|text|gender\n1|one|f\n2|two|m\n", "two", "ljspeech"),
+    ] {
+        corpus.write("lj/metadata.csv", metadata);
+        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        assert_eq!(corpus.rows("text")["2"], text, "{metadata}");
+        assert_eq!(corpus.rows("spk")["2"], speaker, "{metadata}");
+    }
+    for unknown in ["file|words|who\n1|one|anna\n2|two|bert\n", "speaker|text\nanna|one\n"] {
+        corpus.write("lj/metadata.csv", unknown);
+        corpus.prepare(source, "").expect_code(1).expect_words(&["metadata.csv", "normalized_text"]);
+    }
+}
+
+#[test]
+fn carriage_returns_alone_end_lines() {
+    let corpus = Corpus::new();
+    for id in ["a", "b"] {
+        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
+    }
+    corpus.write("lj/metadata.csv", "a|A\rb|B\r");
+    corpus.write("data/wav.scp", "a ../lj/wavs/a.wav\rb ../lj/wavs/b.wav\r");
+    corpus.write("data/text", "a A\rb B");
+    corpus.write("data/utt2spk", "a a\rb b\r");
+    let line = |id: &str, text: &str| format!(r#"{{"wav": "lj/wavs/{id}.wav", "id": "{id}", "text": "{text}"}}"#);
+    corpus.write("m.jsonl", format!("{}\r{}\r", line("a", "A"), line("b", "B")));
+    for source in ["{dir: lj, format: ljspeech}", "data", "{dir: m.jsonl, format: manifest}"] {
+        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        let rows = corpus.rows("text");
+        assert_eq!((rows["a"].as_str(), rows["b"].as_str()), ("A", "B"), "{source}");
+    }
+}
+
+#[test]
+fn recordings_of_a_folder_hide_behind_no_name() {
+    let corpus = Corpus::new();
+    for name in ["notice.wav", "x.log", "y.md", "z.arrow", "sub/Version.wav"] {
+        corpus.write(&format!("data/{name}"), wav());
+    }
+    for name in ["notice", "x", "y", "z", "sub/Version"] {
+        corpus.write(&format!("data/{name}.txt"), format!("words of {name}"));
+    }
+    corpus.write("data/README.txt", "about the data");
+    corpus.write("data/version.txt", "1.0");
+    corpus.write("data/train.log", "a log");
+    corpus.write("data/.hidden/2.wav", wav());
+    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_words(&[
+        "5 rows in, 5 out, 0 rejected",
+        "1 .log",
+        "2 .txt",
+        "1 hidden folders",
+    ]);
+    assert_eq!(corpus.rows("text")["notice"], "words of notice");
+    assert_eq!(corpus.rows("text")["sub-Version"], "words of sub/Version");
+}
+
+#[test]
+fn tar_files_that_are_empty_or_not_searched_for_are_told() {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    tar.file("a.wav", wav()).file("a.txt", "words");
+    let tar = tar.done();
+    corpus.write("tars/a.tar", &tar);
+    corpus.write("tars/empty.tar", b"");
+    corpus.write("tars/.more/b.tar", &tar);
+    corpus.write("elsewhere/c.tar", &tar);
+    std::os::unix::fs::symlink(corpus.path("elsewhere"), corpus.path("tars/linked")).unwrap();
+    corpus.prepare("{dir: tars, format: webdataset}", "max_rejected: 0.5").expect_code(0).expect_words(&[
+        "2 rows in, 1 out, 1 rejected",
+        "1 links to folders",
+        "1 hidden folders",
+    ]);
+    assert!(corpus.reason("tars/empty.tar").starts_with("damaged tar"));
+}
+
+#[test]
+fn names_of_ljspeech_that_fail_count_once() {
+    let corpus = Corpus::new();
+    for name in ["good", "abs", "win", "quoted", "case", "lost"] {
+        corpus.write(&format!("lj/wavs/{name}.wav"), wav());
+    }
+    let lines =
+        ["good|words", "/gone/wavs/abs.wav|words", r"C:\lj\wavs\win.wav|words", "\"quoted\"|words", "CASE|words"];
+    corpus.write("lj/metadata.csv", lines.join("\n"));
+    corpus
+        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
+        .expect_code(0)
+        .expect_words(&["6 rows in, 1 out, 5 rejected"]);
+    assert!(corpus.reason("lost").starts_with("not in metadata.csv"));
+}
+
+#[test]
+fn durations_that_are_none_are_measured() {
+    let corpus = Corpus::new();
+    corpus.write("a.wav", wav());
+    let durations = [r#""inf""#, "-1", r#""3.5s""#, r#""unknown""#, "[1]", r#""""#, "{}"];
+    let line = |(at, duration): (usize, &&str)| {
+        format!(r#"{{"wav": "a.wav", "id": "{at}", "text": "t", "duration": {duration}}}"#)
+    };
+    let mut lines: Vec<String> = durations.iter().enumerate().map(line).collect();
+    lines.push(r#"{"wav": "a.wav", "id": "piece", "text": "t", "duration": "unknown", "offset": 0.1}"#.into());
+    corpus.write("m.jsonl", lines.join("\n"));
+    corpus
+        .prepare("{dir: m.jsonl, format: manifest}", "max_rejected: 0.5")
+        .expect_code(0)
+        .expect_words(&["8 rows in, 7 out, 1 rejected"]);
+    assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|duration| (duration - 0.5).abs() < 1e-9));
+    assert!(corpus.reason("piece").contains("`duration`"));
+}
+
+#[test]
+fn odd_blanks_around_values_and_in_names_cost_no_row() {
+    let corpus = Corpus::new();
+    corpus.write("a.wav", wav());
+    corpus.write("data/wav.scp", "rec ../a.wav\u{a0}\n");
+    corpus.write("data/segments", "u1 rec 0.0\u{3000}0.3\u{a0}\nu2 rec 0.1 0.5\n");
+    corpus.write("data/text", "u1 one\nu2 two\n");
+    corpus.write("data/utt2spk", "u1 u\u{a0}\nu2 u\u{3000}\n");
+    corpus.write("data/utt2lang", "u1 de\u{a0}\nu2 de\n");
+    corpus.prepare("data", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+    assert_eq!((corpus.rows("spk")["u1"].as_str(), corpus.rows("lang")["u1"].as_str()), ("u", "de"));
+    corpus.write("folder/x\u{3000}y.wav", wav());
+    corpus.write("folder/x\u{3000}y.txt", "words");
+    corpus.prepare("{dir: folder, format: folder}", "").expect_code(0);
+    assert_eq!(corpus.ids(), ["x-y"]);
 }

@@ -109,7 +109,8 @@ impl Object {
             speaker: word(&self.0, names("speaker"))?,
             text: text(&self.0)?,
             language: word(&self.0, names("language"))?,
-            duration: seconds(&self.0, names("duration"))?,
+            // What is no duration is measured as if nothing were said.
+            duration: seconds(&self.0, names("duration")).unwrap_or_default(),
             offset: None,
             audio: None,
         })
@@ -118,6 +119,10 @@ impl Object {
     /// What a line of a manifest says, which names its recording too.
     pub(crate) fn row(&self) -> Result<Fields, String> {
         let offset = seconds(&self.0, names("offset"))?;
+        if offset.is_some_and(|offset| offset > 0.0) {
+            // Of a piece, it is the only word on where the piece ends.
+            seconds(&self.0, names("duration"))?;
+        }
         Ok(Fields { offset, audio: audio(&self.0)?, ..self.fields()? })
     }
 }
@@ -156,6 +161,11 @@ fn names(field: &str) -> &'static [&'static str] {
 /// Whether a word is one of the names of a field, as in `KEY.speaker.txt`.
 pub(crate) fn is_name_of(field: &str, word: &str) -> bool {
     names(field).contains(&word)
+}
+
+/// How early a name comes among those of a field; late for others.
+pub(crate) fn position_of(field: &str, word: &str) -> usize {
+    names(field).iter().position(|name| *name == word).unwrap_or(usize::MAX)
 }
 
 /// The text with `NaN`, `Infinity` and their relatives outside strings replaced by `null`.
@@ -298,6 +308,9 @@ mod tests {
         for json in [
             r#"{"duration": NaN, "text": "NaN is \"no\" value", "snr": [-Infinity, nan]}"#,
             r#"{"duration": "nan", "text": "NaN is \"no\" value"}"#,
+            r#"{"duration": -1, "text": "NaN is \"no\" value"}"#,
+            r#"{"duration": "3.5s", "offset": 0, "text": "NaN is \"no\" value"}"#,
+            r#"{"duration": [1], "text": "NaN is \"no\" value"}"#,
             r#"{"duration": null, "text": "NaN is \"no\" value"}"#,
         ] {
             let fields = read(json).unwrap();
@@ -311,8 +324,8 @@ mod tests {
         for (json, word) in [
             (r#"{"text": 5}"#, "`text`"),
             (r#"{"speaker": ["a"]}"#, "`speaker`"),
-            (r#"{"duration": -1}"#, "`duration`"),
-            (r#"{"duration": "long"}"#, "`duration`"),
+            (r#"{"duration": -1, "offset": 0.5}"#, "`duration`"),
+            (r#"{"duration": "long", "offset": 2}"#, "`duration`"),
             (r#"{"id": 123456789012345678901}"#, "`id`"),
             (r#"{"audio": [1]}"#, "`audio`"),
             (r#"[1]"#, "a JSON array"),

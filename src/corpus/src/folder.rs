@@ -4,7 +4,7 @@
 //! below the folder without its extension, `/` replaced by `-`; the speaker is what `x.json` or `x.speaker.txt` says, or else the
 //! name of the subfolder the recording lies in, or the folder's own name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -16,13 +16,11 @@ use crate::paths::{joined, prefix_of};
 use crate::samples::{self, File, Look, Precedence, Sample, Store, extension, stem};
 use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
 
-/// Extensions of files that are no recordings, so that their content need not be looked at.
-const KNOWN_OTHERS: [&str; 24] = [
-    "npy", "npz", "pt", "pth", "csv", "tsv", "jsonl", "md", "pdf", "jpg", "jpeg", "png", "gz", "zip", "tar", "parquet",
-    "arrow", "py", "sh", "yaml", "yml", "textgrid", "html", "log",
-];
+/// How folders are counted that are not searched.
+const LINKS: &str = "links to folders, which are not followed";
+const HIDDEN: &str = "hidden folders, which are not searched";
 
-/// Names of text files that are about a corpus, in lower case and without their extension.
+/// Names of text files that are about a corpus unless a recording is called so too, in lower case and without their extension.
 const ABOUT: [&str; 12] = [
     "readme",
     "license",
@@ -51,7 +49,7 @@ pub struct Listing {
     pub others: BTreeMap<String, u64>,
 }
 
-/// Lists a folder and its subfolders; hidden subfolders are skipped.
+/// Lists a folder and its subfolders; hidden subfolders are only counted.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] when it is no directory, [`CorpusError::Io`] when it cannot be listed.
@@ -60,7 +58,7 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
     if !folder.is_dir() {
         return Err(CorpusError::structure(&folder, "is no directory; a folder of recordings is expected here"));
     }
-    let mut listing = Listing::default();
+    let (mut listing, mut about) = (Listing::default(), Vec::new());
     let mut waiting = vec![String::new()];
     while let Some(below) = waiting.pop() {
         let place = folder.join(&below);
@@ -71,23 +69,42 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
             let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
             // Links to files count as files; links to folders are not followed, so that no listing runs in circles.
             if kind.is_dir() {
-                if !name.starts_with('.') {
+                if name.starts_with('.') {
+                    *listing.others.entry(HIDDEN.into()).or_default() += 1;
+                } else {
                     waiting.push(format!("{path}/"));
                 }
             } else if kind.is_symlink() && entry.path().is_dir() {
-                *listing.others.entry("links to folders, which are not followed".into()).or_default() += 1;
+                *listing.others.entry(LINKS.into()).or_default() += 1;
+            } else if samples::look(&name) == Look::Text && ABOUT.contains(&stem(&name).to_ascii_lowercase().as_str()) {
+                about.push((path, entry.file_name().to_str().is_some()));
             } else {
                 listing.add(path, &entry.path(), entry.file_name().to_str().is_some());
             }
         }
     }
     listing.audio.sort_unstable();
+    let stems: BTreeSet<&str> = listing.audio.iter().map(|path| stem(path)).collect();
+    for (path, is_utf8) in about {
+        if is_utf8 && stems.contains(stem(&path)) {
+            listing.text.push(path);
+        } else {
+            *listing.others.entry(other_kind(&path)).or_default() += 1;
+        }
+    }
     listing.text.sort_unstable();
     listing.unusable.sort_unstable();
     Ok(listing)
 }
 
 impl Listing {
+    /// A warning about folders that are not searched.
+    pub(crate) fn folders_warning(&self) -> Option<String> {
+        let count = |kind: &str| self.others.get(kind).map(|count| format!("{count} {kind}"));
+        let counts: Vec<String> = [LINKS, HIDDEN].into_iter().filter_map(count).collect();
+        (!counts.is_empty()).then(|| format!("what lies in these is not read: {}", counts.join(", ")))
+    }
+
     /// Notes a file where it belongs.
     fn add(&mut self, path: String, file: &Path, is_utf8: bool) {
         let name = path.rsplit('/').next().unwrap_or(&path);
@@ -99,10 +116,7 @@ impl Listing {
                     return;
                 }
             }
-            Look::Text if ABOUT.contains(&stem(name).to_ascii_lowercase().as_str()) => Look::Other,
-            Look::Other if !KNOWN_OTHERS.contains(&extension(name).to_ascii_lowercase().as_str()) && is_media(file) => {
-                Look::Media
-            }
+            Look::Other if is_media(file) => Look::Media,
             look => look,
         };
         match look {
@@ -190,8 +204,8 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
                 left_out.extend(others.iter().map(|other| (other.name.clone(), recording.name.clone())));
                 rows.push(row);
             }
-            // JSON alone may be anything.
-            Err(_) if sample.files.iter().all(|(rest, _)| rest.ends_with("json")) => {
+            // JSON alone may be anything, unless it has a transcript.
+            Err(_) if sample.files.iter().all(|(rest, _)| rest.ends_with("json")) && !sample.json_has_text(&store) => {
                 *others.entry(".json without a recording".into()).or_default() += sample.files.len() as u64;
             }
             Err(reason) => reading.reject(&ids::of_path(key), reason),

@@ -12,9 +12,9 @@ pub(crate) trait Named {
     fn rename(&mut self, id: String);
 }
 
-/// An id made of a path below a source: `/` and blanks are replaced by `-`.
+/// An id made of a path below a source: `/` and white space of any kind are replaced by `-`.
 pub(crate) fn of_path(path: &str) -> String {
-    path.replace(['/', ' '], "-")
+    path.replace(|c: char| c == '/' || c.is_whitespace(), "-")
 }
 
 /// Tells rows apart that share a made-up id but not its origin, such as `a/b` and `a-b`: each whose id is not its origin itself gets

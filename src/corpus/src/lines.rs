@@ -57,7 +57,8 @@ impl TextFile {
         self.bytes.len()
     }
 
-    /// All lines that are not blank, each with its number (from 1), the line end (LF or CRLF) and blanks around it removed.
+    /// All lines that are not blank, each with its number (from 1), the line end (LF, CRLF or CR alone) and blanks around it
+    /// removed.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let pieces = self.pieces();
         let counts: Vec<u32> = pieces.par_iter().map(|&(from, to)| count_newlines(&self.bytes[from..to])).collect();
@@ -115,7 +116,7 @@ impl TextFile {
     fn lines_of(&self, from: usize, to: usize, mut number: u32) -> Vec<Line> {
         let mut lines = Vec::with_capacity((to - from) / 64);
         let mut at = from;
-        for raw in self.bytes[from..to].split_inclusive(|&b| b == b'\n') {
+        for raw in raw_lines(&self.bytes[from..to]) {
             let body = raw.trim_ascii();
             if !body.is_empty() {
                 let lead = raw.len() - raw.trim_ascii_start().len();
@@ -138,10 +139,31 @@ pub(crate) struct Line {
     pub(crate) number: u32,
 }
 
-/// How many newlines there are.
+/// The lines with their ends: LF, CRLF, or CR alone as old systems wrote it.
+fn raw_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let end = match rest.iter().position(|b| matches!(b, b'\n' | b'\r'))? {
+            at if rest[at..].starts_with(b"\r\n") => at + 2,
+            at => at + 1,
+        };
+        let (line, behind) = rest.split_at(end);
+        rest = behind;
+        Some(line)
+    })
+    .chain(last_line(bytes))
+}
+
+/// What stands behind the last line end; `None` when nothing does.
+fn last_line(bytes: &[u8]) -> Option<&[u8]> {
+    let from = bytes.iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    (from < bytes.len()).then(|| &bytes[from..])
+}
+
+/// How many line ends there are.
 fn count_newlines(bytes: &[u8]) -> u32 {
-    let count = bytes.iter().filter(|&&b| b == b'\n').count();
-    u32::try_from(count).unwrap_or(u32::MAX)
+    let end = |at: usize| bytes[at] == b'\n' || (bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
+    u32::try_from((0..bytes.len()).filter(|&at| end(at)).count()).unwrap_or(u32::MAX)
 }
 
 /// Splits `key rest` at the first blank; the rest has no blanks around it and may be empty.
@@ -166,6 +188,15 @@ mod tests {
         let lines: Vec<(u32, String)> =
             file.lines().iter().map(|l| (l.number, file.text(l).unwrap().to_owned())).collect();
         assert_eq!(lines, [(1, "a 1".into()), (3, "b 2".into()), (6, "c 3".into())]);
+    }
+
+    #[test]
+    fn carriage_returns_alone_end_lines_too() {
+        let file = file(b"a 1\rb 2\r\rc 3\r\nd 4");
+        let lines: Vec<(u32, String)> =
+            file.lines().iter().map(|l| (l.number, file.text(l).unwrap().to_owned())).collect();
+        assert_eq!(lines, [(1, "a 1".into()), (2, "b 2".into()), (4, "c 3".into()), (5, "d 4".into())]);
+        assert_eq!(count_newlines(b"a 1\rb 2\r\rc 3\r\nd 4"), 4);
     }
 
     #[test]

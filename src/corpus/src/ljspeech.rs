@@ -2,25 +2,26 @@
 //!
 //! The file is not CSV in the usual sense: fields are parted by `|` and quotes are ordinary characters.
 
-use std::borrow::Cow;
+mod columns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flowmill_audio::media;
 
-use crate::fields::is_name_of;
 use crate::folder::{self, Listing};
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
 use crate::samples::{extension, left_out_warning, stem};
-use crate::{CorpusError, ReadOptions, Reading, Rejection, ids, values};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
+use columns::Columns;
 
 /// The speaker of a source that names none.
 const SPEAKER: &str = "ljspeech";
 
 /// Reads `dir/metadata.csv`. The text is the third field where it is there and not empty, else the second; every utterance has the
-/// one speaker given.
+/// one speaker given. A first line that names the fields says otherwise ([`Columns`]).
 ///
 /// The first field names the recording: `ID`, `ID.wav` or a path below the directory or its `wavs/`. It is the file of exactly this
 /// name, or of this name and a recording's extension; of several the one that comes first in [`media::EXTENSIONS`]. Where there is
@@ -41,27 +42,42 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     let mut reading = Reading { files: vec![file.path.clone()], ..Reading::default() };
     let (mut rows, mut left_out, mut texts) = (Vec::with_capacity(lines.len()), Vec::new(), false);
     let prefix = prefix_of(dir);
-    for line in &lines {
+    let first = lines.first().and_then(|line| file.text(line).ok()).unwrap_or_default();
+    let header = Columns::of_header(first, |name| recordings.find(name, "").is_ok_and(|(found, _)| found.is_none()));
+    let header = header.map_err(|problem| CorpusError::structure(&file.path, problem))?;
+    let has_header = header.is_some();
+    let columns = header.unwrap_or_default();
+    reading.warnings.extend(columns.unread_warning());
+    // File names of lines that name no recording, each with how often.
+    let mut vague: BTreeMap<String, usize> = BTreeMap::new();
+    for line in lines.iter().skip(usize::from(has_header)) {
         let place = format!("metadata.csv:{}", line.number);
-        if line.number == 1 && file.text(line).is_ok_and(is_header) {
-            continue;
-        }
         let row = file.text(line).map_err(|problem| format!("metadata.csv {problem}")).and_then(|text| {
-            texts |= text.split('|').skip(1).any(|field| !field.trim().is_empty());
-            parse(text).map_err(|problem| format!("bad line in metadata.csv: line {} {problem}", line.number))
+            texts |= columns.texts(text).next().is_some();
+            columns.parse(text).map_err(|problem| format!("bad line in metadata.csv: line {} {problem}", line.number))
         });
-        let found = row.and_then(|(name, text)| Ok((recordings.find(name, &place)?, name, text)));
+        let found = row.and_then(|row| Ok((recordings.find(row.audio, &place)?, row)));
+        if !matches!(found, Ok(((Some(_), _), _))) {
+            let shown = file.lossy(line);
+            let name = columns.audio(&shown);
+            if recordings.find(name, &place).is_ok_and(|(found, _)| found.is_none()) {
+                *vague.entry(vague_name(name)).or_default() += 1;
+            }
+        }
         match found {
-            Ok(((recording, others), name, text)) => {
-                let path = recording.map_or_else(|| missing(name), str::to_owned);
+            Ok(((recording, others), row)) => {
+                let path = recording.map_or_else(|| missing(row.audio), str::to_owned);
                 left_out.extend(others.iter().map(|other| ((*other).to_owned(), path.clone())));
-                let origin = name_of(name);
+                let origin = row.id.unwrap_or_else(|| name_of(row.audio));
+                let given = row.id.is_some();
                 rows.push(Candidate {
-                    id: ids::of_path(origin),
-                    origin: Some(origin.to_owned()),
-                    speaker: Some(options.speaker.unwrap_or(SPEAKER).to_owned()),
-                    text: text.map_err(|problem| format!("bad line in metadata.csv: line {} {problem}", line.number)),
-                    language: None,
+                    id: if given { origin.to_owned() } else { ids::of_path(origin) },
+                    origin: (!given).then(|| origin.to_owned()),
+                    speaker: Some(row.speaker.or(options.speaker).unwrap_or(SPEAKER).to_owned()),
+                    text: row
+                        .text
+                        .map_err(|problem| format!("bad line in metadata.csv: line {} {problem}", line.number)),
+                    language: row.language.map(str::to_owned),
                     wav: joined(&prefix, &path),
                     start: None,
                     end: None,
@@ -71,47 +87,15 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
             }
             Err(reason) => {
                 let shown = file.lossy(line);
-                reading.reject(name_of(shown.split('|').next().unwrap_or_default().trim()), reason);
+                reading.reject(columns.id(&shown).unwrap_or_else(|| name_of(columns.audio(&shown))), reason);
             }
         }
     }
-    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &left_out);
+    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &left_out, vague);
     reading.rejected.extend(unlisted);
+    reading.warnings.extend(listing.folders_warning());
     reading.warnings.extend(left_out_warning(&left_out));
     Ok(reading.take(rows, texts, options, ""))
-}
-
-/// Whether a line names the fields, as some tools write it first.
-fn is_header(line: &str) -> bool {
-    let mut fields = line.split('|').map(|field| field.trim().to_ascii_lowercase());
-    let first = fields.next().is_some_and(|name| is_name_of("audio", &name) || is_name_of("id", &name));
-    first && fields.next().is_some_and(|name| is_name_of("text", &name))
-}
-
-/// A line's id, and its text or why there is none.
-type Parsed<'a> = (&'a str, Result<String, String>);
-
-/// Splits a line into its id and its text.
-fn parse(line: &str) -> Result<Parsed<'_>, String> {
-    let mut fields = line.split('|').map(str::trim);
-    let id = fields.next().unwrap_or_default();
-    let (raw, normalised) = (fields.next(), fields.next());
-    if id.is_empty() {
-        return Err("has no id before the first `|`".into());
-    }
-    if fields.next().is_some() {
-        return Err("has more than three fields (id|text|normalised text)".into());
-    }
-    let Some(raw) = raw else {
-        let problem = "has no `|`; a line is `id|text|normalised text`";
-        let words = id.contains([',', '\t', ' ']);
-        return if words { Err(problem.into()) } else { values::id(id).map(|()| (id, Err(problem.into()))) };
-    };
-    values::path(id).map_err(|problem| format!("has a bad path: {problem}"))?;
-    values::id(id)?;
-    let text = normalised.filter(|text| !text.is_empty()).unwrap_or(raw);
-    let text = values::transcript(text)?.map(Cow::into_owned);
-    Ok((id, text.ok_or_else(|| "has an id but no text".into())))
 }
 
 /// The first field without `./`, `wavs/` and a recording's extension.
@@ -119,6 +103,13 @@ fn name_of(name: &str) -> &str {
     let name = name.strip_prefix("./").unwrap_or(name);
     let name = name.strip_prefix("wavs/").unwrap_or(name);
     if media::rank(extension(name)).is_some() { stem(name) } else { name }
+}
+
+/// A recording's name as a line may mean it that writes it otherwise: without folders (also those of Windows), quotes, extension
+/// and case.
+fn vague_name(name: &str) -> String {
+    let name = name.trim_matches(['"', '\'']).replace('\\', "/");
+    name_of(name.rsplit('/').next().unwrap_or_default()).to_lowercase()
 }
 
 /// Where the recording of a row without one should be.
@@ -183,6 +174,7 @@ fn unlisted(
     reading: &Reading,
     prefix: &str,
     left_out: &[(String, String)],
+    mut vague: BTreeMap<String, usize>,
 ) -> Vec<Rejection> {
     let named = rows.iter().map(|row| stem(row.wav.strip_prefix(prefix).unwrap_or(&row.wav)));
     let left = left_out.iter().map(|(path, _)| stem(path));
@@ -194,6 +186,14 @@ fn unlisted(
     audio
         .chain(unusable)
         .filter(|(path, _)| path.starts_with("wavs/"))
+        // A line that seems to mean a recording is rejected already: the two are one utterance.
+        .filter(|(path, _)| match vague.get_mut(&vague_name(path)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        })
         .map(|(path, reason)| Rejection { id: ids::of_path(name_of(path)), reason })
         .collect()
 }

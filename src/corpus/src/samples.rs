@@ -101,7 +101,7 @@ pub(crate) fn stem(name: &str) -> &str {
 }
 
 /// Groups files by what comes before the last dot of the recordings' names: every other file belongs to the recording whose name
-/// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`).
+/// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`), as far as [`key_of`] has it.
 pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
     let keys: BTreeSet<String> =
         files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned()).collect();
@@ -118,8 +118,9 @@ pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
 }
 
 /// The key of a file that is no recording: the longest beginning of its name that ends at a dot and is a recording's key, or else
-/// its [`own_key`].
+/// its [`own_key`]. Only known words may stand between the key and the extension of a transcript: `a.1.txt` is not of `a.flac`.
 fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
+    let of_text = look(name) == Look::Text;
     let mut beginning = stem(name);
     if beginning == name {
         return name.to_owned();
@@ -129,7 +130,7 @@ fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
             return beginning.to_owned();
         }
         let shorter = stem(beginning);
-        if shorter == beginning {
+        if shorter == beginning || (of_text && !is_known(&extension(beginning).to_ascii_lowercase())) {
             break;
         }
         beginning = shorter;
@@ -137,12 +138,57 @@ fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
     own_key(name)
 }
 
-/// A name without its extension, and without a word such as `speaker` before it.
+/// A name without its extension, and without known words such as `speaker` before it.
 pub(crate) fn own_key(name: &str) -> String {
-    let whole = stem(name);
-    let word = extension(whole).to_ascii_lowercase();
-    if word_role(&word).is_some() { stem(whole).to_owned() } else { whole.to_owned() }
+    let mut key = stem(name);
+    while is_known(&extension(key).to_ascii_lowercase()) {
+        key = stem(key);
+    }
+    key.to_owned()
 }
+
+/// Whether what follows a key in a transcript's name leaves no doubt that it is of that key: `speaker.txt`, not `1.txt`.
+pub(crate) fn follows_a_key(rest: &str) -> bool {
+    rest.rsplit_once('.').is_none_or(|(words, _)| has_only_known_words(words))
+}
+
+/// Whether all of these words, parted by dots, are known.
+pub(crate) fn has_only_known_words(words: &str) -> bool {
+    words.split('.').all(|word| is_known(&word.to_ascii_lowercase()))
+}
+
+/// Whether a word may stand between a key and an extension.
+fn is_known(word: &str) -> bool {
+    word_role(word).is_some() || is_name_of("audio", word) || OF_JSON.contains(&word) || OF_ANNOTATIONS.contains(&word)
+}
+
+/// Words before `.json` that say it holds fields.
+const OF_JSON: [&str; 8] = ["meta", "metadata", "info", "json", "label", "labels", "annotation", "attributes"];
+
+/// Words before an extension that say it holds neither the transcript nor fields.
+const OF_ANNOTATIONS: [&str; 21] = [
+    "original",
+    "orig",
+    "raw",
+    "phone",
+    "phones",
+    "phoneme",
+    "phonemes",
+    "ipa",
+    "pinyin",
+    "word",
+    "words",
+    "align",
+    "alignment",
+    "alignments",
+    "durations",
+    "pitch",
+    "prosody",
+    "emotion",
+    "gender",
+    "style",
+    "description",
+];
 
 /// What a word before `.txt` says of the text: `KEY.speaker.txt`.
 fn word_role(word: &str) -> Option<Role> {
@@ -163,7 +209,10 @@ fn role(rest: &str, look: Look) -> Role {
     let (word, last) = rest.rsplit_once('.').unwrap_or(("", rest));
     match look {
         Look::Media => Role::Recording,
-        Look::Text if last == "json" => Role::Json,
+        Look::Text if last == "json" => match OF_ANNOTATIONS.contains(&word) {
+            true => Role::OtherText,
+            false => Role::Json,
+        },
         Look::Text if word.is_empty() => Role::Text,
         Look::Text => word_role(word).unwrap_or(Role::OtherText),
         Look::Other if word.is_empty() => match word_role(last) {
@@ -208,6 +257,17 @@ impl Sample {
             }
             [one, others @ ..] => Ok((one, others.to_vec())),
         }
+    }
+
+    /// The stems of the recordings' names, sorted.
+    pub(crate) fn stems(&self) -> BTreeSet<&str> {
+        self.recordings().map(|file| stem(&file.name)).collect()
+    }
+
+    /// Whether a JSON file of the group has a transcript; one that cannot be read has none.
+    pub(crate) fn json_has_text(&self, store: &impl Store) -> bool {
+        let json = self.files.iter().filter(|(rest, file)| role(rest, file.look) == Role::Json);
+        json.map(|(_, file)| fields_of(file, store)).any(|fields| fields.is_ok_and(|fields| fields.text.is_some()))
     }
 
     /// What there is where no recording is.

@@ -20,9 +20,10 @@ use rayon::prelude::*;
 
 pub use shards::shards;
 
+use crate::folder::{self, Listing};
 #[cfg(doc)]
 use crate::source::TarMember;
-use crate::{CorpusError, ReadOptions, Reading, Rejection, folder};
+use crate::{CorpusError, ReadOptions, Reading, Rejection};
 use samples::Shard;
 
 /// Reads the utterances of tar files: `data` is one, a folder of them, or a pattern such as `shard-{000000..000012}.tar`.
@@ -49,7 +50,9 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
         reading.warnings.extend(shard.warnings);
         shard.passed_over.into_iter().for_each(|(kind, count)| *passed_over.entry(kind).or_default() += count);
     }
-    for path in loose(root, data)? {
+    let folder = listing(root, data)?;
+    reading.warnings.extend(folder.folders_warning());
+    for path in recordings(folder) {
         let reason = format!(
             "not in a tar file: {path} lies loose beside the tar files; pack it, or name its folder as a source"
         );
@@ -76,9 +79,18 @@ fn shared_over_shards(shards: &[Shard]) -> bool {
 /// # Errors
 /// [`CorpusError::Io`] when the folder cannot be listed.
 pub fn loose(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    Ok(recordings(listing(root, data)?))
+}
+
+/// What lies beside the tar files of a folder; nothing where they are named one by one.
+fn listing(root: &Path, data: &str) -> Result<Listing, CorpusError> {
     if data.contains('{') || !root.join(data).is_dir() {
-        return Ok(Vec::new());
+        return Ok(Listing::default());
     }
-    let listing = folder::list(root, data)?;
-    Ok(listing.audio.into_iter().chain(listing.unusable.into_iter().map(|(path, _)| path)).collect())
+    folder::list(root, data)
+}
+
+/// The recordings of a folder, also those that cannot be read.
+fn recordings(listing: Listing) -> Vec<String> {
+    listing.audio.into_iter().chain(listing.unusable.into_iter().map(|(path, _)| path)).collect()
 }

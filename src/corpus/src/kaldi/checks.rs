@@ -97,7 +97,7 @@ fn is_archive_offset(value: &str) -> bool {
 
 /// Parses a `segments` value: recording, start and end in seconds (-1: the recording's end), and a channel, if one is named.
 pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
-    let fields: Vec<&str> = value.split_ascii_whitespace().take(6).collect();
+    let fields: Vec<&str> = value.split_whitespace().take(6).collect();
     let (&[recording, start, end], channel) = (match fields.as_slice() {
         [three @ .., channel] if fields.len() == 4 => (three, Some(*channel)),
         all => (all, None),

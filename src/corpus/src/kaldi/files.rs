@@ -42,7 +42,7 @@ impl Keyed {
                         key_start: line.start,
                         value_start: line.start + key_len + gap,
                         key_len: key_len as u32,
-                        value_len: line.len - (key_len + gap) as u32,
+                        value_len: trimmed_len(&bytes[key_len + gap..]) as u32,
                         line: line.number,
                     }
                 })
@@ -159,6 +159,14 @@ fn key_and_gap(line: &[u8]) -> (usize, usize) {
         Err(_) => rest.len() - rest.trim_ascii_start().len(),
     };
     (key, gap)
+}
+
+/// How long a value is without Unicode's white space at its end.
+fn trimmed_len(value: &[u8]) -> usize {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.trim_end().len(),
+        Err(_) => value.trim_ascii_end().len(),
+    }
 }
 
 /// Where the first white space of a text is, as far as it is UTF-8.

@@ -107,6 +107,12 @@ impl Shard {
     /// Sorts the members by their keys. A damaged header ends it: what follows cannot be told from content.
     fn walk(&mut self) -> std::io::Result<()> {
         let file = self.file.try_clone()?;
+        if file.metadata()?.len() == 0 {
+            let (id, reason) =
+                (self.path.clone(), format!("damaged tar: {} is empty, without even its end", self.path));
+            self.rejected.push(Rejection { id, reason });
+            return Ok(());
+        }
         let mut members = Members::of(&file)?;
         let mut names = BTreeMap::new();
         for member in members.by_ref() {
@@ -212,18 +218,22 @@ impl Shard {
         };
         let (mut at_last, mut example) = (0, None);
         let at_last_dot = |end: KeyEnd| end == KeyEnd::Last || (end == KeyEnd::Either && dotted);
+        let undotted = |key: &str, files: &[File]| {
+            files.iter().filter(|file| file.look == Look::Media).all(|file| stem(&file.name) == key)
+        };
         let mut bad = self.bad_keys(at_last_dot);
         for (key, files) in std::mem::take(&mut self.groups) {
             let samples = if at_last_dot(key_end(&key, &files)) {
                 let samples = samples::by_last_dot(files);
-                let longer = samples.keys().filter(|longer| **longer != key).count();
-                at_last += longer;
-                example = example.or_else(|| samples.keys().next().map(|longer| (key.clone(), longer.clone())));
+                let longer = samples.iter().filter(|(longer, sample)| **longer != key && !sample.stems().is_empty());
+                let longer: Vec<&String> = longer.map(|(longer, _)| longer).collect();
+                at_last += longer.len();
+                example = example.or_else(|| longer.first().map(|longer| (key.clone(), (*longer).clone())));
                 samples
+            } else if undotted(&key, &files) {
+                samples::by_last_dot(files)
             } else {
-                let rest = |name: &str| name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
-                let files = files.into_iter().map(|file| (rest(&file.name), file)).collect();
-                BTreeMap::from([(key, Sample { files })])
+                at_first_dot(key, files)
             };
             for (key, sample) in samples {
                 self.settle(&key, &sample, options, &mut bad, &mut out);
@@ -276,7 +286,11 @@ impl Shard {
             Err(reason) => {
                 // One utterance is rejected once, whatever else is wrong with it.
                 bad.remove(&(true, key.to_owned()));
-                out.rejected.push(Rejection { id: ids::of_path(key), reason });
+                // Recordings of several names are several utterances.
+                let stems = sample.stems();
+                let ids = if stems.len() > 1 { stems.into_iter().collect() } else { vec![key] };
+                let rejection = |id| Rejection { id: ids::of_path(id), reason: reason.clone() };
+                out.rejected.extend(ids.into_iter().map(rejection));
             }
         }
     }
@@ -339,22 +353,42 @@ fn first_dot(name: &str) -> &str {
 fn key_end(key: &str, files: &[File]) -> KeyEnd {
     let of = |look: Look| files.iter().filter(move |file| file.look == look).map(|file| file.name.as_str());
     let stems: BTreeSet<&str> = of(Look::Media).map(stem).collect();
-    let belongs = |text: &str, stem: &str| text.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'));
-    match stems.len() {
-        0 => {
-            let texts: BTreeSet<&str> = of(Look::Text).map(stem).collect();
-            if texts.len() > 1 { KeyEnd::Either } else { KeyEnd::First }
+    let belongs = |text: &str, stem: &str| {
+        text.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).is_some_and(samples::follows_a_key)
+    };
+    let own = of(Look::Text).any(|text| stems.iter().any(|stem| belongs(text, stem)));
+    match stems.iter().next() {
+        None => KeyEnd::First,
+        Some(stem) if stems.len() == 1 => {
+            let words = stem[key.len()..].trim_start_matches('.');
+            let explained = of(Look::Text).all(|text| belongs(text, stem));
+            match (words.is_empty(), explained) {
+                (true, _) => KeyEnd::First,
+                (false, true) => KeyEnd::Either,
+                (false, false) if own && !samples::has_only_known_words(words) => KeyEnd::Last,
+                (false, false) => KeyEnd::First,
+            }
         }
-        1 => {
-            let dotted = stems.iter().all(|stem| *stem != key);
-            let explained = of(Look::Text).all(|text| stems.iter().all(|stem| belongs(text, stem)));
-            if dotted && explained { KeyEnd::Either } else { KeyEnd::First }
-        }
-        _ => {
-            let own = of(Look::Text).any(|text| belongs(text, stem(text)) && stems.contains(stem(text)));
-            if own || of(Look::Text).next().is_none() { KeyEnd::Last } else { KeyEnd::First }
+        Some(_) if own || of(Look::Text).next().is_none() => KeyEnd::Last,
+        Some(_) => KeyEnd::First,
+    }
+}
+
+/// The members of a key that ends at the first dot, and transcripts whose names hold more than known words behind it: those are of
+/// other utterances.
+fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
+    let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+    for file in files {
+        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+        if file.look == Look::Text && !samples::follows_a_key(&rest) {
+            let own = samples::own_key(&file.name);
+            let rest = file.name[own.len()..].trim_start_matches('.').to_ascii_lowercase();
+            samples.entry(own).or_default().files.push((rest, file));
+        } else {
+            samples.entry(key.clone()).or_default().files.push((rest, file));
         }
     }
+    samples
 }
 
 /// A member's name, without `./` before it, when it names a file below the place where one would extract it.
