@@ -522,3 +522,24 @@ fn early_stopping_that_ended_a_training_may_be_taken_back() {
     train(&mini, "straight", &open, &[]).expect_code(0);
     expect_same_weights(&mini.exp(""), &mini.path("exp/straight"), 60, "after early stopping was taken back");
 }
+
+#[test]
+fn a_folder_that_cannot_be_written_stops_the_training_before_its_first_step() {
+    let mini = Mini::packed();
+    let step = interrupted(&mini, &[], &[]);
+    let Some(library) = failing_open(&mini.path("data")) else { return println!("skipped: there is no C compiler") };
+    let before = mini.tree();
+    // EPERM, EACCES, EROFS.
+    for errno in ["1", "13", "30"] {
+        let mut run = mini.command("run", &[&["--stop-stage", "train"], &ENDLESS[..]].concat());
+        run.env("LD_PRELOAD", &library).env("FAIL_ERRNO", errno).env("FAIL_ENDING", "train/state/.writable");
+        let output = run.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{errno}: {text}");
+        assert!(text.contains("4-train/.staging/train/state") && text.contains("chown"), "{errno}: {text}");
+        assert!(before.contents() == mini.tree().contents(), "{errno}: {text}");
+    }
+    let settings = until(step + 3);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&[&format!("resuming from step-{step:06}")]);
+}

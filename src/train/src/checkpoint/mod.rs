@@ -18,6 +18,7 @@ use candle_core::Tensor;
 use flowmill_nn::{Parameters, weights};
 
 use crate::ema::Ema;
+use crate::error::is_not_writable;
 use crate::identity::Identity;
 use crate::optimizer::Optimizer;
 use crate::{CheckpointStore, TrainError};
@@ -83,6 +84,22 @@ pub fn best(store: &dyn CheckpointStore) -> Result<Option<Score>, TrainError> {
     let states = names(store)?.into_iter().filter_map(|name| read_state(&store.path(&name)).ok());
     let scores = states.filter_map(|state| Some(Score { step: state.step, loss: state.validation? }));
     Ok(scores.min_by(|a, b| a.loss.total_cmp(&b.loss).then(a.step.cmp(&b.step))))
+}
+
+/// The file that shows whether checkpoints can be written; it is removed at once.
+const PROBE: &str = ".writable";
+
+/// Refuses a store that this user may not write in: nothing of the training would be saved. Any other fault may pass before the first
+/// save.
+pub(crate) fn check_writable(store: &dyn CheckpointStore) -> Result<(), TrainError> {
+    let path = store.path(PROBE);
+    let written = std::fs::File::create(&path).map(drop).and_then(|()| std::fs::remove_file(&path));
+    match written {
+        Err(source) if is_not_writable(&source) => {
+            Err(TrainError::NotWritable { folder: path.parent().unwrap_or(&path).to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Saves a checkpoint under the name of its step.
