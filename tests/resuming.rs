@@ -543,3 +543,43 @@ fn a_folder_that_cannot_be_written_stops_the_training_before_its_first_step() {
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&[&format!("resuming from step-{step:06}")]);
 }
+
+#[test]
+fn a_finished_training_whose_checkpoints_are_gone_is_not_done_again_in_silence() {
+    let mini = Mini::packed();
+    let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings, &[]).expect_code(0);
+    copy(&mini, "mini", "some");
+    copy(&mini, "mini", "extended");
+    let checkpoints = mini.exp("4-train/checkpoints");
+    let whole = mini.path("whole");
+    fs::rename(&checkpoints, &whole).unwrap();
+    for emptied in [false, true] {
+        if emptied {
+            fs::create_dir(&checkpoints).unwrap();
+        }
+        let before = mini.tree();
+        let words = ["checkpoints/step-000010 is gone", "checkpoints/step-000040 is gone", "--force --stage 4"];
+        train(&mini, "mini", &settings, &[]).expect_code(2).expect_words(&words);
+        train(&mini, "mini", &settings, &["--dry-run"]).expect_code(0).expect_words(&["would be refused"]);
+        assert_eq!(before, mini.tree());
+    }
+    fs::remove_dir(&checkpoints).unwrap();
+    fs::rename(&whole, &checkpoints).unwrap();
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
+    fs::remove_dir_all(&checkpoints).unwrap();
+    train(&mini, "mini", &settings, &["--stage", "4", "--force"]).expect_code(0);
+    assert_eq!(steps(&checkpoints), [10, 20, 30, 40]);
+
+    for (name, end) in [("some", "max_steps=40"), ("extended", "max_steps=50")] {
+        let exp = mini.path("exp").join(name);
+        for step in [30, 40] {
+            fs::remove_dir_all(exp.join(format!("4-train/checkpoints/step-{step:06}"))).unwrap();
+        }
+        let settings = [&[end], &settings[1..]].concat();
+        let said = train(&mini, name, &settings, &[]).expect_code(0);
+        let gone = "4-train/checkpoints/step-000030, 4-train/checkpoints/step-000040 are gone";
+        said.expect_words(&[gone, "resuming from step-000020"]);
+        expect_same_weights(&exp, &mini.exp(""), 40, name);
+    }
+}
