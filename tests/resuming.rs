@@ -583,3 +583,30 @@ fn a_finished_training_whose_checkpoints_are_gone_is_not_done_again_in_silence()
         expect_same_weights(&exp, &mini.exp(""), 40, name);
     }
 }
+
+#[test]
+fn with_every_checkpoint_damaged_only_force_begins_anew() {
+    let mini = Mini::packed();
+    let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings, &[]).expect_code(0);
+    let whole = copy(&mini, "mini", "whole");
+    let checkpoints = mini.exp("4-train/checkpoints");
+    for step in steps(&checkpoints) {
+        fs::write(checkpoints.join(format!("step-{step:06}/optimizer.safetensors")), "").unwrap();
+    }
+    for _ in 0..2 {
+        let words = [
+            "step-000010",
+            "step-000040",
+            "damaged",
+            "step-000040/model.safetensors",
+            "train.init_from",
+            "--force --stage 4",
+        ];
+        train(&mini, "mini", &settings, &[]).expect_code(1).expect_words(&words);
+        assert_eq!(steps(&checkpoints), [10, 20, 30, 40]);
+    }
+    train(&mini, "mini", &settings, &["--stage", "4", "--force"]).expect_code(0);
+    expect_same_weights(&mini.exp(""), &whole, 40, "begun anew");
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
+}

@@ -130,19 +130,30 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() {
 }
 
 #[test]
-fn with_every_checkpoint_damaged_training_starts_over_and_says_so() {
-    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    undisturbed(whole.path());
+fn with_every_checkpoint_damaged_the_run_stops_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::interrupting_after(7);
     run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    for step in ["step-000005", "step-000007"] {
-        std::fs::remove_file(folder.path().join("checkpoints").join(step).join("model.safetensors")).unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    let names = flowmill_train::checkpoint::names(&support::FolderStore(checkpoints.clone())).unwrap();
+    for (file, has_weights) in [("optimizer.safetensors", true), ("model.safetensors", false)] {
+        for name in &names {
+            std::fs::remove_file(checkpoints.join(name).join(file)).unwrap();
+        }
+        let before = tree(folder.path());
+        // The second time finds the same.
+        for _ in 0..2 {
+            let mut observer = Recorder::default();
+            let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap_err();
+            let TrainError::AllDamaged { damaged, weights } = &error else { panic!("{error}") };
+            let expected: Vec<_> = names.iter().rev().map(|name| checkpoints.join(name)).collect();
+            assert_eq!(damaged.iter().map(|(folder, _)| folder.clone()).collect::<Vec<_>>(), expected);
+            let newest = expected[0].join("model.safetensors");
+            assert_eq!(weights.as_ref(), has_weights.then_some(&newest));
+            assert!(observer.steps.is_empty());
+            assert!(before == tree(folder.path()), "{file}");
+        }
     }
-    let mut observer = Recorder::default();
-    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    assert_eq!(summary.resumed_from, None);
-    assert!(observer.messages.iter().any(|text| text.contains("from the beginning")), "{:?}", observer.messages);
-    assert_same_tree(whole.path(), folder.path());
 }
 
 /// Checkpoints of two trees, file by file; logs do not count.

@@ -121,11 +121,40 @@ pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) 
     })
 }
 
-/// Reads the state of a checkpoint without checking or loading the rest.
+/// Reads the state of a checkpoint, which is checked, without checking or loading the rest.
+///
+/// # Errors
+/// As [`load`].
 pub fn read_state(folder: &Path) -> Result<State, TrainError> {
-    let path = folder.join(STATE_FILE);
-    let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-    State::parse(&folder_name(folder), &bytes)
+    let name = folder_name(folder);
+    let bytes = std::fs::read(folder.join(STATE_FILE)).map_err(|error| unreadable(folder, STATE_FILE, error))?;
+    let sum = recorded_checksum(folder, STATE_FILE)?;
+    if sum.is_none_or(|sum| sum != blake3::hash(&bytes).to_hex().as_str()) {
+        return Err(TrainError::Damaged { name, reason: format!("{STATE_FILE} does not match its checksum") });
+    }
+    State::parse(&name, &bytes)
+}
+
+/// The checksum that a checkpoint has of one of its files.
+fn recorded_checksum(folder: &Path, file: &str) -> Result<Option<String>, TrainError> {
+    let bytes =
+        std::fs::read(folder.join(CHECKSUMS_FILE)).map_err(|error| unreadable(folder, CHECKSUMS_FILE, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut entries = text.lines().filter_map(|line| line.split_once("  "));
+    Ok(entries.find(|(_, name)| *name == file).map(|(sum, _)| sum.to_owned()))
+}
+
+/// Whether the weights of a checkpoint are whole, whatever its other files are: by their checksum, or where that is gone because they can
+/// be read. Adapters alone are nothing to start from.
+fn has_whole_weights(folder: &Path) -> bool {
+    if read_state(folder).is_ok_and(|state| state.base.is_some()) {
+        return false;
+    }
+    let path = folder.join(MODEL_FILE);
+    match recorded_checksum(folder, MODEL_FILE) {
+        Ok(Some(sum)) => checksum(&path).is_ok_and(|found| found.to_hex().as_str() == sum),
+        Ok(None) | Err(_) => weights::read(&path).is_ok(),
+    }
 }
 
 fn folder_name(folder: &Path) -> String {
