@@ -610,3 +610,19 @@ fn with_every_checkpoint_damaged_only_force_begins_anew() {
     expect_same_weights(&mini.exp(""), &whole, 40, "begun anew");
     train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
 }
+
+#[test]
+fn a_damaged_state_does_not_block_an_extension() {
+    let mini = Mini::packed();
+    let settings = |end: &'static str| [end, "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings("max_steps=40"), &[]).expect_code(0);
+    let whole = copy(&mini, "mini", "whole");
+    let state = mini.exp("4-train/checkpoints/step-000040/state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    // It stays as long as it was.
+    fs::write(&state, text.replacen("\"step\"", "?step?", 1)).unwrap();
+    let said = train(&mini, "mini", &settings("max_steps=60"), &[]).expect_code(0);
+    said.expect_words(&["damaged-step-000040", "resuming from step-000030"]);
+    train(&mini, "whole", &settings("max_steps=60"), &[]).expect_code(0);
+    expect_same_weights(&mini.exp(""), &whole, 60, "after a damaged state");
+}
