@@ -516,7 +516,8 @@ fn early_stopping_that_ended_a_training_may_be_taken_back() {
     let stopped = *steps(&mini.exp("4-train/checkpoints")).last().unwrap();
     assert!(stopped < 60);
     let same = ["max_steps=90", fired[1], fired[2]];
-    train(&mini, "mini", &same, &[]).expect_code(0).expect_words(&["nothing to do"]);
+    let words = [&format!("stopped early at step {stopped} of 60"), "train.early_stopping.patience", "nothing to do"];
+    train(&mini, "mini", &same, &[]).expect_code(0).expect_words(&words);
     let open = ["max_steps=60", "early_stopping=null"];
     train(&mini, "mini", &open, &[]).expect_code(0).expect_words(&[&format!("resuming from step-{stopped:06}")]);
     train(&mini, "straight", &open, &[]).expect_code(0);

@@ -89,8 +89,15 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
         )));
     }
     state.patience.judge(ends.early_stopping.as_ref());
-    if state.patience.exhausted || limits.reached(state.step, state.epoch) {
+    if limits.reached(state.step, state.epoch) {
         return Ok(End::Same);
+    }
+    if state.patience.exhausted {
+        let State { step, steps, .. } = state;
+        return Ok(End::Stays(format!(
+            "stopped early at step {step} of {steps}: {} nothing; raise train.early_stopping.patience or set it to null to go on ({changes})",
+            if then.get("max_steps") == now.get("max_steps") { "this change changes" } else { "max_steps changes" }
+        )));
     }
     let name = ends.schedule.name;
     let spread =
@@ -98,13 +105,6 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     Ok(End::Further(format!("{changes}{spread}")))
 }
 
-fn shown(value: Option<&Value>) -> String {
-    value.unwrap_or(&Value::Null).to_string()
-}
-
-/// Where an output belongs in the folder of a training that goes on from its results.
-fn restored(output: &str) -> Option<Restored> {
-    if let Some(name) = output.strip_prefix(CHECKPOINTS).and_then(|rest| rest.strip_prefix('/')) {
 /// The state of the newest checkpoint whose state is not damaged: a training goes on from no other.
 fn newest_sound(found: &[(u64, PathBuf)]) -> Result<Option<State>, StageError> {
     for (_, folder) in found.iter().rev() {
@@ -117,6 +117,13 @@ fn newest_sound(found: &[(u64, PathBuf)]) -> Result<Option<State>, StageError> {
     Ok(None)
 }
 
+fn shown(value: Option<&Value>) -> String {
+    value.unwrap_or(&Value::Null).to_string()
+}
+
+/// Where an output belongs in the folder of a training that goes on from its results.
+fn restored(output: &str) -> Option<Restored> {
+    if let Some(name) = output.strip_prefix(CHECKPOINTS).and_then(|rest| rest.strip_prefix('/')) {
         return Some(Restored::Linked(name.to_owned()));
     }
     if let Some(name) = output.strip_prefix(SAMPLES).and_then(|rest| rest.strip_prefix('/')) {
