@@ -516,9 +516,114 @@ fn early_stopping_that_ended_a_training_may_be_taken_back() {
     let stopped = *steps(&mini.exp("4-train/checkpoints")).last().unwrap();
     assert!(stopped < 60);
     let same = ["max_steps=90", fired[1], fired[2]];
-    train(&mini, "mini", &same, &[]).expect_code(0).expect_words(&["nothing to do"]);
+    let words = [&format!("stopped early at step {stopped} of 60"), "train.early_stopping.patience", "nothing to do"];
+    train(&mini, "mini", &same, &[]).expect_code(0).expect_words(&words);
     let open = ["max_steps=60", "early_stopping=null"];
     train(&mini, "mini", &open, &[]).expect_code(0).expect_words(&[&format!("resuming from step-{stopped:06}")]);
     train(&mini, "straight", &open, &[]).expect_code(0);
     expect_same_weights(&mini.exp(""), &mini.path("exp/straight"), 60, "after early stopping was taken back");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_stops_the_training_before_its_first_step() {
+    let mini = Mini::packed();
+    let step = interrupted(&mini, &[], &[]);
+    let Some(library) = failing_open(&mini.path("data")) else { return println!("skipped: there is no C compiler") };
+    let before = mini.tree();
+    // EPERM, EACCES, EROFS.
+    for errno in ["1", "13", "30"] {
+        let mut run = mini.command("run", &[&["--stop-stage", "train"], &ENDLESS[..]].concat());
+        run.env("LD_PRELOAD", &library).env("FAIL_ERRNO", errno).env("FAIL_ENDING", "train/state/.writable");
+        let output = run.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{errno}: {text}");
+        assert!(text.contains("4-train/.staging/train/state") && text.contains("chown"), "{errno}: {text}");
+        assert!(before.contents() == mini.tree().contents(), "{errno}: {text}");
+    }
+    let settings = until(step + 3);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&[&format!("resuming from step-{step:06}")]);
+}
+
+#[test]
+fn a_finished_training_whose_checkpoints_are_gone_is_not_done_again_in_silence() {
+    let mini = Mini::packed();
+    let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings, &[]).expect_code(0);
+    copy(&mini, "mini", "some");
+    copy(&mini, "mini", "extended");
+    let checkpoints = mini.exp("4-train/checkpoints");
+    let whole = mini.path("whole");
+    fs::rename(&checkpoints, &whole).unwrap();
+    for emptied in [false, true] {
+        if emptied {
+            fs::create_dir(&checkpoints).unwrap();
+        }
+        let before = mini.tree();
+        let words = ["checkpoints/step-000010 is gone", "checkpoints/step-000040 is gone", "--force --stage 4"];
+        train(&mini, "mini", &settings, &[]).expect_code(2).expect_words(&words);
+        train(&mini, "mini", &settings, &["--dry-run"]).expect_code(0).expect_words(&["would be refused"]);
+        assert_eq!(before, mini.tree());
+    }
+    fs::remove_dir(&checkpoints).unwrap();
+    fs::rename(&whole, &checkpoints).unwrap();
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
+    fs::remove_dir_all(&checkpoints).unwrap();
+    train(&mini, "mini", &settings, &["--stage", "4", "--force"]).expect_code(0);
+    assert_eq!(steps(&checkpoints), [10, 20, 30, 40]);
+
+    for (name, end) in [("some", "max_steps=40"), ("extended", "max_steps=50")] {
+        let exp = mini.path("exp").join(name);
+        for step in [30, 40] {
+            fs::remove_dir_all(exp.join(format!("4-train/checkpoints/step-{step:06}"))).unwrap();
+        }
+        let settings = [&[end], &settings[1..]].concat();
+        let said = train(&mini, name, &settings, &[]).expect_code(0);
+        let gone = "4-train/checkpoints/step-000030, 4-train/checkpoints/step-000040 are gone";
+        said.expect_words(&[gone, "resuming from step-000020"]);
+        expect_same_weights(&exp, &mini.exp(""), 40, name);
+    }
+}
+
+#[test]
+fn with_every_checkpoint_damaged_only_force_begins_anew() {
+    let mini = Mini::packed();
+    let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings, &[]).expect_code(0);
+    let whole = copy(&mini, "mini", "whole");
+    let checkpoints = mini.exp("4-train/checkpoints");
+    for step in steps(&checkpoints) {
+        fs::write(checkpoints.join(format!("step-{step:06}/optimizer.safetensors")), "").unwrap();
+    }
+    for _ in 0..2 {
+        let words = [
+            "step-000010",
+            "step-000040",
+            "damaged",
+            "step-000040/model.safetensors",
+            "train.init_from",
+            "--force --stage 4",
+        ];
+        train(&mini, "mini", &settings, &[]).expect_code(1).expect_words(&words);
+        assert_eq!(steps(&checkpoints), [10, 20, 30, 40]);
+    }
+    train(&mini, "mini", &settings, &["--stage", "4", "--force"]).expect_code(0);
+    expect_same_weights(&mini.exp(""), &whole, 40, "begun anew");
+    train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
+}
+
+#[test]
+fn a_damaged_state_does_not_block_an_extension() {
+    let mini = Mini::packed();
+    let settings = |end: &'static str| [end, "save_every=10", "validate_every=0", "keep.last=9"];
+    train(&mini, "mini", &settings("max_steps=40"), &[]).expect_code(0);
+    let whole = copy(&mini, "mini", "whole");
+    let state = mini.exp("4-train/checkpoints/step-000040/state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    // It stays as long as it was.
+    fs::write(&state, text.replacen("\"step\"", "?step?", 1)).unwrap();
+    let said = train(&mini, "mini", &settings("max_steps=60"), &[]).expect_code(0);
+    said.expect_words(&["damaged-step-000040", "resuming from step-000030"]);
+    train(&mini, "whole", &settings("max_steps=60"), &[]).expect_code(0);
+    expect_same_weights(&mini.exp(""), &whole, 60, "after a damaged state");
 }

@@ -93,6 +93,8 @@ pub(crate) struct UpToDate {
     pub done: PartDone,
     /// Other work on it that an earlier run left unfinished.
     pub unfinished: Option<PriorWork>,
+    /// Why another end that the recipe asks for changes nothing.
+    pub stays: Option<String>,
     /// Logs that are not as they were, which changes nothing else.
     pub logs: Vec<Reason>,
 }
@@ -136,6 +138,10 @@ impl Assessor<'_> {
             }
         };
         let Some(finished) = finished else {
+            let lost = self.lost(&planned, &receipt).filter(|_| unfinished.is_none());
+            if let Some(lost) = lost {
+                return self.go_on(planned, lost, None);
+            }
             return match (self.compare(planned, receipt)?, unfinished) {
                 (Verdict::Run(planned, _), Some(work)) => self.go_on(planned, work, None),
                 (Verdict::UpToDate(part), unfinished) => Ok(Verdict::UpToDate(UpToDate { unfinished, ..part })),
@@ -147,13 +153,24 @@ impl Assessor<'_> {
         let same = finished.changes.is_empty() && finished.further.is_none();
         if same && damage.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished, logs }));
+            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished, stays: finished.stays, logs }));
         }
         if let Some(unfinished) = unfinished {
             return self.go_on(planned, unfinished, None);
         }
+        let gone = planned.part.resumable.map_or(Vec::new(), |resumable| self.gone_results(resumable, &receipt));
+        if !gone.is_empty() {
+            // Told as what they are rather than file by file.
+            let is_below = |path: &String| gone.iter().any(|folder| path.starts_with(&format!("{folder}/")));
+            damage.retain(|reason| !matches!(reason, Reason::OutputMissing(path) if is_below(path)));
+            damage.insert(0, Reason::Gone(gone.clone()));
+        }
         let verdict = self.go_on(planned, finished, Some(receipt))?;
         match verdict {
+            Verdict::Run(planned, mut reasons) if !same && !gone.is_empty() => {
+                reasons.push(Reason::Gone(gone));
+                Ok(Verdict::Run(planned, reasons))
+            }
             // What is whole of the results is kept, and the rest is made again from it.
             Verdict::Run(planned, _) if same => {
                 damage.truncate(MAX_REASONS);
@@ -207,7 +224,7 @@ impl Assessor<'_> {
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished: None, logs }));
+            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished: None, stays: None, logs }));
         }
         Ok(Verdict::Run(planned, reasons))
     }

@@ -49,6 +49,8 @@ pub struct Reached {
 pub enum End {
     /// Nothing: the end is the same, or the work is at its end by the new rule too.
     Same,
+    /// The end is another, and the work is at its end all the same: why, and what to do.
+    Stays(String),
     /// The work goes on from where it is, to an end that is described here.
     Further(String),
     /// The work is beyond that end; what to do.

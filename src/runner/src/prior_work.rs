@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::assess::{Assessor, Planned};
-use crate::part::{End, Reached, Resumable};
+use crate::part::{End, Reached, Restored, Resumable};
 use crate::reason::Reason;
 use crate::receipt::{InputRecord, Receipt};
 use crate::work::STATE;
@@ -28,7 +28,12 @@ pub(crate) struct PriorWork {
     pub changes: Vec<Reason>,
     /// How it goes on to another end than it was begun for, if it does.
     pub further: Option<String>,
+    /// Why another end that the recipe asks for changes nothing.
+    pub stays: Option<String>,
 }
+
+/// What has changed since work was begun: what keeps it from going on, how it goes on to another end, and why another end changes nothing.
+type Since = (Vec<Reason>, Option<String>, Option<String>);
 
 /// What work was begun with.
 struct Begun<'a> {
@@ -44,16 +49,21 @@ impl Assessor<'_> {
         let staging = self.dir.staging(&planned.part.key);
         let state = staging.join(STATE);
         let Some(reached) = (resumable.reached)(&state)? else { return Ok(None) };
-        let unknown =
-            |reason| PriorWork { finished: false, reached: reached.clone(), changes: vec![reason], further: None };
+        let unknown = |reason| PriorWork {
+            finished: false,
+            reached: reached.clone(),
+            changes: vec![reason],
+            further: None,
+            stays: None,
+        };
         let begun = match staging::begun_with(&staging) {
             Ok(Some(begun)) => begun,
             Ok(None) => return Ok(Some(unknown(Reason::RecordMissing))),
             Err(damage) => return Ok(Some(unknown(Reason::RecordDamaged(damage)))),
         };
         let begun = Begun { version: begun.version, config: &begun.config, inputs: &begun.inputs };
-        let (changes, further) = self.since(planned, resumable, &state, &begun)?;
-        Ok(Some(PriorWork { finished: false, reached, changes, further }))
+        let (changes, further, stays) = self.since(planned, resumable, &state, &begun)?;
+        Ok(Some(PriorWork { finished: false, reached, changes, further, stays }))
     }
 
     /// What there is of a part in the stage's results, `reason` being why there is no receipt to go by.
@@ -64,15 +74,34 @@ impl Assessor<'_> {
     ) -> Result<Option<PriorWork>, StageError> {
         let Some(resumable) = planned.part.resumable else { return Ok(None) };
         let Some(reached) = (resumable.reached)(&self.dir.path)? else { return Ok(None) };
-        let (changes, further) = match receipt {
+        let (changes, further, stays) = match receipt {
             Ok(receipt) => {
                 let begun = Begun { version: receipt.version, config: &receipt.config, inputs: &receipt.inputs };
                 self.since(planned, resumable, &self.dir.path, &begun)?
             }
-            Err(Reason::NeverRun) => (vec![Reason::RecordMissing], None),
-            Err(other) => (vec![other.clone()], None),
+            Err(Reason::NeverRun) => (vec![Reason::RecordMissing], None, None),
+            Err(other) => (vec![other.clone()], None, None),
         };
-        Ok(Some(PriorWork { finished: true, reached, changes, further }))
+        Ok(Some(PriorWork { finished: true, reached, changes, further, stays }))
+    }
+
+    /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
+    pub fn lost(&self, planned: &Planned, receipt: &Receipt) -> Option<PriorWork> {
+        let resumable = planned.part.resumable?;
+        let changes: Vec<Reason> =
+            self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
+        let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
+        (!changes.is_empty()).then_some(PriorWork { finished: true, reached, changes, further: None, stays: None })
+    }
+
+    /// The folders of results that work goes on from and that are gone, each once.
+    pub fn gone_results(&self, resumable: Resumable, receipt: &Receipt) -> Vec<String> {
+        let goes_on = |output: &str| matches!((resumable.restored)(output), Some(Restored::Linked(_)));
+        let folders =
+            receipt.files.iter().filter(|file| goes_on(&file.path)).filter_map(|file| file.path.rsplit_once('/'));
+        let folders: std::collections::BTreeSet<&str> = folders.map(|(folder, _)| folder).collect();
+        let gone = folders.into_iter().filter(|folder| !self.dir.path.join(folder).exists());
+        gone.map(|folder| format!("{}/{folder}", self.dir.name)).collect()
     }
 
     /// What keeps work from going on since it was begun, and how it would go on to another end.
@@ -82,7 +111,7 @@ impl Assessor<'_> {
         resumable: Resumable,
         folder: &Path,
         begun: &Begun<'_>,
-    ) -> Result<(Vec<Reason>, Option<String>), StageError> {
+    ) -> Result<Since, StageError> {
         let now = crate::assess::as_read_back(&planned.part.config)?;
         let then = (resumable.recorded)(begun.config, &now);
         let without_ends = |config: &Value| {
@@ -98,15 +127,14 @@ impl Assessor<'_> {
         }
         self.compare_config(&without_ends(&then), &without_ends(&now), &mut changes)?;
         self.compare_inputs(planned, begun.inputs, &mut changes)?;
-        let further = match (resumable.end)(folder, &then, &now)? {
-            End::Same => None,
-            End::Further(words) => Some(words),
-            End::Passed(words) => {
-                changes.push(Reason::Passed(words));
-                None
-            }
-        };
-        Ok((changes, further))
+        let (mut further, mut stays) = (None, None);
+        match (resumable.end)(folder, &then, &now)? {
+            End::Same => {}
+            End::Stays(words) => stays = Some(words),
+            End::Further(words) => further = Some(words),
+            End::Passed(words) => changes.push(Reason::Passed(words)),
+        }
+        Ok((changes, further, stays))
     }
 }
 

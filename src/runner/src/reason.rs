@@ -49,6 +49,8 @@ pub enum Reason {
     InputMissing(String),
     /// An output is gone.
     OutputMissing(String),
+    /// Folders of results are gone.
+    Gone(Vec<String>),
     /// An output has other content than the receipt says.
     OutputDiffers(String),
 }
@@ -81,6 +83,9 @@ impl fmt::Display for Reason {
             Self::InputAppeared(name) => write!(f, "input {} appeared", names::display(name)),
             Self::InputMissing(name) => write!(f, "input {} is missing", names::display(name)),
             Self::OutputMissing(path) => write!(f, "output {path} is missing"),
+            Self::Gone(folders) => {
+                write!(f, "{} {} gone", folders.join(", "), if folders.len() == 1 { "is" } else { "are" })
+            }
             Self::OutputDiffers(path) => write!(f, "output {path} differs from its receipt"),
         }
     }

@@ -293,6 +293,9 @@ impl StageRun<'_> {
             match verdict {
                 Verdict::UpToDate(part) => {
                     self.keep(&part.done.key, part.unfinished, so_far);
+                    if let Some(why) = &part.stays {
+                        self.run.reporter.line(format!("{}: {why}", self.dir.name));
+                    }
                     self.tell_logs(&part.logs);
                     done.push(part.done);
                 }

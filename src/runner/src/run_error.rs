@@ -199,7 +199,7 @@ fn describe_loss(error: &RunError) -> String {
     };
     format!(
         "{stage}/{part} {state}:\n  {changes}\nNothing is lost yet:\n\
-         - {set_back}, set that back\n\
+         - {set_back}, set that back; what is gone, put back\n\
          - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
          - to begin anew here and lose it, add --force --stage {stage}"
     )

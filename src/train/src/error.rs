@@ -146,6 +146,25 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The folder of the checkpoints that this user may not write: nothing of a training would be saved.
+    #[error(
+        "cannot write in {}, where the checkpoints belong: {source}. Nothing was trained or changed. {}, then run the same command again",
+        .folder.display(), right_to_write()
+    )]
+    NotWritable {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// There are checkpoints, and none is sound.
+    #[error("{}", describe_all_damaged(.damaged, .weights.as_deref()))]
+    AllDamaged {
+        /// Each folder and what is wrong with it, the newest first.
+        damaged: Vec<(PathBuf, String)>,
+        /// The newest weights among them that are whole.
+        weights: Option<PathBuf>,
+    },
     /// A checkpoint that cannot be used.
     #[error("checkpoint {name}: {reason}")]
     Checkpoint {
@@ -220,28 +239,27 @@ impl TrainError {
 
     /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
     pub(crate) fn is_disk_full(&self) -> bool {
-        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = cause {
-            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            // Some crates keep only the text of the system's error.
-            if matches!(kind, Some(StorageFull | QuotaExceeded | FileTooLarge))
-                || error.to_string().contains("No space left on device")
-            {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
+        // Some crates keep only the text of the system's error.
+        self.has_cause(|io, text| io.is_some_and(is_disk_full) || text.contains("No space left on device"))
+    }
+
+    /// Whether the system refuses this user to write somewhere down the chain of causes.
+    pub(crate) fn is_not_writable(&self) -> bool {
+        let codes = ["(os error 1)", "(os error 13)", "(os error 30)"];
+        self.has_cause(|io, text| io.is_some_and(is_not_writable) || codes.iter().any(|code| text.contains(code)))
     }
 
     /// Whether the system is at fault somewhere down the chain of causes, rather than the run: a full disk, a device that fails, a
     /// right that is missing. The same may succeed later.
     pub(crate) fn is_of_system(&self) -> bool {
+        self.has_cause(|io, text| io.is_some() || text.contains("(os error "))
+    }
+
+    /// Whether a cause down the chain is of a kind: it is given with its text, and as the system's error where it is one.
+    fn has_cause(&self, is_of_kind: impl Fn(Option<&std::io::Error>, &str) -> bool) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
-            // Some crates keep only the text of the system's error.
-            if error.is::<std::io::Error>() || error.to_string().contains("(os error ") {
+            if is_of_kind(error.downcast_ref::<std::io::Error>(), &error.to_string()) {
                 return true;
             }
             cause = error.source();
@@ -253,6 +271,40 @@ impl TrainError {
     pub(crate) fn checkpoint(name: &str, reason: impl Into<String>) -> Self {
         Self::Checkpoint { name: name.to_owned(), reason: reason.into() }
     }
+}
+
+/// Whether the disk, or the quota on it, is full, or a file may not be as large.
+pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Whether this user may not write there: EACCES, EPERM or EROFS.
+pub(crate) fn is_not_writable(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// What a person can do about a folder that cannot be written.
+pub(crate) fn right_to_write() -> &'static str {
+    "Give this user the right to write there (chown, chmod), or mount a file system that is read-only as writable (mount -o remount,rw)"
+}
+
+/// That no checkpoint is sound, and the ways on.
+fn describe_all_damaged(damaged: &[(PathBuf, String)], weights: Option<&std::path::Path>) -> String {
+    let mut text = "every checkpoint is damaged, so there is none to go on from:".to_owned();
+    for (folder, reason) in damaged {
+        text += &format!("\n  {}: {reason}", folder.display());
+    }
+    text += "\nNothing was trained, changed or deleted:\n- if there is a copy of one of these folders, put it back and run the same command again";
+    if let Some(weights) = weights {
+        text += &format!(
+            "\n- the weights in {0} are whole: to start a new training from them, copy that file elsewhere, set train.init_from to the copy \
+             and choose another folder (--exp DIR)",
+            weights.display()
+        );
+    }
+    text + "\n- to begin anew here and lose them, add --force --stage 4"
 }
 
 /// What a person can do about a fault of the surroundings.

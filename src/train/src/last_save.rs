@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::error::right_to_write;
 use crate::train::{Run, SaveReason};
 use crate::{DataSource, SKIPPED_FOLDER, Task, TrainError, checkpoint, samples_step};
 
@@ -112,12 +113,20 @@ where
     /// What cannot be saved and why, and what can be done about it.
     fn cannot_save(&self, error: &TrainError, lost: &str) -> String {
         let name = checkpoint::name(self.state.step);
-        let free = self.observer.free_space().map_or(String::new(), |free| format!(", {} are free", amount(free)));
         let mut text = format!(
             "WARNING: {name} cannot be saved: {error}. The weights of {lost} exist in memory only, so the run waits and tries again until \
-             they are saved: do not end it. It needs {}{free}",
-            amount(self.checkpoint_bytes())
+             they are saved: do not end it"
         );
+        if error.is_not_writable() {
+            let folder = self.store.path(&name);
+            let folder = folder.parent().unwrap_or(&folder).display();
+            return text + &format!(". It belongs into {folder}. {}", right_to_write());
+        }
+        if !error.is_disk_full() {
+            return text;
+        }
+        let free = self.observer.free_space().map_or(String::new(), |free| format!(", {} are free", amount(free)));
+        text += &format!(". It needs {}{free}", amount(self.checkpoint_bytes()));
         let freeable = self.freeable();
         if !freeable.is_empty() {
             text += ". To make room, delete or move away, for example:";

@@ -113,6 +113,7 @@ where
         store: &'a dyn CheckpointStore,
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        checkpoint::check_writable(store)?;
         check_validation(data, config)?;
         optimizer::freeze(&config.optim, parameters)?;
         own_weights(parameters)?;

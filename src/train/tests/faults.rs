@@ -104,8 +104,16 @@ fn a_disk_that_refuses_keeps_the_old_checkpoint_and_the_run_goes_on() {
 fn the_last_save_waits_whatever_the_system_says_and_tells_what_would_be_lost() {
     let expected = tempfile::tempdir().unwrap();
     on_such_a_disk(expected.path(), &[], system::<EIO>).0.unwrap();
-    let errors: [fn() -> BoxError; 4] = [system::<ENOSPC>, system::<EDQUOT>, system::<EIO>, system::<EACCES>];
-    for error in errors {
+    type Kind = (fn() -> BoxError, bool, bool);
+    let errors: [Kind; 6] = [
+        (system::<ENOSPC>, true, false),
+        (system::<EDQUOT>, true, false),
+        (system::<EIO>, false, false),
+        (system::<EACCES>, false, true),
+        (system::<1>, false, true),
+        (system::<30>, false, true),
+    ];
+    for (error, full, forbidden) in errors {
         let folder = tempfile::tempdir().unwrap();
         let (trained, observer, left) = on_such_a_disk(folder.path(), &[4, 5], error);
         trained.unwrap();
@@ -115,7 +123,8 @@ fn the_last_save_waits_whatever_the_system_says_and_tells_what_would_be_lost() {
         // Of the second attempt nothing new is to be said.
         assert_eq!(told.len(), 1, "{:?}", observer.messages);
         let older = folder.path().join("checkpoints/step-000020");
-        assert!(told[0].contains(&older.display().to_string()), "what can be deleted is named: {}", told[0]);
+        assert_eq!(told[0].contains(&older.display().to_string()), full, "what can be deleted is named: {}", told[0]);
+        assert_eq!(told[0].contains("chown"), forbidden, "the right to write is asked for: {}", told[0]);
         let newest = folder.path().join("checkpoints/step-000030");
         assert!(!told[0].contains(&newest.display().to_string()), "but not what the run goes on from: {}", told[0]);
     }

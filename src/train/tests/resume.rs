@@ -130,19 +130,30 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_and_says_so() {
 }
 
 #[test]
-fn with_every_checkpoint_damaged_training_starts_over_and_says_so() {
-    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    undisturbed(whole.path());
+fn with_every_checkpoint_damaged_the_run_stops_and_touches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
     let mut observer = Recorder::interrupting_after(7);
     run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    for step in ["step-000005", "step-000007"] {
-        std::fs::remove_file(folder.path().join("checkpoints").join(step).join("model.safetensors")).unwrap();
+    let checkpoints = folder.path().join("checkpoints");
+    let names = flowmill_train::checkpoint::names(&support::FolderStore(checkpoints.clone())).unwrap();
+    for (file, has_weights) in [("optimizer.safetensors", true), ("model.safetensors", false)] {
+        for name in &names {
+            std::fs::remove_file(checkpoints.join(name).join(file)).unwrap();
+        }
+        let before = tree(folder.path());
+        // The second time finds the same.
+        for _ in 0..2 {
+            let mut observer = Recorder::default();
+            let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap_err();
+            let TrainError::AllDamaged { damaged, weights } = &error else { panic!("{error}") };
+            let expected: Vec<_> = names.iter().rev().map(|name| checkpoints.join(name)).collect();
+            assert_eq!(damaged.iter().map(|(folder, _)| folder.clone()).collect::<Vec<_>>(), expected);
+            let newest = expected[0].join("model.safetensors");
+            assert_eq!(weights.as_ref(), has_weights.then_some(&newest));
+            assert!(observer.steps.is_empty());
+            assert!(before == tree(folder.path()), "{file}");
+        }
     }
-    let mut observer = Recorder::default();
-    let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
-    assert_eq!(summary.resumed_from, None);
-    assert!(observer.messages.iter().any(|text| text.contains("from the beginning")), "{:?}", observer.messages);
-    assert_same_tree(whole.path(), folder.path());
 }
 
 /// Checkpoints of two trees, file by file; logs do not count.
@@ -165,7 +176,7 @@ fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step(
     let whole = tempfile::tempdir().unwrap();
     undisturbed(whole.path());
     type Way = (&'static str, usize, fn(&Path));
-    let ways: [Way; 6] = [
+    let ways: [Way; 7] = [
         ("gone", 1, |path| std::fs::remove_file(path).unwrap()),
         ("empty", 1, |path| std::fs::write(path, "").unwrap()),
         ("cut", 1, |path| {
@@ -180,6 +191,10 @@ fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step(
         ("a folder", 1, |path| {
             std::fs::remove_file(path).unwrap();
             std::fs::create_dir(path).unwrap();
+        }),
+        ("a link to nowhere", 1, |path| {
+            std::fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink("none/there", path).unwrap();
         }),
     ];
     for (log, (how, warnings, disturb)) in ["metrics.jsonl", "tensorboard/events.out.tfevents.0000000000.flowmill"]
@@ -196,7 +211,7 @@ fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step(
         assert_eq!(told, warnings, "{log} {how}: {:?}", observer.messages);
         assert_eq!(observer.messages.iter().filter(is_log_warning).count(), warnings);
         assert_same_checkpoints(whole.path(), folder.path(), &["step-000045", "step-000047"]);
-        if log == "metrics.jsonl" && how != "a folder" {
+        if log == "metrics.jsonl" && !how.starts_with("a ") {
             let text = std::fs::read_to_string(folder.path().join(log)).unwrap();
             let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             assert_eq!(lines.last().unwrap()["step"], STEPS, "{how}: every line is whole");
@@ -326,7 +341,18 @@ fn a_finished_run_that_is_extended_equals_one_of_that_length() {
         "{:?}",
         observer.messages
     );
-    assert_same_checkpoints(whole.path(), extended.path(), &["step-000040", "step-000045", "step-000047"]);
+    // The best between two saves is kept too, so the names are those of the undisturbed run.
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder.join("checkpoints")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let kept = names(whole.path());
+    assert_eq!(kept, names(extended.path()));
+    assert!(kept.ends_with(&["step-000045".to_owned(), "step-000047".to_owned()]), "{kept:?}");
+    let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+    assert_same_checkpoints(whole.path(), extended.path(), &kept);
     for piece in [1, 3, 7, 100] {
         run(disturbed.path(), &without_horizon(47), &hard_data(), 0.1, &mut Recorder::interrupting_after(piece))
             .unwrap();

@@ -6,7 +6,7 @@ use flowmill_runner::{End, Reached, Restored, Resumable, StageError};
 use flowmill_train::checkpoint::{State, read_state, step_of};
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
-use flowmill_train::{EarlyStopping, Limits, SKIPPED_FOLDER, ScheduleConfig};
+use flowmill_train::{EarlyStopping, Limits, SKIPPED_FOLDER, ScheduleConfig, TrainError};
 use serde_json::Value;
 
 use crate::look::checkpoints_in;
@@ -72,8 +72,7 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     let ends: Ends = serde_json::from_value(now.clone()).map_err(StageError::other)?;
     let limits = Limits { max_steps: ends.max_steps, max_epochs: ends.max_epochs };
     let found = checkpoints(folder)?;
-    let Some((_, newest)) = found.last() else { return Ok(End::Same) };
-    let mut state: State = read_state(newest).map_err(StageError::other)?;
+    let Some(mut state) = newest_sound(&found)? else { return Ok(End::Same) };
     let changes: Vec<String> = identity::ENDS
         .iter()
         .filter(|key| then.get(**key) != now.get(**key))
@@ -90,13 +89,32 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
         )));
     }
     state.patience.judge(ends.early_stopping.as_ref());
-    if state.patience.exhausted || limits.reached(state.step, state.epoch) {
+    if limits.reached(state.step, state.epoch) {
         return Ok(End::Same);
+    }
+    if state.patience.exhausted {
+        let State { step, steps, .. } = state;
+        return Ok(End::Stays(format!(
+            "stopped early at step {step} of {steps}: {} nothing; raise train.early_stopping.patience or set it to null to go on ({changes})",
+            if then.get("max_steps") == now.get("max_steps") { "this change changes" } else { "max_steps changes" }
+        )));
     }
     let name = ends.schedule.name;
     let spread =
         if name.has_horizon() { format!("; the schedule {name} is spread over the new length") } else { String::new() };
     Ok(End::Further(format!("{changes}{spread}")))
+}
+
+/// The state of the newest checkpoint whose state is not damaged: a training goes on from no other.
+fn newest_sound(found: &[(u64, PathBuf)]) -> Result<Option<State>, StageError> {
+    for (_, folder) in found.iter().rev() {
+        match read_state(folder) {
+            Ok(state) => return Ok(Some(state)),
+            Err(TrainError::Damaged { .. }) => {}
+            Err(error) => return Err(StageError::other(error)),
+        }
+    }
+    Ok(None)
 }
 
 fn shown(value: Option<&Value>) -> String {

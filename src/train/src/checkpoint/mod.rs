@@ -18,6 +18,7 @@ use candle_core::Tensor;
 use flowmill_nn::{Parameters, weights};
 
 use crate::ema::Ema;
+use crate::error::is_not_writable;
 use crate::identity::Identity;
 use crate::optimizer::Optimizer;
 use crate::{CheckpointStore, TrainError};
@@ -85,6 +86,22 @@ pub fn best(store: &dyn CheckpointStore) -> Result<Option<Score>, TrainError> {
     Ok(scores.min_by(|a, b| a.loss.total_cmp(&b.loss).then(a.step.cmp(&b.step))))
 }
 
+/// The file that shows whether checkpoints can be written; it is removed at once.
+const PROBE: &str = ".writable";
+
+/// Refuses a store that this user may not write in: nothing of the training would be saved. Any other fault may pass before the first
+/// save.
+pub(crate) fn check_writable(store: &dyn CheckpointStore) -> Result<(), TrainError> {
+    let path = store.path(PROBE);
+    let written = std::fs::File::create(&path).map(drop).and_then(|()| std::fs::remove_file(&path));
+    match written {
+        Err(source) if is_not_writable(&source) => {
+            Err(TrainError::NotWritable { folder: path.parent().unwrap_or(&path).to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Saves a checkpoint under the name of its step.
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;
@@ -104,11 +121,40 @@ pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) 
     })
 }
 
-/// Reads the state of a checkpoint without checking or loading the rest.
+/// Reads the state of a checkpoint, which is checked, without checking or loading the rest.
+///
+/// # Errors
+/// As [`load`].
 pub fn read_state(folder: &Path) -> Result<State, TrainError> {
-    let path = folder.join(STATE_FILE);
-    let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-    State::parse(&folder_name(folder), &bytes)
+    let name = folder_name(folder);
+    let bytes = std::fs::read(folder.join(STATE_FILE)).map_err(|error| unreadable(folder, STATE_FILE, error))?;
+    let sum = recorded_checksum(folder, STATE_FILE)?;
+    if sum.is_none_or(|sum| sum != blake3::hash(&bytes).to_hex().as_str()) {
+        return Err(TrainError::Damaged { name, reason: format!("{STATE_FILE} does not match its checksum") });
+    }
+    State::parse(&name, &bytes)
+}
+
+/// The checksum that a checkpoint has of one of its files.
+fn recorded_checksum(folder: &Path, file: &str) -> Result<Option<String>, TrainError> {
+    let bytes =
+        std::fs::read(folder.join(CHECKSUMS_FILE)).map_err(|error| unreadable(folder, CHECKSUMS_FILE, error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut entries = text.lines().filter_map(|line| line.split_once("  "));
+    Ok(entries.find(|(_, name)| *name == file).map(|(sum, _)| sum.to_owned()))
+}
+
+/// Whether the weights of a checkpoint are whole, whatever its other files are: by their checksum, or where that is gone because they can
+/// be read. Adapters alone are nothing to start from.
+fn has_whole_weights(folder: &Path) -> bool {
+    if read_state(folder).is_ok_and(|state| state.base.is_some()) {
+        return false;
+    }
+    let path = folder.join(MODEL_FILE);
+    match recorded_checksum(folder, MODEL_FILE) {
+        Ok(Some(sum)) => checksum(&path).is_ok_and(|found| found.to_hex().as_str() == sum),
+        Ok(None) | Err(_) => weights::read(&path).is_ok(),
+    }
 }
 
 fn folder_name(folder: &Path) -> String {

@@ -4,10 +4,11 @@
 //! begins again, one that this user may not write is left alone. What is wrong is told once.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
+use crate::error::is_disk_full;
 use crate::synced::sync;
 
 /// Finds the end of the last whole record within the first bytes of a file.
@@ -32,7 +33,7 @@ impl AppendFile {
     /// something else.
     ///
     /// # Errors
-    /// When the system fails (no memory, no descriptor, a fault of the disk), so that waiting may help.
+    /// When the disk is full.
     pub(crate) fn open(path: &Path, length: u64, whole: WholeRecords<'_>) -> Result<Self, TrainError> {
         let mut log = Self { path: path.to_owned(), file: None, written: length, pending: Vec::new(), trouble: None };
         match log.cut(length, whole) {
@@ -132,19 +133,9 @@ impl AppendFile {
     }
 }
 
-/// Whether the system refuses a file for what it is or whose it is: trying again changes nothing.
+/// Whether a log is given up for an error: for any but a full disk, where it waits until there is room.
 pub(crate) fn is_refused(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::IsADirectory
-            | ErrorKind::NotADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::NotSeekable
-            | ErrorKind::InvalidInput
-            | ErrorKind::ExecutableFileBusy
-    )
+    !is_disk_full(error)
 }
 
 /// The end of the last whole line within the first `length` bytes.
@@ -202,5 +193,21 @@ mod tests {
         log.sync().unwrap();
         assert_eq!(log.length(), 12);
         assert!(std::fs::read_dir(&path).unwrap().next().is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_log_that_is_a_link_to_nowhere_or_to_itself_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, target) in [("gone", "none/there"), ("loop", "loop")] {
+            let path = folder.path().join(name);
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            let mut log = AppendFile::open(&path, 12, &mut whole_lines).unwrap();
+            assert!(log.trouble().is_some() && log.trouble().is_none(), "{name}: told once");
+            log.append(b"dropped");
+            log.sync().unwrap();
+            assert_eq!(log.length(), 12);
+            assert!(path.is_symlink());
+        }
     }
 }

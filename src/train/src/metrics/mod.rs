@@ -62,7 +62,7 @@ impl Metrics {
     /// Opens the files in a folder, cut to the given lengths; see [`troubles`](Self::troubles).
     ///
     /// # Errors
-    /// When the system fails in a way that waiting may help.
+    /// When the disk is full.
     pub fn open(folder: &Path, lengths: &MetricsLengths) -> Result<Self, TrainError> {
         let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines, &mut whole_lines)?;
         let whole_records: append::WholeRecords<'_> = &mut tensorboard::whole_records;

@@ -24,7 +24,7 @@ pub(super) struct Read<T> {
 /// may not read and lines that are not understood are left alone and reported.
 ///
 /// # Errors
-/// When the system fails in a way that waiting may help.
+/// When the disk is full.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>, TrainError> {
     let read = |lines, trouble: Option<String>| {
         Ok(Read { lines, trouble: trouble.map(|trouble| format!("{} {trouble}", path.display())) })
