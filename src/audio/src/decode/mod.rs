@@ -13,6 +13,7 @@ mod adpcm;
 mod au;
 mod channels;
 mod codec_names;
+mod cut;
 mod flac;
 mod foreign;
 mod identify;
