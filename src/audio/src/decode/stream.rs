@@ -113,16 +113,16 @@ fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader
             "its index (the moov box) is missing: the file is cut off or was never finished; fetch or record it again";
         return Err(Fault::Malformed { container: content.name().into(), problem: problem.into() });
     }
-    // The index at the end of a Matroska file that is cut off is not there to be read first.
-    let source: Box<dyn MediaSource + 'b> = match content {
-        Content::Matroska if is_cut => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
-        _ => Box::new(Cursor::new(bytes)),
+    // What stands behind the sound of a file that is cut off is not there to be read first.
+    let source: Box<dyn MediaSource + 'b> = match is_cut {
+        true => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
+        false => Box::new(Cursor::new(bytes)),
     };
     let source = MediaSourceStream::new(source, Default::default());
     symphonia::default::get_probe()
         .probe(&Hint::new(), source, FormatOptions::default(), MetadataOptions::default())
         .map_err(|error| match error {
-            Error::Unsupported(_) if is_cut => {
+            _ if is_cut => {
                 let problem = "the file is cut off before what is needed to read it".into();
                 Fault::Malformed { container: content.name().into(), problem }
             }
