@@ -31,7 +31,7 @@ pub mod spectrogram_image;
 pub mod vocode;
 
 pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};
-pub use decode::{decode_bytes, decode_file, extension, probe, probe_bytes};
+pub use decode::{begins_recording, decode_bytes, decode_file, extension, holds_recording, probe, probe_bytes};
 pub use decoder::Decoder;
 pub use error::{AudioError, Fault, is_of_machine};
 pub use resample::resample;

@@ -133,7 +133,7 @@ const BROKEN: [(&str, &str); 32] = [
     ("clipped.wav", "31200"),
     ("dc_offset.wav", "31200"),
     ("digital_silence_1s.wav", "16000"),
-    ("flac_bitflip.flac", "30048 corrupt truncated"),
+    ("flac_bitflip.flac", "31200 corrupt"),
     ("flac_renamed.wav", "31200 misleading-name"),
     ("flac_truncated.flac", "17280 truncated"),
     ("float32_over_range.wav", "31200 over-range"),

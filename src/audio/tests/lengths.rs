@@ -275,3 +275,37 @@ fn many_channels_sound_as_ffmpeg_decodes_them() {
         }
     }
 }
+
+#[test]
+fn a_damaged_flac_frame_is_silence_and_keeps_its_place() {
+    let bytes = good("mono_16k_s16.flac");
+    let whole = decoded(&bytes);
+    let parts = flac_frames(&bytes);
+    let (block, damaged) = (1152, 5);
+    let start: usize = parts[..=damaged].iter().map(|part| part.len()).sum();
+    let length = parts[damaged + 1].len();
+    let mut inside = bytes.clone();
+    inside[start + length / 2..start + length / 2 + 20].fill(0x5a);
+    let gone = [&bytes[..start + 3], &bytes[start + length..]].concat();
+    for damaged_bytes in [inside, gone] {
+        let audio = decoded(&damaged_bytes);
+        assert!(matches!(audio.warnings[..], [DecodeWarning::CorruptPackets { count: 1, .. }]), "{:?}", audio.warnings);
+        let mut expected = whole.samples[0].clone();
+        expected[damaged * block..(damaged + 1) * block].fill(0.0);
+        assert_eq!(audio.samples[0], expected);
+    }
+}
+
+#[test]
+fn flac_frames_are_believed_over_the_header() {
+    let whole = decoded(&good("mono_16k_s16.flac"));
+    // Rate, channels and bits stand in this many bits from the 18th byte on.
+    for (rate, channels, bits) in [(48_000u32, 1u32, 16u32), (16_000, 2, 16), (16_000, 1, 24)] {
+        let mut bytes = good("mono_16k_s16.flac");
+        let packed = rate << 12 | (channels - 1) << 9 | (bits - 1) << 4;
+        bytes[18..22].copy_from_slice(&packed.to_be_bytes());
+        let audio = decoded(&bytes);
+        assert_eq!((audio.sample_rate, &audio.samples), (16_000, &whole.samples));
+        assert!(matches!(audio.warnings[..], [DecodeWarning::MendedHeader { .. }]), "{:?}", audio.warnings);
+    }
+}

@@ -134,6 +134,20 @@ pub(super) fn caf_chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]>
     }
 }
 
+/// Whether a chunk of a CAF file reaches behind the end of the file.
+pub(super) fn caf_is_cut(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((_, after)) = rest.split_first_chunk::<4>() {
+        let Some((size, content)) = after.split_first_chunk::<8>() else { return true };
+        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
+        match content.get(size..) {
+            Some(next) => rest = next,
+            None => return true,
+        }
+    }
+    !rest.is_empty()
+}
+
 fn aiff(bytes: &[u8]) -> Found {
     if bytes.get(8..12) != Some(b"AIFC") {
         return ("AIFF", None, true);

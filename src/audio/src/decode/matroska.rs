@@ -83,6 +83,74 @@ fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
     if padding >> 31 == 0 { padding } else { 0 }
 }
 
+/// What is wrong with the structure of a file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Whether its last element is not whole.
+    pub(super) cut: bool,
+    /// Bytes of clusters that are no elements.
+    pub(super) junk: u64,
+}
+
+/// Elements of the segment and of clusters.
+const KNOWN: [u32; 17] = [
+    EBML,
+    SEGMENT,
+    CLUSTER,
+    TRACKS,
+    BLOCK_GROUP,
+    SIMPLE_BLOCK,
+    0xe7,
+    0xa7,
+    0xab,
+    0xaf,
+    0xec,
+    0xbf,
+    0x1c53_bb6b,
+    0x1254_c367,
+    0x1549_a966,
+    0x114d_9b74,
+    0x5854,
+];
+/// Attachments and chapters.
+const KNOWN_RARE: [u32; 2] = [0x1941_a469, 0x1043_a770];
+
+/// Checks that the elements of the segment and its clusters follow each other up to the end of the file.
+pub(super) fn damage(bytes: &[u8]) -> Damage {
+    let mut damage = Damage::default();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let head = id(rest).and_then(|(id, length)| {
+            let (size, size_length) = number(&rest[length..])?;
+            Some((id, length + size_length, size))
+        });
+        let known = |id: &u32| KNOWN.contains(id) || KNOWN_RARE.contains(id);
+        match head {
+            Some((id, length, size)) if known(&id) => {
+                let end = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(at + length);
+                let short = size != u64::MAX && end > bytes.len();
+                if matches!(id, SEGMENT | CLUSTER) {
+                    damage.cut |= short;
+                    at += length;
+                } else if end > bytes.len() {
+                    return Damage { cut: true, ..damage };
+                } else {
+                    at = end;
+                }
+            }
+            None if rest.len() < 12 => return Damage { cut: true, ..damage },
+            _ => {
+                let marker = CLUSTER.to_be_bytes();
+                let next = rest.windows(4).skip(1).position(|four| four == marker).map_or(rest.len(), |next| next + 1);
+                damage.junk += next as u64;
+                at += next;
+            }
+        }
+    }
+    damage
+}
+
 struct Element<'a> {
     id: u32,
     content: &'a [u8],

@@ -13,6 +13,7 @@ mod adpcm;
 mod au;
 mod channels;
 mod codec_names;
+mod cut;
 mod flac;
 mod foreign;
 mod identify;
@@ -43,7 +44,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 pub(crate) use probe::{probe_bytes_named, probe_file};
-pub use sniff::extension;
+pub use sniff::{begins_recording, extension, holds_recording};
 
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
 use crate::decoder::Decoder;
@@ -106,7 +107,7 @@ impl Decoded {
 ///
 /// Integer WAV files are judged by their header against the size of the file, which is exact. The frames of MPEG audio
 /// and FLAC and the packets of Opus are counted. Everything else is decoded: the lengths that compressed files claim are
-/// too often wrong. So damage inside a frame or a packet is noticed by [`decode_file`] only; it changes no length.
+/// too often wrong. So damage inside a packet of MPEG audio or Opus is noticed by [`decode_file`] only; it changes no length.
 ///
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong.

@@ -2,6 +2,8 @@
 
 /// Boxes looked at per level; real files have a dozen.
 const MAX_BOXES: usize = 1000;
+/// Boxes looked at in the file itself; fragmented files have two per fragment.
+const MAX_TOP_BOXES: usize = 1 << 20;
 
 /// The children of a box's content, as type and content.
 pub(super) fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
@@ -22,9 +24,37 @@ pub(super) fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> 
     std::iter::from_fn(next).take(MAX_BOXES)
 }
 
+/// Whether the last box of the file reaches behind its end.
+pub(super) fn is_cut(bytes: &[u8]) -> bool {
+    let mut at = 0usize;
+    for _ in 0..MAX_TOP_BOXES {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match (rest.first_chunk::<4>(), rest.get(8..16).and_then(|size| size.first_chunk::<8>())) {
+            (None, _) => return !rest.is_empty(),
+            // The box reaches to the end of the file.
+            (Some([0, 0, 0, 0]), _) => return false,
+            (Some([0, 0, 0, 1]), None) => return true,
+            (Some([0, 0, 0, 1]), Some(long)) => {
+                let size = usize::try_from(u64::from_be_bytes(*long)).unwrap_or(usize::MAX);
+                at = at.saturating_add(size.max(16));
+            }
+            (Some(size), _) => at = at.saturating_add((u32::from_be_bytes(*size) as usize).max(8)),
+        }
+        if at >= bytes.len() {
+            return at > bytes.len();
+        }
+    }
+    false
+}
+
 pub(super) fn child<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     path.iter()
         .try_fold(bytes, |content, name| boxes(content).find(|(kind, _)| kind == *name).map(|(_, inside)| inside))
+}
+
+/// Whether the file has a whole index of its tracks.
+pub(super) fn has_index(bytes: &[u8]) -> bool {
+    child(bytes, &[b"moov"]).is_some()
 }
 
 /// Frames at `sample_rate` that the first sound track's edit list skips; 0 if there is no such list.

@@ -5,8 +5,8 @@ use symphonia::core::formats::FormatReader;
 
 use super::identify::caf_chunk;
 use super::sniff::Content;
-use super::stream::packets;
-use super::{Decoded, matroska, mp4_edits, opus};
+use super::stream::{lost_bytes, packets};
+use super::{Decoded, cut, matroska, mp4_edits, opus};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -32,6 +32,10 @@ pub(super) fn decode(
         true => stream.packet(&packet.data),
         false => Ok(()),
     })?;
+    let broke_off = match content {
+        Content::Matroska | Content::Mp4 => cut::is_cut(bytes, content),
+        _ => broke_off,
+    };
     let mut decoded = stream.into_decoded()?;
     let sound = sound(bytes, content, decoded.pre_skip, decoded.samples[0].len());
     let all = decoded.samples[0].len();
@@ -44,6 +48,7 @@ pub(super) fn decode(
     decoded
         .warnings
         .extend(broke_off.then(|| DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 }));
+    decoded.warnings.extend(lost_bytes(bytes, content));
     Ok(Decoded {
         audio: Audio { samples: decoded.samples, sample_rate: RATE, warnings: decoded.warnings },
         codec: "opus".into(),

@@ -1,5 +1,6 @@
 //! What a file is, judged by its first bytes.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::{au, foreign, sphere, w64};
@@ -105,6 +106,27 @@ pub fn extension(bytes: &[u8]) -> Option<&'static str> {
         Content::Matroska => "mka",
         other => other.extensions()[0],
     })
+}
+
+/// Whether a file that begins with `head` is a recording by its signature.
+pub fn begins_recording(head: &[u8]) -> bool {
+    signature(head).is_some()
+}
+
+/// Whether a source of `length` bytes holds a recording, behind tags, zeros or the rest of a frame too.
+///
+/// # Errors
+/// What reading the source gives.
+pub fn holds_recording(source: &mut (impl Read + Seek), length: u64) -> std::io::Result<bool> {
+    let start = match super::leading::start(source, length) {
+        Ok(start) => start,
+        Err(Fault::Io(error)) => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    source.seek(SeekFrom::Start(start.at))?;
+    let mut head = Vec::new();
+    source.by_ref().take(SIGNATURE_BYTES as u64).read_to_end(&mut head)?;
+    Ok(signature(&head).is_some())
 }
 
 /// What `bytes`, a file from where its recording starts, are; or why they are not audio.

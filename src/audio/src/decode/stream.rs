@@ -13,7 +13,7 @@ use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDe
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
-use symphonia::core::io::MediaSourceStream;
+use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
@@ -21,7 +21,9 @@ use super::aac::{Config, SbrSearch};
 use super::identify::{Identity, identify};
 use super::multichannel_vorbis::MultichannelVorbis;
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within};
+use super::{
+    Decoded, MAX_SAMPLES, check_format, cut, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within,
+};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -50,7 +52,12 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     // A packet takes at least one byte; a damaged table may claim billions of empty ones.
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
+    // Files whose last size is unknown end without a sign that they do.
+    if matches!(content, Content::Matroska | Content::Mp4) {
+        collected.broke_off = cut::is_cut(bytes, content);
+    }
     let mut warnings = collected.warnings();
+    warnings.extend(lost_bytes(bytes, content));
     let name = decoder.inner.codec_info().short_name;
     warnings.extend(match &ogg {
         Some(scan) => scan.warning(collected.frames()),
@@ -92,11 +99,35 @@ fn broken_off(content: Content) -> Fault {
     Fault::Malformed { container: content.name().into(), problem }
 }
 
+/// A warning if parts of a container are damaged, so that what they held is not read.
+pub(super) fn lost_bytes(bytes: &[u8], content: Content) -> Option<DecodeWarning> {
+    let lost = (content == Content::Matroska).then(|| matroska::damage(bytes).junk).filter(|junk| *junk > 0);
+    lost.map(|bytes| DecodeWarning::LostSync { bytes })
+}
+
 fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
-    let source = MediaSourceStream::new(Box::new(Cursor::new(bytes)), Default::default());
+    let content = identity.content;
+    let is_cut = cut::is_cut(bytes, content);
+    if content == Content::Mp4 && !mp4_edits::has_index(bytes) {
+        let problem =
+            "its index (the moov box) is missing: the file is cut off or was never finished; fetch or record it again";
+        return Err(Fault::Malformed { container: content.name().into(), problem: problem.into() });
+    }
+    // What stands behind the sound of a file that is cut off is not there to be read first.
+    let source: Box<dyn MediaSource + 'b> = match is_cut {
+        true => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
+        false => Box::new(Cursor::new(bytes)),
+    };
+    let source = MediaSourceStream::new(source, Default::default());
     symphonia::default::get_probe()
         .probe(&Hint::new(), source, FormatOptions::default(), MetadataOptions::default())
-        .map_err(|error| malformed(identity, &error))
+        .map_err(|error| match error {
+            _ if is_cut => {
+                let problem = "the file is cut off before what is needed to read it".into();
+                Fault::Malformed { container: content.name().into(), problem }
+            }
+            error => malformed(identity, &error),
+        })
 }
 
 /// A decoder and the facts of its track.
@@ -129,22 +160,28 @@ fn first_audio_track<'r>(
 
 fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<TrackDecoder, Fault> {
     let (track, parameters) = first_audio_track(reader, identity)?;
-    if let Some(rate) = parameters.sample_rate {
+    let rate = core_rate(parameters);
+    if let Some(rate) = rate {
         check_format(u64::from(rate), parameters.channels.as_ref().map_or(1, |channels| channels.count() as u64))?;
     }
     Ok(TrackDecoder {
         inner: make_decoder(parameters, identity)?,
         track: track.id,
-        sample_rate: parameters.sample_rate.unwrap_or_default(),
+        sample_rate: rate.unwrap_or_default(),
         claimed_frames: track.num_frames,
         sbr: sbr_search(parameters),
     })
 }
 
+/// The sampling rate; that of AAC by its configuration, since the field of MP4 ends at 65,535 Hz.
+fn core_rate(parameters: &AudioCodecParameters) -> Option<u32> {
+    let private = parameters.extra_data.as_deref().filter(|_| parameters.codec == CODEC_ID_AAC);
+    private.and_then(Config::parse).map(|config| config.sample_rate).or(parameters.sample_rate)
+}
+
 fn sbr_search(parameters: &AudioCodecParameters) -> Option<SbrSearch> {
-    let config = parameters.extra_data.as_deref().and_then(Config::parse);
-    let sample_rate = config.map(|config| config.sample_rate).or(parameters.sample_rate)?;
-    (parameters.codec == CODEC_ID_AAC).then(|| SbrSearch::new(sample_rate))
+    let rate = core_rate(parameters).filter(|_| parameters.codec == CODEC_ID_AAC)?;
+    Some(SbrSearch::new(rate))
 }
 
 fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Result<Box<dyn AudioDecoder>, Fault> {
@@ -201,6 +238,9 @@ fn check_layer(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -
 /// Most frames of one packet of any codec; real ones have a few thousand.
 const MAX_PACKET_FRAMES: u64 = 1 << 16;
 
+/// Frames of a packet of AAC-LC.
+const AAC_FRAMES: usize = 1024;
+
 /// What has been decoded so far.
 #[derive(Default)]
 struct Collected {
@@ -253,7 +293,9 @@ impl Collected {
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
                 // After these two the decoder may go on with the next packet.
-                Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.note(&error),
+                Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.lost(&error, decoder)?,
+                // Neither does a sound stream become another one midway.
+                Err(error @ Error::Unsupported(_)) if !self.samples.is_empty() => self.lost(&error, decoder)?,
                 Err(error) => return Err(malformed(identity, &error)),
             }
         }
@@ -288,6 +330,17 @@ impl Collected {
     fn note(&mut self, error: &Error) {
         self.corrupt += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Notes a packet that cannot be decoded, and keeps its place where all packets are equally long.
+    fn lost(&mut self, error: &Error, decoder: &TrackDecoder) -> Result<(), Fault> {
+        self.note(error);
+        if decoder.sbr.is_some() && !self.samples.is_empty() {
+            let length = self.samples[0].len() + AAC_FRAMES;
+            within("the number of samples", (length * self.samples.len()) as u64, MAX_SAMPLES)?;
+            self.samples.iter_mut().for_each(|channel| channel.resize(length, 0.0));
+        }
+        Ok(())
     }
 
     fn add(&mut self, decoded: &GenericAudioBufferRef<'_>, rate: &mut u32) -> Result<(), Fault> {

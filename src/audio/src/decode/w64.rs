@@ -23,7 +23,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
             (b"fmt ", true) => format = Some(here),
             (b"data", true) => {
                 let format = format.ok_or_else(|| malformed("the data chunk comes before any fmt chunk"))?;
-                return as_wav(format, here, length);
+                let data = without_padding(format, here, length);
+                return as_wav(format, data, length - (here.len() - data.len()));
             }
             _ => {}
         }
@@ -34,6 +35,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
         };
     }
     Err(malformed(if format.is_none() { "there is no fmt chunk" } else { "there is no data chunk" }))
+}
+
+/// The samples of a data chunk. Some programs count the zeros that fill up the last eight bytes of a chunk.
+fn without_padding<'a>(format: &[u8], data: &'a [u8], claimed: usize) -> &'a [u8] {
+    let frame = format.get(12..14).map_or(1, |align| usize::from(u16::from_le_bytes([align[0], align[1]])).max(1));
+    let (samples, rest) = data.split_at(data.len() - data.len() % frame);
+    let is_padding = data.len() == claimed && rest.len() < 8 && rest.iter().all(|byte| *byte == 0);
+    if is_padding { samples } else { data }
 }
 
 fn malformed(problem: &str) -> Fault {

@@ -65,6 +65,7 @@ impl Kind {
         match Self::of_bytes(&head, about.len()) {
             Some(Self::Json) => Self::of_json(&mut file, path, &head, about.len()),
             Some(kind) => Ok(kind),
+            None if flowmill_audio::holds_recording(&mut file, about.len())? => Ok(Self::Audio),
             None => bail!(
                 "{} is of no known kind: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG or a recording{}",
                 path.display(),
@@ -100,7 +101,7 @@ impl Kind {
         if head.starts_with(b"\x89PNG\r\n\x1a\n") {
             return Some(Self::Png);
         }
-        if is_audio(head) {
+        if flowmill_audio::begins_recording(head) {
             return Some(Self::Audio);
         }
         if head.get(257..262) == Some(b"ustar") {
@@ -143,17 +144,6 @@ impl Kind {
     }
 }
 
-/// Whether the file begins like one of the containers that recordings come in.
-fn is_audio(head: &[u8]) -> bool {
-    let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
-    let riff = (at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64")) && at(8, b"WAVE");
-    let aiff = at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC"));
-    let mpeg = head.len() > 1 && head[0] == 0xff && head[1] & 0xe6 == 0xe2;
-    let boxed = at(4, b"ftyp");
-    let starts: [&[u8]; 5] = [b"fLaC", b"OggS", b"caff", b"ID3", b"\x1a\x45\xdf\xa3"];
-    riff || aiff || mpeg || boxed || starts.iter().any(|magic| head.starts_with(magic))
-}
-
 /// The beginning as text, when it is text: UTF-8 without NUL; a character cut at the end of the window is allowed.
 fn text_of(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
@@ -189,6 +179,10 @@ mod tests {
     fn content_decides() {
         assert_eq!(kind(b"PAR1....").unwrap(), Kind::Parquet);
         assert_eq!(kind(b"RIFF\0\0\0\0WAVEfmt ").unwrap(), Kind::Audio);
+        for start in [b"\xff\xf1\x50\x80".as_slice(), b"\xff\xfd\x84\0", b".snd\0\0\0\x18", b"NIST_1A\n   1024\n"] {
+            assert_eq!(kind(start).unwrap(), Kind::Audio, "{start:02x?}");
+        }
+        assert_eq!(kind(&[&[0; 100_000], b"RIFF\0\0\0\0WAVEfmt ".as_slice()].concat()).unwrap(), Kind::Audio);
         assert_eq!(kind(b"{\"a\": 1}\n{\"a\": 2}\n").unwrap(), Kind::JsonLines);
         assert_eq!(kind(b"{\n  \"a\": 1\n}\n").unwrap(), Kind::Json);
         assert_eq!(kind(b"{\"a\": 1}\n").unwrap(), Kind::Json);

@@ -23,6 +23,17 @@ impl From<Ended> for Broken {
 /// Most bytes of a frame's header.
 const MAX_HEADER: usize = 16;
 
+/// What a frame says of its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    pub(super) sample_rate: u32,
+    pub(super) channels: usize,
+    pub(super) bits: u32,
+}
+
+/// Sampling rates by their code, from 1 on.
+const RATES: [usize; 11] = [88_200, 176_400, 192_000, 8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000];
+
 /// The header of a frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
@@ -30,14 +41,26 @@ pub(super) struct Header {
     pub(super) block_size: usize,
     /// Position of its first frame of audio in the stream, where block sizes are fixed to that of the stream.
     pub(super) first_sample: u64,
+    /// What the frame says of its samples.
+    pub(super) format: Format,
     assignment: u8,
     /// Bytes of the header, checksum included.
     bytes: usize,
 }
 
 impl Header {
-    /// Reads and verifies the header at the beginning of `bytes`.
+    /// Reads and verifies the header at the beginning of `bytes`; a frame that disagrees with the stream about channels or bits
+    /// is not one of its frames.
     pub(super) fn parse(bytes: &[u8], stream: &StreamInfo) -> Result<Self, Broken> {
+        let header = Self::parse_any(bytes, stream)?;
+        if header.format.channels != stream.channels || header.format.bits != stream.bits {
+            return Err(Broken::Invalid("channels or bits differ from the stream's"));
+        }
+        Ok(header)
+    }
+
+    /// Reads and verifies a header of any stream; `stream` stands for what the header leaves to it.
+    pub(super) fn parse_any(bytes: &[u8], stream: &StreamInfo) -> Result<Self, Broken> {
         let available = &bytes[..bytes.len().min(MAX_HEADER)];
         let [0xff, second, sizes, channels, ..] = *available else {
             return Err(if available.len() < 4 { Broken::Ended } else { Broken::Invalid("no frame header") });
@@ -59,12 +82,14 @@ impl Header {
             7 => field(2)? + 1,
             code => 256 << (code - 8),
         };
-        match sizes & 0x0f {
-            12 => field(1).map(drop)?,
-            13 | 14 => field(2).map(drop)?,
+        let rate = match sizes & 0x0f {
+            0 => stream.sample_rate as usize,
+            12 => 1000 * field(1)?,
+            13 => field(2)?,
+            14 => 10 * field(2)?,
             15 => return Err(Broken::Invalid("reserved sampling rate")),
-            _ => {}
-        }
+            code => RATES[usize::from(code) - 1],
+        };
         let sum = field(1)?;
         if usize::from(crc8(&available[..at - 1])) != sum {
             return Err(Broken::Invalid("header checksum"));
@@ -74,31 +99,34 @@ impl Header {
             first_sample: first_sample(second, number, stream),
             assignment: channels >> 4,
             bytes: at,
+            format: Format {
+                sample_rate: rate as u32,
+                channels: channel_count(channels >> 4)?,
+                bits: bits_per_sample((channels >> 1) & 7, stream)?,
+            },
         };
-        header.fits(stream, (channels >> 1) & 7)
+        Ok(header)
     }
+}
 
-    /// A frame that disagrees with the stream about channels or bits is not one of its frames.
-    fn fits(self, stream: &StreamInfo, bits_code: u8) -> Result<Self, Broken> {
-        let channels = match self.assignment {
-            independent @ 0..=7 => usize::from(independent) + 1,
-            8..=10 => 2,
-            _ => return Err(Broken::Invalid("reserved channel assignment")),
-        };
-        let bits = match bits_code {
-            0 => stream.bits,
-            1 => 8,
-            2 => 12,
-            4 => 16,
-            5 => 20,
-            6 => 24,
-            7 => 32,
-            _ => return Err(Broken::Invalid("reserved sample size")),
-        };
-        if channels != stream.channels || bits != stream.bits {
-            return Err(Broken::Invalid("channels or bits differ from the stream's"));
-        }
-        Ok(self)
+fn channel_count(assignment: u8) -> Result<usize, Broken> {
+    match assignment {
+        independent @ 0..=7 => Ok(usize::from(independent) + 1),
+        8..=10 => Ok(2),
+        _ => Err(Broken::Invalid("reserved channel assignment")),
+    }
+}
+
+fn bits_per_sample(code: u8, stream: &StreamInfo) -> Result<u32, Broken> {
+    match code {
+        0 => Ok(stream.bits),
+        1 => Ok(8),
+        2 => Ok(12),
+        4 => Ok(16),
+        5 => Ok(20),
+        6 => Ok(24),
+        7 => Ok(32),
+        _ => Err(Broken::Invalid("reserved sample size")),
     }
 }
 
@@ -124,9 +152,8 @@ fn first_sample(second: u8, number: u64, stream: &StreamInfo) -> u64 {
     if counts_samples { number } else { number.saturating_mul(u64::from(stream.max_block)) }
 }
 
-/// Decodes the frame at the beginning of `bytes` into `channels`; gives the number of frames of audio, and the bytes
-/// it took.
-pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>]) -> Result<(usize, usize), Broken> {
+/// Decodes the frame at the beginning of `bytes` into `channels`; gives its header, and the bytes it took.
+pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>]) -> Result<(Header, usize), Broken> {
     let header = Header::parse(bytes, stream)?;
     let mut bits = Bits::new(&bytes[header.bytes..]);
     for (index, channel) in channels.iter_mut().enumerate() {
@@ -144,7 +171,12 @@ pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>
     if let [first, second] = channels {
         decorrelate(header.assignment, &mut first[..header.block_size], &mut second[..header.block_size]);
     }
-    Ok((header.block_size, end + 2))
+    Ok((header, end + 2))
+}
+
+/// Whether bytes from the beginning of a frame to the beginning of the next one are that frame.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    bytes.split_last_chunk::<2>().is_some_and(|(frame, sum)| crc16(frame).to_be_bytes() == *sum)
 }
 
 fn subframe(bits: &mut Bits<'_>, sample_bits: u32, samples: &mut [i32]) -> Result<(), Broken> {

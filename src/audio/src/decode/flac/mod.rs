@@ -22,6 +22,8 @@ use stream_info::malformed;
 pub(super) const MAX_BITS: u32 = 24;
 /// After this many broken frames a file is given up.
 const MAX_BROKEN: u64 = 10_000;
+/// Longest stretch of lost frames that is filled with silence where the length of the whole is unknown.
+const MAX_LOST: u64 = 1 << 22;
 
 /// Decodes a FLAC file that starts with its marker.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
@@ -44,6 +46,10 @@ struct Stream<'a> {
     broken: u64,
     first_error: Option<&'static str>,
     broke_off: bool,
+    /// Position at which the next frame should start, by the one before.
+    expected: Option<u64>,
+    /// Whether frames have been lost since then.
+    lost: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -57,6 +63,8 @@ impl<'a> Stream<'a> {
             broken: 0,
             first_error: None,
             broke_off: false,
+            expected: None,
+            lost: false,
         }
     }
 
@@ -66,13 +74,19 @@ impl<'a> Stream<'a> {
         let mut at = start;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             match frame::decode(rest, self.info, &mut self.block) {
-                Ok((frames, length)) => {
-                    self.add(frames)?;
+                Ok((header, length)) => {
+                    self.fill(header.first_sample)?;
+                    self.add(header.block_size)?;
+                    self.expected = Some(header.first_sample.saturating_add(header.block_size as u64));
                     at += length;
                 }
                 // Another file was joined: its frames follow its metadata.
                 Err(_) if metadata_length(rest) > 0 => at += metadata_length(rest),
                 Err(error) => {
+                    self.lost = true;
+                    if self.expected.is_none() {
+                        self.expected = Header::parse(rest, self.info).ok().map(|header| header.first_sample);
+                    }
                     let next = next_frame(rest, self.info);
                     self.note(error, next.is_none());
                     match next {
@@ -82,6 +96,20 @@ impl<'a> Stream<'a> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Puts silence where frames before `position` were lost, so that later sound keeps its time.
+    fn fill(&mut self, position: u64) -> Result<(), Fault> {
+        let there = self.samples[0].len() as u64;
+        let missing = position.saturating_sub(self.expected.unwrap_or(position));
+        // A position outside the stream is a wrong one.
+        let most = self.info.frames.map_or(MAX_LOST, |frames| frames.saturating_sub(there));
+        if std::mem::take(&mut self.lost) && missing <= most {
+            let length = there.saturating_add(missing);
+            within("the number of samples", length.saturating_mul(self.samples.len() as u64), MAX_SAMPLES)?;
+            self.samples.iter_mut().for_each(|channel| channel.resize(length as usize, 0.0));
         }
         Ok(())
     }
@@ -111,7 +139,7 @@ impl<'a> Stream<'a> {
     }
 
     fn warnings(&self) -> Vec<DecodeWarning> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<_> = self.info.mended.iter().cloned().collect();
         if let Some(first) = self.first_error {
             warnings.push(DecodeWarning::CorruptPackets { count: self.broken, first: first.to_owned() });
         }
@@ -139,7 +167,7 @@ fn frame_from(bytes: &[u8], from: usize, info: &StreamInfo) -> Option<usize> {
 }
 
 /// What a file holds, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
-/// decoding tells. Only the last frame is decoded, to see that it is whole.
+/// decoding tells. The checksums of the others are verified, and the last one is decoded, to see that it is whole.
 pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
     let (info, start) = stream_info::parse(bytes).ok().filter(|(info, _)| info.bits <= MAX_BITS)?;
     let bytes = tags::without_trailing(bytes);
@@ -147,6 +175,9 @@ pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
     let first = Header::parse(bytes.get(at..)?, &info).ok()?;
     let mut end = first.first_sample.checked_add(first.block_size as u64)?;
     while let Some((next, header)) = frame_at_position(bytes, at + 1, end, &info) {
+        if !frame::is_whole(&bytes[at..next]) {
+            return None;
+        }
         at = next;
         end = end.checked_add(header.block_size as u64)?;
     }
@@ -161,7 +192,7 @@ pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
         codec: "flac".into(),
         container: "flac".into(),
         by_fallback: false,
-        warnings: length_warning(&info, frames, false, false).into_iter().collect(),
+        warnings: info.mended.iter().cloned().chain(length_warning(&info, frames, false, false)).collect(),
     })
 }
 
