@@ -555,17 +555,15 @@ fn a_finished_training_whose_checkpoints_are_gone_is_not_done_again_in_silence()
     let checkpoints = mini.exp("4-train/checkpoints");
     let whole = mini.path("whole");
     fs::rename(&checkpoints, &whole).unwrap();
-    for emptied in [false, true] {
-        if emptied {
-            fs::create_dir(&checkpoints).unwrap();
-        }
+    for emptied in ["", "4-train/checkpoints", "4-train/checkpoints/step-000010", "4-train/checkpoints/step-000040"] {
+        fs::create_dir_all(mini.exp(emptied)).unwrap();
         let before = mini.tree();
         let words = ["checkpoints/step-000010 is gone", "checkpoints/step-000040 is gone", "--force --stage 4"];
         train(&mini, "mini", &settings, &[]).expect_code(2).expect_words(&words);
         train(&mini, "mini", &settings, &["--dry-run"]).expect_code(0).expect_words(&["would be refused"]);
         assert_eq!(before, mini.tree());
     }
-    fs::remove_dir(&checkpoints).unwrap();
+    fs::remove_dir_all(&checkpoints).unwrap();
     fs::rename(&whole, &checkpoints).unwrap();
     train(&mini, "mini", &settings, &[]).expect_code(0).expect_words(&["nothing to do"]);
     fs::remove_dir_all(&checkpoints).unwrap();

@@ -94,14 +94,17 @@ impl Assessor<'_> {
         (!changes.is_empty()).then_some(PriorWork { finished: true, reached, changes, further: None, stays: None })
     }
 
-    /// The folders of results that work goes on from and that are gone, each once.
+    /// The folders of results that work goes on from and of which no file is left, each once.
     pub fn gone_results(&self, resumable: Resumable, receipt: &Receipt) -> Vec<String> {
         let goes_on = |output: &str| matches!((resumable.restored)(output), Some(Restored::Linked(_)));
-        let folders =
-            receipt.files.iter().filter(|file| goes_on(&file.path)).filter_map(|file| file.path.rsplit_once('/'));
-        let folders: std::collections::BTreeSet<&str> = folders.map(|(folder, _)| folder).collect();
-        let gone = folders.into_iter().filter(|folder| !self.dir.path.join(folder).exists());
-        gone.map(|folder| format!("{}/{folder}", self.dir.name)).collect()
+        let mut left = std::collections::BTreeMap::new();
+        for file in receipt.files.iter().filter(|file| goes_on(&file.path)) {
+            if let Some((folder, _)) = file.path.rsplit_once('/') {
+                *left.entry(folder).or_insert(false) |= self.dir.path.join(&file.path).exists();
+            }
+        }
+        let gone = left.into_iter().filter(|(_, left)| !left);
+        gone.map(|(folder, _)| format!("{}/{folder}", self.dir.name)).collect()
     }
 
     /// What keeps work from going on since it was begun, and how it would go on to another end.

@@ -26,6 +26,8 @@ pub const RESUMABLE: Resumable = Resumable {
 fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StageError> {
     let mut found = checkpoints_in(folder)?;
     found.extend(checkpoints_in(&folder.join(CHECKPOINTS))?);
+    // Of an empty folder nothing would be lost.
+    found.retain(|path| std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_some()));
     let step = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).and_then(step_of);
     let mut found: Vec<(u64, PathBuf)> = found.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
     found.sort();
