@@ -109,7 +109,7 @@ pub struct AudioInfo {
     pub codec: String,
     /// Short name of the container, for example `wav`, `flac`, `ogg`.
     pub container: String,
-    /// Whether the `ffmpeg` program decoded it, not this crate.
+    /// True when the `ffmpeg` program decoded the recording.
     pub by_fallback: bool,
     /// What was odd about the file.
     pub warnings: Vec<DecodeWarning>,
@@ -129,7 +129,7 @@ pub enum DecodeWarning {
     Truncated {
         /// How many frames the header promises, where it says so.
         claimed_frames: Option<u64>,
-        /// How many frames there are.
+        /// The number of frames that were counted.
         frames: u64,
     },
     /// The header was never completed (size 0 or 2^32-1, as programs writing to a pipe leave it); read to the
@@ -166,22 +166,22 @@ pub enum DecodeWarning {
     },
     /// Fields of the header contradict each other; the samples say which ones are right.
     MendedHeader {
-        /// What the header says.
+        /// The value in the header.
         said: String,
-        /// What the samples were read as.
+        /// The value that the samples were read with.
         used: String,
     },
     /// The header promises another length than the audio has, which is whole as far as its own structure tells: it was
     /// cut or joined without a new header.
     OtherLength {
-        /// How many frames the header promises.
+        /// The number of frames in the header.
         claimed_frames: u64,
-        /// How many frames there are.
+        /// The number of frames that were counted.
         frames: u64,
     },
     /// The `ffmpeg` program decoded the file and reported problems with it.
     FallbackComplaint {
-        /// How many lines it wrote.
+        /// The number of lines that were written.
         lines: u64,
         /// The first of them.
         first: String,
