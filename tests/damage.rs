@@ -72,8 +72,13 @@ fn each_damaged_output_is_named() {
         let kept = fs::read(mini.exp(name)).unwrap();
         flip(&mini.exp(name), &mut random);
         mini.run(&[&ACCEPT[..], &["--dry-run"]].concat()).expect_words(&[name]);
-        let inspected = crate::support::flowmill(mini.folder(), &["inspect", &format!("exp/mini/{name}")]).text();
-        assert!(inspected.contains("damaged"), "{inspected}");
+        let inspect = || crate::support::flowmill(mini.folder(), &["inspect", &format!("exp/mini/{name}")]).text();
+        assert!(inspect().contains("damaged"), "{}", inspect());
+        // A first byte that tells no kind hides no damage.
+        let mut first = kept.clone();
+        first[0] = 0xff;
+        fs::write(mini.exp(name), first).unwrap();
+        assert!(inspect().contains("damaged"), "{}", inspect());
         fs::write(mini.exp(name), kept).unwrap();
         mini.run(&[&ACCEPT[..], &["--dry-run"]].concat()).expect_words(&["6-export: up to date"]);
     }

@@ -39,13 +39,14 @@ pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Res
         false => path.to_owned(),
     };
     let path = file.as_path();
+    // Damage can hide the kind: it is said first.
+    if let Some(damage) = flowmill_runner::damage(path) {
+        style::warning(&format!("{} is damaged, or changed since it was made: {damage}", path.display()));
+    }
     let kind = Kind::of(path)?;
     let size = std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len();
     let title = style::paint(style::TITLE, path.display());
     writeln!(out, "{title}  {}, {}", kind.title(), human::bytes(size))?;
-    if let Some(damage) = flowmill_runner::damage(path) {
-        style::warning(&format!("damaged, or changed since it was made: {damage}"));
-    }
     let shown = match kind {
         Kind::Parquet => parquet::show(path, rows, full, out),
         Kind::Safetensors => safetensors::show(path, out),
