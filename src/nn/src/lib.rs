@@ -24,6 +24,7 @@
 
 mod checkpoint;
 pub mod context;
+pub mod device;
 pub mod error;
 pub mod gradients;
 pub mod host;
@@ -41,6 +42,7 @@ pub mod random;
 pub mod sequences;
 pub mod solvers;
 pub mod tape;
+pub mod testing;
 pub mod value;
 pub mod weights;
 

@@ -3,9 +3,9 @@
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
 use crate::{Result, host};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-/// What layers compute on: a contiguous `f32` tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
+/// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
 /// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
 /// serves training and inference.
 #[derive(Debug, Clone)]
@@ -17,12 +17,13 @@ pub struct Value {
 }
 
 impl Value {
-    /// A value that no derivative flows through. Converted to contiguous `f32` where it is not.
+    /// A value that no derivative flows through: made contiguous, and on the CPU converted to `f32`, where it is not.
     ///
     /// # Errors
     /// When candle cannot convert it.
     pub fn plain(tensor: Tensor) -> Result<Self> {
-        Ok(Self::new(host::contiguous(&tensor)?, None))
+        let tensor = if tensor.device().is_cpu() { tensor.to_dtype(DType::F32)? } else { tensor };
+        Ok(Self::new(tensor.contiguous()?, None))
     }
 
     /// A plain value of the given elements.
@@ -99,6 +100,6 @@ impl Value {
     /// # Errors
     /// When it has more than one element.
     pub fn scalar(&self) -> Result<f32> {
-        Ok(self.tensor.reshape(())?.to_scalar::<f32>()?)
+        Ok(self.tensor.reshape(())?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
     }
 }
