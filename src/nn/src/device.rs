@@ -4,11 +4,12 @@
 //! operations, which are also the reference for the kernels. [`Place::of`] is the only code that chooses between the two.
 
 use crate::{NnError, Precision, Result, Value};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };
@@ -74,6 +75,12 @@ pub(crate) fn dtype(precision: Precision) -> DType {
 /// Whether the fused CPU kernels can read a tensor.
 pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
+/// Whether updates of these parameters, optimizer states or gradients have a fused CPU kernel to use: what [`Place::of`] chooses for
+/// operations, for what is computed outside of the tape.
+pub fn is_fused(tensor: &Tensor) -> bool {
+    is_host_single(tensor) && !COMPOSED.get()
 }
 
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
@@ -148,19 +155,38 @@ pub const SUPPORTED: &[&str] = &[
     "metal",
 ];
 
-/// Opens a device. `auto` gives the first GPU that computes, else the CPU.
+/// The GPUs that were opened: tensors of one GPU that was opened twice would not be on the same device to candle.
+static OPENED: Mutex<Vec<(DeviceName, Device)>> = Mutex::new(Vec::new());
+
+/// Opens a device, the same one every time. `auto` gives the first GPU that computes, else the CPU.
 ///
 /// # Errors
 /// [`NnError::NoDevice`] when this build does not support it, or the machine does not have it.
 pub fn open(name: DeviceName) -> Result<Device> {
-    match name {
-        DeviceName::Cpu => Ok(Device::Cpu),
+    let new: (&str, &dyn Fn() -> candle_core::Result<Device>) = match name {
+        DeviceName::Cpu => return Ok(Device::Cpu),
         DeviceName::Auto => {
             let gpus = [DeviceName::Cuda(0), DeviceName::Metal];
-            Ok(gpus.into_iter().find_map(|gpu| open(gpu).ok()).unwrap_or(Device::Cpu))
+            return Ok(gpus.into_iter().find_map(|gpu| open(gpu).ok()).unwrap_or(Device::Cpu));
         }
-        DeviceName::Cuda(number) => open_gpu(name, "cuda", || Device::new_cuda_with_stream(number)),
-        DeviceName::Metal => open_gpu(name, "metal", || Device::new_metal(0)),
+        DeviceName::Cuda(number) => ("cuda", &move || Device::new_cuda_with_stream(number)),
+        DeviceName::Metal => ("metal", &|| Device::new_metal(0)),
+    };
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, device)) = opened.iter().find(|(known, _)| *known == name) {
+        return Ok(device.clone());
+    }
+    let device = open_gpu(name, new.0, new.1)?;
+    opened.push((name, device.clone()));
+    Ok(device)
+}
+
+/// The name of a device, which is never `auto`.
+pub fn name_of(device: &Device) -> DeviceName {
+    match device.location() {
+        DeviceLocation::Cpu => DeviceName::Cpu,
+        DeviceLocation::Cuda { gpu_id } => DeviceName::Cuda(gpu_id),
+        DeviceLocation::Metal { .. } => DeviceName::Metal,
     }
 }
 

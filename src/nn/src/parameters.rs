@@ -2,7 +2,7 @@
 
 use crate::low_rank::LowRank;
 use crate::{NnError, Result, host};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 
 /// Identifies one parameter of a [`Parameters`]: its position.
@@ -108,18 +108,34 @@ impl Parameters {
         &self.entries[id.0].tensor
     }
 
-    /// Replaces the value of a parameter.
+    /// Replaces the value of a parameter. It stays on its device: a value of another one is copied there.
     ///
     /// # Errors
-    /// When the shape differs.
+    /// When the shape differs, or the value cannot be copied.
     pub fn set(&mut self, id: ParameterId, tensor: Tensor) -> Result<()> {
         let entry = &mut self.entries[id.0];
         if entry.tensor.dims() != tensor.dims() {
             let expected = format!("{:?} for `{}`", entry.tensor.dims(), entry.name);
             return Err(NnError::shape("set parameter", expected, tensor.dims()));
         }
-        entry.tensor = host::contiguous(&tensor)?;
+        entry.tensor = host::contiguous(&tensor)?.to_device(entry.tensor.device())?;
         Ok(())
+    }
+
+    /// Moves all parameters to a device. Those that are there already stay as they are.
+    ///
+    /// # Errors
+    /// When candle cannot copy one, such as for lack of memory there.
+    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+        for entry in &mut self.entries {
+            entry.tensor = entry.tensor.to_device(device)?;
+        }
+        Ok(())
+    }
+
+    /// Where the parameters are: they are all on one device.
+    pub fn device(&self) -> Device {
+        self.entries.first().map_or(Device::Cpu, |entry| entry.tensor.device().clone())
     }
 
     /// Whether a parameter is trained.

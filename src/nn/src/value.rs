@@ -3,7 +3,7 @@
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
 use crate::{Result, host};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
 /// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
@@ -66,6 +66,18 @@ impl Value {
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
         Self::new(self.tensor.clone(), None)
+    }
+
+    /// A plain value on a device, for data that several operations there read: each of them would copy it. Itself where it is there
+    /// already, or is recorded.
+    ///
+    /// # Errors
+    /// When candle cannot copy it.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        if self.is_recorded() || self.tensor.device().same_device(device) {
+            return Ok(self.clone());
+        }
+        Ok(Self::new(self.tensor.to_device(device)?, None))
     }
 
     /// Says how its elements are made once more, so that who reads it need not keep them; `make` computes in single precision.
