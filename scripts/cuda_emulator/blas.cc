@@ -37,7 +37,7 @@ bool is_float(cudaDataType_t type) { return type == CUDA_R_64F || type == CUDA_R
 struct Matrix {
     char *at;
     cudaDataType_t type;
-    size_t stride;
+    int stride;
 };
 
 // C = alpha A B + beta C, with A as `depth` packed rows of length m and B as n packed columns of length `depth`; sums in T.
@@ -64,8 +64,14 @@ template <class T> void multiply(int m, int n, int depth, T alpha, T beta, const
 }
 
 template <class T>
-BlasStatus products(bool transpose_a, bool transpose_b, int m, int n, int depth, const void *alpha, const Matrix &a, long long step_a,
+BlasStatus products(int operation_a, int operation_b, int m, int n, int depth, const void *alpha, const Matrix &a, long long step_a,
                     const Matrix &b, long long step_b, const void *beta, const Matrix &c, long long step_c, int batch) {
+    // What the real library refuses.
+    bool transpose_a = operation_a != OPERATION_NONE, transpose_b = operation_b != OPERATION_NONE;
+    if (m < 0 || n < 0 || depth < 0 || batch < 0) return BLAS_INVALID_VALUE;
+    if (a.stride < std::max(1, transpose_a ? depth : m) || b.stride < std::max(1, transpose_b ? n : depth)) return BLAS_INVALID_VALUE;
+    if (c.stride < std::max(1, m)) return BLAS_INVALID_VALUE;
+    if (!emulated_product()) return BLAS_SUCCESS;
     std::vector<T> packed_a(size_t(m) * depth), packed_b(size_t(depth) * n);
     for (int item = 0; item < batch; item++) {
         for (int l = 0; l < depth; l++)
@@ -94,19 +100,24 @@ int cublasGemmStridedBatchedEx(void *, int operation_a, int operation_b, int m, 
                                cudaDataType_t type_a, int stride_a, long long step_a, const void *b, cudaDataType_t type_b, int stride_b,
                                long long step_b, const void *beta, void *c, cudaDataType_t type_c, int stride_c, long long step_c,
                                int batch, int compute, int) {
-    // What the real library refuses.
-    bool transpose_a = operation_a != OPERATION_NONE, transpose_b = operation_b != OPERATION_NONE;
-    if (m < 0 || n < 0 || depth < 0 || batch < 0) return BLAS_INVALID_VALUE;
-    if (stride_a < std::max(1, transpose_a ? depth : m) || stride_b < std::max(1, transpose_b ? n : depth) || stride_c < std::max(1, m))
-        return BLAS_INVALID_VALUE;
-    if (!is_float(type_a) || !is_float(type_b) || !is_float(type_c)) return BLAS_NOT_SUPPORTED;
     // Sums in half precision would need factors in half precision; candle asks for them only with its reduced-precision switch.
-    if (compute < COMPUTE_32F) return BLAS_NOT_SUPPORTED;
-    if (!emulated_product()) return BLAS_SUCCESS;
+    if (!is_float(type_a) || !is_float(type_b) || !is_float(type_c) || compute < COMPUTE_32F) return BLAS_NOT_SUPPORTED;
     bool wide = compute == COMPUTE_64F || compute == COMPUTE_64F_PEDANTIC;
     auto run = wide ? products<double> : products<float>;
-    return run(transpose_a, transpose_b, m, n, depth, alpha, {(char *)a, type_a, size_t(stride_a)}, step_a,
-               {(char *)b, type_b, size_t(stride_b)}, step_b, beta, {(char *)c, type_c, size_t(stride_c)}, step_c, batch);
+    return run(operation_a, operation_b, m, n, depth, alpha, {(char *)a, type_a, stride_a}, step_a, {(char *)b, type_b, stride_b}, step_b,
+               beta, {(char *)c, type_c, stride_c}, step_c, batch);
+}
+int cublasSgemmStridedBatched(void *, int operation_a, int operation_b, int m, int n, int depth, const float *alpha, float *a, int stride_a,
+                              long long step_a, float *b, int stride_b, long long step_b, const float *beta, float *c, int stride_c,
+                              long long step_c, int batch) {
+    return products<float>(operation_a, operation_b, m, n, depth, alpha, {(char *)a, CUDA_R_32F, stride_a}, step_a,
+                           {(char *)b, CUDA_R_32F, stride_b}, step_b, beta, {(char *)c, CUDA_R_32F, stride_c}, step_c, batch);
+}
+int cublasDgemmStridedBatched(void *, int operation_a, int operation_b, int m, int n, int depth, const double *alpha, double *a,
+                              int stride_a, long long step_a, double *b, int stride_b, long long step_b, const double *beta, double *c,
+                              int stride_c, long long step_c, int batch) {
+    return products<double>(operation_a, operation_b, m, n, depth, alpha, {(char *)a, CUDA_R_64F, stride_a}, step_a,
+                            {(char *)b, CUDA_R_64F, stride_b}, step_b, beta, {(char *)c, CUDA_R_64F, stride_c}, step_c, batch);
 }
 
 using Generator = std::mt19937_64;

@@ -119,11 +119,14 @@ fn missing_library() -> Option<Unusable> {
 #[cfg(feature = "cuda")]
 mod driver {
     use super::{Found, Memory, Unusable};
-    use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError};
+    use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys::CUresult};
 
     /// All devices of the driver.
     pub(super) fn devices() -> Result<Vec<Found>, Unusable> {
-        let refuse = |error: DriverError| Unusable::Driver(error.to_string());
+        let refuse = |error: DriverError| match error.0 {
+            CUresult::CUDA_ERROR_NO_DEVICE => Unusable::NoDevice,
+            _ => Unusable::Driver(error.to_string()),
+        };
         let count = CudaContext::device_count().map_err(refuse)?;
         let numbers = 0..usize::try_from(count).unwrap_or(0);
         let found: Vec<Found> = numbers.map(device).collect::<Result<_, _>>().map_err(refuse)?;
