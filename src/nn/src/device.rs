@@ -3,7 +3,7 @@
 //! A tensor of `f32` on the CPU has fused kernels. Every other device and element type has the *composition* of an operation: candle
 //! operations, which are also the reference for the kernels. [`Place::of`] is the only code that chooses between the two.
 
-use crate::{NnError, Precision, Result, Value};
+use crate::{NnError, Precision, Result, Value, device_memory};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -177,6 +177,7 @@ pub fn open(name: DeviceName) -> Result<Device> {
         return Ok(device.clone());
     }
     let device = open_gpu(name, new.0, new.1)?;
+    device_memory::keep(&device);
     opened.push((name, device.clone()));
     Ok(device)
 }
