@@ -6,11 +6,11 @@ use std::thread;
 use candle_core::Device;
 use flowmill_nn::{Parameters, Precision, device_memory};
 
+use crate::device::sizes;
 use crate::ema::Ema;
 use crate::loader::{self, Ahead, Loaded, Loader};
 use crate::metrics::Measured;
 use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
-use crate::device::sizes;
 use crate::setup::own_weights;
 use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass, process_memory};
 
@@ -111,9 +111,7 @@ impl Meter {
     fn usable(&self, machine: Option<u64>) -> Option<u64> {
         match self {
             Self::Process => machine,
-            Self::Device(device) => {
-                Some(device_memory::memory(device)?.free + device_memory::usage(device)?.reserved)
-            }
+            Self::Device(device) => Some(device_memory::memory(device)?.free + device_memory::usage(device)?.reserved),
         }
     }
 
@@ -298,7 +296,8 @@ fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
 fn required(figure: Option<u64>) -> Result<u64, TrainError> {
     figure.ok_or_else(|| TrainError::Config {
         key: "--plan-memory",
-        reason: "this system (no /proc/self/status) or the device's driver does not tell how much memory is taken".to_owned(),
+        reason: "this system (no /proc/self/status) or the device's driver does not tell how much memory is taken"
+            .to_owned(),
     })
 }
 

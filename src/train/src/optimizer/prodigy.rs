@@ -222,9 +222,7 @@ impl Optimizer for ProdigyOptimizer {
             parameters,
             gradients,
             |slot, arrays| Change::measured(update.measure, arrays, |arrays| rule.change(rate, d, slot, arrays)),
-            |slot, tensors| {
-                rule.compose_change(rate, d, slot, tensors)?.measured(update.measure, &tensors.weights)
-            },
+            |slot, tensors| rule.compose_change(rate, d, slot, tensors)?.measured(update.measure, &tensors.weights),
         )?;
         self.updates += 1;
         Ok(Changes::of(update, changes))

@@ -48,8 +48,7 @@ impl Slots {
             let (name, dims) = (parameters.name(id).to_owned(), parameters.tensor(id).dims().to_vec());
             let settings = groups::settings(config, &name, dims.len());
             let device = parameters.tensor(id).device();
-            let zeros =
-                |array: StateArray| Ok((array.kind, Tensor::zeros(array.dims.as_slice(), DType::F32, device)?));
+            let zeros = |array: StateArray| Ok((array.kind, Tensor::zeros(array.dims.as_slice(), DType::F32, device)?));
             let state = state(&dims, settings).into_iter().map(zeros).collect::<Result<_, NnError>>()?;
             Ok(Slot { id, name, dims, settings, state })
         };
