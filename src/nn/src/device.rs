@@ -76,6 +76,14 @@ pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
+/// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
+pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
+    if tensor.elem_count() == 0 {
+        return Ok(Tensor::zeros(tensor.dims(), tensor.dtype(), tensor.device())?);
+    }
+    Ok(tensor.contiguous()?)
+}
+
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {
