@@ -1,6 +1,6 @@
 //! The contract of a differentiable operation, and the one place that runs it.
 
-use crate::device::Place;
+use crate::device::{self, Place};
 use crate::gradients::{Flow, Gradient};
 use crate::tape::record;
 use crate::{Result, Value};
@@ -46,19 +46,18 @@ pub(crate) fn composed(inputs: &[&Value]) -> bool {
 }
 
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
-    let enter = |value: &&Value| Ok(value.tensor().to_device(device)?.to_dtype(dtype)?.contiguous()?);
-    let tensors = inputs.iter().map(enter).collect::<Result<Vec<_>>>()?;
+    let tensors = inputs.iter().map(|value| value.enter(device, dtype)).collect::<Result<Vec<_>>>()?;
     let (output, saved) = operation.forward(&tensors)?;
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);
-    Ok(record(output.contiguous()?, inputs, || {
+    Ok(record(device::contiguous(&output)?, inputs, || {
         move |gradient: Gradient, flow: &mut Flow<'_>| {
             let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
-            let gradients = operation.backward(saved, &gradient.tensor().contiguous()?, &needs)?;
+            let gradients = operation.backward(saved, &device::contiguous(gradient.tensor())?, &needs)?;
             drop(gradient);
             for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
                 if let Some(gradient) = gradient.filter(|_| needs[input]) {
-                    flow.give(input, Gradient::shared(gradient.to_dtype(dtype)?.contiguous()?))?;
+                    flow.give(input, Gradient::shared(device::contiguous(&gradient)?.to_dtype(dtype)?))?;
                 }
             }
             Ok(())
