@@ -27,7 +27,8 @@ fn the_cpu_by_name_gives_the_same_bytes_as_without_a_name() {
     );
     let model = named.exp("6-export");
     let arguments = |device: &'static str| {
-        let (model, wav) = (model.to_str().unwrap().to_owned(), named.recording("u01").to_str().unwrap().to_owned());
+        let (model, wav) =
+            (model.to_str().unwrap().to_owned(), named.recording("367-130732-0000").to_str().unwrap().to_owned());
         ["synth", "--model", &model, "--wav", &wav, "--out", device, "--device", device].map(str::to_owned)
     };
     let sound = |device| {
@@ -73,5 +74,10 @@ fn a_name_of_no_device_is_refused() {
         mini.run(&["--device", name]).expect_code(2);
         mini.run(&["--set", &format!("train.device=\"{name}\"")]).expect_code(2).expect_words(&["train.device"]);
     }
+    let recipe = fs::read_to_string(mini.path("recipe.yaml")).unwrap();
+    fs::write(mini.path("recipe.yaml"), recipe.replace("  max_steps: 12\n", "  device: gpu\n  max_steps: 12\n"))
+        .unwrap();
+    let line = recipe.lines().position(|line| line.contains("max_steps")).unwrap() + 1;
+    mini.run(&[]).expect_code(2).expect_words(&[&format!("recipe.yaml:{line}: train.device")]);
     assert!(!mini.path("exp").exists(), "something was written");
 }
