@@ -126,10 +126,6 @@ def check(kind, version, shards, vocabulary, folder):
         assert torch.isfinite(norm), float(norm)
         optimizer.step()
         losses.append(float(loss.detach()))
-    # All batches go through the flow, those that were not trained on too.
-    with torch.no_grad():
-        for batch in data:
-            assert torch.isfinite(model(batch, torch.device("cpu"))["loss"])
     said = ", ".join(f"{loss:.3f}" for loss in losses)
     print(f"{kind:17} CosyVoice {version}: {len(arrived)} of {len(wanted)} rows, {len(data)} batches, losses {said}", flush=True)
 

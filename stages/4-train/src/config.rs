@@ -319,9 +319,10 @@ impl TrainSection {
         if let Err((key, reason)) = mixture::check_files(&self.mixture, &|path| recipe.resolve(path)) {
             return refuse(&format!("mixture{key}"), &reason);
         }
-        let file = self.init_from.as_ref().map(|path| start::weight_file(&recipe.resolve(path)));
-        if let Some(file) = file.filter(|file| !file.is_file()) {
-            return refuse("init_from", &format!("there is no file {}", file.display()));
+        if let Some(path) = &self.init_from
+            && let Err(reason) = start::check_weight_file(&recipe.resolve(path))
+        {
+            return refuse("init_from", &reason);
         }
         let adapter = start::adapter_files(self, recipe);
         let mut files = adapter.iter().flat_map(|files| [&files.model, &files.config]);
