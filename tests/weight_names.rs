@@ -263,5 +263,5 @@ fn shards_that_are_missing_damaged_or_elsewhere_are_named() {
     fs::write(&second, &bytes[..bytes.len() / 2]).unwrap();
     refuse(&["shard `model-00002-of-00002.safetensors`", "not a whole safetensors file"]);
     let none = trained.start("data", &[]).expect_code(2);
-    none.expect_words(&["train.init_from", "data/model.safetensors"]);
+    none.expect_words(&["train.init_from", "a folder without weights", "model.safetensors"]);
 }
