@@ -387,7 +387,7 @@ mod tests {
             ("Reshape", ("allowzero", Int(0)), true),
             ("Unknown", ("anything", Int(0)), true),
         ] {
-            let node = node(op_type, &[attribute.clone()]);
+            let node = node(op_type, std::slice::from_ref(&attribute));
             assert_eq!(expect_standard(&node).is_ok(), known, "{op_type} {attribute:?}");
         }
     }
