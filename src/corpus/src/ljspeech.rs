@@ -9,6 +9,7 @@ use std::path::Path;
 
 use flowmill_audio::media;
 
+use crate::delimited::Table;
 use crate::folder::{self, Listing};
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
@@ -28,15 +29,10 @@ const SPEAKER: &str = "ljspeech";
 /// none, the row names `wavs/ID.wav`, so that the probe names the missing file.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when there is no `metadata.csv` or it is empty.
+/// [`CorpusError::Structure`] when there is no `metadata.csv` with lines of its kind; [`CorpusError::Io`] when a file cannot be read.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let folder = root.join(dir);
-    let file = TextFile::open(&folder, "metadata.csv")?
-        .ok_or_else(|| CorpusError::structure(&folder, "has no `metadata.csv` (lines of `id|text|normalised text`)"))?;
+    let file = metadata(&root.join(dir))?;
     let lines = file.lines();
-    if lines.is_empty() {
-        return Err(CorpusError::structure(&file.path, "is empty; it should hold lines of `id|text|normalised text`"));
-    }
     let listing = folder::list(root, dir)?;
     let recordings = Recordings::of(&listing.audio);
     let mut reading = Reading { files: vec![file.path.clone()], ..Reading::default() };
@@ -91,11 +87,47 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
             }
         }
     }
-    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &left_out, vague);
+    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &mut left_out, vague);
     reading.rejected.extend(unlisted);
     reading.warnings.extend(listing.folders_warning());
     reading.warnings.extend(left_out_warning(&left_out));
     Ok(reading.take(rows, texts, options, ""))
+}
+
+/// Returns the ids of the recordings of a directory: the rows of one that cannot be read as a whole.
+pub fn ids(root: &Path, dir: &str) -> Vec<String> {
+    let listing = folder::list(root, dir).unwrap_or_default();
+    listing.audio.iter().map(|path| ids::of_path(name_of(path))).collect()
+}
+
+/// The metadata of a directory, which must hold a line.
+fn metadata(folder: &Path) -> Result<TextFile, CorpusError> {
+    const HOLDS: &str = "lines of `id|text|normalized text`";
+    let packed = || match folder.join("metadata.csv.gz").exists() {
+        true => "; it is there compressed: `gunzip` it once",
+        false => "",
+    };
+    let absent = || CorpusError::structure(folder, format!("has no `metadata.csv` ({HOLDS}){}", packed()));
+    if !folder.is_dir() {
+        return Err(CorpusError::structure(
+            folder,
+            "is no directory; one with `metadata.csv` and `wavs/` is expected here",
+        ));
+    }
+    let file = TextFile::open(folder, "metadata.csv")?.ok_or_else(absent)?;
+    let first = match file.lines().first() {
+        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should hold {HOLDS}"))),
+        Some(line) => file.lossy(line),
+    };
+    if first.starts_with('{') {
+        let problem = "holds JSON; `format: manifest` reads it when `dir` names the file";
+        return Err(CorpusError::structure(&file.path, problem));
+    }
+    if let Some(table) = Table::of(&first).filter(Table::is_csv) {
+        let problem = format!("holds no lines of `id|text`: {}", table.advice("metadata.csv"));
+        return Err(CorpusError::structure(&file.path, problem));
+    }
+    Ok(file)
 }
 
 /// The first field without `./`, `wavs/` and a recording's extension.
@@ -167,33 +199,38 @@ fn preferred<'a>(paths: &[&'a str], place: &str) -> Result<Found<'a>, String> {
     }
 }
 
-/// Rejections of recordings in `wavs/` that no line names, good or bad.
+/// Rejections of recordings that no line names, good or bad, and recordings that are left out for another format of the same
+/// utterance, each with the one that is taken.
 fn unlisted(
     listing: &Listing,
     rows: &[Candidate],
     reading: &Reading,
     prefix: &str,
-    left_out: &[(String, String)],
+    left_out: &mut Vec<(String, String)>,
     mut vague: BTreeMap<String, usize>,
 ) -> Vec<Rejection> {
-    let named = rows.iter().map(|row| stem(row.wav.strip_prefix(prefix).unwrap_or(&row.wav)));
-    let left = left_out.iter().map(|(path, _)| stem(path));
-    let bad: Vec<String> = reading.rejected.iter().map(|rejection| format!("wavs/{}", rejection.id)).collect();
-    let named: BTreeSet<&str> = named.chain(left).chain(bad.iter().map(String::as_str)).collect();
-    let reason = |path: &String| format!("not in metadata.csv: {path} is named by no line");
-    let audio = listing.audio.iter().filter(|path| !named.contains(stem(path))).map(|path| (path, reason(path)));
+    let taken: BTreeSet<&str> = rows.iter().map(|row| row.wav.strip_prefix(prefix).unwrap_or(&row.wav)).collect();
+    let by_stem: BTreeMap<&str, &str> = taken.iter().map(|path| (stem(path), *path)).collect();
+    let bad: BTreeSet<String> = reading.rejected.iter().map(|rejection| format!("wavs/{}", rejection.id)).collect();
+    let known: BTreeSet<String> = left_out.iter().map(|(path, _)| path.clone()).collect();
+    let mut rejected = Vec::new();
+    for path in listing.audio.iter().filter(|path| !taken.contains(path.as_str()) && !known.contains(*path)) {
+        if let Some(taken) = by_stem.get(stem(path)) {
+            left_out.push((path.clone(), (*taken).to_owned()));
+        } else if !bad.contains(stem(path)) {
+            rejected.push((path, format!("not in metadata.csv: {path} is named by no line")));
+        }
+    }
     let unusable = listing.unusable.iter().map(|(path, reason)| (path, reason.clone()));
-    audio
-        .chain(unusable)
-        .filter(|(path, _)| path.starts_with("wavs/"))
-        // A line that seems to mean a recording is rejected already: the two are one utterance.
-        .filter(|(path, _)| match vague.get_mut(&vague_name(path)) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                false
-            }
-            _ => true,
-        })
-        .map(|(path, reason)| Rejection { id: ids::of_path(name_of(path)), reason })
-        .collect()
+    // A line that seems to mean a recording is rejected already: the two are one utterance.
+    let mut is_meant = |path: &str| match vague.get_mut(&vague_name(path)) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            true
+        }
+        _ => false,
+    };
+    rejected.extend(unusable);
+    rejected.retain(|(path, _)| !is_meant(path));
+    rejected.into_iter().map(|(path, reason)| Rejection { id: ids::of_path(name_of(path)), reason }).collect()
 }
