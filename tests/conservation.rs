@@ -58,7 +58,7 @@ fn nothing_of_a_tar_file_that_looks_like_an_utterance_is_passed_over() {
     tar.file("array.npy", b"\x93NUMPY").file("array.txt", "samples as an array");
     // One utterance, wrong in three members.
     for ending in ["wav", "txt", "json"] {
-        tar.member(&format!("../up.{ending}"), EntryType::Regular, b"x");
+        tar.member(format!("../up.{ending}"), EntryType::Regular, b"x");
     }
     tar.file("two.wav", wav()).file("two.txt", "first").file("two.wav", wav()).file("two.txt", "second");
     tar.file("._good.wav", b"\0\x05\x16\x07\0\x02\0\0Mac OS X").file("notes.md", "neither");
@@ -652,7 +652,7 @@ fn webdataset(random: &mut Random, round: usize) {
             6 => {
                 // One utterance, three members of the wrong kind.
                 for extension in ["wav", "txt", "json"] {
-                    tar.member(&file(extension), EntryType::Symlink, b"");
+                    tar.member(file(extension), EntryType::Symlink, b"");
                 }
                 id = file("wav");
             }

@@ -38,10 +38,12 @@ fn segments_are_of_the_channel_that_they_name() {
     let _ = fs::remove_file(mini.path("data/spk2utt"));
     let split = ["--set", "prep.split={by: fraction, fractions: {}}", "--set", "train.validation_split=null"];
     mini.run(&[&["--stop-stage", "3"], &split[..]].concat()).expect_code(0);
-    let shard = mini.exp("3-pack/train/shard-00000.parquet");
-    let ids = parquet::texts(&shard, "utt");
-    assert_eq!(ids.len(), 5);
-    let sounds: BTreeMap<String, Vec<u8>> = ids.into_iter().zip(parquet::binaries(&shard, "audio_data")).collect();
+    let shards = ["00000", "00001"].map(|number| mini.exp(&format!("3-pack/train/shard-{number}.parquet")));
+    let rows = shards
+        .iter()
+        .flat_map(|shard| parquet::texts(shard, "utt").into_iter().zip(parquet::binaries(shard, "audio_data")));
+    let sounds: BTreeMap<String, Vec<u8>> = rows.collect();
+    assert_eq!(sounds.len(), 5);
     let samples = |id: &str| -> Vec<i16> {
         let bytes = &sounds[id];
         let data = bytes.windows(4).position(|window| window == b"data").unwrap() + 8;
@@ -391,4 +393,47 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
     corpus.write("lj/LJSpeech-1.1/wavs/a.wav", wav());
     corpus.write("lj/LJSpeech-1.1/metadata.csv", "a|words\n");
     corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(1).expect_words(&["in its folder ljspeech-1.1"]);
+}
+
+#[test]
+fn names_in_another_unicode_form_are_the_same() {
+    let corpus = Corpus::new();
+    let (composed, parts) = ("caf\u{e9}", "cafe\u{301}");
+    corpus.write(&format!("data/{parts}.wav"), wav());
+    corpus.write(&format!("data/{composed}.txt"), "words");
+    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_words(&["1 rows in, 1 out, 0 rejected"]);
+    assert_eq!(corpus.rows("text")[parts], "words");
+    corpus.write(&format!("lj/wavs/{parts}.wav"), wav());
+    corpus.write("lj/metadata.csv", format!("{composed}|words\n"));
+    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(0).expect_words(&["1 rows in, 1 out, 0 rejected"]);
+    corpus.write("m.jsonl", format!("{{\"audio\": \"data/{composed}.wav\", \"text\": \"t\"}}\n"));
+    corpus.prepare("{dir: m.jsonl, format: manifest}", "").expect_code(1).expect_words(&["another Unicode form"]);
+}
+
+#[test]
+fn a_dotted_key_of_its_own_has_its_transcript() {
+    let corpus = Corpus::new();
+    let mut tar = Tar::new();
+    tar.file("x.y.z.wav", wav()).file("x.y.z.txt", "words").file("ok.wav", wav()).file("ok.txt", "words");
+    corpus.write("a.tar", tar.done());
+    corpus.prepare("a.tar", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+}
+
+#[test]
+fn lines_of_metadata_that_are_parted_otherwise_count_once() {
+    let corpus = Corpus::new();
+    for name in ["a", "b", "c", "d"] {
+        corpus.write(&format!("lj/wavs/{name}.wav"), wav());
+    }
+    corpus.write("lj/metadata.csv", "a|words\nb\twords\nc;words\nd.WAV|words\n");
+    corpus
+        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
+        .expect_code(0)
+        .expect_words(&["4 rows in, 1 out, 3 rejected"]);
+    let utf16: Vec<u8> = "a|words\nb|words\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    corpus.write("lj/metadata.csv", utf16);
+    corpus
+        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
+        .expect_code(1)
+        .expect_words(&["all 4 rows were rejected", "iconv -f UTF-16LE"]);
 }

@@ -30,7 +30,7 @@ fn shards(mini: &Mini) {
     for (number, rows) in utterances(mini).chunks(4).enumerate() {
         let mut tar = Tar::new();
         for (at, (id, speaker, text)) in rows.iter().enumerate() {
-            tar.file(&format!("{id}.flac"), &fs::read(mini.recording(id)).unwrap());
+            tar.file(&format!("{id}.flac"), fs::read(mini.recording(id)).unwrap());
             if at % 2 == 0 {
                 tar.file(&format!("{id}.json"), json!({"text": text, "speaker": speaker}).to_string().as_bytes());
             } else {

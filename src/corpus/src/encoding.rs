@@ -39,6 +39,9 @@ pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
     if let Some((format, undo)) = crate::tar::compression(bytes) {
         return Some(format!("is compressed ({format}); undo it once with `{undo}`"));
     }
+    if let Some(encoding) = utf16_without_mark(bytes) {
+        return Some(format!("is UTF-16 without a byte-order mark; convert it: iconv -f {encoding} -t UTF-8"));
+    }
     let kinds: [(&[u8], &str); 9] = [
         (b"PAR1", "is a Parquet table"),
         (b"ARROW1", "is an Arrow table"),
@@ -52,6 +55,22 @@ pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
     ];
     let (_, what) = kinds.iter().find(|(magic, _)| bytes.starts_with(magic))?;
     Some(format!("{what} by its content, not text; export it as text first (JSON lines, or a Kaldi directory)"))
+}
+
+/// The encoding of a text in which every second byte is mostly zero, as in UTF-16 of Latin letters.
+fn utf16_without_mark(bytes: &[u8]) -> Option<&'static str> {
+    let beginning = &bytes[..bytes.len().min(1024)];
+    if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") || beginning.starts_with(b"\0\0") {
+        return None;
+    }
+    let zeros = |from: usize| beginning.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
+    let (first, second, half) = (zeros(0), zeros(1), beginning.len() / 2);
+    let most = |count: usize, other: usize| half >= 4 && other == 0 && count * 2 > half;
+    match (most(second, first), most(first, second)) {
+        (true, _) => Some("UTF-16LE"),
+        (_, true) => Some("UTF-16BE"),
+        _ => None,
+    }
 }
 
 /// What to do about bytes that are not UTF-8, with the encoding that they seem to be in.
@@ -123,5 +142,8 @@ mod tests {
         assert!(no_text(b"\x1f\x8b\x08").unwrap().contains("gunzip"));
         assert!(no_text(b"PAR1").unwrap().contains("Parquet"));
         assert_eq!(no_text(b"{\"a\": 1}"), None);
+        assert!(no_text(b"u\x001\0 \0a\0\n\0").unwrap().contains("-f UTF-16LE"));
+        assert!(no_text(b"\0u\x001\0 \0a\0\n").unwrap().contains("-f UTF-16BE"));
+        assert_eq!((no_text(b""), no_text(b"u1 a\0b\n")), (None, None));
     }
 }

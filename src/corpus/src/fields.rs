@@ -159,6 +159,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     let problem = problem.split(" at line ").next().unwrap_or_default();
     let advice = if text.contains(&b'\0') {
         "; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8"
+    } else if text.starts_with(b"{'") {
+        "; it is written as Python shows a dict, with `'` where JSON has `\"`: write it with json.dumps"
     } else if text.trim_ascii_end().ends_with(b",") {
         "; it ends with a comma, as in a JSON array: write one object a line"
     } else {

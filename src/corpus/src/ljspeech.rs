@@ -15,7 +15,7 @@ use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
 use crate::samples::{extension, left_out_warning, stem};
-use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, ids, values};
 use columns::Columns;
 
 /// The speaker of a source that names none.
@@ -55,7 +55,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
         let found = row.and_then(|row| Ok((recordings.find(row.audio, &place)?, row)));
         if !matches!(found, Ok(((Some(_), _), _))) {
             let shown = file.lossy(line);
-            let name = columns.audio(&shown);
+            let name = name_in(columns.audio(&shown));
             if recordings.find(name, &place).is_ok_and(|(found, _)| found.is_none()) {
                 *vague.entry(vague_name(name)).or_default() += 1;
             }
@@ -83,7 +83,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
             }
             Err(reason) => {
                 let shown = file.lossy(line);
-                reading.reject(columns.id(&shown).unwrap_or_else(|| name_of(columns.audio(&shown))), reason);
+                reading.reject(columns.id(&shown).unwrap_or_else(|| name_of(name_in(columns.audio(&shown)))), reason);
             }
         }
     }
@@ -137,6 +137,12 @@ fn name_of(name: &str) -> &str {
     if media::rank(extension(name)).is_some() { stem(name) } else { name }
 }
 
+/// The name in the first field of a line, also where something else than `|` parts the fields.
+fn name_in(field: &str) -> &str {
+    let name = field.split([',', ';', '\t']).next().unwrap_or_default().trim();
+    if name.is_empty() { field } else { name }
+}
+
 /// A recording's name as a line may mean it that writes it otherwise: without folders (also those of Windows), quotes, extension
 /// and case.
 fn vague_name(name: &str) -> String {
@@ -155,6 +161,8 @@ fn missing(name: &str) -> String {
 struct Recordings<'a> {
     /// Path without extension to the paths.
     by_stem: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Name with letters beyond ASCII, in one Unicode form and without extension and `wavs/`, to the paths.
+    by_form: BTreeMap<String, Vec<&'a str>>,
 }
 
 /// A recording, if there is one, and those that are left out for it.
@@ -163,10 +171,14 @@ type Found<'a> = (Option<&'a str>, Vec<&'a str>);
 impl<'a> Recordings<'a> {
     fn of(paths: &'a [String]) -> Self {
         let mut by_stem: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut by_form: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for path in paths {
             by_stem.entry(stem(path)).or_default().push(path);
+            if !path.is_ascii() {
+                by_form.entry(values::one_form(name_of(path)).into_owned()).or_default().push(path);
+            }
         }
-        Self { by_stem }
+        Self { by_stem, by_form }
     }
 
     /// The recording that a line names: a file of exactly this name, or of this name and an extension.
@@ -181,7 +193,12 @@ impl<'a> Recordings<'a> {
                 return preferred(paths, place);
             }
         }
-        Ok((None, Vec::new()))
+        if name.is_ascii() {
+            return Ok((None, Vec::new()));
+        }
+        // The same name in another Unicode form.
+        let form = values::one_form(name_of(name));
+        self.by_form.get(form.as_ref()).map_or(Ok((None, Vec::new())), |paths| preferred(paths, place))
     }
 }
 
@@ -216,7 +233,10 @@ fn unlisted(
     let mut rejected = Vec::new();
     for path in listing.audio.iter().filter(|path| !taken.contains(path.as_str()) && !known.contains(*path)) {
         if let Some(taken) = by_stem.get(stem(path)) {
-            left_out.push((path.clone(), (*taken).to_owned()));
+            // A row whose recording is not there is rejected for that.
+            if listing.audio.binary_search_by(|there| there.as_str().cmp(taken)).is_ok() {
+                left_out.push((path.clone(), (*taken).to_owned()));
+            }
         } else if !bad.contains(stem(path)) {
             rejected.push((path, format!("not in metadata.csv: {path} is named by no line")));
         }

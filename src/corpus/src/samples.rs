@@ -105,31 +105,56 @@ pub(crate) fn stem(name: &str) -> &str {
 /// Groups files by what comes before the last dot of the recordings' names: every other file belongs to the recording whose name
 /// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`), as far as [`key_of`] has it.
 pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
-    let keys: BTreeSet<String> =
-        files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned()).collect();
+    let keys = Keys::of(files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name)));
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
     for file in files {
-        let key = match file.look {
-            Look::Media => stem(&file.name).to_owned(),
+        let (key, length) = match file.look {
+            Look::Media => (stem(&file.name).to_owned(), stem(&file.name).len()),
             _ => key_of(&file.name, &keys),
         };
-        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+        let rest = file.name[length..].trim_start_matches('.').to_ascii_lowercase();
         samples.entry(key).or_default().files.push((rest, file));
     }
     samples
 }
 
-/// The key of a file that is no recording: the longest beginning of its name that ends at a dot and is a recording's key, or else
-/// its [`own_key`]. Only known words may stand between the key and the extension of a transcript: `a.1.txt` is not of `a.flac`.
-fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
+/// The keys of recordings.
+struct Keys {
+    exact: BTreeSet<String>,
+    /// Those with letters beyond ASCII by their one Unicode form; `None` where several have the same.
+    by_form: BTreeMap<String, Option<String>>,
+}
+
+impl Keys {
+    fn of<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        let exact: BTreeSet<String> = keys.map(str::to_owned).collect();
+        let mut by_form: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for key in exact.iter().filter(|key| !key.is_ascii()) {
+            let several = |known: &mut Option<String>| *known = None;
+            by_form.entry(values::one_form(key).into_owned()).and_modify(several).or_insert_with(|| Some(key.clone()));
+        }
+        Self { exact, by_form }
+    }
+
+    /// The key that is written so, in any Unicode form.
+    fn find(&self, name: &str) -> Option<&str> {
+        let other = || self.by_form.get(values::one_form(name).as_ref())?.as_ref();
+        self.exact.get(name).or_else(other).map(String::as_str)
+    }
+}
+
+/// The key of a file that is no recording, and how much of its name stands for it: the longest beginning of its name that ends at a dot
+/// and is a recording's key, or else its [`own_key`]. Only known words may stand between the key and the extension of a transcript:
+/// `a.1.txt` is not of `a.flac`.
+fn key_of(name: &str, keys: &Keys) -> (String, usize) {
     let of_text = look(name) == Look::Text;
     let mut beginning = stem(name);
     if beginning == name {
-        return name.to_owned();
+        return (name.to_owned(), name.len());
     }
     loop {
-        if keys.contains(beginning) {
-            return beginning.to_owned();
+        if let Some(key) = keys.find(beginning) {
+            return (key.to_owned(), beginning.len());
         }
         let shorter = stem(beginning);
         if shorter == beginning || (of_text && !is_known(&extension(beginning).to_ascii_lowercase())) {
@@ -137,7 +162,9 @@ fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
         }
         beginning = shorter;
     }
-    own_key(name)
+    let own = own_key(name);
+    let length = own.len();
+    (own, length)
 }
 
 /// A name without its extension, and without known words such as `speaker` before it.

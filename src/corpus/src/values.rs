@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use unicode_normalization::UnicodeNormalization;
+
 /// The longest id or speaker, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
@@ -61,6 +63,11 @@ fn control(c: char) -> String {
         '\0' => "the control character U+0000; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8".into(),
         c => format!("the control character U+{:04X}", c as u32),
     }
+}
+
+/// A name in the Unicode form in which names that look the same are the same: macOS writes some letters in two characters.
+pub(crate) fn one_form(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
 /// Why something is no path of this system.

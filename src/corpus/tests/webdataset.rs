@@ -152,7 +152,7 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
         .file("odd.flac", b"x")
         .file("odd.txt", b"caf\xE9")
         .file("huge.flac", b"x")
-        .file("huge.txt", &vec![b'w'; (1 << 20) + 1])
+        .file("huge.txt", vec![b'w'; (1 << 20) + 1])
         .file("two.flac", b"x")
         .file("two.wav", b"x")
         .file("two.txt", b"t")

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use flowmill_audio::media::{self, StandIn};
 use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Utterance, table};
+use flowmill_corpus::{Utterance, hints, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
@@ -267,7 +267,12 @@ fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
         _ if !root.join(path).exists() && path.contains('\\') => {
             "; the parts of a path are parted by `/` here, not by the backslashes of Windows".to_owned()
         }
-        _ => String::new(),
+        _ => match hints::in_another_form(&root.join(path)) {
+            Some(_) => "; a file whose name looks the same is there: its letters are in another Unicode form (NFC or NFD), so rename the \
+                        files (`convmv -f utf8 -t utf8 --nfc`) or write the names in theirs"
+                .to_owned(),
+            None => String::new(),
+        },
     }
 }
 

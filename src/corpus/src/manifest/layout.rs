@@ -1,6 +1,6 @@
 //! How the rows of a manifest are laid out, and layouts of other tools that are none.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::encoding;
 use crate::fields::{self, Object};
@@ -45,6 +45,9 @@ impl Layout {
                 ));
             }
         };
+        if is_row(&object) {
+            return Self::Row(Value::Object(object));
+        }
         if !object.is_empty() && object.values().all(Value::is_object) {
             // Tools put the rows below one key, such as `utts`.
             return match object.len() {
@@ -52,15 +55,11 @@ impl Layout {
                 _ => Self::ById(object.into_iter().collect()),
             };
         }
-        let value = Value::Object(object);
-        match Object::of(value.clone()) {
-            Ok(row) if row.audio().is_some() => Self::Row(value),
-            _ => Self::Unknown(unknown(&value)),
-        }
+        Self::Unknown(unknown(&Value::Object(object)))
     }
 
     /// The layout of an object with one object in it.
-    fn of_only(object: serde_json::Map<String, Value>) -> Self {
+    fn of_only(object: Map<String, Value>) -> Self {
         let nested = |value: &Value| value.as_object().is_some_and(|inner| inner.values().all(Value::is_object));
         match object.values().next() {
             Some(inner) if nested(inner) && inner.as_object().is_some_and(|inner| !inner.is_empty()) => {
@@ -76,14 +75,24 @@ fn is_of_lines(bytes: &[u8]) -> bool {
     let mut lines =
         bytes.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
-    let second = lines.next();
-    match second {
-        // A file of one line is a row, unless it is an object of rows.
-        None => {
-            !matches!(fields::parse(first), Ok(Value::Object(object)) if object.values().all(Value::is_object) && !object.is_empty())
-        }
+    match lines.next() {
+        None => !matches!(fields::parse(first), Ok(Value::Object(object)) if holds_rows(&object)),
         Some(second) => second.starts_with(b"{") || fields::parse(first).is_ok(),
     }
+}
+
+/// Whether an object is none of a row but has rows in it: by their ids, or in a list of objects that are not the parts of a row.
+fn holds_rows(object: &Map<String, Value>) -> bool {
+    let list =
+        |value: &Value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_object));
+    let by_id = !object.is_empty() && object.values().all(Value::is_object);
+    let holds = by_id || (object.values().any(list) && !object.contains_key("supervisions"));
+    holds && !is_row(object)
+}
+
+/// Whether an object names a recording.
+fn is_row(object: &Map<String, Value>) -> bool {
+    Object::of(Value::Object(object.clone())).is_ok_and(|row| row.audio().is_some())
 }
 
 /// What to do with an object of an unknown layout.

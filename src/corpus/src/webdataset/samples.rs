@@ -397,9 +397,12 @@ fn key_end(key: &str, files: &[File]) -> KeyEnd {
 /// other utterances.
 fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+    let of_text = |file: &&File| file.look == Look::Text;
+    // One recording whose name explains all transcripts has them all.
+    let explained = key_end(&key, &files) == KeyEnd::Either && files.iter().any(|file| of_text(&file));
     for file in files {
         let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
-        if file.look == Look::Text && !samples::follows_a_key(&rest) {
+        if of_text(&&file) && !explained && !samples::follows_a_key(&rest) {
             let own = samples::own_key(&file.name);
             let rest = file.name[own.len()..].trim_start_matches('.').to_ascii_lowercase();
             samples.entry(own).or_default().files.push((rest, file));
