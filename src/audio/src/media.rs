@@ -17,6 +17,41 @@ pub fn rank(extension: &str) -> Option<usize> {
     EXTENSIONS.iter().position(|known| extension.eq_ignore_ascii_case(known))
 }
 
+/// Something that lies in the place of a file's content, whatever the file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// What to do to get the content.
+    pub advice: &'static str,
+}
+
+/// Recognizes content that is no recording, table or archive but stands in for one, by the first [`HEAD_BYTES`] of a file: nothing at
+/// all, the pointers of Git LFS and git-annex, pages and error messages that a server sent instead.
+pub fn stand_in(bytes: &[u8]) -> Option<StandIn> {
+    const AGAIN: &str = "download it again (an address may have expired, or want a login)";
+    let found = |kind, advice| Some(StandIn { kind, advice });
+    if bytes.is_empty() {
+        return found("an empty file", "copy or download it again");
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let begins = |what: &[u8]| text.get(..what.len()).is_some_and(|text| text.eq_ignore_ascii_case(what));
+    let has = |what: &[u8]| text.windows(what.len()).any(|window| window == what);
+    if begins(b"version https://git-lfs.github.com/spec/") {
+        return found("a Git LFS pointer", "fetch the content with `git lfs pull`");
+    }
+    if begins(b"/annex/objects/") || begins(b"../.git/annex/") || begins(b".git/annex/") {
+        return found("a git-annex pointer", "fetch the content with `git annex get`");
+    }
+    if begins(b"<!doctype html") || begins(b"<html") || begins(b"<head") {
+        return found("a web page (HTML)", AGAIN);
+    }
+    if begins(b"<?xml") && has(b"<Error>") {
+        return found("an error message of a server (XML)", AGAIN);
+    }
+    None
+}
+
 /// The format of a file by its first [`HEAD_BYTES`] bytes, when they can be those of nothing but a recording or a video.
 ///
 /// Stricter than the decoder, which is only asked about files that are said to be recordings: two sync words of MPEG audio must
@@ -137,6 +172,22 @@ mod tests {
             b"",
         ] {
             assert_eq!(by_content(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_for_content_is_known() {
+        for (bytes, kind) in [
+            (b"".as_slice(), "an empty file"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a Git LFS pointer"),
+            (b"/annex/objects/MD5E-s1--0.wav\n", "a git-annex pointer"),
+            (b"\r\n<!DOCTYPE HTML PUBLIC>", "a web page (HTML)"),
+            (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "an error message of a server (XML)"),
+        ] {
+            assert_eq!(stand_in(bytes).map(|found| found.kind), Some(kind));
+        }
+        for bytes in [b"RIFF\0\0\0\0WAVE".as_slice(), b"{}", b"<b>words</b>", b"<?xml version=\"1.0\"?><a/>"] {
+            assert_eq!(stand_in(bytes), None);
         }
     }
 

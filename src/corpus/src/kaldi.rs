@@ -33,3 +33,9 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     let files = Files::open(root, dir, options.speaker)?;
     Ok(join::join(&files, root, dir, options))
 }
+
+/// Returns the ids of utterances that any file of a directory names, as far as the files can be read: the rows of a directory that
+/// cannot be read as a whole.
+pub fn ids(root: &Path, dir: &str) -> Vec<String> {
+    files::ids(&root.join(dir))
+}

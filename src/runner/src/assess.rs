@@ -15,7 +15,7 @@ use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
 use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError, rejects};
+use crate::{Interrupt, Reporter, StageError};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -217,9 +217,7 @@ impl Assessor<'_> {
         if reasons.len() >= MAX_REASONS || reasons.iter().any(|reason| matches!(reason, Reason::InputMissing(_))) {
             planned.gone = self.gone(&planned, &receipt.inputs)?;
         }
-        if let Some((rows, reason)) = receipt.retried() {
-            reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
-        }
+        reasons.extend(receipt.retried());
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {

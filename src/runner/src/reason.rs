@@ -35,6 +35,8 @@ pub enum Reason {
     RecordDamaged(String),
     /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
     Retried(usize, String),
+    /// A row of a source that could not be read, and why.
+    SourceUnusable(String, String),
     /// A field of the configuration: dotted key, old and new value.
     Field(String, String, String),
     /// An input has other content.
@@ -74,6 +76,9 @@ impl fmt::Display for Reason {
             Self::Retried(rows, reason) => {
                 let rows = count(*rows, "row");
                 write!(f, "{rows} rejected for a reason of this machine ({reason}): tried again")
+            }
+            Self::SourceUnusable(source, reason) => {
+                write!(f, "a source could not be read ({source}: {reason}): tried again")
             }
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),

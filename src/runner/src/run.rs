@@ -108,7 +108,10 @@ pub fn run(
         if !selected.contains(&at) {
             continue;
         }
-        stage.check(recipe).and_then(|()| stage.check_files(recipe)).or_else(|error| {
+        // What a run would find out by reading is only looked for where none follows: a run leaves its table of rejected rows.
+        let contents = || if options.dry_run { stage.check_contents(recipe) } else { Ok(()) };
+        let checked = stage.check(recipe).and_then(|()| stage.check_files(recipe)).and_then(|()| contents());
+        checked.or_else(|error| {
             let session = Session::new(stages, recipe, experiment, options);
             // What a stage was made of may be gone once it is.
             let done =
@@ -395,12 +398,14 @@ impl StageRun<'_> {
         self.run.reporter.line(format!("  {phase}: {many}{why}"));
     }
 
-    /// Fails when more rows were rejected than the recipe allows, or all of them; they can be read in any case.
+    /// Fails when a whole source cannot be used, or more rows were rejected than the recipe allows, or all of them. The table of rejected
+    /// rows is written in any case.
     fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
         let allowed = self.run.session.recipe.max_rejected();
         let Totals { rows_in, rows_out, rejected, .. } = so_far.totals;
         let none_left = rejected > 0 && rows_out == 0;
-        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
+        let sources = so_far.parts.iter().flat_map(|part| &part.rejected).filter(|row| row.of_source).count();
+        if sources == 0 && rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
             return Ok(());
         }
         // A good result that is put back keeps its own table.
@@ -410,6 +415,7 @@ impl StageRun<'_> {
             stage: self.dir.name.clone(),
             rejected,
             rows_in,
+            sources,
             allowed,
             kinds: rejects::kinds(&so_far.parts),
             file,

@@ -101,8 +101,10 @@ pub enum RunError {
         stage: String,
         /// How many rows were rejected.
         rejected: u64,
-        /// Of so many that came in.
+        /// How many rows came in.
         rows_in: u64,
+        /// How many of the rejected ones are of a source that cannot be read.
+        sources: usize,
         /// The share that the recipe allows.
         allowed: f64,
         /// Why, the commonest first.
@@ -206,17 +208,21 @@ fn describe_loss(error: &RunError) -> String {
 }
 
 fn describe_rejected(error: &RunError) -> String {
-    let RunError::TooManyRejected { stage, rejected, rows_in, allowed, kinds, file } = error else {
+    let RunError::TooManyRejected { stage, rejected, rows_in, sources, allowed, kinds, file } = error else {
         return String::new();
     };
     let share = 100.0 * *rejected as f64 / (*rows_in).max(1) as f64;
-    let mut text = if rejected == rows_in {
-        format!("{stage}: all {rows_in} rows were rejected")
-    } else {
-        format!(
+    let mut text = match (rejected == rows_in, *sources) {
+        (true, _) => format!("{stage}: all {rows_in} rows were rejected"),
+        (false, 0) => format!(
             "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
             100.0 * allowed
-        )
+        ),
+        (false, sources) => {
+            format!(
+                "{stage}: {rejected} of {rows_in} rows rejected, {sources} of them because a whole source cannot be read"
+            )
+        }
     };
     for kind in kinds.iter().take(5) {
         let examples = kind.examples.join(", ");

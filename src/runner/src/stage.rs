@@ -46,6 +46,16 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
+    /// Refuses data that are there and cannot be what the section says. Called where no run follows that would read them and keep the
+    /// reasons: by `run --dry-run` and `recipe check`.
+    ///
+    /// # Errors
+    /// The key that names the data.
+    fn check_contents(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let _ = recipe;
+        Ok(())
+    }
+
     /// Settings that are valid but will not do what they seem to, such as a warm-up that is longer than the run. `run` says them once
     /// at the start, before a stage that is not finished; so does `recipe check`.
     ///
