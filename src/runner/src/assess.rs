@@ -50,6 +50,8 @@ pub(crate) struct PlannedInput {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
+    /// Whether the configuration holds a digest of it, so that it is not compared itself.
+    pub digested: bool,
 }
 
 impl PlannedInput {
@@ -68,6 +70,13 @@ pub(crate) struct Planned {
     pub prior: Option<PriorWork>,
     /// Where its work begins.
     pub start: Start,
+}
+
+impl Planned {
+    /// The inputs that a receipt records.
+    pub fn recorded(&self) -> impl Iterator<Item = &PlannedInput> {
+        self.inputs.iter().filter(|input| !input.digested)
+    }
 }
 
 /// Where the work of a part begins.
@@ -232,7 +241,7 @@ impl Assessor<'_> {
     /// The hashes of a part's inputs.
     fn hashes(&self, planned: &Planned) -> Result<Vec<Option<Hash>>, StageError> {
         let hash = |input: &PlannedInput| Ok(self.cache.content(&input.path)?.map(|content| content.hash));
-        planned.inputs.iter().map(hash).collect()
+        planned.recorded().map(hash).collect()
     }
 
     /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
@@ -266,8 +275,8 @@ impl Assessor<'_> {
         for input in &part.inputs {
             let path = self.names.absolute(&input.path);
             let (role, name) = (input.role.clone(), self.names.name(&path)?);
-            let (optional, starting) = (input.optional, input.starting);
-            inputs.push(PlannedInput { role, name, path, optional, starting });
+            let (optional, starting, digested) = (input.optional, input.starting, input.digested);
+            inputs.push(PlannedInput { role, name, path, optional, starting, digested });
         }
         inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
         inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
@@ -347,13 +356,17 @@ impl Assessor<'_> {
             .collect();
         let is_gone =
             |name: &str| begun_with.iter().any(|gone| goes_with(name, gone)) && !self.names.path(name).exists();
-        let mut added = Vec::new();
+        let (mut added, mut digested) = (Vec::new(), Vec::new());
         for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
             let name = || input.name.clone();
             let Some(before) = old.remove(input.identity()) else {
+                if input.digested {
+                    digested.push(input);
+                    continue;
+                }
                 let gone = begun_with.contains(&&*input.name) && before_all.iter().any(|record| is_gone(&record.path));
                 if !gone {
                     added.push(input);
@@ -372,7 +385,8 @@ impl Assessor<'_> {
         let mut gone: Vec<&InputRecord> = old.into_values().collect();
         gone.retain(|input| !is_gone(&input.path));
         gone.sort_unstable_by_key(|input| &input.path);
-        for input in added {
+        let unmatched = if gone.is_empty() { Vec::new() } else { digested };
+        for input in added.into_iter().chain(unmatched) {
             // What resumable work read decides it, not where that lay.
             if planned.part.resumable.is_some()
                 && let Some(content) = self.cache.content(&input.path)?.map(|content| hex(&content.hash))
@@ -381,7 +395,9 @@ impl Assessor<'_> {
                 gone.remove(at);
                 continue;
             }
-            reasons.push(Reason::InputAdded(input.name.clone()));
+            if !input.digested {
+                reasons.push(Reason::InputAdded(input.name.clone()));
+            }
         }
         reasons.extend(gone.into_iter().map(|input| Reason::InputRemoved(input.path.clone())));
         Ok(())

@@ -270,7 +270,7 @@ impl Executor<'_> {
     fn fingerprint(&self, planned: &Planned) -> Result<(Fingerprint, Vec<Watched>), StageError> {
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         let mut watched = Vec::with_capacity(planned.inputs.len());
-        for input in &planned.inputs {
+        for input in planned.recorded() {
             let content: Option<Content> = self.cache.content(&input.path)?;
             let blake3 = content.map(|content| hex(&content.hash));
             inputs.push(InputRecord { path: input.name.clone(), role: input.role.clone(), blake3 });

@@ -96,6 +96,8 @@ pub(crate) struct Input {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
+    /// Whether the configuration holds a digest of what the part reads of it: it is not compared itself.
+    pub digested: bool,
 }
 
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
@@ -134,7 +136,7 @@ impl Part {
     /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
     /// a folder everything below it counts. A file that was there and is gone stops the run unless it is forced.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false, digested: false });
         self
     }
 
@@ -145,14 +147,14 @@ impl Part {
 
     /// A file that may be taken away: the part does without it then.
     pub fn optional_input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false, digested: false });
         self
     }
 
     /// A file whose content the part reads and whose path does not matter to it: it is known by its role, such as
     /// `recording 3`. The same content at another path changes nothing.
     pub fn input_as(mut self, role: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false, starting: false });
+        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false, starting: false, digested: false });
         self
     }
 
@@ -160,6 +162,15 @@ impl Part {
     pub fn inputs_as<P: Into<PathBuf>>(self, role: &str, paths: impl IntoIterator<Item = P>) -> Self {
         let numbered = paths.into_iter().enumerate();
         numbered.fold(self, |part, (number, path)| part.input_as(format!("{role} {number}"), path))
+    }
+
+    /// Marks the inputs that `add` adds as files of which the configuration holds a digest: what the part reads of them. They are not
+    /// recorded; records of earlier versions that name them are compared by their content.
+    pub fn digested(self, add: impl FnOnce(Self) -> Self) -> Self {
+        let before = self.inputs.len();
+        let mut part = add(self);
+        part.inputs.iter_mut().skip(before).for_each(|input| input.digested = true);
+        part
     }
 
     /// Marks the inputs that `add` adds as what the part begins with, such as pretrained weights: a change of their content runs the
