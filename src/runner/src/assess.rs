@@ -15,7 +15,7 @@ use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
 use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError, rejects};
+use crate::{Interrupt, Reporter, StageError, rejects, staging};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -140,9 +140,15 @@ impl Assessor<'_> {
         let receipt = match receipt {
             Ok(receipt) => receipt,
             Err(reason) => {
-                return match unfinished.or(finished) {
-                    Some(work) => self.go_on(planned, work, None),
-                    None => Ok(Verdict::Run(planned, vec![reason])),
+                return match (unfinished, finished) {
+                    (Some(work), _) => self.go_on(planned, work, None),
+                    (None, Some(work)) => {
+                        let results =
+                            planned.part.resumable.map(|of| staging::results(self.dir, &planned.part.key, of));
+                        let results = results.transpose()?;
+                        self.go_on(planned, work, results)
+                    }
+                    (None, None) => Ok(Verdict::Run(planned, vec![reason])),
                 };
             }
         };
@@ -376,7 +382,8 @@ impl Assessor<'_> {
             let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
             match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                (Some(_), None) if input.starting && is_gone(&before.path) => {}
+                // Records that work keeps itself have no paths.
+                (Some(_), None) if input.starting && (is_gone(&before.path) || before.path == input.identity()) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name())),
                 (_, None) => reasons.push(Reason::InputMissing(name())),
                 _ => reasons.push(Reason::InputChanged(name())),

@@ -202,6 +202,7 @@ impl Executor<'_> {
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
+            record: fingerprint.work_record(),
             share: Share::new(self.jobs, &shared.in_hand),
             interrupt: self.interrupt.clone(),
             progress: Arc::clone(progress) as _,
@@ -239,7 +240,7 @@ impl Executor<'_> {
         match (&planned.start, planned.part.resumable) {
             (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
             (Start::Results(receipt, _), Some(resumable)) => {
-                staging::reopen(self.dir, receipt, resumable.restored, fingerprint)
+                staging::reopen(self.dir, receipt, resumable.restored, Some(fingerprint))
             }
             (_, resumable) => {
                 if self.fresh {

@@ -61,7 +61,7 @@ pub use interrupt::Interrupt;
 pub use journal::read_journal;
 pub use layout::{Experiment, part_state};
 pub use lockfile::{Holder, dead_owner, holder};
-pub use part::{End, Part, Phase, Reached, Restored, Resumable};
+pub use part::{End, Part, Phase, Reached, Restored, Resumable, WorkRecord};
 pub use reason::ReasonCount;
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection, RejectionReason};
 pub use recipe::{Recipe, RecipeError};

@@ -1,7 +1,9 @@
 //! What a stage plans: phases of parts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{PartReport, PartWork, StageError};
@@ -66,6 +68,18 @@ pub enum Restored {
     Copied(String),
 }
 
+/// What work was begun with, as the work itself keeps it ([`crate::PartWork::record`]): the record of it is made again from this when it is
+/// lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkRecord {
+    /// The stage's version; `None`: unknown.
+    pub version: Option<u32>,
+    /// The configuration.
+    pub config: Value,
+    /// The content of every input, by its role or name; `None`: unknown.
+    pub inputs: Option<BTreeMap<String, Option<String>>>,
+}
+
 /// How work that saves where it is goes on: after an interruption, and from its results to another end. See [`Part::resumable`].
 ///
 /// A folder is that of the work ([`PartWork::staging_dir`]) or, when it is finished, that of the stage's results. The functions are called by
@@ -79,6 +93,9 @@ pub struct Resumable {
     /// A configuration that was recorded, in the terms of the present one, which is given too: without fields that do not count, and
     /// with the defaults of those that were added since.
     pub recorded: fn(then: &Value, now: &Value) -> Value,
+    /// What the work in a folder was begun with, as far as the work tells, `now` being the present configuration; `None` when it does
+    /// not tell.
+    pub record: fn(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError>,
     /// The keys of the configuration that only say where the work ends.
     pub ends: &'static [&'static str],
     /// What the end that a configuration asks for means to the work in a folder that was begun with another.
@@ -154,7 +171,13 @@ impl Part {
     /// A file whose content the part reads and whose path does not matter to it: it is known by its role, such as
     /// `recording 3`. The same content at another path changes nothing.
     pub fn input_as(mut self, role: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false, starting: false, digested: false });
+        self.inputs.push(Input {
+            role: Some(role.into()),
+            path: path.into(),
+            optional: false,
+            starting: false,
+            digested: false,
+        });
         self
     }
 

@@ -10,7 +10,7 @@ use crate::journal::{self, Outcome};
 use crate::layout::StageDir;
 use crate::lockfile::Lock;
 use crate::part::{Restored, Resumable};
-use crate::receipt::{Fingerprint, Receipt};
+use crate::receipt::Receipt;
 use crate::stage::folder_name;
 use crate::staging::{self, Publisher};
 use crate::work::STATE;
@@ -93,7 +93,7 @@ impl Work<'_> {
         let state = staging.join(STATE);
         let left = files::list_names(&state).map_err(failed)?;
         let at_work = !(self.what.points)(&left).is_empty();
-        let receipt = Receipt::read(&self.dir.receipt(self.what.part)).ok();
+        let receipt = self.receipt().map_err(failed)?;
         // Results next to which other work was begun are not concerned.
         let receipt = receipt.filter(|receipt| !at_work || self.is_of_same_work(&staging, receipt));
         let left = if at_work { left } else { Vec::new() };
@@ -104,6 +104,15 @@ impl Work<'_> {
             staging::unprepare(&staging, self.dir).map_err(failed)?;
         }
         self.undo(receipt.as_ref(), &state, &left, &results, &publisher).map_err(failed)
+    }
+
+    /// The receipt of the results. Where it is lost or damaged, one that only names their files.
+    fn receipt(&self) -> Result<Option<Receipt>, StageError> {
+        if let Ok(receipt) = Receipt::read(&self.dir.receipt(self.what.part)) {
+            return Ok(Some(receipt));
+        }
+        let results = staging::results(self.dir, self.what.part, self.what.resumable)?;
+        Ok(Some(results).filter(|results| !(self.what.points)(&self.names_of(results)).is_empty()))
     }
 
     /// Whether unfinished work was begun as the results were, but for its end.
@@ -164,14 +173,7 @@ impl Work<'_> {
         let Rollback { part, to, is_newer, resumable, .. } = self.what;
         let restored = resumable.restored;
         if let (true, Some(receipt)) = (left.is_empty(), receipt) {
-            let begun = Fingerprint {
-                stage: receipt.stage.clone(),
-                version: receipt.version,
-                key: receipt.key.clone(),
-                config: receipt.config.clone(),
-                inputs: receipt.inputs.clone(),
-            };
-            staging::reopen(self.dir, receipt, restored, &begun)?;
+            staging::reopen(self.dir, receipt, restored, receipt.fingerprint().as_ref())?;
         } else if let (false, Some(receipt)) = (left.contains(to), receipt) {
             let prefix = format!("{to}/");
             let only = |output: &str| {
@@ -198,7 +200,10 @@ impl Work<'_> {
                 // The folder of the work had gone its own way: what is newer in the results is not there.
                 aside = self.keep_newer(receipt)?;
             }
-            publisher.retire(part)?;
+            match receipt {
+                Some(receipt) => publisher.retire_as(receipt)?,
+                None => publisher.retire(part)?,
+            }
             publisher.sync_names()?;
         }
         Ok(RolledBack { aside, notes })

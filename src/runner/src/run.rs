@@ -314,10 +314,14 @@ impl StageRun<'_> {
         let mut to_run = Vec::new();
         let mut reasons = Vec::new();
         for (planned, why) in differ {
+            let warning = planned.prior.as_ref().filter(|_| !self.run.options.force).and_then(PriorWork::warning);
             let adopted = if self.run.options.force { Ok(None) } else { self.publisher.adopt(&assessor, &planned) };
             match adopted.map_err(RunError::experiment)? {
                 Some(part) => done.push(part),
                 None => {
+                    if let Some(warning) = warning {
+                        self.run.reporter.note(format!("WARNING: {}/{}: {warning}", self.dir.name, planned.part.key));
+                    }
                     to_run.push(planned);
                     reasons.extend(why);
                 }

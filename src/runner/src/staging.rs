@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use crate::assess::{Assessor, Planned};
 use crate::cache::{ContentCache, Hash, hash_file, hex};
-use crate::layout::StageDir;
-use crate::part::Restored;
+use crate::layout::{RESERVED, StageDir};
+use crate::part::{Restored, Resumable};
 use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
@@ -91,18 +91,21 @@ pub(crate) fn take_up(staging: &Path, fingerprint: &Fingerprint) -> Result<(), S
     clear(staging)
 }
 
-/// Makes the staging folder of a part that goes on from its results, which stay as they are.
+/// Makes the staging folder of a part that goes on from its results, which stay as they are. Without a fingerprint, the work itself will tell
+/// what it was begun with.
 pub(crate) fn reopen(
     dir: &StageDir,
     receipt: &Receipt,
     restored: fn(&str) -> Option<Restored>,
-    fingerprint: &Fingerprint,
+    fingerprint: Option<&Fingerprint>,
 ) -> Result<(), StageError> {
     let staging = dir.staging(&receipt.key);
     let fresh = renamed(&staging, "%reopened");
     files::remove_any(&fresh)?;
     restore(dir, receipt, &fresh.join(STATE), &|output| restored(output))?;
-    record(&fresh, fingerprint)?;
+    if let Some(fingerprint) = fingerprint {
+        record(&fresh, fingerprint)?;
+    }
     files::sync_tree(&fresh)?;
     discard(&staging)?;
     fs::rename(&fresh, &staging).map_err(|e| StageError::file(&staging, e))?;
@@ -134,6 +137,21 @@ pub(crate) fn restore(
         }
     }
     Ok(())
+}
+
+/// The files that resumable work goes on from among the results of a stage, as a receipt would name them.
+pub(crate) fn results(dir: &StageDir, key: &str, resumable: Resumable) -> Result<Receipt, StageError> {
+    let mut found = Vec::new();
+    for name in files::list_names(&dir.path)?.iter().filter(|name| !RESERVED.contains(&name.as_str())) {
+        let path = dir.path.join(name);
+        if path.is_dir() {
+            found.extend(files::files_below(&path)?.into_iter().map(|file| format!("{name}/{file}")));
+        } else {
+            found.push(name.clone());
+        }
+    }
+    found.retain(|file| (resumable.restored)(file).is_some());
+    Ok(Receipt::unknown(&dir.name, key, found))
 }
 
 /// Writes what resumable work belongs to.
@@ -333,6 +351,17 @@ impl<'a> Publisher<'a> {
         if let Ok(receipt) = Receipt::read(&path) {
             self.remove_outputs(&receipt, &[])?;
         }
+        self.retire_receipt(key)
+    }
+
+    /// Removes the outputs that a receipt names, which need not be the one in its place, and the one in its place.
+    pub fn retire_as(&self, receipt: &Receipt) -> Result<(), StageError> {
+        self.remove_outputs(receipt, &[])?;
+        self.retire_receipt(&receipt.key)
+    }
+
+    fn retire_receipt(&self, key: &str) -> Result<(), StageError> {
+        let path = self.dir.receipt(key);
         self.set_aside(&receipt_name(key))?;
         files::remove_any(&path)?;
         self.touch_parent(&path);

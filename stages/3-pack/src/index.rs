@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::file_checksum;
 use flowmill_corpus::shard::{
-    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, write_data_list, write_row_lists, write_shard_lists,
+    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, write_data_list, write_row_lists,
+    write_shard_lists,
 };
 use flowmill_models::extractors::State;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use flowmill_corpus::shard::{ShardIndex, SplitContent};
 use flowmill_runner::StageError;
+use flowmill_train::{Identity, Limits};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -97,7 +98,8 @@ impl CorpusIdentity {
         let content = || {
             let (index, digests) = (ShardIndex::read(path).ok()?, SplitContent::of(path)?);
             let digest = digests.digest(&index, &data::columns_read(&index, section)?)?;
-            let computed = data::computes_mels(&index)?.then(|| blake3::hash(index.mel.to_string().as_bytes()).to_hex());
+            let computed =
+                data::computes_mels(&index)?.then(|| blake3::hash(index.mel.to_string().as_bytes()).to_hex());
             let computed = computed.map_or(String::new(), |mel| format!(", mels {}", &mel[..16]));
             Some(format!("{} utterances, {digest}{computed}", index.rows))
         };
@@ -119,6 +121,24 @@ pub fn take_over_gone_data(config: &mut Value, recorded: &Value) {
     for (at, corpus) in corpora.enumerate().filter(|(_, corpus)| corpus.is_null()) {
         *corpus = recorded[DATA]["training"][at].clone();
     }
+}
+
+/// The configuration `now` with the settings that a run of the loop was begun with.
+pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
+    let mut config = now.clone();
+    let Some(fields) = config.as_object_mut() else { return config };
+    let mut known = json!(run);
+    if let Some(limits) = limits {
+        (known["max_steps"], known["max_epochs"]) = (json!(limits.max_steps), json!(limits.max_epochs));
+    }
+    for (key, value) in known.as_object_mut().into_iter().flat_map(std::mem::take) {
+        // Half precision has a factor on the loss whether it is set or not.
+        let is_default = key == "loss_scale" && fields.get(&key).is_some_and(Value::is_null);
+        if fields.contains_key(&key) && !is_default {
+            fields.insert(key, value);
+        }
+    }
+    config
 }
 
 /// The identity that a recorded configuration stands for: settings that were added since have their defaults, those that do not decide are
@@ -150,7 +170,14 @@ fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
         let unknown = then["content"].is_null() || now["content"].is_null();
         is("content") || (unknown && is("index"))
     };
-    let corpus = |then: &Value, now: &Value| if same(then, now) { now.clone() } else { then.clone() };
+    let corpus = |then: &Value, now: &Value| {
+        let mut corpus = if same(then, now) { now.clone() } else { then.clone() };
+        if !then["content"].is_null() && !now["content"].is_null() {
+            // The files need no word next to the content.
+            corpus["index"] = now["index"].clone();
+        }
+        corpus
+    };
     let mut data = then.clone();
     data["validation"] = corpus(&then["validation"], &now["validation"]);
     let training = then["training"].as_array().into_iter().flatten().enumerate();

@@ -137,7 +137,8 @@ impl Stage for TrainStage {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));
             let files = split_files(index)?;
-            part = part.digested(|part| if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) });
+            part =
+                part.digested(|part| if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) });
         }
         if training.section.normalise_mel {
             part = part.input_as("mel statistics", &training.statistics);
@@ -145,7 +146,8 @@ impl Stage for TrainStage {
         let part = part.inputs_as("codebook", training.codebook.clone());
         let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
-        let part = part.starting(|part| part.inputs_as("initial weights", weights).inputs_as("initial adapter", adapter));
+        let part =
+            part.starting(|part| part.inputs_as("initial weights", weights).inputs_as("initial adapter", adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }
