@@ -102,6 +102,8 @@ pub(crate) struct UpToDate {
     pub done: PartDone,
     /// Other work on it that an earlier run left unfinished.
     pub unfinished: Option<PriorWork>,
+    /// Its own work, when that could go on.
+    pub finished: Option<PriorWork>,
     /// Why another end that the recipe asks for changes nothing.
     pub stays: Option<String>,
     /// Logs that are not as they were, which changes nothing else.
@@ -168,7 +170,8 @@ impl Assessor<'_> {
         let same = finished.changes.is_empty() && finished.further.is_none();
         if same && damage.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished, stays: finished.stays, logs }));
+            let (done, stays) = (receipt.done(), finished.stays.clone());
+            return Ok(Verdict::UpToDate(UpToDate { done, unfinished, finished: Some(finished), stays, logs }));
         }
         if let Some(unfinished) = unfinished {
             return self.go_on(planned, unfinished, None);
@@ -239,7 +242,8 @@ impl Assessor<'_> {
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished: None, stays: None, logs }));
+            let done = receipt.done();
+            return Ok(Verdict::UpToDate(UpToDate { done, unfinished: None, finished: None, stays: None, logs }));
         }
         Ok(Verdict::Run(planned, reasons))
     }

@@ -22,6 +22,7 @@ mod dry_run;
 mod error;
 mod executor;
 mod files;
+mod foresight;
 mod interrupt;
 mod journal;
 mod layout;

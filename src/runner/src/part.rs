@@ -98,6 +98,8 @@ pub struct Resumable {
     pub record: fn(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError>,
     /// The keys of the configuration that only say where the work ends.
     pub ends: &'static [&'static str],
+    /// The keys of the configuration that stand for results of earlier stages.
+    pub reads: &'static [&'static str],
     /// What the end that a configuration asks for means to the work in a folder that was begun with another.
     pub end: fn(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError>,
     /// Where an output belongs in the folder of the work, when it goes on from its results; `None` when it is not needed there.

@@ -20,6 +20,10 @@ const SHOWN: usize = 8;
 /// What was done of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PriorWork {
+    /// The part.
+    pub part: String,
+    /// The keys of its configuration that stand for results of earlier stages.
+    pub reads: &'static [&'static str],
     /// Whether it was finished: it is a result of the stage.
     pub finished: bool,
     /// How far it got.
@@ -119,7 +123,8 @@ impl Assessor<'_> {
             Some(begun) => self.since(planned, resumable, folder, &begun)?,
             None => (remade.clone().into_iter().collect(), None, None),
         };
-        Ok(PriorWork { finished: false, reached, changes, further, stays, remade })
+        let (part, reads) = (planned.part.key.clone(), resumable.reads);
+        Ok(PriorWork { part, reads, finished: false, reached, changes, further, stays, remade })
     }
 
     /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
@@ -128,7 +133,16 @@ impl Assessor<'_> {
         let changes: Vec<Reason> =
             self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
         let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
-        let lost = PriorWork { finished: true, reached, changes, further: None, stays: None, remade: None };
+        let lost = PriorWork {
+            part: planned.part.key.clone(),
+            reads: resumable.reads,
+            finished: true,
+            reached,
+            changes,
+            further: None,
+            stays: None,
+            remade: None,
+        };
         (!lost.changes.is_empty()).then_some(lost)
     }
 
@@ -205,6 +219,19 @@ impl PriorWork {
         Some(format!("{}: {}", self.at(), Self::told_remade(remade)))
     }
 
+    /// The error of a run that would begin anew over it; `earlier` is the number of the last stage before that the run would make again first.
+    pub fn refusal(&self, stage: &str, earlier: Option<u8>) -> RunError {
+        RunError::WouldLose {
+            stage: stage.to_owned(),
+            part: self.part.clone(),
+            finished: self.finished,
+            at: self.reached.at.clone().into_boxed_str(),
+            changes: self.told(),
+            reuse: self.reached.reuse.clone().map(String::into_boxed_str),
+            earlier,
+        }
+    }
+
     /// How far it got, for a person: `interrupted at step 44 of 400`.
     pub fn at(&self) -> String {
         let how = if self.finished { "finished" } else { "interrupted" };
@@ -223,16 +250,7 @@ impl PriorWork {
 
 /// Refuses to begin a part anew over what was done of it.
 pub(crate) fn refuse_to_lose<'a>(stage: &str, to_run: impl IntoIterator<Item = &'a Planned>) -> Result<(), RunError> {
-    let refusal = to_run.into_iter().find_map(|planned| {
-        let prior = planned.prior.as_ref().filter(|prior| !prior.changes.is_empty())?;
-        Some(RunError::WouldLose {
-            stage: stage.to_owned(),
-            part: planned.part.key.clone(),
-            finished: prior.finished,
-            at: prior.reached.at.clone().into_boxed_str(),
-            changes: prior.told(),
-            reuse: prior.reached.reuse.clone().map(String::into_boxed_str),
-        })
-    });
-    refusal.map_or(Ok(()), Err)
+    let prior = to_run.into_iter().filter_map(|planned| planned.prior.as_ref());
+    let refused = prior.into_iter().find(|prior| !prior.changes.is_empty());
+    refused.map_or(Ok(()), |prior| Err(prior.refusal(stage, None)))
 }

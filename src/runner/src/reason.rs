@@ -55,6 +55,25 @@ pub enum Reason {
     OutputDiffers(String),
 }
 
+impl Reason {
+    /// Whether it says that an input is another.
+    pub fn is_of_inputs(&self) -> bool {
+        matches!(
+            self,
+            Self::InputChanged(_)
+                | Self::InputAdded(_)
+                | Self::InputRemoved(_)
+                | Self::InputAppeared(_)
+                | Self::InputMissing(_)
+        )
+    }
+
+    /// Whether it says that the part would be done with other settings or other inputs, rather than once more.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, Self::Field(..)) || (self.is_of_inputs() && !matches!(self, Self::InputMissing(_)))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -16,8 +16,8 @@ use crate::stage::folder_name;
 use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::{
-    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed, way_on, weaknesses,
+    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, foresight,
+    rejects, sealed, way_on, weaknesses,
 };
 
 /// What to run and how.
@@ -168,9 +168,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn stages(&self, selected: std::ops::Range<usize>) -> Result<RunSummary, RunError> {
         self.check_earlier(selected.start)?;
+        self.look_ahead(&selected, selected.start)?;
         let started = Instant::now();
         let mut summary = RunSummary::default();
-        for at in selected {
+        for at in selected.clone() {
             let stage = &self.session.stages[at];
             if self.options.interrupt.is_set() {
                 return Err(RunError::Interrupted);
@@ -178,8 +179,9 @@ impl Run<'_> {
             let dir = self.session.dir(*stage);
             let name = dir.name.clone();
             let publisher = Publisher::new(&dir, &self.session.cache);
-            let run =
-                StageRun { run: self, stage: *stage, dir: &dir, publisher, started: Instant::now(), titled: false };
+            let later = (&selected, at + 1);
+            let started = Instant::now();
+            let run = StageRun { run: self, stage: *stage, dir: &dir, publisher, later, started, titled: false };
             let outcome = run.all().inspect_err(|_| {
                 // Only what cannot be resumed is gone from it; an empty folder goes too.
                 let _not_empty = std::fs::remove_dir(dir.staging_root());
@@ -190,6 +192,11 @@ impl Run<'_> {
         }
         self.close(&summary, started.elapsed());
         Ok(summary)
+    }
+
+    /// Refuses what a later stage would be refused for, before the stages from `from` on are made again.
+    fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize) -> Result<(), RunError> {
+        if self.options.force { Ok(()) } else { foresight::refuse_to_lose_later(self.session, selected, from) }
     }
 
     /// The stages before the selected ones must be finished and whole.
@@ -236,6 +243,8 @@ struct StageRun<'a> {
     stage: &'a dyn Stage,
     dir: &'a StageDir,
     publisher: Publisher<'a>,
+    /// The selected stages, and the place of the next one.
+    later: (&'a std::ops::Range<usize>, usize),
     started: Instant,
     /// Whether the title line has been said.
     titled: bool,
@@ -279,6 +288,10 @@ impl StageRun<'_> {
             self.check_rejected(&so_far)?;
         }
         self.retire_orphans(&so_far)?;
+        self.summarise(&so_far).map_err(RunError::experiment)?;
+        if self.publisher.replaces() {
+            self.run.look_ahead(self.later.0, self.later.1)?;
+        }
         self.finish(&so_far).map_err(RunError::experiment)?;
         Ok(self.close(so_far))
     }
@@ -436,7 +449,7 @@ impl StageRun<'_> {
     }
 
     /// Writes what is kept of the whole stage, touching nothing that is as it should be.
-    fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
+    fn summarise(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.write_rejected(&so_far.parts, &self.dir.rejected())?;
         let totals = &so_far.totals;
         let summary = StageSummary {
@@ -451,7 +464,11 @@ impl StageRun<'_> {
         };
         let bytes = sealed::seal(&summary).map_err(StageError::other)?;
         self.publisher.sync_names()?;
-        self.write_if_other(&self.dir.summary(), &bytes)?;
+        self.write_if_other(&self.dir.summary(), &bytes)
+    }
+
+    /// Removes what is not needed any more when the stage is whole.
+    fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.publisher.end_replacement()?;
         let staging = self.dir.staging_root();
         if staging.exists() { self.publisher.sweep(&so_far.kept) } else { Ok(()) }

@@ -161,6 +161,11 @@ fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>)
         Found { finished: true, .. } => StageState::Stale,
         _ => StageState::Partial,
     };
+    if state == StageState::Done
+        && let Some(why) = &found.stays
+    {
+        reasons.push(ReasonCount { reason: why.clone(), parts: 0 });
+    }
     if reasons.is_empty() && state != StageState::Done {
         reasons.push(ReasonCount { reason: "not finished".to_owned(), parts: 0 });
     }

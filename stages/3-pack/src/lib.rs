@@ -44,6 +44,10 @@ impl Stage for Pack {
         4
     }
 
+    fn may_give_the_same(&self) -> bool {
+        true
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         PackConfig::of(recipe).map(drop)
     }

@@ -93,6 +93,10 @@ impl Stage for TrainStage {
         &[METRICS_FILE, "tensorboard", WANDB_FOLDER, SAMPLES, SKIPPED_FOLDER, COMMANDS_FILE]
     }
 
+    fn keeps_work(&self) -> bool {
+        true
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let section = TrainSection::read(recipe)?;
         splits::check_names(&section, recipe)?;

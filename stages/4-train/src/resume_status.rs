@@ -19,6 +19,7 @@ pub const RESUMABLE: Resumable = Resumable {
     recorded: identity::of_record,
     record,
     ends: &identity::ENDS,
+    reads: &[identity::DATA],
     end,
     restored,
 };

@@ -267,6 +267,7 @@ const RESUMABLE: Resumable = Resumable {
     recorded: |then, _| then.clone(),
     record: |_, _| Ok(None),
     ends: &[],
+    reads: &[],
     end: |_, _, _| Ok(End::Same),
     restored: |_| None,
 };

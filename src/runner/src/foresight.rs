@@ -1,0 +1,66 @@
+//! What a run would be refused for in a later stage, found out before an earlier stage is made again.
+
+use std::ops::Range;
+
+use crate::dry_run::look;
+use crate::prior_work::PriorWork;
+use crate::reason::Reason;
+use crate::session::Session;
+use crate::{Reporter, RunError, Stage};
+
+/// Fails when the stages from `from` on, up to the end of the selected ones, cannot all be brought up to date without losing work that one
+/// of them keeps ([`Stage::keeps_work`]): with the settings that this stage itself refuses, or else with what changes an earlier one, so
+/// that the kept work would go on from other data. What depends on results that are made first is not judged.
+pub(crate) fn refuse_to_lose_later(
+    session: &Session<'_>,
+    selected: &Range<usize>,
+    from: usize,
+) -> Result<(), RunError> {
+    let keeps = |at: &usize| {
+        let stage = session.stages[*at];
+        stage.keeps_work() && session.dir(stage).path.is_dir()
+    };
+    let Some(last) = (from..selected.end).rev().find(keeps) else { return Ok(()) };
+    let mut causes: Vec<Reason> = Vec::new();
+    let mut earlier: Option<u8> = None;
+    for at in from..=last {
+        let stage = session.stages[at];
+        let found = match look(session, stage, false, &Reporter::quiet()) {
+            Ok(found) => found,
+            // On what is made first it may be planned.
+            Err(_) if earlier.is_some() => continue,
+            // The stage will say that itself.
+            Err(_) => return Ok(()),
+        };
+        let runs = !found.to_run.is_empty();
+        if let Some(prior) = found.prior.or(found.holds) {
+            let changes = refused(stage, &prior, &causes, earlier.is_some());
+            if !changes.is_empty() {
+                let name = session.dir(stage).name;
+                return Err(PriorWork { changes, ..prior }.refusal(&name, earlier));
+            }
+        }
+        if runs {
+            if !stage.may_give_the_same() {
+                causes.extend(found.changed);
+            }
+            earlier = Some(stage.number());
+        }
+    }
+    Ok(())
+}
+
+/// What the work that a stage keeps is refused for; `causes` are the changes that earlier stages show.
+fn refused(stage: &dyn Stage, prior: &PriorWork, causes: &[Reason], waits: bool) -> Vec<Reason> {
+    if prior.changes.is_empty() {
+        return causes.to_vec();
+    }
+    let is_of_results = |change: &&Reason| match change {
+        Reason::Field(key, ..) => {
+            let key = key.strip_prefix(stage.name()).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
+            prior.reads.iter().any(|reads| key.split(['.', '[']).next() == Some(*reads))
+        }
+        change => change.is_of_inputs(),
+    };
+    prior.changes.iter().filter(|change| !waits || !is_of_results(change)).cloned().collect()
+}
