@@ -55,7 +55,7 @@ pub(crate) struct PlannedInput {
 }
 
 impl PlannedInput {
-    fn identity(&self) -> &str {
+    pub fn identity(&self) -> &str {
         self.role.as_deref().unwrap_or(&self.name)
     }
 }

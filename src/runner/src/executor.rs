@@ -197,7 +197,9 @@ impl Executor<'_> {
     ) -> Result<Prepared, RunError> {
         let key = planned.part.key.clone();
         let fail = |error| self.part_error(&key, error);
-        let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
+        let (mut fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
+        check_as_compared(planned, &fingerprint).map_err(fail)?;
+        keep_hashes_at_start(planned, &mut fingerprint);
         self.make_ready(planned, staging, &fingerprint).map_err(fail)?;
         let work = PartWork {
             key: key.clone(),
@@ -229,14 +231,6 @@ impl Executor<'_> {
         staging: &std::path::Path,
         fingerprint: &Fingerprint,
     ) -> Result<(), StageError> {
-        let seen = match &planned.start {
-            Start::Anew => None,
-            Start::Unfinished(hashes) | Start::Results(_, hashes) => Some(hashes),
-        };
-        let now = fingerprint.inputs.iter().map(|input| input.blake3.clone());
-        if seen.is_some_and(|seen| !now.eq(seen.iter().map(|hash| hash.as_ref().map(hex)))) {
-            return Err(StageError::new("what it reads has changed just now; run again"));
-        }
         match (&planned.start, planned.part.resumable) {
             (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
             (Start::Results(receipt, _), Some(resumable)) => {
@@ -301,6 +295,29 @@ impl Executor<'_> {
             _ => source,
         };
         RunError::Stage { stage: self.dir.name.clone(), part: Some(key.to_owned()), source }
+    }
+}
+
+/// Fails when what work goes on with is not what it was compared with.
+fn check_as_compared(planned: &Planned, fingerprint: &Fingerprint) -> Result<(), StageError> {
+    let seen = match &planned.start {
+        Start::Anew => return Ok(()),
+        Start::Unfinished(hashes) | Start::Results(_, hashes) => hashes,
+    };
+    let now = fingerprint.inputs.iter().map(|input| input.blake3.clone());
+    if now.eq(seen.iter().map(|hash| hash.as_ref().map(hex))) {
+        Ok(())
+    } else {
+        Err(StageError::new("what it reads has changed just now; run again"))
+    }
+}
+
+/// Lets inputs that work began with, and that are gone while it goes on, stay on record as what they were.
+fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
+    let (Some(prior), false) = (&planned.prior, matches!(planned.start, Start::Anew)) else { return };
+    let pairs = planned.recorded().zip(&mut fingerprint.inputs);
+    for (input, record) in pairs.filter(|(input, record)| input.starting && record.blake3.is_none()) {
+        record.blake3 = prior.hash_at_start(input);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::assess::{Assessor, Planned, as_read_back};
+use crate::assess::{Assessor, Planned, PlannedInput, as_read_back};
 use crate::part::{End, Reached, Restored, Resumable, WorkRecord};
 use crate::reason::Reason;
 use crate::receipt::{Fingerprint, InputRecord, Receipt};
@@ -34,6 +34,8 @@ pub(crate) struct PriorWork {
     pub further: Option<String>,
     /// Why another end that the recipe asks for changes nothing.
     pub stays: Option<String>,
+    /// What it read, as far as it is known.
+    pub inputs: Vec<InputRecord>,
     /// What is wrong with the record of it, which is made again from the work itself.
     pub remade: Option<Reason>,
 }
@@ -119,12 +121,13 @@ impl Assessor<'_> {
                 (told.map(Begun::from), Some(reason))
             }
         };
-        let (changes, further, stays) = match begun {
-            Some(begun) => self.since(planned, resumable, folder, &begun)?,
+        let (changes, further, stays) = match &begun {
+            Some(begun) => self.since(planned, resumable, folder, begun)?,
             None => (remade.clone().into_iter().collect(), None, None),
         };
         let (part, reads) = (planned.part.key.clone(), resumable.reads);
-        Ok(PriorWork { part, reads, finished: false, reached, changes, further, stays, remade })
+        let inputs = begun.and_then(|begun| begun.inputs).unwrap_or_default();
+        Ok(PriorWork { part, reads, finished: false, reached, changes, further, stays, inputs, remade })
     }
 
     /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
@@ -141,6 +144,7 @@ impl Assessor<'_> {
             changes,
             further: None,
             stays: None,
+            inputs: Vec::new(),
             remade: None,
         };
         (!lost.changes.is_empty()).then_some(lost)
@@ -196,6 +200,12 @@ impl Assessor<'_> {
 }
 
 impl PriorWork {
+    /// The hash that an input had when the work began, which may be gone by now.
+    pub fn hash_at_start(&self, input: &PlannedInput) -> Option<String> {
+        let of_it = |record: &&InputRecord| record.identity() == input.identity() || record.path == input.name;
+        self.inputs.iter().find(of_it)?.blake3.clone()
+    }
+
     /// Why the part would run, or would not.
     pub fn reason(&self) -> Reason {
         let at = self.at();

@@ -111,10 +111,13 @@ pub fn run(
         stage.check(recipe).and_then(|()| stage.check_files(recipe)).or_else(|error| {
             let session = Session::new(stages, recipe, experiment, options);
             // What a stage was made of may be gone once it is.
-            let done =
-                || dry_run::look(&session, *stage, false, &Reporter::quiet()).is_ok_and(|found| found.up_to_date);
-            if !options.force && stage.check(recipe).is_ok() && done() {
-                return Ok(());
+            let found = (!options.force && stage.check(recipe).is_ok())
+                .then(|| dry_run::look(&session, *stage, false, &Reporter::quiet()).ok());
+            if let Some(found) = found.flatten() {
+                let goes_on = found.prior.as_ref().is_some_and(|prior| prior.changes.is_empty());
+                if found.up_to_date || (goes_on && stage.check_files_to_go_on(recipe).is_ok()) {
+                    return Ok(());
+                }
             }
             Err(way_on::with_way_on(&session, at, error.into()))
         })?;

@@ -57,6 +57,14 @@ pub trait Stage: Send + Sync {
         Ok(())
     }
 
+    /// The same for work that goes on from where it was left: what it only began with may be gone.
+    ///
+    /// # Errors
+    /// The key that names the first file that is missing.
+    fn check_files_to_go_on(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        self.check_files(recipe)
+    }
+
     /// Settings that are valid but will not do what they seem to, such as a warm-up that is longer than the run. `run` says them once
     /// at the start, before a stage that is not finished; so does `recipe check`.
     ///

@@ -61,7 +61,7 @@ pub struct StageStatus {
     pub to_run: usize,
     /// How long ago the stage last changed.
     pub age: Option<Duration>,
-    /// Why it would run, the commonest reason first; empty when it would not.
+    /// Why it would run, the commonest reason first; of a stage that would not, why a change of settings changes nothing, if there is one.
     pub reasons: Vec<ReasonCount>,
 }
 

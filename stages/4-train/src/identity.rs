@@ -132,9 +132,7 @@ pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
         (known["max_steps"], known["max_epochs"]) = (json!(limits.max_steps), json!(limits.max_epochs));
     }
     for (key, value) in known.as_object_mut().into_iter().flat_map(std::mem::take) {
-        // Half precision has a factor on the loss whether it is set or not.
-        let is_default = key == "loss_scale" && fields.get(&key).is_some_and(Value::is_null);
-        if fields.contains_key(&key) && !is_default {
+        if fields.contains_key(&key) {
             fields.insert(key, value);
         }
     }

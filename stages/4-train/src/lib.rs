@@ -107,6 +107,13 @@ impl Stage for TrainStage {
         TrainSection::read(recipe)?.check_files(recipe)
     }
 
+    fn check_files_to_go_on(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let section = TrainSection::read(recipe)?;
+        section.check_corpora(recipe)?;
+        // Checkpoints of adapters do not hold what they are adapters of.
+        if section.lora.is_some() { section.check_weights(recipe) } else { Ok(()) }
+    }
+
     fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
         Ok(TrainSection::read(recipe)?.warnings())
     }
