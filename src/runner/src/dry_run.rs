@@ -3,7 +3,7 @@
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
 use crate::prior_work::PriorWork;
-use crate::reason::{Reason, ReasonCount, summarise, tally};
+use crate::reason::{Reason, ReasonCount, changes, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
@@ -80,11 +80,7 @@ pub(crate) fn look(
             }
         }
         found.reasons = tally(&reasons);
-        for reason in reasons {
-            if reason.is_of_content() && !found.changed.contains(&reason) {
-                found.changed.push(reason);
-            }
-        }
+        found.changed = changes(&reasons);
         if found.to_run.is_empty() {
             found.totals.add_phase(&done)?;
         }
@@ -101,7 +97,7 @@ pub(crate) fn dry_run(
 ) -> Result<RunSummary, RunError> {
     let mut summary = RunSummary::default();
     let mut waits_for: Option<String> = None;
-    let foreseen = (!force).then(|| foresight::refuse_to_lose_later(session, &selected, selected.start).err());
+    let foreseen = (!force).then(|| foresight::refuse_to_lose_later(session, &selected, selected.start, &[]).err());
     let mut foreseen = match foreseen.flatten() {
         Some(RunError::WouldLose { stage, at, changes, finished, .. }) => {
             let how = if finished { "finished" } else { "interrupted" };

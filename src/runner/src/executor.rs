@@ -234,6 +234,9 @@ impl Executor<'_> {
         match (&planned.start, planned.part.resumable) {
             (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
             (Start::Results(receipt, _), Some(resumable)) => {
+                if receipt.fingerprint().is_none() {
+                    self.publisher.replaces_without_receipt(receipt);
+                }
                 staging::reopen(self.dir, receipt, resumable.restored, Some(fingerprint))
             }
             (_, resumable) => {

@@ -10,11 +10,13 @@ use crate::{Reporter, RunError, Stage};
 
 /// Fails when the stages from `from` on, up to the end of the selected ones, cannot all be brought up to date without losing work that one
 /// of them keeps ([`Stage::keeps_work`]): with the settings that this stage itself refuses, or else with what changes an earlier one, so
-/// that the kept work would go on from other data. What depends on results that are made first is not judged.
+/// that the kept work would go on from other data. What depends on results that are made first is not judged. `because` are the changes for
+/// which the stage before was just made again: what follows from its results is told by them.
 pub(crate) fn refuse_to_lose_later(
     session: &Session<'_>,
     selected: &Range<usize>,
     from: usize,
+    because: &[Reason],
 ) -> Result<(), RunError> {
     let keeps = |at: &usize| {
         let stage = session.stages[*at];
@@ -34,7 +36,12 @@ pub(crate) fn refuse_to_lose_later(
         };
         let runs = !found.to_run.is_empty();
         if let Some(prior) = found.prior.or(found.holds) {
-            let changes = refused(stage, &prior, &causes, earlier.is_some());
+            let changes = match refused(stage, &prior, &causes, earlier.is_some()) {
+                Refused::Own(changes) => changes,
+                Refused::OfResults(changes) if because.is_empty() => changes,
+                Refused::OfResults(changes) if changes.is_empty() => changes,
+                Refused::OfResults(_) => because.to_vec(),
+            };
             if !changes.is_empty() {
                 let name = session.dir(stage).name;
                 return Err(PriorWork { changes, ..prior }.refusal(&name, earlier));
@@ -50,10 +57,18 @@ pub(crate) fn refuse_to_lose_later(
     Ok(())
 }
 
-/// What the work that a stage keeps is refused for; `causes` are the changes that earlier stages show.
-fn refused(stage: &dyn Stage, prior: &PriorWork, causes: &[Reason], waits: bool) -> Vec<Reason> {
+/// What the work that a stage keeps is refused for; nothing: it is not.
+enum Refused {
+    /// Settings and files of its own among other changes.
+    Own(Vec<Reason>),
+    /// Only what earlier stages make.
+    OfResults(Vec<Reason>),
+}
+
+/// What the work that a stage keeps is refused for; `causes` are the changes that earlier stages show, `waits` whether one of them would run.
+fn refused(stage: &dyn Stage, prior: &PriorWork, causes: &[Reason], waits: bool) -> Refused {
     if prior.changes.is_empty() {
-        return causes.to_vec();
+        return Refused::OfResults(causes.to_vec());
     }
     let is_of_results = |change: &&Reason| match change {
         Reason::Field(key, ..) => {
@@ -62,5 +77,11 @@ fn refused(stage: &dyn Stage, prior: &PriorWork, causes: &[Reason], waits: bool)
         }
         change => change.is_of_inputs(),
     };
-    prior.changes.iter().filter(|change| !waits || !is_of_results(change)).cloned().collect()
+    let own: Vec<Reason> = prior.changes.iter().filter(|change| !is_of_results(change)).cloned().collect();
+    match (own.is_empty(), waits) {
+        (false, true) => Refused::Own(own),
+        (false, false) => Refused::Own(prior.changes.clone()),
+        (true, true) => Refused::OfResults(Vec::new()),
+        (true, false) => Refused::OfResults(prior.changes.clone()),
+    }
 }

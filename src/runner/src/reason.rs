@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::names;
 use crate::run::count;
 
+/// More changes than this are not collected.
+const MAX_CHANGES: usize = 20;
 /// Longer values are cut in messages.
 const MAX_VALUE: usize = 60;
 
@@ -108,6 +110,20 @@ impl fmt::Display for Reason {
             Self::OutputDiffers(path) => write!(f, "output {path} differs from its receipt"),
         }
     }
+}
+
+/// The reasons that are other settings or other inputs, the first of those that are told in one message, each once.
+pub(crate) fn changes(reasons: &[Reason]) -> Vec<Reason> {
+    let mut found: Vec<Reason> = Vec::new();
+    for reason in reasons.iter().filter(|reason| reason.is_of_content()) {
+        if found.len() > MAX_CHANGES {
+            break;
+        }
+        if !found.contains(reason) {
+            found.push(reason.clone());
+        }
+    }
+    found
 }
 
 /// A reason with the number of parts that have it.

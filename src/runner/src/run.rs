@@ -171,7 +171,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn stages(&self, selected: std::ops::Range<usize>) -> Result<RunSummary, RunError> {
         self.check_earlier(selected.start)?;
-        self.look_ahead(&selected, selected.start)?;
+        self.look_ahead(&selected, selected.start, &[])?;
         let started = Instant::now();
         let mut summary = RunSummary::default();
         for at in selected.clone() {
@@ -197,9 +197,13 @@ impl Run<'_> {
         Ok(summary)
     }
 
-    /// Refuses what a later stage would be refused for, before the stages from `from` on are made again.
-    fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize) -> Result<(), RunError> {
-        if self.options.force { Ok(()) } else { foresight::refuse_to_lose_later(self.session, selected, from) }
+    /// Refuses what a later stage would be refused for, before the stages from `from` on are made again; `because` are the changes for
+    /// which the one before was.
+    fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize, because: &[Reason]) -> Result<(), RunError> {
+        if self.options.force {
+            return Ok(());
+        }
+        foresight::refuse_to_lose_later(self.session, selected, from, because)
     }
 
     /// The stages before the selected ones must be finished and whole.
@@ -260,6 +264,8 @@ struct Progressed {
     phases: Vec<Vec<String>>,
     parts: Vec<PartDone>,
     ran: Vec<String>,
+    /// The changes of settings and inputs for which parts ran, of the first phase that has any.
+    because: Vec<Reason>,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
 }
@@ -293,7 +299,7 @@ impl StageRun<'_> {
         self.retire_orphans(&so_far)?;
         self.summarise(&so_far).map_err(RunError::experiment)?;
         if self.publisher.replaces() {
-            self.run.look_ahead(self.later.0, self.later.1)?;
+            self.run.look_ahead(self.later.0, self.later.1, &so_far.because)?;
         }
         self.finish(&so_far).map_err(RunError::experiment)?;
         Ok(self.close(so_far))
@@ -344,6 +350,9 @@ impl StageRun<'_> {
             }
         }
         if !to_run.is_empty() {
+            if so_far.because.is_empty() {
+                so_far.because = crate::reason::changes(&reasons);
+            }
             self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
             so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
             let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();

@@ -225,13 +225,16 @@ pub(crate) struct Publisher<'a> {
     claims: Mutex<HashMap<String, String>>,
     /// Folders whose list of names has changed.
     touched: Mutex<BTreeSet<PathBuf>>,
+    /// Files of results that have no receipt, by part, from which their work goes on.
+    without_receipt: Mutex<HashMap<String, Receipt>>,
     /// The whole result that is being replaced.
     previous: Option<Previous>,
 }
 
 impl<'a> Publisher<'a> {
     pub fn new(dir: &'a StageDir, cache: &'a ContentCache) -> Self {
-        Self { dir, cache, claims: Mutex::default(), touched: Mutex::default(), previous: None }
+        let (claims, touched, without_receipt) = Default::default();
+        Self { dir, cache, claims, touched, without_receipt, previous: None }
     }
 
     /// Takes up the replacement of a whole result that a killed run began.
@@ -248,6 +251,11 @@ impl<'a> Publisher<'a> {
             files::sync_dir(&self.dir.path)?;
         }
         Ok(())
+    }
+
+    /// Notes the files of results without a receipt, which the part's new results replace.
+    pub fn replaces_without_receipt(&self, results: &Receipt) {
+        lock(&self.without_receipt).insert(results.key.clone(), results.clone());
     }
 
     /// Whether a whole result is being replaced.
@@ -389,7 +397,8 @@ impl<'a> Publisher<'a> {
     /// Every step may have been done before by a run that was killed.
     fn put_in_place(&self, staging: &Path, receipt: &Receipt) -> Result<(), StageError> {
         let final_receipt = self.dir.receipt(&receipt.key);
-        if let Ok(old) = Receipt::read(&final_receipt) {
+        let old = Receipt::read(&final_receipt).ok().or_else(|| lock(&self.without_receipt).remove(&receipt.key));
+        if let Some(old) = old {
             let kept: Vec<&str> = receipt.files.iter().map(|file| file.path.as_str()).collect();
             self.remove_outputs(&old, &kept)?;
         }
