@@ -103,11 +103,14 @@ fn a_flipped_bit_in_any_file_of_an_interrupted_training_costs_only_that_file() {
     copy(&mini, "mini", "straight");
     let settings = ["--set", "train.save_every=4", "--set", "train.keep.last=3"];
     let training = Training::start(&mini, &[&ENDLESS[..], &SETTINGS[2..], &settings].concat()).listening();
-    for command in [&["save"][..], &["lr", "5e-4"], &["quit"]] {
+    let folder = mini.exp("4-train/.staging/train/state");
+    while !folder.join("step-000008").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for command in [&["lr", "5e-4"][..], &["quit"]] {
         training.ctl(command).expect_code(0);
     }
     training.wait().expect_code(130);
-    let folder = mini.exp("4-train/.staging/train/state");
     let reached = |folder: &Path| -> u64 {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap()

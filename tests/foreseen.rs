@@ -11,7 +11,7 @@ const CHANGES: [(&str, &str, &str); 5] = [
     ("tokens.extractor.iterations=6", "tokens.extractor.iterations: 5 → 6", "input"),
     ("train.optim.lr=2e-3", "train.optim.lr: 0.001 → 0.002", "input"),
     ("pack.mel.store=float32", "pack.mel.store: \"float16\" → \"float32\"", "input"),
-    ("pack.utterances_per_shard=3", "pack.", "train.data"),
+    ("pack.utterances_per_shard=3", "pack.", "input 3-pack/train/index.json"),
 ];
 
 fn expect_refused(mini: &Mini, settings: &[&str]) {
@@ -27,12 +27,13 @@ fn expect_refused(mini: &Mini, settings: &[&str]) {
         let written: Vec<_> = after.written_since(&before).into_iter().filter(|path| !staged(path)).collect();
         assert!(written.is_empty(), "{change}: {written:?}");
         let (then, now) = (before.contents(), after.contents());
-        assert!(then.iter().all(|(path, hash)| now.get(path) == Some(hash)), "{change}");
+        let kept = |(path, hash): (&&std::path::Path, _)| staged(&path.to_path_buf()) || now.get(path) == Some(hash);
+        assert!(then.iter().all(kept), "{change}");
     }
     for (change, cause, _) in &CHANGES[..3] {
         let dry = mini.run(&[settings, &["--set", change, "--dry-run"]].concat()).expect_code(0);
         let text = dry.expect_words(&["4-train: would be refused", cause]).text();
-        assert!(!text.contains("tokens: would run") && !text.contains("pack: would run"), "{text}");
+        assert!(!text.contains(" would run:"), "{text}");
     }
     // Set back, everything is as it was.
     mini.run(&[settings, &["--stop-stage", "pack"]].concat()).expect_code(0).expect_words(&["nothing to do"]);
@@ -183,7 +184,7 @@ fn what_can_be_gone_on_with_is_named_by_all_that_is_gone() {
     let training = Training::start(&mini, &ENDLESS).listening();
     training.ctl(&["quit"]).expect_code(0);
     training.wait().expect_code(130);
-    let run = || mini.run(&[&["--stop-stage", "train"], &ENDLESS[..]].concat()).expect_code(1);
+    let run = || mini.run(&[&["--stop-stage", "train"], &ENDLESS[..]].concat());
     // The list alone: stage 1 and later ones can go on.
     fs::rename(mini.path("data/wav.scp"), mini.path("list")).unwrap();
     run().expect_words(&["wav.scp", "--stage 1"]);

@@ -50,8 +50,8 @@ pub(crate) struct PlannedInput {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
-    /// Whether the configuration holds a digest of it, so that it is not compared itself.
-    pub digested: bool,
+    /// The key of the configuration that holds a digest of it, so that it is not compared itself.
+    pub digest: Option<String>,
 }
 
 impl PlannedInput {
@@ -75,7 +75,7 @@ pub(crate) struct Planned {
 impl Planned {
     /// The inputs that a receipt records.
     pub fn recorded(&self) -> impl Iterator<Item = &PlannedInput> {
-        self.inputs.iter().filter(|input| !input.digested)
+        self.inputs.iter().filter(|input| input.digest.is_none())
     }
 }
 
@@ -285,8 +285,8 @@ impl Assessor<'_> {
         for input in &part.inputs {
             let path = self.names.absolute(&input.path);
             let (role, name) = (input.role.clone(), self.names.name(&path)?);
-            let (optional, starting, digested) = (input.optional, input.starting, input.digested);
-            inputs.push(PlannedInput { role, name, path, optional, starting, digested });
+            let (optional, starting, digest) = (input.optional, input.starting, input.digest.clone());
+            inputs.push(PlannedInput { role, name, path, optional, starting, digest });
         }
         inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
         inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
@@ -344,6 +344,31 @@ impl Assessor<'_> {
         Ok(())
     }
 
+    /// Tells a change of a digest as a change of the files that it stands for.
+    pub fn told_by_files(&self, planned: &Planned, changes: Vec<Reason>) -> Vec<Reason> {
+        let of_digest = |key: &str, digest: &str| {
+            let key = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
+            key.strip_prefix(digest).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let mut told: Vec<Reason> = Vec::new();
+        for change in changes {
+            let files = planned.inputs.iter().filter(|input| match (&change, &input.digest) {
+                (Reason::Field(key, ..), Some(digest)) => of_digest(key, digest),
+                _ => false,
+            });
+            // An index speaks for the files that it names.
+            let change = match files.min_by_key(|input| !input.name.ends_with(".json")) {
+                Some(file) if file.path.exists() => Reason::InputChanged(file.name.clone()),
+                Some(file) => Reason::InputMissing(file.name.clone()),
+                None => change,
+            };
+            if !told.contains(&change) {
+                told.push(change);
+            }
+        }
+        told
+    }
+
     /// Keys that are not the recipe's own top-level keys belong to the stage's section.
     fn prefix(&self, key: &str) -> &str {
         let top_level = OWN_KEYS.contains(&key) || self.sections.iter().any(|section| section == key);
@@ -373,7 +398,7 @@ impl Assessor<'_> {
             }
             let name = || input.name.clone();
             let Some(before) = old.remove(input.identity()) else {
-                if input.digested {
+                if input.digest.is_some() {
                     digested.push(input);
                     continue;
                 }
@@ -406,7 +431,7 @@ impl Assessor<'_> {
                 gone.remove(at);
                 continue;
             }
-            if !input.digested {
+            if input.digest.is_none() {
                 reasons.push(Reason::InputAdded(input.name.clone()));
             }
         }

@@ -132,7 +132,7 @@ pub(crate) fn dry_run(
                 let changed = found.prior.as_ref().is_some_and(|prior| !prior.changes.is_empty());
                 let refused = !force && (changed || found.inputs_gone);
                 let what = match &foreseen {
-                    Some((later, _)) => &format!("would not run, as {later} is refused first"),
+                    Some((later, _)) => &format!("would run, but {later} is refused first"),
                     None if refused => "would be refused",
                     None => "would run",
                 };

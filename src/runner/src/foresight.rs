@@ -6,7 +6,7 @@ use crate::dry_run::look;
 use crate::prior_work::PriorWork;
 use crate::reason::Reason;
 use crate::session::Session;
-use crate::{Reporter, RunError, Stage};
+use crate::{Reporter, RunError};
 
 /// Fails when the stages from `from` on, up to the end of the selected ones, cannot all be brought up to date without losing work that one
 /// of them keeps ([`Stage::keeps_work`]): with the settings that this stage itself refuses, or else with what changes an earlier one, so
@@ -36,7 +36,7 @@ pub(crate) fn refuse_to_lose_later(
         };
         let runs = !found.to_run.is_empty();
         if let Some(prior) = found.prior.or(found.holds) {
-            let changes = match refused(stage, &prior, &causes, earlier.is_some()) {
+            let changes = match refused(&prior, &causes, earlier.is_some()) {
                 Refused::Own(changes) => changes,
                 Refused::OfResults(changes) if because.is_empty() => changes,
                 Refused::OfResults(changes) if changes.is_empty() => changes,
@@ -49,7 +49,8 @@ pub(crate) fn refuse_to_lose_later(
         }
         if runs {
             if !stage.may_give_the_same() {
-                causes.extend(found.changed);
+                let new: Vec<Reason> = found.changed.into_iter().filter(|change| !causes.contains(change)).collect();
+                causes.extend(new);
             }
             earlier = Some(stage.number());
         }
@@ -66,18 +67,11 @@ enum Refused {
 }
 
 /// What the work that a stage keeps is refused for; `causes` are the changes that earlier stages show, `waits` whether one of them would run.
-fn refused(stage: &dyn Stage, prior: &PriorWork, causes: &[Reason], waits: bool) -> Refused {
+fn refused(prior: &PriorWork, causes: &[Reason], waits: bool) -> Refused {
     if prior.changes.is_empty() {
         return Refused::OfResults(causes.to_vec());
     }
-    let is_of_results = |change: &&Reason| match change {
-        Reason::Field(key, ..) => {
-            let key = key.strip_prefix(stage.name()).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
-            prior.reads.iter().any(|reads| key.split(['.', '[']).next() == Some(*reads))
-        }
-        change => change.is_of_inputs(),
-    };
-    let own: Vec<Reason> = prior.changes.iter().filter(|change| !is_of_results(change)).cloned().collect();
+    let own: Vec<Reason> = prior.changes.iter().filter(|change| !change.is_of_inputs()).cloned().collect();
     match (own.is_empty(), waits) {
         (false, true) => Refused::Own(own),
         (false, false) => Refused::Own(prior.changes.clone()),

@@ -98,8 +98,6 @@ pub struct Resumable {
     pub record: fn(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError>,
     /// The keys of the configuration that only say where the work ends.
     pub ends: &'static [&'static str],
-    /// The keys of the configuration that stand for results of earlier stages.
-    pub reads: &'static [&'static str],
     /// What the end that a configuration asks for means to the work in a folder that was begun with another.
     pub end: fn(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError>,
     /// Where an output belongs in the folder of the work, when it goes on from its results; `None` when it is not needed there.
@@ -115,8 +113,8 @@ pub(crate) struct Input {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
-    /// Whether the configuration holds a digest of what the part reads of it: it is not compared itself.
-    pub digested: bool,
+    /// The key of the configuration that holds a digest of what the part reads of it, dotted: it is not compared itself.
+    pub digest: Option<String>,
 }
 
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
@@ -155,7 +153,7 @@ impl Part {
     /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
     /// a folder everything below it counts. A file that was there and is gone stops the run unless it is forced.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false, digested: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false, digest: None });
         self
     }
 
@@ -166,7 +164,7 @@ impl Part {
 
     /// A file that may be taken away: the part does without it then.
     pub fn optional_input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false, digested: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false, digest: None });
         self
     }
 
@@ -178,7 +176,7 @@ impl Part {
             path: path.into(),
             optional: false,
             starting: false,
-            digested: false,
+            digest: None,
         });
         self
     }
@@ -189,12 +187,13 @@ impl Part {
         numbered.fold(self, |part, (number, path)| part.input_as(format!("{role} {number}"), path))
     }
 
-    /// Marks the inputs that `add` adds as files of which the configuration holds a digest: what the part reads of them. They are not
-    /// recorded; records of earlier versions that name them are compared by their content.
-    pub fn digested(self, add: impl FnOnce(Self) -> Self) -> Self {
+    /// Marks the inputs that `add` adds as files of which the configuration holds a digest at `key` (dotted, below the stage's name): what
+    /// the part reads of them. They are not recorded; a change of the digest is told as a change of these files, and records of earlier
+    /// versions that name them are compared by their content.
+    pub fn digested(self, key: &str, add: impl FnOnce(Self) -> Self) -> Self {
         let before = self.inputs.len();
         let mut part = add(self);
-        part.inputs.iter_mut().skip(before).for_each(|input| input.digested = true);
+        part.inputs.iter_mut().skip(before).for_each(|input| input.digest = Some(key.to_owned()));
         part
     }
 

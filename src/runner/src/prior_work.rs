@@ -22,8 +22,6 @@ const SHOWN: usize = 8;
 pub(crate) struct PriorWork {
     /// The part.
     pub part: String,
-    /// The keys of its configuration that stand for results of earlier stages.
-    pub reads: &'static [&'static str],
     /// Whether it was finished: it is a result of the stage.
     pub finished: bool,
     /// How far it got.
@@ -125,9 +123,9 @@ impl Assessor<'_> {
             Some(begun) => self.since(planned, resumable, folder, begun)?,
             None => (remade.clone().into_iter().collect(), None, None),
         };
-        let (part, reads) = (planned.part.key.clone(), resumable.reads);
+        let part = planned.part.key.clone();
         let inputs = begun.and_then(|begun| begun.inputs).unwrap_or_default();
-        Ok(PriorWork { part, reads, finished: false, reached, changes, further, stays, inputs, remade })
+        Ok(PriorWork { part, finished: false, reached, changes, further, stays, inputs, remade })
     }
 
     /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
@@ -138,7 +136,6 @@ impl Assessor<'_> {
         let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
         let lost = PriorWork {
             part: planned.part.key.clone(),
-            reads: resumable.reads,
             finished: true,
             reached,
             changes,
@@ -188,6 +185,7 @@ impl Assessor<'_> {
         if let Some(inputs) = &begun.inputs {
             self.compare_inputs(planned, inputs, &mut changes)?;
         }
+        let mut changes = self.told_by_files(planned, changes);
         let (mut further, mut stays) = (None, None);
         match (resumable.end)(folder, &then, &now)? {
             End::Same => {}

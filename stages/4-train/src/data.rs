@@ -37,6 +37,12 @@ impl DataPaths {
         self.train.iter().map(|corpus| corpus.index.as_path()).chain(self.validation.as_deref())
     }
 
+    /// All indexes, each with the key that it has in [`DataIdentity`].
+    pub fn keyed(&self) -> impl Iterator<Item = (String, &Path)> {
+        let training = self.train.iter().enumerate().map(|(at, corpus)| (format!("training[{at}]"), &*corpus.index));
+        training.chain(self.validation.as_deref().map(|index| ("validation".to_owned(), index)))
+    }
+
     /// What identifies the corpora to a training by `section`.
     ///
     /// # Errors

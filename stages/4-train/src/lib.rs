@@ -144,12 +144,16 @@ impl Stage for TrainStage {
             .config(config)
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable(resume_status::RESUMABLE);
-        for index in training.data.indexes() {
+        for (key, index) in training.data.keyed() {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));
-            let files = split_files(index)?;
-            part =
-                part.digested(|part| if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) });
+            let (key, files) = (format!("{}.{key}", identity::DATA), split_files(index)?);
+            part = part.digested(
+                &key,
+                |part| {
+                    if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) }
+                },
+            );
         }
         if training.section.normalise_mel {
             part = part.input_as("mel statistics", &training.statistics);

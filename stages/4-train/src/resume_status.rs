@@ -19,7 +19,6 @@ pub const RESUMABLE: Resumable = Resumable {
     recorded: identity::of_record,
     record,
     ends: &identity::ENDS,
-    reads: &[identity::DATA],
     end,
     restored,
 };

@@ -267,7 +267,6 @@ const RESUMABLE: Resumable = Resumable {
     recorded: |then, _| then.clone(),
     record: |_, _| Ok(None),
     ends: &[],
-    reads: &[],
     end: |_, _, _| Ok(End::Same),
     restored: |_| None,
 };
