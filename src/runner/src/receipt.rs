@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::part::WorkRecord;
 use crate::reason::Reason;
-use crate::{PartReport, StageError, rejects, sealed};
+use crate::{PartReport, StageError, sealed};
 
 /// Raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;
@@ -115,6 +116,14 @@ pub(crate) struct Fingerprint {
     pub inputs: Vec<InputRecord>,
 }
 
+impl Fingerprint {
+    /// The same without names of files that have a role.
+    pub fn work_record(&self) -> WorkRecord {
+        let inputs = self.inputs.iter().map(|input| (input.identity().to_owned(), input.blake3.clone()));
+        WorkRecord { version: Some(self.version), config: self.config.clone(), inputs: Some(inputs.collect()) }
+    }
+}
+
 /// What a finished part read, did and wrote. Two runs of the same give the same receipt, byte for byte: it holds no
 /// clock and no host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -175,6 +184,31 @@ impl Receipt {
             incomplete,
             stage_dir: PathBuf::new(),
         }
+    }
+
+    /// The files of a result that has no receipt to go by: what they are is not known.
+    pub(crate) fn unknown(stage: &str, key: &str, files: Vec<String>) -> Self {
+        let fingerprint = Fingerprint {
+            stage: stage.to_owned(),
+            version: 0,
+            key: key.to_owned(),
+            config: Value::Null,
+            inputs: Vec::new(),
+        };
+        let file = |path| OutputRecord { path, size: 0, blake3: String::new() };
+        let files = files.into_iter().map(file).collect();
+        Self::new(fingerprint, PartReport::default(), files, Vec::new(), None)
+    }
+
+    /// What the part was a function of; `None` of one that is [unknown](Self::unknown).
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        (!self.config.is_null()).then(|| Fingerprint {
+            stage: self.stage.clone(),
+            version: self.version,
+            key: self.key.clone(),
+            config: self.config.clone(),
+            inputs: self.inputs.clone(),
+        })
     }
 
     /// Reads a receipt file, for `inspect`.

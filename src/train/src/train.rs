@@ -135,6 +135,7 @@ where
                 state
             }
         };
+        state.record = store.record();
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
         let mut metrics = Metrics::open(folder, &state.metrics)?;

@@ -52,6 +52,10 @@ impl Stage for Prep {
         StagePaths { keys: &["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"], words: &[] }
     }
 
+    fn may_give_the_same(&self) -> bool {
+        true
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         PrepConfig::of(recipe)?.check_files(recipe)
     }
