@@ -127,7 +127,7 @@ impl AudioInfo {
 pub enum DecodeWarning {
     /// The header promises more audio than the file holds; what is there was read, nothing was added.
     Truncated {
-        /// How many frames the header promises, where it says so.
+        /// The number of frames that the header promises, where it says so.
         claimed_frames: Option<u64>,
         /// The number of frames that were counted.
         frames: u64,
@@ -137,24 +137,31 @@ pub enum DecodeWarning {
     StreamedSize,
     /// Bytes behind the end of the audio that no chunk accounts for.
     TrailingBytes {
-        /// How many.
+        /// The number of them.
         bytes: u64,
     },
     /// The audio ends in the middle of a frame; the fragment was dropped.
     PartialFrame {
-        /// How many bytes were dropped.
+        /// The number of bytes that were dropped.
         bytes: u64,
     },
     /// Packets that could not be decoded; they are silent or missing in the samples.
     CorruptPackets {
-        /// How many.
+        /// The number of them.
         count: u64,
         /// What the decoder said of the first one.
         first: String,
     },
+    /// Sound inside the recording is missing by the file's own count of time; what is there was read, nothing was added.
+    Gaps {
+        /// The number of places.
+        places: u64,
+        /// The number of frames that are missing at all of them.
+        frames: u64,
+    },
     /// Undecodable bytes between packets that were skipped.
     LostSync {
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u64,
     },
     /// The file's own checksum of the audio does not match.
@@ -211,6 +218,9 @@ impl fmt::Display for DecodeWarning {
             Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
             Self::CorruptPackets { count, first } => {
                 write!(f, "{count} corrupt packets are silent or left out (first: {first})")
+            }
+            Self::Gaps { places, frames } => {
+                write!(f, "{frames} frames are missing inside, at {places} places by the timestamps; nothing was added there")
             }
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
             Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),

@@ -117,6 +117,7 @@ fn warning_name(warning: &DecodeWarning) -> &'static str {
         DecodeWarning::TrailingBytes { .. } => "trailing",
         DecodeWarning::PartialFrame { .. } => "partial-frame",
         DecodeWarning::CorruptPackets { .. } => "corrupt",
+        DecodeWarning::Gaps { .. } => "gaps",
         DecodeWarning::LostSync { .. } => "lost-sync",
         DecodeWarning::ChecksumMismatch => "checksum",
         DecodeWarning::OverRange { .. } => "over-range",

@@ -26,6 +26,7 @@ struct Line<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     Truncated,
+    Gaps,
     Corrupt,
 }
 
@@ -34,6 +35,7 @@ impl Damage {
     fn of(warning: &DecodeWarning) -> Option<Self> {
         match warning {
             DecodeWarning::Truncated { .. } => Some(Self::Truncated),
+            DecodeWarning::Gaps { .. } => Some(Self::Gaps),
             DecodeWarning::CorruptPackets { .. }
             | DecodeWarning::LostSync { .. }
             | DecodeWarning::ChecksumMismatch
@@ -46,6 +48,7 @@ impl Damage {
     fn fact(self) -> &'static str {
         match self {
             Self::Truncated => "truncated recordings",
+            Self::Gaps => "recordings with gaps",
             Self::Corrupt => "corrupt recordings",
         }
     }
@@ -115,6 +118,10 @@ fn in_seconds(warning: &DecodeWarning, sample_rate: u32) -> String {
         }
         DecodeWarning::Truncated { claimed_frames: None, frames } => {
             format!("truncated: it breaks off after {:.2} s; how much is missing is not known", seconds(frames))
+        }
+        DecodeWarning::Gaps { places, frames } => {
+            let missing = seconds(frames);
+            format!("gaps: {missing:.2} s are missing inside by its timestamps (places: {places}); later sound comes earlier")
         }
         ref other => other.to_string(),
     }

@@ -3,7 +3,7 @@
 
 use super::aac::Config;
 use super::sniff::Content;
-use super::{aac, codec_names, matroska, mp4_codec};
+use super::{aac, codec_names, matroska, mp4_codec, ogg_pages};
 use crate::error::Fault;
 
 /// What a container holds.
@@ -169,21 +169,8 @@ fn aiff(bytes: &[u8]) -> Found {
     ("AIFF-C", None, true)
 }
 
+/// The codec of a stream that was found to be decoded here.
 fn ogg(bytes: &[u8]) -> Found {
-    // All streams of the file begin with their first pages, one after the other.
-    let (mut at, mut found) = (0, None);
-    while let Some(page) = bytes.get(at..).filter(|page| page.starts_with(b"OggS")) {
-        let Some(count) = page.get(26).map(|count| usize::from(*count)) else { break };
-        let Some(lacing) = page.get(27..27 + count) else { break };
-        if page[5] & 2 == 0 {
-            break;
-        }
-        match codec_names::ogg(&page[27 + count..]) {
-            Some(codec @ ("Vorbis" | "Opus" | "FLAC")) => return ("Ogg", Some(codec.to_owned()), true),
-            Some(codec) if found.is_none() || !codec.ends_with("video") => found = Some(codec),
-            _ => {}
-        }
-        at += 27 + count + lacing.iter().map(|byte| usize::from(*byte)).sum::<usize>();
-    }
-    named("Ogg", found.map(str::to_owned))
+    let first = ogg_pages::Pages::new(bytes).next();
+    (Content::Ogg.title(), first.and_then(|page| codec_names::ogg(page.body)).map(str::to_owned), true)
 }

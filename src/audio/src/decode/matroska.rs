@@ -5,6 +5,9 @@ const DOC_TYPE: u32 = 0x4282;
 const EBML: u32 = 0x1a45_dfa3;
 const SEGMENT: u32 = 0x1853_8067;
 const CLUSTER: u32 = 0x1f43_b675;
+const INFO: u32 = 0x1549_a966;
+const TIMESTAMP_SCALE: u32 = 0x2a_d7b1;
+const DURATION: u32 = 0x4489;
 const TRACKS: u32 = 0x1654_ae6b;
 const TRACK: u32 = 0xae;
 const TRACK_NUMBER: u32 = 0xd7;
@@ -82,6 +85,33 @@ fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
     // A negative padding is at the beginning of its packet, and no packet has two seconds.
     if padding >> 31 == 0 { padding } else { 0 }
 }
+
+/// The length in frames that the header gives the only track of a file, if `there` is clearly less. A file of several tracks is as
+/// long as the longest.
+pub(super) fn claimed_frames(bytes: &[u8], sample_rate: u32, there: u64) -> Option<u64> {
+    let top = || Elements::new(bytes).descending(&[SEGMENT]);
+    let tracks = top().find(|element| element.id == TRACKS)?;
+    if Elements::new(tracks.content).filter(|element| element.id == TRACK).count() != 1 {
+        return None;
+    }
+    let info = top().find(|element| element.id == INFO)?;
+    let (mut scale, mut duration) = (1_000_000, 0.0);
+    for Element { id, content } in Elements::new(info.content) {
+        match (id, content.len()) {
+            (TIMESTAMP_SCALE, _) => scale = unsigned(content),
+            (DURATION, 4) => duration = f64::from(f32::from_be_bytes(*content.first_chunk()?)),
+            (DURATION, 8) => duration = f64::from_be_bytes(*content.first_chunk()?),
+            _ => {}
+        }
+    }
+    let claimed = duration * scale as f64 * 1e-9 * f64::from(sample_rate);
+    // What is not finite or too long is nothing that can be missing.
+    let clearly = claimed < (1u64 << 40) as f64 && claimed > there as f64 + CLEARLY_SHORTER * f64::from(sample_rate);
+    clearly.then_some(claimed as u64)
+}
+
+/// By how much a track must be shorter than its header says, in seconds: what an encoder adds at the beginning may count or not.
+const CLEARLY_SHORTER: f64 = 0.15;
 
 /// What is wrong with the structure of a file.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

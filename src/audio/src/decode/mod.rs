@@ -16,6 +16,7 @@ mod codec_names;
 mod cut;
 mod flac;
 mod foreign;
+mod gaps;
 mod identify;
 mod leading;
 mod matroska;
@@ -24,6 +25,7 @@ mod mp4_edits;
 mod mpeg;
 mod mpeg_frames;
 mod multichannel_vorbis;
+mod ogg;
 mod ogg_pages;
 mod opus;
 mod opus_track;
@@ -130,7 +132,7 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
         Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(bytes),
-        Content::OggOpus => opus::decode(bytes),
+        Content::Ogg | Content::OggOpus => ogg::decode(bytes),
         Content::Mpeg => mpeg::decode(bytes),
         Content::Sphere => sphere::decode(bytes),
         Content::Au => au::decode(bytes),

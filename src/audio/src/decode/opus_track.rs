@@ -1,8 +1,9 @@
 //! Opus in MP4, Matroska, WebM and CAF: the containers' packets through the decoder of Ogg Opus, cut to what each says is sound.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
-use symphonia::core::formats::FormatReader;
+use symphonia::core::formats::{FormatReader, Track};
 
+use super::gaps::Clock;
 use super::identify::caf_chunk;
 use super::sniff::Content;
 use super::stream::{lost_bytes, packets};
@@ -13,23 +14,27 @@ use crate::error::Fault;
 const RATE: u32 = 48_000;
 const SIGNATURE: &[u8] = b"OpusHead";
 
-/// Decodes the track with the given number.
+/// Decodes a track.
 pub(super) fn decode(
     bytes: &[u8],
     content: Content,
     reader: &mut dyn FormatReader,
-    track: u32,
+    track: &Track,
     parameters: &AudioCodecParameters,
 ) -> Result<Decoded, Fault> {
     let head = head(bytes, content, parameters).ok_or_else(|| Fault::Malformed {
         container: content.title().into(),
         problem: "its Opus header is missing".into(),
     })?;
-    let mut stream = opus::Stream::new(0);
+    let mut stream = opus::Stream::new();
     stream.packet(&head)?;
     stream.packet(b"OpusTags")?;
-    let broke_off = packets(reader, bytes.len(), |packet| match packet.track_id == track {
-        true => stream.packet(&packet.data),
+    let mut clock = Clock::new(track.time_base);
+    let broke_off = packets(reader, bytes.len(), |packet| match packet.track_id == track.id {
+        true => {
+            clock.packet(packet.pts, stream.frames() as u64, RATE);
+            stream.packet(&packet.data)
+        }
         false => Ok(()),
     })?;
     let broke_off = match content {
@@ -37,6 +42,7 @@ pub(super) fn decode(
         _ => broke_off,
     };
     let mut decoded = stream.into_decoded()?;
+    decoded.warnings.extend(clock.warning());
     let sound = sound(bytes, content, decoded.pre_skip, decoded.samples[0].len());
     let all = decoded.samples[0].len();
     let start = sound.start.min(all);
@@ -45,9 +51,13 @@ pub(super) fn decode(
         channel.truncate(end);
         channel.drain(..start);
     }
-    decoded
-        .warnings
-        .extend(broke_off.then(|| DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 }));
+    let frames = (end - start) as u64;
+    let there = (all as u64).saturating_add(clock.missing());
+    let claimed = (content == Content::Matroska).then(|| matroska::claimed_frames(bytes, RATE, there)).flatten();
+    let claimed_frames = claimed.map(|claimed| claimed.saturating_sub(clock.missing() + decoded.pre_skip as u64));
+    decoded.warnings.extend(
+        (broke_off || claimed.is_some()).then_some(DecodeWarning::Truncated { claimed_frames, frames }),
+    );
     decoded.warnings.extend(lost_bytes(bytes, content));
     Ok(Decoded {
         audio: Audio { samples: decoded.samples, sample_rate: RATE, warnings: decoded.warnings },

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::riff::{self, WavHeader};
 use super::sniff::{self, Content, SIGNATURE_BYTES};
 use super::wav::{self, Codec};
-use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, opus, read, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, ogg, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
 use crate::error::Fault;
 
@@ -56,7 +56,7 @@ fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     let content = sniff::content(recording)?;
     let counted = match content {
         Content::Mpeg => Some(mpeg::count(recording)?),
-        Content::OggOpus => Some(opus::count(recording)?),
+        Content::Ogg | Content::OggOpus => ogg::count(recording)?,
         Content::Flac => flac::count(recording),
         _ => None,
     };

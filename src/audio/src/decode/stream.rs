@@ -16,39 +16,32 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
+use symphonia::core::units::TimeBase;
 
 use super::aac::{Config, SbrSearch};
+use super::gaps::Clock;
 use super::identify::{Identity, identify};
 use super::multichannel_vorbis::MultichannelVorbis;
 use super::sniff::Content;
 use super::{
-    Decoded, MAX_SAMPLES, check_format, cut, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within,
+    Decoded, MAX_SAMPLES, check_format, cut, matroska, mp4_edits, opus_track, over_range, tags, within,
 };
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
-    let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
-    let bytes = match &ogg {
-        // Symphonia gives up on a file that ends inside a page.
-        Some(scan) => &bytes[..scan.end],
-        // Symphonia looks for frames in tags.
-        None if content == Content::Adts => tags::without_trailing(bytes),
-        None => bytes,
-    };
+    // Symphonia looks for frames in tags.
+    let bytes = if content == Content::Adts { tags::without_trailing(bytes) } else { bytes };
     let identity = identify(bytes, content).checked()?;
-    let mut reader = open(bytes, &identity).map_err(|fault| match &ogg {
-        Some(scan) if scan.breaks_off() => broken_off(content),
-        _ => fault,
-    })?;
+    let mut reader = open(bytes, &identity)?;
     let (track, parameters) = first_audio_track(reader.as_ref(), &identity)?;
     if parameters.codec == CODEC_ID_OPUS && content != Content::Ogg {
-        let (track, parameters) = (track.id, parameters.clone());
-        return opus_track::decode(bytes, content, reader.as_mut(), track, &parameters);
+        let (track, parameters) = (track.clone(), parameters.clone());
+        return opus_track::decode(bytes, content, reader.as_mut(), &track, &parameters);
     }
     let mut decoder = first_decoder(reader.as_ref(), &identity)?;
-    let mut collected = Collected::default();
+    let mut collected = Collected::new(decoder.time_base);
     // A packet takes at least one byte; a damaged table may claim billions of empty ones.
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
@@ -59,13 +52,15 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let mut warnings = collected.warnings();
     warnings.extend(lost_bytes(bytes, content));
     let name = decoder.inner.codec_info().short_name;
-    warnings.extend(match &ogg {
-        Some(scan) => scan.warning(collected.frames()),
+    warnings.extend(match content {
+        // The pages say more of the end.
+        Content::Ogg => None,
         // ADTS has no header of the whole; the claim is an estimate.
-        None if content == Content::Adts => collected.truncated(None),
+        Content::Adts => collected.truncated(None),
+        Content::Matroska => matroska_end(bytes, &collected, decoder.sample_rate),
         // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
-        None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
-        None => collected.shorter_than_claimed(decoder.claimed_frames),
+        _ if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
+        _ => collected.shorter_than_claimed(decoder.claimed_frames),
     });
     if content == Content::Matroska {
         collected.cut_end(matroska::padding_in_frames(bytes, decoder.sample_rate));
@@ -94,9 +89,13 @@ fn malformed(identity: &Identity, error: &Error) -> Fault {
     }
 }
 
-fn broken_off(content: Content) -> Fault {
-    let problem = "the file breaks off before its first stretch of audio is complete".into();
-    Fault::Malformed { container: content.name().into(), problem }
+/// A warning if a Matroska file is cut off, or if its only track ends before the time that its header says.
+fn matroska_end(bytes: &[u8], collected: &Collected, sample_rate: u32) -> Option<DecodeWarning> {
+    let missing = collected.clock.missing();
+    let claimed = matroska::claimed_frames(bytes, sample_rate, collected.frames().saturating_add(missing));
+    let claimed_frames = claimed.map(|claimed| claimed.saturating_sub(missing));
+    let cut = collected.broke_off || claimed_frames.is_some();
+    cut.then_some(DecodeWarning::Truncated { claimed_frames, frames: collected.frames() })
 }
 
 /// A warning if parts of a container are damaged, so that what they held is not read.
@@ -134,6 +133,7 @@ fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader
 struct TrackDecoder {
     inner: Box<dyn AudioDecoder>,
     track: u32,
+    time_base: Option<TimeBase>,
     sample_rate: u32,
     claimed_frames: Option<u64>,
     /// The search for SBR data, when the codec is AAC.
@@ -167,6 +167,7 @@ fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<Track
     Ok(TrackDecoder {
         inner: make_decoder(parameters, identity)?,
         track: track.id,
+        time_base: track.time_base,
         sample_rate: rate.unwrap_or_default(),
         claimed_frames: track.num_frames,
         sbr: sbr_search(parameters),
@@ -242,15 +243,19 @@ const MAX_PACKET_FRAMES: u64 = 1 << 16;
 const AAC_FRAMES: usize = 1024;
 
 /// What has been decoded so far.
-#[derive(Default)]
 struct Collected {
     samples: Vec<Vec<f32>>,
+    clock: Clock,
     corrupt: u64,
     first_error: Option<String>,
     broke_off: bool,
 }
 
 impl Collected {
+    fn new(time_base: Option<TimeBase>) -> Self {
+        Self { samples: Vec::new(), clock: Clock::new(time_base), corrupt: 0, first_error: None, broke_off: false }
+    }
+
     fn frames(&self) -> u64 {
         self.samples.first().map_or(0, |channel| channel.len() as u64)
     }
@@ -267,10 +272,6 @@ impl Collected {
             let packet = match reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return self.ended(decoder, identity),
-                Err(Error::ResetRequired) => {
-                    self.chained(reader, decoder, identity)?;
-                    continue;
-                }
                 Err(Error::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     self.broke_off = true;
                     return self.ended(decoder, identity);
@@ -290,6 +291,7 @@ impl Collected {
             if let Some(codec) = decoder.sbr.as_mut().and_then(|search| search.look(&packet.data)) {
                 return Err(identity.refusal_of(codec));
             }
+            self.clock.packet(packet.pts, self.frames(), decoder.sample_rate);
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
                 // After these two the decoder may go on with the next packet.
@@ -311,22 +313,6 @@ impl Collected {
         }
     }
 
-    /// A new stream follows in the same file.
-    fn chained(
-        &mut self,
-        reader: &mut dyn FormatReader,
-        decoder: &mut TrackDecoder,
-        identity: &Identity,
-    ) -> Result<(), Fault> {
-        let rate = decoder.sample_rate;
-        *decoder = first_decoder(reader, identity)?;
-        if decoder.sample_rate != rate && !self.samples.is_empty() {
-            let problem = format!("the sampling rate changes from {rate} to {} Hz midway", decoder.sample_rate);
-            return Err(Fault::Malformed { container: identity.content.name().into(), problem });
-        }
-        Ok(())
-    }
-
     fn note(&mut self, error: &Error) {
         self.corrupt += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
@@ -335,6 +321,7 @@ impl Collected {
     /// Notes a packet that cannot be decoded, and keeps its place where all packets are equally long.
     fn lost(&mut self, error: &Error, decoder: &TrackDecoder) -> Result<(), Fault> {
         self.note(error);
+        self.clock.restart();
         if decoder.sbr.is_some() && !self.samples.is_empty() {
             let length = self.samples[0].len() + AAC_FRAMES;
             within("the number of samples", (length * self.samples.len()) as u64, MAX_SAMPLES)?;
@@ -379,7 +366,7 @@ impl Collected {
             .first_error
             .iter()
             .map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first: first.clone() });
-        corrupt.collect()
+        corrupt.chain(self.clock.warning()).collect()
     }
 
     /// A warning if the file ended inside a packet, or before one that its tables list.
