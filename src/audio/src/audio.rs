@@ -220,7 +220,10 @@ impl fmt::Display for DecodeWarning {
                 write!(f, "{count} corrupt packets are silent or left out (first: {first})")
             }
             Self::Gaps { places, frames } => {
-                write!(f, "{frames} frames are missing inside, at {places} places by the timestamps; nothing was added there")
+                write!(
+                    f,
+                    "{frames} frames are missing inside, at {places} places by the timestamps; nothing was added there"
+                )
             }
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
             Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),

@@ -121,7 +121,9 @@ fn in_seconds(warning: &DecodeWarning, sample_rate: u32) -> String {
         }
         DecodeWarning::Gaps { places, frames } => {
             let missing = seconds(frames);
-            format!("gaps: {missing:.2} s are missing inside by its timestamps (places: {places}); later sound comes earlier")
+            format!(
+                "gaps: {missing:.2} s are missing inside by its timestamps (places: {places}); later sound comes earlier"
+            )
         }
         ref other => other.to_string(),
     }

@@ -7,11 +7,28 @@ use crate::audio::DecodeWarning;
 /// Shortest hole that is one, in parts of a second. Timestamps of live recordings jitter, and Matroska rounds them to milliseconds.
 const PARTS_OF_A_SECOND: i64 = 20;
 
+/// The same where the packet before could not be decoded: no packet is longer than 120 ms, but for lossless codecs at low rates.
+const PARTS_WITH_A_PACKET: i64 = 5;
+/// By how much clocks of live recordings may run apart: one part in so many of the time.
+const DRIFT: i64 = 1000;
+
+/// One comparison of a timestamp with the frames before it.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// Time of the packet, in frames.
+    time: i64,
+    /// By how many frames it is ahead of the frames that came before it.
+    ahead: i64,
+}
+
 /// Comparison of timestamps with the frames that were decoded.
 pub(super) struct Clock {
     time_base: Option<TimeBase>,
-    /// By how many frames the last packet's timestamp is ahead of the frames that came before it.
-    ahead: Option<i64>,
+    last: Option<Reading>,
+    /// The first reading, or the one at the last hole.
+    base: Option<Reading>,
+    /// Whether the last packet could not be decoded.
+    lost: bool,
     places: u64,
     frames: u64,
 }
@@ -19,7 +36,7 @@ pub(super) struct Clock {
 impl Clock {
     /// A clock for packets of a track with the given time base; without one it notices nothing.
     pub(super) fn new(time_base: Option<TimeBase>) -> Self {
-        Self { time_base, ahead: None, places: 0, frames: 0 }
+        Self { time_base, last: None, base: None, lost: false, places: 0, frames: 0 }
     }
 
     /// Compares a packet's timestamp with the number of frames before it.
@@ -27,18 +44,27 @@ impl Clock {
         let Some(base) = self.time_base.filter(|_| frames > 0) else { return };
         let ticks = i128::from(timestamp.get()) * i128::from(base.numer.get()) * i128::from(sample_rate);
         let Ok(time) = i64::try_from(ticks / i128::from(base.denom.get())) else { return };
-        let ahead = time.saturating_sub(i64::try_from(frames).unwrap_or(i64::MAX));
-        let jump = self.ahead.map_or(0, |before| ahead.saturating_sub(before));
-        if jump > i64::from(sample_rate) / PARTS_OF_A_SECOND {
+        let now = Reading { time, ahead: time.saturating_sub(i64::try_from(frames).unwrap_or(i64::MAX)) };
+        let (last, base) = (*self.last.get_or_insert(now), *self.base.get_or_insert(now));
+        let lost = std::mem::take(&mut self.lost);
+        let least = i64::from(sample_rate) / if lost { PARTS_WITH_A_PACKET } else { PARTS_OF_A_SECOND };
+        // Many short holes are one long one.
+        let jump = now.ahead.saturating_sub(last.ahead);
+        let sum = if lost { jump } else { now.ahead.saturating_sub(base.ahead) };
+        let drift = now.time.saturating_sub(base.time).max(0) / DRIFT;
+        if jump > least || sum > least.saturating_add(drift) {
             self.places += 1;
-            self.frames = self.frames.saturating_add(jump as u64);
+            self.frames = self.frames.saturating_add(jump.max(sum).unsigned_abs());
+            self.base = Some(now);
+        } else if lost || sum < -least {
+            self.base = Some(now);
         }
-        self.ahead = Some(ahead);
+        self.last = Some(now);
     }
 
-    /// Takes the next packet's timestamp as it is: a packet before it could not be decoded, which is noted elsewhere.
-    pub(super) fn restart(&mut self) {
-        self.ahead = None;
+    /// Notes that the last packet could not be decoded, so that the next one may be ahead by its length.
+    pub(super) fn lost(&mut self) {
+        self.lost = true;
     }
 
     /// Frames that are missing.
@@ -64,6 +90,18 @@ mod tests {
             clock.packet(Timestamp::new(milliseconds), 960 * index as u64, 48_000);
         }
         assert_eq!(clock.warning(), Some(DecodeWarning::Gaps { places: 1, frames: 9600 }));
+    }
+
+    #[test]
+    fn many_short_holes_are_a_long_one_and_drift_is_none() {
+        // Packets of 20 ms, of which only 10 ms are there for a second.
+        let mut clock = Clock::new(TimeBase::try_new(1, 1000));
+        (0..50).for_each(|packet| clock.packet(Timestamp::new(20 * packet), 960 + 480 * packet as u64, 48_000));
+        assert!((20_000..=24_000).contains(&clock.missing()), "{}", clock.missing());
+        // An hour of a clock that is fast by one in 5000.
+        let mut clock = Clock::new(TimeBase::try_new(1, 1_000_000));
+        (0..180_000).for_each(|packet| clock.packet(Timestamp::new(20_004 * packet), 960 * packet as u64, 48_000));
+        assert_eq!(clock.warning(), None);
     }
 
     #[test]

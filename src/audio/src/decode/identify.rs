@@ -3,7 +3,7 @@
 
 use super::aac::Config;
 use super::sniff::Content;
-use super::{aac, codec_names, matroska, mp4_codec, ogg_pages};
+use super::{aac, caf, codec_names, matroska, mp4_codec, ogg_pages};
 use crate::error::Fault;
 
 /// What a container holds.
@@ -45,7 +45,7 @@ pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
     let (container, codec, supported) = match content {
         Content::Mp4 => mp4(bytes),
         Content::Matroska => matroska(bytes),
-        Content::Caf => caf(bytes),
+        Content::Caf => core_audio(bytes),
         Content::Aiff => aiff(bytes),
         Content::Ogg => ogg(bytes),
         Content::Adts => named("ADTS", aac::unsupported_adts(bytes)),
@@ -91,7 +91,7 @@ fn matroska(bytes: &[u8]) -> Found {
     (container, Some(codec), supported)
 }
 
-fn caf(bytes: &[u8]) -> Found {
+fn core_audio(bytes: &[u8]) -> Found {
     // The description is the first chunk; its format id stands behind the sampling rate.
     let id = bytes.get(28..32).and_then(|id| id.first_chunk::<4>()).filter(|_| bytes.get(8..12) == Some(b"desc"));
     match id {
@@ -110,42 +110,12 @@ fn caf(bytes: &[u8]) -> Found {
 
 /// What the AAC of a CAF file is by its configuration, unless that is plain AAC-LC.
 fn odd_aac_in_caf(bytes: &[u8]) -> Option<String> {
-    let cookie = caf_chunk(bytes, b"kuki")?;
+    let cookie = caf::chunk(bytes, b"kuki")?;
     let config = match mp4_codec::descriptor_of(cookie) {
         Some((_, config)) => config?,
         None => cookie,
     };
     Config::parse(config)?.unsupported()
-}
-
-/// The content of a chunk of a CAF file.
-pub(super) fn caf_chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
-    let mut rest = bytes.get(8..)?;
-    loop {
-        let (kind, after) = rest.split_first_chunk::<4>()?;
-        let (size, content) = after.split_first_chunk::<8>()?;
-        // A size of -1 reaches to the end of the file.
-        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
-        let content_here = content.get(..size.min(content.len()))?;
-        if kind == name {
-            return Some(content_here);
-        }
-        rest = content.get(size..)?;
-    }
-}
-
-/// Whether a chunk of a CAF file reaches behind the end of the file.
-pub(super) fn caf_is_cut(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(8..).unwrap_or_default();
-    while let Some((_, after)) = rest.split_first_chunk::<4>() {
-        let Some((size, content)) = after.split_first_chunk::<8>() else { return true };
-        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
-        match content.get(size..) {
-            Some(next) => rest = next,
-            None => return true,
-        }
-    }
-    !rest.is_empty()
 }
 
 fn aiff(bytes: &[u8]) -> Found {

@@ -22,52 +22,46 @@ use super::aac::{Config, SbrSearch};
 use super::gaps::Clock;
 use super::identify::{Identity, identify};
 use super::multichannel_vorbis::MultichannelVorbis;
+use super::readable::Readable;
 use super::sniff::Content;
-use super::{
-    Decoded, MAX_SAMPLES, check_format, cut, matroska, mp4_edits, opus_track, over_range, tags, within,
-};
+use super::{Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, mp4_fragments, opus_track, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
-    // Symphonia looks for frames in tags.
-    let bytes = if content == Content::Adts { tags::without_trailing(bytes) } else { bytes };
+    let file = Readable::of(bytes, content);
+    let bytes = &*file.bytes;
     let identity = identify(bytes, content).checked()?;
-    let mut reader = open(bytes, &identity)?;
+    let mut reader = open(&file, &identity)?;
     let (track, parameters) = first_audio_track(reader.as_ref(), &identity)?;
     if parameters.codec == CODEC_ID_OPUS && content != Content::Ogg {
         let (track, parameters) = (track.clone(), parameters.clone());
-        return opus_track::decode(bytes, content, reader.as_mut(), &track, &parameters);
+        return opus_track::decode(&file, content, reader.as_mut(), &track, &parameters);
     }
     let mut decoder = first_decoder(reader.as_ref(), &identity)?;
     let mut collected = Collected::new(decoder.time_base);
     // A packet takes at least one byte; a damaged table may claim billions of empty ones.
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
-    // Files whose last size is unknown end without a sign that they do.
-    if matches!(content, Content::Matroska | Content::Mp4) {
-        collected.broke_off = cut::is_cut(bytes, content);
+    match content {
+        // Files whose last size is unknown end without a sign that they do.
+        Content::Matroska | Content::Mp4 => collected.broke_off = file.is_cut,
+        _ => collected.broke_off |= file.is_cut,
     }
-    let mut warnings = collected.warnings();
-    warnings.extend(lost_bytes(bytes, content));
-    let name = decoder.inner.codec_info().short_name;
-    warnings.extend(match content {
-        // The pages say more of the end.
-        Content::Ogg => None,
-        // ADTS has no header of the whole; the claim is an estimate.
-        Content::Adts => collected.truncated(None),
-        Content::Matroska => matroska_end(bytes, &collected, decoder.sample_rate),
-        // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
-        _ if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
-        _ => collected.shorter_than_claimed(decoder.claimed_frames),
-    });
+    let whole = collected.frames();
     if content == Content::Matroska {
         collected.cut_end(matroska::padding_in_frames(bytes, decoder.sample_rate));
     }
     if content == Content::Mp4 {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
+    let mut warnings = collected.warnings();
+    warnings.extend(file.warning());
+    if content == Content::Mp4 {
+        warnings.extend(mp4_fragments::gaps(bytes, decoder.sample_rate));
+    }
+    warnings.extend(end_warning(&file, content, &collected, &decoder, whole));
     if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 {
         warnings.push(DecodeWarning::ChecksumMismatch);
     }
@@ -89,31 +83,54 @@ fn malformed(identity: &Identity, error: &Error) -> Fault {
     }
 }
 
-/// A warning if a Matroska file is cut off, or if its only track ends before the time that its header says.
-fn matroska_end(bytes: &[u8], collected: &Collected, sample_rate: u32) -> Option<DecodeWarning> {
-    let missing = collected.clock.missing();
-    let claimed = matroska::claimed_frames(bytes, sample_rate, collected.frames().saturating_add(missing));
-    let claimed_frames = claimed.map(|claimed| claimed.saturating_sub(missing));
-    let cut = collected.broke_off || claimed_frames.is_some();
-    cut.then_some(DecodeWarning::Truncated { claimed_frames, frames: collected.frames() })
+/// A warning if a file ends before its sound does; `whole` frames were decoded, before those at both ends were left out that are
+/// the encoder's.
+fn end_warning(
+    file: &Readable<'_>,
+    content: Content,
+    collected: &Collected,
+    decoder: &TrackDecoder,
+    whole: u64,
+) -> Option<DecodeWarning> {
+    let frames = collected.frames();
+    let there = whole.saturating_add(collected.clock.missing());
+    let rate = decoder.sample_rate;
+    let claimed = match content {
+        // The pages say more of the end.
+        Content::Ogg => return None,
+        // There is no header of the whole; the claim of the reader is an estimate.
+        Content::Adts => None,
+        // Corrupt packets have no length.
+        Content::Matroska | Content::Mp4 if collected.corrupt > 0 && !collected.gave_up => None,
+        Content::Matroska => matroska::claimed_frames(&file.bytes, rate),
+        Content::Mp4 => mp4_edits::media_frames(&file.bytes, rate),
+        _ => decoder.claimed_frames,
+    };
+    let in_tables = matches!(content, Content::Matroska | Content::Mp4);
+    let short = match decoder.is_pcm() && !in_tables {
+        true => claimed.filter(|claimed| *claimed > there),
+        // Claims may count what an encoder adds at both ends.
+        false => claimed.filter(|claimed| *claimed > there + u64::from(rate) / CLEARLY_SHORTER),
+    };
+    let cut = collected.broke_off || collected.gave_up || (short.is_some() && (in_tables || decoder.is_pcm()));
+    // What is missing inside is told for itself.
+    let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
+    cut.then_some(DecodeWarning::Truncated { claimed_frames, frames })
 }
 
-/// A warning if parts of a container are damaged, so that what they held is not read.
-pub(super) fn lost_bytes(bytes: &[u8], content: Content) -> Option<DecodeWarning> {
-    let lost = (content == Content::Matroska).then(|| matroska::damage(bytes).junk).filter(|junk| *junk > 0);
-    lost.map(|bytes| DecodeWarning::LostSync { bytes })
-}
+/// By how much sound must be shorter than it should be, in parts of a second.
+const CLEARLY_SHORTER: u64 = 7;
 
-fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
-    let content = identity.content;
-    let is_cut = cut::is_cut(bytes, content);
+fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
+    let (content, bytes, is_cut) = (identity.content, &*file.bytes, file.is_cut);
     if content == Content::Mp4 && !mp4_edits::has_index(bytes) {
         let problem =
             "its index (the moov box) is missing: the file is cut off or was never finished; fetch or record it again";
         return Err(Fault::Malformed { container: content.name().into(), problem: problem.into() });
     }
-    // What stands behind the sound of a file that is cut off is not there to be read first.
-    let source: Box<dyn MediaSource + 'b> = match is_cut {
+    // What stands behind the sound of a file that is cut off is not there to be read first, nor where the file's tables say if bytes
+    // were left out.
+    let source: Box<dyn MediaSource + 'b> = match is_cut || (file.junk > 0 && content == Content::Matroska) {
         true => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
         false => Box::new(Cursor::new(bytes)),
     };
@@ -138,6 +155,12 @@ struct TrackDecoder {
     claimed_frames: Option<u64>,
     /// The search for SBR data, when the codec is AAC.
     sbr: Option<SbrSearch>,
+}
+
+impl TrackDecoder {
+    fn is_pcm(&self) -> bool {
+        self.inner.codec_info().short_name.starts_with("pcm_")
+    }
 }
 
 fn first_audio_track<'r>(
@@ -249,11 +272,20 @@ struct Collected {
     corrupt: u64,
     first_error: Option<String>,
     broke_off: bool,
+    /// Whether the reader could not go on before the end.
+    gave_up: bool,
 }
 
 impl Collected {
     fn new(time_base: Option<TimeBase>) -> Self {
-        Self { samples: Vec::new(), clock: Clock::new(time_base), corrupt: 0, first_error: None, broke_off: false }
+        Self {
+            samples: Vec::new(),
+            clock: Clock::new(time_base),
+            corrupt: 0,
+            first_error: None,
+            broke_off: false,
+            gave_up: false,
+        }
     }
 
     fn frames(&self) -> u64 {
@@ -279,6 +311,7 @@ impl Collected {
                 Err(error) if self.samples.is_empty() => return Err(malformed(identity, &error)),
                 Err(error) => {
                     self.note(&error);
+                    self.gave_up = true;
                     return self.ended(decoder, identity);
                 }
             };
@@ -321,11 +354,12 @@ impl Collected {
     /// Notes a packet that cannot be decoded, and keeps its place where all packets are equally long.
     fn lost(&mut self, error: &Error, decoder: &TrackDecoder) -> Result<(), Fault> {
         self.note(error);
-        self.clock.restart();
         if decoder.sbr.is_some() && !self.samples.is_empty() {
             let length = self.samples[0].len() + AAC_FRAMES;
             within("the number of samples", (length * self.samples.len()) as u64, MAX_SAMPLES)?;
             self.samples.iter_mut().for_each(|channel| channel.resize(length, 0.0));
+        } else {
+            self.clock.lost();
         }
         Ok(())
     }
@@ -367,20 +401,6 @@ impl Collected {
             .iter()
             .map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first: first.clone() });
         corrupt.chain(self.clock.warning()).collect()
-    }
-
-    /// A warning if the file ended inside a packet, or before one that its tables list.
-    fn truncated(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
-        let frames = self.frames();
-        let claimed_frames = claimed.filter(|claimed| *claimed > frames);
-        self.broke_off.then_some(DecodeWarning::Truncated { claimed_frames, frames })
-    }
-
-    /// A warning if samples of a fixed size are fewer than the header says.
-    fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
-        let frames = self.frames();
-        let short = claimed.is_some_and(|claimed| frames < claimed);
-        (short || self.broke_off).then_some(DecodeWarning::Truncated { claimed_frames: claimed, frames })
     }
 }
 
