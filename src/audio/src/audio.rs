@@ -140,6 +140,11 @@ pub enum DecodeWarning {
         /// The number of them.
         bytes: u64,
     },
+    /// The file has several data chunks, which were read one after the other.
+    SeveralDataChunks {
+        /// The number of them.
+        count: u64,
+    },
     /// The audio ends in the middle of a frame; the fragment was dropped.
     PartialFrame {
         /// The number of bytes that were dropped.
@@ -215,6 +220,9 @@ impl fmt::Display for DecodeWarning {
                 write!(f, "the header holds no size (written to a pipe); read to the end of the file")
             }
             Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
+            Self::SeveralDataChunks { count } => {
+                write!(f, "the audio is in {count} data chunks; all are read, in their order")
+            }
             Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
             Self::CorruptPackets { count, first } => {
                 write!(f, "{count} corrupt packets are silent or left out (first: {first})")

@@ -117,10 +117,7 @@ pub enum Fault {
         beginning: String,
     },
     /// The container is known, the codec in it is not.
-    #[error(
-        "{} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file",
-        codec_in(codec, container)
-    )]
+    #[error("{}", unsupported(codec, container))]
     UnsupportedCodec {
         /// The container.
         container: String,
@@ -193,6 +190,43 @@ pub enum Fault {
     },
 }
 
+/// Codecs that the `ffmpeg` program does not decode either, with what does.
+const NOT_BY_FFMPEG: [(&str, &str); 13] = [
+    (FREE_FORMAT, "decode it with mpg123 (`mpg123 -w out.wav FILE`)"),
+    (MIXED_CHAIN, "part it into one file per stream"),
+    ("MIDI", "it needs a synthesizer"),
+    ("OptimFROG", "decode it with its own program"),
+    ("Lossless Audio", "decode it with its own program"),
+    ("TTA 2", "decode it with its own program"),
+    ("SILK", "decode it with a SILK decoder"),
+    ("SMV", "decode it with the program that made it"),
+    ("AMR-WB+", "decode it with the program that made it"),
+    ("AC-4", "decode it with the program that made it"),
+    ("MPEG-H audio", "decode it with the program that made it"),
+    ("encrypted audio", "it needs its key"),
+    ("AAC with copy protection", "it needs its key"),
+];
+
+/// MP3 whose bit rate is none of the table.
+pub(crate) const FREE_FORMAT: &str = "MP3 of free bit rate";
+/// Ogg streams of several codecs, one of which is not decoded here.
+pub(crate) const MIXED_CHAIN: &str = "a chain of streams";
+
+/// What else decodes a codec that the `ffmpeg` program does not decode either.
+fn beyond_ffmpeg(codec: &str) -> Option<&'static str> {
+    NOT_BY_FFMPEG.iter().find(|(name, _)| codec.starts_with(name)).map(|(_, advice)| *advice)
+}
+
+fn unsupported(codec: &str, container: &str) -> String {
+    let what = codec_in(codec, container);
+    match beyond_ffmpeg(codec) {
+        Some(advice) => format!("{what} is decoded neither by Flowmill nor by ffmpeg; {advice}, or leave it out"),
+        None => format!(
+            "{what} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file"
+        ),
+    }
+}
+
 /// "AMR-NB in 3GP"; the codec alone where its files have no other container.
 fn codec_in(codec: &str, container: &str) -> String {
     if codec.starts_with(container) { codec.to_owned() } else { format!("{codec} in {container}") }
@@ -237,7 +271,11 @@ impl Fault {
 
     /// Whether the file may be sound in a form that this crate does not decode.
     pub(crate) fn is_for_fallback(&self) -> bool {
-        matches!(self, Self::UnsupportedCodec { .. } | Self::Unrecognised { .. })
+        match self {
+            Self::UnsupportedCodec { codec, .. } => beyond_ffmpeg(codec).is_none(),
+            Self::Unrecognised { .. } => true,
+            _ => false,
+        }
     }
 
     /// Says which recording the fault belongs to.

@@ -115,6 +115,7 @@ fn warning_name(warning: &DecodeWarning) -> &'static str {
         DecodeWarning::Truncated { .. } => "truncated",
         DecodeWarning::StreamedSize => "streamed",
         DecodeWarning::TrailingBytes { .. } => "trailing",
+        DecodeWarning::SeveralDataChunks { .. } => "data-chunks",
         DecodeWarning::PartialFrame { .. } => "partial-frame",
         DecodeWarning::CorruptPackets { .. } => "corrupt",
         DecodeWarning::Gaps { .. } => "gaps",

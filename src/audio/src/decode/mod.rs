@@ -34,6 +34,7 @@ mod opus;
 mod opus_track;
 mod pcm;
 mod probe;
+mod program_streams;
 mod readable;
 mod riff;
 mod sniff;

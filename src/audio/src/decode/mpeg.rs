@@ -13,7 +13,7 @@ use super::mpeg_frames::{self, Frames, Header, InfoTag, info_tag};
 use super::sniff::Content;
 use super::{Decoded, MAX_SAMPLES, channels, check_format, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
-use crate::error::Fault;
+use crate::error::{FREE_FORMAT, Fault};
 
 /// Decodes a stream that starts with a frame.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
@@ -75,13 +75,13 @@ fn audio_frames(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
 fn survey(bytes: &[u8]) -> Result<Survey, Fault> {
     let mut frames = Frames::new(bytes);
     let unsupported =
-        |codec: &str| Fault::UnsupportedCodec { container: Content::Mpeg.name().into(), codec: codec.into() };
+        |codec: &str| Fault::UnsupportedCodec { container: Content::Mpeg.title().into(), codec: codec.into() };
     let (first, frame) = frames.next().ok_or_else(|| match mpeg_frames::is_free_format(bytes) {
-        true => unsupported("mp3 of free bit rate"),
+        true => unsupported(FREE_FORMAT),
         false => Fault::NoSamples,
     })?;
     if first.forbidden_bit_rate() {
-        return Err(unsupported("mp2 of a bit rate that the standard forbids for its channels"));
+        return Err(unsupported("MP2 of a bit rate that the standard forbids for its channels"));
     }
     check_format(u64::from(first.sample_rate), first.channels as u64)?;
     let tag = info_tag(&first, frame);

@@ -6,7 +6,7 @@ use super::ogg_pages::{Page, Pages, Scan, scan};
 use super::sniff::Content;
 use super::{Decoded, MAX_SAMPLES, channels, codec_names, opus, stream, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
-use crate::error::Fault;
+use crate::error::{Fault, MIXED_CHAIN};
 
 /// Decodes the first stream of sound of every link.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
@@ -91,12 +91,7 @@ fn links(bytes: &[u8]) -> Result<Vec<Link<'_>>, Fault> {
         // The fallback gives up a chain where its codec changes.
         Some(_) if links.iter().any(|link| link.codec != first.codec) => {
             let codecs: Vec<&str> = links.iter().map(|link| link.codec).take(MOST_NAMED).collect();
-            let foreign = foreign.map_or("", |link| link.codec);
-            Err(malformed(format!(
-                "it is a chain of {} streams ({}), and {foreign} is not decoded here; part it into one file per stream",
-                links.len(),
-                codecs.join(", then ")
-            )))
+            Err(unsupported(&format!("{MIXED_CHAIN} ({})", codecs.join(", then "))))
         }
         Some(foreign) => Err(unsupported(foreign.codec)),
     }

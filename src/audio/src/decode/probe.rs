@@ -36,7 +36,11 @@ fn from_header(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result
     let mut beginning = Vec::new();
     file.seek(SeekFrom::Start(start.at))?;
     file.by_ref().take(SIGNATURE_BYTES as u64).read_to_end(&mut beginning)?;
-    let content = sniff::content(&beginning)?;
+    let content = match sniff::content(&beginning) {
+        // The whole file says more of its codec.
+        Err(Fault::UnsupportedCodec { .. }) => return Ok(None),
+        content => content?,
+    };
     if content != Content::Riff || start.at > 0 {
         return Ok(None);
     }
@@ -75,12 +79,12 @@ fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
         Codec::Pcm(encoding) if encoding.is_float() => return Ok(None),
         Codec::Pcm(encoding) => {
             let frame_bytes = encoding.bytes() as u64 * u64::from(header.channels);
-            let frames = header.data_bytes / frame_bytes;
+            let frames = header.all_bytes() / frame_bytes;
             (frames, encoding.name(header.big_endian), wav::pcm_warnings(header, encoding))
         }
         Codec::Adpcm => {
             let layout = adpcm::layout(header)?;
-            let frames = header.data_bytes / u64::from(header.block_align) * layout.frames as u64;
+            let frames = header.all_bytes() / u64::from(header.block_align) * layout.frames as u64;
             (frames, layout.name.to_owned(), adpcm::warnings(header, layout))
         }
         Codec::Mp3 => return Ok(None),

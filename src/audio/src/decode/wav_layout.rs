@@ -50,7 +50,12 @@ impl fmt::Display for Claims {
 impl Claims {
     /// What channels and bits say.
     pub(super) fn stated(&self) -> Layout {
-        let bytes = if self.bits == 0 { self.block_align / self.channels.max(1) } else { self.bits.div_ceil(8) };
+        let bytes = match (self.tag, self.bits) {
+            // G.711 has one byte per sample; some programs write the bits that it decodes to.
+            (riff::TAG_ALAW | riff::TAG_MULAW, _) => 1,
+            (_, 0) => self.block_align / self.channels.max(1),
+            (_, bits) => bits.div_ceil(8),
+        };
         Layout { channels: self.channels, bytes }
     }
 
