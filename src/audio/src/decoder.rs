@@ -33,6 +33,16 @@ impl Decoder {
         decoded.map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
     }
 
+    /// Decodes a file, whatever its name says.
+    ///
+    /// # Errors
+    /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
+    pub fn decode_file(self, path: impl AsRef<Path>) -> Result<Audio, AudioError> {
+        let name = path.as_ref().display().to_string();
+        let bytes = read(path.as_ref()).map_err(|fault| fault.of(&name))?;
+        self.decode(&bytes, &name)
+    }
+
     /// Says what a file holds.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
         [only] => Cow::Borrowed(&bytes[only.clone()]),
         many => Cow::Owned(many.iter().flat_map(|range| &bytes[range.clone()]).copied().collect()),
     };
-    Readable { bytes, is_cut: false, junk }
+    Readable::mended(bytes, false, junk)
 }
 
 /// A frame by its header.

@@ -38,19 +38,25 @@ pub(super) fn chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
     bytes.get(chunk.start..chunk.end.min(bytes.len()))
 }
 
-/// A file whose audio ends where the file does: with its last whole packet, where all have the same size.
+/// A file whose audio has a size that is there: up to the last whole packet, where all have the same size.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let mut end = HEADER;
     for found in chunks(bytes) {
         end = found.end;
         let there = bytes.len().saturating_sub(found.start);
-        if found.name == b"data" && found.end > bytes.len() && there > EDIT_COUNT {
+        let open = bytes.get(found.start - 8..found.start) == Some(&[0xff; 8]);
+        if found.name == b"data" && (found.end > bytes.len() || open) && there > EDIT_COUNT {
             let packet = chunk(bytes, b"desc").and_then(|description| description.get(16..)?.first_chunk());
-            let packet = packet.map_or(0, |size| u32::from_be_bytes(*size) as usize).max(1);
+            let packet = packet.map_or(0, |size| u32::from_be_bytes(*size) as usize);
+            // Packets of different sizes are where their table says, which need not be there any more.
+            if packet == 0 && !open && chunk(bytes, b"pakt").is_none() {
+                return Readable::whole(bytes, true);
+            }
+            let packet = packet.max(1);
             let audio = (there - EDIT_COUNT) / packet * packet;
             let mut mended = bytes[..found.start + EDIT_COUNT + audio].to_vec();
             mended[found.start - 8..found.start].copy_from_slice(&((EDIT_COUNT + audio) as u64).to_be_bytes());
-            return Readable { bytes: Cow::Owned(mended), is_cut: true, junk: 0 };
+            return Readable::mended(Cow::Owned(mended), !open, 0);
         }
     }
     Readable::whole(bytes, end != bytes.len())

@@ -42,7 +42,7 @@ pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
         false => Cow::Owned(walk.without_junk(bytes)),
     };
     let junk = walk.junk.iter().map(|range| range.len() as u64).sum();
-    Readable { bytes, is_cut: walk.cut, junk }
+    Readable::mended(bytes, walk.cut, junk)
 }
 
 /// What a walk over the elements finds.

@@ -11,6 +11,7 @@ mod aac_packet;
 mod aac_tables;
 mod adpcm;
 mod adts;
+mod aiff;
 mod au;
 mod caf;
 mod channels;
@@ -74,10 +75,7 @@ pub const MAX_FILE_BYTES: u64 = 1 << 32;
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<Audio, AudioError> {
-    let path = path.as_ref();
-    let name = path.display().to_string();
-    let bytes = read(path).map_err(|fault| fault.of(&name))?;
-    decode_bytes(&bytes, &name)
+    Decoder::builtin().decode_file(path)
 }
 
 /// Decodes the bytes of a file; `hint_name` is its name, used in messages (and to notice a misleading extension).

@@ -9,7 +9,7 @@ use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
 
-use super::mpeg_frames::{self, Frames, Header, InfoTag, info_tag};
+use super::mpeg_frames::{self, FORBIDDEN_BIT_RATE, Frames, Header, InfoTag, info_tag};
 use super::sniff::Content;
 use super::{Decoded, MAX_SAMPLES, channels, check_format, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
@@ -81,7 +81,7 @@ fn survey(bytes: &[u8]) -> Result<Survey, Fault> {
         false => Fault::NoSamples,
     })?;
     if first.forbidden_bit_rate() {
-        return Err(unsupported("MP2 of a bit rate that the standard forbids for its channels"));
+        return Err(unsupported(FORBIDDEN_BIT_RATE));
     }
     check_format(u64::from(first.sample_rate), first.channels as u64)?;
     let tag = info_tag(&first, frame);

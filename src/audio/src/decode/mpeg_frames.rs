@@ -16,13 +16,16 @@ pub(super) struct Header {
     length: usize,
 }
 
+/// What streams of layer 2 are called that [`Header::forbidden_bit_rate`] is true of.
+pub(super) const FORBIDDEN_BIT_RATE: &str = "MP2 of a bit rate that the standard forbids for its channels";
+
 const HEADER_BYTES: usize = 4;
 const MPEG_1: u8 = 3;
 const MPEG_2: u8 = 2;
 
 impl Header {
     /// Reads the header at the beginning of `bytes`. Free-format streams, whose headers give no length, have none.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let [0xff, second, third, fourth, ..] = *bytes else { return None };
         let (version, layer_code, rate_code) = ((second >> 3) & 3, (second >> 1) & 3, usize::from((third >> 2) & 3));
         if second & 0xe0 != 0xe0 || version == 1 || layer_code == 0 || rate_code == 3 {

@@ -106,7 +106,7 @@ pub(super) struct Stream {
     /// Frames so far, those at both ends that will be cut off included.
     frames: usize,
     buffer: Vec<i16>,
-    /// Position of the first frame, as the first page of audio counts; not 0 where a broadcast was cut.
+    /// Position of the first frame, as the first page of audio counts; above 0 where a broadcast was cut, below where a stream was.
     first_granule: Option<i64>,
     /// Position at the end of the last page that has one, and the frames up to there.
     last_position: Option<(i64, usize)>,
@@ -231,7 +231,7 @@ impl Stream {
         let State::Decodes(head, _) = &self.state else { return None };
         // The last page's position says where the audio ends, the pre-skip included.
         let last = self.last_position.map_or(0, |(granule, _)| granule);
-        let position = last.saturating_sub(self.first_granule.unwrap_or(0).max(0));
+        let position = last.saturating_sub(self.first_granule.unwrap_or(0));
         let position = position.saturating_sub(i64::try_from(self.gaps.1).unwrap_or(i64::MAX));
         let end = match usize::try_from(position) {
             Ok(end) if self.ended && end >= head.pre_skip => end.min(self.frames),

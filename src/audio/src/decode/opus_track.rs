@@ -70,7 +70,7 @@ pub(super) fn decode(
         let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
         decoded.warnings.push(DecodeWarning::Truncated { claimed_frames, frames });
     }
-    decoded.warnings.extend(file.warning());
+    decoded.warnings.extend(file.warnings());
     Ok(Decoded {
         audio: Audio { samples: decoded.samples, sample_rate: RATE, warnings: decoded.warnings },
         codec: "opus".into(),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::sniff::Content;
-use super::{adts, caf, matroska_structure, mp4_edits};
+use super::{adts, aiff, caf, matroska_structure, mp4_edits};
 use crate::audio::DecodeWarning;
 
 /// A container to be read, and what is wrong with its structure.
@@ -15,6 +15,8 @@ pub(super) struct Readable<'b> {
     pub(super) is_cut: bool,
     /// Bytes that were left out.
     pub(super) junk: u64,
+    /// Whether sizes were never filled in.
+    pub(super) streamed: bool,
 }
 
 impl<'b> Readable<'b> {
@@ -25,22 +27,24 @@ impl<'b> Readable<'b> {
             Content::Adts => adts::readable(bytes),
             Content::Caf => caf::readable(bytes),
             Content::Mp4 => Self::whole(bytes, mp4_edits::is_cut(bytes)),
-            Content::Aiff => {
-                let form = bytes.get(4..8).and_then(|size| size.first_chunk());
-                let end = form.map_or(u64::MAX, |size| u64::from(u32::from_be_bytes(*size)) + 8);
-                Self::whole(bytes, end > bytes.len() as u64 + 1)
-            }
+            Content::Aiff => aiff::readable(bytes),
             _ => Self::whole(bytes, false),
         }
     }
 
     /// A file of which nothing is left out.
     pub(super) fn whole(bytes: &'b [u8], is_cut: bool) -> Self {
-        Self { bytes: Cow::Borrowed(bytes), is_cut, junk: 0 }
+        Self::mended(Cow::Borrowed(bytes), is_cut, 0)
     }
 
-    /// A warning if bytes were left out.
-    pub(super) fn warning(&self) -> Option<DecodeWarning> {
-        (self.junk > 0).then_some(DecodeWarning::LostSync { bytes: self.junk })
+    /// A file without `junk` bytes of it.
+    pub(super) fn mended(bytes: Cow<'b, [u8]>, is_cut: bool, junk: u64) -> Self {
+        Self { bytes, is_cut, junk, streamed: false }
+    }
+
+    /// Warnings if bytes were left out, or sizes were never filled in.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = DecodeWarning> {
+        let lost = (self.junk > 0).then_some(DecodeWarning::LostSync { bytes: self.junk });
+        lost.into_iter().chain(self.streamed.then_some(DecodeWarning::StreamedSize))
     }
 }

@@ -1,13 +1,14 @@
 //! Compressed streams and their containers, through Symphonia.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE,
-    CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S24BE,
-    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
+    CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW,
+    CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW,
+    CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
 };
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
@@ -21,10 +22,13 @@ use symphonia::core::units::TimeBase;
 use super::aac::{Config, SbrSearch};
 use super::gaps::Clock;
 use super::identify::{Identity, identify};
+use super::mpeg_frames::{FORBIDDEN_BIT_RATE, Header};
 use super::multichannel_vorbis::MultichannelVorbis;
 use super::readable::Readable;
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, check_format, matroska, mp4_edits, mp4_fragments, opus_track, over_range, within};
+use super::{
+    Decoded, MAX_SAMPLES, check_format, flac, matroska, mp4_edits, mp4_fragments, opus_track, over_range, within,
+};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
@@ -57,12 +61,14 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
     let mut warnings = collected.warnings();
-    warnings.extend(file.warning());
+    warnings.extend(file.warnings());
     if content == Content::Mp4 {
         warnings.extend(mp4_fragments::gaps(bytes, decoder.sample_rate));
     }
     warnings.extend(end_warning(&file, content, &collected, &decoder, whole));
-    if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 {
+    // The checksum is that of the whole, which need not be here where a stream was cut.
+    let is_whole = decoder.checked_frames.is_none_or(|frames| frames == whole);
+    if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 && is_whole {
         warnings.push(DecodeWarning::ChecksumMismatch);
     }
     if decoder.inner.codec_info().short_name.starts_with("pcm_f") {
@@ -130,7 +136,12 @@ fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn Forma
     }
     // What stands behind the sound of a file that is cut off is not there to be read first, nor where the file's tables say if bytes
     // were left out.
-    let source: Box<dyn MediaSource + 'b> = match is_cut || (file.junk > 0 && content == Content::Matroska) {
+    let forward_only = match content {
+        Content::Matroska => is_cut || file.junk > 0,
+        Content::Caf => is_cut && matches!(file.bytes, Cow::Borrowed(_)),
+        _ => is_cut,
+    };
+    let source: Box<dyn MediaSource + 'b> = match forward_only {
         true => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
         false => Box::new(Cursor::new(bytes)),
     };
@@ -153,6 +164,8 @@ struct TrackDecoder {
     time_base: Option<TimeBase>,
     sample_rate: u32,
     claimed_frames: Option<u64>,
+    /// Frames of the recording that the checksum of FLAC is of, where they are known.
+    checked_frames: Option<u64>,
     /// The search for SBR data, when the codec is AAC.
     sbr: Option<SbrSearch>,
 }
@@ -193,6 +206,11 @@ fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<Track
         time_base: track.time_base,
         sample_rate: rate.unwrap_or_default(),
         claimed_frames: track.num_frames,
+        checked_frames: parameters
+            .extra_data
+            .as_deref()
+            .filter(|_| parameters.codec == CODEC_ID_FLAC)
+            .and_then(flac::frames_of),
         sbr: sbr_search(parameters),
     })
 }
@@ -243,15 +261,23 @@ fn corrected(parameters: &AudioCodecParameters, identity: &Identity) -> AudioCod
     corrected
 }
 
-/// Makes a decoder of the layer that the first packet of MPEG audio has, where a container has one id for all layers.
-fn check_layer(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
+/// Makes a decoder of the layer that the first packet of MPEG audio has, where MP4 has one id for all layers; refuses bit rates that
+/// the decoder refuses packet by packet.
+fn check_mpeg(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
     let parameters = decoder.inner.codec_params();
-    let codec = match packet {
-        [0xff, second, ..] if second & 0xe6 == 0xe4 => CODEC_ID_MP2,
-        [0xff, second, ..] if second & 0xe6 == 0xe6 => CODEC_ID_MP1,
-        _ => return Ok(()),
+    if !matches!(parameters.codec, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3) {
+        return Ok(());
+    }
+    let Some(header) = Header::parse(packet) else { return Ok(()) };
+    if header.forbidden_bit_rate() {
+        return Err(identity.refusal_of(FORBIDDEN_BIT_RATE));
+    }
+    let codec = match header.layer {
+        1 => CODEC_ID_MP1,
+        2 => CODEC_ID_MP2,
+        _ => CODEC_ID_MP3,
     };
-    if parameters.codec == CODEC_ID_MP3 {
+    if identity.content == Content::Mp4 && parameters.codec != codec {
         let mut parameters = parameters.clone();
         parameters.for_codec(codec);
         decoder.inner = make_decoder(&parameters, identity)?;
@@ -318,8 +344,8 @@ impl Collected {
             if packet.track_id != decoder.track {
                 continue;
             }
-            if self.samples.is_empty() && identity.content == Content::Mp4 {
-                check_layer(decoder, &packet.data, identity)?;
+            if self.samples.is_empty() && self.corrupt == 0 {
+                check_mpeg(decoder, &packet.data, identity)?;
             }
             if let Some(codec) = decoder.sbr.as_mut().and_then(|search| search.look(&packet.data)) {
                 return Err(identity.refusal_of(codec));
@@ -340,9 +366,13 @@ impl Collected {
 
     /// Judges what only the end of the stream decides.
     fn ended(&self, decoder: &TrackDecoder, identity: &Identity) -> Result<(), Fault> {
-        match decoder.sbr.as_ref().and_then(SbrSearch::at_end) {
-            Some(codec) => Err(identity.refusal_of(codec)),
-            None => Ok(()),
+        match (decoder.sbr.as_ref().and_then(SbrSearch::at_end), &self.first_error) {
+            (Some(codec), _) => Err(identity.refusal_of(codec)),
+            (None, Some(error)) if self.frames() == 0 => {
+                let problem = format!("none of its {} packets can be decoded (first: {error})", self.corrupt);
+                Err(Fault::Malformed { container: identity.content.name().into(), problem })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -85,7 +85,7 @@ impl Claims {
         let stated = self.stated();
         // 24 bits in 4 bytes are no mistake.
         let same_bytes = settled.bytes == stated.bytes || (self.bits, settled.bytes) == (24, 4);
-        let right = same_bytes && settled.channels == stated.channels && settled.frame() == self.block_align.into();
+        let right = same_bytes && settled.channels == stated.channels && settled.frame() == u32::from(self.block_align);
         (!right).then(|| DecodeWarning::MendedHeader {
             said: self.to_string(),
             used: format!("channels {}, bits per sample {}", settled.channels, 8 * settled.bytes),
@@ -130,7 +130,7 @@ impl Claims {
         if roughness.iter().all(|rough| *rough == 0.0) {
             // Silence says nothing, so that the sizes of a frame decide if they agree.
             let by_frame =
-                candidates.iter().find(|layout| self.frames_agree() && layout.frame() == self.block_align.into());
+                candidates.iter().find(|layout| self.frames_agree() && layout.frame() == u32::from(self.block_align));
             return Some(*by_frame.unwrap_or(&stated));
         }
         let (width, best) = self.width(&candidates, &roughness)?;

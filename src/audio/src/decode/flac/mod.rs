@@ -10,7 +10,7 @@ mod frame;
 mod predict;
 mod stream_info;
 
-pub(super) use stream_info::{StreamInfo, parse as parse_metadata};
+pub(super) use stream_info::{StreamInfo, frames_of, parse as parse_metadata};
 
 use super::{Decoded, MAX_SAMPLES, tags, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};

@@ -67,6 +67,11 @@ pub(in crate::decode) fn parse(bytes: &[u8]) -> Result<(StreamInfo, usize), Faul
     }
 }
 
+/// The number of frames of audio that a STREAMINFO block gives, where it does.
+pub(in crate::decode) fn frames_of(block: &[u8]) -> Option<u64> {
+    stream_info(block.first_chunk()?).frames
+}
+
 fn stream_info(block: &[u8; 18]) -> StreamInfo {
     let [_, _, m0, m1, _, _, _, _, _, _, packed @ ..] = *block;
     // 20 bits of rate, 3 of channels, 5 of sample size, 36 of length.
