@@ -39,6 +39,7 @@ mod resuming;
 mod scoring;
 mod sfm;
 mod soak;
+mod sound_containers;
 mod steering;
 mod step_audio;
 mod support;
