@@ -12,7 +12,7 @@ pub struct Audio {
     pub samples: Vec<Vec<f32>>,
     /// Frames per second, in hertz.
     pub sample_rate: u32,
-    /// What was odd about the file, though it could be read.
+    /// Oddities of the file, though it could be read.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -81,7 +81,7 @@ pub fn segment_frames(
     if first < last { Ok(first..last) } else { Err(outside()) }
 }
 
-/// How far a segment may reach behind the end of its recording, in seconds.
+/// Distance that a segment may reach behind the end of its recording, in seconds.
 const SEGMENT_SLACK_SECONDS: f64 = 0.01;
 
 fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
@@ -96,7 +96,7 @@ fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
     mean
 }
 
-/// What is known of a recording without keeping its samples.
+/// Facts about a recording, without its samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AudioInfo {
     /// Frames per second, in hertz.
@@ -111,7 +111,7 @@ pub struct AudioInfo {
     pub container: String,
     /// True when the `ffmpeg` program decoded the recording.
     pub by_fallback: bool,
-    /// What was odd about the file.
+    /// Oddities of the file.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -154,7 +154,7 @@ pub enum DecodeWarning {
     CorruptPackets {
         /// The number of them.
         count: u64,
-        /// What the decoder said of the first one.
+        /// The decoder's message about the first one.
         first: String,
     },
     /// Sound inside the recording is missing by the file's own count of time; what is there was read, nothing was added.

@@ -1,4 +1,4 @@
-//! How a recording is decoded: by this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
+//! The decoder of a recording: this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ pub const EXTENSIONS: [&str; 96] = [
     "alaw", "pcm", "raw",
 ];
 
-/// How much of a file [`by_content`] looks at.
+/// Bytes of a file that [`by_content`] looks at.
 pub const HEAD_BYTES: usize = 4096;
 
 /// The place of an extension in [`EXTENSIONS`], whatever its case; `None` when it is not one of a recording.

@@ -44,7 +44,7 @@ impl Stage for Prep {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn paths(&self) -> StagePaths {

@@ -41,7 +41,7 @@ impl Stage for Pack {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -43,7 +43,7 @@ pub(super) fn decode(header: &WavHeader, data: &[u8]) -> Result<Decoded, Fault> 
     })
 }
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// Frames of a block.
@@ -77,7 +77,7 @@ pub(super) fn layout(header: &WavHeader) -> Result<Layout, Fault> {
     }
 }
 
-/// What is odd about the sizes of the file.
+/// Warnings about the sizes of the file.
 pub(super) fn warnings(header: &WavHeader, layout: Layout) -> Vec<DecodeWarning> {
     let block = u64::from(header.block_align);
     let frames = |bytes: u64| bytes / block * layout.frames as u64;

@@ -13,9 +13,9 @@ const EDIT_COUNT: usize = 4;
 
 struct Chunk<'a> {
     name: &'a [u8; 4],
-    /// Where its content starts.
+    /// Start of its content.
     start: usize,
-    /// Where its content ends by its size; -1 reaches to the end of the file.
+    /// End of its content by its size; -1 reaches to the end of the file.
     end: usize,
 }
 

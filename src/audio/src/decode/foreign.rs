@@ -98,7 +98,7 @@ fn by_structure(bytes: &[u8]) -> Option<(String, &'static str)> {
     repeats(GSM_FRAME, 8, &|byte| byte >> 4 == 0xd).then(|| ("GSM 06.10".into(), "GSM"))
 }
 
-/// How many LOAS frames follow each other, as far as they are looked for.
+/// Number of LOAS frames that follow each other, up to a bound.
 fn loas_frames(bytes: &[u8]) -> usize {
     let (mut at, mut count) = (0, 0);
     while let Some([0x56, second, third, ..]) = bytes.get(at..) {

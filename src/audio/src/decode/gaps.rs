@@ -7,9 +7,9 @@ use crate::audio::DecodeWarning;
 /// Shortest hole that is one, in parts of a second. Timestamps of live recordings jitter, and Matroska rounds them to milliseconds.
 const PARTS_OF_A_SECOND: i64 = 20;
 
-/// The same where the packet before could not be decoded: no packet is longer than 120 ms, but for lossless codecs at low rates.
+/// Shortest hole where the packet before could not be decoded: no packet is longer than 120 ms, but for lossless codecs at low rates.
 const PARTS_WITH_A_PACKET: i64 = 5;
-/// By how much clocks of live recordings may run apart: one part in so many of the time.
+/// Drift that clocks of live recordings may have: one part in this number of the time.
 const DRIFT: i64 = 1000;
 
 /// One comparison of a timestamp with the frames before it.
@@ -17,7 +17,7 @@ const DRIFT: i64 = 1000;
 struct Reading {
     /// Time of the packet, in frames.
     time: i64,
-    /// By how many frames it is ahead of the frames that came before it.
+    /// Number of frames that the time is ahead of the frames before it.
     ahead: i64,
 }
 

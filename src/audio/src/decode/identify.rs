@@ -1,4 +1,4 @@
-//! Which codec a file of a known container holds, before anything is decoded: what is not decoded here is refused by name, and not by
+//! The codec of a file of a known container, before anything is decoded: what is not decoded here is refused by name, and not by
 //! the first thing in it that surprises a decoder.
 
 use super::aac::Config;
@@ -6,7 +6,7 @@ use super::sniff::Content;
 use super::{aac, caf, codec_names, matroska, mp4_codec, ogg_pages};
 use crate::error::Fault;
 
-/// What a container holds.
+/// A container and its codec.
 pub(super) struct Identity {
     /// The kind of container.
     pub(super) content: Content,
@@ -37,7 +37,7 @@ impl Identity {
     }
 }
 
-/// What is found out about a file: its container, its codec in words, and whether that is decoded here.
+/// Findings about a file: its container, its codec in words, and whether that is decoded here.
 type Found = (&'static str, Option<String>, bool);
 
 /// Finds out what a file holds.
@@ -108,7 +108,7 @@ fn core_audio(bytes: &[u8]) -> Found {
     }
 }
 
-/// What the AAC of a CAF file is by its configuration, unless that is plain AAC-LC.
+/// Name of the AAC of a CAF file by its configuration, unless that is plain AAC-LC.
 fn odd_aac_in_caf(bytes: &[u8]) -> Option<String> {
     let cookie = caf::chunk(bytes, b"kuki")?;
     let config = match mp4_codec::descriptor_of(cookie) {

@@ -60,14 +60,14 @@ pub(super) fn is_webm(bytes: &[u8]) -> bool {
     inside.any(|element| element.id == DOC_TYPE && element.content.starts_with(b"webm"))
 }
 
-/// How much of the end of the first audio track's last packet is padding, in frames at `sample_rate`.
+/// Padding at the end of the first audio track's last packet, in frames at `sample_rate`.
 pub(super) fn padding_in_frames(bytes: &[u8], sample_rate: u32) -> usize {
     let nanoseconds = first_audio_track(bytes).map_or(0, |track| padding_at_end(bytes, &track));
     let frames = (u128::from(nanoseconds) * u128::from(sample_rate) + 500_000_000) / 1_000_000_000;
     usize::try_from(frames).unwrap_or(usize::MAX)
 }
 
-/// How much of the end of a track's last packet is padding, in nanoseconds.
+/// Padding at the end of a track's last packet, in nanoseconds.
 fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
     let (mut own, mut padding) = (false, 0);
     for Element { id, content } in Elements::new(bytes).descending(&[SEGMENT, CLUSTER, BLOCK_GROUP]) {

@@ -45,12 +45,12 @@ pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     Readable::mended(bytes, walk.cut, junk)
 }
 
-/// What a walk over the elements finds.
+/// Findings of a walk over the elements.
 #[derive(Default)]
 struct Walk {
     cut: bool,
     junk: Vec<Range<usize>>,
-    /// Where the sizes of the segment and the clusters stand.
+    /// Places of the sizes of the segment and the clusters.
     sizes: Vec<Range<usize>>,
 }
 

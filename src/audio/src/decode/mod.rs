@@ -1,6 +1,6 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is decoded here.
+//! RIFF (WAV) headers are read here, since many of them are wrong; plain PCM is converted here, FLAC is decoded here.
 //! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
 //! Opus goes through a decoder of its own.
 //! Lengths are counted, never estimated: what a header claims is compared with what is there.
@@ -94,7 +94,7 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    /// What is known of the recording without its samples.
+    /// Facts about the recording, without its samples.
     pub(crate) fn into_info(self) -> AudioInfo {
         AudioInfo {
             sample_rate: self.audio.sample_rate,
@@ -151,7 +151,7 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
 }
 
 /// Runs a decoder. None is known to panic, but some are not ours: should one do so on damaged input, then that file is
-/// refused and the program goes on.
+/// refused and the program continues.
 fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) -> Result<Decoded, Fault> {
     // The decoder's state is its own and is thrown away.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {

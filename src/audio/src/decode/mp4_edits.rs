@@ -112,7 +112,7 @@ pub(super) fn media_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
     in_frames(total, ticks_per_second(track)?, sample_rate).filter(|frames| *frames > 0)
 }
 
-/// Where in the media the first edit that is not a pause starts.
+/// Start in the media of the first edit that is not a pause.
 fn first_media_time(list: &[u8]) -> Option<u64> {
     let long = list.first()? == &1;
     let entries = list.get(8..)?;

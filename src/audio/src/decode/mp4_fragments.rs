@@ -32,10 +32,10 @@ pub(super) fn gaps(bytes: &[u8], sample_rate: u32) -> Option<DecodeWarning> {
     (places > 0).then_some(DecodeWarning::Gaps { places, frames })
 }
 
-/// What a fragment holds of one track.
+/// The part of a fragment that belongs to one track.
 struct Run {
     track: u32,
-    /// Where it begins, in ticks, if it says so.
+    /// Its start, in ticks, if it says so.
     start: Option<u64>,
     /// Its length, in ticks.
     duration: u64,

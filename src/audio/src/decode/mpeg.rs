@@ -36,7 +36,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     })
 }
 
-/// What a stream holds, by counting its frames. Frames with damaged content count: they are silent.
+/// Facts about a stream, by counting its frames. Frames with damaged content count: they are silent.
 pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
     let survey = survey(bytes)?;
     Ok(AudioInfo {
@@ -50,14 +50,14 @@ pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
     })
 }
 
-/// What a walk over all frames finds; lengths in frames of audio.
+/// Findings of a walk over all frames; lengths in frames of audio.
 struct Survey {
     codec: &'static str,
     sample_rate: u32,
     channels: usize,
     /// Length of what is decoded.
     decoded: u64,
-    /// Where in it the recording starts.
+    /// Start of the recording in it.
     start: u64,
     /// Length of the recording.
     frames: u64,
@@ -128,7 +128,7 @@ fn rate_change(first: &Header, next: &Header, decoded: u64) -> Fault {
     Fault::Malformed { container: Content::Mpeg.name().into(), problem }
 }
 
-/// What is odd about a stream with `count` frames after the tag, of which `kept` frames of audio are kept.
+/// Warnings about a stream with `count` frames after the tag, of which `kept` frames of audio are kept.
 fn warnings(frames: &Frames<'_>, first: &Header, tag: &InfoTag, count: u32, kept: u64) -> Vec<DecodeWarning> {
     let mut warnings = Vec::new();
     // Some encoders count the tag's own frame.

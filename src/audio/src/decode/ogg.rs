@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     })
 }
 
-/// What the packets of Opus streams state of their lengths; `None` if there are streams of other codecs.
+/// Lengths that the packets of Opus streams state; `None` if there are streams of other codecs.
 pub(super) fn count(bytes: &[u8]) -> Result<Option<AudioInfo>, Fault> {
     let links = links(bytes)?;
     if links.iter().any(|link| link.codec != OPUS) {
@@ -125,7 +125,7 @@ impl Link<'_> {
     }
 }
 
-/// What one link holds.
+/// The sound of one link.
 pub(super) struct Part {
     pub(super) channels: usize,
     pub(super) frames: u64,

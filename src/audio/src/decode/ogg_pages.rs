@@ -145,7 +145,7 @@ impl Packets {
     }
 }
 
-/// What a walk over all pages of a file finds.
+/// Findings of a walk over all pages of a file.
 pub(super) struct Scan {
     ended: bool,
     /// Bytes between pages.

@@ -82,7 +82,7 @@ impl Head {
     }
 }
 
-/// What a stream's packets decode to.
+/// The decoded packets of a stream.
 pub(super) struct DecodedPackets {
     /// Samples as `[channel][frame]`.
     pub(super) samples: Vec<Vec<f32>>,

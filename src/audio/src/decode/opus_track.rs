@@ -12,7 +12,7 @@ use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 const RATE: u32 = 48_000;
-/// By how many frames sound must be shorter than it should be: claims may count what an encoder adds at both ends.
+/// Number of frames by which sound must be shorter than it should be: claims may count what an encoder adds at both ends.
 const CLEARLY_SHORTER: u64 = 7200;
 const SIGNATURE: &[u8] = b"OpusHead";
 
@@ -66,7 +66,7 @@ pub(super) fn decode(
     };
     let short = claimed.filter(|claimed| *claimed > there + CLEARLY_SHORTER);
     if broke_off || short.is_some() {
-        // What is missing inside is told for itself.
+        // What is missing inside has a warning of its own.
         let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
         decoded.warnings.push(DecodeWarning::Truncated { claimed_frames, frames });
     }

@@ -1,4 +1,4 @@
-//! What a file holds, from its header where the header can be trusted.
+//! Facts about a file, from its header where the header can be trusted.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
@@ -11,7 +11,7 @@ use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, ogg,
 use crate::audio::{AudioInfo, DecodeWarning};
 use crate::error::Fault;
 
-/// What the bytes of a file hold.
+/// Facts about the bytes of a file.
 pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     match from_header(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
         Some(info) => Ok(info),
@@ -19,7 +19,7 @@ pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, F
     }
 }
 
-/// What a file holds.
+/// Facts about a file.
 pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

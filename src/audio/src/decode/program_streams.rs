@@ -3,9 +3,9 @@
 
 use super::codec_names;
 
-/// How much of a file is searched.
+/// Bytes of a file that are searched.
 const SEARCHED_BYTES: usize = 1 << 20;
-/// What a track is called whose codec was not found.
+/// Name of a codec that was not found.
 pub(super) const UNKNOWN: &str = "an unknown codec";
 
 const TS_SYNC: u8 = 0x47;

@@ -7,7 +7,7 @@ use super::wav_layout::{self, Claims};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
-/// What the header of a WAV file says, and where the audio lies.
+/// The fields of a WAV file's header, and the place of the audio.
 #[derive(Debug, Clone)]
 pub(super) struct WavHeader {
     /// Format tag, the extensible format already looked through.
@@ -20,7 +20,7 @@ pub(super) struct WavHeader {
     pub(super) bits_per_sample: u16,
     /// Frames of a block, for the codecs whose format chunk says so.
     pub(super) frames_per_block: Option<u16>,
-    /// Where the audio starts, in bytes.
+    /// Start of the audio, in bytes.
     pub(super) data_start: u64,
     /// The number of bytes of audio that the file really holds in its first data chunk.
     pub(super) data_bytes: u64,
@@ -287,7 +287,7 @@ impl<S: Read + Seek> Reader<'_, S> {
     }
 }
 
-/// What follows the first data chunk.
+/// The chunks behind the first data chunk.
 struct Following {
     /// Bytes that do not belong to a well-formed chain of chunks that ends with the file.
     unaccounted: u64,

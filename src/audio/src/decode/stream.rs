@@ -81,7 +81,7 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     })
 }
 
-/// What Symphonia does not support is named as what the file holds; everything else is damage.
+/// The fault of an error of Symphonia: the codec by its name where it is not supported, damage otherwise.
 fn malformed(identity: &Identity, error: &Error) -> Fault {
     match error {
         Error::Unsupported(_) => identity.refusal(),
@@ -119,12 +119,12 @@ fn end_warning(
         false => claimed.filter(|claimed| *claimed > there + u64::from(rate) / CLEARLY_SHORTER),
     };
     let cut = collected.broke_off || collected.gave_up || (short.is_some() && (in_tables || decoder.is_pcm()));
-    // What is missing inside is told for itself.
+    // What is missing inside has a warning of its own.
     let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
     cut.then_some(DecodeWarning::Truncated { claimed_frames, frames })
 }
 
-/// By how much sound must be shorter than it should be, in parts of a second.
+/// Time by which sound must be shorter than it should be, in parts of a second.
 const CLEARLY_SHORTER: u64 = 7;
 
 fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
@@ -291,14 +291,14 @@ const MAX_PACKET_FRAMES: u64 = 1 << 16;
 /// Frames of a packet of AAC-LC.
 const AAC_FRAMES: usize = 1024;
 
-/// What has been decoded so far.
+/// Sound that has been decoded so far.
 struct Collected {
     samples: Vec<Vec<f32>>,
     clock: Clock,
     corrupt: u64,
     first_error: Option<String>,
     broke_off: bool,
-    /// Whether the reader could not go on before the end.
+    /// Whether the reader gave up before the end.
     gave_up: bool,
 }
 
@@ -353,7 +353,7 @@ impl Collected {
             self.clock.packet(packet.pts, self.frames(), decoder.sample_rate);
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
-                // After these two the decoder may go on with the next packet.
+                // After these two the decoder may continue with the next packet.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.lost(&error, decoder)?,
                 // Neither does a sound stream become another one midway.
                 Err(error @ Error::Unsupported(_)) if !self.samples.is_empty() => self.lost(&error, decoder)?,

@@ -35,7 +35,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     }
 }
 
-/// What the data chunk is encoded with.
+/// The codec of the data chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Pcm(Encoding),
@@ -58,7 +58,7 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
     }
 }
 
-/// The encoding of samples of so many bytes, if a format tag allows them.
+/// The encoding of samples of `bytes` bytes, if a format tag allows them.
 pub(super) fn encoding(tag: u16, bytes: u16) -> Option<Encoding> {
     Some(match (tag, bytes) {
         (riff::TAG_PCM, 1) => Encoding::Unsigned8,
@@ -89,7 +89,7 @@ fn decode_pcm(header: &WavHeader, encoding: Encoding, data: &[u8]) -> Result<Dec
     })
 }
 
-/// What is odd about the sizes of a file with PCM data.
+/// Warnings about the sizes of a file with PCM data.
 pub(super) fn pcm_warnings(header: &WavHeader, encoding: Encoding) -> Vec<DecodeWarning> {
     let frame_bytes = (encoding.bytes() * usize::from(header.channels)) as u64;
     let mut warnings = header.warnings.clone();

@@ -10,7 +10,7 @@ use super::pcm::{self, Encoding};
 use super::{MAX_CHANNELS, riff, wav};
 use crate::audio::DecodeWarning;
 
-/// How a frame is stored.
+/// The layout of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) channels: u16,
@@ -25,7 +25,7 @@ impl Layout {
     }
 }
 
-/// What the header says about the layout.
+/// The layout by the fields of the header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claims {
     pub(super) tag: u16,
@@ -48,7 +48,7 @@ impl fmt::Display for Claims {
 }
 
 impl Claims {
-    /// What channels and bits say.
+    /// The layout by channels and bits.
     pub(super) fn stated(&self) -> Layout {
         let bytes = match (self.tag, self.bits) {
             // G.711 has one byte per sample; some programs write the bits that it decodes to.
@@ -80,7 +80,7 @@ impl Claims {
         u32::from(self.block_align) == self.frame_by_rate()
     }
 
-    /// What was wrong, if `settled` is not simply what the header says.
+    /// A warning about what was wrong, if `settled` is not simply what the header says.
     pub(super) fn mended(&self, settled: Layout) -> Option<DecodeWarning> {
         let stated = self.stated();
         // 24 bits in 4 bytes are no mistake.
@@ -224,13 +224,13 @@ impl Claims {
     }
 }
 
-/// How samples read as few channels look if there should be more.
+/// Statistics of samples that are read as few channels and may be of more.
 struct Pattern {
     /// Energy of the steps from each sample to the next.
     near: f64,
     /// Energy of the steps to the next of the same channel, if there are many.
     far: f64,
-    /// How much the steps depend on the place within a frame of many channels; 1 if not at all.
+    /// Dependence of the steps on the place within a frame of many channels; 1 if not at all.
     unevenness: f64,
 }
 

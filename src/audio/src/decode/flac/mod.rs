@@ -171,18 +171,18 @@ fn metadata_length(bytes: &[u8]) -> usize {
     metadata.map_or(0, |(_, start)| start)
 }
 
-/// Where the next frame after the beginning of `bytes` starts.
+/// Start of the next frame after the beginning of `bytes`.
 fn next_frame(bytes: &[u8], info: &StreamInfo) -> Option<usize> {
     frame_from(bytes, 1, info)
 }
 
-/// Where the first frame at `from` or later starts.
+/// Start of the first frame at `from` or later.
 fn frame_from(bytes: &[u8], from: usize, info: &StreamInfo) -> Option<usize> {
     (from..bytes.len().saturating_sub(1))
         .find(|&at| bytes[at] == 0xff && bytes[at + 1] & 0xfe == 0xf8 && Header::parse(&bytes[at..], info).is_ok())
 }
 
-/// What a file holds, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
+/// Facts about a file, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
 /// decoding tells. The checksums of the others are verified, and the last one is decoded, to see that it is whole.
 pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
     let (info, start) = stream_info::parse(bytes).ok().filter(|(info, _)| info.bits <= MAX_BITS)?;

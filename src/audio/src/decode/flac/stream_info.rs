@@ -5,7 +5,7 @@ use crate::audio::DecodeWarning;
 use crate::decode::check_format;
 use crate::error::Fault;
 
-/// What the STREAMINFO block says.
+/// The STREAMINFO block.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::decode) struct StreamInfo {
     /// Largest block, in frames of audio.
