@@ -57,7 +57,7 @@ pub fn ogg_packets(file: &[u8]) -> Vec<Vec<u8>> {
 /// Puts packets of audio, each of `frames`, into pages of ten behind one page for every header.
 pub fn ogg_stream(serial: u32, headers: &[Vec<u8>], audio: &[Vec<u8>], frames: usize) -> Vec<Vec<u8>> {
     let header = |(number, packet): (usize, &Vec<u8>)| {
-        ogg_page(if number == 0 { 2 } else { 0 }, 0, serial, number as u32, &[packet.clone()])
+        ogg_page(if number == 0 { 2 } else { 0 }, 0, serial, number as u32, std::slice::from_ref(packet))
     };
     let mut pages: Vec<Vec<u8>> = headers.iter().enumerate().map(header).collect();
     let mut done = 0;
