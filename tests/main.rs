@@ -42,6 +42,7 @@ mod resuming;
 mod scoring;
 mod sfm;
 mod soak;
+mod sound_containers;
 mod sources;
 mod steering;
 mod step_audio;

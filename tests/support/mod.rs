@@ -5,6 +5,7 @@ pub mod disturbance;
 pub mod errno;
 pub mod flowmill;
 pub mod mini;
+pub mod muxers;
 pub mod parquet;
 pub mod random;
 pub mod tar;

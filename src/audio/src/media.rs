@@ -2,14 +2,17 @@
 
 /// Extensions of recordings and videos, in lower case. Where one utterance has several recordings, the one whose extension
 /// stands first here is taken: plain samples before lossless compression before lossy compression.
-pub const EXTENSIONS: [&str; 62] = [
-    "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "flac", "fla",
-    "alac", "ape", "wv", "tta", "shn", "opus", "ogg", "oga", "ogx", "spx", "m4a", "m4b", "mp4", "m4v", "mov", "3gp",
-    "3gpp", "3g2", "aac", "adts", "latm", "loas", "mp3", "mp2", "mp1", "mpga", "mka", "mkv", "webm", "weba", "wma",
-    "wmv", "asf", "amr", "awb", "ac3", "eac3", "dts", "gsm", "ra", "avi", "flv", "mpg", "mpeg", "voc", "pcm", "raw",
+pub const EXTENSIONS: [&str; 96] = [
+    "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "sf", "ircam",
+    "paf", "fap", "sox", "htk", "avr", "pvf", "8svx", "svx", "sd2", "voc", "sln", "flac", "fla", "alac", "ape", "wv",
+    "tta", "shn", "tak", "ofr", "mlp", "thd", "dsf", "dff", "opus", "ogg", "oga", "ogx", "spx", "m4a", "m4b", "m4r",
+    "mp4", "m4v", "mov", "3gp", "3gpp", "3g2", "aac", "adts", "latm", "loas", "mp3", "mp2", "mp1", "mpga", "mka",
+    "mkv", "webm", "weba", "nut", "wma", "wmv", "asf", "amr", "awb", "ac3", "eac3", "ec3", "dts", "dtshd", "mpc",
+    "oma", "qcp", "gsm", "ra", "rm", "avi", "flv", "f4a", "f4v", "mpg", "mpeg", "vob", "m2ts", "g722", "vox", "ulaw",
+    "alaw", "pcm", "raw",
 ];
 
-/// How much of a file [`by_content`] looks at.
+/// Bytes of a file that [`by_content`] looks at.
 pub const HEAD_BYTES: usize = 4096;
 
 /// The place of an extension in [`EXTENSIONS`], whatever its case; `None` when it is not one of a recording.
@@ -66,7 +69,7 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
         let picture = [b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"].iter().any(|brand| at(8, *brand));
         return (!picture).then_some("mp4");
     }
-    let known: [(&[u8], &str); 17] = [
+    let known: [(&[u8], &str); 24] = [
         (b"fLaC", "flac"),
         (b"OggS", "ogg"),
         (b"FORM\0", "aiff"),
@@ -83,11 +86,21 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
         (b"TTA1", "tta"),
         (b"Creative Voice File", "voc"),
         (b"FLV\x01", "flv"),
-        (b".RMF\0\0", "ra"),
+        (b".RMF\0\0", "rm"),
+        (b"nut/multimedia container\0", "nut"),
+        (b".SoX", "sox"),
+        (b"XoS.", "sox"),
+        (b" paf\0\0\0", "paf"),
+        (b"fap \0\0\0", "paf"),
+        (b"2BIT", "avr"),
+        (b"\x00\x00\x01\xba", "mpg"),
     ];
     let form = !at(0, b"FORM") || at(8, b"AIFF") || at(8, b"AIFC");
     if let Some((_, name)) = known.iter().find(|(magic, _)| at(0, magic) && form) {
         return Some(name);
+    }
+    if at(4, b"\xf8\x72\x6f\xba") || at(4, b"\xf8\x72\x6f\xbb") {
+        return Some("thd");
     }
     if at(0, b"ID3") && bytes.get(3).is_some_and(|version| *version < 16) {
         return Some("mp3");

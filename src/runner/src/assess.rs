@@ -15,7 +15,7 @@ use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
 use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError, rejects, staging};
+use crate::{Interrupt, Reporter, StageError, staging};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;

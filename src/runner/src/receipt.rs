@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::part::WorkRecord;
 use crate::reason::Reason;
-use crate::{PartReport, StageError, sealed};
+use crate::{PartReport, StageError, rejects, sealed};
 
 /// Raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;

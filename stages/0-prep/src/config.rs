@@ -56,7 +56,8 @@ pub struct PrepConfig {
     pub allow_pipes: bool,
     /// Whether recordings are opened to learn their duration, rate and channels.
     pub probe: bool,
-    /// What decodes recordings that Flowmill does not decode itself.
+    /// What decodes recordings that Flowmill does not decode itself. Without `probe` no recording is opened, so which rows need it is
+    /// not known: all of them name it, and it gets only those that need it.
     pub fallback: Fallback,
     /// Shortest utterance kept, in seconds.
     pub min_duration: f64,
