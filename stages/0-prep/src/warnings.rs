@@ -1,4 +1,4 @@
-//! What was odd about recordings that could be read all the same: kept whole in a file, and told in short when audio is missing or wrong.
+//! Warnings about recordings that could be read all the same: all of them in a file, and those about missing or wrong audio in the log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// The folder of the files, relative to the stage's.
 pub const FOLDER: &str = "warnings";
 
-/// How many utterances of a kind are told of by name.
+/// The number of utterances of a kind that the log names.
 const NAMED: usize = 3;
 
 /// A line of the file.
@@ -22,7 +22,7 @@ struct Line<'a> {
     warning: String,
 }
 
-/// The kinds of damage that are told of, in their order.
+/// Kinds of damage that the log mentions, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     Truncated,
