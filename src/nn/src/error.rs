@@ -1,5 +1,6 @@
 //! What can go wrong in this crate.
 
+use crate::device::DeviceName;
 use candle_core::DType;
 
 /// An error of the neural building blocks: what was asked, what was found.
@@ -27,6 +28,14 @@ pub enum NnError {
         dtype: DType,
         /// Where the tensor lives.
         device: String,
+    },
+    /// A device that cannot be used.
+    #[error("device {name}: {reason}")]
+    NoDevice {
+        /// The device that was asked for.
+        name: DeviceName,
+        /// Why it cannot be used, and what to do.
+        reason: String,
     },
     /// An index outside of its table.
     #[error("{operation}: index {index} is outside of a table of {size} rows")]

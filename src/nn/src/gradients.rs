@@ -3,7 +3,7 @@
 use crate::kernels::elementwise;
 use crate::kernels::gemm::{self, Matrix};
 use crate::parameters::ParameterId;
-use crate::{NnError, Precision, Result, host};
+use crate::{NnError, Precision, Result, device, host};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -44,11 +44,16 @@ impl Gradient {
     pub(crate) fn round(self, precision: Precision) -> Result<Self> {
         match precision.of_shape(self.tensor.dims()) {
             Precision::Fp32 => Ok(self),
+            // On devices the element type is the number format.
+            _ if !device::is_host_single(&self.tensor) => Ok(self),
             precision => self.map(|elements| precision.round(elements)),
         }
     }
 
     pub(crate) fn add(self, other: Self) -> Result<Self> {
+        if !device::is_host_single(&self.tensor) {
+            return Ok(Self::shared((self.tensor + other.tensor)?));
+        }
         let (target, addend) = if self.fresh || !other.fresh { (self, other) } else { (other, self) };
         let addend = host::slice("gradient", &addend.tensor)?;
         target.map(|sum| elementwise::add_assign(sum, &addend))
@@ -153,6 +158,8 @@ impl Gradients {
     }
 
     pub(crate) fn insert(&mut self, id: ParameterId, gradient: Gradient) -> Result<()> {
+        // Weights and their gradients are in single precision, whatever the network computed in.
+        let gradient = Gradient { tensor: device::wide(&gradient.tensor)?, ..gradient };
         let sum = match self.by_parameter.remove(&id) {
             Some(tensor) => Gradient::fresh(tensor).add(gradient)?,
             // What the caller gets is its own to change in place (scaling, clipping).
@@ -180,10 +187,14 @@ impl Gradients {
     /// Multiplies every gradient by a factor.
     ///
     /// # Errors
-    /// When a gradient is not a contiguous CPU tensor.
+    /// When candle cannot compute it.
     pub fn scale(&mut self, factor: f64) -> Result<()> {
-        for tensor in self.by_parameter.values() {
-            host::modify(tensor, |elements| elementwise::scale_assign(elements, factor as f32))?;
+        for tensor in self.by_parameter.values_mut() {
+            if device::is_host_single(tensor) {
+                host::modify(tensor, |elements| elementwise::scale_assign(elements, factor as f32))?;
+            } else {
+                *tensor = tensor.affine(factor, 0.0)?;
+            }
         }
         Ok(())
     }

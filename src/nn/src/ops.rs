@@ -10,6 +10,8 @@ mod linear;
 mod loss;
 mod modulation;
 mod norm;
+pub(crate) mod operation;
+pub(crate) mod row_map;
 mod rows;
 mod shape;
 mod transposed_convolution;

@@ -10,6 +10,11 @@ use std::collections::HashMap;
 pub struct ParameterId(usize);
 
 impl ParameterId {
+    /// The parameter at a position.
+    pub(crate) fn at(position: usize) -> Self {
+        Self(position)
+    }
+
     /// Position in order of registration.
     pub fn index(self) -> usize {
         self.0

@@ -1,7 +1,7 @@
 //! The number formats that training can compute in.
 
 use crate::kernels::elementwise::{CHUNK, map_assign};
-use crate::{Result, host};
+use crate::{Result, device, host};
 use candle_core::Tensor;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The number format of a recorded computation.
 ///
-/// Tensors are `f32` in memory whatever the format; in `bf16` and `fp16` their values are brought to the nearest number of the format (ties to
+/// On devices a format is an element type. On the CPU tensors are `f32` in memory whatever the format; in `bf16` and `fp16` their values are brought to the nearest number of the format (ties to
 /// even; beyond its range infinity; subnormals are kept) where a computation in that format would store them:
 ///
 /// * weights, as the forward pass sees them (the weights themselves, and what the optimiser does, stay `f32`);
@@ -52,13 +52,16 @@ impl Precision {
         }
     }
 
-    /// A copy with rounded numbers; the tensor itself in single precision.
+    /// A copy with rounded numbers, on devices of the format's element type; the tensor itself in single precision.
     ///
     /// # Errors
-    /// When the tensor is not a contiguous `f32` CPU tensor.
+    /// When candle cannot convert it.
     pub fn rounded(self, tensor: &Tensor) -> Result<Tensor> {
         if self == Self::Fp32 {
             return Ok(tensor.clone());
+        }
+        if !device::is_host_single(tensor) {
+            return Ok(tensor.to_dtype(device::dtype(self))?);
         }
         let mut elements = host::slice("rounding", tensor)?.to_vec();
         self.round(&mut elements);

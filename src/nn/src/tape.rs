@@ -2,7 +2,7 @@
 
 use crate::gradients::{Flow, Gradient, Gradients};
 use crate::parameters::ParameterId;
-use crate::{NnError, Precision, Result, Value, host};
+use crate::{NnError, Precision, Result, Value, device, host};
 use candle_core::Tensor;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -203,7 +203,8 @@ where
         return Value::new(output, None);
     };
     let precision = tape.precision().of_shape(output.dims());
-    if precision != Precision::Fp32 {
+    // On devices the element type is the number format.
+    if precision != Precision::Fp32 && device::is_host_single(&output) {
         // Every kernel's output is a contiguous f32 CPU tensor, the only kind that can be changed in place. What shares its memory (the
         // input of a reshape) has been rounded before, so that it stays as it is.
         host::modify(&output, |elements| precision.round(elements)).expect("a kernel's output can be changed");

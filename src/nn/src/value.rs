@@ -2,10 +2,12 @@
 
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
-use crate::{Result, host};
-use candle_core::Tensor;
+use crate::{Result, device, host};
+use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
+use std::rc::Rc;
 
-/// What layers compute on: a contiguous `f32` tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
+/// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
 /// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
 /// serves training and inference.
 #[derive(Debug, Clone)]
@@ -14,15 +16,18 @@ pub struct Value {
     node: Option<Node>,
     /// How to make it once more, where that is cheaper than to keep it.
     again: Option<Again>,
+    /// What operations on a device or in another element type read: moved and converted once.
+    elsewhere: Rc<RefCell<Option<Tensor>>>,
 }
 
 impl Value {
-    /// A value that no derivative flows through. Converted to contiguous `f32` where it is not.
+    /// A value that no derivative flows through: made contiguous, and on the CPU converted to `f32`, where it is not.
     ///
     /// # Errors
     /// When candle cannot convert it.
     pub fn plain(tensor: Tensor) -> Result<Self> {
-        Ok(Self::new(host::contiguous(&tensor)?, None))
+        let tensor = if tensor.device().is_cpu() { tensor.to_dtype(DType::F32)? } else { tensor };
+        Ok(Self::new(tensor.contiguous()?, None))
     }
 
     /// A plain value of the given elements.
@@ -34,7 +39,25 @@ impl Value {
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node, again: None }
+        Self { tensor, node, again: None, elsewhere: Rc::default() }
+    }
+
+    /// The elements on a device and in an element type, contiguous.
+    pub(crate) fn enter(&self, place: &Device, dtype: DType) -> Result<Tensor> {
+        if self.tensor.dtype() == dtype && self.tensor.device().same_device(place) {
+            return device::contiguous(&self.tensor);
+        }
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(place);
+        if let Some(tensor) = elsewhere.as_ref().filter(fits) {
+            return Ok(tensor.clone());
+        }
+        let tensor = device::contiguous(&self.tensor)?.to_device(place)?.to_dtype(dtype)?;
+        // What is recorded is read here and kept by its operation; data are read by every layer.
+        if !self.is_recorded() {
+            *elsewhere = Some(tensor.clone());
+        }
+        Ok(tensor)
     }
 
     /// The elements.
@@ -99,6 +122,6 @@ impl Value {
     /// # Errors
     /// When it has more than one element.
     pub fn scalar(&self) -> Result<f32> {
-        Ok(self.tensor.reshape(())?.to_scalar::<f32>()?)
+        Ok(self.tensor.reshape(())?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
     }
 }

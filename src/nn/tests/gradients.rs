@@ -5,8 +5,9 @@ mod support;
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
 use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions, concatenate};
 use flowmill_nn::random::Draw;
+use flowmill_nn::testing::{check, check_at};
 use flowmill_nn::{Activation, Reach, Sequences, Value};
-use support::{check_gradients, check_gradients_at, value};
+use support::value;
 
 const ACTIVATIONS: [Activation; 9] = [
     Activation::Identity,
@@ -28,22 +29,22 @@ fn smooth() -> impl Iterator<Item = Activation> {
 #[test]
 fn arithmetic() {
     let shapes: [&[usize]; 2] = [&[3, 5], &[3, 5]];
-    check_gradients("add", &shapes, |x| x[0].add(&x[1]).unwrap());
-    check_gradients("subtract", &shapes, |x| x[0].subtract(&x[1]).unwrap());
-    check_gradients("multiply", &shapes, |x| x[0].multiply(&x[1]).unwrap());
-    check_gradients("affine", &shapes[..1], |x| x[0].affine(-1.5, 0.25).unwrap());
-    check_gradients("sum", &shapes[..1], |x| x[0].sum().unwrap());
-    check_gradients("mean", &shapes[..1], |x| x[0].mean().unwrap());
+    check("add", &shapes, |x| x[0].add(&x[1]).unwrap());
+    check("subtract", &shapes, |x| x[0].subtract(&x[1]).unwrap());
+    check("multiply", &shapes, |x| x[0].multiply(&x[1]).unwrap());
+    check("affine", &shapes[..1], |x| x[0].affine(-1.5, 0.25).unwrap());
+    check("sum", &shapes[..1], |x| x[0].sum().unwrap());
+    check("mean", &shapes[..1], |x| x[0].mean().unwrap());
 }
 
 #[test]
 fn values_used_twice_get_both_gradients() {
-    check_gradients("fan out", &[&[4, 3]], |x| {
+    check("fan out", &[&[4, 3]], |x| {
         let a = x[0].multiply(&x[0]).unwrap();
         let b = a.add(&a).unwrap().add(&x[0]).unwrap();
         b.subtract(&x[0].affine(3.0, 0.0).unwrap()).unwrap().add(&a).unwrap()
     });
-    check_gradients("shared weight", &[&[4, 3], &[3, 3]], |x| {
+    check("shared weight", &[&[4, 3], &[3, 3]], |x| {
         x[0].linear(&x[1], None).unwrap().linear(&x[1], None).unwrap().add(&x[0]).unwrap()
     });
 }
@@ -51,11 +52,11 @@ fn values_used_twice_get_both_gradients() {
 #[test]
 fn activations() {
     for activation in smooth() {
-        check_gradients(&format!("{activation:?}"), &[&[2, 40]], |x| x[0].activate(activation).unwrap());
+        check(&format!("{activation:?}"), &[&[2, 40]], |x| x[0].activate(activation).unwrap());
     }
     for activation in [Activation::Relu, Activation::LeakyRelu] {
         // Away from the kink: magnitudes of at least 0.2.
-        check_gradients(&format!("{activation:?}"), &[&[40]], |x| {
+        check(&format!("{activation:?}"), &[&[40]], |x| {
             let sign = |x: f32| if x < 0.0 { -0.2 } else { 0.2 };
             let offsets = support::normals(&format!("{activation:?} 0"), &[40]).into_iter().map(sign).collect();
             x[0].add(&Value::from_vec(offsets, &[40]).unwrap()).unwrap().activate(activation).unwrap()
@@ -66,14 +67,14 @@ fn activations() {
 #[test]
 fn linear() {
     let shapes: [&[usize]; 4] = [&[2, 3, 5], &[4, 5], &[4], &[2, 3, 4]];
-    check_gradients("linear", &shapes[..2], |x| x[0].linear(&x[1], None).unwrap());
-    check_gradients("linear bias", &shapes[..3], |x| x[0].linear(&x[1], Some(&x[2])).unwrap());
-    check_gradients("linear onto", &shapes, |x| x[0].linear_onto(&x[1], Some(&x[2]), Some(&x[3])).unwrap());
-    check_gradients("linear onto, no bias", &[shapes[0], shapes[1], shapes[3]], |x| {
+    check("linear", &shapes[..2], |x| x[0].linear(&x[1], None).unwrap());
+    check("linear bias", &shapes[..3], |x| x[0].linear(&x[1], Some(&x[2])).unwrap());
+    check("linear onto", &shapes, |x| x[0].linear_onto(&x[1], Some(&x[2]), Some(&x[3])).unwrap());
+    check("linear onto, no bias", &[shapes[0], shapes[1], shapes[3]], |x| {
         x[0].linear_onto(&x[1], None, Some(&x[2])).unwrap()
     });
     for activation in smooth() {
-        check_gradients(&format!("linear {activation:?}"), &shapes[..3], |x| {
+        check(&format!("linear {activation:?}"), &shapes[..3], |x| {
             x[0].linear_activated(&x[1], Some(&x[2]), activation).unwrap()
         });
     }
@@ -82,7 +83,7 @@ fn linear() {
 #[test]
 fn feed_forward() {
     let shapes: [&[usize]; 6] = [&[3, 4], &[6, 4], &[6], &[4, 6], &[4], &[3, 4]];
-    check_gradients_at("feed forward", &shapes, 0.7, |x| {
+    check_at("feed forward", &shapes, 0.7, |x| {
         x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::Gelu, Some(&x[5])).unwrap()
     });
 }
@@ -90,7 +91,7 @@ fn feed_forward() {
 #[test]
 fn feed_forward_without_residual() {
     let shapes: [&[usize]; 5] = [&[3, 4], &[6, 4], &[6], &[4, 6], &[4]];
-    check_gradients_at("feed forward alone", &shapes, 0.7, |x| {
+    check_at("feed forward alone", &shapes, 0.7, |x| {
         x[0].feed_forward([&x[1], &x[2]], [&x[3], &x[4]], Activation::GeluTanh, None).unwrap()
     });
 }
@@ -101,15 +102,15 @@ fn modulated_norm_and_gated_sum() {
     for rows in [Sequences::packed(&[2, 3]), Sequences::padded(&[2, 3], 4).unwrap()] {
         let state = [rows.total(), 5];
         let vectors: &[usize] = &[2, 15];
-        check_gradients("modulated norm", &[&state, vectors], |x| {
+        check("modulated norm", &[&state, vectors], |x| {
             let modulation = Modulation { vectors: &x[1], rows: &rows };
             x[0].modulated_norm(&modulation, [2, 0], 1e-6).unwrap()
         });
-        check_gradients("gated sum", &[&state, &state, vectors], |x| {
+        check("gated sum", &[&state, &state, vectors], |x| {
             let modulation = Modulation { vectors: &x[2], rows: &rows };
             x[0].add_gated(&x[1], &modulation, 1).unwrap()
         });
-        check_gradients("all vectors", &[&state, vectors], |x| {
+        check("all vectors", &[&state, vectors], |x| {
             let modulation = Modulation { vectors: &x[1], rows: &rows };
             let normal = x[0].modulated_norm(&modulation, [0, 1], 1e-6).unwrap();
             x[0].add_gated(&normal, &modulation, 2).unwrap()
@@ -129,19 +130,19 @@ fn a_large_linear_agrees_with_its_parts() {
 
 #[test]
 fn embedding() {
-    check_gradients("embedding", &[&[5, 3]], |x| x[0].embed(&[4, 0, 4, 2, 1, 4], &[2, 3]).unwrap());
+    check("embedding", &[&[5, 3]], |x| x[0].embed(&[4, 0, 4, 2, 1, 4], &[2, 3]).unwrap());
 }
 
 #[test]
 fn layer_norm() {
     let shapes: [&[usize]; 3] = [&[3, 7], &[7], &[7]];
     let settings = Normalisation::default();
-    check_gradients("norm", &shapes[..1], |x| x[0].layer_norm(None, None, settings).unwrap());
-    check_gradients("norm gain", &shapes[..2], |x| x[0].layer_norm(Some(&x[1]), None, settings).unwrap());
-    check_gradients("norm bias", &[shapes[0], shapes[2]], |x| x[0].layer_norm(None, Some(&x[1]), settings).unwrap());
+    check("norm", &shapes[..1], |x| x[0].layer_norm(None, None, settings).unwrap());
+    check("norm gain", &shapes[..2], |x| x[0].layer_norm(Some(&x[1]), None, settings).unwrap());
+    check("norm bias", &[shapes[0], shapes[2]], |x| x[0].layer_norm(None, Some(&x[1]), settings).unwrap());
     for activation in smooth() {
         let settings = Normalisation { activation, ..settings };
-        check_gradients(&format!("norm {activation:?}"), &shapes, |x| {
+        check(&format!("norm {activation:?}"), &shapes, |x| {
             x[0].layer_norm(Some(&x[1]), Some(&x[2]), settings).unwrap()
         });
     }
@@ -150,7 +151,7 @@ fn layer_norm() {
 #[test]
 fn group_norm() {
     let settings = Normalisation { activation: Activation::Mish, ..Normalisation::default() };
-    check_gradients("group norm", &[&[2, 3, 6], &[6], &[6]], |x| x[0].group_norm(2, &x[1], &x[2], settings).unwrap());
+    check("group norm", &[&[2, 3, 6], &[6], &[6]], |x| x[0].group_norm(2, &x[1], &x[2], settings).unwrap());
 }
 
 #[test]
@@ -166,14 +167,12 @@ fn convolution() {
     for (kernel, settings) in cases {
         let weight = [3, 2, kernel];
         let shapes: [&[usize]; 3] = [&[2, 6, 2], &weight, &[3]];
-        check_gradients(&format!("conv {settings:?}"), &shapes, |x| {
-            x[0].conv1d(&x[1], Some(&x[2]), settings, None).unwrap()
-        });
-        check_gradients(&format!("masked conv {settings:?}"), &shapes, |x| {
+        check(&format!("conv {settings:?}"), &shapes, |x| x[0].conv1d(&x[1], Some(&x[2]), settings, None).unwrap());
+        check(&format!("masked conv {settings:?}"), &shapes, |x| {
             x[0].conv1d(&x[1], Some(&x[2]), settings, Some(&[4, 6])).unwrap()
         });
         let items = Sequences::packed(&[4, 8]);
-        check_gradients(&format!("packed conv {settings:?}"), &[&[12, 2], &weight], |x| {
+        check(&format!("packed conv {settings:?}"), &[&[12, 2], &weight], |x| {
             x[0].conv1d_packed(&x[1], None, settings, &items).unwrap()
         });
     }
@@ -184,7 +183,7 @@ fn transposed_convolution() {
     let items = Sequences::packed(&[1, 4]);
     for (stride, kernel) in [(2, 4), (2, 2), (3, 5), (1, 3), (2, 8)] {
         let shapes: [&[usize]; 3] = [&[5, 2], &[2, 3, kernel], &[3]];
-        check_gradients(&format!("transposed conv {stride} {kernel}"), &shapes, |x| {
+        check(&format!("transposed conv {stride} {kernel}"), &shapes, |x| {
             x[0].conv_transpose1d_packed(&x[1], &x[2], stride, &items).unwrap()
         });
     }
@@ -202,11 +201,11 @@ fn attention() {
     let shape: &[usize] = &[2, 5, 4];
     for reach in REACHES {
         let mut settings = attention_over(&items, reach);
-        check_gradients(&format!("attention {reach:?}"), &[shape, shape, shape], |x| {
+        check(&format!("attention {reach:?}"), &[shape, shape, shape], |x| {
             x[0].attend(&x[1], &x[2], &settings, None).unwrap()
         });
         settings.dropout = Some((0.3, Draw::new(1)));
-        check_gradients(&format!("attention dropout {reach:?}"), &[shape, shape, shape], |x| {
+        check(&format!("attention dropout {reach:?}"), &[shape, shape, shape], |x| {
             x[0].attend(&x[1], &x[2], &settings, None).unwrap()
         });
     }
@@ -218,7 +217,7 @@ fn attention_with_relative_positions() {
     let shape: &[usize] = &[2, 5, 4];
     for reach in REACHES {
         let settings = attention_over(&items, reach);
-        check_gradients(&format!("relative {reach:?}"), &[shape, shape, shape, &[9, 4], &[2, 2], &[2, 2]], |x| {
+        check(&format!("relative {reach:?}"), &[shape, shape, shape, &[9, 4], &[2, 2], &[2, 2]], |x| {
             let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
             x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
         });
@@ -230,10 +229,10 @@ fn attention_across_blocks_of_queries() {
     // More queries than one block holds; few channels keep the differences quick.
     let items = [Sequences::packed(&[70, 3]), Sequences::packed(&[66, 4])];
     let settings = Attention { heads: 1, ..attention_over(&items, Reach::Chunk(20)) };
-    check_gradients("blocks", &[&[73, 1], &[70, 1], &[70, 1]], |x| x[0].attend(&x[1], &x[2], &settings, None).unwrap());
+    check("blocks", &[&[73, 1], &[70, 1], &[70, 1]], |x| x[0].attend(&x[1], &x[2], &settings, None).unwrap());
     let items = [Sequences::packed(&[70]), Sequences::packed(&[66])];
     let settings = Attention { heads: 1, ..attention_over(&items, Reach::Full) };
-    check_gradients("relative blocks", &[&[70, 1], &[66, 1], &[66, 1], &[139, 1], &[1, 1], &[1, 1]], |x| {
+    check("relative blocks", &[&[70, 1], &[66, 1], &[66, 1], &[139, 1], &[1, 1], &[1, 1]], |x| {
         let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
         x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
     });
@@ -243,39 +242,39 @@ fn attention_across_blocks_of_queries() {
 fn rows_and_channels() {
     let rows = Sequences::padded(&[2, 3], 3).unwrap();
     let shapes: [&[usize]; 3] = [&[2, 3, 4], &[2, 4], &[2, 4]];
-    check_gradients("scale channels", &[shapes[0], &[4]], |x| x[0].scale_channels(&x[1]).unwrap());
-    check_gradients("add channels", &[shapes[0], &[4]], |x| x[0].add_channels(&x[1]).unwrap());
-    check_gradients("add items", &shapes[..2], |x| x[0].add_items(&x[1], &rows).unwrap());
-    check_gradients("scale items", &shapes[..2], |x| x[0].scale_items(&x[1], &rows).unwrap());
-    check_gradients("modulate", &shapes, |x| x[0].modulate(&x[1], &x[2], &rows).unwrap());
-    check_gradients("expand items", &shapes[1..2], |x| x[0].expand_items(&rows).unwrap());
-    check_gradients("mask rows", &shapes[..1], |x| x[0].mask_rows(&rows).unwrap());
-    check_gradients("pack rows", &shapes[..1], |x| x[0].pack_rows(&rows).unwrap());
-    check_gradients("unpack rows", &[&[5, 4]], |x| x[0].unpack_rows(&rows).unwrap());
-    check_gradients("repeat frames", &shapes[..1], |x| x[0].repeat_frames(2).unwrap());
-    check_gradients("channels", &shapes[..1], |x| x[0].channels(1..3).unwrap());
-    check_gradients("reshape", &shapes[..1], |x| x[0].reshape(&[6, 4]).unwrap());
-    check_gradients("transpose", &shapes[..1], |x| x[0].transpose().unwrap());
-    check_gradients("swap middle", &shapes[..1], |x| x[0].swap_middle().unwrap());
-    check_gradients("concatenate", &[shapes[0], &[2, 3, 1]], |x| concatenate(&[&x[0], &x[1], &x[0]]).unwrap());
+    check("scale channels", &[shapes[0], &[4]], |x| x[0].scale_channels(&x[1]).unwrap());
+    check("add channels", &[shapes[0], &[4]], |x| x[0].add_channels(&x[1]).unwrap());
+    check("add items", &shapes[..2], |x| x[0].add_items(&x[1], &rows).unwrap());
+    check("scale items", &shapes[..2], |x| x[0].scale_items(&x[1], &rows).unwrap());
+    check("modulate", &shapes, |x| x[0].modulate(&x[1], &x[2], &rows).unwrap());
+    check("expand items", &shapes[1..2], |x| x[0].expand_items(&rows).unwrap());
+    check("mask rows", &shapes[..1], |x| x[0].mask_rows(&rows).unwrap());
+    check("pack rows", &shapes[..1], |x| x[0].pack_rows(&rows).unwrap());
+    check("unpack rows", &[&[5, 4]], |x| x[0].unpack_rows(&rows).unwrap());
+    check("repeat frames", &shapes[..1], |x| x[0].repeat_frames(2).unwrap());
+    check("channels", &shapes[..1], |x| x[0].channels(1..3).unwrap());
+    check("reshape", &shapes[..1], |x| x[0].reshape(&[6, 4]).unwrap());
+    check("transpose", &shapes[..1], |x| x[0].transpose().unwrap());
+    check("swap middle", &shapes[..1], |x| x[0].swap_middle().unwrap());
+    check("concatenate", &[shapes[0], &[2, 3, 1]], |x| concatenate(&[&x[0], &x[1], &x[0]]).unwrap());
 }
 
 #[test]
 fn dropout() {
-    check_gradients("dropout", &[&[7, 5]], |x| x[0].dropout(0.4, Draw::new(9)).unwrap());
+    check("dropout", &[&[7, 5]], |x| x[0].dropout(0.4, Draw::new(9)).unwrap());
 }
 
 #[test]
 fn mean_square_error() {
     let rows = Sequences::padded(&[2, 3], 3).unwrap();
     let target = value("target", &[2, 3, 4]);
-    check_gradients("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
+    check("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
 }
 
 #[test]
 fn means_of_items() {
     let rows = Sequences::padded(&[3, 1, 4], 4).unwrap();
-    check_gradients("mean of items", &[&[3, 4, 5]], |x| x[0].mean_items(&rows).unwrap());
+    check("mean of items", &[&[3, 4, 5]], |x| x[0].mean_items(&rows).unwrap());
 }
 
 #[test]
@@ -297,5 +296,51 @@ fn shallow_flow_matching() {
         let weighted = parts.iter().zip(weights).map(|(part, weight)| part.affine(weight, 0.0).unwrap());
         weighted.reduce(|sum, part| sum.add(&part).unwrap()).unwrap()
     };
-    check_gradients("shallow flow matching", &shapes, |x| losses(x, [1.0, 0.5, 2.0, 0.3]));
+    check("shallow flow matching", &shapes, |x| losses(x, [1.0, 0.5, 2.0, 0.3]));
+}
+
+/// Sizes of 0 and 1, which kernels and devices treat apart.
+#[test]
+fn smallest_shapes() {
+    for rows in [0, 1] {
+        let (wide, one) = ([rows, 3], [rows, 1]);
+        check("add", &[&wide, &wide], |x| x[0].add(&x[1]).unwrap());
+        check("multiply", &[&one, &one], |x| x[0].multiply(&x[1]).unwrap());
+        check("sum", &[&wide], |x| x[0].sum().unwrap());
+        check("gelu", &[&wide], |x| x[0].activate(Activation::Gelu).unwrap());
+        check("linear", &[&wide, &[2, 3], &[2], &[rows, 2]], |x| {
+            x[0].linear_onto(&x[1], Some(&x[2]), Some(&x[3])).unwrap()
+        });
+        check("to one channel", &[&wide, &[1, 3]], |x| x[0].linear(&x[1], None).unwrap());
+        check("transpose", &[&wide], |x| x[0].transpose().unwrap());
+        check("join", &[&wide, &one], |x| concatenate(&[&x[0], &x[1]]).unwrap());
+        check("channels", &[&wide], |x| x[0].channels(1..2).unwrap());
+        check("scale channels", &[&wide, &[3]], |x| x[0].scale_channels(&x[1]).unwrap());
+        check("add channels", &[&wide, &[3]], |x| x[0].add_channels(&x[1]).unwrap());
+        check("embedding", &[&[4, 3]], |x| x[0].embed(&[2][..rows], &[rows]).unwrap());
+        // A single item of so many rows, and one beside a longer item.
+        for items in [Sequences::packed(&[rows]), Sequences::packed(&[2, rows])] {
+            let (state, vectors) = ([items.total(), 3], [items.len(), 3]);
+            check("expand", &[&vectors], |x| x[0].expand_items(&items).unwrap());
+            check("mean", &[&state], |x| x[0].mean_items(&items).unwrap());
+            check("add items", &[&state, &vectors], |x| x[0].add_items(&x[1], &items).unwrap());
+            check("scale items", &[&state, &vectors], |x| x[0].scale_items(&x[1], &items).unwrap());
+            check("mean square error", &[&state], |x| {
+                x[0].mean_square_error(&value("target", &state), &items).unwrap()
+            });
+            let attention = Attention { heads: 1, reach: Reach::Full, queries: &items, keys: &items, dropout: None };
+            check("attention", &[&state, &state, &state], |x| x[0].attend(&x[1], &x[2], &attention, None).unwrap());
+        }
+    }
+    check("norm of one channel", &[&[2, 1]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
+    check("norm of one row", &[&[1, 5]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
+    check("one frame, one tap", &[&[1, 1, 2], &[3, 2, 1], &[3]], |x| {
+        x[0].conv1d(&x[1], Some(&x[2]), Convolution::default(), None).unwrap()
+    });
+    check("one frame, causal", &[&[1, 1, 2], &[3, 2, 3], &[3]], |x| {
+        x[0].conv1d(&x[1], Some(&x[2]), Convolution::causal(3), None).unwrap()
+    });
+    check("no valid frame of one item", &[&[2, 3, 2], &[1, 2, 3]], |x| {
+        x[0].conv1d(&x[1], None, Convolution::causal(3), Some(&[3, 0])).unwrap()
+    });
 }

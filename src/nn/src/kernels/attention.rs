@@ -254,15 +254,19 @@ impl<'a> Block<'a> {
 
     /// The dropout factor of each weight of the block: 0 or 1 / (1 - rate), a function of item, head, query and key.
     fn dropout_factors(&self, rate: f32, draw: Draw, out: &mut [f32]) {
-        let stream = draw.sample(self.index as u64).sample(self.head as u64);
-        let skipped = self.keys.start % GROUP;
-        let mut row = vec![0.0; skipped + self.keys.len()];
         for (query, out) in self.queries.clone().zip(out.chunks_exact_mut(self.keys.len().max(1))) {
-            let first = (self.keys.start / GROUP) as u64;
-            factors(stream.sample(query as u64), first, rate, &mut row);
-            out.copy_from_slice(&row[skipped..]);
+            dropout_factors(draw, [self.index, self.head, query], rate, self.keys.start, out);
         }
     }
+}
+
+/// The dropout factors of the weights of one item, head and query, from key `first` on: 0 or 1 / (1 - rate).
+pub(crate) fn dropout_factors(draw: Draw, place: [usize; 3], rate: f32, first: usize, out: &mut [f32]) {
+    let stream = place.into_iter().fold(draw, |stream, place| stream.sample(place as u64));
+    let skipped = first % GROUP;
+    let mut row = vec![0.0; skipped + out.len()];
+    factors(stream, (first / GROUP) as u64, rate, &mut row);
+    out.copy_from_slice(&row[skipped..]);
 }
 
 fn clear_outside(row: &mut [f32], seen: &Range<usize>) {

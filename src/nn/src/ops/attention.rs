@@ -1,8 +1,11 @@
 //! Multi-head scaled dot-product attention.
 
+mod composition;
+
 use crate::gradients::{Flow, Gradient};
 use crate::kept::Kept;
 use crate::kernels::attention::{self as kernel, Inputs, Item, Reach, Relative, Settings};
+use crate::ops::operation::{apply, composed};
 use crate::random::Draw;
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
@@ -105,6 +108,9 @@ impl Value {
         if let Some(relative) = &relative {
             check_relative(relative, &settings, &items)?;
             tensors.extend([relative.encodings, relative.content_bias, relative.position_bias]);
+        }
+        if composed(&tensors) {
+            return apply(composition::Attend::new(settings, attention, self.dims()), &tensors);
         }
         let inputs: Vec<Tensor> = tensors.iter().map(|value| value.tensor().clone()).collect();
         let (out, log_sums) = with_inputs(&inputs, |inputs| kernel::forward(inputs, &items, &settings, self.rows()))?;

@@ -1,9 +1,14 @@
 //! One-dimensional convolution, channels innermost.
 
+use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::convolution::{self as kernel, Geometry, Layout};
+use crate::ops::operation::{Operation, apply};
+use crate::ops::row_map::{Key, RowMap, matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
+use candle_core::Tensor;
+use std::sync::Arc;
 
 /// Settings of a convolution.
 #[derive(Debug, Clone, Copy)]
@@ -122,33 +127,141 @@ fn convolve(
     layout: Layout,
     shape: &[usize],
 ) -> Result<Value> {
-    let taps = kernel::taps_outermost(&host::slice("conv1d", weight.tensor())?, &geometry);
-    let offset = bias.map(|bias| host::slice("conv1d", bias.tensor())).transpose()?;
-    let x = host::slice("conv1d", input.tensor())?;
-    let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
-    let output = host::tensor(out, shape)?;
     let values: Vec<&Value> = [Some(input), Some(weight), bias].into_iter().flatten().collect();
-    Ok(record(output, &values, || {
-        let (input, weight, has_bias) = (input.keep(), weight.tensor().clone(), bias.is_some());
-        move |gradient: Gradient, flow: &mut Flow<'_>| {
-            let dy = host::slice("conv1d", gradient.tensor())?;
-            if flow.wants(0) {
-                // Laid out again rather than kept: a second copy of every weight would wait here.
-                let taps = kernel::taps_outermost(&host::slice("conv1d", &weight)?, &geometry);
-                let dx = kernel::backward_input(&dy, &taps, &geometry, &layout);
-                flow.give_vec(0, dx, input.dims())?;
+    apply(Convolve { geometry, layout, shape: shape.to_vec() }, &values)
+}
+
+/// A convolution; inputs `x`, weight and, where there is one, bias.
+struct Convolve {
+    geometry: Geometry,
+    layout: Layout,
+    shape: Vec<usize>,
+}
+
+impl Convolve {
+    /// For each output row and each tap the input row that it reads.
+    fn windows(&self) -> Result<Arc<RowMap>> {
+        let key = Key::Windows(self.geometry, self.layout.output.total());
+        self.layout.valid.cache().map(key, || self.find_windows())
+    }
+
+    fn find_windows(&self) -> Result<RowMap> {
+        let Geometry { kernel, stride, dilation, padding, .. } = self.geometry;
+        let Layout { valid, whole, output } = &self.layout;
+        let mut rows = vec![None; output.total() * kernel];
+        for ((output, valid), whole) in output.ranges().iter().zip(valid.ranges()).zip(whole.ranges()) {
+            for (index, row) in output.clone().enumerate() {
+                for tap in 0..kernel {
+                    let at = (index * stride + tap * dilation).checked_sub(padding[0]);
+                    let seen = at.filter(|at| *at < valid.len());
+                    rows[row * kernel + tap] = seen.map(|at| whole.start + at);
+                }
             }
-            if flow.wants(1) {
-                let x = input.tensor()?;
-                let x = host::slice("conv1d", &x)?;
-                let dw = kernel::backward_weight(&x, &dy, &geometry, &layout);
-                flow.give_vec(1, dw, weight.dims())?;
-            }
-            if has_bias && flow.wants(2) {
-                let db = kernel::backward_bias(&dy, geometry.outputs, &layout.output);
-                flow.give_vec(2, db, &[geometry.outputs])?;
-            }
-            Ok(())
         }
-    }))
+        RowMap::new(rows.into_iter(), whole.total())
+    }
+
+    /// For each input row and each tap the row of `windows` that reads it.
+    fn readers(&self) -> Result<Arc<RowMap>> {
+        let key = Key::Readers(self.geometry, self.layout.output.total());
+        self.layout.valid.cache().map(key, || self.find_readers())
+    }
+
+    fn find_readers(&self) -> Result<RowMap> {
+        let Geometry { kernel, stride, dilation, padding, .. } = self.geometry;
+        let Layout { valid, whole, output } = &self.layout;
+        let mut rows = vec![None; whole.total() * kernel];
+        for ((output, valid), whole) in output.ranges().iter().zip(valid.ranges()).zip(whole.ranges()) {
+            for at in 0..valid.len() {
+                for tap in 0..kernel {
+                    let first = (at + padding[0]).checked_sub(tap * dilation);
+                    let index = first.filter(|first| first.is_multiple_of(stride)).map(|first| first / stride);
+                    let index = index.filter(|index| *index < output.len());
+                    rows[(whole.start + at) * kernel + tap] = index.map(|index| (output.start + index) * kernel + tap);
+                }
+            }
+        }
+        RowMap::new(rows.into_iter(), output.total() * kernel)
+    }
+
+    /// The weight `[output, input, tap]` as `[output, tap x input]`.
+    fn taps(&self, weight: &Tensor) -> Result<Tensor> {
+        let Geometry { inputs, outputs, kernel, .. } = self.geometry;
+        Ok(weight.transpose(1, 2)?.contiguous()?.reshape((outputs, kernel * inputs))?)
+    }
+
+    /// What each output row sees, `[row', tap x input]`.
+    fn unfold(&self, input: &Tensor) -> Result<Tensor> {
+        let Geometry { inputs, kernel, .. } = self.geometry;
+        let seen = self.windows()?.gather(&matrix(input)?)?;
+        Ok(seen.reshape((self.layout.output.total(), kernel * inputs))?)
+    }
+}
+
+impl Operation for Convolve {
+    type Saved = (Tensor, Tensor, bool);
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
+        let (input, weight) = (&inputs[0], &inputs[1]);
+        let product = self.unfold(input)?.matmul(&self.taps(weight)?.t()?)?;
+        let output = match inputs.get(2) {
+            Some(bias) => product.broadcast_add(bias)?,
+            None => product,
+        };
+        Ok((output.reshape(self.shape.as_slice())?, (input.clone(), weight.clone(), inputs.len() == 3)))
+    }
+
+    fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (input, weight, has_bias) = saved;
+        let Geometry { inputs, outputs, kernel, .. } = self.geometry;
+        let dy = matrix(gradient)?;
+        let mut gradients = vec![None; 3];
+        if needs[0] {
+            let seen = dy.matmul(&self.taps(&weight)?)?.reshape((self.layout.output.total() * kernel, inputs))?;
+            let of_taps = self.readers()?.gather(&seen)?.reshape((self.layout.whole.total(), kernel, inputs))?;
+            gradients[0] = Some(wide(&of_taps)?.sum(1)?.reshape(input.dims())?);
+        }
+        if needs[1] {
+            let product = dy.t()?.matmul(&self.unfold(&input)?)?;
+            gradients[1] = Some(product.reshape((outputs, kernel, inputs))?.transpose(1, 2)?.contiguous()?);
+        }
+        if has_bias && needs[2] {
+            gradients[2] = Some(sum_rows(&dy)?);
+        }
+        gradients.truncate(needs.len());
+        Ok(gradients)
+    }
+
+    fn fused(self, inputs: &[&Value]) -> Result<Value> {
+        let Self { geometry, layout, shape } = self;
+        let (input, weight, bias) = (inputs[0], inputs[1], inputs.get(2));
+        let taps = kernel::taps_outermost(&host::slice("conv1d", weight.tensor())?, &geometry);
+        let offset = bias.map(|bias| host::slice("conv1d", bias.tensor())).transpose()?;
+        let x = host::slice("conv1d", input.tensor())?;
+        let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
+        let output = host::tensor(out, &shape)?;
+        Ok(record(output, inputs, || {
+            let (input, weight, has_bias) = (input.keep(), weight.tensor().clone(), bias.is_some());
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("conv1d", gradient.tensor())?;
+                if flow.wants(0) {
+                    // Laid out again rather than kept: a second copy of every weight would wait here.
+                    let taps = kernel::taps_outermost(&host::slice("conv1d", &weight)?, &geometry);
+                    let dx = kernel::backward_input(&dy, &taps, &geometry, &layout);
+                    flow.give_vec(0, dx, input.dims())?;
+                }
+                if flow.wants(1) {
+                    let x = input.tensor()?;
+                    let x = host::slice("conv1d", &x)?;
+                    let dw = kernel::backward_weight(&x, &dy, &geometry, &layout);
+                    flow.give_vec(1, dw, weight.dims())?;
+                }
+                if has_bias && flow.wants(2) {
+                    let db = kernel::backward_bias(&dy, geometry.outputs, &layout.output);
+                    flow.give_vec(2, db, &[geometry.outputs])?;
+                }
+                Ok(())
+            }
+        }))
+    }
 }

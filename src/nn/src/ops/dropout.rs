@@ -4,9 +4,11 @@ use crate::gradients::{Flow, Gradient};
 use crate::host;
 use crate::kernels::dropout::{GROUP, factors};
 use crate::kernels::elementwise::{CHUNK, zip_assign_serial};
+use crate::ops::operation::{Operation, apply};
 use crate::random::Draw;
 use crate::tape::record;
 use crate::{Context, NnError, Result, Value};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// Multiplies each element by 0 or 1 / (1 - rate).
@@ -36,9 +38,40 @@ impl Value {
         if rate == 0.0 {
             return Ok(self.clone());
         }
-        let mut elements = host::slice("dropout", self.tensor())?.to_vec();
+        apply(Dropout { rate, draw }, &[self])
+    }
+}
+
+struct Dropout {
+    rate: f32,
+    draw: Draw,
+}
+
+impl Dropout {
+    /// The factors of as many elements as `like` has. Drawn on the host: the same numbers on every device.
+    fn factors(&self, like: &Tensor) -> Result<Tensor> {
+        let mut ones = vec![1.0; like.elem_count()];
+        mask(&mut ones, self.rate, self.draw);
+        Ok(Tensor::from_vec(ones, like.dims(), like.device())?.to_dtype(like.dtype())?)
+    }
+}
+
+impl Operation for Dropout {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok(((&inputs[0] * self.factors(&inputs[0])?)?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some((gradient * self.factors(gradient)?)?)])
+    }
+
+    fn fused(self, inputs: &[&Value]) -> Result<Value> {
+        let Self { rate, draw } = self;
+        let mut elements = host::slice("dropout", inputs[0].tensor())?.to_vec();
         mask(&mut elements, rate, draw);
-        Ok(record(host::tensor(elements, self.dims())?, &[self], || {
+        Ok(record(host::tensor(elements, inputs[0].dims())?, inputs, || {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 flow.give(0, gradient.map(|gradient| mask(gradient, rate, draw))?)
             }

@@ -6,8 +6,11 @@ use crate::kept::Kept;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Matrix, multiply, multiply_then};
 use crate::kernels::reduce;
+use crate::ops::operation::{Operation, apply, composed};
+use crate::ops::row_map::sum_rows;
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 #[derive(Clone, Copy)]
@@ -50,14 +53,7 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
 }
 
 /// Gives the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation) from that of the product.
-fn give(
-    flow: &mut Flow<'_>,
-    dy: &[f32],
-    input: &Kept,
-    weight: &candle_core::Tensor,
-    has_bias: bool,
-    sizes: Sizes,
-) -> Result<()> {
+fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias: bool, sizes: Sizes) -> Result<()> {
     let Sizes { rows, inputs, outputs } = sizes;
     let gradient = Matrix::row_major(dy, rows, outputs);
     if flow.wants(0) {
@@ -77,6 +73,88 @@ fn give(
     Ok(())
 }
 
+/// `residual + x weight^T + bias`; inputs `x`, weight and, where they are, bias and residual.
+struct Linear {
+    sizes: Sizes,
+    /// Of the output.
+    shape: Vec<usize>,
+    has_bias: bool,
+    has_residual: bool,
+}
+
+impl Linear {
+    fn added<'a, T>(&self, inputs: &'a [T]) -> [Option<&'a T>; 2] {
+        let residual = 2 + usize::from(self.has_bias);
+        [self.has_bias.then(|| &inputs[2]), self.has_residual.then(|| &inputs[residual])]
+    }
+}
+
+impl Operation for Linear {
+    type Saved = [Tensor; 2];
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
+        let Sizes { rows, inputs: width, .. } = self.sizes;
+        let mut output = inputs[0].reshape((rows, width))?.matmul(&inputs[1].t()?)?;
+        let [bias, residual] = self.added(inputs);
+        if let Some(bias) = bias {
+            output = output.broadcast_add(bias)?;
+        }
+        output = output.reshape(self.shape.as_slice())?;
+        if let Some(residual) = residual {
+            output = (output + residual)?;
+        }
+        Ok((output, [inputs[0].clone(), inputs[1].clone()]))
+    }
+
+    fn backward(self, [input, weight]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let Sizes { rows, inputs, outputs } = self.sizes;
+        let dy = gradient.reshape((rows, outputs))?;
+        let mut gradients = vec![None, None];
+        if needs[0] {
+            gradients[0] = Some(dy.matmul(&weight)?.reshape(input.dims())?);
+        }
+        if needs[1] {
+            gradients[1] = Some(dy.t()?.matmul(&input.reshape((rows, inputs))?)?);
+        }
+        if self.has_bias {
+            gradients.push(needs[2].then(|| sum_rows(&dy)).transpose()?);
+        }
+        if self.has_residual {
+            gradients.push(Some(gradient.clone()));
+        }
+        Ok(gradients)
+    }
+
+    fn fused(self, values: &[&Value]) -> Result<Value> {
+        let Sizes { rows, inputs, outputs } = self.sizes;
+        let (input, weight) = (values[0], values[1]);
+        let (x, w) = (host::slice("linear", input.tensor())?, host::slice("linear", weight.tensor())?);
+        // SAFETY: the product writes every element: it has as many rows and columns.
+        let mut out = unsafe { uninitialized(rows * outputs) };
+        let added =
+            self.added(values).map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
+        let [bias_slice, residual_slice] = added;
+        prepare(&mut out, outputs, bias_slice?.as_deref(), residual_slice?.as_deref());
+        let w = Matrix::row_major(&w, outputs, inputs).transposed();
+        multiply(&mut out, outputs, Matrix::row_major(&x, rows, inputs), w, self.has_bias || self.has_residual);
+        drop(x);
+        let output = host::tensor(out, &self.shape)?;
+        Ok(record(output, values, || {
+            let (input, weight) = (input.keep(), weight.tensor().clone());
+            let Self { sizes, has_bias, has_residual, .. } = self;
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("linear", gradient.tensor())?;
+                give(flow, &dy, &input, &weight, has_bias, sizes)?;
+                drop(dy);
+                if has_residual {
+                    flow.give(2 + usize::from(has_bias), gradient)?;
+                }
+                Ok(())
+            }
+        }))
+    }
+}
+
 impl Value {
     /// `self weight^T + bias` over the innermost axis: input `[.., input]`, weight `[output, input]`, bias `[output]`.
     ///
@@ -92,37 +170,13 @@ impl Value {
     /// When the shapes do not fit.
     pub fn linear_onto(&self, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
         let sizes = sizes(self, weight, bias)?;
-        let Sizes { rows, inputs, outputs } = sizes;
         let mut shape = self.dims().to_vec();
-        shape[self.dims().len() - 1] = outputs;
+        shape[self.dims().len() - 1] = sizes.outputs;
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
-        let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
-        // SAFETY: the product writes every element: it has as many rows and columns.
-        let mut out = unsafe { uninitialized(rows * outputs) };
-        let added = [bias, residual].map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
-        let [bias_slice, residual_slice] = added;
-        prepare(&mut out, outputs, bias_slice?.as_deref(), residual_slice?.as_deref());
-        let w = Matrix::row_major(&w, outputs, inputs).transposed();
-        multiply(&mut out, outputs, Matrix::row_major(&x, rows, inputs), w, bias.is_some() || residual.is_some());
-        drop(x);
-        let output = host::tensor(out, &shape)?;
-
         let values: Vec<&Value> = [Some(self), Some(weight), bias, residual].into_iter().flatten().collect();
-        Ok(record(output, &values, || {
-            let (input, weight) = (self.keep(), weight.tensor().clone());
-            let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
-            move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let dy = host::slice("linear", gradient.tensor())?;
-                give(flow, &dy, &input, &weight, has_bias, sizes)?;
-                drop(dy);
-                if has_residual {
-                    flow.give(2 + usize::from(has_bias), gradient)?;
-                }
-                Ok(())
-            }
-        }))
+        apply(Linear { sizes, shape, has_bias: bias.is_some(), has_residual: residual.is_some() }, &values)
     }
 
     /// `f(self weight^T + bias)`; the activation runs on each tile while it is in the cache.
@@ -130,8 +184,9 @@ impl Value {
     /// # Errors
     /// When the shapes do not fit.
     pub fn linear_activated(&self, weight: &Value, bias: Option<&Value>, activation: Activation) -> Result<Value> {
-        if activation == Activation::Identity {
-            return self.linear(weight, bias);
+        let values: Vec<&Value> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
+        if activation == Activation::Identity || composed(&values) {
+            return self.linear(weight, bias)?.activate(activation);
         }
         let sizes = sizes(self, weight, bias)?;
         let Sizes { rows, inputs, outputs } = sizes;
@@ -144,7 +199,6 @@ impl Value {
         shape[self.dims().len() - 1] = outputs;
         let w = Matrix::row_major(&w, outputs, inputs).transposed();
         let x = Matrix::row_major(&x, rows, inputs);
-        let values: Vec<&Value> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
         if values.iter().all(|value| !value.is_recorded()) {
             multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, run| activation.apply(run));
             return Ok(Value::new(host::tensor(before, &shape)?, None));
@@ -196,6 +250,12 @@ impl Value {
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("feed-forward residual", format!("{shape:?}"), residual.dims()));
         }
+        let values: Vec<&Value> =
+            [self, first[0], first[1], second[0], second[1]].into_iter().chain(residual).collect();
+        if composed(&values) {
+            let inner = self.linear_activated(first[0], Some(first[1]), activation)?;
+            return inner.linear_onto(second[0], Some(second[1]), residual);
+        }
         // SAFETY: `prepare` writes a bias to every element of both.
         let (mut before, mut out) = unsafe { (uninitialized(rows * width), uninitialized(rows * outputs)) };
         prepare(&mut before, width, Some(&host::slice("feed-forward", b1)?), None);
@@ -213,8 +273,6 @@ impl Value {
         }
         let output = host::tensor(out, &shape)?;
         let has_residual = residual.is_some();
-        let values: Vec<&Value> =
-            [self, first[0], first[1], second[0], second[1]].into_iter().chain(residual).collect();
         Ok(record(output, &values, || {
             let (input, w1, w2) = (self.keep(), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {

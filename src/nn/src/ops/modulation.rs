@@ -5,8 +5,10 @@ use crate::kernels::elementwise::add_assign_serial;
 use crate::kernels::gate;
 use crate::kernels::item_tasks::ItemTasks;
 use crate::kernels::norm::{self, Moments};
+use crate::ops::Normalisation;
+use crate::ops::operation::composed;
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{Activation, NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use std::rc::Rc;
 
@@ -40,10 +42,15 @@ impl Modulation<'_> {
     /// One of the vectors of every item, `[item, channel]`, with a number added.
     fn vector(&self, index: usize, width: usize, offset: f32) -> Result<Vec<f32>> {
         let vectors = host::slice("modulation", self.vectors.tensor())?;
-        let columns = index * width..(index + 1) * width;
+        let columns = columns(index, width);
         let rows = vectors.chunks_exact(self.vectors.width().max(1));
         Ok(rows.flat_map(|row| &row[columns.clone()]).map(|value| value + offset).collect())
     }
+}
+
+/// The columns of one of several vectors.
+fn columns(vector: usize, width: usize) -> std::ops::Range<usize> {
+    vector * width..(vector + 1) * width
 }
 
 /// Adds gradients `[item, channel]` of some vectors to that of all vectors, input `input` of the operation.
@@ -86,6 +93,11 @@ impl Value {
     pub fn modulated_norm(&self, modulation: &Modulation, vectors: [usize; 2], epsilon: f32) -> Result<Value> {
         let width = modulation.check(self, &vectors)?;
         let [shift, scale] = vectors;
+        if composed(&[self, modulation.vectors]) {
+            let [shift, scale] = [shift, scale].map(|vector| modulation.vectors.channels(columns(vector, width)));
+            let plain = Normalisation { epsilon, activation: Activation::Identity };
+            return self.layer_norm(None, None, plain)?.modulate(&scale?, &shift?, modulation.rows);
+        }
         let gains = modulation.vector(scale, width, 1.0)?;
         let shifts = modulation.vector(shift, width, 0.0)?;
         let tasks = ItemTasks::new(modulation.rows, width);
@@ -117,6 +129,10 @@ impl Value {
         let width = modulation.check(self, &[gate])?;
         if update.dims() != self.dims() {
             return Err(NnError::shape("gated sum", format!("{:?}", self.dims()), update.dims()));
+        }
+        if composed(&[self, update, modulation.vectors]) {
+            let gates = modulation.vectors.channels(columns(gate, width))?;
+            return self.add(&update.scale_items(&gates, modulation.rows)?);
         }
         let gates = modulation.vector(gate, width, 0.0)?;
         let tasks = ItemTasks::new(modulation.rows, width);

@@ -1,11 +1,14 @@
 //! Layer normalisation (Ba et al., arXiv 1607.06450) and group normalisation (Wu and He, arXiv 1803.08494).
 
+use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::activation::Activation;
 use crate::kernels::norm::{self, Affine, Moments};
+use crate::ops::operation::{Operation, apply, composed};
+use crate::ops::row_map::{matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::rc::Rc;
 
 /// Settings of a normalisation.
@@ -49,6 +52,67 @@ impl LayerNorm {
     }
 }
 
+/// The composition of a layer norm without its activation; inputs `x` and, where they are, weight and bias. Statistics are of single
+/// precision at least and about the mean: candle's own layer norm takes the difference of two squares, which loses small deviations.
+struct Normalize {
+    has_weight: bool,
+    has_bias: bool,
+    epsilon: f32,
+}
+
+/// What the composition of a layer norm keeps.
+struct Normalized {
+    dtype: DType,
+    shape: Vec<usize>,
+    /// `(x - mean) / deviation`.
+    normal: Tensor,
+    /// `1 / deviation` of each row.
+    scale: Tensor,
+    weight: Option<Tensor>,
+}
+
+impl Operation for Normalize {
+    type Saved = Normalized;
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Normalized)> {
+        let (dtype, shape) = (inputs[0].dtype(), inputs[0].dims().to_vec());
+        let x = wide(&matrix(&inputs[0])?)?;
+        let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(1)?;
+        let scale = (variance + f64::from(self.epsilon))?.sqrt()?.recip()?;
+        let normal = centred.broadcast_mul(&scale)?;
+        let weight = self.has_weight.then(|| wide(&inputs[1])).transpose()?;
+        let mut output = normal.clone();
+        if let Some(weight) = &weight {
+            output = output.broadcast_mul(weight)?;
+        }
+        if self.has_bias {
+            output = output.broadcast_add(&wide(&inputs[1 + usize::from(self.has_weight)])?)?;
+        }
+        let output = output.to_dtype(dtype)?.reshape(shape.as_slice())?;
+        Ok((output, Normalized { dtype, shape, normal, scale, weight }))
+    }
+
+    fn backward(self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let Normalized { dtype, shape, normal, scale, weight } = saved;
+        let dy = wide(&matrix(gradient)?)?;
+        let mut gradients = vec![None];
+        if needs[0] {
+            let inner = weight.map_or_else(|| Ok(dy.clone()), |weight| dy.broadcast_mul(&weight))?;
+            let along = normal.broadcast_mul(&(&inner * &normal)?.mean_keepdim(1)?)?;
+            let centred = (inner.broadcast_sub(&inner.mean_keepdim(1)?)? - along)?;
+            gradients[0] = Some(centred.broadcast_mul(&scale)?.to_dtype(dtype)?.reshape(shape)?);
+        }
+        if self.has_weight {
+            gradients.push(needs[1].then(|| sum_rows(&(&dy * &normal)?)).transpose()?);
+        }
+        if self.has_bias {
+            gradients.push(needs[gradients.len()].then(|| sum_rows(&dy)).transpose()?);
+        }
+        Ok(gradients)
+    }
+}
+
 impl Value {
     /// Normalises the innermost axis to mean 0 and variance 1, then multiplies by `weight`, adds `bias` (both as wide as that axis, or
     /// absent) and applies the activation.
@@ -66,10 +130,14 @@ impl Value {
         if self.tensor().elem_count() == 0 {
             return Err(NnError::shape("layer norm", "at least one element", self.dims()));
         }
+        let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
+        if composed(&values) {
+            let plain = Normalize { has_weight: weight.is_some(), has_bias: bias.is_some(), epsilon: settings.epsilon };
+            return apply(plain, &values)?.activate(settings.activation);
+        }
         let [gain, offset] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));
         let layer = Rc::new(LayerNorm { input: self.tensor().clone(), weight: gain, bias: offset, settings });
         let (output, moments) = layer.forward()?;
-        let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
         let recorded = record(output, &values, || {
             let layer = layer.clone();
             move |gradient: Gradient, flow: &mut Flow<'_>| {

@@ -1,11 +1,16 @@
 //! Operations on rows and channels: broadcasting over time, masks, repetition, gathering, scaling of channels.
 
+use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
+use crate::ops::operation::{Operation, apply, composed};
+use crate::ops::row_map::{self, Key, RowMap, matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
+use candle_core::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 fn check_channels(operation: &'static str, value: &Value, channels: &Value) -> Result<()> {
     if channels.dims() == [value.width()] {
@@ -45,6 +50,9 @@ impl Value {
     /// When the shapes do not fit.
     pub fn scale_channels(&self, factors: &Value) -> Result<Value> {
         check_channels("scale channels", self, factors)?;
+        if composed(&[self, factors]) {
+            return apply(ScaleChannels, &[self, factors]);
+        }
         let (x, f) = (host::slice("scale", self.tensor())?, host::slice("scale", factors.tensor())?);
         let output = host::tensor(zip_rows(&x, &f, |x, f| x * f), self.dims())?;
         Ok(record(output, &[self, factors], || {
@@ -71,6 +79,9 @@ impl Value {
     /// When the shapes do not fit.
     pub fn add_channels(&self, offsets: &Value) -> Result<Value> {
         check_channels("add channels", self, offsets)?;
+        if composed(&[self, offsets]) {
+            return apply(AddChannels, &[self, offsets]);
+        }
         let (x, o) = (host::slice("add", self.tensor())?, host::slice("add", offsets.tensor())?);
         let output = host::tensor(zip_rows(&x, &o, |x, o| x + o), self.dims())?;
         let width = self.width();
@@ -91,6 +102,9 @@ impl Value {
     /// When the shapes do not fit.
     pub fn add_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
         check_items("add items", self, items, rows)?;
+        if composed(&[self, items]) {
+            return self.add(&items.expand_items(rows)?.reshape(self.dims())?);
+        }
         let width = self.width();
         let mut out = host::slice("add items", self.tensor())?.to_vec();
         let vectors = host::slice("add items", items.tensor())?;
@@ -127,6 +141,9 @@ impl Value {
     /// When the shapes do not fit.
     pub fn scale_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
         check_items("scale items", self, items, rows)?;
+        if composed(&[self, items]) {
+            return self.multiply(&items.expand_items(rows)?.reshape(self.dims())?);
+        }
         let width = self.width();
         let output = {
             let (x, v) = (host::slice("scale items", self.tensor())?, host::slice("scale items", items.tensor())?);
@@ -159,6 +176,9 @@ impl Value {
         if self.dims() != [rows.len(), width] {
             return Err(NnError::shape("expand items", format!("[{}, channel]", rows.len()), self.dims()));
         }
+        if composed(&[self]) {
+            return apply(ExpandItems { rows: rows.clone() }, &[self]);
+        }
         let vectors = host::slice("expand items", self.tensor())?;
         let mut out = vec![0.0; rows.total() * width];
         for_items(&mut out, width, rows, |item, out| {
@@ -182,6 +202,9 @@ impl Value {
     pub fn mean_items(&self, rows: &Sequences) -> Result<Value> {
         if self.rows() != rows.total() {
             return Err(NnError::shape("mean of items", format!("{} rows", rows.total()), self.dims()));
+        }
+        if composed(&[self]) {
+            return apply(MeanItems { rows: rows.clone() }, &[self]);
         }
         let width = self.width();
         let shares: Vec<f32> = rows.ranges().iter().map(|rows| 1.0 / rows.len().max(1) as f32).collect();
@@ -213,6 +236,9 @@ impl Value {
         if rows.is_packed() {
             return Ok(self.clone());
         }
+        if composed(&[self]) {
+            return self.pack_rows(rows)?.unpack_rows(rows)?.reshape(self.dims());
+        }
         let width = self.width();
         let output = host::tensor(keep_rows(&host::slice("mask rows", self.tensor())?, width, rows), self.dims())?;
         Ok(record(output, &[self], || {
@@ -236,6 +262,9 @@ impl Value {
         if rows.is_packed() {
             return self.reshape(&[rows.total(), width]);
         }
+        if composed(&[self]) {
+            return apply(MoveRows { map: rows.map(Key::Pack)? }, &[self]);
+        }
         let output = {
             let x = host::slice("pack rows", self.tensor())?;
             let packed: Vec<&[f32]> =
@@ -258,6 +287,9 @@ impl Value {
     pub fn unpack_rows(&self, rows: &Sequences) -> Result<Value> {
         if self.rows() != rows.valid() {
             return Err(NnError::shape("unpack rows", format!("{} rows", rows.valid()), self.dims()));
+        }
+        if composed(&[self]) {
+            return apply(MoveRows { map: rows.map(Key::Unpack)? }, &[self]);
         }
         let width = self.width();
         let unpacked = unpack(&host::slice("unpack rows", self.tensor())?, width, rows);
@@ -285,6 +317,9 @@ impl Value {
         if factor == 0 {
             return Err(NnError::invalid("repeat frames", "the factor must be at least 1"));
         }
+        if composed(&[self]) {
+            return apply(RepeatFrames { shape: [items, time, width], factor }, &[self]);
+        }
         let x = host::slice("repeat frames", self.tensor())?;
         let mut out = vec![0.0; x.len() * factor];
         for (out, row) in out.chunks_exact_mut((factor * width).max(1)).zip(x.chunks_exact(width.max(1))) {
@@ -303,6 +338,122 @@ impl Value {
                 flow.give_vec(0, dx, &shape)
             }
         }))
+    }
+}
+
+/// The composition of [`Value::scale_channels`].
+struct ScaleChannels;
+
+impl Operation for ScaleChannels {
+    type Saved = [Tensor; 2];
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
+        Ok((inputs[0].broadcast_mul(&inputs[1])?, [inputs[0].clone(), inputs[1].clone()]))
+    }
+
+    fn backward(self, [input, factors]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let of_input = needs[0].then(|| gradient.broadcast_mul(&factors)).transpose()?;
+        let of_factors = needs[1].then(|| sum_rows(&matrix(&(gradient * &input)?)?)).transpose()?;
+        Ok(vec![of_input, of_factors])
+    }
+}
+
+/// The composition of [`Value::add_channels`].
+struct AddChannels;
+
+impl Operation for AddChannels {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok((inputs[0].broadcast_add(&inputs[1])?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let of_offsets = needs[1].then(|| sum_rows(&matrix(gradient)?)).transpose()?;
+        Ok(vec![Some(gradient.clone()), of_offsets])
+    }
+}
+
+/// The composition of [`Value::expand_items`].
+struct ExpandItems {
+    rows: Sequences,
+}
+
+impl Operation for ExpandItems {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok((self.rows.map(Key::Expand)?.gather(&inputs[0])?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(row_map::sum_items(gradient, &self.rows)?)])
+    }
+}
+
+/// The composition of [`Value::mean_items`].
+struct MeanItems {
+    rows: Sequences,
+}
+
+impl MeanItems {
+    /// One share of each item's mean, `[item, 1]`.
+    fn shares(&self, like: &Tensor) -> Result<Tensor> {
+        let shares: Vec<f32> = self.rows.ranges().iter().map(|rows| 1.0 / rows.len().max(1) as f32).collect();
+        Ok(Tensor::from_vec(shares, (self.rows.len(), 1), like.device())?.to_dtype(like.dtype())?)
+    }
+}
+
+impl Operation for MeanItems {
+    type Saved = Vec<usize>;
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Vec<usize>)> {
+        let sums = row_map::sum_items(&matrix(&inputs[0])?, &self.rows)?;
+        let means = sums.broadcast_mul(&self.shares(&sums)?)?;
+        Ok((means.to_dtype(inputs[0].dtype())?, inputs[0].dims().to_vec()))
+    }
+
+    fn backward(self, shape: Vec<usize>, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let shares = gradient.broadcast_mul(&self.shares(gradient)?)?;
+        Ok(vec![Some(self.rows.map(Key::Expand)?.gather(&shares)?.reshape(shape)?)])
+    }
+}
+
+/// Rows at other places, `[row, channel]`.
+struct MoveRows {
+    map: Arc<RowMap>,
+}
+
+impl Operation for MoveRows {
+    type Saved = Vec<usize>;
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Vec<usize>)> {
+        Ok((self.map.gather(&matrix(&inputs[0])?)?, inputs[0].dims().to_vec()))
+    }
+
+    fn backward(self, shape: Vec<usize>, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.map.inverse().gather(gradient)?.reshape(shape)?)])
+    }
+}
+
+/// The composition of [`Value::repeat_frames`].
+struct RepeatFrames {
+    shape: [usize; 3],
+    factor: usize,
+}
+
+impl Operation for RepeatFrames {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        let ([items, time, width], factor) = (self.shape, self.factor);
+        let repeated = inputs[0].unsqueeze(2)?.broadcast_as((items, time, factor, width))?;
+        Ok((repeated.contiguous()?.reshape((items, time * factor, width))?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let ([items, time, width], factor) = (self.shape, self.factor);
+        Ok(vec![Some(wide(gradient)?.reshape((items, time, factor, width))?.sum(2)?)])
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::rows_per_chunk;
+use crate::ops::operation::{Operation, apply};
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 impl Value {
@@ -14,6 +16,7 @@ impl Value {
     pub fn reshape(&self, shape: &[usize]) -> Result<Value> {
         let output = self.tensor().reshape(shape)?;
         let before = self.dims();
+        // The same on every device: nothing is computed.
         Ok(record(output, &[self], || {
             let before = before.to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| flow.give(0, gradient.reshape(&before)?)
@@ -33,14 +36,7 @@ impl Value {
         let [a, b, width] = [self.dims()[axes - 3], self.dims()[axes - 2], self.dims()[axes - 1]];
         let mut shape = self.dims().to_vec();
         shape.swap(axes - 3, axes - 2);
-        let output = host::tensor(swap(&host::slice("swap", self.tensor())?, a, b, width), &shape)?;
-        Ok(record(output, &[self], || {
-            let before = self.dims().to_vec();
-            move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let swapped = swap(&host::slice("swap", gradient.tensor())?, b, a, width);
-                flow.give_vec(0, swapped, &before)
-            }
-        }))
+        apply(Swap { sizes: [a, b, width], axes: [axes - 3, axes - 2], shape }, &[self])
     }
 
     /// Swaps the two innermost axes: `[.., a, b]` to `[.., b, a]`.
@@ -55,11 +51,37 @@ impl Value {
         let (a, b) = (self.dims()[axes - 2], self.dims()[axes - 1]);
         let mut shape = self.dims().to_vec();
         shape.swap(axes - 2, axes - 1);
-        let output = host::tensor(swap(&host::slice("transpose", self.tensor())?, a, b, 1), &shape)?;
-        Ok(record(output, &[self], || {
-            let before = self.dims().to_vec();
+        apply(Swap { sizes: [a, b, 1], axes: [axes - 2, axes - 1], shape }, &[self])
+    }
+}
+
+/// Two neighbouring axes swapped.
+struct Swap {
+    /// Of the two axes, and of everything inside of them.
+    sizes: [usize; 3],
+    axes: [usize; 2],
+    /// Of the output.
+    shape: Vec<usize>,
+}
+
+impl Operation for Swap {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok((inputs[0].transpose(self.axes[0], self.axes[1])?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(gradient.transpose(self.axes[0], self.axes[1])?)])
+    }
+
+    fn fused(self, inputs: &[&Value]) -> Result<Value> {
+        let [a, b, width] = self.sizes;
+        let output = host::tensor(swap(&host::slice("swap", inputs[0].tensor())?, a, b, width), &self.shape)?;
+        Ok(record(output, inputs, || {
+            let before = inputs[0].dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                let swapped = swap(&host::slice("transpose", gradient.tensor())?, b, a, 1);
+                let swapped = swap(&host::slice("swap", gradient.tensor())?, b, a, width);
                 flow.give_vec(0, swapped, &before)
             }
         }))
@@ -93,36 +115,69 @@ pub fn concatenate(values: &[&Value]) -> Result<Value> {
         }
     }
     let widths: Vec<usize> = values.iter().map(|value| value.width()).collect();
-    let total: usize = widths.iter().sum();
-    let slices = values.iter().map(|value| host::slice("concatenate", value.tensor())).collect::<Result<Vec<_>>>()?;
-    let sources: Vec<&[f32]> = slices.iter().map(|slice| &**slice).collect();
-    let mut out = vec![0.0; first.rows() * total];
-    let chunk = rows_per_chunk(total);
-    out.par_chunks_mut((chunk * total).max(1)).enumerate().for_each(|(index, out)| {
-        for (row, mut out) in out.chunks_exact_mut(total).enumerate() {
-            for (source, width) in sources.iter().zip(&widths) {
-                let (part, rest) = out.split_at_mut(*width);
-                part.copy_from_slice(&source[(index * chunk + row) * width..][..*width]);
-                out = rest;
-            }
-        }
-    });
-    let output = host::tensor(out, &[outer, &[total]].concat())?;
-    Ok(record(output, values, || {
-        let shapes: Vec<Vec<usize>> = values.iter().map(|value| value.dims().to_vec()).collect();
-        move |gradient: Gradient, flow: &mut Flow<'_>| {
-            let dy = host::slice("concatenate", gradient.tensor())?;
-            let mut start = 0;
-            for (input, shape) in shapes.iter().enumerate() {
-                let width = widths[input];
-                if flow.wants(input) {
-                    flow.give_vec(input, columns(&dy, total, start..start + width), shape)?;
+    let shape = [outer, &[widths.iter().sum()]].concat();
+    apply(Concatenate { widths, shape }, values)
+}
+
+struct Concatenate {
+    widths: Vec<usize>,
+    /// Of the output.
+    shape: Vec<usize>,
+}
+
+impl Operation for Concatenate {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok((Tensor::cat(inputs, self.shape.len() - 1)?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let starts = self.widths.iter().scan(0, |end, width| {
+            *end += width;
+            Some(*end - width)
+        });
+        let parts = starts.zip(&self.widths).zip(needs);
+        let part = |((start, width), needed): ((usize, &usize), &bool)| {
+            Ok(needed.then(|| gradient.narrow(self.shape.len() - 1, start, *width)).transpose()?)
+        };
+        parts.map(part).collect()
+    }
+
+    fn fused(self, values: &[&Value]) -> Result<Value> {
+        let Self { widths, shape } = self;
+        let total: usize = widths.iter().sum();
+        let slices =
+            values.iter().map(|value| host::slice("concatenate", value.tensor())).collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&[f32]> = slices.iter().map(|slice| &**slice).collect();
+        let mut out = vec![0.0; shape.iter().product()];
+        let chunk = rows_per_chunk(total);
+        out.par_chunks_mut((chunk * total).max(1)).enumerate().for_each(|(index, out)| {
+            for (row, mut out) in out.chunks_exact_mut(total).enumerate() {
+                for (source, width) in sources.iter().zip(&widths) {
+                    let (part, rest) = out.split_at_mut(*width);
+                    part.copy_from_slice(&source[(index * chunk + row) * width..][..*width]);
+                    out = rest;
                 }
-                start += width;
             }
-            Ok(())
-        }
-    }))
+        });
+        let output = host::tensor(out, &shape)?;
+        Ok(record(output, values, || {
+            let shapes: Vec<Vec<usize>> = values.iter().map(|value| value.dims().to_vec()).collect();
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let dy = host::slice("concatenate", gradient.tensor())?;
+                let mut start = 0;
+                for (input, shape) in shapes.iter().enumerate() {
+                    let width = widths[input];
+                    if flow.wants(input) {
+                        flow.give_vec(input, columns(&dy, total, start..start + width), shape)?;
+                    }
+                    start += width;
+                }
+                Ok(())
+            }
+        }))
+    }
 }
 
 fn columns(x: &[f32], total: usize, range: std::ops::Range<usize>) -> Vec<f32> {
@@ -147,11 +202,35 @@ impl Value {
         if range.start > range.end || range.end > total || self.dims().is_empty() {
             return Err(NnError::shape("channels", format!("at least {} channels", range.end), self.dims()));
         }
-        let mut shape = self.dims().to_vec();
-        shape[self.dims().len() - 1] = range.len();
-        let output = host::tensor(columns(&host::slice("channels", self.tensor())?, total, range.clone()), &shape)?;
-        Ok(record(output, &[self], || {
-            let before = self.dims().to_vec();
+        apply(Channels { range, total }, &[self])
+    }
+}
+
+/// Some of `total` channels.
+struct Channels {
+    range: std::ops::Range<usize>,
+    total: usize,
+}
+
+impl Operation for Channels {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        Ok((inputs[0].narrow(D::Minus1, self.range.start, self.range.len())?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let Self { range, total } = self;
+        Ok(vec![Some(gradient.pad_with_zeros(D::Minus1, range.start, total - range.end)?)])
+    }
+
+    fn fused(self, inputs: &[&Value]) -> Result<Value> {
+        let Self { range, total } = self;
+        let mut shape = inputs[0].dims().to_vec();
+        *shape.last_mut().unwrap_or(&mut 0) = range.len();
+        let output = columns(&host::slice("channels", inputs[0].tensor())?, total, range.clone());
+        Ok(record(host::tensor(output, &shape)?, inputs, || {
+            let before = inputs[0].dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("channels", gradient.tensor())?;
                 let mut dx = vec![0.0; before.iter().product()];

@@ -3,10 +3,14 @@
 //! Each output frame sees a few input frames with every `stride`-th tap, so that one convolution gives all the frames that belong
 //! to an input frame, side by side, once the taps are laid out for it.
 
+use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::ops::Convolution;
+use crate::ops::operation::{Operation, apply};
+use crate::ops::row_map::RowMap;
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
+use candle_core::Tensor;
 
 impl Value {
     /// Convolves each item of a packed batch `[row, input]` backwards over time, giving `stride` frames for one: weight
@@ -54,12 +58,47 @@ impl Value {
     /// Elements by their places among those of this value; zero where there is none.
     fn gather(&self, shape: &[usize], place: impl Fn(usize) -> Option<usize>) -> Result<Value> {
         let places: Vec<Option<usize>> = (0..shape.iter().product()).map(place).collect();
+        apply(Gather { places, shape: shape.to_vec() }, &[self])
+    }
+}
+
+/// Elements by their places; each may be read several times.
+struct Gather {
+    places: Vec<Option<usize>>,
+    shape: Vec<usize>,
+}
+
+impl Operation for Gather {
+    type Saved = Vec<usize>;
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Vec<usize>)> {
+        let elements = inputs[0].reshape(((), 1))?;
+        let map = RowMap::new(self.places.iter().copied(), elements.dim(0)?)?;
+        Ok((map.gather(&elements)?.reshape(self.shape.as_slice())?, inputs[0].dims().to_vec()))
+    }
+
+    fn backward(self, shape: Vec<usize>, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        // The readers of each element side by side, as many as the element that is read most often has.
+        let mut readers = vec![Vec::new(); shape.iter().product()];
+        for (reader, place) in self.places.iter().enumerate() {
+            if let Some(place) = place {
+                readers[*place].push(reader);
+            }
+        }
+        let most = readers.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let rows = readers.iter().flat_map(|readers| (0..most).map(|index| readers.get(index).copied()));
+        let gathered = RowMap::new(rows, self.places.len())?.gather(&gradient.reshape(((), 1))?)?;
+        Ok(vec![Some(wide(&gathered)?.reshape((readers.len(), most))?.sum(1)?.reshape(shape)?)])
+    }
+
+    fn fused(self, inputs: &[&Value]) -> Result<Value> {
+        let Self { places, shape } = self;
         let output = {
-            let elements = host::slice("gather", self.tensor())?;
+            let elements = host::slice("gather", inputs[0].tensor())?;
             places.iter().map(|place| place.map_or(0.0, |place| elements[place])).collect()
         };
-        Ok(record(host::tensor(output, shape)?, &[self], || {
-            let before = self.dims().to_vec();
+        Ok(record(host::tensor(output, &shape)?, inputs, || {
+            let before = inputs[0].dims().to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let gradient = host::slice("gather", gradient.tensor())?;
                 let mut sums = vec![0.0; before.iter().product()];

@@ -1,0 +1,187 @@
+//! Where values live, and what computes there.
+//!
+//! A tensor of `f32` on the CPU has fused kernels. Every other device and element type has the *composition* of an operation: candle
+//! operations, which are also the reference for the kernels. [`Place::of`] is the only code that chooses between the two.
+
+use crate::{NnError, Precision, Result, Value};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
+use std::fmt;
+use std::str::FromStr;
+
+thread_local! {
+    static COMPOSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Computes `work` by compositions, on the CPU in single precision too: what the fused kernels are compared to.
+pub fn by_composition<R>(work: impl FnOnce() -> R) -> R {
+    /// Restores the choice when `work` ends, also by a panic.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            COMPOSED.set(self.0);
+        }
+    }
+    let _restore = Restore(COMPOSED.replace(true));
+    work()
+}
+
+/// What computes an operation.
+pub(crate) enum Place {
+    /// The fused CPU kernel.
+    Fused,
+    /// The composition, on one device and in one element type.
+    Composed(Device, DType),
+}
+
+impl Place {
+    /// Where an operation on these values computes.
+    ///
+    /// Data on the CPU follow the first value on another device. The element type is double precision when any value has it; else that
+    /// of the tape (scalars stay in single precision); else, with nothing recorded, the widest of the values.
+    pub(crate) fn of(inputs: &[&Value]) -> Self {
+        let tensors = || inputs.iter().map(|value| value.tensor());
+        let device = tensors().map(Tensor::device).find(|device| !device.is_cpu());
+        let single = tensors().all(|tensor| tensor.dtype() == DType::F32);
+        if device.is_none() && single && !COMPOSED.get() {
+            return Self::Fused;
+        }
+        let has = |dtype: DType| tensors().any(|tensor| tensor.dtype() == dtype);
+        // Scalars are losses or parts of them.
+        let scalar = tensors().all(|tensor| tensor.dims().is_empty());
+        let tape = inputs.iter().find_map(|value| value.tape());
+        let recorded = tape.map(|tape| if scalar { DType::F32 } else { dtype(tape.precision()) });
+        let dtype = match recorded {
+            _ if has(DType::F64) => DType::F64,
+            Some(dtype) => dtype,
+            None if has(DType::F32) => DType::F32,
+            None => inputs.first().map_or(DType::F32, |value| value.tensor().dtype()),
+        };
+        Self::Composed(device.cloned().unwrap_or(Device::Cpu), dtype)
+    }
+}
+
+/// The element type of a number format on devices.
+pub(crate) fn dtype(precision: Precision) -> DType {
+    match precision {
+        Precision::Fp32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+        Precision::Fp16 => DType::F16,
+    }
+}
+
+/// Whether the fused CPU kernels can read a tensor.
+pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32
+}
+
+/// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
+pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
+    if tensor.elem_count() == 0 {
+        return Ok(Tensor::zeros(tensor.dims(), tensor.dtype(), tensor.device())?);
+    }
+    Ok(tensor.contiguous()?)
+}
+
+/// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
+pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
+    Ok(match tensor.dtype() {
+        DType::BF16 | DType::F16 => tensor.to_dtype(DType::F32)?,
+        _ => tensor.clone(),
+    })
+}
+
+/// A device by its name in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceName {
+    /// A GPU that works, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA device by its number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+impl FromStr for DeviceName {
+    type Err = NnError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let number = |digits: &str| digits.parse().ok().map(Self::Cuda);
+        let found = match name {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "metal" => Some(Self::Metal),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => name.strip_prefix("cuda:").and_then(number),
+        };
+        found.ok_or_else(|| NnError::invalid("device", format!("`{name}` is none of auto, cpu, cuda:N and metal")))
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = NnError;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> Self {
+        name.to_string()
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+            Self::Metal => formatter.write_str("metal"),
+        }
+    }
+}
+
+/// What this build can compute on, besides the CPU.
+pub const SUPPORTED: &[&str] = &[
+    #[cfg(feature = "cuda")]
+    "cuda",
+    #[cfg(feature = "metal")]
+    "metal",
+];
+
+/// Opens a device. `auto` gives the first GPU that computes, else the CPU.
+///
+/// # Errors
+/// [`NnError::NoDevice`] when this build does not support it, or the machine does not have it.
+pub fn open(name: DeviceName) -> Result<Device> {
+    match name {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Auto => {
+            let gpus = [DeviceName::Cuda(0), DeviceName::Metal];
+            Ok(gpus.into_iter().find_map(|gpu| open(gpu).ok()).unwrap_or(Device::Cpu))
+        }
+        DeviceName::Cuda(number) => open_gpu(name, "cuda", || Device::new_cuda_with_stream(number)),
+        DeviceName::Metal => open_gpu(name, "metal", || Device::new_metal(0)),
+    }
+}
+
+/// Opens a GPU and computes on it once: a driver that loads is not yet a device that works.
+fn open_gpu(name: DeviceName, kind: &str, new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device> {
+    let refuse = |reason: String| NnError::NoDevice { name, reason };
+    if !SUPPORTED.contains(&kind) {
+        let reason = format!("this build does not support it; build with `cargo build --release --features {kind}`");
+        return Err(refuse(reason));
+    }
+    let works = |device: Device| {
+        let three = Tensor::new(&[1f32, 2.0], &device)?.sum_all()?.to_scalar::<f32>()?;
+        if three == 3.0 { Ok(device) } else { candle_core::bail!("1 + 2 is {three} there") }
+    };
+    new().and_then(works).map_err(|error| refuse(error.to_string()))
+}

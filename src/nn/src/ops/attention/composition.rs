@@ -1,0 +1,260 @@
+//! Attention as a composition: over a padded batch, with all scores at once.
+
+use crate::device::wide;
+use crate::kernels::attention::{Settings, dropout_factors};
+use crate::ops::attention::Attention;
+use crate::ops::operation::Operation;
+use crate::ops::row_map::{Key, matrix, sum_rows};
+use crate::{Result, Sequences};
+use candle_core::{DType, Device, Tensor};
+
+/// Below every score: what a query does not see.
+const UNSEEN: f32 = -1e30;
+
+/// Attention; inputs queries, keys, values and, with relative positions, encodings, content bias and position bias.
+pub(super) struct Attend {
+    settings: Settings,
+    queries: Sequences,
+    keys: Sequences,
+    shape: Vec<usize>,
+}
+
+/// What the backward pass needs.
+pub(super) struct Saved {
+    /// `[item x head, time, channel]`, the queries with the content bias where there is one.
+    content: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    /// The softmax of the scores, `[item x head, time, time]`, in single precision at least.
+    weights: Tensor,
+    /// The factors of the dropout on them.
+    dropout: Option<Tensor>,
+    relative: Option<Relative>,
+    /// Rows of the keys.
+    key_shape: Vec<usize>,
+}
+
+/// What the backward pass needs of relative positions.
+struct Relative {
+    /// The queries with the position bias, `[head, item x time, channel]`.
+    position: Tensor,
+    /// The encodings of the distances that occur, `[head, 2 time - 1, channel]`.
+    encodings: Tensor,
+    /// The number of encodings that were given.
+    given: usize,
+}
+
+impl Attend {
+    pub(super) fn new(settings: Settings, attention: &Attention, shape: &[usize]) -> Self {
+        let (queries, keys) = (attention.queries.clone(), attention.keys.clone());
+        Self { settings, queries, keys, shape: shape.to_vec() }
+    }
+
+    fn items(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// The longest item, of queries or keys: what all are padded to.
+    fn time(&self) -> usize {
+        let lengths = self.queries.ranges().iter().chain(self.keys.ranges()).map(|rows| rows.len());
+        lengths.max().unwrap_or(0).max(1)
+    }
+
+    /// `[row, head x channel]` as `[item x head, time, channel]`.
+    fn split(&self, rows: &Tensor, items: &Sequences) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let (count, time) = (self.items(), self.time());
+        let padded = items.map(Key::Pad(time))?.gather(rows)?.reshape((count, time, heads, head_width))?;
+        Ok(padded.transpose(1, 2)?.contiguous()?.reshape((count * heads, time, head_width))?)
+    }
+
+    /// The transpose of [`split`](Self::split).
+    fn merge(&self, split: &Tensor, items: &Sequences) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let (count, time) = (self.items(), self.time());
+        let padded = split.reshape((count, heads, time, head_width))?.transpose(1, 2)?.contiguous()?;
+        items.map(Key::Pad(time))?.inverse().gather(&padded.reshape((count * time, heads * head_width))?)
+    }
+
+    /// `[item x head, time, _]` as `[head, item x time, _]`.
+    fn by_head(&self, tensor: &Tensor) -> Result<Tensor> {
+        let (count, heads, time) = (self.items(), self.settings.heads, self.time());
+        let swapped = tensor.reshape((count, heads, time, ()))?.transpose(0, 1)?.contiguous()?;
+        Ok(swapped.reshape((heads, count * time, ()))?)
+    }
+
+    /// The transpose of [`by_head`](Self::by_head).
+    fn by_item(&self, tensor: &Tensor) -> Result<Tensor> {
+        let (count, heads, time) = (self.items(), self.settings.heads, self.time());
+        let swapped = tensor.reshape((heads, count, time, ()))?.transpose(0, 1)?.contiguous()?;
+        Ok(swapped.reshape((count * heads, time, ()))?)
+    }
+
+    /// Adds a bias `[head, channel]` to `[item x head, time, channel]`.
+    fn biased(&self, split: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let (count, time) = (self.items(), self.time());
+        let bias = bias.reshape((1, heads, 1, head_width))?;
+        let sum = split.reshape((count, heads, time, head_width))?.broadcast_add(&bias)?;
+        Ok(sum.reshape((count * heads, time, head_width))?)
+    }
+
+    /// The gradient of a bias from that of the sum.
+    fn of_bias(&self, split: &Tensor) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let (count, time) = (self.items(), self.time());
+        let rows = split.reshape((count, heads, time, head_width))?.transpose(1, 2)?.contiguous()?;
+        Ok(sum_rows(&rows.reshape((count * time, heads * head_width))?)?.reshape((heads, head_width))?)
+    }
+
+    /// What is added to the scores: 0 where a query sees a key, far below every score elsewhere; `[item, 1, time, time]`.
+    fn mask(&self, like: &Tensor) -> Result<Tensor> {
+        let time = self.time();
+        let make = || {
+            let mut mask = vec![UNSEEN; self.items() * time * time];
+            let items = self.queries.ranges().iter().zip(self.keys.ranges());
+            for ((queries, keys), mask) in items.zip(mask.chunks_exact_mut(time * time)) {
+                for (query, mask) in mask.chunks_exact_mut(time).take(queries.len()).enumerate() {
+                    mask[self.settings.reach.keys(query, keys.len())].fill(0.0);
+                }
+            }
+            Ok(Tensor::from_vec(mask, (self.items(), 1, time, time), &Device::Cpu)?)
+        };
+        if self.queries != self.keys {
+            return Ok(make()?.to_device(like.device())?.to_dtype(like.dtype())?);
+        }
+        self.keys.cache().mask(Key::Mask(self.settings.reach, time), like, make)
+    }
+
+    /// Whether a query sees no key at all. (Rows of padding see none either, but nothing reads what they give.)
+    fn has_blind_queries(&self) -> bool {
+        let mut items = self.queries.ranges().iter().zip(self.keys.ranges());
+        items.any(|(queries, keys)| {
+            (0..queries.len()).any(|query| self.settings.reach.keys(query, keys.len()).is_empty())
+        })
+    }
+
+    /// The factors of the dropout on the weights, `[item x head, time, time]`: drawn on the host, the same on every device.
+    fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
+        let Some((rate, draw)) = self.settings.dropout else { return Ok(None) };
+        let (time, heads) = (self.time(), self.settings.heads);
+        let mut factors = vec![0.0; self.items() * heads * time * time];
+        for (index, factors) in factors.chunks_exact_mut(time).enumerate() {
+            let (query, head, item) = (index % time, index / time % heads, index / time / heads);
+            dropout_factors(draw, [item, head, query], rate, 0, factors);
+        }
+        let factors = Tensor::from_vec(factors, (self.items() * heads, time, time), like.device())?;
+        Ok(Some(factors.to_dtype(like.dtype())?))
+    }
+
+    /// The encodings of the distances within `time` positions, `[head, 2 time - 1, channel]`.
+    fn distances(&self, encodings: &Tensor) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let (given, time) = (encodings.dim(0)?, self.time());
+        let near = encodings.narrow(0, given / 2 + 1 - time, 2 * time - 1)?;
+        Ok(near.reshape((2 * time - 1, heads, head_width))?.transpose(0, 1)?.contiguous()?)
+    }
+}
+
+/// `[_, time, 2 time - 1]` to `[_, time, time]`: `out[i, j] = x[i, time - 1 - i + j]`, by reading the rows at another pitch.
+fn shift(x: &Tensor) -> Result<Tensor> {
+    let (count, time, width) = x.dims3()?;
+    if time == 1 {
+        return Ok(x.clone());
+    }
+    let flat = x.reshape((count, time * width))?.narrow(1, time - 1, time * (width - 1))?.contiguous()?;
+    Ok(flat.reshape((count, time, width - 1))?.narrow(2, 0, time)?.contiguous()?)
+}
+
+/// The transpose of [`shift`].
+fn shift_back(x: &Tensor) -> Result<Tensor> {
+    let (count, time, _) = x.dims3()?;
+    if time == 1 {
+        return Ok(x.clone());
+    }
+    let wide = x.pad_with_zeros(2, 0, time - 2)?.contiguous()?.reshape((count, time * (2 * time - 2)))?;
+    Ok(wide.pad_with_zeros(1, time - 1, 1)?.contiguous()?.reshape((count, time, 2 * time - 1))?)
+}
+
+impl Operation for Attend {
+    type Saved = Saved;
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Saved)> {
+        let Settings { heads, scale, .. } = self.settings;
+        let (count, time, dtype) = (self.items(), self.time(), inputs[0].dtype());
+        let [queries, keys, values] = [(0, &self.queries), (1, &self.keys), (2, &self.keys)]
+            .map(|(input, rows)| matrix(&inputs[input]).and_then(|tensor| self.split(&tensor, rows)));
+        let (queries, keys, values) = (queries?, keys?, values?);
+        let (content, relative) = match inputs.get(3..6) {
+            Some([encodings, content_bias, position_bias]) => {
+                let position = self.by_head(&self.biased(&queries, position_bias)?)?;
+                let given = encodings.dim(0)?;
+                let encodings = self.distances(encodings)?;
+                (self.biased(&queries, content_bias)?, Some(Relative { position, encodings, given }))
+            }
+            _ => (queries, None),
+        };
+        let mut scores = content.matmul(&keys.t()?)?;
+        if let Some(Relative { position, encodings, .. }) = &relative {
+            scores = (scores + shift(&self.by_item(&position.matmul(&encodings.t()?)?)?)?)?;
+        }
+        let scores = (wide(&scores)? * f64::from(scale))?.reshape((count, heads, time, time))?;
+        let mask = self.mask(&scores)?;
+        let scores = scores.broadcast_add(&mask)?;
+        let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
+        if self.has_blind_queries() {
+            // They give zeros.
+            exponentials = exponentials.broadcast_mul(&mask.ge(0.0)?.to_dtype(scores.dtype())?)?;
+        }
+        let sums = exponentials.sum_keepdim(3)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        let weights = exponentials.broadcast_div(&sums)?.reshape((count * heads, time, time))?;
+        let dropout = self.dropout(&weights)?;
+        let dropped = match &dropout {
+            Some(factors) => (&weights * factors)?,
+            None => weights.clone(),
+        };
+        let output = self.merge(&dropped.to_dtype(dtype)?.matmul(&values)?, &self.queries)?;
+        let key_shape = inputs[1].dims().to_vec();
+        Ok((
+            output.reshape(self.shape.as_slice())?,
+            Saved { content, keys, values, weights, dropout, relative, key_shape },
+        ))
+    }
+
+    fn backward(self, saved: Saved, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let Saved { content, keys, values, weights, dropout, relative, key_shape } = saved;
+        let dtype: DType = content.dtype();
+        let dy = self.split(&matrix(gradient)?, &self.queries)?;
+        let mut slopes = wide(&dy.matmul(&values.t()?)?)?;
+        let mut dropped = weights.clone();
+        if let Some(factors) = &dropout {
+            slopes = (slopes * factors)?;
+            dropped = (dropped * factors)?;
+        }
+        let of_values = dropped.to_dtype(dtype)?.transpose(1, 2)?.contiguous()?.matmul(&dy)?;
+        let along = (&slopes * &weights)?.sum_keepdim(2)?;
+        let slopes = (weights * slopes.broadcast_sub(&along)?)?;
+        let slopes = (slopes * f64::from(self.settings.scale))?.to_dtype(dtype)?;
+        let of_content = slopes.matmul(&keys)?;
+        let of_keys = slopes.transpose(1, 2)?.contiguous()?.matmul(&content)?;
+        let to_keys =
+            |split: &Tensor| Ok::<_, crate::NnError>(self.merge(split, &self.keys)?.reshape(key_shape.as_slice())?);
+        let to_queries =
+            |split: &Tensor| Ok::<_, crate::NnError>(self.merge(split, &self.queries)?.reshape(self.shape.as_slice())?);
+        let (of_keys, of_values) = (to_keys(&of_keys)?, to_keys(&of_values)?);
+        let Some(Relative { position, encodings, given }) = relative else {
+            return Ok(vec![Some(to_queries(&of_content)?), Some(of_keys), Some(of_values)]);
+        };
+        let of_distances = self.by_head(&shift_back(&slopes)?)?;
+        let of_position = self.by_item(&of_distances.matmul(&encodings)?)?;
+        let time = self.time();
+        let of_encodings = of_distances.transpose(1, 2)?.contiguous()?.matmul(&position)?;
+        let of_encodings = of_encodings.transpose(0, 1)?.contiguous()?.reshape((2 * time - 1, ()))?;
+        let outside = given / 2 + 1 - time;
+        let of_encodings = of_encodings.pad_with_zeros(0, outside, outside)?;
+        let of_queries = to_queries(&(&of_content + &of_position)?)?;
+        let biases = [self.of_bias(&of_content)?, self.of_bias(&of_position)?];
+        let [content_bias, position_bias] = biases.map(Some);
+        Ok(vec![Some(of_queries), Some(of_keys), Some(of_values), Some(of_encodings), content_bias, position_bias])
+    }
+}

@@ -1,0 +1,192 @@
+//! The harness that every differentiable operation goes through.
+//!
+//! * The composition against finite differences, in double precision.
+//! * The fused CPU kernel against the composition, in single precision.
+//! * The composition in bf16 and fp16 against double precision.
+//! * Where the environment variable [`DEVICE`] names a device: that device against the CPU.
+//!
+//! Functions here panic where something disagrees: they are for tests.
+
+use crate::parameters::ParameterId;
+use crate::random::Draw;
+use crate::{NnError, Precision, Result, Tape, Value, device};
+use candle_core::{DType, Device, Tensor};
+
+/// The environment variable that names a device, such as `cuda:0`, to test beside the CPU.
+pub const DEVICE: &str = "FLOWMILL_TEST_DEVICE";
+
+/// How far results may be apart, as a share of the largest magnitude.
+#[derive(Debug, Clone, Copy)]
+struct Tolerances {
+    /// Gradients in double precision from differences.
+    differences: f64,
+    /// Kernels, and other devices, from the composition in single precision.
+    single: f64,
+    /// The composition in bf16 from double precision.
+    bf16: f64,
+    /// The composition in fp16 from double precision.
+    fp16: f64,
+}
+
+const TOLERANCES: Tolerances = Tolerances { differences: 1e-6, single: 5e-6, bf16: 4e-2, fp16: 5e-3 };
+
+/// Random elements for a named input.
+pub fn normals(name: &str, shape: &[usize]) -> Vec<f32> {
+    Draw::new(17).purpose(name).normals(shape.iter().product())
+}
+
+/// The largest difference relative to the largest expected magnitude.
+///
+/// # Panics
+/// When the numbers of elements differ.
+pub fn worst(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+    let apart = |(a, b): (&f64, &f64)| if a.is_nan() || b.is_nan() { f64::INFINITY } else { (a - b).abs() };
+    found.iter().zip(expected).map(apart).fold(0.0, f64::max) / (largest + 1e-6)
+}
+
+/// Elements of any type on any device.
+fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+/// An operation on several inputs, with the numbers that it is checked at.
+struct Case<'a> {
+    shapes: &'a [&'a [usize]],
+    inputs: Vec<Vec<f64>>,
+    f: &'a dyn Fn(&[Value]) -> Value,
+}
+
+/// What an operation gives: its output, and the gradients of all inputs.
+struct Results {
+    output: Vec<f64>,
+    gradients: Vec<Vec<f64>>,
+}
+
+impl Case<'_> {
+    fn tensors(&self, device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
+        let tensor = |(elements, shape): (&Vec<f64>, &&[usize])| {
+            Ok(Tensor::from_slice(elements, *shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+        };
+        self.inputs.iter().zip(self.shapes).map(tensor).collect()
+    }
+
+    /// The operation on recorded inputs of an element type on a device, and its gradients of the sum of the output times `weights`.
+    fn results(&self, device: &Device, dtype: DType, weights: &dyn Fn(usize) -> Vec<f64>) -> Result<Results> {
+        let precision = match dtype {
+            DType::BF16 => Precision::Bf16,
+            DType::F16 => Precision::Fp16,
+            _ => Precision::Fp32,
+        };
+        let tape = Tape::with_precision(precision);
+        let ids = (0..self.inputs.len()).map(ParameterId::at);
+        let tensors = self.tensors(device, dtype)?;
+        let values = tensors.into_iter().zip(ids).map(|(tensor, id)| Value::new(tensor, Some(tape.parameter(id))));
+        let output = (self.f)(&values.collect::<Vec<_>>());
+        let tensor = output.tensor();
+        let seed = Tensor::from_vec(weights(tensor.elem_count()), tensor.dims(), &Device::Cpu)?;
+        let seed = seed.to_dtype(tensor.dtype())?.to_device(tensor.device())?;
+        let (found, before) = (elements(tensor)?, elements(&seed)?);
+        let gradients = tape.backward_from(&output, seed.clone())?;
+        assert!(tape.is_empty());
+        assert_eq!(elements(&seed)?, before, "the seed that the caller holds is overwritten");
+        let gradient = |input: usize| {
+            let missing = || NnError::invalid("gradient", format!("input {input} has none"));
+            elements(gradients.get(ParameterId::at(input)).ok_or_else(missing)?)
+        };
+        Ok(Results { output: found, gradients: (0..self.inputs.len()).map(gradient).collect::<Result<_>>()? })
+    }
+
+    /// The output for plain inputs in double precision, one of whose elements is moved.
+    fn moved(&self, input: usize, element: usize, by: f64) -> Result<Vec<f64>> {
+        let mut inputs = self.inputs.clone();
+        inputs[input][element] += by;
+        let tensors = Case { inputs, ..*self }.tensors(&Device::Cpu, DType::F64)?;
+        let values: Vec<Value> = tensors.into_iter().map(|tensor| Value::new(tensor, None)).collect();
+        elements((self.f)(&values).tensor())
+    }
+}
+
+/// Checks an operation on inputs of these shapes, of standard normal elements; see the module.
+///
+/// # Panics
+/// When anything disagrees.
+pub fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Value) {
+    check_at(name, shapes, 1.0, f);
+}
+
+/// As [`check`], with inputs of the given deviation.
+///
+/// # Panics
+/// When anything disagrees.
+pub fn check_at(name: &str, shapes: &[&[usize]], deviation: f64, f: impl Fn(&[Value]) -> Value) {
+    let inputs = shapes.iter().enumerate().map(|(input, shape)| {
+        normals(&format!("{name} {input}"), shape).iter().map(|x| f64::from(*x) * deviation).collect()
+    });
+    let case = Case { shapes, inputs: inputs.collect(), f: &f };
+    if let Err(error) = check_case(name, &case) {
+        panic!("{name}: {error}");
+    }
+}
+
+fn check_case(name: &str, case: &Case) -> Result<()> {
+    let weights = |count: usize| normals(&format!("{name} weights"), &[count]).into_iter().map(f64::from).collect();
+    let double = case.results(&Device::Cpu, DType::F64, &weights)?;
+    check_differences(name, case, &double, &weights(double.output.len()))?;
+    let composed = device::by_composition(|| case.results(&Device::Cpu, DType::F32, &weights))?;
+    agree(&format!("{name}, composed in f32"), &composed, &double, TOLERANCES.single);
+    let fused = case.results(&Device::Cpu, DType::F32, &weights)?;
+    let plain = case.tensors(&Device::Cpu, DType::F32)?.into_iter().map(|tensor| Value::new(tensor, None));
+    let plain = (case.f)(&plain.collect::<Vec<_>>());
+    assert_eq!(elements(plain.tensor())?, fused.output, "{name}: recording changes the result");
+    agree(&format!("{name}, fused"), &fused, &double, TOLERANCES.single);
+    let bf16 = case.results(&Device::Cpu, DType::BF16, &weights)?;
+    agree(&format!("{name}, bf16"), &bf16, &double, TOLERANCES.bf16);
+    let fp16 = case.results(&Device::Cpu, DType::F16, &weights)?;
+    agree(&format!("{name}, fp16"), &fp16, &double, TOLERANCES.fp16);
+    if let Some(device) = test_device()? {
+        let found = case.results(&device, DType::F32, &weights)?;
+        agree(&format!("{name} on {:?}", device.location()), &found, &double, TOLERANCES.single);
+        let found = case.results(&device, DType::BF16, &weights)?;
+        agree(&format!("{name} on {:?} in bf16", device.location()), &found, &double, TOLERANCES.bf16);
+        let found = case.results(&device, DType::F16, &weights)?;
+        agree(&format!("{name} on {:?} in fp16", device.location()), &found, &double, TOLERANCES.fp16);
+    }
+    Ok(())
+}
+
+/// The device that [`DEVICE`] names; none without it.
+///
+/// # Errors
+/// When this build or machine does not have it.
+pub fn test_device() -> Result<Option<Device>> {
+    let Ok(name) = std::env::var(DEVICE) else { return Ok(None) };
+    device::open(name.parse()?).map(Some)
+}
+
+fn check_differences(name: &str, case: &Case, found: &Results, weights: &[f64]) -> Result<()> {
+    const STEP: f64 = 1.0 / 256.0;
+    for (input, gradient) in found.gradients.iter().enumerate() {
+        let mut expected = Vec::with_capacity(gradient.len());
+        for element in 0..gradient.len() {
+            let at = |steps: f64| -> Result<f64> {
+                let output = case.moved(input, element, steps * STEP)?;
+                Ok(output.iter().zip(weights).map(|(y, w)| y * w).sum())
+            };
+            expected.push((8.0 * (at(1.0)? - at(-1.0)?) - (at(2.0)? - at(-2.0)?)) / (12.0 * STEP));
+        }
+        let error = worst(gradient, &expected);
+        assert!(error < TOLERANCES.differences, "{name}: gradient of input {input} is off by {error} from differences");
+    }
+    Ok(())
+}
+
+fn agree(name: &str, found: &Results, expected: &Results, tolerance: f64) {
+    let error = worst(&found.output, &expected.output);
+    assert!(error < tolerance, "{name}: the output is off by {error}");
+    for (input, (found, expected)) in found.gradients.iter().zip(&expected.gradients).enumerate() {
+        let error = worst(found, expected);
+        assert!(error < tolerance, "{name}: gradient of input {input} is off by {error}");
+    }
+}
