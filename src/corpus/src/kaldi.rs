@@ -18,7 +18,7 @@ use crate::{CorpusError, ReadOptions, Reading};
 
 /// Index files of a directory; `wav.scp` must be there, and `utt2spk` unless one speaker is given.
 pub const FILES: [&str; 3] = ["wav.scp", "text", "utt2spk"];
-/// The files that a directory may have besides.
+/// Optional files of a directory.
 pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 
 /// Reads and validates a Kaldi data directory.

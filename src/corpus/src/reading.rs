@@ -98,7 +98,7 @@ impl Reading {
         self.rejected.push(Rejection { id: id.to_owned(), reason: reason.into() });
     }
 
-    /// Takes in candidates in the order in which they were found: made-up ids are told apart, of the same id only the first is kept
+    /// Takes in candidates in the order in which they were found: made-up ids are made unique, of the same id only the first is kept
     /// (`help` says what to do about the others), and rows without a transcript are kept or not. `texts` says whether any row of
     /// the source had a transcript, good or bad.
     pub(crate) fn take(mut self, mut rows: Vec<Candidate>, texts: bool, options: &ReadOptions<'_>, help: &str) -> Self {

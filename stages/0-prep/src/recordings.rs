@@ -24,7 +24,7 @@ use crate::fallback::decoder;
 const KEPT_BYTES: u64 = 1 << 30;
 /// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
 const DECODING_BYTES: u64 = 2 << 30;
-/// A temporary file takes at most one part in so many of what is free on its disk.
+/// The divisor that gives the largest temporary file from the free space of its disk.
 const SHARE_OF_DISK: u64 = 4;
 
 /// The recordings that several rows of a phase share.
@@ -241,7 +241,7 @@ impl Drop for RowRecording {
 }
 
 impl Recording {
-    /// So many rows need it no longer.
+    /// Notes that this number of rows need it no longer.
     fn release(&self, rows: usize) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
             *lock(&self.decoded) = Decoded::Absent;
@@ -356,7 +356,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Waits until so many bytes may be decoded.
+    /// Waits until this number of bytes may be decoded.
     fn wait_for_room(&self, bytes: u64) -> DecodingRoom<'_> {
         let is_full =
             |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > self.decoding_bytes;

@@ -1,4 +1,4 @@
-//! What was odd about recordings that could be read all the same: all in a file, the first few in messages when audio is missing or wrong.
+//! Warnings about recordings that could be read all the same: all of them in a file, and those about missing or wrong audio in the log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// The folder of the files, relative to the stage's.
 pub const FOLDER: &str = "warnings";
 
-/// Number of utterances of a kind that are named in messages.
+/// The number of utterances of a kind that the log names.
 const NAMED: usize = 3;
 
 /// A line of the file.
@@ -22,7 +22,7 @@ struct Line<'a> {
     warning: String,
 }
 
-/// The kinds of damage that messages report, in their order.
+/// Kinds of damage that the log mentions, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     Truncated,

@@ -120,7 +120,7 @@ impl Columns {
         }
         let short = fields == 1;
         let problem = "has no `|`; a line is `id|text|normalized text`";
-        if short && audio.contains([',', '\t', ' ']) {
+        if short && audio.contains([',', ';', '\t', ' ']) {
             return Err(problem.into());
         }
         values::path(audio).map_err(|BadPath { kind, detail }| format!("has a bad path ({kind}): {detail}"))?;

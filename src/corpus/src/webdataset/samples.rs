@@ -397,12 +397,13 @@ fn key_end(key: &str, files: &[File]) -> KeyEnd {
 /// other utterances.
 fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
-    let of_text = |file: &&File| file.look == Look::Text;
-    // One recording whose name explains all transcripts has them all.
-    let explained = key_end(&key, &files) == KeyEnd::Either && files.iter().any(|file| of_text(&file));
+    // Where one recording's name explains all transcripts, what follows that name says what they are.
+    let recording = files.iter().find(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned());
+    let recording = recording.filter(|_| key_end(&key, &files) == KeyEnd::Either);
     for file in files {
-        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
-        if of_text(&&file) && !explained && !samples::follows_a_key(&rest) {
+        let of_recording = recording.as_deref().and_then(|stem| file.name.strip_prefix(stem));
+        let rest = of_recording.unwrap_or(&file.name[key.len()..]).trim_start_matches('.').to_ascii_lowercase();
+        if file.look == Look::Text && !samples::follows_a_key(&rest) {
             let own = samples::own_key(&file.name);
             let rest = file.name[own.len()..].trim_start_matches('.').to_ascii_lowercase();
             samples.entry(own).or_default().files.push((rest, file));
