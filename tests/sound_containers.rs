@@ -193,7 +193,7 @@ fn a_lost_fragment_of_mp4_is_counted() {
 #[test]
 fn mp2_in_mp4_is_decoded_by_its_layer() {
     // Layer 2 at 48 kbit/s and 48 kHz in mono; no band has bits, which is silence.
-    let frame = [vec![0xff, 0xfd, 0x34, 0xc0], vec![0; 140]].concat();
+    let frame = [vec![0xff, 0xfd, 0x24, 0xc0], vec![0; 140]].concat();
     let esds = [vec![0, 0, 0, 0, 3, 21, 0, 1, 0, 4, 13, 0x6b, 0x15], vec![0; 11], vec![6, 1, 2]].concat();
     let track = Mp4Track {
         brand: *b"isom",

@@ -9,23 +9,23 @@ use super::tags;
 /// Finds the frames; what lies between them is left out, and so are tags.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let bytes = tags::without_trailing(bytes);
+    // Zeros that fill up the end of a file are no damage.
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let mut kept: Vec<Range<usize>> = Vec::new();
     let (mut at, mut junk, mut previous) = (0, 0, None);
-    while at < bytes.len() {
+    while at < end {
         let rest = &bytes[at..];
         let fits = |frame: &Frame| at == 0 || previous == Some(frame.kind) || frame.is_followed(rest);
         if let Some(frame) = Frame::parse(rest).filter(fits) {
-            let end = at + frame.length.min(rest.len());
+            let next = at + frame.length.min(rest.len());
             match kept.last_mut() {
-                Some(last) if last.end == at => last.end = end,
-                _ => kept.push(at..end),
+                Some(last) if last.end == at => last.end = next,
+                _ => kept.push(at..next),
             }
-            (previous, at) = (Some(frame.kind), end);
+            (previous, at) = (Some(frame.kind), next);
         } else if let Some(tag) = tags::length(rest) {
             // Files that were joined have tags in the middle.
             at = usize::try_from(tag).unwrap_or(usize::MAX).saturating_add(at);
-        } else if rest.iter().all(|byte| *byte == 0) {
-            break;
         } else {
             (previous, at, junk) = (None, at + 1, junk + 1);
         }
