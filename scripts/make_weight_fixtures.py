@@ -73,6 +73,9 @@ class Storage:
     def __init__(self, values, kind=FloatStorage):
         self.values, self.kind = values, kind
 
+    def count(self):
+        return len(self.values) // (2 if self.kind is ComplexFloatStorage else 1)
+
     def bytes(self):
         return struct.pack(f"<{len(self.values)}f", *self.values)
 
@@ -117,9 +120,8 @@ class Pickler(pickle._Pickler):
             return None
         if value not in self.stored:
             self.stored.append(value)
-        count = len(value.values) // (2 if value.kind is ComplexFloatStorage else 1)
         key = str(self.stored.index(value))
-        return ("storage", value.kind, key, "cpu", count) + ((None,) if self.legacy else ())
+        return ("storage", value.kind, key, "cpu", value.count()) + ((None,) if self.legacy else ())
 
 
 def save_zip(name, value, protocol):
@@ -145,7 +147,7 @@ def save_legacy(name, value, protocol):
         pickler.dump(value)
         pickle.dump([str(key) for key in range(len(pickler.stored))], sink, protocol=protocol)
         for storage in pickler.stored:
-            sink.write(struct.pack("<q", len(storage.values)))
+            sink.write(struct.pack("<q", storage.count()))
             sink.write(storage.bytes())
 
 
@@ -279,7 +281,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for protocol in (2, 3, 4, 5):
         save_zip(f"objects_protocol{protocol}.pt", {"model": weights(), "epoch": 3, **beside()}, protocol)
-    save_legacy("objects_legacy.pt", {"state_dict": weights(), **beside(), "spectrum": None}, 2)
+    save_legacy("objects_legacy.pt", {"state_dict": weights(), **beside()}, 2)
     save_zip("numpy_scalars.pt", {"model": weights(), **numbers()}, 2)
     for protocol in (2, 5):
         with open(OUT / f"arrays_protocol{protocol}.pkl", "wb") as sink:

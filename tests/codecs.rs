@@ -239,3 +239,69 @@ fn the_real_ffmpeg_gives_the_samples_of_a_lossless_file() {
     let decoded = flowmill_audio::Decoder::with_ffmpeg().decode(&bytes, "speech.tta").unwrap();
     assert_eq!((decoded.samples, decoded.sample_rate), (original.samples, original.sample_rate));
 }
+
+#[test]
+fn doctor_tells_which_ffmpeg_there_is() {
+    let corpus = Corpus::new(&[("a.amr", beginning(b"#!AMR\n"))], "ffmpeg");
+    let doctor = |corpus: &Corpus| {
+        let path = corpus.path().join("bin");
+        let output = command(corpus.path(), &["doctor", "."]).env("PATH", path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find(|line| line.contains("ffmpeg")).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    assert!(doctor(&corpus).contains("not installed"));
+    corpus.stand_in("9.9-test");
+    assert!(doctor(&corpus).contains("9.9-test"));
+}
+
+#[test]
+fn the_fallback_decodes_members_of_tar_files() {
+    let corpus = Corpus::new(&[], "ffmpeg");
+    corpus.stand_in("9.9-test");
+    let member = |name: &str, content: &[u8]| {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[100..107].copy_from_slice(b"0000644");
+        header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+        [&header[..], content, &padding].concat()
+    };
+    let tar = [
+        member("a.amr", &beginning(b"#!AMR\n")),
+        member("a.txt", b"Die Burg lag auf einem Berggrat."),
+        member("b.wav", &fs::read(speech()).unwrap()),
+        member("b.txt", b"Die Burg lag auf einem Berggrat."),
+        vec![0; 1024],
+    ]
+    .concat();
+    fs::remove_dir_all(corpus.path().join("data")).unwrap();
+    fs::create_dir(corpus.path().join("data")).unwrap();
+    fs::write(corpus.path().join("data/shard.tar"), tar).unwrap();
+    let recipe = fs::read_to_string(corpus.path().join("recipe.yaml")).unwrap();
+    fs::write(corpus.path().join("recipe.yaml"), recipe.replace("data: data", "data: data, format: webdataset"))
+        .unwrap();
+    let (good, text) = corpus.run("pack");
+    assert!(good, "{text}");
+    // Only the row that needs it names the program.
+    assert_eq!(parquet::texts(&corpus.table(), "decoder"), ["ffmpeg 9.9-test", ""]);
+    assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|seconds| (seconds - 1.95).abs() < 1e-9));
+}
+
+#[test]
+fn the_fallback_decodes_segments_of_recordings() {
+    let corpus = Corpus::new(&[("r.amr", beginning(b"#!AMR\n"))], "ffmpeg");
+    corpus.stand_in("9.9-test");
+    let data = corpus.path().join("data");
+    fs::write(data.join("segments"), "u0 r.amr 0.0 0.9\nu1 r.amr 0.9 1.8\n").unwrap();
+    fs::write(data.join("text"), "u0 Die Burg\nu1 lag auf\n").unwrap();
+    fs::write(data.join("utt2spk"), "u0 kerstin\nu1 kerstin\n").unwrap();
+    let (good, text) = corpus.run("pack");
+    assert!(good, "{text}");
+    assert_eq!(parquet::texts(&corpus.table(), "decoder"), ["ffmpeg 9.9-test"; 2]);
+    assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|seconds| (seconds - 0.9).abs() < 1e-9));
+}

@@ -1,127 +1,14 @@
 //! Rows are conserved: whatever a source of any format holds is a row or one rejection, named and counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
 
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 
+use crate::support::corpus::{Corpus, wav};
 use crate::support::random::Random;
-use crate::support::{Mini, Outcome, flowmill, parquet};
-
-/// A recipe's folder with one source below it.
-struct Corpus {
-    folder: tempfile::TempDir,
-}
-
-impl Corpus {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes a file of the source.
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    /// Runs stage 0 on the source.
-    fn prepare(&self, source: &str, more: &str) -> Outcome {
-        let recipe =
-            format!("name: c\n{more}\nprep:\n  data: [{source}]\n  split: {{by: fraction, fractions: {{}}}}\n");
-        self.write("recipe.yaml", recipe);
-        flowmill(self.folder.path(), &["run", ".", "--stop-stage", "0"])
-    }
-
-    fn table(&self) -> PathBuf {
-        self.path("exp/c/0-prep/train/part-00000.parquet")
-    }
-
-    /// The rows: id to one of their columns.
-    fn rows(&self, column: &str) -> BTreeMap<String, String> {
-        parquet::texts(&self.table(), "utt").into_iter().zip(parquet::texts(&self.table(), column)).collect()
-    }
-
-    fn ids(&self) -> Vec<String> {
-        if self.table().exists() { parquet::texts(&self.table(), "utt") } else { Vec::new() }
-    }
-
-    /// The rejected rows in order of their ids, each with its reason.
-    fn rejected(&self) -> Vec<(String, String)> {
-        let table = self.path("exp/c/0-prep/rejected.parquet");
-        if !table.exists() {
-            return Vec::new();
-        }
-        let mut rows: Vec<_> = parquet::texts(&table, "id").into_iter().zip(parquet::texts(&table, "reason")).collect();
-        rows.sort();
-        rows
-    }
-
-    #[track_caller]
-    fn reason(&self, id: &str) -> String {
-        let rejected = self.rejected();
-        let found: Vec<&str> = rejected.iter().filter(|row| row.0 == id).map(|row| row.1.as_str()).collect();
-        assert_eq!(found.len(), 1, "{id} is rejected {} times: {rejected:#?}", found.len());
-        found[0].to_owned()
-    }
-}
-
-/// Half a second of a tone as 16-bit WAV at 8 kHz, of one or more channels.
-fn wav_of(channels: u16) -> Vec<u8> {
-    let frames = 4000u32;
-    let size = frames * u32::from(channels) * 2;
-    let mut bytes = b"RIFF".to_vec();
-    bytes.extend((36 + size).to_le_bytes());
-    bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0");
-    bytes.extend(channels.to_le_bytes());
-    bytes.extend(8000u32.to_le_bytes());
-    bytes.extend((8000 * u32::from(channels) * 2).to_le_bytes());
-    bytes.extend((channels * 2).to_le_bytes());
-    bytes.extend(b"\x10\0data");
-    bytes.extend(size.to_le_bytes());
-    for frame in 0..frames {
-        let sample = (8000.0 * (f64::from(frame) * 0.3).sin()) as i16;
-        (0..channels).for_each(|_| bytes.extend(sample.to_le_bytes()));
-    }
-    bytes
-}
-
-fn wav() -> Vec<u8> {
-    wav_of(1)
-}
-
-/// A tar file being made.
-struct Tar(Builder<Vec<u8>>);
-
-impl Tar {
-    fn new() -> Self {
-        Self(Builder::new(Vec::new()))
-    }
-
-    fn file(&mut self, name: &str, content: impl AsRef<[u8]>) -> &mut Self {
-        self.member(name, EntryType::Regular, content.as_ref())
-    }
-
-    fn member(&mut self, name: &str, kind: EntryType, content: &[u8]) -> &mut Self {
-        let mut header = Header::new_ustar();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(kind);
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        self.0.append(&header, content).unwrap();
-        self
-    }
-
-    fn done(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
-    }
-}
+use crate::support::{Mini, Tar, flowmill, parquet};
 
 #[test]
 fn keys_of_tar_files_may_hold_dots() {
@@ -171,7 +58,7 @@ fn nothing_of_a_tar_file_that_looks_like_an_utterance_is_passed_over() {
     tar.file("array.npy", b"\x93NUMPY").file("array.txt", "samples as an array");
     // One utterance, wrong in three members.
     for ending in ["wav", "txt", "json"] {
-        tar.member(&format!("../up.{ending}"), EntryType::Regular, b"x");
+        tar.member(format!("../up.{ending}"), EntryType::Regular, b"x");
     }
     tar.file("two.wav", wav()).file("two.txt", "first").file("two.wav", wav()).file("two.txt", "second");
     tar.file("._good.wav", b"\0\x05\x16\x07\0\x02\0\0Mac OS X").file("notes.md", "neither");
@@ -255,30 +142,6 @@ fn of_two_formats_of_a_recording_the_plain_one_is_taken_and_told() {
 }
 
 #[test]
-fn recordings_of_ljspeech_are_found_by_their_whole_name() {
-    let corpus = Corpus::new();
-    for name in ["7.wav", "7.1.wav", "7.10.flac", "10.wav", "deep/in.wav", "two.wav", "two.WAV", "unlisted.wav"] {
-        corpus.write(&format!("lj/wavs/{name}"), wav());
-    }
-    let lines = ["7|a", "7.1.wav|b", "7.10|c", "wavs/10.wav|d", "deep/in|e", "two|f", "1|g"];
-    corpus.write("lj/metadata.csv", lines.join("\n"));
-    corpus.prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.5").expect_code(0);
-    let expected = [
-        ("10", "lj/wavs/10.wav"),
-        ("7", "lj/wavs/7.wav"),
-        ("7.1", "lj/wavs/7.1.wav"),
-        ("7.10", "lj/wavs/7.10.flac"),
-        ("deep-in", "lj/wavs/deep/in.wav"),
-    ];
-    let rows: Vec<(String, String)> = corpus.rows("wav").into_iter().collect();
-    assert_eq!(rows, expected.map(|(id, wav)| (id.to_owned(), wav.to_owned())));
-    assert!(corpus.reason("1").contains("lj/wavs/1.wav"), "{}", corpus.reason("1"));
-    assert!(corpus.reason("two").starts_with("two recordings"));
-    assert!(corpus.reason("unlisted").starts_with("not in metadata.csv"));
-    assert_eq!(corpus.rejected().len(), 3);
-}
-
-#[test]
 fn made_up_ids_are_unique() {
     let corpus = Corpus::new();
     let piece = |duration: f64| format!(r#"{{"wav": "long.wav", "text": "t", "offset": 0.1, "duration": {duration}}}"#);
@@ -347,69 +210,6 @@ fn where_nothing_is_left_the_reasons_are_counted_and_kept() {
 }
 
 #[test]
-fn encodings_with_a_mark_and_json_arrays_are_read() {
-    let corpus = Corpus::new();
-    corpus.write("data/wav.scp", "u1 ../a.wav\n");
-    let utf16: Vec<u8> = "\u{feff}u1 grüße\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    corpus.write("data/text", utf16);
-    corpus.write("data/utt2spk", "u1 s\n");
-    corpus.write("a.wav", wav());
-    corpus.prepare("data", "").expect_code(0);
-    assert_eq!(corpus.rows("text")["u1"], "grüße");
-    corpus.write("m.json", "[\n  {\"audio_filepath\": \"a.wav\",\n   \"text\": \"t\", \"id\": 7, \"snr\": NaN}\n]\n");
-    corpus.prepare("{dir: m.json, format: manifest}", "").expect_code(0).expect_words(&["JSON array"]);
-    assert_eq!(corpus.ids(), ["7"]);
-}
-
-#[test]
-fn readers_agree_on_types_names_blanks_and_newlines() {
-    let corpus = Corpus::new();
-    corpus.write("a.wav", wav());
-    let texts = [r"one\u00a0two", r"one\u202ftwo", r"one\u3000two", r"one\ntwo", r" one  two\t"];
-    for (n, text) in texts.iter().enumerate() {
-        let json = format!(
-            r#"{{"speaker_id": 4.0, "spk": "", "transcription": "{text}", "caption": "not this", "duration": "0.5", "snr": NaN, "lang": null, "language": "en"}}"#
-        );
-        let mut tar = Tar::new();
-        tar.file("a.wav", wav()).file("a.json", &json);
-        corpus.write("a.tar", tar.done());
-        corpus.write("data/a.wav", wav());
-        corpus.write("data/a.json", &json);
-        corpus.write("m.jsonl", json.replacen('{', r#"{"audio_filepath": "a.wav", "#, 1));
-        let spoken = text.replace(r"\u00a0", "\u{a0}").replace(r"\u202f", "\u{202f}").replace(r"\u3000", "\u{3000}");
-        corpus.write("k/wav.scp", "a ../a.wav\n");
-        corpus.write("k/text", format!("a\u{3000}{}\n", spoken.replace(r"\n", "\u{2028}").replace(r"\t", "\t")));
-        corpus.write("k/utt2spk", "a 4\n");
-        corpus.write("k/utt2lang", "a en\n");
-        for source in ["a.tar", "{dir: m.jsonl, format: manifest}", "{dir: data, format: folder}", "k"] {
-            corpus.prepare(source, "").expect_code(0);
-            let row = ["text", "spk", "lang"].map(|column| corpus.rows(column)["a"].clone());
-            assert_eq!(row, ["one two", "4", "en"], "{n} {source}");
-        }
-    }
-}
-
-#[test]
-fn segments_that_last_to_the_end_and_name_their_channel() {
-    let corpus = Corpus::new();
-    corpus.write("one.wav", wav());
-    corpus.write("two.wav", wav_of(2));
-    corpus.write("k/wav.scp", "one ../one.wav\ntwo ../two.wav\n");
-    corpus
-        .write("k/segments", "s-a one 0.1 -1\ns-b one 0.2 0.4 0\ns-c two 0 -1 1\ns-d one 0 0.4 B\ns-e two 0.1 -1.0\n");
-    corpus.write("k/text", "s-a a\ns-b b\ns-c c\ns-d d\ns-e e\n");
-    corpus.write("k/utt2spk", "s-a s\ns-b s\ns-c s\ns-d s\ns-e s\n");
-    corpus.prepare("k", "max_rejected: 0.5").expect_code(0);
-    assert_eq!(corpus.ids(), ["s-a", "s-b", "s-e"]);
-    let durations = parquet::numbers(&corpus.table(), "duration");
-    for (duration, expected) in durations.iter().zip([0.4, 0.2, 0.4]) {
-        assert!((duration - expected).abs() < 1e-9, "{durations:?}");
-    }
-    assert!(corpus.reason("s-c").contains("channel 1"), "{}", corpus.reason("s-c"));
-    assert!(corpus.reason("s-d").contains("channel 1"), "{}", corpus.reason("s-d"));
-}
-
-#[test]
 fn one_utterance_that_is_wrong_in_three_files_is_one_rejection() {
     let corpus = Corpus::new();
     corpus.write("a.wav", wav());
@@ -468,23 +268,22 @@ fn a_flow_is_trained_and_exported_without_a_transcript() {
 }
 
 #[test]
-fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
+fn transcripts_with_a_language_in_their_name_are_read() {
+    let good = [("g.wav", ""), ("g.txt", "good")];
+    let with = |files: &[(&'static str, &'static str)]| [&good, files].concat();
+    let files = with(&[("a.wav", ""), ("a.en.txt", "one"), ("b.wav", ""), ("b.zh-CN.lab", "two")]);
+    both_ways(&files, &[("a", "one"), ("b", "two"), ("g", "good")], &[]);
+    // The transcript without a language is the one that is spoken.
+    let files = with(&[("a.wav", ""), ("a.en.txt", "translated"), ("a.txt", "spoken")]);
+    both_ways(&files, &[("a", "spoken"), ("g", "good")], &[]);
+    let files = with(&[("a.wav", ""), ("a.en.txt", "one"), ("a.de.txt", "eins")]);
+    both_ways(&files, &[("g", "good")], &["a"]);
     let corpus = Corpus::new();
-    corpus.write("ls/dev/84/121/84-121-0000.wav", wav());
-    corpus.write("ls/dev/84/121/84-121.trans.txt", "84-121-0000 WORDS\n");
-    corpus.prepare("ls", "").expect_code(1).expect_words(&["wav.scp", "looks like LibriSpeech"]);
-    corpus
-        .prepare("{dir: ls, format: folder}", "")
-        .expect_code(1)
-        .expect_words(&["all 2 rows", "looks like LibriSpeech"]);
-    corpus.write("cv/clips/a.wav", wav());
-    corpus.write("cv/train.tsv", "path\tsentence\na.wav\twords\n");
-    corpus.prepare("{dir: cv, format: folder}", "").expect_code(0).expect_words(&["looks like Common Voice"]);
-    corpus.write("m.jsonl", "{}\n");
-    corpus.prepare("m.jsonl", "").expect_code(2).expect_words(&["format: manifest"]);
-    corpus.write("lj/LJSpeech-1.1/wavs/a.wav", wav());
-    corpus.write("lj/LJSpeech-1.1/metadata.csv", "a|words\n");
-    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(1).expect_words(&["in its folder ljspeech-1.1"]);
+    for (name, content) in [("a.wav", wav()), ("a.pt_br.txt", b"um".to_vec())] {
+        corpus.write(&format!("data/{name}"), content);
+    }
+    corpus.prepare("{dir: data, format: folder}", "").expect_code(0);
+    assert_eq!(corpus.rows("lang")["a"], "pt_br");
 }
 
 /// What a random corpus should give.
@@ -524,6 +323,14 @@ fn pick(random: &mut Random, below: usize) -> usize {
 /// Something that is no recording.
 const NOISE: &str = "this is no recording at all, whatever it is called";
 
+/// What Git LFS leaves in the place of a file that was not fetched.
+const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+
+/// Something that is no recording, or stands in for one.
+fn noise(random: &mut Random) -> Vec<u8> {
+    ["", NOISE, LFS_POINTER, "<!DOCTYPE html><html>"][pick(random, 4)].into()
+}
+
 #[test]
 fn random_corpora_of_every_format_keep_or_name_every_utterance() {
     let mut random = Random::announced("random corpora");
@@ -533,6 +340,74 @@ fn random_corpora_of_every_format_keep_or_name_every_utterance() {
         ljspeech(&mut random, round);
         manifest(&mut random, round);
         webdataset(&mut random, round);
+        several_sources(&mut random, round);
+        unreadable(&mut random, round);
+    }
+}
+
+/// Folders whose utterances have the same names: every one is a row, unless it is the same recording.
+fn several_sources(random: &mut Random, round: usize) {
+    let corpus = Corpus::new();
+    let (mut ids, mut count) = (BTreeSet::new(), 0);
+    for source in ["a", "b", "c"] {
+        for number in 0..8 {
+            if pick(random, 3) > 0 {
+                corpus.write(&format!("{source}/{number}.wav"), wav());
+                corpus.write(&format!("{source}/{number}.txt"), "words");
+                count += 1;
+                if !ids.insert(number.to_string()) {
+                    ids.insert(format!("{source}-{number}"));
+                }
+            }
+        }
+        corpus.write(&format!("{source}/own-{source}.wav"), wav());
+        corpus.write(&format!("{source}/own-{source}.txt"), "words");
+        count += 1;
+        ids.insert(format!("own-{source}"));
+    }
+    assert_eq!(ids.len(), count);
+    let sources = ["a", "b", "c"].map(|dir| format!("{{dir: {dir}, format: folder}}")).join(", ");
+    let expected = Expected { good: ids.into_iter().collect(), bad: Vec::new() };
+    expected.check(&corpus, &sources, &format!("several sources, round {round}"));
+}
+
+/// Sources of every format that cannot be read as a whole, for a reason each: every row that can be named is rejected, or the source.
+fn unreadable(random: &mut Random, round: usize) {
+    let ids: Vec<String> = (0..1 + pick(random, 6)).map(|number| name(random, number)).collect();
+    for format in ["kaldi", "folder", "ljspeech", "manifest", "webdataset"] {
+        let corpus = Corpus::new();
+        let mut bad = ids.clone();
+        for id in &ids {
+            corpus.write(&format!("d/wavs/{id}.wav"), wav());
+        }
+        let lines = |line: &dyn Fn(&String) -> String| ids.iter().map(line).collect::<String>();
+        let broken = ["", "\n \n", LFS_POINTER, "PK\u{3}\u{4}", "<html>", "Rar!\u{1a}\u{7}"][pick(random, 6)];
+        match format {
+            "kaldi" => {
+                corpus.write("d/wav.scp", lines(&|id| format!("{id} wavs/{id}.wav\n")));
+                corpus.write("d/text", lines(&|id| format!("{id} words\n")));
+                corpus.write("d/utt2spk", lines(&|id| format!("{id} s\n")));
+                corpus.write(["d/wav.scp", "d/text", "d/utt2spk"][pick(random, 3)], broken);
+            }
+            "ljspeech" => corpus.write("d/metadata.csv", broken),
+            "webdataset" => bad = ids.iter().map(|id| format!("wavs/{id}.wav")).collect(),
+            "folder" => {
+                fs::remove_dir_all(corpus.path("d")).unwrap();
+                corpus.write("d/notes.md", broken);
+                bad = vec!["d".into()];
+            }
+            _ => {
+                fs::remove_dir_all(corpus.path("d")).unwrap();
+                corpus.write("d", broken);
+                bad = vec!["d".into()];
+            }
+        }
+        let expected = Expected { good: Vec::new(), bad };
+        expected.check(
+            &corpus,
+            &format!("{{dir: d, format: {format}}}"),
+            &format!("unreadable {format}, round {round}"),
+        );
     }
 }
 
@@ -544,10 +419,13 @@ fn kaldi(random: &mut Random, round: usize) {
         let mut path = format!("audio/{number}.wav");
         let mut words = format!("{id} some words\n").into_bytes();
         let mut speaker = format!("{id} s\n");
-        let defect = pick(random, 14);
+        let defect = pick(random, 16);
         match defect {
             0 => path = "cat a.wav |".into(),
-            1 => path = format!(r"E:\{number}.wav"),
+            1 => {
+                let other = [r"E:\a.wav", "s3://bucket/a.wav", "file:///data/a.wav", "~/a.wav", "${DATA}/a.wav"];
+                path = other[pick(random, other.len())].into();
+            }
             2 => words.clear(),
             3 => words = format!("{id} caf").into_bytes().into_iter().chain(*b"\xe9\n").collect(),
             4 => speaker.clear(),
@@ -564,7 +442,7 @@ fn kaldi(random: &mut Random, round: usize) {
             spk.extend(format!("{id} t\n").into_bytes());
         }
         if defect != 9 {
-            corpus.write(&format!("k/audio/{number}.wav"), if defect == 7 { NOISE.into() } else { wav() });
+            corpus.write(&format!("k/audio/{number}.wav"), if defect == 7 { noise(random) } else { wav() });
         }
         scp.extend(format!("{id} {path}\n").into_bytes());
         text.extend(words);
@@ -587,9 +465,10 @@ fn folder(random: &mut Random, round: usize) {
         let below = ["", "anna/", "b/c/"][pick(random, 3)];
         let stem = format!("{below}{}", name(random, number));
         let file = |extension: &str| format!("data/{stem}.{extension}");
-        let defect = pick(random, 14);
+        let defect = pick(random, 21);
         let extension = ["wav", "WAV", "wave", "flac", "oga", "xyz"][pick(random, 6)];
-        if !matches!(defect, 0 | 1) {
+        let mut id = stem.replace('/', "-");
+        if !matches!(defect, 0 | 1 | 17..=20) {
             corpus.write(&file(extension), wav());
         }
         match defect {
@@ -601,7 +480,7 @@ fn folder(random: &mut Random, round: usize) {
             4 => corpus.write(&file("txt"), b"caf\xe9"),
             5 => corpus.write(&file("json"), "{\"text\": "),
             6 => {
-                corpus.write(&file("mp3"), NOISE);
+                corpus.write(&file("mp3"), noise(random));
                 fs::remove_file(corpus.path(&file(extension))).unwrap();
                 corpus.write(&file("TXT"), "words");
             }
@@ -616,12 +495,36 @@ fn folder(random: &mut Random, round: usize) {
                 corpus.write(&file("mp3"), wav());
                 corpus.write(&file("lab"), "two\u{202f}words");
             }
+            14 => corpus.write(&file("en.txt"), "words"),
+            15 => {
+                corpus.write(&file("txt"), "words");
+                corpus.write(&file("de.txt"), "Worte");
+            }
+            16 => ["en.txt", "zh-CN.txt"].iter().for_each(|ending| corpus.write(&file(ending), "words")),
+            // Hidden by its own name or that of a folder: one utterance, called by its path.
+            17 | 18 => {
+                id = if defect == 17 { format!(".old/{number}.wav") } else { format!("sub/.{number}.wav") };
+                corpus.write(&format!("data/{id}"), wav());
+                corpus.write(&format!("data/{}", id.replace(".wav", ".txt")), "words");
+            }
+            // In a folder that only a link leads to.
+            19 | 20 => {
+                corpus.write(&format!("elsewhere/{number}/deep/a.wav"), wav());
+                corpus.write(&format!("elsewhere/{number}/deep/a.txt"), "words");
+                symlink(corpus.path(&format!("elsewhere/{number}")), corpus.path(&format!("data/link{number}")))
+                    .unwrap();
+                id = format!("link{number}-deep-a");
+            }
             _ => corpus.write(&file("txt"), "words"),
         }
         // A file that is no recording costs nothing.
         corpus.write(&format!("data/{below}notes-{number}.md"), "notes");
-        if defect <= 7 { &mut expected.bad } else { &mut expected.good }.push(stem.replace('/', "-"));
+        let bad = defect <= 7 || matches!(defect, 16..=18);
+        if bad { &mut expected.bad } else { &mut expected.good }.push(id);
     }
+    // What a tool keeps, and a way back, hold no utterance.
+    corpus.write("data/.git/annex/objects/copy.wav", wav());
+    symlink(corpus.path("data"), corpus.path("data/up")).unwrap();
     expected.check(&corpus, "{dir: data, format: folder}", &format!("folder, round {round}"));
 }
 
@@ -632,7 +535,7 @@ fn ljspeech(random: &mut Random, round: usize) {
     expected.good.push("first".into());
     for number in 0..20 {
         let id = name(random, number);
-        let defect = pick(random, 13);
+        let defect = pick(random, 17);
         let mut line = format!("{id}|some words|more words\n").into_bytes();
         let mut content = wav();
         match defect {
@@ -640,13 +543,27 @@ fn ljspeech(random: &mut Random, round: usize) {
             1 => line = format!("{id}|a|b|c\n").into_bytes(),
             2 => line = format!("{id}||\n").into_bytes(),
             3 => line = [format!("{id}|caf").as_bytes(), b"\xe9\n"].concat(),
-            4 => content = NOISE.into(),
+            4 => content = noise(random),
             5 => corpus.write(&format!("lj/wavs/{id}.WAV"), wav()),
             6 => line.clear(),
             // Good all the same.
             8 => line = format!("{id}.wav|words\r\n").into_bytes(),
             9 => line = format!("wavs/{id}.wav|two\u{a0}words\n").into_bytes(),
             10 => corpus.write(&format!("lj/wavs/{id}.mp3"), NOISE),
+            11 => {
+                line = format!("{id}.wav|words\n").into_bytes();
+                corpus.write(&format!("lj/wavs/{id}.flac"), wav());
+            }
+            // Outside of `wavs`: named by a line, or by none.
+            12 | 13 => {
+                corpus.write(&format!("lj/more/{number}.wav"), wav());
+                let listed = format!("more/{number}|words\n").into_bytes();
+                line = if defect == 12 { listed } else { Vec::new() };
+                metadata.extend(line);
+                let place = if defect == 12 { &mut expected.good } else { &mut expected.bad };
+                place.push(format!("more-{number}"));
+                continue;
+            }
             _ => {}
         }
         if defect != 7 {
@@ -666,12 +583,23 @@ fn manifest(random: &mut Random, round: usize) {
     expected.good.push("first".into());
     for number in 0..20 {
         let id = name(random, number);
-        let defect = pick(random, 14);
-        corpus.write(&format!("audio/{number}.wav"), if defect == 0 { NOISE.into() } else { wav() });
+        let defect = pick(random, 19);
+        corpus.write(&format!("audio/{number}.wav"), if defect == 0 { noise(random) } else { wav() });
         let line = |fields: &str| format!(r#"{{"id": "{id}", "wav": "audio/{number}.wav", {fields}}}"#);
         let place = format!("m.jsonl:{}", number + 2);
         let (line, id) = match defect {
             0 | 10 => (line(r#""text": "t", "spk": 7"#), id),
+            14 => {
+                let other = ["s3://b/a.wav", "https://h/a.wav", "file:///a.wav", "~/a.wav", "{root}/a.wav"];
+                let path = other[pick(random, other.len())];
+                (format!(r#"{{"id": "{id}", "uri": "{path}", "text": "t"}}"#), id)
+            }
+            15 => (format!(r#"{{"id": "{id}", "recording": {{}}, "supervisions": [{{}}]}}"#), id),
+            16 | 17 => {
+                let field = ["filepath", "uri", "file", "wav_filename", "file_path"][pick(random, 5)];
+                let audio = format!(r#""audio": {{"path": null}}, "{field}": "audio/{number}.wav""#);
+                (format!(r#"{{"id": "{id}", {audio}, "text": "t"}}"#), id)
+            }
             1 => (line(r#""text": "t""#).replace(".wav", ".gone.wav"), id),
             2 => (line(r#""text": """#), id),
             3 => (line(r#""text": ["t"]"#), id),
@@ -689,7 +617,8 @@ fn manifest(random: &mut Random, round: usize) {
         };
         lines.push(b'\n');
         lines.extend(line.into_bytes());
-        if defect <= 7 { &mut expected.bad } else { &mut expected.good }.push(id);
+        let bad = defect <= 7 || matches!(defect, 14 | 15);
+        if bad { &mut expected.bad } else { &mut expected.good }.push(id);
     }
     corpus.write("m.jsonl", lines);
     expected.check(&corpus, "{dir: m.jsonl, format: manifest}", &format!("manifest, round {round}"));
@@ -702,13 +631,13 @@ fn webdataset(random: &mut Random, round: usize) {
     for number in 0..22 {
         let key = if dotted { format!("21.{number:02}-26.44") } else { format!("u{number:03}-ü") };
         // Every tar file has good ones, so that the others are read as they are.
-        let defect = if number < 4 { 12 } else { pick(random, 14) };
+        let defect = if number < 4 { 12 } else { pick(random, 17) };
         let tar = &mut tars[number % 2];
         let file = |extension: &str| format!("{key}.{extension}");
         let mut id = key.clone();
         if !matches!(defect, 0 | 1 | 6) {
             let extension = ["wav", "WAV", "oga", "dat"][pick(random, 4)];
-            tar.file(&file(extension), if defect == 2 { NOISE.into() } else { wav() });
+            tar.file(&file(extension), if defect == 2 { noise(random) } else { wav() });
             // What is no recording by name or content is none.
             if defect == 2 && extension == "dat" {
                 tar.file(&file("wav"), NOISE);
@@ -723,7 +652,7 @@ fn webdataset(random: &mut Random, round: usize) {
             6 => {
                 // One utterance, three members of the wrong kind.
                 for extension in ["wav", "txt", "json"] {
-                    tar.member(&file(extension), EntryType::Symlink, b"");
+                    tar.member(file(extension), EntryType::Symlink, b"");
                 }
                 id = file("wav");
             }
@@ -732,12 +661,22 @@ fn webdataset(random: &mut Random, round: usize) {
             8 => drop(tar.file(&file("TXT"), "two\nwords")),
             9 => drop(tar.file(&file("json"), r#"{"caption": "t", "duration": NaN, "spk": 3}"#)),
             10 => drop(tar.file(&file("speaker.txt"), "anna").file(&file("text.txt"), "words")),
+            14 => drop(tar.file(&file("en.txt"), "words")),
+            15 => drop(tar.file(&file("en.txt"), "words").file(&file("de.txt"), "Worte")),
+            16 => drop(tar.file(&file("txt"), LFS_POINTER)),
             _ => drop(tar.file(&file("json"), "{\"speaker\": 1}").file(&file("txt"), "words")),
         }
         tar.file(&file("npy"), b"\x93NUMPY");
-        if defect <= 7 { &mut expected.bad } else { &mut expected.good }.push(id);
+        let bad = defect <= 7 || matches!(defect, 15 | 16);
+        if bad { &mut expected.bad } else { &mut expected.good }.push(id);
     }
-    for (number, tar) in tars.into_iter().enumerate() {
+    // A hidden tar file is one row.
+    if pick(random, 2) == 0 {
+        let hidden = [".h.tar", ".old/x.tar"][pick(random, 2)];
+        corpus.write(&format!("tars/{hidden}"), Tar::new().file("hidden.wav", wav()).done());
+        expected.bad.push(hidden.to_owned());
+    }
+    for (number, mut tar) in tars.into_iter().enumerate() {
         corpus.write(&format!("tars/{number}.tar"), tar.done());
     }
     expected.check(&corpus, "{dir: tars, format: webdataset}", &format!("webdataset, round {round}"));
@@ -802,50 +741,6 @@ fn every_recording_of_a_dotted_key_counts() {
 }
 
 #[test]
-fn headers_of_ljspeech_name_the_fields() {
-    let corpus = Corpus::new();
-    for id in ["1", "2"] {
-        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
-    }
-    let source = "{dir: lj, format: ljspeech}";
-    for (metadata, text, speaker) in [
-        ("audio_file|text|speaker_name\nwavs/1.wav|one|anna\nwavs/2.wav|two|bert\n", "two", "bert"),
-        ("id|text|normalized_text|speaker\n1|one|first|anna\n2|2|second|bert\n", "second", "bert"),
-        ("speaker|file|transcript\nanna|1.wav|one\nbert|2.wav|two\n", "two", "bert"),
-        ("ID|Transcription|Normalized Transcription\n1|one|\n2|2|two\n", "two", "ljspeech"),
-        ("id|text|gender\n1|one|f\n2|two|m\n", "two", "ljspeech"),
-    ] {
-        corpus.write("lj/metadata.csv", metadata);
-        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
-        assert_eq!(corpus.rows("text")["2"], text, "{metadata}");
-        assert_eq!(corpus.rows("spk")["2"], speaker, "{metadata}");
-    }
-    for unknown in ["file|words|who\n1|one|anna\n2|two|bert\n", "speaker|text\nanna|one\n"] {
-        corpus.write("lj/metadata.csv", unknown);
-        corpus.prepare(source, "").expect_code(1).expect_words(&["metadata.csv", "normalized_text"]);
-    }
-}
-
-#[test]
-fn carriage_returns_alone_end_lines() {
-    let corpus = Corpus::new();
-    for id in ["a", "b"] {
-        corpus.write(&format!("lj/wavs/{id}.wav"), wav());
-    }
-    corpus.write("lj/metadata.csv", "a|A\rb|B\r");
-    corpus.write("data/wav.scp", "a ../lj/wavs/a.wav\rb ../lj/wavs/b.wav\r");
-    corpus.write("data/text", "a A\rb B");
-    corpus.write("data/utt2spk", "a a\rb b\r");
-    let line = |id: &str, text: &str| format!(r#"{{"wav": "lj/wavs/{id}.wav", "id": "{id}", "text": "{text}"}}"#);
-    corpus.write("m.jsonl", format!("{}\r{}\r", line("a", "A"), line("b", "B")));
-    for source in ["{dir: lj, format: ljspeech}", "data", "{dir: m.jsonl, format: manifest}"] {
-        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
-        let rows = corpus.rows("text");
-        assert_eq!((rows["a"].as_str(), rows["b"].as_str()), ("A", "B"), "{source}");
-    }
-}
-
-#[test]
 fn recordings_of_a_folder_hide_behind_no_name() {
     let corpus = Corpus::new();
     for name in ["notice.wav", "x.log", "y.md", "z.arrow", "sub/Version.wav"] {
@@ -857,13 +752,16 @@ fn recordings_of_a_folder_hide_behind_no_name() {
     corpus.write("data/README.txt", "about the data");
     corpus.write("data/version.txt", "1.0");
     corpus.write("data/train.log", "a log");
-    corpus.write("data/.hidden/2.wav", wav());
-    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_words(&[
-        "5 rows in, 5 out, 0 rejected",
+    corpus.write("data/.hidden/deep/2.wav", wav());
+    corpus.write("data/.hidden/deep/2.txt", "words");
+    corpus.write("data/.git/annex/3.wav", wav());
+    corpus.prepare("{dir: data, format: folder}", "max_rejected: 0.2").expect_code(0).expect_words(&[
+        "6 rows in, 5 out, 1 rejected",
         "1 .log",
         "2 .txt",
-        "1 hidden folders",
+        "1 hidden folders of tools",
     ]);
+    assert!(corpus.reason(".hidden/deep/2.wav").starts_with("hidden recording"));
     assert_eq!(corpus.rows("text")["notice"], "words of notice");
     assert_eq!(corpus.rows("text")["sub-Version"], "words of sub/Version");
 }
@@ -877,64 +775,17 @@ fn tar_files_that_are_empty_or_not_searched_for_are_told() {
     corpus.write("tars/a.tar", &tar);
     corpus.write("tars/empty.tar", b"");
     corpus.write("tars/.more/b.tar", &tar);
-    corpus.write("elsewhere/c.tar", &tar);
-    std::os::unix::fs::symlink(corpus.path("elsewhere"), corpus.path("tars/linked")).unwrap();
-    corpus.prepare("{dir: tars, format: webdataset}", "max_rejected: 0.5").expect_code(0).expect_words(&[
-        "2 rows in, 1 out, 1 rejected",
-        "1 links to folders",
-        "1 hidden folders",
-    ]);
+    corpus.write("tars/.d.tar", &tar);
+    corpus.write("tars/._e.tar", b"\0\x05\x16\x07\0\x02\0\0Mac OS X");
+    let mut other = Tar::new();
+    other.file("c.wav", wav()).file("c.txt", "words");
+    corpus.write("elsewhere/c.tar", other.done());
+    symlink(corpus.path("elsewhere"), corpus.path("tars/linked")).unwrap();
+    symlink("..", corpus.path("tars/up")).unwrap();
+    let outcome = corpus.prepare("{dir: tars, format: webdataset}", "max_rejected: 0.7").expect_code(0);
+    outcome.expect_words(&["5 rows in, 2 out, 3 rejected", "1 links to folders"]);
+    assert_eq!(corpus.ids(), ["a", "c"]);
     assert!(corpus.reason("tars/empty.tar").starts_with("damaged tar"));
-}
-
-#[test]
-fn names_of_ljspeech_that_fail_count_once() {
-    let corpus = Corpus::new();
-    for name in ["good", "abs", "win", "quoted", "case", "lost"] {
-        corpus.write(&format!("lj/wavs/{name}.wav"), wav());
-    }
-    let lines =
-        ["good|words", "/gone/wavs/abs.wav|words", r"C:\lj\wavs\win.wav|words", "\"quoted\"|words", "CASE|words"];
-    corpus.write("lj/metadata.csv", lines.join("\n"));
-    corpus
-        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
-        .expect_code(0)
-        .expect_words(&["6 rows in, 1 out, 5 rejected"]);
-    assert!(corpus.reason("lost").starts_with("not in metadata.csv"));
-}
-
-#[test]
-fn durations_that_are_none_are_measured() {
-    let corpus = Corpus::new();
-    corpus.write("a.wav", wav());
-    let durations = [r#""inf""#, "-1", r#""3.5s""#, r#""unknown""#, "[1]", r#""""#, "{}"];
-    let line = |(at, duration): (usize, &&str)| {
-        format!(r#"{{"wav": "a.wav", "id": "{at}", "text": "t", "duration": {duration}}}"#)
-    };
-    let mut lines: Vec<String> = durations.iter().enumerate().map(line).collect();
-    lines.push(r#"{"wav": "a.wav", "id": "piece", "text": "t", "duration": "unknown", "offset": 0.1}"#.into());
-    corpus.write("m.jsonl", lines.join("\n"));
-    corpus
-        .prepare("{dir: m.jsonl, format: manifest}", "max_rejected: 0.5")
-        .expect_code(0)
-        .expect_words(&["8 rows in, 7 out, 1 rejected"]);
-    assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|duration| (duration - 0.5).abs() < 1e-9));
-    assert!(corpus.reason("piece").contains("`duration`"));
-}
-
-#[test]
-fn odd_blanks_around_values_and_in_names_cost_no_row() {
-    let corpus = Corpus::new();
-    corpus.write("a.wav", wav());
-    corpus.write("data/wav.scp", "rec ../a.wav\u{a0}\n");
-    corpus.write("data/segments", "u1 rec 0.0\u{3000}0.3\u{a0}\nu2 rec 0.1 0.5\n");
-    corpus.write("data/text", "u1 one\nu2 two\n");
-    corpus.write("data/utt2spk", "u1 u\u{a0}\nu2 u\u{3000}\n");
-    corpus.write("data/utt2lang", "u1 de\u{a0}\nu2 de\n");
-    corpus.prepare("data", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
-    assert_eq!((corpus.rows("spk")["u1"].as_str(), corpus.rows("lang")["u1"].as_str()), ("u", "de"));
-    corpus.write("folder/x\u{3000}y.wav", wav());
-    corpus.write("folder/x\u{3000}y.txt", "words");
-    corpus.prepare("{dir: folder, format: folder}", "").expect_code(0);
-    assert_eq!(corpus.ids(), ["x-y"]);
+    assert!(corpus.reason(".more/b.tar").starts_with("hidden tar file"));
+    assert!(corpus.reason(".d.tar").starts_with("hidden tar file"));
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use flowmill_nn::weights;
+use rustix::fs::inotify;
 
 use crate::support::mini::{golden, repository};
 use crate::support::{Mini, Outcome, parquet};
@@ -103,7 +105,75 @@ fn weights_that_cannot_be_used_end_in_one_clear_error() {
         let named = |line: &str| line.matches(&format!("{file}: ")).count();
         assert!(outcome.stderr.lines().all(|line| named(line) <= 1), "named twice: {}", outcome.stderr);
     }
+    // A mean over another axis than time, and an attribute that its operation does not have.
+    for (from, to, words) in [
+        (&b"axes@\xff\xff"[..], &b"axes@\xfe\xff"[..], ["ReduceMean", "axes"]),
+        (b"perm", b"perk", ["Transpose", "perk"]),
+    ] {
+        let mut graph = whole.clone();
+        let at = graph.windows(from.len()).position(|window| window == from).expect("the graph has this attribute");
+        graph[at..at + to.len()].copy_from_slice(to);
+        fs::write(mini.path("changed.onnx"), graph).unwrap();
+        let refused = embed(&mini, "changed.onnx", 24).expect_code(1).expect_no_panic();
+        refused.expect_words(&["changed.onnx"]).expect_words(&words);
+    }
     embed(&mini, "''", 192).expect_code(2).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
+}
+
+/// How many times files are opened for reading, by their names, while a command runs on one thread.
+fn opened(files: &[PathBuf], run: impl FnOnce()) -> BTreeMap<PathBuf, usize> {
+    // Without waiting: the watch keeps what happened until it is read.
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let flags = inotify::WatchFlags::OPEN | inotify::WatchFlags::CLOSE_NOWRITE;
+    let watched: BTreeMap<i32, &PathBuf> =
+        files.iter().map(|file| (inotify::add_watch(&watch, file, flags).unwrap(), file)).collect();
+    run();
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut counts: BTreeMap<PathBuf, usize> = files.iter().map(|file| (file.clone(), 0)).collect();
+    while let Ok(event) = events.next() {
+        if event.events().contains(inotify::ReadFlags::OPEN) {
+            *counts.get_mut(watched[&event.wd()]).unwrap() += 1;
+        }
+    }
+    counts
+}
+
+#[test]
+fn extractors_are_loaded_once_per_run_however_many_parts_there_are() {
+    let mini = Mini::new();
+    fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
+    fs::copy(golden("s3_tokenizer_v1_small.onnx"), mini.path("s3.onnx")).unwrap();
+    let run = |part_size: usize| {
+        let part_size = format!("prep.part_size={part_size}");
+        let sets = [
+            &part_size,
+            "embed.extractor={kind: campplus, weights: campplus.onnx, embedding_size: 24}",
+            "tokens.extractor={kind: s3-tokenizer, version: v1, weights: s3.onnx}",
+            "train.model={family: cosyvoice2-flow, spk_embed_dim: 24}",
+        ];
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let arguments: Vec<&str> = ["--stop-stage", "2", "--jobs", "1"].into_iter().chain(sets).collect();
+        mini.run(&arguments).expect_code(0)
+    };
+    run(100);
+    // What the weights became; the weights themselves, which have not changed, are not even opened again to be loaded.
+    let files = ["1-embed/extractor.safetensors", "2-tokens/codebook.safetensors"].map(|file| mini.exp(file));
+    let weights = ["campplus.onnx", "s3.onnx"].map(|file| mini.path(file));
+    let files = [&files[..], &weights].concat();
+    let mut counts = Vec::new();
+    // One part of every split, one for every row, and one of every split again.
+    for (part_size, parts) in [(1, 12), (100, 2)] {
+        counts.push(opened(&files, || drop(run(part_size))));
+        for stage in ["1-embed", "2-tokens"] {
+            let tables = mini.tree().0.into_keys().filter(|path| path.starts_with(stage));
+            let tables = tables.filter(|path| path.to_string_lossy().contains("part-"));
+            let tables = tables.filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
+            assert_eq!(tables.count(), parts, "{stage}");
+        }
+    }
+    assert_eq!(counts[0], counts[1], "parts of one row, and parts of 100");
+    assert!(files[..2].iter().all(|file| counts[0][file] > 0), "{counts:?}");
 }
 
 #[test]

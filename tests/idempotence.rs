@@ -69,7 +69,9 @@ fn a_changed_recording_is_named_and_what_depends_on_it_runs() {
     fs::copy(mini.recording("367-130732-0000"), mini.recording("367-130732-0006")).unwrap();
     let before = mini.tree();
     let dry = mini.run(&["--dry-run"]).expect_code(0);
-    dry.expect_words(&["0-prep: would run", "367-130732-0006.flac"]);
+    dry.expect_words(&["0-prep: would run", "367-130732-0006.flac", "4-train: would be refused"]);
+    mini.run(&[]).expect_code(2).expect_words(&["367-130732-0006.flac changed", "--stop-stage"]);
+    assert_eq!(mini.tree(), before, "refused before anything is written");
     assert_eq!(mini.tree(), before, "--dry-run touched something");
     let stages = stages_rewritten(&mini, &before, &["--stop-stage", "pack"], "367-130732-0006.flac changed");
     assert_eq!(stages.first().map(String::as_str), Some("0-prep"), "{stages:?}");

@@ -125,11 +125,14 @@ fn a_graph_that_contradicts_the_network_or_the_recipe_is_refused() {
     refused(", heads: 2", &same, &["heads"]);
     refused("", &|graph| patch(graph, "strides", &[0x40, 2], &[0x40, 1]), &["strides"]);
     refused("", &|graph| patch(graph, "pads", &[0x40, 1, 0x40, 1], &[0x40, 2, 0x40, 0]), &["pads"]);
-    let unknown = |graph: &mut Vec<u8>| {
-        let at = graph.windows(7).position(|window| window == b"epsilon").unwrap();
-        graph[at..at + 7].copy_from_slice(b"epsilom");
-    };
-    refused("", &unknown, &["epsilom"]);
+    // An attribute that its operation does not have, also where the operation has no weights.
+    for (name, unknown) in [("epsilon", "epsilom"), ("perm", "perk")] {
+        let renamed = |graph: &mut Vec<u8>| {
+            let at = graph.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+            graph[at..at + name.len()].copy_from_slice(unknown.as_bytes());
+        };
+        refused("", &renamed, &[unknown]);
+    }
 }
 
 #[test]

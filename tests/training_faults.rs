@@ -100,10 +100,16 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     // What it reads counts as its settings do.
     let shard = mini.exp("3-pack/train/index.json");
     let content = fs::read(&shard).unwrap();
+    let digests = mini.exp("3-pack/train/content.json");
+    let of_content = fs::read(&digests).unwrap();
+    // The same content in another file is the same.
     fs::write(&shard, [&content[..], b" "].concat()).unwrap();
+    assert_eq!(state(&[]).1, format!("{at}: goes on"));
+    fs::write(&digests, String::from_utf8_lossy(&of_content).replacen("\"mel\": \"", "\"mel\": \"0", 1)).unwrap();
     let said = mini.flowmill("status", &ENDLESS).expect_code(0);
     said.expect_words(&["interrupted", "3-pack/train/index.json changed"]);
     fs::write(&shard, content).unwrap();
+    fs::write(&digests, of_content).unwrap();
     assert!(before.contents() == mini.tree().contents(), "nothing of all this changes anything");
 
     let forced = Training::start(&mini, &[&ENDLESS[..], &other, &["--stage", "train", "--force"]].concat()).listening();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 
-use crate::support::{Mini, flowmill, parquet};
+use crate::support::{Mini, Tar, flowmill, parquet};
 
 /// Utterances of the miniature recipe: id, speaker, text.
 fn utterances(mini: &Mini) -> Vec<(String, String, String)> {
@@ -25,41 +25,12 @@ fn utterances(mini: &Mini) -> Vec<(String, String, String)> {
     text.lines().map(row).collect()
 }
 
-/// A tar file being made.
-struct Tar(Builder<Vec<u8>>);
-
-impl Tar {
-    fn new() -> Self {
-        Self(Builder::new(Vec::new()))
-    }
-
-    fn file(&mut self, name: &str, content: &[u8]) {
-        self.member(name, EntryType::Regular, content);
-    }
-
-    /// A member whose name need not be one that the `tar` crate would write.
-    fn member(&mut self, name: &str, kind: EntryType, content: &[u8]) {
-        let mut header = Header::new_ustar();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_entry_type(kind);
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        self.0.append(&header, content).unwrap();
-    }
-
-    fn save(self, path: &Path) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, self.0.into_inner().unwrap()).unwrap();
-    }
-}
-
 /// The miniature corpus in three tar shards, half of the transcripts as JSON, half as text with the speaker in the JSON.
 fn shards(mini: &Mini) {
     for (number, rows) in utterances(mini).chunks(4).enumerate() {
         let mut tar = Tar::new();
         for (at, (id, speaker, text)) in rows.iter().enumerate() {
-            tar.file(&format!("{id}.flac"), &fs::read(mini.recording(id)).unwrap());
+            tar.file(&format!("{id}.flac"), fs::read(mini.recording(id)).unwrap());
             if at % 2 == 0 {
                 tar.file(&format!("{id}.json"), json!({"text": text, "speaker": speaker}).to_string().as_bytes());
             } else {

@@ -207,6 +207,18 @@ fn shards_and_folders_of_published_models_are_read() {
         assert_eq!(loss(&outcome), expected, "{folder}");
         run(&["inspect", folder]).expect_code(0).expect_words(&[file, "148 tensors"]);
     }
+    // Another network under a more usual name does not hide the flow of CosyVoice's folder.
+    fs::write(trained.mini.path("CosyVoice2-0.5B/cosyvoice2.yaml"), "flow: 1\n").unwrap();
+    fs::write(trained.mini.path("CosyVoice2-0.5B/model.safetensors"), b"another model").unwrap();
+    assert_eq!(loss(&trained.start("CosyVoice2-0.5B", &[]).expect_code(0)), expected);
+    // A folder of CosyVoice's training: the checkpoints are named, and none is guessed.
+    fs::create_dir(trained.mini.path("torch_ddp")).unwrap();
+    for epoch in [0, 1] {
+        let file = format!("torch_ddp/epoch_{epoch}_whole.pt");
+        fs::copy(trained.mini.path("flow.pt"), trained.mini.path(&file)).unwrap();
+    }
+    trained.start("torch_ddp", &[]).expect_code(2).expect_words(&["epoch_0_whole.pt", "epoch_1_whole.pt", "flow.pt"]);
+    assert_eq!(loss(&trained.start("torch_ddp/epoch_1_whole.pt", &[]).expect_code(0)), expected);
     let map: serde_json::Map<_, _> =
         trained.weights.iter().map(|(name, _)| (name.clone(), "pytorch_model.bin".into())).collect();
     let index = serde_json::json!({"weight_map": map}).to_string();
@@ -251,5 +263,5 @@ fn shards_that_are_missing_damaged_or_elsewhere_are_named() {
     fs::write(&second, &bytes[..bytes.len() / 2]).unwrap();
     refuse(&["shard `model-00002-of-00002.safetensors`", "not a whole safetensors file"]);
     let none = trained.start("data", &[]).expect_code(2);
-    none.expect_words(&["train.init_from", "data/model.safetensors"]);
+    none.expect_words(&["train.init_from", "a folder without weights", "model.safetensors"]);
 }

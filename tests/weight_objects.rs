@@ -72,6 +72,7 @@ fn objects_beside_the_weights_are_left_out_and_named() {
         // A tensor that cannot be read, where it is no weight, and an integer of more than 128 bits.
         outcome.expect_words(&[
             "left out: mask (tensor of a form (`torch._utils._rebuild_qtensor`)",
+            "left out: spectrum (tensor of elements of `torch.ComplexFloatStorage`",
             "left out: random_state",
         ]);
         let shown = flowmill(here.path(), &["inspect", &fixture(name)]).expect_code(0);

@@ -1,14 +1,18 @@
-//! What the tests share: the binary, the miniature recipe, and comparing trees of files.
+//! What the tests share: the binary, the miniature recipe, sources of stage 0, and comparing trees of files.
 
+pub mod corpus;
 pub mod disturbance;
 pub mod errno;
 pub mod flowmill;
 pub mod mini;
+pub mod muxers;
 pub mod parquet;
 pub mod random;
+pub mod tar;
 pub mod training;
 pub mod tree;
 
 pub use flowmill::{Outcome, flowmill};
 pub use mini::Mini;
+pub use tar::Tar;
 pub use tree::Tree;

@@ -40,6 +40,15 @@ pub fn numbers(path: &Path, name: &str) -> Vec<f64> {
     read(path).into_iter().flat_map(of_batch).collect()
 }
 
+/// A column of bytes.
+pub fn binaries(path: &Path, name: &str) -> Vec<Vec<u8>> {
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &DataType::Binary);
+        column.as_binary::<i32>().iter().map(|bytes| bytes.unwrap_or_default().to_vec()).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}
+
 /// A column of lists of numbers.
 pub fn lists(path: &Path, name: &str) -> Vec<Vec<f64>> {
     let as_type = DataType::List(Arc::new(Field::new("item", DataType::Float64, true)));

@@ -12,7 +12,7 @@ pub struct Audio {
     pub samples: Vec<Vec<f32>>,
     /// Frames per second, in hertz.
     pub sample_rate: u32,
-    /// What was odd about the file, though it could be read.
+    /// Oddities of the file, though it could be read.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -81,7 +81,7 @@ pub fn segment_frames(
     if first < last { Ok(first..last) } else { Err(outside()) }
 }
 
-/// How far a segment may reach behind the end of its recording, in seconds.
+/// Distance that a segment may reach behind the end of its recording, in seconds.
 const SEGMENT_SLACK_SECONDS: f64 = 0.01;
 
 fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
@@ -96,7 +96,7 @@ fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
     mean
 }
 
-/// What is known of a recording without keeping its samples.
+/// Facts about a recording, without its samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AudioInfo {
     /// Frames per second, in hertz.
@@ -111,7 +111,7 @@ pub struct AudioInfo {
     pub container: String,
     /// True when the `ffmpeg` program decoded the recording.
     pub by_fallback: bool,
-    /// What was odd about the file.
+    /// Oddities of the file.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -127,7 +127,7 @@ impl AudioInfo {
 pub enum DecodeWarning {
     /// The header promises more audio than the file holds; what is there was read, nothing was added.
     Truncated {
-        /// How many frames the header promises, where it says so.
+        /// The number of frames that the header promises, where it says so.
         claimed_frames: Option<u64>,
         /// The number of frames that were counted.
         frames: u64,
@@ -137,24 +137,36 @@ pub enum DecodeWarning {
     StreamedSize,
     /// Bytes behind the end of the audio that no chunk accounts for.
     TrailingBytes {
-        /// How many.
+        /// The number of them.
         bytes: u64,
+    },
+    /// The file has several data chunks, which were read one after the other.
+    SeveralDataChunks {
+        /// The number of them.
+        count: u64,
     },
     /// The audio ends in the middle of a frame; the fragment was dropped.
     PartialFrame {
-        /// How many bytes were dropped.
+        /// The number of bytes that were dropped.
         bytes: u64,
     },
     /// Packets that could not be decoded; they are silent or missing in the samples.
     CorruptPackets {
-        /// How many.
+        /// The number of them.
         count: u64,
-        /// What the decoder said of the first one.
+        /// The decoder's message about the first one.
         first: String,
+    },
+    /// Sound inside the recording is missing by the file's own count of time; what is there was read, nothing was added.
+    Gaps {
+        /// The number of places.
+        places: u64,
+        /// The number of frames that are missing at all of them.
+        frames: u64,
     },
     /// Undecodable bytes between packets that were skipped.
     LostSync {
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u64,
     },
     /// The file's own checksum of the audio does not match.
@@ -208,9 +220,18 @@ impl fmt::Display for DecodeWarning {
                 write!(f, "the header holds no size (written to a pipe); read to the end of the file")
             }
             Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
+            Self::SeveralDataChunks { count } => {
+                write!(f, "the audio is in {count} data chunks; all are read, in their order")
+            }
             Self::PartialFrame { bytes } => write!(f, "the last {bytes} bytes are not a whole frame and were dropped"),
             Self::CorruptPackets { count, first } => {
                 write!(f, "{count} corrupt packets are silent or left out (first: {first})")
+            }
+            Self::Gaps { places, frames } => {
+                write!(
+                    f,
+                    "{frames} frames are missing inside, at {places} places by the timestamps; nothing was added there"
+                )
             }
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),
             Self::ChecksumMismatch => write!(f, "the checksum of the audio does not match: some samples are wrong"),

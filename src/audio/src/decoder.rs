@@ -1,4 +1,4 @@
-//! How a recording is decoded: by this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
+//! The decoder of a recording: this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
 
 use std::path::Path;
 
@@ -31,6 +31,16 @@ impl Decoder {
     pub fn decode(self, bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> {
         let decoded = decode_named(bytes, hint_name).or_else(|fault| self.or_fallback(fault, || Ok(bytes)));
         decoded.map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
+    }
+
+    /// Decodes a file, whatever its name says.
+    ///
+    /// # Errors
+    /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
+    pub fn decode_file(self, path: impl AsRef<Path>) -> Result<Audio, AudioError> {
+        let name = path.as_ref().display().to_string();
+        let bytes = read(path.as_ref()).map_err(|fault| fault.of(&name))?;
+        self.decode(&bytes, &name)
     }
 
     /// Says what a file holds.

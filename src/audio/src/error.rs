@@ -1,4 +1,4 @@
-//! What can go wrong with audio, in words a person can act on.
+//! Errors of audio, in words a person can act on.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub enum AudioError {
     File {
         /// The path, or the name that was given along with the bytes.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         #[source]
         fault: Fault,
     },
@@ -38,7 +38,7 @@ pub enum AudioError {
         from: u32,
         /// The rate asked for, in hertz.
         to: u32,
-        /// How many filter taps the pair of rates would need.
+        /// Number of filter taps that the pair of rates would need.
         taps: u64,
     },
     /// A stretch of time that the recording does not contain.
@@ -58,15 +58,15 @@ pub enum AudioError {
         field: &'static str,
         /// The value it had.
         value: String,
-        /// What would be accepted.
+        /// Values that would be accepted.
         expected: String,
     },
     /// Too little signal for the analysis that was asked for.
     #[error("{samples} samples are too few: {analysis} needs at least {needed}")]
     TooShort {
-        /// How many samples there were.
+        /// Number of samples.
         samples: usize,
-        /// How many the analysis needs.
+        /// Number that the analysis needs.
         needed: usize,
         /// The analysis.
         analysis: &'static str,
@@ -78,13 +78,13 @@ pub enum AudioError {
         frames: usize,
         /// Bins of the offending features.
         bins: usize,
-        /// What was expected.
+        /// The expectation that failed.
         problem: String,
     },
     /// Writing a file failed.
     #[error("could not write {what}: {source}")]
     Write {
-        /// What was being written.
+        /// The thing that was being written.
         what: &'static str,
         /// The cause.
         #[source]
@@ -92,7 +92,7 @@ pub enum AudioError {
     },
 }
 
-/// What is wrong with one recording.
+/// A fault of one recording.
 #[derive(Debug, Error)]
 pub enum Fault {
     /// The operating system refused.
@@ -117,10 +117,7 @@ pub enum Fault {
         beginning: String,
     },
     /// The container is known, the codec in it is not.
-    #[error(
-        "{} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file",
-        codec_in(codec, container)
-    )]
+    #[error("{}", unsupported(codec, container))]
     UnsupportedCodec {
         /// The container.
         container: String,
@@ -145,7 +142,7 @@ pub enum Fault {
         container: String,
         /// Name or tag of the codec.
         codec: String,
-        /// What happened.
+        /// The problem.
         problem: String,
     },
     /// The container's structure is broken beyond use.
@@ -153,7 +150,7 @@ pub enum Fault {
     Malformed {
         /// The container.
         container: String,
-        /// What is broken.
+        /// The broken part.
         problem: String,
     },
     /// A field of the header has an impossible value.
@@ -163,7 +160,7 @@ pub enum Fault {
         field: &'static str,
         /// Its value.
         value: u64,
-        /// What would be accepted.
+        /// Values that would be accepted.
         expected: String,
     },
     /// A valid file without a single sample.
@@ -172,9 +169,9 @@ pub enum Fault {
     /// NaN or infinite samples.
     #[error("{count} of {total} samples are NaN or infinite, the first at frame {first} of channel {channel}")]
     NonFinite {
-        /// How many samples are not finite.
+        /// Number of samples that are not finite.
         count: u64,
-        /// How many samples there are, over all channels.
+        /// Number of samples over all channels.
         total: u64,
         /// Channel of the first one.
         channel: usize,
@@ -184,13 +181,50 @@ pub enum Fault {
     /// Larger than this crate is willing to hold in memory.
     #[error("{what} is {value}, more than the limit of {limit}")]
     Limit {
-        /// What is too large.
+        /// The quantity that is too large.
         what: &'static str,
-        /// How large it is.
+        /// Its value.
         value: u64,
-        /// How large it may be.
+        /// Its limit.
         limit: u64,
     },
+}
+
+/// Codecs that the `ffmpeg` program does not decode either, with what does.
+const NOT_BY_FFMPEG: [(&str, &str); 13] = [
+    (FREE_FORMAT, "decode it with mpg123 (`mpg123 -w out.wav FILE`)"),
+    (MIXED_CHAIN, "part it into one file per stream"),
+    ("MIDI", "it needs a synthesizer"),
+    ("OptimFROG", "decode it with its own program"),
+    ("Lossless Audio", "decode it with its own program"),
+    ("TTA 2", "decode it with its own program"),
+    ("SILK", "decode it with a SILK decoder"),
+    ("SMV", "decode it with the program that made it"),
+    ("AMR-WB+", "decode it with the program that made it"),
+    ("AC-4", "decode it with the program that made it"),
+    ("MPEG-H audio", "decode it with the program that made it"),
+    ("encrypted audio", "it needs its key"),
+    ("AAC with copy protection", "it needs its key"),
+];
+
+/// MP3 whose bit rate is none of the table.
+pub(crate) const FREE_FORMAT: &str = "MP3 of free bit rate";
+/// Ogg streams of several codecs, one of which is not decoded here.
+pub(crate) const MIXED_CHAIN: &str = "a chain of streams";
+
+/// Advice for a codec that the `ffmpeg` program does not decode either.
+fn beyond_ffmpeg(codec: &str) -> Option<&'static str> {
+    NOT_BY_FFMPEG.iter().find(|(name, _)| codec.starts_with(name)).map(|(_, advice)| *advice)
+}
+
+fn unsupported(codec: &str, container: &str) -> String {
+    let what = codec_in(codec, container);
+    match beyond_ffmpeg(codec) {
+        Some(advice) => format!("{what} is decoded neither by Flowmill nor by ffmpeg; {advice}, or leave it out"),
+        None => format!(
+            "{what} is not decoded by Flowmill itself; install ffmpeg and set `prep.fallback: ffmpeg`, or convert the file"
+        ),
+    }
 }
 
 /// "AMR-NB in 3GP"; the codec alone where its files have no other container.
@@ -237,7 +271,11 @@ impl Fault {
 
     /// Whether the file may be sound in a form that this crate does not decode.
     pub(crate) fn is_for_fallback(&self) -> bool {
-        matches!(self, Self::UnsupportedCodec { .. } | Self::Unrecognised { .. })
+        match self {
+            Self::UnsupportedCodec { codec, .. } => beyond_ffmpeg(codec).is_none(),
+            Self::Unrecognised { .. } => true,
+            _ => false,
+        }
     }
 
     /// Says which recording the fault belongs to.

@@ -49,7 +49,7 @@ pub fn correlation(one: &[f64], other: &[f64]) -> Option<f64> {
     (scale > 0.0).then(|| cross / scale)
 }
 
-/// What a quality check looks at.
+/// Measurements of a quality check.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
     /// Largest magnitude.

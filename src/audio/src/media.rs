@@ -2,19 +2,57 @@
 
 /// Extensions of recordings and videos, in lower case. Where one utterance has several recordings, the one whose extension
 /// stands first here is taken: plain samples before lossless compression before lossy compression.
-pub const EXTENSIONS: [&str; 62] = [
-    "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "flac", "fla",
-    "alac", "ape", "wv", "tta", "shn", "opus", "ogg", "oga", "ogx", "spx", "m4a", "m4b", "mp4", "m4v", "mov", "3gp",
-    "3gpp", "3g2", "aac", "adts", "latm", "loas", "mp3", "mp2", "mp1", "mpga", "mka", "mkv", "webm", "weba", "wma",
-    "wmv", "asf", "amr", "awb", "ac3", "eac3", "dts", "gsm", "ra", "avi", "flv", "mpg", "mpeg", "voc", "pcm", "raw",
+pub const EXTENSIONS: [&str; 96] = [
+    "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "sf", "ircam",
+    "paf", "fap", "sox", "htk", "avr", "pvf", "8svx", "svx", "sd2", "voc", "sln", "flac", "fla", "alac", "ape", "wv",
+    "tta", "shn", "tak", "ofr", "mlp", "thd", "dsf", "dff", "opus", "ogg", "oga", "ogx", "spx", "m4a", "m4b", "m4r",
+    "mp4", "m4v", "mov", "3gp", "3gpp", "3g2", "aac", "adts", "latm", "loas", "mp3", "mp2", "mp1", "mpga", "mka",
+    "mkv", "webm", "weba", "nut", "wma", "wmv", "asf", "amr", "awb", "ac3", "eac3", "ec3", "dts", "dtshd", "mpc",
+    "oma", "qcp", "gsm", "ra", "rm", "avi", "flv", "f4a", "f4v", "mpg", "mpeg", "vob", "m2ts", "g722", "vox", "ulaw",
+    "alaw", "pcm", "raw",
 ];
 
-/// How much of a file [`by_content`] looks at.
+/// Bytes of a file that [`by_content`] looks at.
 pub const HEAD_BYTES: usize = 4096;
 
 /// The place of an extension in [`EXTENSIONS`], whatever its case; `None` when it is not one of a recording.
 pub fn rank(extension: &str) -> Option<usize> {
     EXTENSIONS.iter().position(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// Something that lies in the place of a file's content, whatever the file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StandIn {
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// What to do to get the content.
+    pub advice: &'static str,
+}
+
+/// Recognizes content that is no recording, table or archive but stands in for one, by the first [`HEAD_BYTES`] of a file: nothing at
+/// all, the pointers of Git LFS and git-annex, pages and error messages that a server sent instead.
+pub fn stand_in(bytes: &[u8]) -> Option<StandIn> {
+    const AGAIN: &str = "download it again (an address may have expired, or want a login)";
+    let found = |kind, advice| Some(StandIn { kind, advice });
+    if bytes.is_empty() {
+        return found("an empty file", "copy or download it again");
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let begins = |what: &[u8]| text.get(..what.len()).is_some_and(|text| text.eq_ignore_ascii_case(what));
+    let has = |what: &[u8]| text.windows(what.len()).any(|window| window == what);
+    if begins(b"version https://git-lfs.github.com/spec/") {
+        return found("a Git LFS pointer", "fetch the content with `git lfs pull`");
+    }
+    if begins(b"/annex/objects/") || begins(b"../.git/annex/") || begins(b".git/annex/") {
+        return found("a git-annex pointer", "fetch the content with `git annex get`");
+    }
+    if begins(b"<!doctype html") || begins(b"<html") || begins(b"<head") {
+        return found("a web page (HTML)", AGAIN);
+    }
+    if begins(b"<?xml") && has(b"<Error>") {
+        return found("an error message of a server (XML)", AGAIN);
+    }
+    None
 }
 
 /// The format of a file by its first [`HEAD_BYTES`] bytes, when they can be those of nothing but a recording or a video.
@@ -31,7 +69,7 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
         let picture = [b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"].iter().any(|brand| at(8, *brand));
         return (!picture).then_some("mp4");
     }
-    let known: [(&[u8], &str); 17] = [
+    let known: [(&[u8], &str); 24] = [
         (b"fLaC", "flac"),
         (b"OggS", "ogg"),
         (b"FORM\0", "aiff"),
@@ -48,11 +86,21 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
         (b"TTA1", "tta"),
         (b"Creative Voice File", "voc"),
         (b"FLV\x01", "flv"),
-        (b".RMF\0\0", "ra"),
+        (b".RMF\0\0", "rm"),
+        (b"nut/multimedia container\0", "nut"),
+        (b".SoX", "sox"),
+        (b"XoS.", "sox"),
+        (b" paf\0\0\0", "paf"),
+        (b"fap \0\0\0", "paf"),
+        (b"2BIT", "avr"),
+        (b"\x00\x00\x01\xba", "mpg"),
     ];
     let form = !at(0, b"FORM") || at(8, b"AIFF") || at(8, b"AIFC");
     if let Some((_, name)) = known.iter().find(|(magic, _)| at(0, magic) && form) {
         return Some(name);
+    }
+    if at(4, b"\xf8\x72\x6f\xba") || at(4, b"\xf8\x72\x6f\xbb") {
+        return Some("thd");
     }
     if at(0, b"ID3") && bytes.get(3).is_some_and(|version| *version < 16) {
         return Some("mp3");
@@ -137,6 +185,22 @@ mod tests {
             b"",
         ] {
             assert_eq!(by_content(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_for_content_is_known() {
+        for (bytes, kind) in [
+            (b"".as_slice(), "an empty file"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a Git LFS pointer"),
+            (b"/annex/objects/MD5E-s1--0.wav\n", "a git-annex pointer"),
+            (b"\r\n<!DOCTYPE HTML PUBLIC>", "a web page (HTML)"),
+            (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "an error message of a server (XML)"),
+        ] {
+            assert_eq!(stand_in(bytes).map(|found| found.kind), Some(kind));
+        }
+        for bytes in [b"RIFF\0\0\0\0WAVE".as_slice(), b"{}", b"<b>words</b>", b"<?xml version=\"1.0\"?><a/>"] {
+            assert_eq!(stand_in(bytes), None);
         }
     }
 

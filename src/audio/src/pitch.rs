@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::AudioError;
 use crate::features::{plan_forward, plan_inverse, require};
 
-/// How pitch is tracked.
+/// Settings of the pitch tracker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PitchConfig {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-/// How much a program may do before it is killed with all its children.
+/// Limits beyond which a program is killed with all its children.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramLimits {
     /// The longest it may run.
@@ -28,7 +28,7 @@ impl Default for ProgramLimits {
 /// The most bytes kept of what a program writes to its standard error.
 const MAX_COMPLAINT_BYTES: u64 = 4096;
 
-/// What a program that ended well wrote.
+/// Output of a program that ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its standard output.
@@ -37,7 +37,7 @@ pub struct Output {
     pub complaint: String,
 }
 
-/// Why a program gave no usable output.
+/// Reason why a program gave no usable output.
 #[derive(Debug, Error)]
 pub enum ProgramError {
     /// There is no such program.
@@ -49,31 +49,31 @@ pub enum ProgramError {
     /// It took too long.
     #[error("ran longer than {} s and was killed{}", limit.as_secs_f32(), said(complaint))]
     TimedOut {
-        /// How long it was allowed to run.
+        /// Time that it was allowed.
         limit: Duration,
-        /// What it wrote to its standard error.
+        /// Its standard error.
         complaint: String,
     },
     /// It wrote too much.
     #[error("wrote more than {limit} bytes and was killed{}", said(complaint))]
     WroteTooMuch {
-        /// How much it was allowed to write.
+        /// Bytes that it was allowed to write.
         limit: u64,
-        /// What it wrote to its standard error.
+        /// Its standard error.
         complaint: String,
     },
     /// It said itself that it failed.
     #[error("failed ({status}){}", said(complaint))]
     Failed {
-        /// How it ended.
+        /// Its end.
         status: std::process::ExitStatus,
-        /// What it wrote to its standard error.
+        /// Its standard error.
         complaint: String,
     },
     /// It ended well without any output.
     #[error("wrote nothing{}", said(complaint))]
     Silent {
-        /// What it wrote to its standard error.
+        /// Its standard error.
         complaint: String,
     },
 }
@@ -115,7 +115,7 @@ pub fn run(command: &mut Command, limits: &ProgramLimits) -> Result<Output, Prog
     }
 }
 
-/// Why a program was not waited for any longer.
+/// Reason why a program was not waited for any longer.
 enum Stopped {
     TimedOut,
     WroteTooMuch,

@@ -3,10 +3,10 @@
 use crate::error::AudioError;
 use crate::features::require;
 
-/// What counts as silence.
+/// Settings that define silence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrimConfig {
-    /// How far below the loudest frame a frame must lie to be silent, in decibels.
+    /// Distance below the loudest frame from which on a frame is silent, in decibels.
     pub top_db: f64,
     /// Samples of a frame.
     pub frame_length: usize,

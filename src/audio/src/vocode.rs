@@ -12,7 +12,7 @@ use crate::features::{Features, FilterBank, MelConfig, hann_periodic, plan_forwa
 
 /// Updates of the linear spectrum; it hardly changes after these.
 const INVERSION_STEPS: usize = 60;
-/// How far each step of the phase search overshoots (Perraudin, Balazs and Søndergaard 2013).
+/// Overshoot of each step of the phase search (Perraudin, Balazs and Søndergaard 2013).
 const MOMENTUM: f32 = 0.99;
 /// Below this a spectrum counts as zero.
 const TINY: f32 = 1e-12;

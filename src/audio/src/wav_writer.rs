@@ -4,7 +4,7 @@ use std::io::{BufWriter, Seek, Write};
 
 use crate::error::AudioError;
 
-/// What [`write_wav`] wrote.
+/// Summary of a file that [`write_wav`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WavSummary {
     /// Samples written.

@@ -467,7 +467,7 @@ pub struct SynthArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The recordings, in any format
+    /// The recordings, in any format; what Flowmill does not decode itself needs the ffmpeg program
     #[arg(long, value_name = "REF", required = true, num_args = 1..)]
     pub wav: Vec<PathBuf>,
     /// Where the sound files and pictures go

@@ -2,14 +2,24 @@
 
 use std::borrow::Cow;
 
-/// Returns the bytes as UTF-8 as far as their byte-order mark says how to: without the mark, UTF-16 converted.
+use flowmill_audio::media;
+
+/// Returns the bytes as UTF-8 as far as their byte-order mark says how to: without the mark, UTF-16 and UTF-32 converted.
 pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
     let units = |from_bytes: fn([u8; 2]) -> u16| {
         let pairs = bytes[2..].chunks_exact(2).map(move |pair| from_bytes([pair[0], pair[1]]));
         let text: String = char::decode_utf16(pairs).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
         Cow::Owned(text.into_bytes())
     };
+    let words = |from_bytes: fn([u8; 4]) -> u32| {
+        let words = bytes[4..].chunks_exact(4).map(move |word| from_bytes([word[0], word[1], word[2], word[3]]));
+        let text: String = words.map(|word| char::from_u32(word).unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+        Cow::Owned(text.into_bytes())
+    };
     match bytes {
+        // UTF-16 begins like this only where its first character is U+0000.
+        [0xff, 0xfe, 0, 0, ..] if bytes.len().is_multiple_of(4) => words(u32::from_le_bytes),
+        [0, 0, 0xfe, 0xff, ..] => words(u32::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),
         [0xff, 0xfe, ..] => units(u16::from_le_bytes),
         [0xfe, 0xff, ..] => units(u16::from_be_bytes),
@@ -17,19 +27,50 @@ pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Says what a file is that is no text at all: compressed, or a table. The words follow the file's name.
+/// Says what a file is that is no text at all: compressed, a table, an archive, or something that stands in for its content. The words
+/// follow the file's name. An empty file is a text.
 pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
+    if bytes.is_empty() {
+        return None;
+    }
+    if let Some(found) = media::stand_in(&bytes[..bytes.len().min(media::HEAD_BYTES)]) {
+        return Some(format!("is {}; {}", found.kind, found.advice));
+    }
     if let Some((format, undo)) = crate::tar::compression(bytes) {
         return Some(format!("is compressed ({format}); undo it once with `{undo}`"));
     }
-    let kinds: [(&[u8], &str); 4] = [
+    if let Some(encoding) = utf16_without_mark(bytes) {
+        return Some(format!("is UTF-16 without a byte-order mark; convert it: iconv -f {encoding} -t UTF-8"));
+    }
+    let kinds: [(&[u8], &str); 9] = [
         (b"PAR1", "is a Parquet table"),
         (b"ARROW1", "is an Arrow table"),
         (b"PK\x03\x04", "is a zip archive or a spreadsheet"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
+        (b"Rar!\x1a\x07", "is a RAR archive"),
+        (b"SQLite format 3\0", "is an SQLite database"),
+        (b"\x80\x03", "is a Python pickle"),
         (b"\x80\x04", "is a Python pickle"),
+        (b"\x80\x05", "is a Python pickle"),
     ];
     let (_, what) = kinds.iter().find(|(magic, _)| bytes.starts_with(magic))?;
     Some(format!("{what} by its content, not text; export it as text first (JSON lines, or a Kaldi directory)"))
+}
+
+/// The encoding of a text in which every second byte is mostly zero, as in UTF-16 of Latin letters.
+fn utf16_without_mark(bytes: &[u8]) -> Option<&'static str> {
+    let beginning = &bytes[..bytes.len().min(1024)];
+    if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") || beginning.starts_with(b"\0\0") {
+        return None;
+    }
+    let zeros = |from: usize| beginning.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
+    let (first, second, half) = (zeros(0), zeros(1), beginning.len() / 2);
+    let most = |count: usize, other: usize| half >= 4 && other == 0 && count * 2 > half;
+    match (most(second, first), most(first, second)) {
+        (true, _) => Some("UTF-16LE"),
+        (_, true) => Some("UTF-16BE"),
+        _ => None,
+    }
 }
 
 /// What to do about bytes that are not UTF-8, with the encoding that they seem to be in.
@@ -73,7 +114,18 @@ mod tests {
             let units = "\u{feff}a ü\n".encode_utf16();
             units.flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect::<Vec<u8>>()
         };
-        for bytes in [utf16(false), utf16(true), b"\xef\xbb\xbfa \xc3\xbc\n".to_vec(), b"a \xc3\xbc\n".to_vec()] {
+        let utf32 = |big: bool| {
+            let words = "\u{feff}a ü\n".chars().map(u32::from);
+            words.flat_map(|word| if big { word.to_be_bytes() } else { word.to_le_bytes() }).collect::<Vec<u8>>()
+        };
+        for bytes in [
+            utf16(false),
+            utf16(true),
+            utf32(false),
+            utf32(true),
+            b"\xef\xbb\xbfa \xc3\xbc\n".to_vec(),
+            b"a \xc3\xbc\n".to_vec(),
+        ] {
             assert_eq!(without_mark(&bytes), "a ü\n".as_bytes());
         }
     }
@@ -90,5 +142,8 @@ mod tests {
         assert!(no_text(b"\x1f\x8b\x08").unwrap().contains("gunzip"));
         assert!(no_text(b"PAR1").unwrap().contains("Parquet"));
         assert_eq!(no_text(b"{\"a\": 1}"), None);
+        assert!(no_text(b"u\x001\0 \0a\0\n\0").unwrap().contains("-f UTF-16LE"));
+        assert!(no_text(b"\0u\x001\0 \0a\0\n").unwrap().contains("-f UTF-16BE"));
+        assert_eq!((no_text(b""), no_text(b"u1 a\0b\n")), (None, None));
     }
 }

@@ -74,6 +74,14 @@ impl CorpusError {
         }
     }
 
+    /// The error in words in which files are named from the folder `root`, so that they are the same wherever that lies.
+    pub fn below(&self, root: &Path) -> String {
+        let (words, root) = (self.to_string(), root.display().to_string());
+        // The folder itself, as a source, is named `.`.
+        let words = if root.is_empty() { words } else { words.replace(&format!("{root}/"), "") };
+        words.strip_prefix(&format!("{root}: ")).map(|rest| format!(".: {rest}")).unwrap_or(words)
+    }
+
     /// An input or output error on `path`.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_path_buf(), source }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// `utt` and the like are of Kaldi's and CosyVoice's pipelines, `key` and `txt` of WeNet, `source` and `target` of FunASR, `_id` of
 /// Emilia, `index` of VoxBox (as RWKVTTS repacks it; only when it is a text, for numbers count within a shard), `audio_filepath`,
 /// `lang`, `duration` and `offset` of NeMo, `caption` and `normalized_text` of WebDataset collections, `sentence` and `client_id` of
-/// Common Voice, `file_name` and `transcription` of Hugging Face.
+/// Common Voice, `file_name` and `transcription` of Hugging Face, `wav_filename` of DeepSpeech, `wrd` of SpeechBrain.
 pub const FIELDS: [(&str, &[&str]); 7] = [
     (
         "id",
@@ -31,6 +31,7 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
             "target",
             "raw_text",
             "text_original",
+            "wrd",
         ],
     ),
     ("language", &["language", "lang", "lang_id", "language_id", "locale"]),
@@ -44,12 +45,22 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
             "audio_path",
             "audio_file",
             "wav_path",
+            "wav_filename",
+            "wav_file",
+            "wav_filepath",
+            "audio_filename",
+            "audio_uri",
             "audio",
             "path",
             "file_name",
             "filename",
+            "filepath",
+            "file_path",
             "file",
+            "uri",
             "source",
+            "audio_url",
+            "url",
         ],
     ),
 ];
@@ -92,6 +103,11 @@ impl Object {
         }
     }
 
+    /// Whether it has a field of this name that holds something.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// The id alone, to name a row whose other fields are wrong.
     pub(crate) fn id(&self) -> Option<String> {
         word(&self.0, names("id")).ok().flatten()
@@ -102,7 +118,7 @@ impl Object {
         audio(&self.0).ok().flatten()
     }
 
-    /// What the object beside a recording says.
+    /// What the object next to a recording says.
     pub(crate) fn fields(&self) -> Result<Fields, String> {
         Ok(Fields {
             id: word(&self.0, names("id"))?,
@@ -143,8 +159,8 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     let problem = problem.split(" at line ").next().unwrap_or_default();
     let advice = if text.contains(&b'\0') {
         "; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8"
-    } else if !text.starts_with(b"{") && text.contains(&b'|') {
-        "; its fields are parted by `|`: write them as one JSON object a line"
+    } else if text.starts_with(b"{'") {
+        "; it is written as Python shows a dict, with `'` where JSON has `\"`: write it with json.dumps"
     } else if text.trim_ascii_end().ends_with(b",") {
         "; it ends with a comma, as in a JSON array: write one object a line"
     } else {
@@ -264,16 +280,23 @@ fn seconds(object: &Map<String, Value>, names: &[&str]) -> Result<Option<f64>, S
     }
 }
 
-/// The recording: a path, or an object with one.
+/// The recording: a path, or an object with one. A field that holds none gives way to the next.
 fn audio(object: &Map<String, Value>) -> Result<Option<String>, String> {
-    match given(object, names("audio")) {
-        None => Ok(None),
-        Some((_, Value::String(path))) => Ok(Some(path.trim().to_owned())),
-        Some((_, Value::Object(inner))) if inner.get("path").is_some_and(Value::is_string) => {
-            Ok(inner.get("path").and_then(Value::as_str).map(str::to_owned))
-        }
-        Some((name, other)) => Err(format!("has a `{name}` that is {}, no path", kind(other))),
+    let mut problem = None;
+    for name in names("audio") {
+        let wrong = match object.get(*name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::String(path)) if path.trim().is_empty() => continue,
+            Some(Value::String(path)) => return Ok(Some(path.trim().to_owned())),
+            Some(Value::Object(inner)) => match audio(inner) {
+                Ok(Some(path)) => return Ok(Some(path)),
+                _ => format!("has a `{name}` that is an object without a path"),
+            },
+            Some(other) => format!("has a `{name}` that is {}, no path", kind(other)),
+        };
+        problem.get_or_insert(wrong);
     }
+    problem.map_or(Ok(None), Err)
 }
 
 #[cfg(test)]
@@ -298,6 +321,9 @@ mod tests {
         let nested =
             read(r#"{"audio": {"path": "a.wav", "bytes": null}, "normalized_text": "n", "caption": "c"}"#).unwrap();
         assert_eq!((nested.audio.as_deref(), nested.text.as_deref()), (Some("a.wav"), Some("n")));
+        let next = read(r#"{"audio": {"path": null, "bytes": null}, "wav": 5, "path": "", "file": "b.wav"}"#).unwrap();
+        assert_eq!(next.audio.as_deref(), Some("b.wav"));
+        assert!(read(r#"{"audio": {"path": null}}"#).unwrap_err().contains("`audio`"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A folder of recordings with their transcripts beside them: `x.wav` with `x.txt`, `x.lab` or `x.json`.
+//! Folders of recordings with a transcript next to each: `x.wav` with `x.txt`, `x.lab` or `x.json`.
 //!
 //! Subfolders are searched too. Recordings are known by their extension, whatever its case, or by their content. The id is the path
 //! below the folder without its extension, `/` replaced by `-`; the speaker is what `x.json` or `x.speaker.txt` says, or else the
@@ -14,11 +14,8 @@ use rayon::prelude::*;
 
 use crate::paths::{joined, prefix_of};
 use crate::samples::{self, File, Look, Precedence, Sample, Store, extension, stem};
+use crate::walk::{FoundFile, Walk, walk};
 use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
-
-/// How folders are counted that are not searched.
-const LINKS: &str = "links to folders, which are not followed";
-const HIDDEN: &str = "hidden folders, which are not searched";
 
 /// Names of text files that are about a corpus unless a recording is called so too, in lower case and without their extension.
 const ABOUT: [&str; 12] = [
@@ -47,9 +44,13 @@ pub struct Listing {
     pub unusable: Vec<(String, String)>,
     /// How many files of which other kinds there are.
     pub others: BTreeMap<String, u64>,
+    /// How many links to folders are not followed because what they lead to is read already.
+    pub links_back: u64,
+    /// How many hidden folders of tools there are, which are not searched.
+    pub of_tools: u64,
 }
 
-/// Lists a folder and its subfolders; hidden subfolders are only counted.
+/// Lists a folder and its subfolders, links to folders included. Recordings in hidden folders are unusable.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] when it is no directory, [`CorpusError::Io`] when it cannot be listed.
@@ -58,72 +59,64 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
     if !folder.is_dir() {
         return Err(CorpusError::structure(&folder, "is no directory; a folder of recordings is expected here"));
     }
-    let (mut listing, mut about) = (Listing::default(), Vec::new());
-    let mut waiting = vec![String::new()];
-    while let Some(below) = waiting.pop() {
-        let place = folder.join(&below);
-        for entry in fs::read_dir(&place).map_err(|e| CorpusError::io("list", &place, e))? {
-            let entry = entry.map_err(|e| CorpusError::io("list", &place, e))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let path = format!("{below}{name}");
-            let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
-            // Links to files count as files; links to folders are not followed, so that no listing runs in circles.
-            if kind.is_dir() {
-                if name.starts_with('.') {
-                    *listing.others.entry(HIDDEN.into()).or_default() += 1;
-                } else {
-                    waiting.push(format!("{path}/"));
-                }
-            } else if kind.is_symlink() && entry.path().is_dir() {
-                *listing.others.entry(LINKS.into()).or_default() += 1;
-            } else if samples::look(&name) == Look::Text && ABOUT.contains(&stem(&name).to_ascii_lowercase().as_str()) {
-                about.push((path, entry.file_name().to_str().is_some()));
-            } else {
-                listing.add(path, &entry.path(), entry.file_name().to_str().is_some());
-            }
+    let Walk { files, links_back, of_tools } = walk(&folder)?;
+    let (mut listing, mut about) = (Listing { links_back, of_tools, ..Listing::default() }, Vec::new());
+    for file in files {
+        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+        if !file.in_hidden
+            && samples::look(name) == Look::Text
+            && ABOUT.contains(&stem(name).to_ascii_lowercase().as_str())
+        {
+            about.push(file);
+        } else {
+            listing.add(file);
         }
     }
-    listing.audio.sort_unstable();
     let stems: BTreeSet<&str> = listing.audio.iter().map(|path| stem(path)).collect();
-    for (path, is_utf8) in about {
-        if is_utf8 && stems.contains(stem(&path)) {
-            listing.text.push(path);
+    for file in about {
+        if file.is_utf8 && stems.contains(stem(&file.path)) {
+            listing.text.push(file.path);
         } else {
-            *listing.others.entry(other_kind(&path)).or_default() += 1;
+            *listing.others.entry(other_kind(&file.path)).or_default() += 1;
         }
     }
     listing.text.sort_unstable();
-    listing.unusable.sort_unstable();
     Ok(listing)
 }
 
 impl Listing {
     /// A warning about folders that are not searched.
     pub(crate) fn folders_warning(&self) -> Option<String> {
-        let count = |kind: &str| self.others.get(kind).map(|count| format!("{count} {kind}"));
-        let counts: Vec<String> = [LINKS, HIDDEN].into_iter().filter_map(count).collect();
-        (!counts.is_empty()).then(|| format!("what lies in these is not read: {}", counts.join(", ")))
+        let kinds = [
+            (self.links_back, "links to folders, which are read already or lead back to where they lie"),
+            (self.of_tools, "hidden folders of tools"),
+        ];
+        let counts = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
+        let counts: Vec<String> = counts.collect();
+        (!counts.is_empty()).then(|| format!("not searched: {}", counts.join(", ")))
     }
 
     /// Notes a file where it belongs.
-    fn add(&mut self, path: String, file: &Path, is_utf8: bool) {
+    fn add(&mut self, file: FoundFile) {
+        let FoundFile { path, place, is_utf8, is_hidden, in_hidden } = file;
         let name = path.rsplit('/').next().unwrap_or(&path);
         let look = match samples::look(name) {
-            _ if name.starts_with('.') => {
-                if is_media(file) {
-                    Look::Media
-                } else {
-                    return;
-                }
-            }
-            Look::Other if is_media(file) => Look::Media,
+            _ if is_hidden && !is_media(&place) => return,
+            Look::Other if is_media(&place) => Look::Media,
             look => look,
         };
         match look {
-            Look::Media if name.starts_with('.') => {
+            Look::Media if is_hidden => {
                 let reason = format!("hidden recording: the name of {path} begins with a dot; rename or delete it");
                 self.unusable.push((path, reason));
             }
+            Look::Media if in_hidden => {
+                let reason = format!(
+                    "hidden recording: {path} lies in a folder whose name begins with a dot; rename or delete the folder"
+                );
+                self.unusable.push((path, reason));
+            }
+            _ if in_hidden => {}
             Look::Media | Look::Text if !is_utf8 => {
                 let reason = format!("bad name: the name of {path} is not UTF-8; rename it");
                 self.unusable.push((path, reason));
@@ -163,16 +156,16 @@ impl Store for Folder<'_> {
     }
 }
 
-/// Reads a folder of recordings with transcripts beside them.
+/// Reads a folder of recordings with a transcript next to each.
 ///
 /// `root` is the recipe's folder and `dir` the folder as the recipe names it; the paths of the result are relative to `root`.
 ///
 /// # Errors
-/// As [`list`], and [`CorpusError::Structure`] when there is no recording.
+/// As [`list`], and [`CorpusError::Structure`] when there is neither a recording nor a transcript.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let listing = list(root, dir)?;
     let folder = root.join(dir);
-    if listing.audio.is_empty() && listing.unusable.is_empty() {
+    if listing.audio.is_empty() && listing.unusable.is_empty() && listing.text.is_empty() {
         return Err(CorpusError::structure(&folder, "holds no recording, neither by extension nor by content"));
     }
     let prefix = prefix_of(dir);
@@ -192,6 +185,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     let read: Vec<_> = samples.par_iter().map(|(key, sample)| candidate(key, sample, &store)).collect();
     let mut reading =
         Reading { files: listing.text.iter().map(|path| folder.join(path)).collect(), ..Reading::default() };
+    reading.warnings.extend(listing.folders_warning());
     let unusable = listing.unusable.into_iter().map(|(path, reason)| Rejection { id: path, reason });
     reading.rejected.extend(unusable);
     let (mut rows, mut left_out, mut others) = (Vec::new(), Vec::new(), listing.others);

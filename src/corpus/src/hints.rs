@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::values;
+
 /// How many files and folders are looked at.
 const MAX_ENTRIES: usize = 5000;
 
@@ -104,6 +106,10 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if let Some(file) = seen.ends(".jsonl") {
         return Some(format!("it holds {file}; `format: manifest` reads such a file when `dir` names it"));
     }
+    let archives = [".zip", ".7z", ".rar", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"];
+    if let Some(file) = archives.iter().find_map(|ending| seen.ends(ending)) {
+        return Some(format!("it holds {file}, an archive; unpack it, and read what is in it"));
+    }
     if read_as == "folder" || seen.called("wav.scp").or(seen.called("metadata.csv")).is_some() {
         return None;
     }
@@ -121,6 +127,11 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
     }
     let hint = match name.rsplit('.').next()? {
         "jsonl" | "json" | "ndjson" => "it is a file: `format: manifest` reads JSON lines",
+        "tgz" => "it is a compressed tar file; `gunzip` it once, and `format: webdataset` reads the .tar",
+        "gz" if name.ends_with(".tar.gz") => {
+            "it is a compressed tar file; `gunzip` it once, and `format: webdataset` reads the .tar"
+        }
+        "zip" | "7z" | "rar" => "it is an archive; unpack it, and read the folder",
         "gz" | "xz" | "zst" | "bz2" => "it is a compressed file; uncompress it once",
         "csv" | "tsv" | "list" | "txt" | "scp" => {
             "it is a file; `format: ljspeech` reads a folder with metadata.csv, `format: kaldi` one with wav.scp, `format: manifest` \
@@ -130,6 +141,16 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
         _ => return None,
     };
     Some(hint.into())
+}
+
+/// A file next to a missing one whose name looks the same and is in another Unicode form.
+pub fn in_another_form(missing: &Path) -> Option<String> {
+    let name = missing.file_name()?.to_str().filter(|name| !name.is_ascii())?;
+    let form = values::one_form(name);
+    let names = fs::read_dir(missing.parent()?).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut same: Vec<String> = names.filter(|other| values::one_form(other) == form).collect();
+    same.sort_unstable();
+    same.into_iter().next()
 }
 
 #[cfg(test)]

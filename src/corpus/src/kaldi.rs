@@ -18,7 +18,7 @@ use crate::{CorpusError, ReadOptions, Reading};
 
 /// Index files of a directory; `wav.scp` must be there, and `utt2spk` unless one speaker is given.
 pub const FILES: [&str; 3] = ["wav.scp", "text", "utt2spk"];
-/// The files that a directory may have besides.
+/// Optional files of a directory.
 pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 
 /// Reads and validates a Kaldi data directory.
@@ -32,4 +32,10 @@ pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let files = Files::open(root, dir, options.speaker)?;
     Ok(join::join(&files, root, dir, options))
+}
+
+/// Returns the ids of utterances that any file of a directory names, as far as the files can be read: the rows of a directory that
+/// cannot be read as a whole.
+pub fn ids(root: &Path, dir: &str) -> Vec<String> {
+    files::ids(&root.join(dir))
 }

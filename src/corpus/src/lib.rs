@@ -18,6 +18,7 @@
 //! It writes only to the paths it is given; making files durable is the caller's business.
 
 mod checksum;
+mod delimited;
 mod encoding;
 mod error;
 pub mod fields;
@@ -41,6 +42,7 @@ pub mod table;
 pub mod tar;
 pub mod utterances;
 mod values;
+mod walk;
 pub mod webdataset;
 
 pub use checksum::{Checksum, file_checksum};

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use flowmill_audio::media;
 
+use crate::delimited::Table;
 use crate::folder::{self, Listing};
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
 use crate::samples::{extension, left_out_warning, stem};
-use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, ids, values};
 use columns::Columns;
 
 /// The speaker of a source that names none.
@@ -28,15 +29,10 @@ const SPEAKER: &str = "ljspeech";
 /// none, the row names `wavs/ID.wav`, so that the probe names the missing file.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when there is no `metadata.csv` or it is empty.
+/// [`CorpusError::Structure`] when there is no `metadata.csv` with lines of its kind; [`CorpusError::Io`] when a file cannot be read.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let folder = root.join(dir);
-    let file = TextFile::open(&folder, "metadata.csv")?
-        .ok_or_else(|| CorpusError::structure(&folder, "has no `metadata.csv` (lines of `id|text|normalised text`)"))?;
+    let file = metadata(&root.join(dir))?;
     let lines = file.lines();
-    if lines.is_empty() {
-        return Err(CorpusError::structure(&file.path, "is empty; it should hold lines of `id|text|normalised text`"));
-    }
     let listing = folder::list(root, dir)?;
     let recordings = Recordings::of(&listing.audio);
     let mut reading = Reading { files: vec![file.path.clone()], ..Reading::default() };
@@ -59,7 +55,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
         let found = row.and_then(|row| Ok((recordings.find(row.audio, &place)?, row)));
         if !matches!(found, Ok(((Some(_), _), _))) {
             let shown = file.lossy(line);
-            let name = columns.audio(&shown);
+            let name = name_in(columns.audio(&shown));
             if recordings.find(name, &place).is_ok_and(|(found, _)| found.is_none()) {
                 *vague.entry(vague_name(name)).or_default() += 1;
             }
@@ -87,15 +83,51 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
             }
             Err(reason) => {
                 let shown = file.lossy(line);
-                reading.reject(columns.id(&shown).unwrap_or_else(|| name_of(columns.audio(&shown))), reason);
+                reading.reject(columns.id(&shown).unwrap_or_else(|| name_of(name_in(columns.audio(&shown)))), reason);
             }
         }
     }
-    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &left_out, vague);
+    let unlisted = unlisted(&listing, &rows, &reading, &prefix, &mut left_out, vague);
     reading.rejected.extend(unlisted);
     reading.warnings.extend(listing.folders_warning());
     reading.warnings.extend(left_out_warning(&left_out));
     Ok(reading.take(rows, texts, options, ""))
+}
+
+/// Returns the ids of the recordings of a directory: the rows of one that cannot be read as a whole.
+pub fn ids(root: &Path, dir: &str) -> Vec<String> {
+    let listing = folder::list(root, dir).unwrap_or_default();
+    listing.audio.iter().map(|path| ids::of_path(name_of(path))).collect()
+}
+
+/// The metadata of a directory, which must hold a line.
+fn metadata(folder: &Path) -> Result<TextFile, CorpusError> {
+    const HOLDS: &str = "lines of `id|text|normalized text`";
+    let packed = || match folder.join("metadata.csv.gz").exists() {
+        true => "; it is there compressed: `gunzip` it once",
+        false => "",
+    };
+    let absent = || CorpusError::structure(folder, format!("has no `metadata.csv` ({HOLDS}){}", packed()));
+    if !folder.is_dir() {
+        return Err(CorpusError::structure(
+            folder,
+            "is no directory; one with `metadata.csv` and `wavs/` is expected here",
+        ));
+    }
+    let file = TextFile::open(folder, "metadata.csv")?.ok_or_else(absent)?;
+    let first = match file.lines().first() {
+        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should hold {HOLDS}"))),
+        Some(line) => file.lossy(line),
+    };
+    if first.starts_with('{') {
+        let problem = "holds JSON; `format: manifest` reads it when `dir` names the file";
+        return Err(CorpusError::structure(&file.path, problem));
+    }
+    if let Some(table) = Table::of(&first).filter(Table::is_csv) {
+        let problem = format!("holds no lines of `id|text`: {}", table.advice("metadata.csv"));
+        return Err(CorpusError::structure(&file.path, problem));
+    }
+    Ok(file)
 }
 
 /// The first field without `./`, `wavs/` and a recording's extension.
@@ -103,6 +135,12 @@ fn name_of(name: &str) -> &str {
     let name = name.strip_prefix("./").unwrap_or(name);
     let name = name.strip_prefix("wavs/").unwrap_or(name);
     if media::rank(extension(name)).is_some() { stem(name) } else { name }
+}
+
+/// The name in the first field of a line, also where something else than `|` parts the fields.
+fn name_in(field: &str) -> &str {
+    let name = field.split([',', ';', '\t']).next().unwrap_or_default().trim();
+    if name.is_empty() { field } else { name }
 }
 
 /// A recording's name as a line may mean it that writes it otherwise: without folders (also those of Windows), quotes, extension
@@ -123,6 +161,8 @@ fn missing(name: &str) -> String {
 struct Recordings<'a> {
     /// Path without extension to the paths.
     by_stem: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Name with letters beyond ASCII, in one Unicode form and without extension and `wavs/`, to the paths.
+    by_form: BTreeMap<String, Vec<&'a str>>,
 }
 
 /// A recording, if there is one, and those that are left out for it.
@@ -131,10 +171,14 @@ type Found<'a> = (Option<&'a str>, Vec<&'a str>);
 impl<'a> Recordings<'a> {
     fn of(paths: &'a [String]) -> Self {
         let mut by_stem: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut by_form: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for path in paths {
             by_stem.entry(stem(path)).or_default().push(path);
+            if !path.is_ascii() {
+                by_form.entry(values::one_form(name_of(path)).into_owned()).or_default().push(path);
+            }
         }
-        Self { by_stem }
+        Self { by_stem, by_form }
     }
 
     /// The recording that a line names: a file of exactly this name, or of this name and an extension.
@@ -149,7 +193,12 @@ impl<'a> Recordings<'a> {
                 return preferred(paths, place);
             }
         }
-        Ok((None, Vec::new()))
+        if name.is_ascii() {
+            return Ok((None, Vec::new()));
+        }
+        // The same name in another Unicode form.
+        let form = values::one_form(name_of(name));
+        self.by_form.get(form.as_ref()).map_or(Ok((None, Vec::new())), |paths| preferred(paths, place))
     }
 }
 
@@ -167,33 +216,41 @@ fn preferred<'a>(paths: &[&'a str], place: &str) -> Result<Found<'a>, String> {
     }
 }
 
-/// Rejections of recordings in `wavs/` that no line names, good or bad.
+/// Rejections of recordings that no line names, good or bad, and recordings that are left out for another format of the same
+/// utterance, each with the one that is taken.
 fn unlisted(
     listing: &Listing,
     rows: &[Candidate],
     reading: &Reading,
     prefix: &str,
-    left_out: &[(String, String)],
+    left_out: &mut Vec<(String, String)>,
     mut vague: BTreeMap<String, usize>,
 ) -> Vec<Rejection> {
-    let named = rows.iter().map(|row| stem(row.wav.strip_prefix(prefix).unwrap_or(&row.wav)));
-    let left = left_out.iter().map(|(path, _)| stem(path));
-    let bad: Vec<String> = reading.rejected.iter().map(|rejection| format!("wavs/{}", rejection.id)).collect();
-    let named: BTreeSet<&str> = named.chain(left).chain(bad.iter().map(String::as_str)).collect();
-    let reason = |path: &String| format!("not in metadata.csv: {path} is named by no line");
-    let audio = listing.audio.iter().filter(|path| !named.contains(stem(path))).map(|path| (path, reason(path)));
-    let unusable = listing.unusable.iter().map(|(path, reason)| (path, reason.clone()));
-    audio
-        .chain(unusable)
-        .filter(|(path, _)| path.starts_with("wavs/"))
-        // A line that seems to mean a recording is rejected already: the two are one utterance.
-        .filter(|(path, _)| match vague.get_mut(&vague_name(path)) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                false
+    let taken: BTreeSet<&str> = rows.iter().map(|row| row.wav.strip_prefix(prefix).unwrap_or(&row.wav)).collect();
+    let by_stem: BTreeMap<&str, &str> = taken.iter().map(|path| (stem(path), *path)).collect();
+    let bad: BTreeSet<String> = reading.rejected.iter().map(|rejection| format!("wavs/{}", rejection.id)).collect();
+    let known: BTreeSet<String> = left_out.iter().map(|(path, _)| path.clone()).collect();
+    let mut rejected = Vec::new();
+    for path in listing.audio.iter().filter(|path| !taken.contains(path.as_str()) && !known.contains(*path)) {
+        if let Some(taken) = by_stem.get(stem(path)) {
+            // A row whose recording is not there is rejected for that.
+            if listing.audio.binary_search_by(|there| there.as_str().cmp(taken)).is_ok() {
+                left_out.push((path.clone(), (*taken).to_owned()));
             }
-            _ => true,
-        })
-        .map(|(path, reason)| Rejection { id: ids::of_path(name_of(path)), reason })
-        .collect()
+        } else if !bad.contains(stem(path)) {
+            rejected.push((path, format!("not in metadata.csv: {path} is named by no line")));
+        }
+    }
+    let unusable = listing.unusable.iter().map(|(path, reason)| (path, reason.clone()));
+    // A line that seems to mean a recording is rejected already: the two are one utterance.
+    let mut is_meant = |path: &str| match vague.get_mut(&vague_name(path)) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            true
+        }
+        _ => false,
+    };
+    rejected.extend(unusable);
+    rejected.retain(|(path, _)| !is_meant(path));
+    rejected.into_iter().map(|(path, reason)| Rejection { id: ids::of_path(name_of(path)), reason }).collect()
 }

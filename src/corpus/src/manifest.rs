@@ -1,20 +1,27 @@
 //! Manifests of JSON lines as NeMo writes them: one object a line that names a recording, and by the names of [`crate::fields`] its
-//! text, duration, offset, speaker, language and id. One JSON array of such objects is read too.
+//! text, duration, offset, speaker, language and id. One JSON array of such objects is read too, and one object of them by their ids
+//! as SpeechBrain writes it.
+
+mod layout;
 
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use serde_json::Value;
 
+use crate::delimited::Table;
 use crate::encoding;
-use crate::fields::{self, Object};
+use crate::fields::Object;
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::reading::{Candidate, Rejection};
 use crate::samples::{extension, stem};
+use crate::values::BadPath;
 use crate::{CorpusError, ReadOptions, Reading, ids, values};
+use layout::Layout;
 
 /// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. Without an id of its own, a row is named
 /// after its recording's path without extension (`/` replaced by `-`), with its offset in milliseconds when it has one; rows that
@@ -22,40 +29,51 @@ use crate::{CorpusError, ReadOptions, Reading, ids, values};
 /// speaker, or else its own.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when the file is missing or empty. A file that is no text at all is one rejected row.
+/// [`CorpusError::Structure`] when the file is missing, empty, no text, or JSON in which no rows are found.
 pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let full = root.join(path);
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = if path.starts_with('/') && parent.is_empty() { "/" } else { parent };
+    if full.is_dir() {
+        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected here"));
+    }
     let bytes = match fs::read(&full) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CorpusError::structure(&full, "does not exist; a JSON-lines manifest is expected here"));
+            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected here"));
         }
         read => read.map_err(|e| CorpusError::io("read", &full, e))?,
     };
-    let mut reading = Reading { files: vec![full.clone()], ..Reading::default() };
     if let Some(problem) = encoding::no_text(&bytes) {
-        reading.reject(name, format!("no manifest: {name} {problem}"));
-        return Ok(reading.counted());
+        return Err(CorpusError::structure(&full, problem));
     }
-    let reader = Reader { name, prefix: prefix_of(folder), options };
-    let parsed = match array(&bytes) {
-        Some(elements) => {
+    let mut reading = Reading { files: vec![full.clone()], ..Reading::default() };
+    let reader = Reader { name, prefix: prefix_of(folder), options, unread_times: UnreadTimes::default() };
+    let parsed: Vec<Result<Candidate, Rejection>> = match Layout::of(&bytes) {
+        Layout::Lines => reader.lines(full.clone(), bytes),
+        Layout::Elements(elements) => {
             reading
                 .warnings
                 .push(format!("{name} is one JSON array and not JSON lines; it is read as the rows of that array"));
-            let place = |at: usize| format!("{name}[{at}]");
-            elements
-                .into_par_iter()
-                .enumerate()
-                .map(|(at, element)| reader.row(Object::of(element), place(at)))
-                .collect()
+            let row = |(at, element)| reader.row(Object::of(element), None, format!("{name}[{at}]"));
+            elements.into_par_iter().enumerate().map(row).collect()
         }
-        None => reader.lines(full.clone(), bytes),
+        Layout::ById(objects) => {
+            reading
+                .warnings
+                .push(format!("{name} is one JSON object; each of its objects is read as a row, called by its key"));
+            let row = |(id, element): (String, Value)| {
+                let place = format!("{name}[{id:?}]");
+                reader.row(Object::of(element), Some(id), place)
+            };
+            objects.into_par_iter().map(row).collect()
+        }
+        Layout::Row(object) => vec![reader.row(Object::of(object), None, format!("{name}:1"))],
+        Layout::Unknown(problem) => return Err(CorpusError::structure(&full, problem)),
     };
     if parsed.is_empty() {
         return Err(CorpusError::structure(&full, "is empty; it should hold a JSON object a line"));
     }
+    reading.warnings.extend(reader.unread_times.warning(name));
     let mut rows = Vec::with_capacity(parsed.len());
     let mut texts = false;
     for outcome in parsed {
@@ -70,18 +88,6 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
     Ok(reading.take(rows, texts, options, ""))
 }
 
-/// The elements of a file that is one JSON array; none when it is something else, JSON lines above all.
-fn array(bytes: &[u8]) -> Option<Vec<Value>> {
-    let bytes = encoding::without_mark(bytes);
-    if bytes.trim_ascii_start().first() != Some(&b'[') {
-        return None;
-    }
-    match fields::parse(&bytes) {
-        Ok(Value::Array(elements)) => Some(elements),
-        _ => None,
-    }
-}
-
 /// What is the same for all rows of a manifest.
 struct Reader<'a> {
     /// The file's name.
@@ -89,40 +95,80 @@ struct Reader<'a> {
     /// What comes before relative paths.
     prefix: String,
     options: &'a ReadOptions<'a>,
+    unread_times: UnreadTimes,
+}
+
+/// How many rows give times by names that are not read.
+#[derive(Default)]
+struct UnreadTimes(AtomicU64);
+
+impl UnreadTimes {
+    /// Names by which data say where a piece of a recording is, or where a recording that is cut out already was.
+    const NAMES: [&str; 7] = ["start", "end", "start_time", "end_time", "begin_time", "begin", "stop"];
+
+    fn note(&self, object: &Object) {
+        if !object.has("offset") && Self::NAMES.iter().any(|name| object.has(name)) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn warning(&self, name: &str) -> Option<String> {
+        let rows = self.0.load(Ordering::Relaxed);
+        (rows > 0).then(|| {
+            format!(
+                "{name}: {rows} rows have a `start`, `end` or the like, which are not read: each is the whole recording. A piece of a \
+                 recording is given by `offset` and `duration`, in seconds"
+            )
+        })
+    }
 }
 
 impl Reader<'_> {
     /// The rows of all lines.
     fn lines(&self, full: PathBuf, bytes: Vec<u8>) -> Vec<Result<Candidate, Rejection>> {
         let file = TextFile::from_bytes(self.name, full, bytes);
+        let lines = file.lines();
+        let first = lines.first().map(|line| file.lossy(line)).filter(|line| !line.starts_with(['{', '[']));
+        let table = first.and_then(|line| Table::of(&line));
         let row = |line: &crate::lines::Line| {
             let place = format!("{}:{}", self.name, line.number);
             match file.text(line) {
-                Ok(text) => self.row(Object::parse(text.as_bytes()), place),
+                Ok(text) => {
+                    let advice = table.as_ref().filter(|_| !text.starts_with('{')).map(|table| table.advice(self.name));
+                    let object = Object::parse(text.as_bytes());
+                    let object = object
+                        .map_err(|problem| advice.map_or(problem.clone(), |advice| format!("{problem}; {advice}")));
+                    self.row(object, None, place)
+                }
                 Err(problem) => Err(Rejection { id: place, reason: format!("manifest {problem}") }),
             }
         };
-        file.lines().par_iter().map(row).collect()
+        lines.par_iter().map(row).collect()
     }
 
-    /// The row of one object.
-    fn row(&self, object: Result<Object, String>, place: String) -> Result<Candidate, Rejection> {
+    /// The row of one object; `key` is its id where the object itself gives none.
+    fn row(&self, object: Result<Object, String>, key: Option<String>, place: String) -> Result<Candidate, Rejection> {
         let described = |problem: String| format!("bad line in the manifest: {place} {problem}");
         let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
-        let object = object.map_err(|problem| reject(None, described(problem)))?;
-        let named = || object.id().or_else(|| object.audio().map(|audio| id_of(&audio, None)));
+        let object = object.map_err(|problem| reject(key.clone(), described(problem)))?;
+        let named = || object.id().or(key.clone()).or_else(|| object.audio().map(|audio| id_of(&audio, None)));
         let fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
-        let given = fields.id.clone();
-        let Some(audio) = fields.audio.as_deref().filter(|audio| !audio.is_empty()) else {
-            return Err(reject(given, described("names no recording (`audio_filepath`)".into())));
+        let given = fields.id.clone().or(key.clone());
+        let Some(audio) = fields.audio.as_deref() else {
+            let problem = layout::other_tool(&object, &place).unwrap_or_else(|| {
+                let names = "audio_filepath, path, wav, file_name, audio …";
+                described(format!("names no recording; its path is looked for in {names}"))
+            });
+            return Err(reject(given, problem));
         };
+        self.unread_times.note(&object);
         // A whole recording is often given with `offset: 0`; only a duration makes it a piece.
         let whole = fields.duration.is_none() && fields.offset == Some(0.0);
         let start = fields.offset.filter(|_| !whole);
         let made_up = id_of(audio, start);
         let id = given.clone().unwrap_or(made_up);
         let reject = |problem: String| reject(Some(id.clone()), problem);
-        values::path(audio).map_err(|problem| reject(format!("path of Windows: {place}: {problem}")))?;
+        values::path(audio).map_err(|BadPath { kind, detail }| reject(format!("{kind}: {place}: {detail}")))?;
         values::id(&id).map_err(|problem| reject(described(problem)))?;
         if audio.ends_with('|') {
             return Err(reject(described("is a command; a manifest names files".into())));

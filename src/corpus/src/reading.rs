@@ -1,11 +1,11 @@
 //! What reading a data source gives, and the last steps that most readers share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::ids::{self, Named};
-use crate::{ReadOptions, Row, Utterances};
+use crate::{CorpusError, ReadOptions, Row, Utterances};
 
 /// A row that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Reading {
     pub lines: u64,
     /// The index files that were read (optional ones only when they exist); not the recordings.
     pub files: Vec<PathBuf>,
+    /// Whether the source as a whole cannot be read: then there is no good row, and every row that could be named is rejected for it.
+    pub unreadable: bool,
 }
 
 /// A row on its way into a [`Reading`].
@@ -72,6 +74,19 @@ pub(crate) const NO_TRANSCRIPTS: &str =
 pub(crate) const KEEP_WITHOUT_TEXT: &str = "prep.min_text: 0 keeps rows without text";
 
 impl Reading {
+    /// The reading of a source that cannot be read as a whole: every id of a row is rejected with that problem. Where no row can be
+    /// named, the source itself is one, called `source`.
+    pub fn unreadable(problem: &CorpusError, root: &Path, source: &str, mut ids: Vec<String>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.is_empty() {
+            ids.push(source.to_owned());
+        }
+        let reason = format!("source cannot be read: {}", problem.below(root));
+        let rejected = ids.into_iter().map(|id| Rejection { id, reason: reason.clone() }).collect();
+        Self { rejected, unreadable: true, ..Self::default() }.counted()
+    }
+
     /// Sets `lines` from the rows held; the last step of every reader.
     pub(crate) fn counted(mut self) -> Self {
         self.lines = (self.utterances.len() + self.rejected.len()) as u64;
@@ -83,7 +98,7 @@ impl Reading {
         self.rejected.push(Rejection { id: id.to_owned(), reason: reason.into() });
     }
 
-    /// Takes in candidates in the order in which they were found: made-up ids are told apart, of the same id only the first is kept
+    /// Takes in candidates in the order in which they were found: made-up ids are made unique, of the same id only the first is kept
     /// (`help` says what to do about the others), and rows without a transcript are kept or not. `texts` says whether any row of
     /// the source had a transcript, good or bad.
     pub(crate) fn take(mut self, mut rows: Vec<Candidate>, texts: bool, options: &ReadOptions<'_>, help: &str) -> Self {
@@ -102,17 +117,22 @@ impl Reading {
             first = Some(row);
             match &row.text {
                 Err(why) if !keep_all => self.reject(&row.id, format!("no transcript: {why}; {KEEP_WITHOUT_TEXT}")),
-                text => self.utterances.push(Row {
-                    utt: &row.id,
-                    spk: row.speaker.as_deref().unwrap_or(&row.id),
-                    text: text.as_deref().unwrap_or_default(),
-                    lang: row.language.as_deref(),
-                    wav: &row.wav,
-                    start: row.start,
-                    end: row.end,
-                    duration: row.duration,
-                    ..Row::default()
-                }),
+                text => {
+                    self.utterances.push(Row {
+                        utt: &row.id,
+                        spk: row.speaker.as_deref().unwrap_or(&row.id),
+                        text: text.as_deref().unwrap_or_default(),
+                        lang: row.language.as_deref(),
+                        wav: &row.wav,
+                        start: row.start,
+                        end: row.end,
+                        duration: row.duration,
+                        ..Row::default()
+                    });
+                    if row.origin.is_some() {
+                        self.utterances.mark_made_up();
+                    }
+                }
             }
         }
         self.counted()

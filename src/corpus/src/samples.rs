@@ -64,6 +64,8 @@ enum Role {
     Recording,
     Json,
     Text,
+    /// A transcript whose name says its language: `KEY.en.txt`.
+    TextOfLanguage,
     Speaker,
     Language,
     /// Looks like a transcript, but its name says that it is something else.
@@ -103,31 +105,56 @@ pub(crate) fn stem(name: &str) -> &str {
 /// Groups files by what comes before the last dot of the recordings' names: every other file belongs to the recording whose name
 /// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`), as far as [`key_of`] has it.
 pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
-    let keys: BTreeSet<String> =
-        files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned()).collect();
+    let keys = Keys::of(files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name)));
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
     for file in files {
-        let key = match file.look {
-            Look::Media => stem(&file.name).to_owned(),
+        let (key, length) = match file.look {
+            Look::Media => (stem(&file.name).to_owned(), stem(&file.name).len()),
             _ => key_of(&file.name, &keys),
         };
-        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+        let rest = file.name[length..].trim_start_matches('.').to_ascii_lowercase();
         samples.entry(key).or_default().files.push((rest, file));
     }
     samples
 }
 
-/// The key of a file that is no recording: the longest beginning of its name that ends at a dot and is a recording's key, or else
-/// its [`own_key`]. Only known words may stand between the key and the extension of a transcript: `a.1.txt` is not of `a.flac`.
-fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
+/// The keys of recordings.
+struct Keys {
+    exact: BTreeSet<String>,
+    /// Those with letters beyond ASCII by their one Unicode form; `None` where several have the same.
+    by_form: BTreeMap<String, Option<String>>,
+}
+
+impl Keys {
+    fn of<'a>(keys: impl Iterator<Item = &'a str>) -> Self {
+        let exact: BTreeSet<String> = keys.map(str::to_owned).collect();
+        let mut by_form: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for key in exact.iter().filter(|key| !key.is_ascii()) {
+            let several = |known: &mut Option<String>| *known = None;
+            by_form.entry(values::one_form(key).into_owned()).and_modify(several).or_insert_with(|| Some(key.clone()));
+        }
+        Self { exact, by_form }
+    }
+
+    /// The key that is written so, in any Unicode form.
+    fn find(&self, name: &str) -> Option<&str> {
+        let other = || self.by_form.get(values::one_form(name).as_ref())?.as_ref();
+        self.exact.get(name).or_else(other).map(String::as_str)
+    }
+}
+
+/// The key of a file that is no recording, and how much of its name stands for it: the longest beginning of its name that ends at a dot
+/// and is a recording's key, or else its [`own_key`]. Only known words may stand between the key and the extension of a transcript:
+/// `a.1.txt` is not of `a.flac`.
+fn key_of(name: &str, keys: &Keys) -> (String, usize) {
     let of_text = look(name) == Look::Text;
     let mut beginning = stem(name);
     if beginning == name {
-        return name.to_owned();
+        return (name.to_owned(), name.len());
     }
     loop {
-        if keys.contains(beginning) {
-            return beginning.to_owned();
+        if let Some(key) = keys.find(beginning) {
+            return (key.to_owned(), beginning.len());
         }
         let shorter = stem(beginning);
         if shorter == beginning || (of_text && !is_known(&extension(beginning).to_ascii_lowercase())) {
@@ -135,7 +162,9 @@ fn key_of(name: &str, keys: &BTreeSet<String>) -> String {
         }
         beginning = shorter;
     }
-    own_key(name)
+    let own = own_key(name);
+    let length = own.len();
+    (own, length)
 }
 
 /// A name without its extension, and without known words such as `speaker` before it.
@@ -159,7 +188,11 @@ pub(crate) fn has_only_known_words(words: &str) -> bool {
 
 /// Whether a word may stand between a key and an extension.
 fn is_known(word: &str) -> bool {
-    word_role(word).is_some() || is_name_of("audio", word) || OF_JSON.contains(&word) || OF_ANNOTATIONS.contains(&word)
+    word_role(word).is_some()
+        || is_name_of("audio", word)
+        || OF_JSON.contains(&word)
+        || OF_ANNOTATIONS.contains(&word)
+        || is_language_tag(word)
 }
 
 /// Words before `.json` that say it holds fields.
@@ -193,7 +226,9 @@ const OF_ANNOTATIONS: [&str; 21] = [
 /// What a word before `.txt` says of the text: `KEY.speaker.txt`.
 fn word_role(word: &str) -> Option<Role> {
     const OF_TEXT: [&str; 3] = ["normalized", "normalised", "norm"];
-    if is_name_of("text", word) || OF_TEXT.contains(&word) || media::rank(word).is_some() {
+    if OF_ANNOTATIONS.contains(&word) {
+        None
+    } else if is_name_of("text", word) || OF_TEXT.contains(&word) || media::rank(word).is_some() {
         Some(Role::Text)
     } else if is_name_of("speaker", word) {
         Some(Role::Speaker)
@@ -202,6 +237,24 @@ fn word_role(word: &str) -> Option<Role> {
     } else {
         None
     }
+}
+
+/// Whether a word in lower case is a language tag: a code of ISO 639 (the common ones of three letters), perhaps with a script or a
+/// region behind it.
+fn is_language_tag(word: &str) -> bool {
+    const TWO: &str = "aa ab af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cs cu cv cy da de dv dz ee el en eo es et \
+                       eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy ia id ie ig ii ik io is it iu ja jv ka kg ki kj \
+                       kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no \
+                       nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta \
+                       te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu";
+    const THREE: &str = "ara ben ces chi cmn deu dan dut ell eng fas fin fra fre ger heb hin hun ind ita jpn kor nan nld nor pol por \
+                         ron rus spa swe tha tur ukr vie wuu yue zho";
+    let (code, rest) = word.split_once(['-', '_']).unwrap_or((word, ""));
+    let known = [TWO, THREE].iter().any(|codes| codes.split_ascii_whitespace().any(|known| known == code));
+    known
+        && rest
+            .split(['-', '_'])
+            .all(|part| matches!(part.len(), 0 | 2..=4) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 /// What a file is by what follows its key.
@@ -214,6 +267,7 @@ fn role(rest: &str, look: Look) -> Role {
             false => Role::Json,
         },
         Look::Text if word.is_empty() => Role::Text,
+        Look::Text if is_language_tag(word) => Role::TextOfLanguage,
         Look::Text => word_role(word).unwrap_or(Role::OtherText),
         Look::Other if word.is_empty() => match word_role(last) {
             Some(Role::Text) | None => Role::Other,
@@ -294,7 +348,9 @@ impl Sample {
         store: &impl Store,
         precedence: Precedence,
     ) -> Result<Candidate, String> {
-        let text = self.first(Role::Text).map(|file| text_of(file, store)).transpose()?;
+        let text_file = self.text_file(store);
+        let (file, tag) = text_file.as_ref().ok().cloned().flatten().unzip();
+        let text = file.map(|file| text_of(file, store)).transpose()?;
         let text_there = text.as_ref().is_some_and(|(_, text)| !text.is_empty());
         let json = self.first(Role::Json);
         let fields = json.map(|file| fields_of(file, store)).transpose();
@@ -306,6 +362,7 @@ impl Sample {
         let text = match (of_json, json, &text) {
             (Some(text), Some(json), _) => transcript(text, &json.name, store)?,
             (_, _, Some((name, text))) => transcript(text, name, store)?,
+            (None, _, None) if text_file.is_err() => return Err(text_file.err().unwrap_or_default()),
             (_, Some(json), None) => Err(format!("{} has no `text`", store.shown(&json.name))),
             _ => Err(self.without_text(recording, store)),
         };
@@ -314,8 +371,10 @@ impl Sample {
             text.map(|(_, text)| values::one_line(&text).into_owned()).filter(|word| !word.is_empty())
         };
         let speaker = fields.speaker.map_or_else(|| spoken(Role::Speaker).map(word), |speaker| Ok(Some(speaker)))?;
-        let language =
-            fields.language.map_or_else(|| spoken(Role::Language).map(word), |language| Ok(Some(language)))?;
+        let language = fields
+            .language
+            .map_or_else(|| spoken(Role::Language).map(word), |language| Ok(Some(language)))?
+            .or(tag.flatten());
         Ok(Candidate {
             id: fields.id.unwrap_or_default(),
             origin: Some(key.to_owned()),
@@ -330,12 +389,34 @@ impl Sample {
         })
     }
 
+    /// The file of the transcript, with its language where its name says one. Several languages are a problem, preceded by its kind.
+    fn text_file(&self, store: &impl Store) -> Result<Option<(&File, Option<String>)>, String> {
+        if let Some(file) = self.first(Role::Text) {
+            return Ok(Some((file, None)));
+        }
+        let files = self.files.iter().filter(|(rest, file)| role(rest, file.look) == Role::TextOfLanguage);
+        let mut files: Vec<&(String, File)> = files.collect();
+        files.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+        match files.as_slice() {
+            [] => Ok(None),
+            [(rest, file)] => Ok(Some((file, rest.split('.').next().map(str::to_owned)))),
+            several => {
+                let names: Vec<&str> = several.iter().map(|(_, file)| file.name.as_str()).collect();
+                let names = store.shown(&names.join(" and "));
+                Err(format!(
+                    "transcripts in several languages: {names}: which one is spoken cannot be told; keep that one, or name it without \
+                     the language"
+                ))
+            }
+        }
+    }
+
     /// Why there is no transcript.
     fn without_text(&self, recording: &File, store: &impl Store) -> String {
         let name = store.shown(&recording.name);
         match self.first(Role::OtherText) {
-            None => format!("{name} has no .json or .txt beside it"),
-            Some(other) => format!("{name} has no .json or .txt beside it, only {}", other.name),
+            None => format!("{name} has no .json or .txt of its name"),
+            Some(other) => format!("{name} has no .json or .txt of its name, only {}", other.name),
         }
     }
 
@@ -346,13 +427,16 @@ impl Sample {
 
     /// Whether a file of the group is a transcript by its name.
     pub(crate) fn has_transcript(&self) -> bool {
-        self.first(Role::Text).is_some()
+        self.first(Role::Text).or_else(|| self.first(Role::TextOfLanguage)).is_some()
     }
 }
 
 /// A text file's name and its text, which may be empty.
 fn text_of(file: &File, store: &impl Store) -> Result<(String, String), String> {
     let bytes = bytes_of(file, store)?;
+    if let Some(problem) = encoding::no_text(&bytes) {
+        return Err(format!("bad transcript: {} {problem}", store.shown(&file.name)));
+    }
     let bytes = encoding::without_mark(&bytes);
     let text = std::str::from_utf8(&bytes).map_err(|e| {
         let line = bytes[..e.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -367,6 +451,9 @@ fn text_of(file: &File, store: &impl Store) -> Result<(String, String), String> 
 
 fn fields_of(file: &File, store: &impl Store) -> Result<Fields, String> {
     let bytes = bytes_of(file, store)?;
+    if let Some(problem) = encoding::no_text(&bytes) {
+        return Err(format!("bad transcript: {} {problem}", store.shown(&file.name)));
+    }
     let fields = Object::parse(&bytes).and_then(|object| object.fields());
     fields.map_err(|problem| format!("bad transcript: {} {problem}", store.shown(&file.name)))
 }

@@ -14,10 +14,12 @@
 //! Or, with the same rows, WebDataset tar files ([`TarShardWriter`]).
 //!
 //! Row groups are small (8 MiB or 50 rows) and pages smaller still, so that single rows can be fetched without reading their
-//! neighbours. A split's shards are listed with their checksums in `index.json` ([`ShardIndex`]), which [`Shards`] verifies.
+//! neighbours. A split's shards are listed with their checksums in `index.json` ([`ShardIndex`]), which [`Shards`] verifies; `content.json`
+//! has digests of their columns ([`SplitContent`]).
 
 mod cache;
 mod columns;
+mod content;
 mod decode;
 mod index;
 mod lists;
@@ -29,6 +31,7 @@ mod tar;
 mod writer;
 
 pub use columns::{Column, MelStore};
+pub use content::{ColumnDigests, ContentHasher, SplitContent};
 pub use index::{MadeBy, ShardEntry, ShardIndex};
 pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
 pub use reader::ShardReader;

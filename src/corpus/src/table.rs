@@ -56,11 +56,18 @@ pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
 pub struct RecordingRow {
     /// The row's `wav`.
     pub wav: String,
+    /// The row's channel.
+    pub channel: Option<u32>,
     /// Samples, over all channels, up to where the row ends. What the table does not say is taken as 48 kHz stereo.
     pub samples: u64,
 }
 
 impl RecordingRow {
+    /// The recording of a row.
+    pub fn of(utterance: &Utterance) -> Self {
+        Self { wav: utterance.wav.clone(), channel: utterance.channel, samples: Self::samples_of(utterance) }
+    }
+
     /// [`RecordingRow::samples`] of a row.
     pub fn samples_of(utterance: &Utterance) -> u64 {
         let Utterance { start, end, duration, sample_rate, channels, .. } = utterance;
@@ -68,7 +75,7 @@ impl RecordingRow {
     }
 }
 
-/// Samples of so many seconds; a float that is no number of samples becomes the nearest one that is.
+/// The number of samples in a time; a float that is no number of samples becomes the nearest one that is.
 fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) -> u64 {
     (seconds * f64::from(sample_rate.unwrap_or(48_000)) * f64::from(channels.unwrap_or(2))) as u64
 }
@@ -79,15 +86,20 @@ fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) 
 /// As [`read_utterances`].
 pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
     let names = ["wav", "start", "end", "duration", "sample_rate", "channels"];
-    let frame = read_frame(path, Some(names.map(str::to_owned).to_vec()))?;
+    let mut frame = read_frame(path, Some(names.map(str::to_owned).to_vec()))?;
+    // Only tables with a row that names a channel have this column.
+    if let Ok(column) = read_frame(path, Some(vec!["channel".to_owned()])) {
+        frame = frame.hstack(column.columns()).map_err(|e| CorpusError::table(path, e))?;
+    }
     let fail = |e| CorpusError::table(path, e);
     let seconds = |name: &str| frame.column(name).and_then(|column| column.f64()).map_err(fail);
     let counts = |name: &str| frame.column(name).and_then(|column| column.u32()).map_err(fail);
     let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
-    let (rates, channels) = (counts("sample_rate")?, counts("channels")?);
+    let (rates, channels, channel) = (counts("sample_rate")?, counts("channels")?, counts("channel").ok());
     let row = |(row, wav): (usize, String)| {
         let until = end.get(row).or_else(|| duration.get(row)).or_else(|| start.get(row)).unwrap_or(0.0);
-        RecordingRow { wav, samples: samples_up_to(until, rates.get(row), channels.get(row)) }
+        let channel = channel.and_then(|channel| channel.get(row));
+        RecordingRow { wav, channel, samples: samples_up_to(until, rates.get(row), channels.get(row)) }
     };
     Ok(required_strings(path, &frame, "wav")?.into_iter().enumerate().map(row).collect())
 }

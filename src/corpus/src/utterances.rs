@@ -27,7 +27,7 @@ pub struct Utterance {
     pub sample_rate: Option<u32>,
     /// The recording's number of channels, when probed.
     pub channels: Option<u32>,
-    /// The channel of the recording that the data say the utterance is on, counted from 0. Probing checks that it is the only one.
+    /// The channel of the recording that the utterance is on, counted from 0; `None`: the mean of all channels.
     pub channel: Option<u32>,
     /// The program, with its version, that decodes the recording where Flowmill does not do so itself.
     pub decoder: Option<String>,
@@ -106,6 +106,8 @@ pub struct Utterances {
     duration: Vec<f64>,
     /// [`NO_CHANNEL`] stands for "not given".
     channel: Vec<u32>,
+    /// Whether the row's id was made of the name of its recording; rows beyond its end have ids that the data give.
+    made_up: Vec<bool>,
 }
 
 /// The channel of a row that names none.
@@ -124,6 +126,7 @@ impl Utterances {
             end: Vec::with_capacity(rows),
             duration: Vec::with_capacity(rows),
             channel: Vec::with_capacity(rows),
+            made_up: Vec::new(),
         }
     }
 
@@ -143,6 +146,27 @@ impl Utterances {
         self.end.push(row.end.unwrap_or(f64::NAN));
         self.duration.push(row.duration.unwrap_or(f64::NAN));
         self.channel.push(row.channel.unwrap_or(NO_CHANNEL));
+    }
+
+    /// Notes that the id of the row that was appended last was made of the name of its recording.
+    pub(crate) fn mark_made_up(&mut self) {
+        self.made_up.resize(self.len(), false);
+        self.made_up.last_mut().into_iter().for_each(|last| *last = true);
+    }
+
+    /// Whether a row's id was made of the name of its recording, and may be another to be unique.
+    pub fn is_made_up(&self, index: usize) -> bool {
+        self.made_up.get(index).copied().unwrap_or(false)
+    }
+
+    /// Gives rows other ids: `rename` has the new one of a row's index and id.
+    pub fn rename(&mut self, rename: impl Fn(usize, &str) -> Option<String>) {
+        let mut utt = Strings::with_capacity(self.len(), 0);
+        for index in 0..self.len() {
+            let id = self.utt.get(index);
+            utt.push(rename(index, id).as_deref().unwrap_or(id));
+        }
+        self.utt = utt;
     }
 
     /// How many rows there are.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use unicode_normalization::UnicodeNormalization;
+
 /// The longest id or speaker, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
@@ -63,22 +65,69 @@ fn control(c: char) -> String {
     }
 }
 
-/// Refuses paths of Windows with a drive or a server, with what to write instead.
-pub(crate) fn path(path: &str) -> Result<(), String> {
+/// A name in the Unicode form in which names that look the same are the same: macOS writes some letters in two characters.
+pub(crate) fn one_form(name: &str) -> Cow<'_, str> {
+    if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
+}
+
+/// Why something is no path of this system.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BadPath {
+    /// The kind of the problem: "path of Windows".
+    pub(crate) kind: &'static str,
+    /// The path, and what to write instead.
+    pub(crate) detail: String,
+}
+
+/// Refuses what no file of this system is called: paths of Windows with a drive or a server, addresses, and what only a shell or
+/// another program would fill in.
+pub(crate) fn path(path: &str) -> Result<(), BadPath> {
+    let bad = |kind, detail: String| Err(BadPath { kind, detail: format!("`{path}` {detail}") });
     let bytes = path.as_bytes();
     let drive = bytes.first().is_some_and(u8::is_ascii_alphabetic)
         && bytes.get(1) == Some(&b':')
         && matches!(bytes.get(2), Some(b'\\' | b'/'));
     if drive {
         let (letter, rest) = (path[..1].to_ascii_lowercase(), path[3..].replace('\\', "/"));
-        return Err(format!(
-            "`{path}` is a path of Windows; write it as this system sees it, such as /mnt/{letter}/{rest}"
-        ));
+        let detail = format!("is a path of Windows; write it as this system sees it, such as /mnt/{letter}/{rest}");
+        return bad("path of Windows", detail);
     }
     if path.starts_with(r"\\") {
-        return Err(format!("`{path}` is a network path of Windows; write where this system mounts it"));
+        return bad("path of Windows", "is a network path of Windows; write where this system mounts it".into());
+    }
+    if let Some((scheme, rest)) = address(path) {
+        return match scheme.to_ascii_lowercase().as_str() {
+            "file" => {
+                let local = rest.strip_prefix("localhost").unwrap_or(rest);
+                bad("address instead of a path", format!("is an address; write the path: {local}"))
+            }
+            "s3" => bad("address instead of a path", "is in an object store; copy it here first (aws s3 sync)".into()),
+            "gs" => bad("address instead of a path", "is in an object store; copy it here first (gsutil rsync)".into()),
+            "http" | "https" | "ftp" => bad(
+                "address instead of a path",
+                "is on the network; download it first (wget, aria2c) and write its path".into(),
+            ),
+            _ => bad("address instead of a path", "is an address; copy the file here first and write its path".into()),
+        };
+    }
+    if path == "~" || path.starts_with("~/") {
+        return bad("path with `~`", "begins with `~`, which only a shell fills in; write the path out".into());
+    }
+    let placeholder = path.starts_with('$') || path.starts_with("{") || path.starts_with("<");
+    if placeholder && path.contains('/') {
+        return bad(
+            "path with a placeholder",
+            "begins with a placeholder that nothing fills in; write the path out".into(),
+        );
     }
     Ok(())
+}
+
+/// The scheme of an address and what follows its `://`.
+fn address(path: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = path.split_once("://")?;
+    let plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    (plain && scheme.starts_with(|first: char| first.is_ascii_alphabetic())).then_some((scheme, rest))
 }
 
 #[cfg(test)]
@@ -114,10 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_windows_are_told_in_the_systems_own_terms() {
-        assert!(path(r"C:\corpus\a b.wav").unwrap_err().contains("/mnt/c/corpus/a b.wav"));
-        assert!(path("d:/corpus/a.wav").unwrap_err().contains("/mnt/d/corpus/a.wav"));
+    fn what_is_no_path_here_is_refused_with_what_to_write() {
+        let detail = |text: &str| path(text).unwrap_err().detail;
+        assert!(detail(r"C:\corpus\a b.wav").contains("/mnt/c/corpus/a b.wav"));
+        assert!(detail("d:/corpus/a.wav").contains("/mnt/d/corpus/a.wav"));
         assert!(path(r"\\server\share\a.wav").is_err());
+        assert!(detail("file:///data/a.wav").ends_with(": /data/a.wav"));
+        for (other, kind) in [
+            ("s3://bucket/a.wav", "address instead of a path"),
+            ("https://host/a.wav?x=1", "address instead of a path"),
+            ("hdfs://a/b.wav", "address instead of a path"),
+            ("~/a.wav", "path with `~`"),
+            ("{data_root}/a.wav", "path with a placeholder"),
+            ("${HOME}/a.wav", "path with a placeholder"),
+        ] {
+            assert_eq!(path(other).unwrap_err().kind, kind);
+        }
+        assert_eq!((path("{a}.wav"), path("$1.wav"), path("~a.wav")), (Ok(()), Ok(()), Ok(())));
         assert_eq!((path("a:b.wav"), path("/abs/a.wav"), path(r"odd\name.wav")), (Ok(()), Ok(()), Ok(())));
     }
 }

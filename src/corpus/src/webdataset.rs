@@ -18,7 +18,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-pub use shards::shards;
+pub use shards::{check_paths, shards};
 
 use crate::folder::{self, Listing};
 #[cfg(doc)]
@@ -32,7 +32,8 @@ use samples::Shard;
 /// row each.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when there is no tar file, or a compressed one; [`CorpusError::Io`] for one that cannot be read.
+/// [`CorpusError::Structure`] when there is no tar file, or one that is compressed or no tar by its content; [`CorpusError::Io`] for one
+/// that cannot be read.
 pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let shards = shards(root, data)?;
     let listed: Vec<Shard> = shards.par_iter().map(|shard| Shard::list(root, shard)).collect::<Result<_, _>>()?;
@@ -54,7 +55,13 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
     reading.warnings.extend(folder.folders_warning());
     for path in recordings(folder) {
         let reason = format!(
-            "not in a tar file: {path} lies loose beside the tar files; pack it, or name its folder as a source"
+            "not in a tar file: {path} lies loose among the tar files; pack it, or name its folder as a source"
+        );
+        reading.rejected.push(Rejection { id: path, reason });
+    }
+    for path in shards::hidden(root, data)? {
+        let reason = format!(
+            "hidden tar file: the name of {path}, or of a folder it lies in, begins with a dot; rename or delete it"
         );
         reading.rejected.push(Rejection { id: path, reason });
     }
@@ -74,15 +81,16 @@ fn shared_over_shards(shards: &[Shard]) -> bool {
     keys.any(|(short, long)| *longer.entry(short).or_insert(long) != long)
 }
 
-/// Recordings that lie beside the tar files of a folder, sorted; none where tar files are named one by one.
+/// Recordings that lie among the tar files of a folder, and hidden tar files; none where tar files are named one by one.
 ///
 /// # Errors
 /// [`CorpusError::Io`] when the folder cannot be listed.
 pub fn loose(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
-    Ok(recordings(listing(root, data)?))
+    let hidden = shards::hidden(root, data)?;
+    Ok(recordings(listing(root, data)?).into_iter().chain(hidden).collect())
 }
 
-/// What lies beside the tar files of a folder; nothing where they are named one by one.
+/// What else lies among the tar files of a folder; nothing where they are named one by one.
 fn listing(root: &Path, data: &str) -> Result<Listing, CorpusError> {
     if data.contains('{') || !root.join(data).is_dir() {
         return Ok(Listing::default());

@@ -1,6 +1,8 @@
 //! WebDataset tar files as a source: good ones, odd ones, hostile ones.
 
 mod support;
+#[path = "../../../tests/support/tar.rs"]
+mod tar_support;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,52 +13,12 @@ use flowmill_corpus::tar::{MemberKind, Members};
 use flowmill_corpus::webdataset::read;
 use flowmill_corpus::{CorpusError, Ids, ReadOptions, Reading};
 use support::{ids, reason};
-use tar::{Builder, EntryType, Header};
+use tar_support::Tar;
 
-/// A tar file in memory.
-struct Tar(Builder<Vec<u8>>);
-
-impl Tar {
-    fn new() -> Self {
-        Self(Builder::new(Vec::new()))
-    }
-
-    /// Adds a file; names that do not fit make the `tar` crate write GNU long names.
-    fn file(mut self, name: &str, content: &[u8]) -> Self {
-        let mut header = Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        self.0.append_data(&mut header, name, content).unwrap();
-        self
-    }
-
-    /// Adds a member as it is, whatever its name and type.
-    fn raw(mut self, name: &[u8], kind: u8, size: u64, content: &[u8]) -> Self {
-        let mut header = Header::new_ustar();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name);
-        header.set_entry_type(EntryType::new(kind));
-        header.set_size(size);
-        header.set_mode(0o644);
-        header.set_cksum();
-        self.0.append(&header, content).unwrap();
-        self
-    }
-
-    /// Ends the archive.
-    fn done(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
-    }
-
-    /// An archive that just stops.
-    fn cut(self) -> Vec<u8> {
-        let bytes = self.done();
-        bytes[..bytes.len() - 1024].to_vec()
-    }
-}
-
-fn pair(tar: Tar, key: &str) -> Tar {
+fn pair(mut tar: Tar, key: &str) -> Tar {
     let json = format!("{{\"text\": \"words of {key}\", \"speaker\": \"anna\"}}");
-    tar.file(&format!("{key}.flac"), key.as_bytes()).file(&format!("{key}.json"), json.as_bytes())
+    tar.file(&format!("{key}.flac"), key).file(&format!("{key}.json"), json);
+    tar
 }
 
 fn read_one(bytes: &[u8]) -> Reading {
@@ -77,8 +39,8 @@ fn rows_of_a_folder_a_pattern_and_a_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("data/more")).unwrap();
     fs::write(dir.path().join("data/s-00.tar"), pair(pair(Tar::new(), "b"), "a").done()).unwrap();
-    let text =
-        Tar::new().file("./deep/c.wav", b"C").file("./deep/c.txt", b"\xEF\xBB\xBFone\r\ntwo \n").file("x.npy", b"1");
+    let mut text = Tar::new();
+    text.file("./deep/c.wav", b"C").file("./deep/c.txt", b"\xEF\xBB\xBFone\r\ntwo \n").file("x.npy", b"1");
     fs::write(dir.path().join("data/s-01.tar"), text.done()).unwrap();
     fs::write(dir.path().join("data/more/z.tar"), pair(Tar::new(), "z").done()).unwrap();
     let options = ReadOptions { speaker: Some("eve"), ..ReadOptions::default() };
@@ -132,8 +94,9 @@ fn compressed_files_are_refused_with_what_to_do() {
 fn long_names_of_every_kind_are_those_that_the_tar_crate_reads() {
     let deep = format!("{}/{}", "d".repeat(140), "n".repeat(90));
     let longest = format!("{}.flac", "ü".repeat(300));
-    let mut tar = Tar::new().file(&format!("{deep}.flac"), b"gnu").file(&longest, b"longer");
-    let mut header = Header::new_ustar();
+    let mut tar = Tar::new();
+    tar.file(&format!("{deep}.flac"), b"gnu").file(&longest, b"longer");
+    let mut header = tar::Header::new_ustar();
     header.set_path(format!("{deep}.json")).unwrap();
     header.set_size(3);
     header.set_cksum();
@@ -157,7 +120,7 @@ fn long_names_of_every_kind_are_those_that_the_tar_crate_reads() {
         let mut entry = entry.unwrap();
         let mut content = Vec::new();
         entry.read_to_end(&mut content).unwrap();
-        if entry.header().entry_type() == EntryType::Regular {
+        if entry.header().entry_type() == tar::EntryType::Regular {
             theirs.push((entry.path_bytes().into_owned(), content));
         }
     }
@@ -168,8 +131,8 @@ fn long_names_of_every_kind_are_those_that_the_tar_crate_reads() {
 
 #[test]
 fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
-    let tar = pair(Tar::new(), "good")
-        .raw(b"/etc/passwd.flac", b'0', 1, b"x")
+    let mut tar = pair(Tar::new(), "good");
+    tar.raw(b"/etc/passwd.flac", b'0', 1, b"x")
         .raw(b"a/../../up.flac", b'0', 1, b"x")
         .raw(b"..", b'0', 1, b"x")
         .raw(b"link.flac", b'2', 0, b"")
@@ -189,7 +152,7 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
         .file("odd.flac", b"x")
         .file("odd.txt", b"caf\xE9")
         .file("huge.flac", b"x")
-        .file("huge.txt", &vec![b'w'; (1 << 20) + 1])
+        .file("huge.txt", vec![b'w'; (1 << 20) + 1])
         .file("two.flac", b"x")
         .file("two.wav", b"x")
         .file("two.txt", b"t")
@@ -232,21 +195,25 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
 
 #[test]
 fn damaged_archives_keep_what_is_before_the_damage() {
-    let zeros = |tar: Tar| [tar.cut(), vec![0; 1024]].concat();
-    let claims = |size: u64| pair(Tar::new(), "a").raw(b"big.flac", b'0', size, b"");
+    let zeros = |tar: &mut Tar| [tar.cut(), vec![0; 1024]].concat();
+    let claims = |size: u64| pair(Tar::new(), "a").raw(b"big.flac", b'0', size, b"").done();
     let mut flipped = pair(pair(Tar::new(), "a"), "b").done();
     flipped[4 * 512 + 10] ^= 1;
-    let pax = |record: &[u8]| pair(Tar::new(), "a").raw(b"p", b'x', record.len() as u64, record);
+    let pax = |record: &[u8]| {
+        let mut tar = pair(Tar::new(), "a");
+        tar.raw(b"p", b'x', record.len() as u64, record);
+        tar
+    };
     let whole = pair(Tar::new(), "a").done();
     for (bytes, words) in [
         (whole[..whole.len() - 1024 - 700].to_vec(), "cut short"),
-        (claims(1 << 30).done(), "`big.flac` has 1073741824 bytes, 1024 of them are there"),
-        (claims(u64::MAX >> 1).done(), "cut short"),
+        (claims(1 << 30), "`big.flac` has 1073741824 bytes, 1024 of them are there"),
+        (claims(u64::MAX >> 1), "cut short"),
         (flipped, "checksum differs"),
         (pair(Tar::new(), "a").raw(b"l", b'L', 1 << 33, b"").done(), "more than 1048576"),
         (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), "cut short in an extended header"),
         (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "no member behind it"),
-        (zeros(pax(b"99 path=x\n")), "malformed record"),
+        (zeros(&mut pax(b"99 path=x\n")), "malformed record"),
         (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is no number"),
         (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), "two different long names"),
         (zeros(pax(b"10 path=x\n").raw(b"p", b'x', 10, b"10 path=y\n").file("c.flac", b"x")), "two extended headers"),
@@ -278,7 +245,8 @@ fn the_size_in_an_extended_header_holds() {
     let hidden = pair(Tar::new(), "hidden").cut();
     let record = format!("13 size={}\n", hidden.len());
     assert_eq!((hidden.len(), record.len()), (2048, 13));
-    let tar = Tar::new().raw(b"p", b'x', 13, record.as_bytes()).raw(b"outer.flac", b'0', 0, b"");
+    let mut tar = Tar::new();
+    tar.raw(b"p", b'x', 13, record.as_bytes()).raw(b"outer.flac", b'0', 0, b"");
     let bytes = [tar.cut(), hidden.clone(), pair(Tar::new(), "last").done()].concat();
     let reading = read_one(&bytes);
     assert_eq!(ids(&reading), ["last"]);

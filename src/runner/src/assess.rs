@@ -15,7 +15,7 @@ use crate::prior_work::PriorWork;
 use crate::reason::{Reason, differences};
 use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
-use crate::{Interrupt, Reporter, StageError, rejects};
+use crate::{Interrupt, Reporter, StageError, staging};
 
 /// More reasons than this are not collected for one part.
 const MAX_REASONS: usize = 20;
@@ -50,10 +50,12 @@ pub(crate) struct PlannedInput {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
+    /// The key of the configuration that holds a digest of it, so that it is not compared itself.
+    pub digest: Option<String>,
 }
 
 impl PlannedInput {
-    fn identity(&self) -> &str {
+    pub fn identity(&self) -> &str {
         self.role.as_deref().unwrap_or(&self.name)
     }
 }
@@ -68,6 +70,13 @@ pub(crate) struct Planned {
     pub prior: Option<PriorWork>,
     /// Where its work begins.
     pub start: Start,
+}
+
+impl Planned {
+    /// The inputs that a receipt records.
+    pub fn recorded(&self) -> impl Iterator<Item = &PlannedInput> {
+        self.inputs.iter().filter(|input| input.digest.is_none())
+    }
 }
 
 /// Where the work of a part begins.
@@ -93,6 +102,8 @@ pub(crate) struct UpToDate {
     pub done: PartDone,
     /// Other work on it that an earlier run left unfinished.
     pub unfinished: Option<PriorWork>,
+    /// Its own work, when that could go on.
+    pub finished: Option<PriorWork>,
     /// Why another end that the recipe asks for changes nothing.
     pub stays: Option<String>,
     /// Logs that are not as they were, which changes nothing else.
@@ -131,9 +142,15 @@ impl Assessor<'_> {
         let receipt = match receipt {
             Ok(receipt) => receipt,
             Err(reason) => {
-                return match unfinished.or(finished) {
-                    Some(work) => self.go_on(planned, work, None),
-                    None => Ok(Verdict::Run(planned, vec![reason])),
+                return match (unfinished, finished) {
+                    (Some(work), _) => self.go_on(planned, work, None),
+                    (None, Some(work)) => {
+                        let results =
+                            planned.part.resumable.map(|of| staging::results(self.dir, &planned.part.key, of));
+                        let results = results.transpose()?;
+                        self.go_on(planned, work, results)
+                    }
+                    (None, None) => Ok(Verdict::Run(planned, vec![reason])),
                 };
             }
         };
@@ -153,7 +170,8 @@ impl Assessor<'_> {
         let same = finished.changes.is_empty() && finished.further.is_none();
         if same && damage.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished, stays: finished.stays, logs }));
+            let (done, stays) = (receipt.done(), finished.stays.clone());
+            return Ok(Verdict::UpToDate(UpToDate { done, unfinished, finished: Some(finished), stays, logs }));
         }
         if let Some(unfinished) = unfinished {
             return self.go_on(planned, unfinished, None);
@@ -217,14 +235,13 @@ impl Assessor<'_> {
         if reasons.len() >= MAX_REASONS || reasons.iter().any(|reason| matches!(reason, Reason::InputMissing(_))) {
             planned.gone = self.gone(&planned, &receipt.inputs)?;
         }
-        if let Some((rows, reason)) = receipt.retried() {
-            reasons.push(Reason::Retried(rows, rejects::kind(reason).to_owned()));
-        }
+        reasons.extend(receipt.retried());
         self.compare_outputs(&receipt, &mut reasons)?;
         reasons.truncate(MAX_REASONS);
         if reasons.is_empty() {
             let logs = self.changed_logs(&receipt);
-            return Ok(Verdict::UpToDate(UpToDate { done: receipt.done(), unfinished: None, stays: None, logs }));
+            let done = receipt.done();
+            return Ok(Verdict::UpToDate(UpToDate { done, unfinished: None, finished: None, stays: None, logs }));
         }
         Ok(Verdict::Run(planned, reasons))
     }
@@ -232,7 +249,7 @@ impl Assessor<'_> {
     /// The hashes of a part's inputs.
     fn hashes(&self, planned: &Planned) -> Result<Vec<Option<Hash>>, StageError> {
         let hash = |input: &PlannedInput| Ok(self.cache.content(&input.path)?.map(|content| content.hash));
-        planned.inputs.iter().map(hash).collect()
+        planned.recorded().map(hash).collect()
     }
 
     /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
@@ -266,8 +283,8 @@ impl Assessor<'_> {
         for input in &part.inputs {
             let path = self.names.absolute(&input.path);
             let (role, name) = (input.role.clone(), self.names.name(&path)?);
-            let (optional, starting) = (input.optional, input.starting);
-            inputs.push(PlannedInput { role, name, path, optional, starting });
+            let (optional, starting, digest) = (input.optional, input.starting, input.digest.clone());
+            inputs.push(PlannedInput { role, name, path, optional, starting, digest });
         }
         inputs.sort_by(|a, b| (a.identity(), a).cmp(&(b.identity(), b)));
         inputs.dedup_by(|a, b| a.identity() == b.identity() && a.path == b.path);
@@ -325,6 +342,31 @@ impl Assessor<'_> {
         Ok(())
     }
 
+    /// Tells a change of a digest as a change of the files that it stands for.
+    pub fn told_by_files(&self, planned: &Planned, changes: Vec<Reason>) -> Vec<Reason> {
+        let of_digest = |key: &str, digest: &str| {
+            let key = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
+            key.strip_prefix(digest).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let mut told: Vec<Reason> = Vec::new();
+        for change in changes {
+            let files = planned.inputs.iter().filter(|input| match (&change, &input.digest) {
+                (Reason::Field(key, ..), Some(digest)) => of_digest(key, digest),
+                _ => false,
+            });
+            // An index speaks for the files that it names.
+            let change = match files.min_by_key(|input| !input.name.ends_with(".json")) {
+                Some(file) if file.path.exists() => Reason::InputChanged(file.name.clone()),
+                Some(file) => Reason::InputMissing(file.name.clone()),
+                None => change,
+            };
+            if !told.contains(&change) {
+                told.push(change);
+            }
+        }
+        told
+    }
+
     /// Keys that are not the recipe's own top-level keys belong to the stage's section.
     fn prefix(&self, key: &str) -> &str {
         let top_level = OWN_KEYS.contains(&key) || self.sections.iter().any(|section| section == key);
@@ -347,13 +389,17 @@ impl Assessor<'_> {
             .collect();
         let is_gone =
             |name: &str| begun_with.iter().any(|gone| goes_with(name, gone)) && !self.names.path(name).exists();
-        let mut added = Vec::new();
+        let (mut added, mut digested) = (Vec::new(), Vec::new());
         for input in &planned.inputs {
             if reasons.len() > MAX_REASONS {
                 return Ok(());
             }
             let name = || input.name.clone();
             let Some(before) = old.remove(input.identity()) else {
+                if input.digest.is_some() {
+                    digested.push(input);
+                    continue;
+                }
                 let gone = begun_with.contains(&&*input.name) && before_all.iter().any(|record| is_gone(&record.path));
                 if !gone {
                     added.push(input);
@@ -363,7 +409,8 @@ impl Assessor<'_> {
             let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
             match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                (Some(_), None) if input.starting && is_gone(&before.path) => {}
+                // Records that work keeps itself have no paths.
+                (Some(_), None) if input.starting && (is_gone(&before.path) || before.path == input.identity()) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name())),
                 (_, None) => reasons.push(Reason::InputMissing(name())),
                 _ => reasons.push(Reason::InputChanged(name())),
@@ -372,7 +419,8 @@ impl Assessor<'_> {
         let mut gone: Vec<&InputRecord> = old.into_values().collect();
         gone.retain(|input| !is_gone(&input.path));
         gone.sort_unstable_by_key(|input| &input.path);
-        for input in added {
+        let unmatched = if gone.is_empty() { Vec::new() } else { digested };
+        for input in added.into_iter().chain(unmatched) {
             // What resumable work read decides it, not where that lay.
             if planned.part.resumable.is_some()
                 && let Some(content) = self.cache.content(&input.path)?.map(|content| hex(&content.hash))
@@ -381,7 +429,9 @@ impl Assessor<'_> {
                 gone.remove(at);
                 continue;
             }
-            reasons.push(Reason::InputAdded(input.name.clone()));
+            if input.digest.is_none() {
+                reasons.push(Reason::InputAdded(input.name.clone()));
+            }
         }
         reasons.extend(gone.into_iter().map(|input| Reason::InputRemoved(input.path.clone())));
         Ok(())

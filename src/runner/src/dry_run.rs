@@ -3,11 +3,11 @@
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
 use crate::prior_work::PriorWork;
-use crate::reason::{Reason, ReasonCount, summarise, tally};
+use crate::reason::{Reason, ReasonCount, changes, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
-use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, store};
+use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, foresight, store};
 
 /// What was found out about a stage.
 #[derive(Default)]
@@ -27,6 +27,12 @@ pub(crate) struct Found {
     pub inputs_gone: bool,
     /// What was done before of the first part to run of which something was.
     pub prior: Option<PriorWork>,
+    /// What was done of the first part that is up to date and whose work can go on.
+    pub holds: Option<PriorWork>,
+    /// The reasons that are other settings or other inputs.
+    pub changed: Vec<Reason>,
+    /// Why another end that the recipe asks for changes nothing.
+    pub stays: Option<String>,
     /// Whether any part has ever run.
     pub ever_run: bool,
     pub totals: Totals,
@@ -58,7 +64,11 @@ pub(crate) fn look(
         let mut reasons: Vec<Reason> = Vec::new();
         for verdict in assessor.assess(phase.parts, reporter)? {
             match verdict {
-                Verdict::UpToDate(part) => done.push(part.done),
+                Verdict::UpToDate(part) => {
+                    found.stays = found.stays.or(part.stays);
+                    found.holds = found.holds.or(part.finished);
+                    done.push(part.done);
+                }
                 Verdict::Run(planned, why) => {
                     if found.prior.is_none() {
                         found.prior = planned.prior;
@@ -70,6 +80,7 @@ pub(crate) fn look(
             }
         }
         found.reasons = tally(&reasons);
+        found.changed = changes(&reasons);
         if found.to_run.is_empty() {
             found.totals.add_phase(&done)?;
         }
@@ -86,6 +97,15 @@ pub(crate) fn dry_run(
 ) -> Result<RunSummary, RunError> {
     let mut summary = RunSummary::default();
     let mut waits_for: Option<String> = None;
+    let foreseen = (!force).then(|| foresight::refuse_to_lose_later(session, &selected, selected.start, &[]).err());
+    let mut foreseen = match foreseen.flatten() {
+        Some(RunError::WouldLose { stage, at, changes, finished, .. }) => {
+            let how = if finished { "finished" } else { "interrupted" };
+            let words = Reason::Refused(format!("{how} at {at}"), changes.join("; ")).to_string();
+            Some((stage, words))
+        }
+        _ => None,
+    };
     for (at, stage) in session.stages.iter().enumerate().take(selected.end) {
         let name = session.dir(*stage).name;
         if !selected.contains(&at) {
@@ -101,11 +121,21 @@ pub(crate) fn dry_run(
             continue;
         }
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
+        if let Some((_, words)) = foreseen.take_if(|(stage, _)| *stage == name) {
+            reporter.line(format!("{name}: would be refused: {words}"));
+            waits_for.get_or_insert(name);
+            summary.stages.push(outcome);
+            continue;
+        }
         match (look(session, *stage, force, reporter), &waits_for) {
             (Ok(found), _) if !found.to_run.is_empty() || !found.orphans.is_empty() => {
                 let changed = found.prior.as_ref().is_some_and(|prior| !prior.changes.is_empty());
                 let refused = !force && (changed || found.inputs_gone);
-                let what = if refused { "would be refused" } else { "would run" };
+                let what = match &foreseen {
+                    Some((later, _)) => &format!("would run, but {later} is refused first"),
+                    None if refused => "would be refused",
+                    None => "would run",
+                };
                 let again = match (&waits_for, &found.prior) {
                     (Some(earlier), Some(_)) => format!("; compared again when {earlier} is done"),
                     _ => String::new(),
@@ -117,7 +147,8 @@ pub(crate) fn dry_run(
                 waits_for.get_or_insert(name);
             }
             (Ok(found), None) => {
-                reporter.line(format!("{name}: up to date"));
+                let stays = found.stays.map_or(String::new(), |why| format!(" ({why})"));
+                reporter.line(format!("{name}: up to date{stays}"));
                 outcome.parts = found.parts;
                 (outcome.rows_in, outcome.rows_out) = (found.totals.rows_in, found.totals.rows_out);
                 outcome.rejected = found.totals.rejected;

@@ -106,6 +106,12 @@ pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
 /// The system's words, with plainer ones where a person would have to look them up.
 pub(crate) fn describe_io(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
+    // EPERM, which has the kind of EACCES.
+    if error.raw_os_error() == Some(1) {
+        return "operation not permitted: the file or its folder may be immutable or append-only (lsattr shows that, chattr -i and chattr \
+                -a undo it), or belong to another user"
+            .to_owned();
+    }
     match error.kind() {
         ErrorKind::StorageFull => "no space left on the disk".to_owned(),
         ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),

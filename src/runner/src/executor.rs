@@ -197,11 +197,14 @@ impl Executor<'_> {
     ) -> Result<Prepared, RunError> {
         let key = planned.part.key.clone();
         let fail = |error| self.part_error(&key, error);
-        let (fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
+        let (mut fingerprint, watched) = self.fingerprint(planned).map_err(fail)?;
+        check_as_compared(planned, &fingerprint).map_err(fail)?;
+        keep_hashes_at_start(planned, &mut fingerprint);
         self.make_ready(planned, staging, &fingerprint).map_err(fail)?;
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
+            record: fingerprint.work_record(),
             share: Share::new(self.jobs, &shared.in_hand),
             interrupt: self.interrupt.clone(),
             progress: Arc::clone(progress) as _,
@@ -228,18 +231,13 @@ impl Executor<'_> {
         staging: &std::path::Path,
         fingerprint: &Fingerprint,
     ) -> Result<(), StageError> {
-        let seen = match &planned.start {
-            Start::Anew => None,
-            Start::Unfinished(hashes) | Start::Results(_, hashes) => Some(hashes),
-        };
-        let now = fingerprint.inputs.iter().map(|input| input.blake3.clone());
-        if seen.is_some_and(|seen| !now.eq(seen.iter().map(|hash| hash.as_ref().map(hex)))) {
-            return Err(StageError::new("what it reads has changed just now; run again"));
-        }
         match (&planned.start, planned.part.resumable) {
             (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
             (Start::Results(receipt, _), Some(resumable)) => {
-                staging::reopen(self.dir, receipt, resumable.restored, fingerprint)
+                if receipt.fingerprint().is_none() {
+                    self.publisher.replaces_without_receipt(receipt);
+                }
+                staging::reopen(self.dir, receipt, resumable.restored, Some(fingerprint))
             }
             (_, resumable) => {
                 if self.fresh {
@@ -270,7 +268,7 @@ impl Executor<'_> {
     fn fingerprint(&self, planned: &Planned) -> Result<(Fingerprint, Vec<Watched>), StageError> {
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         let mut watched = Vec::with_capacity(planned.inputs.len());
-        for input in &planned.inputs {
+        for input in planned.recorded() {
             let content: Option<Content> = self.cache.content(&input.path)?;
             let blake3 = content.map(|content| hex(&content.hash));
             inputs.push(InputRecord { path: input.name.clone(), role: input.role.clone(), blake3 });
@@ -300,6 +298,29 @@ impl Executor<'_> {
             _ => source,
         };
         RunError::Stage { stage: self.dir.name.clone(), part: Some(key.to_owned()), source }
+    }
+}
+
+/// Fails when what work goes on with is not what it was compared with.
+fn check_as_compared(planned: &Planned, fingerprint: &Fingerprint) -> Result<(), StageError> {
+    let seen = match &planned.start {
+        Start::Anew => return Ok(()),
+        Start::Unfinished(hashes) | Start::Results(_, hashes) => hashes,
+    };
+    let now = fingerprint.inputs.iter().map(|input| input.blake3.clone());
+    if now.eq(seen.iter().map(|hash| hash.as_ref().map(hex))) {
+        Ok(())
+    } else {
+        Err(StageError::new("what it reads has changed just now; run again"))
+    }
+}
+
+/// Lets inputs that work began with, and that are gone while it goes on, stay on record as what they were.
+fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
+    let (Some(prior), false) = (&planned.prior, matches!(planned.start, Start::Anew)) else { return };
+    let pairs = planned.recorded().zip(&mut fingerprint.inputs);
+    for (input, record) in pairs.filter(|(input, record)| input.starting && record.blake3.is_none()) {
+        record.blake3 = prior.hash_at_start(input);
     }
 }
 

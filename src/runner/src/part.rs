@@ -1,7 +1,9 @@
 //! What a stage plans: phases of parts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{PartReport, PartWork, StageError};
@@ -66,6 +68,18 @@ pub enum Restored {
     Copied(String),
 }
 
+/// What work was begun with, as the work itself keeps it ([`crate::PartWork::record`]): the record of it is made again from this when it is
+/// lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkRecord {
+    /// The stage's version; `None`: unknown.
+    pub version: Option<u32>,
+    /// The configuration.
+    pub config: Value,
+    /// The content of every input, by its role or name; `None`: unknown.
+    pub inputs: Option<BTreeMap<String, Option<String>>>,
+}
+
 /// How work that saves where it is goes on: after an interruption, and from its results to another end. See [`Part::resumable`].
 ///
 /// A folder is that of the work ([`PartWork::staging_dir`]) or, when it is finished, that of the stage's results. The functions are called by
@@ -79,6 +93,9 @@ pub struct Resumable {
     /// A configuration that was recorded, in the terms of the present one, which is given too: without fields that do not count, and
     /// with the defaults of those that were added since.
     pub recorded: fn(then: &Value, now: &Value) -> Value,
+    /// What the work in a folder was begun with, as far as the work tells, `now` being the present configuration; `None` when it does
+    /// not tell.
+    pub record: fn(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError>,
     /// The keys of the configuration that only say where the work ends.
     pub ends: &'static [&'static str],
     /// What the end that a configuration asks for means to the work in a folder that was begun with another.
@@ -96,6 +113,8 @@ pub(crate) struct Input {
     pub optional: bool,
     /// Whether it may be gone once the part is done.
     pub starting: bool,
+    /// The key of the configuration that holds a digest of what the part reads of it, dotted: it is not compared itself.
+    pub digest: Option<String>,
 }
 
 /// The unit that runs, is committed, and is up to date or not: say 1,000 utterances, or a whole training.
@@ -134,7 +153,7 @@ impl Part {
     /// A file whose content the part reads. A file that does not exist is allowed, and its absence is remembered; of
     /// a folder everything below it counts. A file that was there and is gone stops the run unless it is forced.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: false, starting: false, digest: None });
         self
     }
 
@@ -145,14 +164,20 @@ impl Part {
 
     /// A file that may be taken away: the part does without it then.
     pub fn optional_input(mut self, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false });
+        self.inputs.push(Input { role: None, path: path.into(), optional: true, starting: false, digest: None });
         self
     }
 
     /// A file whose content the part reads and whose path does not matter to it: it is known by its role, such as
     /// `recording 3`. The same content at another path changes nothing.
     pub fn input_as(mut self, role: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.inputs.push(Input { role: Some(role.into()), path: path.into(), optional: false, starting: false });
+        self.inputs.push(Input {
+            role: Some(role.into()),
+            path: path.into(),
+            optional: false,
+            starting: false,
+            digest: None,
+        });
         self
     }
 
@@ -160,6 +185,16 @@ impl Part {
     pub fn inputs_as<P: Into<PathBuf>>(self, role: &str, paths: impl IntoIterator<Item = P>) -> Self {
         let numbered = paths.into_iter().enumerate();
         numbered.fold(self, |part, (number, path)| part.input_as(format!("{role} {number}"), path))
+    }
+
+    /// Marks the inputs that `add` adds as files of which the configuration holds a digest at `key` (dotted, below the stage's name): what
+    /// the part reads of them. They are not recorded; a change of the digest is told as a change of these files, and records of earlier
+    /// versions that name them are compared by their content.
+    pub fn digested(self, key: &str, add: impl FnOnce(Self) -> Self) -> Self {
+        let before = self.inputs.len();
+        let mut part = add(self);
+        part.inputs.iter_mut().skip(before).for_each(|input| input.digest = Some(key.to_owned()));
+        part
     }
 
     /// Marks the inputs that `add` adds as what the part begins with, such as pretrained weights: a change of their content runs the

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::assess::{Assessor, Planned};
-use crate::part::{End, Reached, Restored, Resumable};
+use crate::assess::{Assessor, Planned, PlannedInput, as_read_back};
+use crate::part::{End, Reached, Restored, Resumable, WorkRecord};
 use crate::reason::Reason;
-use crate::receipt::{InputRecord, Receipt};
+use crate::receipt::{Fingerprint, InputRecord, Receipt};
 use crate::work::STATE;
 use crate::{RunError, StageError, staging};
 
@@ -20,6 +20,8 @@ const SHOWN: usize = 8;
 /// What was done of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PriorWork {
+    /// The part.
+    pub part: String,
     /// Whether it was finished: it is a result of the stage.
     pub finished: bool,
     /// How far it got.
@@ -30,16 +32,43 @@ pub(crate) struct PriorWork {
     pub further: Option<String>,
     /// Why another end that the recipe asks for changes nothing.
     pub stays: Option<String>,
+    /// What it read, as far as it is known.
+    pub inputs: Vec<InputRecord>,
+    /// What is wrong with the record of it, which is made again from the work itself.
+    pub remade: Option<Reason>,
 }
 
 /// What has changed since work was begun: what keeps it from going on, how it goes on to another end, and why another end changes nothing.
 type Since = (Vec<Reason>, Option<String>, Option<String>);
 
 /// What work was begun with.
-struct Begun<'a> {
-    version: u32,
-    config: &'a Value,
-    inputs: &'a [InputRecord],
+struct Begun {
+    /// The stage's version, if it is known.
+    version: Option<u32>,
+    config: Value,
+    /// What it read, if it is known.
+    inputs: Option<Vec<InputRecord>>,
+}
+
+impl From<Fingerprint> for Begun {
+    fn from(begun: Fingerprint) -> Self {
+        Self { version: Some(begun.version), config: begun.config, inputs: Some(begun.inputs) }
+    }
+}
+
+impl From<&Receipt> for Begun {
+    fn from(receipt: &Receipt) -> Self {
+        let (config, inputs) = (receipt.config.clone(), receipt.inputs.clone());
+        Self { version: Some(receipt.version), config, inputs: Some(inputs) }
+    }
+}
+
+impl From<WorkRecord> for Begun {
+    fn from(record: WorkRecord) -> Self {
+        let input = |(path, blake3)| InputRecord { path, role: None, blake3 };
+        let inputs = record.inputs.map(|inputs| inputs.into_iter().map(input).collect());
+        Self { version: record.version, config: record.config, inputs }
+    }
 }
 
 impl Assessor<'_> {
@@ -49,21 +78,12 @@ impl Assessor<'_> {
         let staging = self.dir.staging(&planned.part.key);
         let state = staging.join(STATE);
         let Some(reached) = (resumable.reached)(&state)? else { return Ok(None) };
-        let unknown = |reason| PriorWork {
-            finished: false,
-            reached: reached.clone(),
-            changes: vec![reason],
-            further: None,
-            stays: None,
-        };
         let begun = match staging::begun_with(&staging) {
-            Ok(Some(begun)) => begun,
-            Ok(None) => return Ok(Some(unknown(Reason::RecordMissing))),
-            Err(damage) => return Ok(Some(unknown(Reason::RecordDamaged(damage)))),
+            Ok(Some(begun)) => Ok(begun.into()),
+            Ok(None) => Err(Reason::RecordMissing),
+            Err(damage) => Err(Reason::RecordDamaged(damage)),
         };
-        let begun = Begun { version: begun.version, config: &begun.config, inputs: &begun.inputs };
-        let (changes, further, stays) = self.since(planned, resumable, &state, &begun)?;
-        Ok(Some(PriorWork { finished: false, reached, changes, further, stays }))
+        self.prior(planned, resumable, &state, reached, begun).map(Some)
     }
 
     /// What there is of a part in the stage's results, `reason` being why there is no receipt to go by.
@@ -74,15 +94,38 @@ impl Assessor<'_> {
     ) -> Result<Option<PriorWork>, StageError> {
         let Some(resumable) = planned.part.resumable else { return Ok(None) };
         let Some(reached) = (resumable.reached)(&self.dir.path)? else { return Ok(None) };
-        let (changes, further, stays) = match receipt {
-            Ok(receipt) => {
-                let begun = Begun { version: receipt.version, config: &receipt.config, inputs: &receipt.inputs };
-                self.since(planned, resumable, &self.dir.path, &begun)?
-            }
-            Err(Reason::NeverRun) => (vec![Reason::RecordMissing], None, None),
-            Err(other) => (vec![other.clone()], None, None),
+        let begun = match receipt {
+            Ok(receipt) => Ok(receipt.into()),
+            Err(Reason::NeverRun) => Err(Reason::RecordMissing),
+            Err(other) => Err(other.clone()),
         };
-        Ok(Some(PriorWork { finished: true, reached, changes, further, stays }))
+        let prior = self.prior(planned, resumable, &self.dir.path, reached, begun)?;
+        Ok(Some(PriorWork { finished: true, ..prior }))
+    }
+
+    /// Compares work with what it was begun with. Where there is no record of that, the work itself tells.
+    fn prior(
+        &self,
+        planned: &Planned,
+        resumable: Resumable,
+        folder: &Path,
+        reached: Reached,
+        begun: Result<Begun, Reason>,
+    ) -> Result<PriorWork, StageError> {
+        let (begun, remade) = match begun {
+            Ok(begun) => (Some(begun), None),
+            Err(reason) => {
+                let told = (resumable.record)(folder, &as_read_back(&planned.part.config)?)?;
+                (told.map(Begun::from), Some(reason))
+            }
+        };
+        let (changes, further, stays) = match &begun {
+            Some(begun) => self.since(planned, resumable, folder, begun)?,
+            None => (remade.clone().into_iter().collect(), None, None),
+        };
+        let part = planned.part.key.clone();
+        let inputs = begun.and_then(|begun| begun.inputs).unwrap_or_default();
+        Ok(PriorWork { part, finished: false, reached, changes, further, stays, inputs, remade })
     }
 
     /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
@@ -91,7 +134,17 @@ impl Assessor<'_> {
         let changes: Vec<Reason> =
             self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
         let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
-        (!changes.is_empty()).then_some(PriorWork { finished: true, reached, changes, further: None, stays: None })
+        let lost = PriorWork {
+            part: planned.part.key.clone(),
+            finished: true,
+            reached,
+            changes,
+            further: None,
+            stays: None,
+            inputs: Vec::new(),
+            remade: None,
+        };
+        (!lost.changes.is_empty()).then_some(lost)
     }
 
     /// The folders of results that work goes on from and of which no file is left, each once.
@@ -113,10 +166,10 @@ impl Assessor<'_> {
         planned: &Planned,
         resumable: Resumable,
         folder: &Path,
-        begun: &Begun<'_>,
+        begun: &Begun,
     ) -> Result<Since, StageError> {
-        let now = crate::assess::as_read_back(&planned.part.config)?;
-        let then = (resumable.recorded)(begun.config, &now);
+        let now = as_read_back(&planned.part.config)?;
+        let then = (resumable.recorded)(&begun.config, &now);
         let without_ends = |config: &Value| {
             let mut config = config.clone();
             if let Some(fields) = config.as_object_mut() {
@@ -125,11 +178,14 @@ impl Assessor<'_> {
             config
         };
         let mut changes = Vec::new();
-        if begun.version != self.version {
-            changes.push(Reason::Version(begun.version, self.version));
+        if let Some(version) = begun.version.filter(|version| *version != self.version) {
+            changes.push(Reason::Version(version, self.version));
         }
         self.compare_config(&without_ends(&then), &without_ends(&now), &mut changes)?;
-        self.compare_inputs(planned, begun.inputs, &mut changes)?;
+        if let Some(inputs) = &begun.inputs {
+            self.compare_inputs(planned, inputs, &mut changes)?;
+        }
+        let mut changes = self.told_by_files(planned, changes);
         let (mut further, mut stays) = (None, None);
         match (resumable.end)(folder, &then, &now)? {
             End::Same => {}
@@ -142,13 +198,45 @@ impl Assessor<'_> {
 }
 
 impl PriorWork {
+    /// The hash that an input had when the work began, which may be gone by now.
+    pub fn hash_at_start(&self, input: &PlannedInput) -> Option<String> {
+        let of_it = |record: &&InputRecord| record.identity() == input.identity() || record.path == input.name;
+        self.inputs.iter().find(of_it)?.blake3.clone()
+    }
+
     /// Why the part would run, or would not.
     pub fn reason(&self) -> Reason {
         let at = self.at();
         if self.changes.is_empty() {
-            Reason::GoesOn(at, self.further.clone())
+            let remade = self.remade.as_ref().map(Self::told_remade);
+            let told: Vec<String> = self.further.iter().cloned().chain(remade).collect();
+            Reason::GoesOn(at, (!told.is_empty()).then(|| told.join("; ")))
         } else {
             Reason::Refused(at, self.told().join("; "))
+        }
+    }
+
+    /// What is said of a record that is made again.
+    fn told_remade(why: &Reason) -> String {
+        format!("{why}; it is made again from the work that is there")
+    }
+
+    /// The warning about a record that is made again, if work goes on without one.
+    pub fn warning(&self) -> Option<String> {
+        let remade = self.remade.as_ref().filter(|_| self.changes.is_empty())?;
+        Some(format!("{}: {}", self.at(), Self::told_remade(remade)))
+    }
+
+    /// The error of a run that would begin anew over it; `earlier` is the number of the last stage before that the run would make again first.
+    pub fn refusal(&self, stage: &str, earlier: Option<u8>) -> RunError {
+        RunError::WouldLose {
+            stage: stage.to_owned(),
+            part: self.part.clone(),
+            finished: self.finished,
+            at: self.reached.at.clone().into_boxed_str(),
+            changes: self.told(),
+            reuse: self.reached.reuse.clone().map(String::into_boxed_str),
+            earlier,
         }
     }
 
@@ -170,16 +258,7 @@ impl PriorWork {
 
 /// Refuses to begin a part anew over what was done of it.
 pub(crate) fn refuse_to_lose<'a>(stage: &str, to_run: impl IntoIterator<Item = &'a Planned>) -> Result<(), RunError> {
-    let refusal = to_run.into_iter().find_map(|planned| {
-        let prior = planned.prior.as_ref().filter(|prior| !prior.changes.is_empty())?;
-        Some(RunError::WouldLose {
-            stage: stage.to_owned(),
-            part: planned.part.key.clone(),
-            finished: prior.finished,
-            at: prior.reached.at.clone().into_boxed_str(),
-            changes: prior.told(),
-            reuse: prior.reached.reuse.clone().map(String::into_boxed_str),
-        })
-    });
-    refusal.map_or(Ok(()), Err)
+    let prior = to_run.into_iter().filter_map(|planned| planned.prior.as_ref());
+    let refused = prior.into_iter().find(|prior| !prior.changes.is_empty());
+    refused.map_or(Ok(()), |prior| Err(prior.refusal(stage, None)))
 }

@@ -7,6 +7,8 @@ use serde_json::Value;
 use crate::names;
 use crate::run::count;
 
+/// More changes than this are not collected.
+const MAX_CHANGES: usize = 20;
 /// Longer values are cut in messages.
 const MAX_VALUE: usize = 60;
 
@@ -35,6 +37,8 @@ pub enum Reason {
     RecordDamaged(String),
     /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
     Retried(usize, String),
+    /// A row of a source that could not be read, and why.
+    SourceUnusable(String, String),
     /// A field of the configuration: dotted key, old and new value.
     Field(String, String, String),
     /// An input has other content.
@@ -53,6 +57,25 @@ pub enum Reason {
     Gone(Vec<String>),
     /// An output has other content than the receipt says.
     OutputDiffers(String),
+}
+
+impl Reason {
+    /// Whether it says that an input is another.
+    pub fn is_of_inputs(&self) -> bool {
+        matches!(
+            self,
+            Self::InputChanged(_)
+                | Self::InputAdded(_)
+                | Self::InputRemoved(_)
+                | Self::InputAppeared(_)
+                | Self::InputMissing(_)
+        )
+    }
+
+    /// Whether it says that the part would be done with other settings or other inputs, rather than once more.
+    pub fn is_of_content(&self) -> bool {
+        matches!(self, Self::Field(..)) || (self.is_of_inputs() && !matches!(self, Self::InputMissing(_)))
+    }
 }
 
 impl fmt::Display for Reason {
@@ -75,6 +98,9 @@ impl fmt::Display for Reason {
                 let rows = count(*rows, "row");
                 write!(f, "{rows} rejected for a reason of this machine ({reason}): tried again")
             }
+            Self::SourceUnusable(source, reason) => {
+                write!(f, "a source could not be read ({source}: {reason}): tried again")
+            }
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
             Self::InputChanged(name) => write!(f, "input {} changed", names::display(name)),
@@ -89,6 +115,20 @@ impl fmt::Display for Reason {
             Self::OutputDiffers(path) => write!(f, "output {path} differs from its receipt"),
         }
     }
+}
+
+/// The reasons that are other settings or other inputs, the first of those that are told in one message, each once.
+pub(crate) fn changes(reasons: &[Reason]) -> Vec<Reason> {
+    let mut found: Vec<Reason> = Vec::new();
+    for reason in reasons.iter().filter(|reason| reason.is_of_content()) {
+        if found.len() > MAX_CHANGES {
+            break;
+        }
+        if !found.contains(reason) {
+            found.push(reason.clone());
+        }
+    }
+    found
 }
 
 /// A reason with the number of parts that have it.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{PartReport, StageError, sealed};
+use crate::part::WorkRecord;
+use crate::reason::Reason;
+use crate::{PartReport, StageError, rejects, sealed};
 
 /// Raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;
@@ -20,6 +22,9 @@ pub struct Rejection {
     /// Whether the reason is one of this machine at this time and not of the data: the part runs again next time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_machine: bool,
+    /// Whether its whole source cannot be read: the stage fails, whatever share of the rows may be rejected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_source: bool,
 }
 
 /// Why a row is set aside.
@@ -29,18 +34,27 @@ pub struct Rejection {
 pub struct RejectionReason {
     text: String,
     of_machine: bool,
+    of_source: bool,
 }
 
 impl RejectionReason {
     /// A reason that lies in this machine at this time: a command that fails, a file that may not be read, a program that is not
     /// installed, too little memory. The part is tried again by the next run.
     pub fn machine(reason: impl std::fmt::Display) -> Self {
-        Self { text: reason.to_string(), of_machine: true }
+        Self::of(reason, true)
     }
 
     /// A reason of the machine or of the data.
     pub fn of(reason: impl std::fmt::Display, of_machine: bool) -> Self {
-        Self { text: reason.to_string(), of_machine }
+        Self { text: reason.to_string(), of_machine, of_source: false }
+    }
+
+    /// The same reason, for which a whole source cannot be read: the stage fails whatever share of its rows may be rejected, and the
+    /// part is tried again by the next run.
+    #[must_use]
+    pub fn of_source(mut self) -> Self {
+        self.of_source = true;
+        self
     }
 
     /// The same reason with more said about it.
@@ -52,13 +66,13 @@ impl RejectionReason {
 
     /// The rejection of a row.
     pub(crate) fn reject(self, id: String) -> Rejection {
-        Rejection { id, reason: self.text, of_machine: self.of_machine }
+        Rejection { id, reason: self.text, of_machine: self.of_machine, of_source: self.of_source }
     }
 }
 
 impl<T: std::fmt::Display> From<T> for RejectionReason {
     fn from(reason: T) -> Self {
-        Self { text: reason.to_string(), of_machine: false }
+        Self::of(reason, false)
     }
 }
 
@@ -100,6 +114,14 @@ pub(crate) struct Fingerprint {
     pub key: String,
     pub config: Value,
     pub inputs: Vec<InputRecord>,
+}
+
+impl Fingerprint {
+    /// The same without names of files that have a role.
+    pub fn work_record(&self) -> WorkRecord {
+        let inputs = self.inputs.iter().map(|input| (input.identity().to_owned(), input.blake3.clone()));
+        WorkRecord { version: Some(self.version), config: self.config.clone(), inputs: Some(inputs.collect()) }
+    }
 }
 
 /// What a finished part read, did and wrote. Two runs of the same give the same receipt, byte for byte: it holds no
@@ -164,6 +186,31 @@ impl Receipt {
         }
     }
 
+    /// The files of a result that has no receipt to go by: what they are is not known.
+    pub(crate) fn unknown(stage: &str, key: &str, files: Vec<String>) -> Self {
+        let fingerprint = Fingerprint {
+            stage: stage.to_owned(),
+            version: 0,
+            key: key.to_owned(),
+            config: Value::Null,
+            inputs: Vec::new(),
+        };
+        let file = |path| OutputRecord { path, size: 0, blake3: String::new() };
+        let files = files.into_iter().map(file).collect();
+        Self::new(fingerprint, PartReport::default(), files, Vec::new(), None)
+    }
+
+    /// What the part was a function of; `None` of one that is [unknown](Self::unknown).
+    pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
+        (!self.config.is_null()).then(|| Fingerprint {
+            stage: self.stage.clone(),
+            version: self.version,
+            key: self.key.clone(),
+            config: self.config.clone(),
+            inputs: self.inputs.clone(),
+        })
+    }
+
     /// Reads a receipt file, for `inspect`.
     ///
     /// # Errors
@@ -187,12 +234,16 @@ impl Receipt {
         self.facts.get(name)
     }
 
-    /// Why the part is tried again by the next run whatever else is the same: how many rows this machine did not let it use, and
-    /// the first reason.
-    pub(crate) fn retried(&self) -> Option<(usize, &str)> {
+    /// Why the part is tried again by the next run whatever else is the same: a source that could not be used, or how many rows this
+    /// machine did not let it use, and the first reason.
+    pub(crate) fn retried(&self) -> Option<Reason> {
+        let kind = |row: &Rejection| rejects::kind(&row.reason).to_owned();
+        if let Some(source) = self.rejected.iter().find(|row| row.of_source) {
+            return Some(Reason::SourceUnusable(source.id.clone(), kind(source)));
+        }
         let mut rows = self.rejected.iter().filter(|row| row.of_machine);
-        let first = rows.next().map(|row| (1 + rows.count(), row.reason.as_str()));
-        first.or(self.incomplete.as_deref().map(|reason| (0, reason)))
+        let first = rows.next().map(|row| Reason::Retried(1 + rows.count(), kind(row)));
+        first.or_else(|| self.incomplete.as_deref().map(|reason| Reason::Retried(0, rejects::kind(reason).to_owned())))
     }
 
     /// What of it the rest of the stage needs.

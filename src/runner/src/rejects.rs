@@ -49,6 +49,8 @@ pub struct RejectionKind {
     pub examples: Vec<String>,
     /// The whole reason of the first of them.
     pub example_reason: String,
+    /// Whether it is of a whole source.
+    pub of_source: bool,
 }
 
 /// What a reason has in common with its like: what stands before the first `: `.
@@ -56,22 +58,23 @@ pub(crate) fn kind(reason: &str) -> &str {
     reason.split(": ").next().unwrap_or_default()
 }
 
-/// Kinds of rejections, the commonest first, with up to three examples each.
+/// Kinds of rejections, whole sources first and then the commonest, with up to three examples each.
 pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
     let mut places = std::collections::HashMap::new();
     let mut kinds: Vec<RejectionKind> = Vec::new();
     for row in parts.iter().flat_map(|part| &part.rejected) {
         let reason = kind(&row.reason);
-        let at = *places.entry(reason).or_insert(kinds.len());
+        let at = *places.entry((reason, row.of_source)).or_insert(kinds.len());
         if at == kinds.len() {
             let example_reason = row.reason.clone();
-            kinds.push(RejectionKind { reason: reason.to_owned(), rows: 0, examples: Vec::new(), example_reason });
+            let (reason, of_source) = (reason.to_owned(), row.of_source);
+            kinds.push(RejectionKind { reason, rows: 0, examples: Vec::new(), example_reason, of_source });
         }
         kinds[at].rows += 1;
         if kinds[at].examples.len() < 3 {
             kinds[at].examples.push(row.id.clone());
         }
     }
-    kinds.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
+    kinds.sort_by(|a, b| (b.of_source, b.rows, &a.reason).cmp(&(a.of_source, a.rows, &b.reason)));
     kinds
 }

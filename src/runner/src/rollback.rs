@@ -10,11 +10,14 @@ use crate::journal::{self, Outcome};
 use crate::layout::StageDir;
 use crate::lockfile::Lock;
 use crate::part::{Restored, Resumable};
-use crate::receipt::{Fingerprint, Receipt};
+use crate::receipt::Receipt;
 use crate::stage::folder_name;
 use crate::staging::{self, Publisher};
 use crate::work::STATE;
 use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, StageError, files};
+
+/// What moves aside gets this before its name.
+const ASIDE: &str = "rolled-back-";
 
 /// What to go back to, in terms of the part's work.
 pub struct Rollback<'a> {
@@ -93,7 +96,7 @@ impl Work<'_> {
         let state = staging.join(STATE);
         let left = files::list_names(&state).map_err(failed)?;
         let at_work = !(self.what.points)(&left).is_empty();
-        let receipt = Receipt::read(&self.dir.receipt(self.what.part)).ok();
+        let receipt = self.receipt().map_err(failed)?;
         // Results next to which other work was begun are not concerned.
         let receipt = receipt.filter(|receipt| !at_work || self.is_of_same_work(&staging, receipt));
         let left = if at_work { left } else { Vec::new() };
@@ -104,6 +107,15 @@ impl Work<'_> {
             staging::unprepare(&staging, self.dir).map_err(failed)?;
         }
         self.undo(receipt.as_ref(), &state, &left, &results, &publisher).map_err(failed)
+    }
+
+    /// The receipt of the results. Where it is lost or damaged, one that only names their files.
+    fn receipt(&self) -> Result<Option<Receipt>, StageError> {
+        if let Ok(receipt) = Receipt::read(&self.dir.receipt(self.what.part)) {
+            return Ok(Some(receipt));
+        }
+        let results = staging::results(self.dir, self.what.part, self.what.resumable)?;
+        Ok(Some(results).filter(|results| !(self.what.points)(&self.names_of(results)).is_empty()))
     }
 
     /// Whether unfinished work was begun as the results were, but for its end.
@@ -150,7 +162,43 @@ impl Work<'_> {
             true => "there is none yet".to_owned(),
             false => format!("there are {}", points.join(", ")),
         };
-        Err(RunError::Usage(format!("{}: there is no {} to go back to; {there}", self.dir.name, self.what.to)))
+        let aside = self.rolled_back().map_err(|error| RunError::stage(&self.dir.name, error))?;
+        Err(RunError::Usage(format!("{}: there is no {} to go back to; {there}{aside}", self.dir.name, self.what.to)))
+    }
+
+    /// What earlier rollbacks moved aside, and how it is put back, for a person.
+    fn rolled_back(&self) -> Result<String, StageError> {
+        let names = files::list_names(&self.dir.path)?;
+        let aside: Vec<&str> = names.iter().filter(|name| name.starts_with(ASIDE)).map(String::as_str).collect();
+        if aside.is_empty() {
+            return Ok(String::new());
+        }
+        let (root, state) = (self.dir.path.display(), self.dir.staging(self.what.part).join(STATE));
+        Ok(format!(
+            "; moved aside before, in {root}: {}; to go back to one of these, move it to {} under its first name",
+            aside.join(", "),
+            state.display()
+        ))
+    }
+
+    /// Refuses the point in `folder` when it is not sound, with the others that there are.
+    fn check(&self, folder: &Path, names: &[String]) -> Result<(), StageError> {
+        (self.what.check)(folder).map_err(|error| {
+            let mut others = (self.what.points)(names);
+            others.dedup();
+            others.retain(|point| *point != self.what.to);
+            let others = if others.is_empty() { "there is no other".to_owned() } else { others.join(", ") };
+            StageError::new(format!("{error}. Nothing was changed. Other checkpoints: {others}"))
+        })
+    }
+
+    /// Where the point lies in the results.
+    fn place_in_results(&self, receipt: &Receipt) -> Option<PathBuf> {
+        let first = receipt.files.iter().find_map(|file| {
+            let Some(Restored::Linked(place)) = (self.what.resumable.restored)(&file.path) else { return None };
+            place.starts_with(&format!("{}/", self.what.to)).then_some(&file.path)
+        });
+        Some(self.dir.path.join(first?).parent()?.to_owned())
     }
 
     fn undo(
@@ -163,15 +211,12 @@ impl Work<'_> {
     ) -> Result<RolledBack, StageError> {
         let Rollback { part, to, is_newer, resumable, .. } = self.what;
         let restored = resumable.restored;
+        let names = [left, results].concat();
         if let (true, Some(receipt)) = (left.is_empty(), receipt) {
-            let begun = Fingerprint {
-                stage: receipt.stage.clone(),
-                version: receipt.version,
-                key: receipt.key.clone(),
-                config: receipt.config.clone(),
-                inputs: receipt.inputs.clone(),
-            };
-            staging::reopen(self.dir, receipt, restored, &begun)?;
+            if let Some(place) = self.place_in_results(receipt) {
+                self.check(&place, &names)?;
+            }
+            staging::reopen(self.dir, receipt, restored, receipt.fingerprint().as_ref())?;
         } else if let (false, Some(receipt)) = (left.contains(to), receipt) {
             let prefix = format!("{to}/");
             let only = |output: &str| {
@@ -184,10 +229,10 @@ impl Work<'_> {
             files::sync_tree(&state.join(to))?;
             files::sync_dir(state)?;
         }
-        (self.what.check)(&state.join(to))?;
+        self.check(&state.join(to), &names)?;
         let mut aside = Vec::new();
         for name in files::list_names(state)?.iter().filter(|name| is_newer(name)) {
-            aside.push(files::set_aside(&state.join(name), &self.dir.path, &format!("rolled-back-{name}"))?);
+            aside.push(files::set_aside(&state.join(name), &self.dir.path, &format!("{ASIDE}{name}"))?);
         }
         let notes = (self.what.trim)(state)?;
         // From here on the stage is not finished.
@@ -198,7 +243,10 @@ impl Work<'_> {
                 // The folder of the work had gone its own way: what is newer in the results is not there.
                 aside = self.keep_newer(receipt)?;
             }
-            publisher.retire(part)?;
+            match receipt {
+                Some(receipt) => publisher.retire_as(receipt)?,
+                None => publisher.retire(part)?,
+            }
             publisher.sync_names()?;
         }
         Ok(RolledBack { aside, notes })
@@ -219,7 +267,7 @@ impl Work<'_> {
         staging::restore(self.dir, receipt, &together, &newer)?;
         let mut aside = Vec::new();
         for name in files::list_names(&together)? {
-            aside.push(files::set_aside(&together.join(&name), &self.dir.path, &format!("rolled-back-{name}"))?);
+            aside.push(files::set_aside(&together.join(&name), &self.dir.path, &format!("{ASIDE}{name}"))?);
         }
         files::remove_any(&together)?;
         Ok(aside)

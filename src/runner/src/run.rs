@@ -16,8 +16,8 @@ use crate::stage::folder_name;
 use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::{
-    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, rejects,
-    sealed, way_on, weaknesses,
+    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, foresight,
+    rejects, sealed, way_on, weaknesses,
 };
 
 /// What to run and how.
@@ -108,13 +108,19 @@ pub fn run(
         if !selected.contains(&at) {
             continue;
         }
-        stage.check(recipe).and_then(|()| stage.check_files(recipe)).or_else(|error| {
+        // What a run would find out by reading is only looked for where none follows: a run leaves its table of rejected rows.
+        let contents = || if options.dry_run { stage.check_contents(recipe) } else { Ok(()) };
+        let checked = stage.check(recipe).and_then(|()| stage.check_files(recipe)).and_then(|()| contents());
+        checked.or_else(|error| {
             let session = Session::new(stages, recipe, experiment, options);
             // What a stage was made of may be gone once it is.
-            let done =
-                || dry_run::look(&session, *stage, false, &Reporter::quiet()).is_ok_and(|found| found.up_to_date);
-            if !options.force && stage.check(recipe).is_ok() && done() {
-                return Ok(());
+            let found = (!options.force && stage.check(recipe).is_ok())
+                .then(|| dry_run::look(&session, *stage, false, &Reporter::quiet()).ok());
+            if let Some(found) = found.flatten() {
+                let goes_on = found.prior.as_ref().is_some_and(|prior| prior.changes.is_empty());
+                if found.up_to_date || (goes_on && stage.check_files_to_go_on(recipe).is_ok()) {
+                    return Ok(());
+                }
             }
             Err(way_on::with_way_on(&session, at, error.into()))
         })?;
@@ -168,9 +174,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn stages(&self, selected: std::ops::Range<usize>) -> Result<RunSummary, RunError> {
         self.check_earlier(selected.start)?;
+        self.look_ahead(&selected, selected.start, &[])?;
         let started = Instant::now();
         let mut summary = RunSummary::default();
-        for at in selected {
+        for at in selected.clone() {
             let stage = &self.session.stages[at];
             if self.options.interrupt.is_set() {
                 return Err(RunError::Interrupted);
@@ -178,8 +185,9 @@ impl Run<'_> {
             let dir = self.session.dir(*stage);
             let name = dir.name.clone();
             let publisher = Publisher::new(&dir, &self.session.cache);
-            let run =
-                StageRun { run: self, stage: *stage, dir: &dir, publisher, started: Instant::now(), titled: false };
+            let later = (&selected, at + 1);
+            let started = Instant::now();
+            let run = StageRun { run: self, stage: *stage, dir: &dir, publisher, later, started, titled: false };
             let outcome = run.all().inspect_err(|_| {
                 // Only what cannot be resumed is gone from it; an empty folder goes too.
                 let _not_empty = std::fs::remove_dir(dir.staging_root());
@@ -190,6 +198,15 @@ impl Run<'_> {
         }
         self.close(&summary, started.elapsed());
         Ok(summary)
+    }
+
+    /// Refuses what a later stage would be refused for, before the stages from `from` on are made again; `because` are the changes for
+    /// which the one before was.
+    fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize, because: &[Reason]) -> Result<(), RunError> {
+        if self.options.force {
+            return Ok(());
+        }
+        foresight::refuse_to_lose_later(self.session, selected, from, because)
     }
 
     /// The stages before the selected ones must be finished and whole.
@@ -236,6 +253,8 @@ struct StageRun<'a> {
     stage: &'a dyn Stage,
     dir: &'a StageDir,
     publisher: Publisher<'a>,
+    /// The selected stages, and the place of the next one.
+    later: (&'a std::ops::Range<usize>, usize),
     started: Instant,
     /// Whether the title line has been said.
     titled: bool,
@@ -248,6 +267,8 @@ struct Progressed {
     phases: Vec<Vec<String>>,
     parts: Vec<PartDone>,
     ran: Vec<String>,
+    /// The changes of settings and inputs for which parts ran, of the first phase that has any.
+    because: Vec<Reason>,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
 }
@@ -279,6 +300,10 @@ impl StageRun<'_> {
             self.check_rejected(&so_far)?;
         }
         self.retire_orphans(&so_far)?;
+        self.summarise(&so_far).map_err(RunError::experiment)?;
+        if self.publisher.replaces() {
+            self.run.look_ahead(self.later.0, self.later.1, &so_far.because)?;
+        }
         self.finish(&so_far).map_err(RunError::experiment)?;
         Ok(self.close(so_far))
     }
@@ -314,16 +339,23 @@ impl StageRun<'_> {
         let mut to_run = Vec::new();
         let mut reasons = Vec::new();
         for (planned, why) in differ {
+            let warning = planned.prior.as_ref().filter(|_| !self.run.options.force).and_then(PriorWork::warning);
             let adopted = if self.run.options.force { Ok(None) } else { self.publisher.adopt(&assessor, &planned) };
             match adopted.map_err(RunError::experiment)? {
                 Some(part) => done.push(part),
                 None => {
+                    if let Some(warning) = warning {
+                        self.run.reporter.note(format!("WARNING: {}/{}: {warning}", self.dir.name, planned.part.key));
+                    }
                     to_run.push(planned);
                     reasons.extend(why);
                 }
             }
         }
         if !to_run.is_empty() {
+            if so_far.because.is_empty() {
+                so_far.because = crate::reason::changes(&reasons);
+            }
             self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
             so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
             let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();
@@ -395,12 +427,14 @@ impl StageRun<'_> {
         self.run.reporter.line(format!("  {phase}: {many}{why}"));
     }
 
-    /// Fails when more rows were rejected than the recipe allows, or all of them; they can be read in any case.
+    /// Fails when a whole source cannot be used, or more rows were rejected than the recipe allows, or all of them. The table of rejected
+    /// rows is written in any case.
     fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
         let allowed = self.run.session.recipe.max_rejected();
         let Totals { rows_in, rows_out, rejected, .. } = so_far.totals;
         let none_left = rejected > 0 && rows_out == 0;
-        if rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
+        let sources = so_far.parts.iter().flat_map(|part| &part.rejected).filter(|row| row.of_source).count();
+        if sources == 0 && rejected as f64 <= allowed * rows_in as f64 + 1e-9 && !none_left {
             return Ok(());
         }
         // A good result that is put back keeps its own table.
@@ -410,6 +444,7 @@ impl StageRun<'_> {
             stage: self.dir.name.clone(),
             rejected,
             rows_in,
+            sources,
             allowed,
             kinds: rejects::kinds(&so_far.parts),
             file,
@@ -432,7 +467,7 @@ impl StageRun<'_> {
     }
 
     /// Writes what is kept of the whole stage, touching nothing that is as it should be.
-    fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
+    fn summarise(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.write_rejected(&so_far.parts, &self.dir.rejected())?;
         let totals = &so_far.totals;
         let summary = StageSummary {
@@ -447,7 +482,11 @@ impl StageRun<'_> {
         };
         let bytes = sealed::seal(&summary).map_err(StageError::other)?;
         self.publisher.sync_names()?;
-        self.write_if_other(&self.dir.summary(), &bytes)?;
+        self.write_if_other(&self.dir.summary(), &bytes)
+    }
+
+    /// Removes what is not needed any more when the stage is whole.
+    fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.publisher.end_replacement()?;
         let staging = self.dir.staging_root();
         if staging.exists() { self.publisher.sweep(&so_far.kept) } else { Ok(()) }

@@ -42,6 +42,8 @@ pub enum RunError {
         changes: Vec<String>,
         /// How other settings can make use of it, in the stage's words.
         reuse: Option<Box<str>>,
+        /// The number of the last earlier stage that would be made again first, which is not done.
+        earlier: Option<u8>,
     },
     /// Files that a finished part was made from are gone.
     #[error("{}", describe_gone(stage, *number, gone))]
@@ -101,8 +103,10 @@ pub enum RunError {
         stage: String,
         /// How many rows were rejected.
         rejected: u64,
-        /// Of so many that came in.
+        /// How many rows came in.
         rows_in: u64,
+        /// How many of the rejected ones are of a source that cannot be read.
+        sources: usize,
         /// The share that the recipe allows.
         allowed: f64,
         /// Why, the commonest first.
@@ -182,11 +186,18 @@ fn describe_failure(source: &StageError) -> String {
 }
 
 fn describe_loss(error: &RunError) -> String {
-    let RunError::WouldLose { stage, part, finished, at, changes, reuse } = error else {
+    let RunError::WouldLose { stage, part, finished, at, changes, reuse, earlier } = error else {
         return String::new();
     };
     let changes = changes.join("\n  ");
     let reuse = reuse.as_ref().map(|words| format!("\n- {words}")).unwrap_or_default();
+    let anew = match earlier {
+        Some(earlier) => format!(
+            "make the stages before it first, with --stop-stage {earlier} (if nothing that it reads has changed by that, it goes on \
+             as it is), then add --force --stage {stage}"
+        ),
+        None => format!("add --force --stage {stage}"),
+    };
     let (state, set_back) = match finished {
         true => (
             format!("is finished at {at}, and what has changed since would do it again from the start"),
@@ -198,25 +209,29 @@ fn describe_loss(error: &RunError) -> String {
         ),
     };
     format!(
-        "{stage}/{part} {state}:\n  {changes}\nNothing is lost yet:\n\
+        "{stage}/{part} {state}:\n  {changes}\nNothing was changed:\n\
          - {set_back}, set that back; what is gone, put back\n\
          - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
-         - to begin anew here and lose it, add --force --stage {stage}"
+         - to begin anew here and lose it, {anew}"
     )
 }
 
 fn describe_rejected(error: &RunError) -> String {
-    let RunError::TooManyRejected { stage, rejected, rows_in, allowed, kinds, file } = error else {
+    let RunError::TooManyRejected { stage, rejected, rows_in, sources, allowed, kinds, file } = error else {
         return String::new();
     };
     let share = 100.0 * *rejected as f64 / (*rows_in).max(1) as f64;
-    let mut text = if rejected == rows_in {
-        format!("{stage}: all {rows_in} rows were rejected")
-    } else {
-        format!(
+    let mut text = match (rejected == rows_in, *sources) {
+        (true, _) => format!("{stage}: all {rows_in} rows were rejected"),
+        (false, 0) => format!(
             "{stage}: {rejected} of {rows_in} rows rejected ({share:.1} %), the recipe allows {:.1} % (max_rejected: {allowed})",
             100.0 * allowed
-        )
+        ),
+        (false, sources) => {
+            format!(
+                "{stage}: {rejected} of {rows_in} rows rejected, {sources} of them because a whole source cannot be read"
+            )
+        }
     };
     for kind in kinds.iter().take(5) {
         let examples = kind.examples.join(", ");

@@ -142,7 +142,12 @@ impl<'a> Session<'a> {
 /// # Errors
 /// The first thing wrong with any stage's section.
 pub fn check(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<(), RecipeError> {
-    in_order(stages).into_iter().try_for_each(|stage| stage.check(recipe).and_then(|()| stage.check_files(recipe)))
+    let check = |stage: &dyn Stage| {
+        stage.check(recipe)?;
+        stage.check_files(recipe)?;
+        stage.check_contents(recipe)
+    };
+    in_order(stages).into_iter().try_for_each(check)
 }
 
 /// The warnings of all stages; see [`Stage::warnings`].

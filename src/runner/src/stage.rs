@@ -30,6 +30,17 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
+    /// Whether its results may be the same for later stages although its settings or inputs have changed: files at other paths, in another
+    /// container, in another order of parts. Otherwise such a change shows in them.
+    fn may_give_the_same(&self) -> bool {
+        false
+    }
+
+    /// Whether it has resumable parts ([`crate::Part::resumable`]), whose work is not to be lost.
+    fn keeps_work(&self) -> bool {
+        false
+    }
+
     /// Parses the stage's section and refuses impossible combinations, before anything runs.
     ///
     /// # Errors
@@ -44,6 +55,24 @@ pub trait Stage: Send + Sync {
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let _ = recipe;
         Ok(())
+    }
+
+    /// Refuses data that are there and cannot be what the section says. Called where no run follows that would read them and keep the
+    /// reasons: by `run --dry-run` and `recipe check`.
+    ///
+    /// # Errors
+    /// The key that names the data.
+    fn check_contents(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let _ = recipe;
+        Ok(())
+    }
+
+    /// The same for work that goes on from where it was left: what it only began with may be gone.
+    ///
+    /// # Errors
+    /// The key that names the first file that is missing.
+    fn check_files_to_go_on(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        self.check_files(recipe)
     }
 
     /// Settings that are valid but will not do what they seem to, such as a warm-up that is longer than the run. `run` says them once

@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use crate::assess::{Assessor, Planned};
 use crate::cache::{ContentCache, Hash, hash_file, hex};
-use crate::layout::StageDir;
-use crate::part::Restored;
+use crate::layout::{RESERVED, StageDir};
+use crate::part::{Restored, Resumable};
 use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
@@ -91,18 +91,21 @@ pub(crate) fn take_up(staging: &Path, fingerprint: &Fingerprint) -> Result<(), S
     clear(staging)
 }
 
-/// Makes the staging folder of a part that goes on from its results, which stay as they are.
+/// Makes the staging folder of a part that goes on from its results, which stay as they are. Without a fingerprint, the work itself will tell
+/// what it was begun with.
 pub(crate) fn reopen(
     dir: &StageDir,
     receipt: &Receipt,
     restored: fn(&str) -> Option<Restored>,
-    fingerprint: &Fingerprint,
+    fingerprint: Option<&Fingerprint>,
 ) -> Result<(), StageError> {
     let staging = dir.staging(&receipt.key);
     let fresh = renamed(&staging, "%reopened");
     files::remove_any(&fresh)?;
     restore(dir, receipt, &fresh.join(STATE), &|output| restored(output))?;
-    record(&fresh, fingerprint)?;
+    if let Some(fingerprint) = fingerprint {
+        record(&fresh, fingerprint)?;
+    }
     files::sync_tree(&fresh)?;
     discard(&staging)?;
     fs::rename(&fresh, &staging).map_err(|e| StageError::file(&staging, e))?;
@@ -134,6 +137,21 @@ pub(crate) fn restore(
         }
     }
     Ok(())
+}
+
+/// The files that resumable work goes on from among the results of a stage, as a receipt would name them.
+pub(crate) fn results(dir: &StageDir, key: &str, resumable: Resumable) -> Result<Receipt, StageError> {
+    let mut found = Vec::new();
+    for name in files::list_names(&dir.path)?.iter().filter(|name| !RESERVED.contains(&name.as_str())) {
+        let path = dir.path.join(name);
+        if path.is_dir() {
+            found.extend(files::files_below(&path)?.into_iter().map(|file| format!("{name}/{file}")));
+        } else {
+            found.push(name.clone());
+        }
+    }
+    found.retain(|file| (resumable.restored)(file).is_some());
+    Ok(Receipt::unknown(&dir.name, key, found))
 }
 
 /// Writes what resumable work belongs to.
@@ -207,13 +225,16 @@ pub(crate) struct Publisher<'a> {
     claims: Mutex<HashMap<String, String>>,
     /// Folders whose list of names has changed.
     touched: Mutex<BTreeSet<PathBuf>>,
+    /// Files of results that have no receipt, by part, from which their work goes on.
+    without_receipt: Mutex<HashMap<String, Receipt>>,
     /// The whole result that is being replaced.
     previous: Option<Previous>,
 }
 
 impl<'a> Publisher<'a> {
     pub fn new(dir: &'a StageDir, cache: &'a ContentCache) -> Self {
-        Self { dir, cache, claims: Mutex::default(), touched: Mutex::default(), previous: None }
+        let (claims, touched, without_receipt) = Default::default();
+        Self { dir, cache, claims, touched, without_receipt, previous: None }
     }
 
     /// Takes up the replacement of a whole result that a killed run began.
@@ -230,6 +251,11 @@ impl<'a> Publisher<'a> {
             files::sync_dir(&self.dir.path)?;
         }
         Ok(())
+    }
+
+    /// Notes the files of results without a receipt, which the part's new results replace.
+    pub fn replaces_without_receipt(&self, results: &Receipt) {
+        lock(&self.without_receipt).insert(results.key.clone(), results.clone());
     }
 
     /// Whether a whole result is being replaced.
@@ -333,6 +359,17 @@ impl<'a> Publisher<'a> {
         if let Ok(receipt) = Receipt::read(&path) {
             self.remove_outputs(&receipt, &[])?;
         }
+        self.retire_receipt(key)
+    }
+
+    /// Removes the outputs that a receipt names, which need not be the one in its place, and the one in its place.
+    pub fn retire_as(&self, receipt: &Receipt) -> Result<(), StageError> {
+        self.remove_outputs(receipt, &[])?;
+        self.retire_receipt(&receipt.key)
+    }
+
+    fn retire_receipt(&self, key: &str) -> Result<(), StageError> {
+        let path = self.dir.receipt(key);
         self.set_aside(&receipt_name(key))?;
         files::remove_any(&path)?;
         self.touch_parent(&path);
@@ -360,7 +397,8 @@ impl<'a> Publisher<'a> {
     /// Every step may have been done before by a run that was killed.
     fn put_in_place(&self, staging: &Path, receipt: &Receipt) -> Result<(), StageError> {
         let final_receipt = self.dir.receipt(&receipt.key);
-        if let Ok(old) = Receipt::read(&final_receipt) {
+        let old = Receipt::read(&final_receipt).ok().or_else(|| lock(&self.without_receipt).remove(&receipt.key));
+        if let Some(old) = old {
             let kept: Vec<&str> = receipt.files.iter().map(|file| file.path.as_str()).collect();
             self.remove_outputs(&old, &kept)?;
         }

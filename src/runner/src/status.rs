@@ -61,7 +61,7 @@ pub struct StageStatus {
     pub to_run: usize,
     /// How long ago the stage last changed.
     pub age: Option<Duration>,
-    /// Why it would run, the commonest reason first; empty when it would not.
+    /// Why it would run, the commonest reason first; of a stage that would not, why a change of settings changes nothing, if there is one.
     pub reasons: Vec<ReasonCount>,
 }
 
@@ -161,6 +161,11 @@ fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>)
         Found { finished: true, .. } => StageState::Stale,
         _ => StageState::Partial,
     };
+    if state == StageState::Done
+        && let Some(why) = &found.stays
+    {
+        reasons.push(ReasonCount { reason: why.clone(), parts: 0 });
+    }
     if reasons.is_empty() && state != StageState::Done {
         reasons.push(ReasonCount { reason: "not finished".to_owned(), parts: 0 });
     }

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::dry_run::look;
 use crate::session::Session;
-use crate::{RunError, Stage, store};
+use crate::{Reporter, RunError, Stage, store};
 
 /// Adds to the failure of the stage at a place in the order what is whole and how to go on with it.
 pub(crate) fn with_way_on(session: &Session<'_>, at: usize, error: RunError) -> RunError {
@@ -25,7 +26,7 @@ fn next(session: &Session<'_>, at: usize, gone: &HashSet<&str>) -> Option<u8> {
     for stage in &session.stages[at + 1..] {
         let whole = is_whole(session, *stage);
         let can_go_on = if gone.is_empty() { !whole } else { !reads(session, *stage, gone) };
-        if can_go_on {
+        if can_go_on && !lacks_inputs(session, *stage) {
             return Some(stage.number());
         }
         if !whole {
@@ -37,6 +38,11 @@ fn next(session: &Session<'_>, at: usize, gone: &HashSet<&str>) -> Option<u8> {
 
 fn is_whole(session: &Session<'_>, stage: &dyn Stage) -> bool {
     store::read_summary(&session.dir(stage)).is_ok_and(|summary| summary.is_some())
+}
+
+/// Whether inputs of a stage are gone too, or it cannot tell.
+fn lacks_inputs(session: &Session<'_>, stage: &dyn Stage) -> bool {
+    look(session, stage, false, &Reporter::quiet()).map_or(true, |found| found.inputs_gone)
 }
 
 /// Whether a stage reads any of these files; one that cannot tell is taken to.

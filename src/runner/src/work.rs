@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::files;
 use crate::lockfile;
+use crate::part::WorkRecord;
 use crate::receipt::{Rejection, RejectionReason};
 use crate::{Interrupt, StageError};
 
@@ -64,6 +65,7 @@ impl Drop for Share {
 pub struct PartWork {
     pub(crate) key: String,
     pub(crate) staging: PathBuf,
+    pub(crate) record: WorkRecord,
     pub(crate) share: Share,
     pub(crate) interrupt: Interrupt,
     pub(crate) progress: Arc<dyn Progress>,
@@ -75,6 +77,11 @@ impl PartWork {
     /// The part's key.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// What the part is a function of. Resumable work keeps it with what it saves; see [`crate::Resumable::record`].
+    pub fn record(&self) -> &WorkRecord {
+        &self.record
     }
 
     /// Where to write the output that will become `relative_to_stage_dir`, its folder made. Everything written there

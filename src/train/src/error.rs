@@ -154,7 +154,7 @@ pub enum TrainError {
     /// The folder of the checkpoints that this user may not write: nothing of a training would be saved.
     #[error(
         "cannot write in {}, where the checkpoints belong: {source}. Nothing was trained or changed. {}, then run the same command again",
-        .folder.display(), right_to_write()
+        .folder.display(), right_to_write(is_not_permitted(.source))
     )]
     NotWritable {
         /// The folder.
@@ -254,6 +254,11 @@ impl TrainError {
         self.has_cause(|io, text| io.is_some_and(is_not_writable) || codes.iter().any(|code| text.contains(code)))
     }
 
+    /// Whether the system does not permit it to anybody somewhere down the chain of causes.
+    pub(crate) fn is_not_permitted(&self) -> bool {
+        self.has_cause(|io, text| io.is_some_and(is_not_permitted) || text.contains("(os error 1)"))
+    }
+
     /// Whether the system is at fault somewhere down the chain of causes, rather than the run: a full disk, a device that fails, a
     /// right that is missing. The same may succeed later.
     pub(crate) fn is_of_system(&self) -> bool {
@@ -290,8 +295,17 @@ pub(crate) fn is_not_writable(error: &std::io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// What a person can do about a folder that cannot be written.
-pub(crate) fn right_to_write() -> &'static str {
+/// Whether it is EPERM, the error of immutable files, which has the kind of EACCES.
+fn is_not_permitted(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(1)
+}
+
+/// What a person can do about a folder that cannot be written, `not_permitted` by more than rights.
+pub(crate) fn right_to_write(not_permitted: bool) -> &'static str {
+    if not_permitted {
+        return "If it is immutable or append-only (lsattr shows that), undo it (chattr -i, chattr -a); or give this user the right to write \
+                there (chown, chmod)";
+    }
     "Give this user the right to write there (chown, chmod), or mount a file system that is read-only as writable (mount -o remount,rw)"
 }
 
@@ -317,6 +331,9 @@ fn remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
     // Those that have no kind of their own: EIO, ENFILE and EMFILE of Linux.
     match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::PermissionDenied, Some(1)) => {
+            "If it is immutable or append-only (lsattr shows that), undo it (chattr -i, chattr -a)"
+        }
         (ErrorKind::PermissionDenied, _) => "Give this user the right to read it (chown, chmod)",
         (ErrorKind::StaleNetworkFileHandle, _) => "Mount the network file system again",
         (ErrorKind::OutOfMemory, _) => "Free memory, or raise its limit",

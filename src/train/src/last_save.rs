@@ -120,7 +120,7 @@ where
         if error.is_not_writable() {
             let folder = self.store.path(&name);
             let folder = folder.parent().unwrap_or(&folder).display();
-            return text + &format!(". It belongs into {folder}. {}", right_to_write());
+            return text + &format!(". It belongs into {folder}. {}", right_to_write(error.is_not_permitted()));
         }
         if !error.is_disk_full() {
             return text;

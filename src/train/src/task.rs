@@ -87,6 +87,12 @@ pub trait CheckpointStore {
     /// Removes a checkpoint.
     fn remove(&self, name: &str) -> Result<(), TrainError>;
 
+    /// What the run was begun with, in the terms of who keeps its checkpoints: every checkpoint holds it, so that it can be known from any
+    /// of them.
+    fn record(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// Moves a damaged checkpoint out of the way, to a place under the name `damaged-` and its own where nothing removes it, and gives
     /// that place.
     fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError>;

@@ -136,6 +136,7 @@ where
             }
         };
         device::note(&mut state, parameters, resumed_from.is_some(), observer);
+        state.record = store.record();
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
         let mut metrics = Metrics::open(folder, &state.metrics)?;

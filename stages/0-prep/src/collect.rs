@@ -4,18 +4,19 @@ use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Row, Utterances, folder, hints, kaldi, ljspeech, manifest, webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, Row, Utterances, folder, hints, kaldi, ljspeech, manifest, webdataset,
 };
-use flowmill_runner::PartWork;
+use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
 
+use crate::merge::merged;
 use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
 /// Where a row is: which source, which row of it.
 #[derive(Clone, Copy)]
-struct Place {
-    source: u32,
-    row: u32,
+pub(crate) struct Place {
+    pub(crate) source: u32,
+    pub(crate) row: u32,
 }
 
 /// The good rows of all sources, by split.
@@ -80,45 +81,65 @@ impl<'a> Split<'a> {
 }
 
 /// The row at a place.
-fn row<'a>(tables: &'a [Utterances], place: &Place) -> Row<'a> {
+pub(crate) fn row<'a>(tables: &'a [Utterances], place: &Place) -> Row<'a> {
     tables[place.source as usize].row(place.row as usize)
 }
 
 /// Reads all sources, sets their rejected rows aside and divides the others into splits.
 ///
 /// # Errors
-/// When a source or a list cannot be used at all.
+/// When a list cannot be used.
 pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Collection, CorpusError> {
     let mut tables = Vec::new();
     let mut rows_in = 0;
     for source in &config.data {
-        let reading = match read(config, source, root) {
-            Ok(reading) => reading,
-            // A source that is not of its format is told what it seems to be.
-            Err(error @ CorpusError::Structure { .. }) => {
-                hint(config, source, root, work);
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        };
+        let (reading, of_machine) = read_or_reject(config, source, root);
         rows_in += reading.lines;
         // Nothing, or no transcript: these may lie where another format has them.
-        if reading.utterances.iter().all(|row| row.text.is_empty()) {
-            hint(config, source, root, work);
-        }
+        let hint = match reading.utterances.iter().all(|row| row.text.is_empty()) {
+            true => hints::of_source(&root.join(&source.dir), config.format_of(source).name()),
+            false => None,
+        };
+        hint.iter().for_each(|hint| tell(work, source, hint));
         reading.warnings.iter().for_each(|warning| tell(work, source, warning));
-        reading.rejected.into_iter().for_each(|rejection| work.reject(rejection.id, rejection.reason));
-        tables.push(reading.utterances);
+        for Rejection { id, mut reason } in reading.rejected {
+            if reading.unreadable {
+                hint.iter().for_each(|hint| reason += &format!("; {hint}"));
+                work.reject(id, RejectionReason::of(reason, of_machine).of_source());
+            } else {
+                work.reject(id, reason);
+            }
+        }
+        let mut utterances = reading.utterances;
+        if let Some(prefix) = &source.prefix {
+            utterances.rename(|_, id| Some(format!("{prefix}{id}")));
+        }
+        tables.push(utterances);
     }
-    let places = merged(config, &tables, work);
+    let places = merged(&config.data, &mut tables, work);
     let splits = divide(config, root, &tables, places, work)?;
     Ok(Collection { tables, splits, rows_in })
 }
 
-/// Tells what a source seems to be that is not of its format.
-fn hint(config: &PrepConfig, source: &Source, root: &Path, work: &PartWork) {
-    let hint = hints::of_source(&root.join(&source.dir), config.format_of(source).name());
-    hint.into_iter().for_each(|hint| tell(work, source, &hint));
+/// Reads one source. One that cannot be read, or that holds nothing, is rejected as a whole: every row that can be named, or else the
+/// source itself. Also returns whether this machine is to blame for it.
+fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading, bool) {
+    let nothing = || CorpusError::Structure {
+        path: root.join(&source.dir),
+        problem: format!("holds no utterance that `format: {}` finds", config.format_of(source).name()),
+    };
+    let problem = match read(config, source, root) {
+        Ok(reading) if reading.lines > 0 => return (reading, false),
+        Ok(_) => nothing(),
+        Err(problem) => problem,
+    };
+    let ids = match config.format_of(source) {
+        Format::Kaldi => kaldi::ids(root, &source.dir),
+        Format::Ljspeech => ljspeech::ids(root, &source.dir),
+        Format::Webdataset => webdataset::loose(root, &source.dir).unwrap_or_default(),
+        Format::Folder | Format::Manifest => Vec::new(),
+    };
+    (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
 
 /// Shows a line about a source.
@@ -141,29 +162,6 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Manifest => manifest::read_file(root, &source.dir, &options),
         Format::Webdataset => webdataset::read(root, &source.dir, &options),
     }
-}
-
-/// All rows in C order of their ids; an id that an earlier source has too is rejected.
-fn merged(config: &PrepConfig, tables: &[Utterances], work: &PartWork) -> Vec<Place> {
-    let place = |source: usize| move |row: usize| Place { source: source as u32, row: row as u32 };
-    let mut places: Vec<Place> =
-        tables.iter().enumerate().flat_map(|(source, table)| (0..table.len()).map(place(source))).collect();
-    if tables.len() < 2 {
-        return places;
-    }
-    places.par_sort_by(|a, b| (row(tables, a).utt, a.source).cmp(&(row(tables, b).utt, b.source)));
-    let mut kept: Vec<Place> = Vec::with_capacity(places.len());
-    for place in places {
-        let utt = row(tables, &place).utt;
-        match kept.last().filter(|last| row(tables, last).utt == utt) {
-            None => kept.push(place),
-            Some(first) => {
-                let (here, there) = (&config.data[place.source as usize].dir, &config.data[first.source as usize].dir);
-                work.reject(utt, format!("id in two sources: in {here}, taken from {there}"));
-            }
-        }
-    }
-    kept
 }
 
 /// Divides the rows into splits, sorted by name.

@@ -56,7 +56,8 @@ pub struct PrepConfig {
     pub allow_pipes: bool,
     /// Whether recordings are opened to learn their duration, rate and channels.
     pub probe: bool,
-    /// What decodes recordings that Flowmill does not decode itself.
+    /// What decodes recordings that Flowmill does not decode itself. Without `probe` no recording is opened, so which rows need it is
+    /// not known: all of them name it, and it gets only those that need it.
     pub fallback: Fallback,
     /// Shortest utterance kept, in seconds.
     pub min_duration: f64,
@@ -107,7 +108,7 @@ pub enum Format {
     /// A Kaldi data directory.
     #[default]
     Kaldi,
-    /// Recordings with `.txt` or `.lab` beside them.
+    /// Recordings with a `.txt`, `.lab` or `.json` next to each.
     Folder,
     /// `metadata.csv` and `wavs/`.
     Ljspeech,
@@ -126,6 +127,15 @@ impl Format {
             Self::Ljspeech => "ljspeech",
             Self::Manifest => "manifest",
             Self::Webdataset => "webdataset",
+        }
+    }
+
+    /// What a source of it names.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Kaldi | Self::Folder | Self::Ljspeech => "directory",
+            Self::Manifest => "manifest",
+            Self::Webdataset => "tar file",
         }
     }
 }
@@ -149,11 +159,14 @@ pub struct Source {
     /// What utterances of a `webdataset` are called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Ids>,
+    /// What is put in front of every id of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }
 
 impl Source {
     fn at(dir: &str) -> Self {
-        Self { dir: dir.to_owned(), format: None, split: None, speaker: None, ids: None }
+        Self { dir: dir.to_owned(), format: None, split: None, speaker: None, ids: None, prefix: None }
     }
 }
 
@@ -249,6 +262,12 @@ impl PrepConfig {
         if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
             return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
         }
+        let bad_prefix =
+            |prefix: &String| prefix.is_empty() || prefix.len() > 100 || prefix.contains(char::is_whitespace);
+        if let Some(source) = self.data.iter().find(|s| s.prefix.as_ref().is_some_and(bad_prefix)) {
+            let problem = format!("the `prefix` of {} must be 1 to 100 bytes without blanks", source.dir);
+            return Some(("data", problem));
+        }
         let names_speakers = |s: &Source| self.format_of(s) == Format::Folder;
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
@@ -310,34 +329,46 @@ impl PrepConfig {
         None
     }
 
+    /// Refuses sources that are there and of another kind than their format, as far as a look at them shows.
+    ///
+    /// # Errors
+    /// The key that names the source.
+    pub(crate) fn check_contents(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        for source in &self.data {
+            let (path, format) = (recipe.resolve(&source.dir), self.format_of(source));
+            let right = match format {
+                Format::Webdataset => {
+                    webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
+                }
+                Format::Manifest if path.is_file() => Ok(()),
+                Format::Kaldi | Format::Folder | Format::Ljspeech if path.is_dir() => Ok(()),
+                _ => {
+                    let hint = hints::of_source(&path, format.name()).map(|hint| format!(": {hint}"));
+                    Err(format!("{} is no {}{}", path.display(), format.place(), hint.unwrap_or_default()))
+                }
+            };
+            right.map_err(|problem| recipe.error(&format!("{SECTION}.data"), problem))?;
+        }
+        Ok(())
+    }
+
     /// Refuses data and lists that are not there.
     ///
     /// # Errors
     /// The key that names the missing file.
     pub(crate) fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         for source in &self.data {
-            let path = recipe.resolve(&source.dir);
-            let (there, what) = match self.format_of(source) {
-                Format::Webdataset => {
-                    webdataset::shards(recipe.dir(), &source.dir)
-                        .map_err(|e| recipe.error(&format!("{SECTION}.data"), e.to_string()))?;
-                    continue;
-                }
-                Format::Manifest => (path.is_file(), "manifest"),
-                _ => (path.is_dir(), "directory"),
+            // What is there but of another kind is found when it is read, with its rows.
+            let there = match self.format_of(source) {
+                Format::Webdataset => webdataset::check_paths(recipe.dir(), &source.dir).map_err(|e| e.to_string()),
+                _ if recipe.resolve(&source.dir).exists() => Ok(()),
+                format => Err(format!(
+                    "there is no {} {}; paths count from the folder of the recipe that writes them",
+                    format.place(),
+                    recipe.resolve(&source.dir).display()
+                )),
             };
-            if !there {
-                let shown = path.display();
-                let message = match hints::of_source(&path, self.format_of(source).name()).filter(|_| path.exists()) {
-                    Some(hint) => format!("{shown} is no {what}: {hint}"),
-                    None => {
-                        format!(
-                            "there is no {what} {shown}; paths count from the folder of the recipe that writes them"
-                        )
-                    }
-                };
-                return Err(recipe.error(&format!("{SECTION}.data"), message));
-            }
+            there.map_err(|problem| recipe.error(&format!("{SECTION}.data"), problem))?;
         }
         for (name, list) in &self.split.lists {
             let path = recipe.resolve(list);

@@ -28,10 +28,5 @@ pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
 
 /// Both filters on a row whose recording has not been opened.
 pub fn unprobed(config: &PrepConfig, row: &Row<'_>) -> Option<String> {
-    let channel = row.channel.map(|channel| {
-        format!(
-            "channel without a probe: it is on channel {channel} of its recording, which prep.probe: true would look at"
-        )
-    });
-    channel.or_else(|| text(config, row.text)).or_else(|| duration(config, row.duration))
+    text(config, row.text).or_else(|| duration(config, row.duration))
 }

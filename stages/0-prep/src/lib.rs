@@ -15,6 +15,7 @@ mod fallback;
 mod filter;
 pub mod import;
 mod listing;
+mod merge;
 mod probe;
 mod read;
 pub mod recordings;
@@ -44,15 +45,23 @@ impl Stage for Prep {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn paths(&self) -> StagePaths {
         StagePaths { keys: &["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"], words: &[] }
     }
 
+    fn may_give_the_same(&self) -> bool {
+        true
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         PrepConfig::of(recipe)?.check_files(recipe)
+    }
+
+    fn check_contents(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        PrepConfig::of(recipe)?.check_contents(recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{folder, kaldi, webdataset};
+use flowmill_corpus::{CorpusError, folder, kaldi, webdataset};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -40,16 +40,9 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             }
             Format::Ljspeech => {
                 files.push(place.join("metadata.csv"));
-                digest(&list(context, &source.dir)?)
+                list(context, &source.dir)?.map_or(Value::Null, |listing| digest(&listing))
             }
-            Format::Webdataset => {
-                let shards = webdataset::shards(context.recipe_dir(), &source.dir).map_err(StageError::other)?;
-                files.extend(shards.iter().map(|shard| context.resolve(shard)));
-                match webdataset::loose(context.recipe_dir(), &source.dir).map_err(StageError::other)?.as_slice() {
-                    [] => Value::Null,
-                    loose => digest_of(loose.iter().map(String::as_str)),
-                }
-            }
+            Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
             Format::Folder => folder_dependencies(source, context, &mut files)?,
         });
     }
@@ -59,16 +52,39 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     Ok(Dependencies { files, optional, listings })
 }
 
+/// Tar files depend on their content and on what lies among them.
+fn webdataset_dependencies(
+    source: &Source,
+    context: &PlanContext,
+    files: &mut Vec<PathBuf>,
+) -> Result<Value, StageError> {
+    let root = context.recipe_dir();
+    let Some(shards) = unless_unreadable(webdataset::shards(root, &source.dir))? else { return Ok(Value::Null) };
+    files.extend(shards.iter().map(|shard| context.resolve(shard)));
+    let loose = webdataset::loose(root, &source.dir).map_err(StageError::other)?;
+    Ok(if loose.is_empty() { Value::Null } else { digest_of(loose.iter().map(String::as_str)) })
+}
+
 /// A folder depends on its transcripts' content and on the names of its recordings.
 fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<PathBuf>) -> Result<Value, StageError> {
-    let listing = list(context, &source.dir)?;
+    let Some(listing) = list(context, &source.dir)? else { return Ok(Value::Null) };
     let place = context.resolve(&source.dir);
     files.extend(listing.text.iter().map(|path| place.join(path)));
     Ok(digest(&listing))
 }
 
-fn list(context: &PlanContext, dir: &str) -> Result<folder::Listing, StageError> {
-    folder::list(context.recipe_dir(), dir).map_err(StageError::other)
+/// The files of a folder; `None` where it is none.
+fn list(context: &PlanContext, dir: &str) -> Result<Option<folder::Listing>, StageError> {
+    unless_unreadable(folder::list(context.recipe_dir(), dir))
+}
+
+/// `None` for a source that cannot be read as a whole: reading rejects it, and every later run tries it again.
+fn unless_unreadable<T>(found: Result<T, CorpusError>) -> Result<Option<T>, StageError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(CorpusError::Structure { .. } | CorpusError::Io { .. }) => Ok(None),
+        Err(problem) => Err(StageError::other(problem)),
+    }
 }
 
 /// The digest of recordings, those included that cannot be read for their names.

@@ -1,12 +1,15 @@
 //! The second phase: every recording opened once, rows completed and filtered.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use flowmill_audio::media::{self, StandIn};
 use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Utterance, table};
+use flowmill_corpus::{Utterance, hints, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
@@ -187,7 +190,17 @@ impl Probing {
                 decoder.probe_bytes(&bytes, wav)
             }
         };
-        let info = info.map_err(|e| unreadable(&e, e.is_of_machine()))?;
+        let info = info.map_err(|e| match stand_in(&source, &self.root) {
+            Some(found) => RejectionReason::of(
+                format!(
+                    "{} instead of a recording: {wav}; {}",
+                    found.kind.trim_start_matches("an ").trim_start_matches("a "),
+                    found.advice
+                ),
+                e.is_of_machine(),
+            ),
+            None => unreadable(&e, e.is_of_machine()),
+        })?;
         Ok(Recording {
             seconds: info.seconds(),
             sample_rate: info.sample_rate,
@@ -209,20 +222,37 @@ impl Probing {
         if row.end.is_some() {
             row.end = Some(end);
         }
-        // The channels of a recording are mixed, which is not what a row asks for that names one of several.
         let channels = recording.channels;
-        if let Some(channel) = row.channel.take().filter(|channel| channels > 1 || *channel >= channels) {
+        if let Some(channel) = row.channel.filter(|channel| *channel >= channels) {
             return Err(format!(
-                "one of several channels: it is on channel {channel} (counted from 0) of a recording with {channels}; write every \
-                 channel to a file of its own first"
+                "no such channel: it is on channel {channel} (counted from 0) of a recording with {channels}; correct the channel in \
+                 segments (A is the first, B the second), or leave it out for the mean of all"
             ));
         }
+        // The only channel needs no name.
+        row.channel = row.channel.filter(|_| channels > 1);
         row.duration = Some(end - start);
         row.sample_rate = Some(recording.sample_rate);
         row.channels = Some(recording.channels);
         row.decoder = self.program.clone().filter(|_| recording.by_fallback);
         Ok(())
     }
+}
+
+/// What lies in the place of a recording that cannot be decoded, if it is something known.
+fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
+    let (path, offset, length) = match source {
+        Source::File(path) => (root.join(path), 0, media::HEAD_BYTES as u64),
+        Source::Member(member) => {
+            (root.join(member.archive), member.offset, member.length.min(media::HEAD_BYTES as u64))
+        }
+        Source::Pipe(_) => return None,
+    };
+    let mut head = Vec::new();
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    file.take(length).read_to_end(&mut head).ok()?;
+    media::stand_in(&head)
 }
 
 /// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.
@@ -237,7 +267,12 @@ fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
         _ if !root.join(path).exists() && path.contains('\\') => {
             "; the parts of a path are parted by `/` here, not by the backslashes of Windows".to_owned()
         }
-        _ => String::new(),
+        _ => match hints::in_another_form(&root.join(path)) {
+            Some(_) => "; a file whose name looks the same is there: its letters are in another Unicode form (NFC or NFD), so rename the \
+                        files (`convmv -f utf8 -t utf8 --nfc`) or write the names in theirs"
+                .to_owned(),
+            None => String::new(),
+        },
     }
 }
 

@@ -66,9 +66,6 @@ fn run(config: &PrepConfig, root: &Path, program: Option<&str>, work: &PartWork)
     if !config.probe {
         collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
     }
-    if collection.rows_in == 0 {
-        return Err(StageError::new("the sources of prep.data hold no utterance"));
-    }
     let rows_out = write(config, &collection, program, work)?;
     let report = PartReport::rows(collection.rows_in, rows_out);
     Ok(if config.probe { report } else { with_counts(report, &collection) })

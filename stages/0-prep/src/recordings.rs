@@ -24,7 +24,7 @@ use crate::fallback::decoder;
 const KEPT_BYTES: u64 = 1 << 30;
 /// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
 const DECODING_BYTES: u64 = 2 << 30;
-/// A temporary file takes at most one part in so many of what is free on its disk.
+/// The divisor that gives the largest temporary file from the free space of its disk.
 const SHARE_OF_DISK: u64 = 4;
 
 /// The recordings that several rows of a phase share.
@@ -33,8 +33,8 @@ struct Recordings {
     root: PathBuf,
     /// Where temporary files are made.
     scratch: PathBuf,
-    /// By the rows' `wav`.
-    shared: HashMap<String, Arc<Recording>>,
+    /// By what the rows say of where they are.
+    shared: HashMap<Key, Arc<Recording>>,
     memory: Arc<Memory>,
 }
 
@@ -46,7 +46,10 @@ struct Recording {
     decoded: Mutex<Decoded>,
 }
 
-/// The samples of a shared recording: the mean of its channels.
+/// A recording, and the channel of it that rows are on; `None`: the mean of all.
+type Key = (String, Option<u32>);
+
+/// The samples of a shared recording: one channel, or the mean of all.
 enum Decoded {
     /// Not decoded yet, not kept, or no longer needed.
     Absent,
@@ -77,6 +80,14 @@ pub enum RecordingError {
     /// The row's segment lies outside of the recording.
     #[error("{0}")]
     Segment(String),
+    /// The recording does not have the row's channel.
+    #[error("the recording has {channels} channels, none with the number {channel} (counted from 0)")]
+    Channel {
+        /// The channel, counted from 0.
+        channel: u32,
+        /// How many channels there are.
+        channels: usize,
+    },
 }
 
 impl RecordingError {
@@ -93,14 +104,14 @@ pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]
 
 /// [`recordings_of_parts`] within other limits.
 fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory: Memory) -> Vec<PartRecordings> {
-    let mut uses: HashMap<&str, (usize, u64)> = HashMap::new();
+    let mut uses: HashMap<Key, (usize, u64)> = HashMap::new();
     for row in parts.iter().copied().flatten() {
-        let (rows, samples) = uses.entry(&row.wav).or_default();
+        let (rows, samples) = uses.entry((row.wav.clone(), row.channel)).or_default();
         (*rows, *samples) = (*rows + 1, row.samples.max(*samples));
     }
-    let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(wav, (rows, samples))| {
+    let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(key, (rows, samples))| {
         let recording = Recording { samples, rows_left: AtomicUsize::new(rows), decoded: Mutex::new(Decoded::Absent) };
-        (wav.to_owned(), Arc::new(recording))
+        (key, Arc::new(recording))
     });
     let recordings = Arc::new(Recordings {
         root: root.to_owned(),
@@ -109,9 +120,11 @@ fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory:
         memory: Arc::new(memory),
     });
     let part = |rows: &&[RecordingRow]| {
-        let mut unclaimed: HashMap<String, AtomicUsize> = HashMap::new();
-        for row in rows.iter().filter(|row| recordings.shared.contains_key(&row.wav)) {
-            *unclaimed.entry(row.wav.clone()).or_default().get_mut() += 1;
+        let mut unclaimed: HashMap<Key, AtomicUsize> = HashMap::new();
+        for key in rows.iter().map(|row| (row.wav.clone(), row.channel)) {
+            if recordings.shared.contains_key(&key) {
+                *unclaimed.entry(key).or_default().get_mut() += 1;
+            }
         }
         PartRecordings { recordings: Arc::clone(&recordings), unclaimed }
     };
@@ -122,23 +135,24 @@ fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory:
 /// of rows that were set aside.
 pub struct PartRecordings {
     recordings: Arc<Recordings>,
-    /// Rows of shared recordings that were not asked for yet, by `wav`.
-    unclaimed: HashMap<String, AtomicUsize>,
+    /// Rows of shared recordings that were not asked for yet.
+    unclaimed: HashMap<Key, AtomicUsize>,
 }
 
 impl PartRecordings {
     /// The recording of a row, to be decoded when it is asked for. It is kept for other rows until this value is dropped.
     pub fn row(&self, utterance: &Utterance) -> RowRecording {
+        let key = (utterance.wav.clone(), utterance.channel);
         let claim = self
             .unclaimed
-            .get(&utterance.wav)
+            .get(&key)
             .filter(|left| left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok());
         RowRecording {
-            shared: claim.and_then(|_| self.recordings.shared.get(&utterance.wav).cloned()),
+            shared: claim.and_then(|_| self.recordings.shared.get(&key).cloned()),
             recordings: Arc::clone(&self.recordings),
             samples: RecordingRow::samples_of(utterance),
             decoder: decoder(utterance),
-            wav: utterance.wav.clone(),
+            key,
             span: (utterance.start, utterance.end),
         }
     }
@@ -146,8 +160,8 @@ impl PartRecordings {
 
 impl Drop for PartRecordings {
     fn drop(&mut self) {
-        for (wav, left) in &mut self.unclaimed {
-            if let Some(recording) = self.recordings.shared.get(wav) {
+        for (key, left) in &mut self.unclaimed {
+            if let Some(recording) = self.recordings.shared.get(key) {
                 recording.release(std::mem::take(left.get_mut()));
             }
         }
@@ -160,18 +174,22 @@ pub struct RowRecording {
     shared: Option<Arc<Recording>>,
     samples: u64,
     decoder: Decoder,
-    wav: String,
+    key: Key,
     span: (Option<f64>, Option<f64>),
 }
 
 impl RowRecording {
-    /// The row's samples, all channels or their mean.
+    /// The row's samples: the channel that it names, or else all channels or their mean.
     ///
     /// # Errors
-    /// Why the recording cannot be read or decoded, or that the segment lies outside of it.
+    /// Why the recording cannot be read or decoded, or that the channel is not in it, or the segment outside of it.
     pub fn audio(&self) -> Result<Audio, RecordingError> {
         let Some(shared) = &self.shared else {
-            return cut(&self.decode(self.samples)?, self.span);
+            let audio = self.decode(self.samples)?;
+            return match self.key.1 {
+                None => cut(&audio, self.span),
+                channel => cut(&one_channel(audio, channel)?, self.span),
+            };
         };
         // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
         let mut decoded = lock(&shared.decoded);
@@ -185,9 +203,8 @@ impl RowRecording {
             return piece;
         }
         *decoded = Decoded::Absent;
-        match self.decode(shared.samples) {
+        match self.decode(shared.samples).and_then(|audio| one_channel(audio, self.key.1)) {
             Ok(audio) => {
-                let audio = mono(audio);
                 let piece = cut(&audio, self.span);
                 *decoded = self.recordings.keep(audio);
                 piece
@@ -199,18 +216,18 @@ impl RowRecording {
         }
     }
 
-    /// Reads and decodes the whole recording, of about so many samples.
+    /// Reads and decodes the whole recording, of about this number of samples.
     fn decode(&self, samples: u64) -> Result<Audio, RecordingError> {
         let Recordings { root, memory, .. } = &*self.recordings;
         let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
-        let source = Source::of(&self.wav);
+        let source = Source::of(&self.key.0);
         // What a command gives is not declared as an input, so that it is better another time would not be noticed.
         let is_command = matches!(source, Source::Pipe(_));
         let bytes = source.read(root, &PipeLimits::default()).map_err(|error| RecordingError::Unreadable {
             problem: error.to_string(),
             of_machine: error.is_of_machine(),
         })?;
-        self.decoder.decode(&bytes, &self.wav).map_err(|error| RecordingError::Unreadable {
+        self.decoder.decode(&bytes, &self.key.0).map_err(|error| RecordingError::Unreadable {
             problem: error.to_string(),
             of_machine: is_command || error.is_of_machine(),
         })
@@ -224,7 +241,7 @@ impl Drop for RowRecording {
 }
 
 impl Recording {
-    /// So many rows need it no longer.
+    /// Notes that this number of rows need it no longer.
     fn release(&self, rows: usize) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
             *lock(&self.decoded) = Decoded::Absent;
@@ -267,10 +284,15 @@ impl Recordings {
     }
 }
 
-/// The mean of the channels as a recording.
-fn mono(audio: Audio) -> Audio {
-    let (sample_rate, warnings) = (audio.sample_rate, audio.warnings.clone());
-    Audio { samples: vec![audio.into_mono()], sample_rate, warnings }
+/// A channel as a recording, or the mean of all.
+fn one_channel(mut audio: Audio, channel: Option<u32>) -> Result<Audio, RecordingError> {
+    let (sample_rate, warnings, channels) = (audio.sample_rate, audio.warnings.clone(), audio.samples.len());
+    let samples = match channel {
+        None => audio.into_mono(),
+        Some(channel) if (channel as usize) < channels => audio.samples.swap_remove(channel as usize),
+        Some(channel) => return Err(RecordingError::Channel { channel, channels }),
+    };
+    Ok(Audio { samples: vec![samples], sample_rate, warnings })
 }
 
 /// The part of a recording that a row names.
@@ -334,7 +356,7 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Waits until so many bytes may be decoded.
+    /// Waits until this number of bytes may be decoded.
     fn wait_for_room(&self, bytes: u64) -> DecodingRoom<'_> {
         let is_full =
             |taken: &mut Taken| taken.decoding > 0 && taken.decoding.saturating_add(bytes) > self.decoding_bytes;
@@ -429,8 +451,8 @@ mod tests {
 
         /// All pieces, the parts one after the other.
         fn pieces(&self, scratch: &Path, memory: Memory) -> (Vec<Vec<f32>>, Vec<PartRecordings>) {
-            let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
-            let parts: Vec<Vec<RecordingRow>> = self.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+            let parts: Vec<Vec<RecordingRow>> =
+                self.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
             let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
             let parts = within_memory(self.folder.path(), scratch, &parts, memory);
             let piece = |(row, part): (&Utterance, &PartRecordings)| part.row(row).audio().unwrap().into_mono();
@@ -480,8 +502,8 @@ mod tests {
     #[test]
     fn a_part_that_does_not_run_keeps_no_recording_in_memory() {
         let corpus = Corpus::new();
-        let row = |row: &Utterance| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) };
-        let parts: Vec<Vec<RecordingRow>> = corpus.rows.iter().map(|rows| rows.iter().map(row).collect()).collect();
+        let parts: Vec<Vec<RecordingRow>> =
+            corpus.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
         let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
         let mut parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &parts);
         let (first, second) = (parts.remove(0), parts.remove(0));
@@ -497,10 +519,7 @@ mod tests {
     fn a_recording_that_cannot_be_read_is_tried_once() {
         let corpus = Corpus::new();
         std::fs::write(corpus.folder.path().join("a.wav"), "no audio").unwrap();
-        let rows: Vec<RecordingRow> = corpus.rows[0]
-            .iter()
-            .map(|row| RecordingRow { wav: row.wav.clone(), samples: RecordingRow::samples_of(row) })
-            .collect();
+        let rows: Vec<RecordingRow> = corpus.rows[0].iter().map(RecordingRow::of).collect();
         let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
         for (index, row) in corpus.rows[0].iter().enumerate() {
             match parts[0].row(row).audio() {

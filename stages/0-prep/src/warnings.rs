@@ -1,4 +1,4 @@
-//! What was odd about recordings that could be read all the same: kept whole in a file, and told in short when audio is missing or wrong.
+//! Warnings about recordings that could be read all the same: all of them in a file, and those about missing or wrong audio in the log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::Serialize;
 /// The folder of the files, relative to the stage's.
 pub const FOLDER: &str = "warnings";
 
-/// How many utterances of a kind are told of by name.
+/// The number of utterances of a kind that the log names.
 const NAMED: usize = 3;
 
 /// A line of the file.
@@ -22,10 +22,11 @@ struct Line<'a> {
     warning: String,
 }
 
-/// The kinds of damage that are told of, in their order.
+/// Kinds of damage that the log mentions, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
     Truncated,
+    Gaps,
     Corrupt,
 }
 
@@ -34,6 +35,7 @@ impl Damage {
     fn of(warning: &DecodeWarning) -> Option<Self> {
         match warning {
             DecodeWarning::Truncated { .. } => Some(Self::Truncated),
+            DecodeWarning::Gaps { .. } => Some(Self::Gaps),
             DecodeWarning::CorruptPackets { .. }
             | DecodeWarning::LostSync { .. }
             | DecodeWarning::ChecksumMismatch
@@ -46,6 +48,7 @@ impl Damage {
     fn fact(self) -> &'static str {
         match self {
             Self::Truncated => "truncated recordings",
+            Self::Gaps => "recordings with gaps",
             Self::Corrupt => "corrupt recordings",
         }
     }
@@ -74,7 +77,7 @@ impl<'a> Warnings<'a> {
         self.damaged.iter().map(|(damage, lines)| (damage.fact(), lines.len()))
     }
 
-    /// Tells of the damaged ones, and writes all as JSON lines into `warnings/KEY.jsonl`; no file when there are none.
+    /// Reports the damaged ones, and writes all as JSON lines into `warnings/KEY.jsonl`; no file when there are none.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -115,6 +118,12 @@ fn in_seconds(warning: &DecodeWarning, sample_rate: u32) -> String {
         }
         DecodeWarning::Truncated { claimed_frames: None, frames } => {
             format!("truncated: it breaks off after {:.2} s; how much is missing is not known", seconds(frames))
+        }
+        DecodeWarning::Gaps { places, frames } => {
+            let missing = seconds(frames);
+            format!(
+                "gaps: {missing:.2} s are missing inside by its timestamps (places: {places}); later sound comes earlier"
+            )
         }
         ref other => other.to_string(),
     }

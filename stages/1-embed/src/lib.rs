@@ -40,7 +40,7 @@ impl Stage for Embed {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn paths(&self) -> StagePaths {

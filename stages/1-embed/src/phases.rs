@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The columns of stage 0's tables that the stage reads.
-const COLUMNS: &[&str] = &["utt", "spk", "start", "end", "decoder"];
+const COLUMNS: &[&str] = &["utt", "spk", "start", "end", "channel", "decoder"];
 
 /// The role of an extractor's weights among the inputs.
 const WEIGHTS: &str = "weights";

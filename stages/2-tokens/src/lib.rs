@@ -38,7 +38,7 @@ impl Stage for Tokens {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn paths(&self) -> StagePaths {

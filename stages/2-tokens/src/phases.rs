@@ -6,7 +6,7 @@ use std::{
 };
 
 use flowmill_corpus::{Utterance, table};
-use flowmill_models::extractors::{self, Extractor, ExtractorConfig, Fit};
+use flowmill_models::extractors::{self, Column, Extractor, ExtractorConfig, Fit};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::{
     contents::without_paths,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The columns of stage 0's tables that the stage reads.
-const COLUMNS: &[&str] = &["utt", "start", "end", "decoder"];
+const COLUMNS: &[&str] = &["utt", "start", "end", "channel", "decoder"];
 
 /// The role of an extractor's weights among the inputs.
 const WEIGHTS: &str = "weights";
@@ -163,15 +163,15 @@ pub(crate) fn count(context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
     let table = |part: Table| (part.split, context.stage_dir(2).join(format!("{}.parquet", part.key)));
     let tables: Vec<(String, PathBuf)> = prep::tables(context)?.into_iter().map(table).collect();
+    let column = TokensConfig::of(context.recipe())?.extractor.column();
     let part = Part::new("usage")
         .input(&codebook)
         .inputs(tables.iter().map(|(_, table)| table))
-        .work(move |work| count_all(work, &codebook, &tables));
+        .work(move |work| count_all(work, column, &tables));
     Ok(Phase::new("counting units", vec![part]))
 }
 
-fn count_all(work: &PartWork, codebook: &Path, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
-    let column = SharedExtractor::new(codebook).get()?.column();
+fn count_all(work: &PartWork, column: Column, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
     let mut counts = usage::Counts::new(column.values);
     for (split, path) in tables {
         for (_, tokens) in table::read_tokens(path, "utt", column.name).map_err(StageError::other)? {

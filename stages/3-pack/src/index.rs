@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::file_checksum;
 use flowmill_corpus::shard::{
-    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, write_data_list, write_row_lists, write_shard_lists,
+    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, write_data_list, write_row_lists,
+    write_shard_lists,
 };
 use flowmill_models::extractors::State;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -99,6 +100,7 @@ fn write_index(
     let path = work.output(&format!("{split}/index.json"))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut entries: Vec<ShardEntry> = Vec::with_capacity(records.len());
+    let mut contents = Vec::with_capacity(records.len());
     for path in records {
         let record = ShardRecord::read(path)?;
         if record.entry.rows > 0 {
@@ -106,6 +108,7 @@ fn write_index(
                 write_shard_lists(folder, entries.len(), &record.entry, &record.speakers, &lists.paths)
                     .map_err(StageError::other)?;
             }
+            contents.push((record.entry.blake3.clone(), record.content));
             entries.push(record.entry);
         }
     }
@@ -113,6 +116,7 @@ fn write_index(
     if lists.by_row {
         write_row_lists(folder, &entries, &lists.paths).map_err(StageError::other)?;
     }
+    SplitContent::new(contents).write(&SplitContent::path(&path)).map_err(StageError::other)?;
     ShardIndex::new(split, mel, entries).made_by(made_by).write(&path).map_err(StageError::other)?;
     Ok(PartReport::summary())
 }

@@ -3,7 +3,7 @@
 //! | phase | parts | outputs |
 //! |---|---|---|
 //! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` (or `.tar`) and `SPLIT/shard-00000.json`, what is in it |
-//! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
+//! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, `SPLIT/content.json` (digests of the columns), CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
 //!
 //! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them and their tokens and mels are of
 //! the same length.
@@ -41,7 +41,11 @@ impl Stage for Pack {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
+    }
+
+    fn may_give_the_same(&self) -> bool {
+        true
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
-use flowmill_corpus::shard::{MelStore, ShardEntry, ShardRow};
+use flowmill_corpus::shard::{ContentHasher, MelStore, ShardEntry, ShardRow};
 use flowmill_corpus::table::RecordingRow;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::recordings::{PartRecordings, recordings_of_parts};
@@ -110,12 +110,13 @@ impl<'a> Packer<'a> {
         let extension = self.config.format.extension();
         let shard = self.work.output(&format!("{}.{extension}", stretch.key()))?;
         let mut writer = Writer::create(self.config, &shard).map_err(StageError::other)?;
-        let mut record = ShardRecord::default();
+        let (mut record, mut content) = (ShardRecord::default(), ContentHasher::new(self.config.mel.store));
         let mut write = |window: &[Joined], made: Vec<Made>| -> Result<(), StageError> {
             for (row, made) in window.iter().zip(made) {
                 match made {
                     Ok(row) => {
                         self.note(&mut record, &row);
+                        content.add(&row);
                         writer.push(row).map_err(StageError::other)?;
                     }
                     Err(reason) => self.work.reject(&row.utterance.utt, reason),
@@ -137,6 +138,7 @@ impl<'a> Packer<'a> {
         }
         write(made.0, made.1)?;
         let summary = writer.finish().map_err(StageError::other)?;
+        record.content = content.finish();
         record.entry.file = format!("shard-{:05}.{extension}", stretch.number);
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();

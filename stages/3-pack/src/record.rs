@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use flowmill_corpus::shard::ShardEntry;
+use flowmill_corpus::shard::{ColumnDigests, ShardEntry};
 use flowmill_runner::StageError;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub struct ShardRecord {
     pub speakers: BTreeSet<String>,
     /// The moments of its mels; none of no mel.
     pub moments: Moments,
+    /// The digests of its columns.
+    pub content: ColumnDigests,
 }
 
 impl ShardRecord {

@@ -10,7 +10,7 @@ use flowmill_stage_prep::contents::Contents;
 use rayon::prelude::*;
 
 /// The columns of stage 0's tables that shards hold or are made by, paths aside.
-const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "decoder"];
+const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channel", "decoder"];
 
 /// One table of stage 0 with those of stages 1 and 2 that belong to it.
 #[derive(Clone, Debug)]

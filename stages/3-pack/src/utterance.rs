@@ -24,11 +24,13 @@ pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Opt
     let speech_token = row.tokens.clone().ok_or_else(|| missing("tokens", 2))?;
     let utt_embedding = row.utt_embedding.clone().ok_or_else(|| missing("embedding", 1))?;
     let spk_embedding = row.spk_embedding.clone().ok_or_else(|| missing("embedding of its speaker", 1))?;
-    let (audio_data, audio) = if utterance.start.is_none() && utterance.end.is_none() {
+    let is_whole = utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none();
+    let (audio_data, audio) = if is_whole {
         whole(utterance, root)?
     } else {
         let piece = recordings.row(utterance).audio().map_err(|error| match error {
             RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, root),
+            problem @ RecordingError::Channel { .. } => format!("no such channel: {problem}").into(),
             RecordingError::Segment(problem) => format!("segment outside its recording: {problem}").into(),
         })?;
         (wav_bytes(&piece)?, piece)

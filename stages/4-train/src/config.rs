@@ -323,19 +323,34 @@ impl TrainSection {
         opened.map_err(|error| recipe.error(&format!("{SECTION}.device"), error))
     }
 
+    /// Refuses corpora that are not there.
+    ///
+    /// # Errors
+    /// The key that names the first one that is missing.
+    pub fn check_corpora(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        mixture::check_files(&self.mixture, &|path| recipe.resolve(path))
+            .map_err(|(key, reason)| recipe.error(&format!("{SECTION}.mixture{key}"), reason))
+    }
+
+    /// Refuses weights to start from that are not there.
+    ///
+    /// # Errors
+    /// The key that names them.
+    pub fn check_weights(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        match self.init_from.as_ref().map(|path| start::check_weight_file(&recipe.resolve(path))) {
+            Some(Err(reason)) => Err(recipe.error(&format!("{SECTION}.init_from"), reason)),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses files to start from and corpora that are not there.
     ///
     /// # Errors
     /// The key that names the first one that is missing.
     pub fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        self.check_corpora(recipe)?;
+        self.check_weights(recipe)?;
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        if let Err((key, reason)) = mixture::check_files(&self.mixture, &|path| recipe.resolve(path)) {
-            return refuse(&format!("mixture{key}"), &reason);
-        }
-        let file = self.init_from.as_ref().map(|path| start::weight_file(&recipe.resolve(path)));
-        if let Some(file) = file.filter(|file| !file.is_file()) {
-            return refuse("init_from", &format!("there is no file {}", file.display()));
-        }
         let adapter = start::adapter_files(self, recipe);
         let mut files = adapter.iter().flat_map(|files| [&files.model, &files.config]);
         if let Some(file) = files.find(|file| !file.is_file()) {

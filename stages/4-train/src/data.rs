@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
-use flowmill_corpus::shard::{Column, ShardRow, Shards};
+use flowmill_corpus::shard::{Column, ShardIndex, ShardRow, Shards};
 use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
 use flowmill_runner::StageError;
 use flowmill_train::{BatchFrames, BoxError, DataSource};
 use serde::Deserialize;
 
+use crate::identity::{CorpusIdentity, DataIdentity};
 use crate::item::{Mels, item};
 use crate::leakage::{self, Indexed};
 use crate::{SpeakerEmbedding, TrainSection};
@@ -36,17 +37,23 @@ impl DataPaths {
         self.train.iter().map(|corpus| corpus.index.as_path()).chain(self.validation.as_deref())
     }
 
-    /// The checksums of the indexes that are trained on, in order; none of an index that is not there.
+    /// All indexes, each with the key that it has in [`DataIdentity`].
+    pub fn keyed(&self) -> impl Iterator<Item = (String, &Path)> {
+        let training = self.train.iter().enumerate().map(|(at, corpus)| (format!("training[{at}]"), &*corpus.index));
+        training.chain(self.validation.as_deref().map(|index| ("validation".to_owned(), index)))
+    }
+
+    /// What identifies the corpora to a training by `section`.
     ///
     /// # Errors
-    /// When one is there and cannot be read.
-    pub fn checksums(&self) -> Result<Vec<Option<String>>, StageError> {
-        let checksum = |corpus: &Weighted| match std::fs::read(&corpus.index) {
-            Ok(bytes) => Ok(Some(blake3::hash(&bytes).to_hex().to_string())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StageError::file(&corpus.index, error)),
-        };
-        self.train.iter().map(checksum).collect()
+    /// When an index is there and cannot be read.
+    pub fn identity(&self, section: &TrainSection) -> Result<DataIdentity, StageError> {
+        let training = self.train.iter().map(|corpus| CorpusIdentity::of(&corpus.index, section));
+        let validation = self.validation.as_deref().map(|index| CorpusIdentity::of(index, section));
+        Ok(DataIdentity {
+            training: training.collect::<Result<_, _>>()?,
+            validation: validation.transpose()?.flatten(),
+        })
     }
 }
 
@@ -81,6 +88,37 @@ struct Split {
 struct MelDescription {
     store: String,
     config: MelConfig,
+}
+
+impl MelDescription {
+    fn is_stored(&self) -> bool {
+        self.store != "none"
+    }
+}
+
+/// The columns that items are made of.
+fn columns(stored_mels: bool, embedding: SpeakerEmbedding) -> Vec<Column> {
+    let embedding = match embedding {
+        SpeakerEmbedding::Utterance => Column::UttEmbedding,
+        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
+    };
+    let own = if stored_mels { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
+    [&[Column::Utt, Column::SpeechToken, embedding][..], own].concat()
+}
+
+/// All columns of a split that a training by `section` reads; `None` when its mels are not described.
+pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<Column>> {
+    let mut read = columns(!computes_mels(index)?, section.speaker_embedding);
+    if section.balances_speakers() {
+        read.push(Column::Spk);
+    }
+    Some(read)
+}
+
+/// Whether training computes the mels of a split from its recordings; `None` when they are not described.
+pub fn computes_mels(index: &ShardIndex) -> Option<bool> {
+    let description: MelDescription = serde_json::from_value(index.mel.clone()).ok()?;
+    Some(!description.is_stored())
 }
 
 impl FlowData {
@@ -238,18 +276,11 @@ fn sample(items: &[u32], at: usize) -> u64 {
 impl Split {
     fn open(index: &Path, embedding: SpeakerEmbedding, cache_bytes: usize) -> Result<Self, StageError> {
         let description = mel_description(index)?;
-        let (mels, own) = match description.store.as_str() {
-            "none" => {
-                let mel = MelSpectrogram::new(description.config.clone()).map_err(StageError::other)?;
-                (Mels::Computed(mel), vec![Column::Wav, Column::AudioData])
-            }
-            _ => (Mels::Stored, vec![Column::Mel]),
+        let mels = match description.is_stored() {
+            true => Mels::Stored,
+            false => Mels::Computed(MelSpectrogram::new(description.config.clone()).map_err(StageError::other)?),
         };
-        let embedding = match embedding {
-            SpeakerEmbedding::Utterance => Column::UttEmbedding,
-            SpeakerEmbedding::Speaker => Column::SpkEmbedding,
-        };
-        let columns = [&[Column::Utt, Column::SpeechToken, embedding][..], &own].concat();
+        let columns = columns(description.is_stored(), embedding);
         let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
         Ok(Self { shards, mels, mel: description.config })
     }
@@ -300,7 +331,7 @@ pub(crate) fn check_bins(found: usize, wanted: usize) -> Result<(), StageError> 
 }
 
 fn mel_description(index: &Path) -> Result<MelDescription, StageError> {
-    let mel = flowmill_corpus::shard::ShardIndex::read(index).map_err(StageError::other)?.mel;
+    let mel = ShardIndex::read(index).map_err(StageError::other)?.mel;
     serde_json::from_value(mel)
         .map_err(|error| StageError::new(format!("{}: the mel's description: {error}", index.display())))
 }

@@ -1,10 +1,17 @@
 //! The settings that decide what a training makes, by name; every other one may change at any time.
 //!
-//! What is read decides by its content, which the runner compares: paths are not in the list.
+//! What is read decides by its content: paths are not in the list. Corpora are known by a digest of the columns that training reads
+//! ([`DATA`]), all other files by roles, which the runner compares.
 
+use std::path::Path;
+
+use flowmill_corpus::shard::{ShardIndex, SplitContent};
+use flowmill_runner::StageError;
+use flowmill_train::{Identity, Limits};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::TrainSection;
+use crate::{TrainSection, data};
 
 /// Keys of the section that decide the weights after every step, and what they are measured on.
 pub const DECIDING: [&str; 20] = [
@@ -29,6 +36,9 @@ pub const DECIDING: [&str; 20] = [
     "ema_decay",
     "seed",
 ];
+
+/// The key of what identifies the corpora; no setting.
+pub const DATA: &str = "data";
 
 /// Keys that say where a training ends: it can be extended.
 pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
@@ -56,24 +66,78 @@ const FREE: [&str; 17] = [
     "max_skipped_in_a_row",
 ];
 
-/// The identity of a training by its section; `data` are the checksums of the indexes of its mixture, in order.
-pub fn of_section(section: &TrainSection, data: &[Option<String>]) -> Value {
-    let mut fields = listed(&json!(section));
-    if let Some(entries) = fields.get_mut("mixture").and_then(Value::as_array_mut) {
-        for (entry, checksum) in entries.iter_mut().zip(data) {
-            entry["data"] = json!(checksum);
-        }
+/// What identifies the corpora of a training.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DataIdentity {
+    /// Those that are trained on, in order; none of a corpus that is not there.
+    pub training: Vec<Option<CorpusIdentity>>,
+    /// The one that is validated on.
+    pub validation: Option<CorpusIdentity>,
+}
+
+/// What identifies a corpus: the same content, or else the same index, which has the checksums of the shards.
+#[derive(Debug, Clone, Serialize)]
+pub struct CorpusIdentity {
+    /// How many utterances, and a digest of what training reads of them; none of shards that were packed without digests.
+    content: Option<String>,
+    /// The checksum of the index.
+    index: String,
+}
+
+impl CorpusIdentity {
+    /// The identity of the corpus that has this index; `None` where there is none. Without digests, or of an index that cannot be read, the
+    /// content is unknown.
+    ///
+    /// # Errors
+    /// When the index is there and cannot be read.
+    pub fn of(path: &Path, section: &TrainSection) -> Result<Option<Self>, StageError> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StageError::file(path, error)),
+        };
+        let content = || {
+            let (index, digests) = (ShardIndex::read(path).ok()?, SplitContent::of(path)?);
+            let digest = digests.digest(&index, &data::columns_read(&index, section)?)?;
+            let computed =
+                data::computes_mels(&index)?.then(|| blake3::hash(index.mel.to_string().as_bytes()).to_hex());
+            let computed = computed.map_or(String::new(), |mel| format!(", mels {}", &mel[..16]));
+            Some(format!("{} utterances, {digest}{computed}", index.rows))
+        };
+        Ok(Some(Self { content: content(), index: blake3::hash(&bytes).to_hex().to_string() }))
     }
+}
+
+/// The identity of a training by its section and its corpora.
+pub fn of_section(section: &TrainSection, data: &DataIdentity) -> Value {
+    let mut fields = listed(&json!(section));
+    fields.insert(DATA.to_owned(), json!(data));
     Value::Object(fields)
 }
 
 /// Lets the corpora of a mixture that are gone be those that a finished training was made of, as its receipt records them: it does not
 /// need them any more.
 pub fn take_over_gone_data(config: &mut Value, recorded: &Value) {
-    let entries = config.get_mut("mixture").and_then(Value::as_array_mut).into_iter().flatten();
-    for (at, entry) in entries.enumerate().filter(|(_, entry)| entry["data"].is_null()) {
-        entry["data"] = recorded["mixture"][at]["data"].clone();
+    let corpora = config[DATA]["training"].as_array_mut().into_iter().flatten();
+    for (at, corpus) in corpora.enumerate().filter(|(_, corpus)| corpus.is_null()) {
+        *corpus = recorded[DATA]["training"][at].clone();
     }
+}
+
+/// The configuration `now` with the settings that a run of the loop was begun with.
+pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
+    let mut config = now.clone();
+    let Some(fields) = config.as_object_mut() else { return config };
+    let mut known = json!(run);
+    if let Some(limits) = limits {
+        (known["max_steps"], known["max_epochs"]) = (json!(limits.max_steps), json!(limits.max_epochs));
+    }
+    for (key, value) in known.as_object_mut().into_iter().flat_map(std::mem::take) {
+        if fields.contains_key(&key) {
+            fields.insert(key, value);
+        }
+    }
+    config
 }
 
 /// The identity that a recorded configuration stands for: settings that were added since have their defaults, those that do not decide are
@@ -85,27 +149,39 @@ pub fn of_record(then: &Value, now: &Value) -> Value {
             known.insert(key.clone(), value.clone());
         }
     }
-    // What identifies the data of a mixture is no setting.
-    let data: Vec<Option<Value>> = entries(&known).iter().map(|entry| entry.get("data").cloned()).collect();
+    // Earlier versions kept what identifies the corpora of a mixture with them; the files themselves are compared in any case.
     if let Some(Value::Array(entries)) = known.get_mut("mixture") {
-        entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("data")));
+        entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove(DATA)));
     }
     let read = serde_json::from_value::<TrainSection>(Value::Object(known.clone()));
     let mut fields = read.map_or(known, |section| listed(&json!(section)));
-    let present: Vec<Option<Value>> =
-        entries(now.as_object().unwrap_or(&Map::new())).iter().map(|entry| entry.get("data").cloned()).collect();
-    if let Some(Value::Array(entries)) = fields.get_mut("mixture") {
-        for (at, entry) in entries.iter_mut().enumerate() {
-            // Earlier versions recorded a path; the files themselves are compared in any case.
-            let recorded = data.get(at).cloned().flatten().or_else(|| present.get(at).cloned().flatten());
-            entry["data"] = recorded.unwrap_or(Value::Null);
-        }
-    }
+    fields.insert(DATA.to_owned(), data_of_record(then.get(DATA), &now[DATA]));
     serde_json::from_str(&Value::Object(fields).to_string()).unwrap_or_default()
 }
 
-fn entries(fields: &Map<String, Value>) -> &[Value] {
-    fields.get("mixture").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+/// The identity of the corpora that a record has, where it is not that of the present ones: the same content is the same corpus whatever
+/// its files, and where a content is unknown the index decides.
+fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
+    // Earlier versions recorded the files.
+    let Some(then) = then else { return now.clone() };
+    let same = |then: &Value, now: &Value| {
+        let is = |key: &str| !then[key].is_null() && then[key] == now[key];
+        let unknown = then["content"].is_null() || now["content"].is_null();
+        is("content") || (unknown && is("index"))
+    };
+    let corpus = |then: &Value, now: &Value| {
+        let mut corpus = if same(then, now) { now.clone() } else { then.clone() };
+        if !then["content"].is_null() && !now["content"].is_null() {
+            // The files need no word next to the content.
+            corpus["index"] = now["index"].clone();
+        }
+        corpus
+    };
+    let mut data = then.clone();
+    data["validation"] = corpus(&then["validation"], &now["validation"]);
+    let training = then["training"].as_array().into_iter().flatten().enumerate();
+    data["training"] = training.map(|(at, then)| corpus(then, &now["training"][at])).collect();
+    data
 }
 
 /// The listed settings of a section, without paths.
@@ -141,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_record_of_another_version_means_the_same() {
-        let now = of_section(&TrainSection::default(), &[]);
+        let now = of_section(&TrainSection::default(), &DataIdentity::default());
         // As an earlier version recorded it: all settings, and some that did not exist.
         let mut then = json!(TrainSection::default());
         then["log_every"] = json!(77);
@@ -155,16 +231,37 @@ mod tests {
         assert_ne!(of_record(&then, &now), of_record(&now, &now));
     }
 
+    fn corpus(content: Option<&str>, index: &str) -> Option<CorpusIdentity> {
+        Some(CorpusIdentity { content: content.map(str::to_owned), index: index.to_owned() })
+    }
+
+    fn of(training: [Option<CorpusIdentity>; 2]) -> Value {
+        let mixture = json!([{"index": "a", "weight": 1.0}, {"index": "b", "weight": 2.0}]);
+        let section = serde_json::from_value::<TrainSection>(json!({"mixture": mixture, "init_from": "a"})).unwrap();
+        of_section(&section, &DataIdentity { training: training.into(), validation: corpus(Some("v"), "0") })
+    }
+
     #[test]
-    fn paths_do_not_count_and_the_order_of_a_mixture_does() {
-        let section = |first: &str, second: &str| {
-            let mixture = json!([{"index": first, "weight": 1.0}, {"index": second, "weight": 2.0}]);
+    fn the_same_content_is_the_same_corpus_and_without_digests_the_same_index() {
+        let (one, two) = (corpus(Some("1"), "x"), corpus(None, "y"));
+        let then = of([one.clone(), two.clone()]);
+        let is_same = |now: Value| of_record(&then, &now) == of_record(&now, &now);
+        assert!(is_same(of([corpus(Some("1"), "other file"), two.clone()])));
+        assert!(is_same(of([corpus(None, "x"), corpus(Some("2"), "y")])), "packed again with digests, or without");
+        assert!(!is_same(of([corpus(Some("3"), "x"), two.clone()])), "a content that is known decides");
+        assert!(!is_same(of([one.clone(), corpus(None, "z")])));
+        assert!(!is_same(of([two, one.clone()])), "their order counts");
+        assert!(!is_same(of([one, None])));
+    }
+
+    #[test]
+    fn paths_do_not_count() {
+        let section = |first: &str| {
+            let mixture = json!([{"index": first, "weight": 1.0}]);
             serde_json::from_value::<TrainSection>(json!({"mixture": mixture, "init_from": first})).unwrap()
         };
-        let data = |first: &str, second: &str| [Some(first.to_owned()), Some(second.to_owned())];
-        let one = of_section(&section("a", "b"), &data("1", "2"));
-        assert_eq!(one, of_section(&section("x/a", "b"), &data("1", "2")));
-        assert_ne!(one, of_section(&section("a", "b"), &data("2", "1")));
-        assert_eq!(of_record(&one, &one), of_record(&json!(section("a", "b")), &one), "a record with paths");
+        let now = of_section(&section("a"), &DataIdentity::default());
+        assert_eq!(now, of_section(&section("x/a"), &DataIdentity::default()));
+        assert_eq!(of_record(&now, &now), of_record(&json!(section("a")), &now), "a record with paths");
     }
 }

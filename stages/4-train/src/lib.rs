@@ -93,6 +93,10 @@ impl Stage for TrainStage {
         &[METRICS_FILE, "tensorboard", WANDB_FOLDER, SAMPLES, SKIPPED_FOLDER, COMMANDS_FILE]
     }
 
+    fn keeps_work(&self) -> bool {
+        true
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let section = TrainSection::read(recipe)?;
         splits::check_names(&section, recipe)?;
@@ -103,6 +107,14 @@ impl Stage for TrainStage {
         let section = TrainSection::read(recipe)?;
         section.check_device(recipe)?;
         section.check_files(recipe)
+    }
+
+    fn check_files_to_go_on(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let section = TrainSection::read(recipe)?;
+        section.check_device(recipe)?;
+        section.check_corpora(recipe)?;
+        // Checkpoints of adapters do not hold what they are adapters of.
+        if section.lora.is_some() { section.check_weights(recipe) } else { Ok(()) }
     }
 
     fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
@@ -127,7 +139,7 @@ impl Stage for TrainStage {
         }
         let folder = |number| context.stage_dir(number);
         let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
-        let mut config = identity::of_section(&training.section, &training.data.checksums()?);
+        let mut config = identity::of_section(&training.section, &training.data.identity(&training.section)?);
         if let Some(last) = context.last_receipt(PART) {
             identity::take_over_gone_data(&mut config, &last.config);
         }
@@ -135,19 +147,25 @@ impl Stage for TrainStage {
             .config(config)
             .rows(training.section.max_steps.unwrap_or(0))
             .resumable(resume_status::RESUMABLE);
-        for index in training.data.indexes() {
+        for (key, index) in training.data.keyed() {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));
-            let files = split_files(index)?;
-            part = if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) };
+            let (key, files) = (format!("{}.{key}", identity::DATA), split_files(index)?);
+            part = part.digested(
+                &key,
+                |part| {
+                    if own { part.inputs(files) } else { part.starting(|part| part.inputs(files)) }
+                },
+            );
         }
         if training.section.normalise_mel {
-            part = part.input(&training.statistics);
+            part = part.input_as("mel statistics", &training.statistics);
         }
-        let part = part.inputs(training.codebook.clone());
+        let part = part.inputs_as("codebook", training.codebook.clone());
         let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
-        let part = part.starting(|part| part.inputs(weights).inputs(adapter));
+        let part =
+            part.starting(|part| part.inputs_as("initial weights", weights).inputs_as("initial adapter", adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))
     }
 }

@@ -22,7 +22,7 @@ pub fn replay(
 ) -> Result<Replay, StageError> {
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
     let settings = section.train_config();
-    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
+    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, false, observer)?;
     flowmill_train::replay(&task, &mut parameters, &data, &settings, dump).map_err(StageError::other)
 }
 
@@ -35,12 +35,8 @@ pub fn evaluate(
     folder: &dyn Fn(u8) -> PathBuf,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, StageError> {
-    let mut section = TrainSection::read(recipe).map_err(StageError::other)?;
-    if section.lora.is_none() && section.check_files(recipe).is_err() {
-        // A checkpoint holds all weights: those that training started from may be gone.
-        (section.init_from, section.init_partial) = (None, false);
-    }
-    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, observer)?;
+    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, true, observer)?;
     let stage = folder(TRAIN);
     loop {
         let mut found = checkpoints_in(&part_state(&stage, PART))?;
@@ -54,15 +50,17 @@ pub fn evaluate(
     }
 }
 
-/// The model and the data of the recipe.
+/// The model and the data of the recipe; the weights of one that `resumes` come from a checkpoint.
 pub fn prepared(
     section: TrainSection,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
+    resumes: bool,
     observer: &mut dyn Observer,
 ) -> Result<Prepared, StageError> {
     let messages = std::cell::RefCell::new(Vec::new());
-    let prepared = Training::new(section, recipe, folder).prepare(&|message| messages.borrow_mut().push(message));
+    let tell = |message| messages.borrow_mut().push(message);
+    let prepared = Training::new(section, recipe, folder).prepare(resumes, &tell);
     messages.take().iter().for_each(|message| observer.message(message));
     prepared
 }

@@ -37,7 +37,7 @@ pub fn plan_memory(
 
 fn plan(training: &Training, usable: Option<u64>, observer: &mut Teller) -> Result<MemoryPlan, StageError> {
     let settings = training.section.train_config();
-    let mut prepared = training.prepare(&|message| observer.tell(message))?;
+    let mut prepared = training.prepare(false, &|message| observer.tell(message))?;
     let data = &prepared.data;
     let plan = flowmill_train::plan_memory(&prepared.task, &mut prepared.parameters, data, &settings, usable, observer);
     plan.map_err(StageError::other)

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_runner::{End, Reached, Restored, Resumable, StageError};
+use flowmill_runner::{End, Reached, Restored, Resumable, StageError, WorkRecord};
 use flowmill_train::checkpoint::{State, read_state, step_of};
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
-use flowmill_train::{EarlyStopping, Limits, SKIPPED_FOLDER, ScheduleConfig, TrainError};
+use flowmill_train::{EarlyStopping, Limits, RunIdentity, SKIPPED_FOLDER, ScheduleConfig, TrainError};
 use serde_json::Value;
 
 use crate::look::checkpoints_in;
@@ -17,6 +17,7 @@ pub const RESUMABLE: Resumable = Resumable {
     reached,
     on_stop: "saving and stopping after the present step; once more stops at once, and loses what came after the newest checkpoint",
     recorded: identity::of_record,
+    record,
     ends: &identity::ENDS,
     end,
     restored,
@@ -105,6 +106,18 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     let spread =
         if name.has_horizon() { format!("; the schedule {name} is spread over the new length") } else { String::new() };
     Ok(End::Further(format!("{changes}{spread}")))
+}
+
+/// What a training was begun with, by its newest sound checkpoint.
+fn record(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError> {
+    let Some(state) = newest_sound(&checkpoints(folder)?)? else { return Ok(None) };
+    let kept = state.record.and_then(|record| serde_json::from_value(record).ok());
+    // Earlier versions kept only the settings of the loop.
+    Ok(kept.or_else(|| {
+        let RunIdentity::Listed(run) = state.run else { return None };
+        let config = identity::of_run(now, &run, state.limits.as_ref());
+        Some(WorkRecord { version: None, config, inputs: None })
+    }))
 }
 
 /// The state of the newest checkpoint whose state is not damaged: a training goes on from no other.

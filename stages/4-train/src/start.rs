@@ -21,6 +21,15 @@ pub fn weight_file(path: &Path) -> PathBuf {
     weights::locate(path).unwrap_or_else(|_| path.join(IN_FOLDERS))
 }
 
+/// Fails unless there is a weight file that a path stands for.
+///
+/// # Errors
+/// What is missing.
+pub fn check_weight_file(path: &Path) -> Result<(), String> {
+    let file = weights::locate(path).map_err(|error| error.to_string())?;
+    if file.is_file() { Ok(()) } else { Err(format!("there is no file {}", file.display())) }
+}
+
 /// All files that the weights are in which a path stands for: an index and its shards, or one file.
 pub fn weight_files(path: &Path) -> Vec<PathBuf> {
     weights::files(path)

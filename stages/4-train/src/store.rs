@@ -33,6 +33,10 @@ impl CheckpointStore for StagedCheckpoints<'_> {
         self.0.remove_persisted(name).map_err(Self::error(name))
     }
 
+    fn record(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.0.record()).ok()
+    }
+
     fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError> {
         self.0.set_aside(name, &format!("damaged-{name}")).map_err(Self::error(name))
     }

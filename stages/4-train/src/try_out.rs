@@ -21,7 +21,7 @@ pub fn try_out(
 ) -> Result<Overfit, StageError> {
     let section = TrainSection::read(recipe).map_err(StageError::other)?;
     let settings = section.train_config();
-    let mut prepared = prepared(section, recipe, folder, observer)?;
+    let mut prepared = prepared(section, recipe, folder, false, observer)?;
     let tried = overfit(&prepared.task, &mut prepared.parameters, &prepared.data, &settings, options, observer);
     tried.map_err(StageError::other)
 }

@@ -130,7 +130,8 @@ impl Training {
     /// # Errors
     /// Whatever stops training; [`StageError::Interrupted`] after saving when the person asked to stop.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
-        let mut prepared = self.prepare(&|message| work.message(message))?;
+        let resumes = work.persisted()?.iter().any(|name| step_of(name).is_some());
+        let mut prepared = self.prepare(resumes, &|message| work.message(message))?;
         let weights = prepared.parameters.element_count(true);
         let summary = self.train(work, &mut prepared)?;
         if summary.interrupted {
@@ -143,11 +144,12 @@ impl Training {
         Ok(report(&Summary { best, ..summary }, weights, &prepared.data))
     }
 
-    /// Opens the data and makes the model, telling what a person should know of both.
+    /// Opens the data and makes the model, telling what a person should know of both. A model that `resumes` gets its weights from a
+    /// checkpoint, so those that training began with need not be there any more; adapters need what they are adapters of.
     ///
     /// # Errors
     /// When data, statistics, codebook or weights cannot be read or do not fit.
-    pub fn prepare(&self, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
+    pub fn prepare(&self, resumes: bool, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
         splits::check(&self.section, &self.data)?;
         let config = self.resolved()?;
         let data = FlowData::open(&self.data, config.flow(), &self.section)?;
@@ -162,7 +164,8 @@ impl Training {
         if let Some(codebook) = &self.codebook {
             codebook::start_from(&mut parameters, codebook, config.flow(), seed)?;
         }
-        if let Some(file) = &self.weights {
+        let weights = self.weights.as_ref().filter(|_| !resumes || self.section.lora.is_some());
+        if let Some(file) = weights {
             if self.adapter.is_none() {
                 start::refuse_apart(file)?;
             }
@@ -170,7 +173,7 @@ impl Training {
             tell(format!("starting from {}: {}", file.display(), loaded.told()));
             if let Some(lora) = &self.section.lora {
                 tell(start::adapt(&mut parameters, lora, &loaded.report, seed)?);
-                if let Some(files) = &self.adapter {
+                if let Some(files) = self.adapter.as_ref().filter(|_| !resumes) {
                     tell(start::go_on_from(&mut parameters, lora, files)?);
                 }
             }

@@ -77,7 +77,7 @@ fn checkpoints(folder: &Path) -> Result<Vec<Candidate>, StageError> {
     let mut candidates = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| StageError::file(folder, error))?;
-        if entry.file_name().to_str().and_then(step_of).is_some() {
+        if entry.path().is_dir() && entry.file_name().to_str().and_then(step_of).is_some() {
             candidates.push(Candidate::read(entry.path())?);
         }
     }

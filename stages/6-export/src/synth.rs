@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use flowmill_audio::Decoder;
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
@@ -97,7 +98,7 @@ impl Synthesiser {
     /// [`ExportError::Recording`] when it cannot be decoded or is too short; others as their names say.
     pub fn run(&self, recording: &Path, stem: &str, out_dir: &Path) -> Result<Synthesised, ExportError> {
         let rejected = |source: ExtractError| ExportError::Recording { path: recording.to_owned(), source };
-        let audio = flowmill_audio::decode_file(recording)?;
+        let audio = Decoder::with_ffmpeg().decode_file(recording)?;
         let media = Media::audio(move || Ok::<_, flowmill_audio::AudioError>(audio.clone()));
         let tokens = self.tokens.extract(&media).map_err(rejected)?;
         let embedding = self.speaker.extract(&media).map_err(rejected)?;

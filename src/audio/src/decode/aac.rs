@@ -1,4 +1,4 @@
-//! What an AAC stream is beyond AAC-LC: its object type, its channels, and SBR and PS (HE-AAC), which a stream may carry
+//! Features of an AAC stream beyond AAC-LC: its object type, its channels, and SBR and PS (HE-AAC), which a stream may carry
 //! without its header saying so.
 
 use super::aac_packet::carries_sbr;
@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-/// What AAC with SBR is called.
+/// Name of AAC with SBR.
 const HE_AAC: &str = "HE-AAC (AAC with SBR)";
 
 /// The name of AAC-LC with more than two channels.

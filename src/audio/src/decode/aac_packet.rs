@@ -32,13 +32,13 @@ pub(super) fn carries_sbr(packet: &[u8], sample_rate: u32) -> Option<bool> {
     }
 }
 
-/// How the windows of a channel are grouped.
+/// The grouping of a channel's windows.
 #[derive(Clone, Copy)]
 struct Windows {
     short: bool,
     /// Scale factor bands that are sent.
     max_band: usize,
-    /// How many windows each group has.
+    /// Number of windows of each group.
     groups: [usize; 8],
     group_count: usize,
 }

@@ -3,7 +3,7 @@
 /// A Huffman codebook. The codes of a length follow each other numerically, so the number of codes per length and the
 /// order of the symbols say everything.
 pub(super) struct Codebook {
-    /// How many codes there are of 0, 1, 2 ... bits.
+    /// Number of codes of 0, 1, 2 ... bits.
     pub(super) counts: &'static [u8],
     /// The symbols in the order of their codes.
     pub(super) symbols: &'static [u16],
@@ -131,7 +131,7 @@ pub(super) static SCALE_FACTORS: Codebook = Codebook {
     ],
 };
 
-/// Where scale factor bands begin, for long and for short windows, of sampling rates from `from` hertz on.
+/// Starts of scale factor bands, for long and for short windows, of sampling rates from `from` hertz on.
 pub(super) struct Bands {
     /// The lowest sampling rate that uses them.
     pub(super) from: u32,

@@ -43,7 +43,7 @@ pub(super) fn decode(header: &WavHeader, data: &[u8]) -> Result<Decoded, Fault> 
     })
 }
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// Frames of a block.
@@ -77,16 +77,17 @@ pub(super) fn layout(header: &WavHeader) -> Result<Layout, Fault> {
     }
 }
 
-/// What is odd about the sizes of the file.
+/// Warnings about the sizes of the file.
 pub(super) fn warnings(header: &WavHeader, layout: Layout) -> Vec<DecodeWarning> {
     let block = u64::from(header.block_align);
     let frames = |bytes: u64| bytes / block * layout.frames as u64;
     let mut warnings = header.warnings.clone();
+    warnings.extend(header.chunk_warning());
     if let Some(promised) = header.promised_bytes {
-        let (claimed, frames) = (frames(promised), frames(header.data_bytes));
+        let (claimed, frames) = (frames(promised), frames(header.all_bytes()));
         warnings.push(DecodeWarning::Truncated { claimed_frames: Some(claimed), frames });
     }
-    let bytes = header.data_bytes % block;
+    let bytes = header.all_bytes() % block;
     warnings.extend((bytes > 0).then_some(DecodeWarning::PartialFrame { bytes }));
     warnings
 }

@@ -5,7 +5,7 @@ use super::{Decoded, MAX_SAMPLES, check_format, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
-/// What AU files begin with, the highest byte first and the lowest byte first; and the same of DEC's variant.
+/// The first bytes of AU files, the highest byte first and the lowest byte first; and the same of DEC's variant.
 pub(super) const SIGNATURES: [&[u8; 4]; 4] = [b".snd", b"dns.", b".sd\0", b"\0ds."];
 const CONTAINER: &str = "AU";
 /// The size of a file that was written to a pipe.

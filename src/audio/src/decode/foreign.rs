@@ -1,6 +1,7 @@
 //! Formats that are recognized, but not decoded here: which container and which codec they are, for messages and for the fallback.
 
 use super::codec_names;
+use super::program_streams::{self, UNKNOWN};
 use crate::error::Fault;
 
 /// The format of `bytes`, the beginning of a file, as the fault that it is not decoded here; `None` if it is not known.
@@ -12,7 +13,7 @@ pub(super) fn recognized(bytes: &[u8]) -> Option<Fault> {
 /// Formats whose first bytes say what they are.
 fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
     // The codec, and the container where it has another name.
-    const TABLE: [(&[u8], &str, &str); 38] = [
+    const TABLE: [(&[u8], &str, &str); 37] = [
         (b"#!AMR-WB\n", "AMR-WB", "AMR"),
         (b"#!AMR-WB_MC", "AMR-WB", "AMR"),
         (b"#!AMR", "AMR-NB", "AMR"),
@@ -41,15 +42,14 @@ fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
         (b"\x1f\xff\xe8\x00", "DTS", "DTS"),
         (b"\xff\x1f\x00\xe8", "DTS", "DTS"),
         (b"\x64\x58\x20\x25", "DTS-HD", "DTS"),
-        (b"\x64\xa3", "IRCAM sound", "IRCAM"),
         (b"PVF1", "PVF sound", "PVF"),
-        (b"\x00\x00\x01\xba", "an audio track", "MPEG program stream"),
         (b"MThd", "MIDI (notes, no sound)", "MIDI"),
         (b"OMA\0", "ATRAC3", "OpenMG"),
-        (b"nut/multimedia container", "an audio track", "NUT"),
         (b"2BIT", "AVR sound", "AVR"),
         (b" paf", "PAF sound", "PAF"),
         (b"fap ", "PAF sound", "PAF"),
+        (b".SoX", "SoX sound", "SoX"),
+        (b"XoS.", "SoX sound", "SoX"),
         (b"\xc0\xde\xc2", "Codec 2", "Codec 2"),
     ];
     let found = TABLE.iter().find(|(signature, ..)| bytes.starts_with(signature));
@@ -58,6 +58,9 @@ fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
     }
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
     match bytes {
+        [0x64, 0xa3, 1..=4, 0, ..] | [0, 1..=3, 0xa3, 0x64, ..] => Some(("IRCAM sound".into(), "IRCAM")),
+        _ if at(0, b"\x00\x00\x01\xba") => Some((named(program_streams::program(bytes)), "MPEG program stream")),
+        _ if at(0, b"nut/multimedia container") => Some((named(program_streams::nut(bytes)), "NUT")),
         _ if at(0, &ASF_HEADER) => Some((asf_codec(bytes), "ASF")),
         _ if at(0, b"RIFF") && at(8, b"AVI ") => Some((avi_codec(bytes), "AVI")),
         _ if at(0, b"RIFF") && at(8, b"QLCM") => Some(("QCELP".into(), "QCP")),
@@ -74,17 +77,20 @@ fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
     }
 }
 
+fn named(codec: Option<String>) -> String {
+    codec.unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
 /// Formats that only the distance between repeated marks gives away.
 fn by_structure(bytes: &[u8]) -> Option<(String, &'static str)> {
-    const TS_PACKET: usize = 188;
     const GSM_FRAME: usize = 33;
     // A mark that is missing behind the end of a short file says nothing.
     let repeats = |step: usize, least: usize, mark: &dyn Fn(u8) -> bool| {
         let marks = || bytes.iter().step_by(step).take(64);
         marks().count() >= least && marks().all(|byte| mark(*byte))
     };
-    if repeats(TS_PACKET, 3, &|byte| byte == 0x47) {
-        return Some(("an audio track".into(), "MPEG transport stream"));
+    if program_streams::transport_packets(bytes).is_some() {
+        return Some((named(program_streams::transport(bytes)), "MPEG transport stream"));
     }
     if loas_frames(bytes) >= 2 {
         return Some(("AAC".into(), "LATM"));
@@ -92,7 +98,7 @@ fn by_structure(bytes: &[u8]) -> Option<(String, &'static str)> {
     repeats(GSM_FRAME, 8, &|byte| byte >> 4 == 0xd).then(|| ("GSM 06.10".into(), "GSM"))
 }
 
-/// How many LOAS frames follow each other, as far as they are looked for.
+/// Number of LOAS frames that follow each other, up to a bound.
 fn loas_frames(bytes: &[u8]) -> usize {
     let (mut at, mut count) = (0, 0);
     while let Some([0x56, second, third, ..]) = bytes.get(at..) {
@@ -117,7 +123,7 @@ fn asf_codec(bytes: &[u8]) -> String {
     let place = header.windows(ASF_AUDIO.len()).position(|window| window == ASF_AUDIO);
     match place.and_then(|place| header.get(place + 54..place + 56)) {
         Some([low, high]) => codec_names::riff(u16::from_le_bytes([*low, *high])),
-        _ => "an audio track".into(),
+        _ => UNKNOWN.into(),
     }
 }
 
@@ -134,7 +140,7 @@ fn avi_codec(bytes: &[u8]) -> String {
             codec_names::riff(u16::from_le_bytes([rest[22], rest[23]]))
         }
         Some([low, high, ..]) => codec_names::riff(u16::from_le_bytes([*low, *high])),
-        _ => "an audio track".into(),
+        _ => UNKNOWN.into(),
     }
 }
 
@@ -158,5 +164,5 @@ fn flv_codec(bytes: &[u8]) -> String {
         }
         at += 11 + u32::from_be_bytes([0, *a, *b, *c]) as usize + 4;
     }
-    "an audio track".into()
+    UNKNOWN.into()
 }

@@ -1,12 +1,12 @@
-//! Which codec a file of a known container holds, before anything is decoded: what is not decoded here is refused by name, and not by
+//! The codec of a file of a known container, before anything is decoded: what is not decoded here is refused by name, and not by
 //! the first thing in it that surprises a decoder.
 
 use super::aac::Config;
 use super::sniff::Content;
-use super::{aac, codec_names, matroska, mp4_codec};
+use super::{aac, caf, codec_names, matroska, mp4_codec, ogg_pages};
 use crate::error::Fault;
 
-/// What a container holds.
+/// A container and its codec.
 pub(super) struct Identity {
     /// The kind of container.
     pub(super) content: Content,
@@ -37,7 +37,7 @@ impl Identity {
     }
 }
 
-/// What is found out about a file: its container, its codec in words, and whether that is decoded here.
+/// Findings about a file: its container, its codec in words, and whether that is decoded here.
 type Found = (&'static str, Option<String>, bool);
 
 /// Finds out what a file holds.
@@ -45,7 +45,7 @@ pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
     let (container, codec, supported) = match content {
         Content::Mp4 => mp4(bytes),
         Content::Matroska => matroska(bytes),
-        Content::Caf => caf(bytes),
+        Content::Caf => core_audio(bytes),
         Content::Aiff => aiff(bytes),
         Content::Ogg => ogg(bytes),
         Content::Adts => named("ADTS", aac::unsupported_adts(bytes)),
@@ -91,7 +91,7 @@ fn matroska(bytes: &[u8]) -> Found {
     (container, Some(codec), supported)
 }
 
-fn caf(bytes: &[u8]) -> Found {
+fn core_audio(bytes: &[u8]) -> Found {
     // The description is the first chunk; its format id stands behind the sampling rate.
     let id = bytes.get(28..32).and_then(|id| id.first_chunk::<4>()).filter(|_| bytes.get(8..12) == Some(b"desc"));
     match id {
@@ -108,44 +108,14 @@ fn caf(bytes: &[u8]) -> Found {
     }
 }
 
-/// What the AAC of a CAF file is by its configuration, unless that is plain AAC-LC.
+/// Name of the AAC of a CAF file by its configuration, unless that is plain AAC-LC.
 fn odd_aac_in_caf(bytes: &[u8]) -> Option<String> {
-    let cookie = caf_chunk(bytes, b"kuki")?;
+    let cookie = caf::chunk(bytes, b"kuki")?;
     let config = match mp4_codec::descriptor_of(cookie) {
         Some((_, config)) => config?,
         None => cookie,
     };
     Config::parse(config)?.unsupported()
-}
-
-/// The content of a chunk of a CAF file.
-pub(super) fn caf_chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
-    let mut rest = bytes.get(8..)?;
-    loop {
-        let (kind, after) = rest.split_first_chunk::<4>()?;
-        let (size, content) = after.split_first_chunk::<8>()?;
-        // A size of -1 reaches to the end of the file.
-        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
-        let content_here = content.get(..size.min(content.len()))?;
-        if kind == name {
-            return Some(content_here);
-        }
-        rest = content.get(size..)?;
-    }
-}
-
-/// Whether a chunk of a CAF file reaches behind the end of the file.
-pub(super) fn caf_is_cut(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(8..).unwrap_or_default();
-    while let Some((_, after)) = rest.split_first_chunk::<4>() {
-        let Some((size, content)) = after.split_first_chunk::<8>() else { return true };
-        let size = usize::try_from(i64::from_be_bytes(*size)).unwrap_or(content.len());
-        match content.get(size..) {
-            Some(next) => rest = next,
-            None => return true,
-        }
-    }
-    !rest.is_empty()
 }
 
 fn aiff(bytes: &[u8]) -> Found {
@@ -169,21 +139,8 @@ fn aiff(bytes: &[u8]) -> Found {
     ("AIFF-C", None, true)
 }
 
+/// The codec of a stream that was found to be decoded here.
 fn ogg(bytes: &[u8]) -> Found {
-    // All streams of the file begin with their first pages, one after the other.
-    let (mut at, mut found) = (0, None);
-    while let Some(page) = bytes.get(at..).filter(|page| page.starts_with(b"OggS")) {
-        let Some(count) = page.get(26).map(|count| usize::from(*count)) else { break };
-        let Some(lacing) = page.get(27..27 + count) else { break };
-        if page[5] & 2 == 0 {
-            break;
-        }
-        match codec_names::ogg(&page[27 + count..]) {
-            Some(codec @ ("Vorbis" | "Opus" | "FLAC")) => return ("Ogg", Some(codec.to_owned()), true),
-            Some(codec) if found.is_none() || !codec.ends_with("video") => found = Some(codec),
-            _ => {}
-        }
-        at += 27 + count + lacing.iter().map(|byte| usize::from(*byte)).sum::<usize>();
-    }
-    named("Ogg", found.map(str::to_owned))
+    let first = ogg_pages::Pages::new(bytes).next();
+    (Content::Ogg.title(), first.and_then(|page| codec_names::ogg(page.body)).map(str::to_owned), true)
 }

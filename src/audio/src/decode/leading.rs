@@ -1,4 +1,4 @@
-//! What lies before a recording: tags, zeros, and the rest of a frame where a stream was cut.
+//! Bytes before a recording: tags, zeros, and the rest of a frame where a stream was cut.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -7,12 +7,12 @@ use super::{foreign, mpeg_frames, tags};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
-/// Where a recording starts.
+/// The start of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Start {
     /// Bytes before it.
     pub(super) at: u64,
-    /// How many of them are neither a tag nor zero.
+    /// Number of them that are neither a tag nor zero.
     pub(super) junk: u64,
 }
 

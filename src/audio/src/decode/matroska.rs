@@ -2,18 +2,21 @@
 //! how much of the last packet is padding.
 
 const DOC_TYPE: u32 = 0x4282;
-const EBML: u32 = 0x1a45_dfa3;
-const SEGMENT: u32 = 0x1853_8067;
-const CLUSTER: u32 = 0x1f43_b675;
-const TRACKS: u32 = 0x1654_ae6b;
+pub(super) const EBML: u32 = 0x1a45_dfa3;
+pub(super) const SEGMENT: u32 = 0x1853_8067;
+pub(super) const CLUSTER: u32 = 0x1f43_b675;
+pub(super) const INFO: u32 = 0x1549_a966;
+const TIMESTAMP_SCALE: u32 = 0x2a_d7b1;
+const DURATION: u32 = 0x4489;
+pub(super) const TRACKS: u32 = 0x1654_ae6b;
 const TRACK: u32 = 0xae;
 const TRACK_NUMBER: u32 = 0xd7;
 const TRACK_TYPE: u32 = 0x83;
 const CODEC_ID: u32 = 0x86;
 const CODEC_PRIVATE: u32 = 0x63a2;
-const BLOCK_GROUP: u32 = 0xa0;
+pub(super) const BLOCK_GROUP: u32 = 0xa0;
 const BLOCK: u32 = 0xa1;
-const SIMPLE_BLOCK: u32 = 0xa3;
+pub(super) const SIMPLE_BLOCK: u32 = 0xa3;
 const DISCARD_PADDING: u32 = 0x75a2;
 
 const AUDIO: u64 = 2;
@@ -57,14 +60,14 @@ pub(super) fn is_webm(bytes: &[u8]) -> bool {
     inside.any(|element| element.id == DOC_TYPE && element.content.starts_with(b"webm"))
 }
 
-/// How much of the end of the first audio track's last packet is padding, in frames at `sample_rate`.
+/// Padding at the end of the first audio track's last packet, in frames at `sample_rate`.
 pub(super) fn padding_in_frames(bytes: &[u8], sample_rate: u32) -> usize {
     let nanoseconds = first_audio_track(bytes).map_or(0, |track| padding_at_end(bytes, &track));
     let frames = (u128::from(nanoseconds) * u128::from(sample_rate) + 500_000_000) / 1_000_000_000;
     usize::try_from(frames).unwrap_or(usize::MAX)
 }
 
-/// How much of the end of a track's last packet is padding, in nanoseconds.
+/// Padding at the end of a track's last packet, in nanoseconds.
 fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
     let (mut own, mut padding) = (false, 0);
     for Element { id, content } in Elements::new(bytes).descending(&[SEGMENT, CLUSTER, BLOCK_GROUP]) {
@@ -83,72 +86,26 @@ fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
     if padding >> 31 == 0 { padding } else { 0 }
 }
 
-/// What is wrong with the structure of a file.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damage {
-    /// Whether its last element is not whole.
-    pub(super) cut: bool,
-    /// Bytes of clusters that are no elements.
-    pub(super) junk: u64,
-}
-
-/// Elements of the segment and of clusters.
-const KNOWN: [u32; 17] = [
-    EBML,
-    SEGMENT,
-    CLUSTER,
-    TRACKS,
-    BLOCK_GROUP,
-    SIMPLE_BLOCK,
-    0xe7,
-    0xa7,
-    0xab,
-    0xaf,
-    0xec,
-    0xbf,
-    0x1c53_bb6b,
-    0x1254_c367,
-    0x1549_a966,
-    0x114d_9b74,
-    0x5854,
-];
-/// Attachments and chapters.
-const KNOWN_RARE: [u32; 2] = [0x1941_a469, 0x1043_a770];
-
-/// Checks that the elements of the segment and its clusters follow each other up to the end of the file.
-pub(super) fn damage(bytes: &[u8]) -> Damage {
-    let mut damage = Damage::default();
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        let head = id(rest).and_then(|(id, length)| {
-            let (size, size_length) = number(&rest[length..])?;
-            Some((id, length + size_length, size))
-        });
-        let known = |id: &u32| KNOWN.contains(id) || KNOWN_RARE.contains(id);
-        match head {
-            Some((id, length, size)) if known(&id) => {
-                let end = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(at + length);
-                let short = size != u64::MAX && end > bytes.len();
-                if matches!(id, SEGMENT | CLUSTER) {
-                    damage.cut |= short;
-                    at += length;
-                } else if end > bytes.len() {
-                    return Damage { cut: true, ..damage };
-                } else {
-                    at = end;
-                }
-            }
-            None if rest.len() < 12 => return Damage { cut: true, ..damage },
-            _ => {
-                let marker = CLUSTER.to_be_bytes();
-                let next = rest.windows(4).skip(1).position(|four| four == marker).map_or(rest.len(), |next| next + 1);
-                damage.junk += next as u64;
-                at += next;
-            }
+/// The length in frames that the header gives the only track of a file. A file of several tracks is as long as the longest.
+pub(super) fn claimed_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
+    let top = || Elements::new(bytes).descending(&[SEGMENT]);
+    let tracks = top().find(|element| element.id == TRACKS)?;
+    if Elements::new(tracks.content).filter(|element| element.id == TRACK).count() != 1 {
+        return None;
+    }
+    let info = top().find(|element| element.id == INFO)?;
+    let (mut scale, mut duration) = (1_000_000, 0.0);
+    for Element { id, content } in Elements::new(info.content) {
+        match (id, content.len()) {
+            (TIMESTAMP_SCALE, _) => scale = unsigned(content),
+            (DURATION, 4) => duration = f64::from(f32::from_be_bytes(*content.first_chunk()?)),
+            (DURATION, 8) => duration = f64::from_be_bytes(*content.first_chunk()?),
+            _ => {}
         }
     }
-    damage
+    let claimed = duration * scale as f64 * 1e-9 * f64::from(sample_rate);
+    // What is not finite or too long is no claim.
+    (claimed < (1u64 << 40) as f64).then_some(claimed as u64)
 }
 
 struct Element<'a> {
@@ -192,14 +149,14 @@ impl<'a> Iterator for Elements<'a> {
 }
 
 /// An element's id with its marker, and its length.
-fn id(bytes: &[u8]) -> Option<(u32, usize)> {
+pub(super) fn id(bytes: &[u8]) -> Option<(u32, usize)> {
     let length = bytes.first()?.leading_zeros() as usize + 1;
     let value = bytes.get(..length).filter(|_| length <= 4)?;
     Some((value.iter().fold(0, |id, byte| id << 8 | u32::from(*byte)), length))
 }
 
 /// A number of variable length without its marker, and its length; all ones are `u64::MAX`.
-fn number(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn number(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let length = first.leading_zeros() as usize + 1;
     let value = bytes.get(..length).filter(|_| length <= 8)?;

@@ -1,6 +1,6 @@
 //! Decoding by content: whatever a file is called, its first bytes decide how it is read.
 //!
-//! RIFF (WAV) headers are read here, since so many of them lie; plain PCM is converted here, FLAC is decoded here.
+//! RIFF (WAV) headers are read here, since many of them are wrong; plain PCM is converted here, FLAC is decoded here.
 //! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
 //! Opus goes through a decoder of its own.
 //! Lengths are counted, never estimated: what a header claims is compared with what is there.
@@ -10,25 +10,33 @@ mod aac;
 mod aac_packet;
 mod aac_tables;
 mod adpcm;
+mod adts;
+mod aiff;
 mod au;
+mod caf;
 mod channels;
 mod codec_names;
-mod cut;
 mod flac;
 mod foreign;
+mod gaps;
 mod identify;
 mod leading;
 mod matroska;
+mod matroska_structure;
 mod mp4_codec;
 mod mp4_edits;
+mod mp4_fragments;
 mod mpeg;
 mod mpeg_frames;
 mod multichannel_vorbis;
+mod ogg;
 mod ogg_pages;
 mod opus;
 mod opus_track;
 mod pcm;
 mod probe;
+mod program_streams;
+mod readable;
 mod riff;
 mod sniff;
 mod sphere;
@@ -67,10 +75,7 @@ pub const MAX_FILE_BYTES: u64 = 1 << 32;
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
 pub fn decode_file(path: impl AsRef<Path>) -> Result<Audio, AudioError> {
-    let path = path.as_ref();
-    let name = path.display().to_string();
-    let bytes = read(path).map_err(|fault| fault.of(&name))?;
-    decode_bytes(&bytes, &name)
+    Decoder::builtin().decode_file(path)
 }
 
 /// Decodes the bytes of a file; `hint_name` is its name, used in messages (and to notice a misleading extension).
@@ -89,7 +94,7 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    /// What is known of the recording without its samples.
+    /// Facts about the recording, without its samples.
     pub(crate) fn into_info(self) -> AudioInfo {
         AudioInfo {
             sample_rate: self.audio.sample_rate,
@@ -130,7 +135,7 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     let mut decoded = guarded(content, || match content {
         Content::Riff => wav::decode(bytes),
         Content::Flac if flac_bits(bytes) <= flac::MAX_BITS => flac::decode(bytes),
-        Content::OggOpus => opus::decode(bytes),
+        Content::Ogg | Content::OggOpus => ogg::decode(bytes),
         Content::Mpeg => mpeg::decode(bytes),
         Content::Sphere => sphere::decode(bytes),
         Content::Au => au::decode(bytes),
@@ -146,7 +151,7 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
 }
 
 /// Runs a decoder. None is known to panic, but some are not ours: should one do so on damaged input, then that file is
-/// refused and the program goes on.
+/// refused and the program continues.
 fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) -> Result<Decoded, Fault> {
     // The decoder's state is its own and is thrown away.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {

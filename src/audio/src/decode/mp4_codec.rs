@@ -4,7 +4,7 @@ use super::aac::Config;
 use super::codec_names;
 use super::mp4_edits::{boxes, child, first_sound_track};
 
-/// What the sample entry of the first sound track says.
+/// The sample entry of the first sound track.
 pub(super) struct SampleEntry {
     id: [u8; 4],
     bits_per_sample: u16,

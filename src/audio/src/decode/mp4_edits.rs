@@ -1,4 +1,4 @@
-//! The edit list of MP4 files: how many frames at the beginning are the encoder's, not the recording's.
+//! Boxes of MP4 files: which frames at the beginning are the encoder's by the edit list, and how long the sound is by the tables.
 
 /// Boxes looked at per level; real files have a dozen.
 const MAX_BOXES: usize = 1000;
@@ -6,7 +6,16 @@ const MAX_BOXES: usize = 1000;
 const MAX_TOP_BOXES: usize = 1 << 20;
 
 /// The children of a box's content, as type and content.
-pub(super) fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+pub(super) fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    chain(bytes).take(MAX_BOXES)
+}
+
+/// The boxes of a file, as type and content.
+pub(super) fn top_boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    chain(bytes).take(MAX_TOP_BOXES)
+}
+
+fn chain(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     let next = move || {
         let [s0, s1, s2, s3, t0, t1, t2, t3, rest @ ..] = bytes else { return None };
         let (header, size) = match (u32::from_be_bytes([*s0, *s1, *s2, *s3]), rest) {
@@ -21,7 +30,7 @@ pub(super) fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> 
         bytes = &bytes[size..];
         Some(([*t0, *t1, *t2, *t3], content))
     };
-    std::iter::from_fn(next).take(MAX_BOXES)
+    std::iter::from_fn(next)
 }
 
 /// Whether the last box of the file reaches behind its end.
@@ -31,7 +40,8 @@ pub(super) fn is_cut(bytes: &[u8]) -> bool {
         let rest = bytes.get(at..).unwrap_or_default();
         match (rest.first_chunk::<4>(), rest.get(8..16).and_then(|size| size.first_chunk::<8>())) {
             (None, _) => return !rest.is_empty(),
-            // The box reaches to the end of the file.
+            // The box reaches to the end of the file, or zeros stand where boxes were.
+            (Some([0, 0, 0, 0]), _) if rest.get(4..8) == Some(&[0; 4]) => return rest.iter().any(|byte| *byte != 0),
             (Some([0, 0, 0, 0]), _) => return false,
             (Some([0, 0, 0, 1]), None) => return true,
             (Some([0, 0, 0, 1]), Some(long)) => {
@@ -76,13 +86,15 @@ pub(super) fn first_sound_track(bytes: &[u8]) -> Option<&[u8]> {
     boxes(movie).filter(|(kind, _)| kind == b"trak").map(|(_, track)| track).find(|track| is_sound(track))
 }
 
-fn ticks_per_second(track: &[u8]) -> Option<u32> {
+/// Ticks per second of a track's times.
+pub(super) fn ticks_per_second(track: &[u8]) -> Option<u32> {
     let media_header = child(track, &[b"mdia", b"mdhd"])?;
     let at = if media_header.first()? == &1 { 20 } else { 12 };
     Some(u32::from_be_bytes(*media_header.get(at..)?.first_chunk()?))
 }
 
-fn in_frames(ticks: u64, ticks_per_second: u32, sample_rate: u32) -> Option<u64> {
+/// Ticks in frames.
+pub(super) fn in_frames(ticks: u64, ticks_per_second: u32, sample_rate: u32) -> Option<u64> {
     let frames = u128::from(ticks) * u128::from(sample_rate) / u128::from(ticks_per_second.max(1));
     u64::try_from(frames).ok()
 }
@@ -100,7 +112,7 @@ pub(super) fn media_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
     in_frames(total, ticks_per_second(track)?, sample_rate).filter(|frames| *frames > 0)
 }
 
-/// Where in the media the first edit that is not a pause starts.
+/// Start in the media of the first edit that is not a pause.
 fn first_media_time(list: &[u8]) -> Option<u64> {
     let long = list.first()? == &1;
     let entries = list.get(8..)?;

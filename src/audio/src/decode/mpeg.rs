@@ -9,11 +9,11 @@ use symphonia::core::packet::PacketRef;
 use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
 
-use super::mpeg_frames::{self, Frames, Header, InfoTag, info_tag};
+use super::mpeg_frames::{self, FORBIDDEN_BIT_RATE, Frames, Header, InfoTag, info_tag};
 use super::sniff::Content;
 use super::{Decoded, MAX_SAMPLES, channels, check_format, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
-use crate::error::Fault;
+use crate::error::{FREE_FORMAT, Fault};
 
 /// Decodes a stream that starts with a frame.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
@@ -36,7 +36,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     })
 }
 
-/// What a stream holds, by counting its frames. Frames with damaged content count: they are silent.
+/// Facts about a stream, by counting its frames. Frames with damaged content count: they are silent.
 pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
     let survey = survey(bytes)?;
     Ok(AudioInfo {
@@ -50,14 +50,14 @@ pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
     })
 }
 
-/// What a walk over all frames finds; lengths in frames of audio.
+/// Findings of a walk over all frames; lengths in frames of audio.
 struct Survey {
     codec: &'static str,
     sample_rate: u32,
     channels: usize,
     /// Length of what is decoded.
     decoded: u64,
-    /// Where in it the recording starts.
+    /// Start of the recording in it.
     start: u64,
     /// Length of the recording.
     frames: u64,
@@ -75,13 +75,13 @@ fn audio_frames(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
 fn survey(bytes: &[u8]) -> Result<Survey, Fault> {
     let mut frames = Frames::new(bytes);
     let unsupported =
-        |codec: &str| Fault::UnsupportedCodec { container: Content::Mpeg.name().into(), codec: codec.into() };
+        |codec: &str| Fault::UnsupportedCodec { container: Content::Mpeg.title().into(), codec: codec.into() };
     let (first, frame) = frames.next().ok_or_else(|| match mpeg_frames::is_free_format(bytes) {
-        true => unsupported("mp3 of free bit rate"),
+        true => unsupported(FREE_FORMAT),
         false => Fault::NoSamples,
     })?;
     if first.forbidden_bit_rate() {
-        return Err(unsupported("mp2 of a bit rate that the standard forbids for its channels"));
+        return Err(unsupported(FORBIDDEN_BIT_RATE));
     }
     check_format(u64::from(first.sample_rate), first.channels as u64)?;
     let tag = info_tag(&first, frame);
@@ -128,7 +128,7 @@ fn rate_change(first: &Header, next: &Header, decoded: u64) -> Fault {
     Fault::Malformed { container: Content::Mpeg.name().into(), problem }
 }
 
-/// What is odd about a stream with `count` frames after the tag, of which `kept` frames of audio are kept.
+/// Warnings about a stream with `count` frames after the tag, of which `kept` frames of audio are kept.
 fn warnings(frames: &Frames<'_>, first: &Header, tag: &InfoTag, count: u32, kept: u64) -> Vec<DecodeWarning> {
     let mut warnings = Vec::new();
     // Some encoders count the tag's own frame.

@@ -2,7 +2,7 @@
 
 use super::tags;
 
-/// What the header of a frame says.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     /// The two bits of the header: 3 for MPEG 1, 2 for MPEG 2, 0 for MPEG 2.5.
@@ -16,13 +16,16 @@ pub(super) struct Header {
     length: usize,
 }
 
+/// Name of streams of layer 2 for which [`Header::forbidden_bit_rate`] is true.
+pub(super) const FORBIDDEN_BIT_RATE: &str = "MP2 of a bit rate that the standard forbids for its channels";
+
 const HEADER_BYTES: usize = 4;
 const MPEG_1: u8 = 3;
 const MPEG_2: u8 = 2;
 
 impl Header {
     /// Reads the header at the beginning of `bytes`. Free-format streams, whose headers give no length, have none.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let [0xff, second, third, fourth, ..] = *bytes else { return None };
         let (version, layer_code, rate_code) = ((second >> 3) & 3, (second >> 1) & 3, usize::from((third >> 2) & 3));
         if second & 0xe0 != 0xe0 || version == 1 || layer_code == 0 || rate_code == 3 {
@@ -165,7 +168,7 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Whether the file goes on at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
+/// Whether the file continues at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
 fn followed(bytes: &[u8], end: usize, header: &Header) -> bool {
     let rest = &bytes[end..];
     rest.is_empty() || Header::parse(rest).is_some_and(|next| next.same_stream(header)) || tags::length(rest).is_some()
@@ -179,7 +182,7 @@ pub(super) fn is_free_format(bytes: &[u8]) -> bool {
 /// Frames in a row that make bytes of an unknown kind MPEG audio.
 const MANY_FRAMES: usize = 8;
 
-/// Where the first of many frames in a row starts. With `whole`, the bytes reach to the end of the file, and fewer
+/// Start of the first of many frames in a row. With `whole`, the bytes reach to the end of the file, and fewer
 /// frames that reach there too are enough.
 pub(super) fn first_of_many(bytes: &[u8], whole: bool) -> Option<usize> {
     let many = |start: &usize| {
@@ -200,10 +203,10 @@ pub(super) fn first_of_many(bytes: &[u8], whole: bool) -> Option<usize> {
     (0..bytes.len()).filter(|at| bytes[*at] == 0xff).find(many)
 }
 
-/// What the first frame of a file may say of the others (Xing, Info and LAME, VBRI).
+/// Facts that the first frame of a file may give of the others (Xing, Info and LAME, VBRI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct InfoTag {
-    /// How many frames follow.
+    /// Number of frames that follow.
     pub(super) frames: Option<u32>,
     /// Frames of audio at the beginning that the encoder and a decoder added.
     pub(super) delay: usize,
@@ -241,7 +244,7 @@ pub(super) fn info_tag(header: &Header, frame: &[u8]) -> Option<InfoTag> {
     }
 }
 
-/// What the encoder's part of a tag says of the frames of audio that were added, as they are after decoding.
+/// The frames of audio that were added, by the encoder's part of a tag, as they are after decoding.
 fn delay_and_padding(encoder: &[u8]) -> Option<(usize, usize)> {
     if ![b"LAME", b"Lavf", b"Lavc"].iter().any(|name| encoder.starts_with(*name)) {
         return None;

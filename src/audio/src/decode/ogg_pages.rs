@@ -1,4 +1,4 @@
-//! Pages and packets of Ogg files (RFC 3533), as far as Opus and the search for the end of a stream need them.
+//! Pages and packets of Ogg files (RFC 3533).
 
 use crate::audio::DecodeWarning;
 
@@ -8,8 +8,12 @@ pub(super) struct Page<'a> {
     /// Position of the end of the last packet that ends in the page, in the codec's units; -1 for none.
     pub(super) granule: i64,
     pub(super) serial: u32,
+    /// Number of the page within its stream.
+    pub(super) number: u32,
     lacing: &'a [u8],
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
+    /// The whole page.
+    pub(super) bytes: &'a [u8],
 }
 
 const HEADER_BYTES: usize = 27;
@@ -76,7 +80,8 @@ fn parse(bytes: &[u8]) -> Option<(Page<'_>, usize)> {
     }
     let granule = i64::from_le_bytes(header[6..14].try_into().ok()?);
     let serial = u32::from_le_bytes(header[14..18].try_into().ok()?);
-    Some((Page { flags: header[5], granule, serial, lacing, body: &page[body_at..] }, length))
+    let number = u32::from_le_bytes(header[18..22].try_into().ok()?);
+    Some((Page { flags: header[5], granule, serial, number, lacing, body: &page[body_at..], bytes: page }, length))
 }
 
 /// CRC-32 with polynomial 0x04c11db7, not reflected, over the page with its checksum field taken as zero.
@@ -140,10 +145,8 @@ impl Packets {
     }
 }
 
-/// What a walk over all pages of a file finds.
+/// Findings of a walk over all pages of a file.
 pub(super) struct Scan {
-    /// Where the last whole page ends, in bytes.
-    pub(super) end: usize,
     ended: bool,
     /// Bytes between pages.
     skipped: u64,
@@ -154,10 +157,10 @@ pub(super) struct Scan {
 /// Walks over all pages.
 pub(super) fn scan(bytes: &[u8]) -> Scan {
     let mut pages = Pages::new(bytes);
-    let mut scan = Scan { end: 0, ended: false, skipped: 0, left_over: bytes.len() as u64 };
+    let mut scan = Scan { ended: false, skipped: 0, left_over: bytes.len() as u64 };
     while let Some(page) = pages.next() {
         let left_over = (bytes.len() - pages.at) as u64;
-        scan = Scan { end: pages.at, ended: page.ends_stream(), skipped: pages.skipped, left_over };
+        scan = Scan { ended: page.ends_stream(), skipped: pages.skipped, left_over };
     }
     scan
 }

@@ -2,119 +2,34 @@
 
 use ropus::OpusMSDecoder;
 
-use super::ogg_pages::{self, Packets, Pages};
-use super::{Decoded, MAX_SAMPLES, channels, check_format, within};
-use crate::audio::{Audio, AudioInfo, DecodeWarning};
+use super::ogg::Part;
+use super::ogg_pages::{Packets, Page};
+use super::{MAX_SAMPLES, channels, check_format, within};
+use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
 const RATE: u32 = 48_000;
+/// Fewest frames between two pages that are a gap where no page is missing, 100 ms.
+const LEAST_GAP: i64 = 4800;
 /// Frames of the longest packet, 120 ms.
 const MAX_PACKET_FRAMES: usize = 5760;
 
-/// Decodes the Opus streams of an Ogg file, one after the other where they are chained.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
-    let walk = walk(bytes, false)?;
-    Ok(Decoded {
-        audio: Audio { samples: walk.samples, sample_rate: RATE, warnings: walk.warnings },
-        codec: "opus".into(),
-        container: "ogg".into(),
-    })
-}
-
-/// What the streams hold, by the lengths that their packets state. Packets with damaged content count: they are silent.
-pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
-    let walk = walk(bytes, true)?;
-    Ok(AudioInfo {
-        sample_rate: RATE,
-        channels: walk.channels as u32,
-        frames: walk.frames,
-        codec: "opus".into(),
-        container: "ogg".into(),
-        by_fallback: false,
-        warnings: walk.warnings,
-    })
-}
-
-/// All links of a file.
-struct Walk {
-    channels: usize,
-    frames: u64,
-    /// As `[channel][frame]`; empty if packets were only counted.
-    samples: Vec<Vec<f32>>,
-    warnings: Vec<DecodeWarning>,
-}
-
-fn walk(bytes: &[u8], counts_only: bool) -> Result<Walk, Fault> {
-    let mut links = Links::new(counts_only);
-    let mut stream: Option<Stream> = None;
+/// Decodes the pages of one Opus stream, or counts the frames that its packets state; packets with damaged content count: they are
+/// silent. `None` if the pages end before any audio.
+pub(super) fn link(pages: &[Page<'_>], counts_only: bool) -> Result<Option<Part>, Fault> {
+    let mut stream = Stream { counts_only, ..Stream::new() };
     let mut packets = Packets::default();
-    for page in Pages::new(bytes) {
-        // A link begins where a stream begins behind audio. Streams that begin together with the first run beside it.
-        if page.begins_stream() && stream.as_ref().is_some_and(Stream::has_audio) {
-            links.add(stream.take())?;
-            packets = Packets::default();
-        }
-        let current = stream.get_or_insert_with(|| Stream { counts_only, ..Stream::new(page.serial) });
-        if page.serial != current.serial {
-            continue;
-        }
+    for page in pages {
         let mut outcome = Ok(());
-        packets.feed(&page, |packet| {
+        packets.feed(page, |packet| {
             if outcome.is_ok() {
-                outcome = current.packet(packet);
+                outcome = stream.packet(packet);
             }
         });
         outcome?;
-        current.end_page(page.granule, page.ends_stream());
+        stream.end_page(page);
     }
-    let empty = stream.is_none();
-    links.add(stream)?;
-    if links.channels == 0 {
-        let end = if empty { "it holds no whole page" } else { "the file ends before the first audio packet" };
-        return Err(malformed(end));
-    }
-    links.finish(&ogg_pages::scan(bytes))
-}
-
-/// Puts links together.
-struct Links {
-    counts_only: bool,
-    channels: usize,
-    frames: u64,
-    samples: Vec<Vec<f32>>,
-    corrupt: u64,
-    first_error: Option<String>,
-}
-
-impl Links {
-    fn new(counts_only: bool) -> Self {
-        Self { counts_only, channels: 0, frames: 0, samples: Vec::new(), corrupt: 0, first_error: None }
-    }
-
-    fn add(&mut self, stream: Option<Stream>) -> Result<(), Fault> {
-        let Some(link) = stream.and_then(Stream::finish) else { return Ok(()) };
-        self.frames += link.frames as u64;
-        self.corrupt += link.corrupt;
-        self.first_error = self.first_error.take().or(link.first_error);
-        if self.channels == 0 {
-            (self.channels, self.samples) = (link.channels, link.samples);
-        } else {
-            within("the number of samples", self.frames * self.channels as u64, MAX_SAMPLES)?;
-            if !self.counts_only {
-                channels::append(&mut self.samples, &link.samples);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self, scan: &ogg_pages::Scan) -> Result<Walk, Fault> {
-        if self.frames == 0 {
-            return Err(Fault::NoSamples);
-        }
-        let corrupt = self.first_error.map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first });
-        let warnings = corrupt.into_iter().chain(scan.warning(self.frames)).collect();
-        Ok(Walk { channels: self.channels, frames: self.frames, samples: self.samples, warnings })
-    }
+    Ok(stream.finish())
 }
 
 fn malformed(problem: impl Into<String>) -> Fault {
@@ -167,7 +82,7 @@ impl Head {
     }
 }
 
-/// What a stream's packets decode to.
+/// The decoded packets of a stream.
 pub(super) struct DecodedPackets {
     /// Samples as `[channel][frame]`.
     pub(super) samples: Vec<Vec<f32>>,
@@ -184,7 +99,6 @@ enum State {
 
 /// Packets of one Opus stream, decoded as they come: identification header, comment header, audio.
 pub(super) struct Stream {
-    serial: u32,
     state: State,
     counts_only: bool,
     /// As `[channel][frame]`; empty if packets are only counted.
@@ -192,44 +106,47 @@ pub(super) struct Stream {
     /// Frames so far, those at both ends that will be cut off included.
     frames: usize,
     buffer: Vec<i16>,
-    /// Position of the first frame, as the first page of audio counts; not 0 where a broadcast was cut.
+    /// Position of the first frame, as the first page of audio counts; above 0 where a broadcast was cut, below where a stream was.
     first_granule: Option<i64>,
-    last_granule: i64,
+    /// Position at the end of the last page that has one, and the frames up to there.
+    last_position: Option<(i64, usize)>,
+    /// Number of the last page.
+    last_page: Option<u32>,
+    /// Whether pages are missing since the last position.
+    pages_lost: bool,
+    /// Places where frames are missing, and how many are.
+    gaps: (u64, u64),
     ended: bool,
     corrupt: u64,
     first_error: Option<String>,
 }
 
-/// A stream without what the encoder added at both ends.
-struct Link {
-    channels: usize,
-    frames: usize,
-    samples: Vec<Vec<f32>>,
-    corrupt: u64,
-    first_error: Option<String>,
-}
-
 impl Stream {
-    pub(super) fn new(serial: u32) -> Self {
+    /// A stream of which nothing has come yet.
+    pub(super) fn new() -> Self {
         Self {
-            serial,
             state: State::WantsHead,
             counts_only: false,
             samples: Vec::new(),
             frames: 0,
             buffer: Vec::new(),
             first_granule: None,
-            last_granule: 0,
+            last_position: None,
+            last_page: None,
+            pages_lost: false,
+            gaps: (0, 0),
             ended: false,
             corrupt: 0,
             first_error: None,
         }
     }
 
-    fn has_audio(&self) -> bool {
-        self.frames > 0 || self.ended
+    /// Frames so far, those at both ends that will be cut off included.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
     }
 
+    /// Takes the next packet.
     pub(super) fn packet(&mut self, packet: &[u8]) -> Result<(), Fault> {
         match std::mem::replace(&mut self.state, State::WantsHead) {
             State::WantsHead => self.state = State::WantsComment(Head::parse(packet)?),
@@ -286,40 +203,65 @@ impl Stream {
         Ok(DecodedPackets { samples: self.samples, pre_skip: head.pre_skip, warnings: corrupt.into_iter().collect() })
     }
 
-    /// Notes the position at the end of a page of the stream.
-    fn end_page(&mut self, granule: i64, ends_stream: bool) {
-        self.ended |= ends_stream;
-        if granule < 0 || self.frames == 0 {
+    /// Notes what a page of the stream says of its place.
+    fn end_page(&mut self, page: &Page<'_>) {
+        self.ended |= page.ends_stream();
+        let lost_pages = self.last_page.is_some_and(|last| page.number > last.saturating_add(1));
+        self.pages_lost |= lost_pages;
+        self.last_page = Some(page.number);
+        if page.granule < 0 || self.frames == 0 {
             return;
         }
         // The last page may end before its packets do, and then says nothing of the beginning.
-        if !ends_stream {
-            self.first_granule.get_or_insert(granule - self.frames as i64);
+        if !page.ends_stream() {
+            self.first_granule.get_or_insert(page.granule - self.frames as i64);
         }
-        self.last_granule = granule;
+        if let Some((granule, frames)) = self.last_position {
+            let missing = page.granule.saturating_sub(granule).saturating_sub((self.frames - frames) as i64);
+            let least = if std::mem::take(&mut self.pages_lost) { 1 } else { LEAST_GAP };
+            if missing >= least {
+                self.gaps = (self.gaps.0 + 1, self.gaps.1.saturating_add(missing as u64));
+            }
+        }
+        self.last_position = Some((page.granule, self.frames));
     }
 
     /// Cuts off what the encoder added at both ends; `None` if the file ends before any audio.
-    fn finish(mut self) -> Option<Link> {
+    fn finish(mut self) -> Option<Part> {
         let State::Decodes(head, _) = &self.state else { return None };
         // The last page's position says where the audio ends, the pre-skip included.
-        let position = self.last_granule - self.first_granule.unwrap_or(0).max(0);
+        let last = self.last_position.map_or(0, |(granule, _)| granule);
+        let position = last.saturating_sub(self.first_granule.unwrap_or(0));
+        let position = position.saturating_sub(i64::try_from(self.gaps.1).unwrap_or(i64::MAX));
         let end = match usize::try_from(position) {
             Ok(end) if self.ended && end >= head.pre_skip => end.min(self.frames),
             _ => self.frames,
         };
         let start = head.pre_skip.min(end);
+        if start == end {
+            return None;
+        }
         for channel in &mut self.samples {
             channel.truncate(end);
             channel.drain(..start.min(channel.len()));
         }
         let ordered = head.vorbis_order && !self.counts_only;
-        Some(Link {
+        let (places, missing) = self.gaps;
+        let corrupt = self.first_error.map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first });
+        let gaps = (places > 0).then_some(DecodeWarning::Gaps { places, frames: missing });
+        Some(Part {
             channels: head.channels,
-            frames: end - start,
-            samples: if ordered { channels::from_vorbis_order(self.samples) } else { self.samples },
-            corrupt: self.corrupt,
-            first_error: self.first_error,
+            frames: (end - start) as u64,
+            sample_rate: RATE,
+            samples: if self.counts_only {
+                Vec::new()
+            } else if ordered {
+                channels::from_vorbis_order(self.samples)
+            } else {
+                self.samples
+            },
+            codec: "opus".into(),
+            warnings: corrupt.into_iter().chain(gaps).collect(),
         })
     }
 }

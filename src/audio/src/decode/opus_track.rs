@@ -1,42 +1,54 @@
 //! Opus in MP4, Matroska, WebM and CAF: the containers' packets through the decoder of Ogg Opus, cut to what each says is sound.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
-use symphonia::core::formats::FormatReader;
+use symphonia::core::formats::{FormatReader, Track};
 
-use super::identify::caf_chunk;
+use super::gaps::Clock;
+use super::readable::Readable;
 use super::sniff::Content;
-use super::stream::{lost_bytes, packets};
-use super::{Decoded, cut, matroska, mp4_edits, opus};
+use super::stream::packets;
+use super::{Decoded, caf, matroska, mp4_edits, mp4_fragments, opus};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 const RATE: u32 = 48_000;
+/// Number of frames by which sound must be shorter than it should be: claims may count what an encoder adds at both ends.
+const CLEARLY_SHORTER: u64 = 7200;
 const SIGNATURE: &[u8] = b"OpusHead";
 
-/// Decodes the track with the given number.
+/// Decodes a track.
 pub(super) fn decode(
-    bytes: &[u8],
+    file: &Readable<'_>,
     content: Content,
     reader: &mut dyn FormatReader,
-    track: u32,
+    track: &Track,
     parameters: &AudioCodecParameters,
 ) -> Result<Decoded, Fault> {
+    let bytes = &file.bytes;
     let head = head(bytes, content, parameters).ok_or_else(|| Fault::Malformed {
         container: content.title().into(),
         problem: "its Opus header is missing".into(),
     })?;
-    let mut stream = opus::Stream::new(0);
+    let mut stream = opus::Stream::new();
     stream.packet(&head)?;
     stream.packet(b"OpusTags")?;
-    let broke_off = packets(reader, bytes.len(), |packet| match packet.track_id == track {
-        true => stream.packet(&packet.data),
+    let mut clock = Clock::new(track.time_base);
+    let broke_off = packets(reader, bytes.len(), |packet| match packet.track_id == track.id {
+        true => {
+            clock.packet(packet.pts, stream.frames() as u64, RATE);
+            stream.packet(&packet.data)
+        }
         false => Ok(()),
     })?;
     let broke_off = match content {
-        Content::Matroska | Content::Mp4 => cut::is_cut(bytes, content),
-        _ => broke_off,
+        Content::Matroska | Content::Mp4 => file.is_cut,
+        _ => broke_off || file.is_cut,
     };
     let mut decoded = stream.into_decoded()?;
+    decoded.warnings.extend(clock.warning());
+    if content == Content::Mp4 {
+        decoded.warnings.extend(mp4_fragments::gaps(bytes, RATE));
+    }
     let sound = sound(bytes, content, decoded.pre_skip, decoded.samples[0].len());
     let all = decoded.samples[0].len();
     let start = sound.start.min(all);
@@ -45,10 +57,20 @@ pub(super) fn decode(
         channel.truncate(end);
         channel.drain(..start);
     }
-    decoded
-        .warnings
-        .extend(broke_off.then(|| DecodeWarning::Truncated { claimed_frames: None, frames: (end - start) as u64 }));
-    decoded.warnings.extend(lost_bytes(bytes, content));
+    let frames = (end - start) as u64;
+    let there = (all as u64).saturating_add(clock.missing());
+    let claimed = match content {
+        Content::Matroska => matroska::claimed_frames(bytes, RATE),
+        Content::Mp4 => mp4_edits::media_frames(bytes, RATE),
+        _ => None,
+    };
+    let short = claimed.filter(|claimed| *claimed > there + CLEARLY_SHORTER);
+    if broke_off || short.is_some() {
+        // What is missing inside has a warning of its own.
+        let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
+        decoded.warnings.push(DecodeWarning::Truncated { claimed_frames, frames });
+    }
+    decoded.warnings.extend(file.warnings());
     Ok(Decoded {
         audio: Audio { samples: decoded.samples, sample_rate: RATE, warnings: decoded.warnings },
         codec: "opus".into(),
@@ -73,7 +95,7 @@ fn head(bytes: &[u8], content: Content, parameters: &AudioCodecParameters) -> Op
         _ if private.starts_with(SIGNATURE) => Some(private.to_vec()),
         // Apple's CAF files have a header of their own kind; what it would say stands in the description and packet table.
         Content::Caf => {
-            let channels = *caf_chunk(bytes, b"desc")?.get(27)?;
+            let channels = *caf::chunk(bytes, b"desc")?.get(27)?;
             let simple = matches!(channels, 1 | 2);
             let [high, low] = (caf_frames(bytes)?.0.min(u64::from(u16::MAX)) as u16).to_be_bytes();
             simple.then(|| [SIGNATURE, &[1, channels, low, high, 0x80, 0xbb, 0, 0, 0, 0, 0]].concat())
@@ -106,7 +128,7 @@ fn sound(bytes: &[u8], content: Content, pre_skip: usize, decoded: usize) -> std
 
 /// Priming and valid frames of a CAF file's packet table.
 fn caf_frames(bytes: &[u8]) -> Option<(u64, u64)> {
-    let table = caf_chunk(bytes, b"pakt")?;
+    let table = caf::chunk(bytes, b"pakt")?;
     let valid = i64::from_be_bytes(*table.get(8..)?.first_chunk()?);
     let priming = i32::from_be_bytes(*table.get(16..)?.first_chunk()?);
     Some((u64::try_from(priming).ok()?, u64::try_from(valid).ok()?))

@@ -1,6 +1,6 @@
 //! Uncompressed and G.711 samples to 32-bit float.
 
-/// How one sample is stored.
+/// The encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Unsigned8,

@@ -1,4 +1,4 @@
-//! What a file holds, from its header where the header can be trusted.
+//! Facts about a file, from its header where the header can be trusted.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
@@ -7,11 +7,11 @@ use std::path::Path;
 use super::riff::{self, WavHeader};
 use super::sniff::{self, Content, SIGNATURE_BYTES};
 use super::wav::{self, Codec};
-use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, opus, read, within};
+use super::{Decoded, MAX_SAMPLES, adpcm, decode_named, flac, leading, mpeg, ogg, read, within};
 use crate::audio::{AudioInfo, DecodeWarning};
 use crate::error::Fault;
 
-/// What the bytes of a file hold.
+/// Facts about the bytes of a file.
 pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     match from_header(&mut Cursor::new(bytes), bytes.len() as u64, name)? {
         Some(info) => Ok(info),
@@ -19,7 +19,7 @@ pub(crate) fn probe_bytes_named(bytes: &[u8], name: &str) -> Result<AudioInfo, F
     }
 }
 
-/// What a file holds.
+/// Facts about a file.
 pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -36,7 +36,11 @@ fn from_header(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result
     let mut beginning = Vec::new();
     file.seek(SeekFrom::Start(start.at))?;
     file.by_ref().take(SIGNATURE_BYTES as u64).read_to_end(&mut beginning)?;
-    let content = sniff::content(&beginning)?;
+    let content = match sniff::content(&beginning) {
+        // The whole file says more of its codec.
+        Err(Fault::UnsupportedCodec { .. }) => return Ok(None),
+        content => content?,
+    };
     if content != Content::Riff || start.at > 0 {
         return Ok(None);
     }
@@ -56,7 +60,7 @@ fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     let content = sniff::content(recording)?;
     let counted = match content {
         Content::Mpeg => Some(mpeg::count(recording)?),
-        Content::OggOpus => Some(opus::count(recording)?),
+        Content::Ogg | Content::OggOpus => ogg::count(recording)?,
         Content::Flac => flac::count(recording),
         _ => None,
     };
@@ -75,12 +79,12 @@ fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
         Codec::Pcm(encoding) if encoding.is_float() => return Ok(None),
         Codec::Pcm(encoding) => {
             let frame_bytes = encoding.bytes() as u64 * u64::from(header.channels);
-            let frames = header.data_bytes / frame_bytes;
+            let frames = header.all_bytes() / frame_bytes;
             (frames, encoding.name(header.big_endian), wav::pcm_warnings(header, encoding))
         }
         Codec::Adpcm => {
             let layout = adpcm::layout(header)?;
-            let frames = header.data_bytes / u64::from(header.block_align) * layout.frames as u64;
+            let frames = header.all_bytes() / u64::from(header.block_align) * layout.frames as u64;
             (frames, layout.name.to_owned(), adpcm::warnings(header, layout))
         }
         Codec::Mp3 => return Ok(None),

@@ -7,7 +7,7 @@ use super::wav_layout::{self, Claims};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
-/// What the header of a WAV file says, and where the audio lies.
+/// The fields of a WAV file's header, and the place of the audio.
 #[derive(Debug, Clone)]
 pub(super) struct WavHeader {
     /// Format tag, the extensible format already looked through.
@@ -20,13 +20,28 @@ pub(super) struct WavHeader {
     pub(super) bits_per_sample: u16,
     /// Frames of a block, for the codecs whose format chunk says so.
     pub(super) frames_per_block: Option<u16>,
-    /// Where the audio starts, in bytes.
+    /// Start of the audio, in bytes.
     pub(super) data_start: u64,
-    /// How many bytes of audio the file really holds.
+    /// The number of bytes of audio that the file really holds in its first data chunk.
     pub(super) data_bytes: u64,
-    /// How many bytes the header promises, if that is more.
+    /// Start and length of further data chunks.
+    pub(super) more: Vec<(u64, u64)>,
+    /// The number of bytes that the header promises, if that is more.
     pub(super) promised_bytes: Option<u64>,
     pub(super) warnings: Vec<DecodeWarning>,
+}
+
+impl WavHeader {
+    /// The number of bytes of audio in all data chunks.
+    pub(super) fn all_bytes(&self) -> u64 {
+        self.more.iter().fold(self.data_bytes, |sum, (_, bytes)| sum + bytes)
+    }
+
+    /// A warning if there are several data chunks.
+    pub(super) fn chunk_warning(&self) -> Option<DecodeWarning> {
+        let count = 1 + self.more.len() as u64;
+        (count > 1).then_some(DecodeWarning::SeveralDataChunks { count })
+    }
 }
 
 pub(super) const TAG_PCM: u16 = 0x0001;
@@ -161,15 +176,24 @@ impl<S: Read + Seek> Reader<'_, S> {
         let open_end = size_64.is_none() && is_open_end(size) && promised > there;
         let streamed = open_end || (size == 0 && self.junk_follows(start)?);
         let data_bytes = if streamed { there } else { promised.min(there) };
+        let mut more = Vec::new();
         if streamed && there > 0 {
             warnings.push(DecodeWarning::StreamedSize);
         } else if promised < there {
-            let bytes = self.unaccounted(start + promised + (promised & 1))?;
+            let following = self.following(start + promised + (promised & 1))?;
+            let bytes = following.unaccounted;
             warnings.extend((bytes > 0).then_some(DecodeWarning::TrailingBytes { bytes }));
+            more = following.data;
         }
         let mut format = format;
         if wav_layout::applies(format.tag) {
             warnings.extend(self.settle(&mut format, start, data_bytes)?);
+        }
+        if !data_bytes.is_multiple_of(u64::from(format.block_align.max(1))) && !more.is_empty() {
+            // What follows half a frame cannot be put behind it.
+            let bytes = more.iter().map(|(_, bytes)| bytes).sum();
+            warnings.push(DecodeWarning::TrailingBytes { bytes });
+            more.clear();
         }
         Ok(WavHeader {
             tag: format.tag,
@@ -181,6 +205,7 @@ impl<S: Read + Seek> Reader<'_, S> {
             frames_per_block: format.frames_per_block,
             data_start: start,
             data_bytes,
+            more,
             promised_bytes: (!streamed && promised > there).then_some(promised),
             warnings,
         })
@@ -235,25 +260,37 @@ impl<S: Read + Seek> Reader<'_, S> {
 
     /// Whether the bytes from `at` on are something else than a chain of chunks.
     fn junk_follows(&mut self, at: u64) -> Result<bool, Fault> {
-        Ok(self.unaccounted(at)? > 0)
+        Ok(self.following(at)?.unaccounted > 0)
     }
 
-    /// How many bytes from `at` on do not belong to a well-formed chain of chunks that ends with the file.
-    fn unaccounted(&mut self, mut at: u64) -> Result<u64, Fault> {
+    /// Looks at the chunks from `at` on.
+    fn following(&mut self, mut at: u64) -> Result<Following, Fault> {
+        let mut data = Vec::new();
         for _ in 0..MAX_CHUNKS {
             if at >= self.length {
-                return Ok(0);
+                return Ok(Following { unaccounted: 0, data });
             }
             let left = self.length - at;
             if left < 8 {
-                return Ok(left);
+                return Ok(Following { unaccounted: left, data });
             }
             let (id, size) = self.chunk(at)?;
             if !id.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') || u64::from(size) > left - 8 {
-                return Ok(left);
+                return Ok(Following { unaccounted: left, data });
+            }
+            if &id == b"data" && size > 0 {
+                data.push((at + 8, u64::from(size)));
             }
             at = after_chunk(at, size);
         }
-        Ok(self.length.saturating_sub(at))
+        Ok(Following { unaccounted: self.length.saturating_sub(at), data })
     }
+}
+
+/// The chunks behind the first data chunk.
+struct Following {
+    /// Bytes that do not belong to a well-formed chain of chunks that ends with the file.
+    unaccounted: u64,
+    /// Start and length of further data chunks.
+    data: Vec<(u64, u64)>,
 }

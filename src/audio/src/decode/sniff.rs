@@ -1,4 +1,4 @@
-//! What a file is, judged by its first bytes.
+//! The format of a file, judged by its first bytes.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -116,7 +116,7 @@ pub fn begins_recording(head: &[u8]) -> bool {
 /// Whether a source of `length` bytes holds a recording, behind tags, zeros or the rest of a frame too.
 ///
 /// # Errors
-/// What reading the source gives.
+/// An error of reading the source.
 pub fn holds_recording(source: &mut (impl Read + Seek), length: u64) -> std::io::Result<bool> {
     let start = match super::leading::start(source, length) {
         Ok(start) => start,
@@ -129,7 +129,7 @@ pub fn holds_recording(source: &mut (impl Read + Seek), length: u64) -> std::io:
     Ok(signature(&head).is_some())
 }
 
-/// What `bytes`, a file from where its recording starts, are; or why they are not audio.
+/// The format of `bytes`, a file from where its recording starts; or why they are not audio.
 pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.is_empty() {
         return Err(Fault::Empty);
@@ -143,7 +143,7 @@ pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
 /// Bytes from where a recording starts that tell what it is.
 pub(super) const SIGNATURE_BYTES: usize = 4096;
 
-/// What `bytes`, which start where a recording does, are.
+/// The format of `bytes`, which start where a recording does.
 pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
     let riff = at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64");

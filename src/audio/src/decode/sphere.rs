@@ -5,7 +5,7 @@ use super::{Decoded, MAX_SAMPLES, check_format, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
-/// What SPHERE files begin with.
+/// The first bytes of SPHERE files.
 pub(super) const SIGNATURE: &[u8] = b"NIST_1A\n";
 const CONTAINER: &str = "NIST SPHERE";
 /// A header longer than this is not believed; real ones have 1024 bytes.
@@ -91,7 +91,7 @@ impl Fields {
         number.map(|value| Some(value as u64)).ok_or_else(|| malformed(&format!("its header says {name} = {text:?}")))
     }
 
-    /// How samples are stored, and whether the highest byte comes first.
+    /// The encoding of samples, and whether the highest byte comes first.
     fn encoding(&self, data: &[u8]) -> Result<(Encoding, bool), Fault> {
         let coding = self.text("sample_coding").unwrap_or("pcm").to_ascii_lowercase();
         let bytes = self.number("sample_n_bytes")?;

@@ -1,13 +1,14 @@
 //! Compressed streams and their containers, through Symphonia.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32BE,
-    CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW, CODEC_ID_PCM_S24BE,
-    CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
+    CODEC_ID_AAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_ALAW,
+    CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW,
+    CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE, CODEC_ID_VORBIS,
 };
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
@@ -16,64 +17,58 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
+use symphonia::core::units::TimeBase;
 
 use super::aac::{Config, SbrSearch};
+use super::gaps::Clock;
 use super::identify::{Identity, identify};
+use super::mpeg_frames::{FORBIDDEN_BIT_RATE, Header};
 use super::multichannel_vorbis::MultichannelVorbis;
+use super::readable::Readable;
 use super::sniff::Content;
 use super::{
-    Decoded, MAX_SAMPLES, check_format, cut, matroska, mp4_edits, ogg_pages, opus_track, over_range, tags, within,
+    Decoded, MAX_SAMPLES, check_format, flac, matroska, mp4_edits, mp4_fragments, opus_track, over_range, within,
 };
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 /// Decodes the first audio track of a file of the given kind.
 pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
-    let ogg = (content == Content::Ogg).then(|| ogg_pages::scan(bytes));
-    let bytes = match &ogg {
-        // Symphonia gives up on a file that ends inside a page.
-        Some(scan) => &bytes[..scan.end],
-        // Symphonia looks for frames in tags.
-        None if content == Content::Adts => tags::without_trailing(bytes),
-        None => bytes,
-    };
+    let file = Readable::of(bytes, content);
+    let bytes = &*file.bytes;
     let identity = identify(bytes, content).checked()?;
-    let mut reader = open(bytes, &identity).map_err(|fault| match &ogg {
-        Some(scan) if scan.breaks_off() => broken_off(content),
-        _ => fault,
-    })?;
+    let mut reader = open(&file, &identity)?;
     let (track, parameters) = first_audio_track(reader.as_ref(), &identity)?;
     if parameters.codec == CODEC_ID_OPUS && content != Content::Ogg {
-        let (track, parameters) = (track.id, parameters.clone());
-        return opus_track::decode(bytes, content, reader.as_mut(), track, &parameters);
+        let (track, parameters) = (track.clone(), parameters.clone());
+        return opus_track::decode(&file, content, reader.as_mut(), &track, &parameters);
     }
     let mut decoder = first_decoder(reader.as_ref(), &identity)?;
-    let mut collected = Collected::default();
+    let mut collected = Collected::new(decoder.time_base);
     // A packet takes at least one byte; a damaged table may claim billions of empty ones.
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
-    // Files whose last size is unknown end without a sign that they do.
-    if matches!(content, Content::Matroska | Content::Mp4) {
-        collected.broke_off = cut::is_cut(bytes, content);
+    match content {
+        // Files whose last size is unknown end without a sign that they do.
+        Content::Matroska | Content::Mp4 => collected.broke_off = file.is_cut,
+        _ => collected.broke_off |= file.is_cut,
     }
-    let mut warnings = collected.warnings();
-    warnings.extend(lost_bytes(bytes, content));
-    let name = decoder.inner.codec_info().short_name;
-    warnings.extend(match &ogg {
-        Some(scan) => scan.warning(collected.frames()),
-        // ADTS has no header of the whole; the claim is an estimate.
-        None if content == Content::Adts => collected.truncated(None),
-        // Packets are all there or not. Lengths that are claimed for them may count the padding of the last one.
-        None if !name.starts_with("pcm_") => collected.truncated(decoder.claimed_frames),
-        None => collected.shorter_than_claimed(decoder.claimed_frames),
-    });
+    let whole = collected.frames();
     if content == Content::Matroska {
         collected.cut_end(matroska::padding_in_frames(bytes, decoder.sample_rate));
     }
     if content == Content::Mp4 {
         collected.skip(mp4_edits::leading_frames(bytes, decoder.sample_rate));
     }
-    if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 {
+    let mut warnings = collected.warnings();
+    warnings.extend(file.warnings());
+    if content == Content::Mp4 {
+        warnings.extend(mp4_fragments::gaps(bytes, decoder.sample_rate));
+    }
+    warnings.extend(end_warning(&file, content, &collected, &decoder, whole));
+    // The checksum is that of the whole, which need not be here where a stream was cut.
+    let is_whole = decoder.checked_frames.is_none_or(|frames| frames == whole);
+    if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 && is_whole {
         warnings.push(DecodeWarning::ChecksumMismatch);
     }
     if decoder.inner.codec_info().short_name.starts_with("pcm_f") {
@@ -86,7 +81,7 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     })
 }
 
-/// What Symphonia does not support is named as what the file holds; everything else is damage.
+/// The fault of an error of Symphonia: the codec by its name where it is not supported, damage otherwise.
 fn malformed(identity: &Identity, error: &Error) -> Fault {
     match error {
         Error::Unsupported(_) => identity.refusal(),
@@ -94,27 +89,59 @@ fn malformed(identity: &Identity, error: &Error) -> Fault {
     }
 }
 
-fn broken_off(content: Content) -> Fault {
-    let problem = "the file breaks off before its first stretch of audio is complete".into();
-    Fault::Malformed { container: content.name().into(), problem }
+/// A warning if a file ends before its sound does; `whole` frames were decoded, before those at both ends were left out that are
+/// the encoder's.
+fn end_warning(
+    file: &Readable<'_>,
+    content: Content,
+    collected: &Collected,
+    decoder: &TrackDecoder,
+    whole: u64,
+) -> Option<DecodeWarning> {
+    let frames = collected.frames();
+    let there = whole.saturating_add(collected.clock.missing());
+    let rate = decoder.sample_rate;
+    let claimed = match content {
+        // The pages say more of the end.
+        Content::Ogg => return None,
+        // There is no header of the whole; the claim of the reader is an estimate.
+        Content::Adts => None,
+        // Corrupt packets have no length.
+        Content::Matroska | Content::Mp4 if collected.corrupt > 0 && !collected.gave_up => None,
+        Content::Matroska => matroska::claimed_frames(&file.bytes, rate),
+        Content::Mp4 => mp4_edits::media_frames(&file.bytes, rate),
+        _ => decoder.claimed_frames,
+    };
+    let in_tables = matches!(content, Content::Matroska | Content::Mp4);
+    let short = match decoder.is_pcm() && !in_tables {
+        true => claimed.filter(|claimed| *claimed > there),
+        // Claims may count what an encoder adds at both ends.
+        false => claimed.filter(|claimed| *claimed > there + u64::from(rate) / CLEARLY_SHORTER),
+    };
+    let cut = collected.broke_off || collected.gave_up || (short.is_some() && (in_tables || decoder.is_pcm()));
+    // What is missing inside has a warning of its own.
+    let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
+    cut.then_some(DecodeWarning::Truncated { claimed_frames, frames })
 }
 
-/// A warning if parts of a container are damaged, so that what they held is not read.
-pub(super) fn lost_bytes(bytes: &[u8], content: Content) -> Option<DecodeWarning> {
-    let lost = (content == Content::Matroska).then(|| matroska::damage(bytes).junk).filter(|junk| *junk > 0);
-    lost.map(|bytes| DecodeWarning::LostSync { bytes })
-}
+/// Time by which sound must be shorter than it should be, in parts of a second.
+const CLEARLY_SHORTER: u64 = 7;
 
-fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
-    let content = identity.content;
-    let is_cut = cut::is_cut(bytes, content);
+fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
+    let (content, bytes, is_cut) = (identity.content, &*file.bytes, file.is_cut);
     if content == Content::Mp4 && !mp4_edits::has_index(bytes) {
         let problem =
             "its index (the moov box) is missing: the file is cut off or was never finished; fetch or record it again";
         return Err(Fault::Malformed { container: content.name().into(), problem: problem.into() });
     }
-    // What stands behind the sound of a file that is cut off is not there to be read first.
-    let source: Box<dyn MediaSource + 'b> = match is_cut {
+    // What stands behind the sound of a file that is cut off is not there to be read first, nor where the file's tables say if bytes
+    // were left out.
+    let forward_only = match content {
+        Content::Matroska => is_cut || file.junk > 0,
+        Content::Caf => is_cut && matches!(file.bytes, Cow::Borrowed(_)),
+        _ => is_cut,
+    };
+    let source: Box<dyn MediaSource + 'b> = match forward_only {
         true => Box::new(ReadOnlySource::new(Cursor::new(bytes))),
         false => Box::new(Cursor::new(bytes)),
     };
@@ -134,10 +161,19 @@ fn open<'b>(bytes: &'b [u8], identity: &Identity) -> Result<Box<dyn FormatReader
 struct TrackDecoder {
     inner: Box<dyn AudioDecoder>,
     track: u32,
+    time_base: Option<TimeBase>,
     sample_rate: u32,
     claimed_frames: Option<u64>,
+    /// Frames of the recording that the checksum of FLAC is of, where they are known.
+    checked_frames: Option<u64>,
     /// The search for SBR data, when the codec is AAC.
     sbr: Option<SbrSearch>,
+}
+
+impl TrackDecoder {
+    fn is_pcm(&self) -> bool {
+        self.inner.codec_info().short_name.starts_with("pcm_")
+    }
 }
 
 fn first_audio_track<'r>(
@@ -167,8 +203,14 @@ fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<Track
     Ok(TrackDecoder {
         inner: make_decoder(parameters, identity)?,
         track: track.id,
+        time_base: track.time_base,
         sample_rate: rate.unwrap_or_default(),
         claimed_frames: track.num_frames,
+        checked_frames: parameters
+            .extra_data
+            .as_deref()
+            .filter(|_| parameters.codec == CODEC_ID_FLAC)
+            .and_then(flac::frames_of),
         sbr: sbr_search(parameters),
     })
 }
@@ -219,15 +261,23 @@ fn corrected(parameters: &AudioCodecParameters, identity: &Identity) -> AudioCod
     corrected
 }
 
-/// Makes a decoder of the layer that the first packet of MPEG audio has, where a container has one id for all layers.
-fn check_layer(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
+/// Makes a decoder of the layer that the first packet of MPEG audio has, where MP4 has one id for all layers; refuses bit rates that
+/// the decoder refuses packet by packet.
+fn check_mpeg(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
     let parameters = decoder.inner.codec_params();
-    let codec = match packet {
-        [0xff, second, ..] if second & 0xe6 == 0xe4 => CODEC_ID_MP2,
-        [0xff, second, ..] if second & 0xe6 == 0xe6 => CODEC_ID_MP1,
-        _ => return Ok(()),
+    if !matches!(parameters.codec, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3) {
+        return Ok(());
+    }
+    let Some(header) = Header::parse(packet) else { return Ok(()) };
+    if header.forbidden_bit_rate() {
+        return Err(identity.refusal_of(FORBIDDEN_BIT_RATE));
+    }
+    let codec = match header.layer {
+        1 => CODEC_ID_MP1,
+        2 => CODEC_ID_MP2,
+        _ => CODEC_ID_MP3,
     };
-    if parameters.codec == CODEC_ID_MP3 {
+    if identity.content == Content::Mp4 && parameters.codec != codec {
         let mut parameters = parameters.clone();
         parameters.for_codec(codec);
         decoder.inner = make_decoder(&parameters, identity)?;
@@ -241,16 +291,29 @@ const MAX_PACKET_FRAMES: u64 = 1 << 16;
 /// Frames of a packet of AAC-LC.
 const AAC_FRAMES: usize = 1024;
 
-/// What has been decoded so far.
-#[derive(Default)]
+/// Sound that has been decoded so far.
 struct Collected {
     samples: Vec<Vec<f32>>,
+    clock: Clock,
     corrupt: u64,
     first_error: Option<String>,
     broke_off: bool,
+    /// Whether the reader gave up before the end.
+    gave_up: bool,
 }
 
 impl Collected {
+    fn new(time_base: Option<TimeBase>) -> Self {
+        Self {
+            samples: Vec::new(),
+            clock: Clock::new(time_base),
+            corrupt: 0,
+            first_error: None,
+            broke_off: false,
+            gave_up: false,
+        }
+    }
+
     fn frames(&self) -> u64 {
         self.samples.first().map_or(0, |channel| channel.len() as u64)
     }
@@ -267,10 +330,6 @@ impl Collected {
             let packet = match reader.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return self.ended(decoder, identity),
-                Err(Error::ResetRequired) => {
-                    self.chained(reader, decoder, identity)?;
-                    continue;
-                }
                 Err(Error::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                     self.broke_off = true;
                     return self.ended(decoder, identity);
@@ -278,21 +337,23 @@ impl Collected {
                 Err(error) if self.samples.is_empty() => return Err(malformed(identity, &error)),
                 Err(error) => {
                     self.note(&error);
+                    self.gave_up = true;
                     return self.ended(decoder, identity);
                 }
             };
             if packet.track_id != decoder.track {
                 continue;
             }
-            if self.samples.is_empty() && identity.content == Content::Mp4 {
-                check_layer(decoder, &packet.data, identity)?;
+            if self.samples.is_empty() && self.corrupt == 0 {
+                check_mpeg(decoder, &packet.data, identity)?;
             }
             if let Some(codec) = decoder.sbr.as_mut().and_then(|search| search.look(&packet.data)) {
                 return Err(identity.refusal_of(codec));
             }
+            self.clock.packet(packet.pts, self.frames(), decoder.sample_rate);
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
-                // After these two the decoder may go on with the next packet.
+                // After these two the decoder may continue with the next packet.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.lost(&error, decoder)?,
                 // Neither does a sound stream become another one midway.
                 Err(error @ Error::Unsupported(_)) if !self.samples.is_empty() => self.lost(&error, decoder)?,
@@ -305,26 +366,14 @@ impl Collected {
 
     /// Judges what only the end of the stream decides.
     fn ended(&self, decoder: &TrackDecoder, identity: &Identity) -> Result<(), Fault> {
-        match decoder.sbr.as_ref().and_then(SbrSearch::at_end) {
-            Some(codec) => Err(identity.refusal_of(codec)),
-            None => Ok(()),
+        match (decoder.sbr.as_ref().and_then(SbrSearch::at_end), &self.first_error) {
+            (Some(codec), _) => Err(identity.refusal_of(codec)),
+            (None, Some(error)) if self.frames() == 0 => {
+                let problem = format!("none of its {} packets can be decoded (first: {error})", self.corrupt);
+                Err(Fault::Malformed { container: identity.content.name().into(), problem })
+            }
+            _ => Ok(()),
         }
-    }
-
-    /// A new stream follows in the same file.
-    fn chained(
-        &mut self,
-        reader: &mut dyn FormatReader,
-        decoder: &mut TrackDecoder,
-        identity: &Identity,
-    ) -> Result<(), Fault> {
-        let rate = decoder.sample_rate;
-        *decoder = first_decoder(reader, identity)?;
-        if decoder.sample_rate != rate && !self.samples.is_empty() {
-            let problem = format!("the sampling rate changes from {rate} to {} Hz midway", decoder.sample_rate);
-            return Err(Fault::Malformed { container: identity.content.name().into(), problem });
-        }
-        Ok(())
     }
 
     fn note(&mut self, error: &Error) {
@@ -339,6 +388,8 @@ impl Collected {
             let length = self.samples[0].len() + AAC_FRAMES;
             within("the number of samples", (length * self.samples.len()) as u64, MAX_SAMPLES)?;
             self.samples.iter_mut().for_each(|channel| channel.resize(length, 0.0));
+        } else {
+            self.clock.lost();
         }
         Ok(())
     }
@@ -379,21 +430,7 @@ impl Collected {
             .first_error
             .iter()
             .map(|first| DecodeWarning::CorruptPackets { count: self.corrupt, first: first.clone() });
-        corrupt.collect()
-    }
-
-    /// A warning if the file ended inside a packet, or before one that its tables list.
-    fn truncated(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
-        let frames = self.frames();
-        let claimed_frames = claimed.filter(|claimed| *claimed > frames);
-        self.broke_off.then_some(DecodeWarning::Truncated { claimed_frames, frames })
-    }
-
-    /// A warning if samples of a fixed size are fewer than the header says.
-    fn shorter_than_claimed(&self, claimed: Option<u64>) -> Option<DecodeWarning> {
-        let frames = self.frames();
-        let short = claimed.is_some_and(|claimed| frames < claimed);
-        (short || self.broke_off).then_some(DecodeWarning::Truncated { claimed_frames: claimed, frames })
+        corrupt.chain(self.clock.warning()).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::error::Fault;
 
 /// The name of the file's first chunk.
 pub(super) const SIGNATURE: &[u8] = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00";
-/// What the names of all other chunks end with; they begin with the four letters they have in WAV.
+/// The end of the names of all other chunks; they begin with the four letters they have in WAV.
 const NAME_END: &[u8] = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a";
 const CHUNK_HEADER: usize = 24;
 

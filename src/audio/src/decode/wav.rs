@@ -1,5 +1,6 @@
 //! WAV files: the header decides which codec reads the data chunk.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use super::pcm::{self, Encoding};
@@ -13,7 +14,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let header = riff::read_header(&mut Cursor::new(bytes), bytes.len() as u64)?;
     let start = header.data_start as usize;
     // The header reader keeps the data within the file.
-    let data = &bytes[start..start + header.data_bytes as usize];
+    let first = &bytes[start..start + header.data_bytes as usize];
+    let more = header.more.iter().map(|(start, length)| &bytes[*start as usize..(start + length) as usize]);
+    let data = match header.more.is_empty() {
+        true => Cow::Borrowed(first),
+        false => Cow::Owned(std::iter::once(first).chain(more).collect::<Vec<_>>().concat()),
+    };
+    let data = &*data;
     match codec(&header)? {
         Codec::Pcm(encoding) => decode_pcm(&header, encoding, data),
         Codec::Adpcm => adpcm::decode(&header, data),
@@ -21,13 +28,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
         Codec::Mp3 => {
             let mut decoded = mpeg::decode(data)?;
             decoded.container = "wav".into();
-            decoded.audio.warnings.splice(0..0, header.warnings);
+            let chunks = header.chunk_warning();
+            decoded.audio.warnings.splice(0..0, header.warnings.into_iter().chain(chunks));
             Ok(decoded)
         }
     }
 }
 
-/// What the data chunk is encoded with.
+/// The codec of the data chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
     Pcm(Encoding),
@@ -50,7 +58,7 @@ pub(super) fn codec(header: &WavHeader) -> Result<Codec, Fault> {
     }
 }
 
-/// The encoding of samples of so many bytes, if a format tag allows them.
+/// The encoding of samples of `bytes` bytes, if a format tag allows them.
 pub(super) fn encoding(tag: u16, bytes: u16) -> Option<Encoding> {
     Some(match (tag, bytes) {
         (riff::TAG_PCM, 1) => Encoding::Unsigned8,
@@ -81,15 +89,16 @@ fn decode_pcm(header: &WavHeader, encoding: Encoding, data: &[u8]) -> Result<Dec
     })
 }
 
-/// What is odd about the sizes of a file with PCM data.
+/// Warnings about the sizes of a file with PCM data.
 pub(super) fn pcm_warnings(header: &WavHeader, encoding: Encoding) -> Vec<DecodeWarning> {
     let frame_bytes = (encoding.bytes() * usize::from(header.channels)) as u64;
     let mut warnings = header.warnings.clone();
+    warnings.extend(header.chunk_warning());
     if let Some(promised) = header.promised_bytes {
-        let frames = header.data_bytes / frame_bytes;
+        let frames = header.all_bytes() / frame_bytes;
         warnings.push(DecodeWarning::Truncated { claimed_frames: Some(promised / frame_bytes), frames });
     }
-    let bytes = header.data_bytes % frame_bytes;
+    let bytes = header.all_bytes() % frame_bytes;
     warnings.extend((bytes > 0).then_some(DecodeWarning::PartialFrame { bytes }));
     warnings
 }

@@ -10,7 +10,7 @@ use super::pcm::{self, Encoding};
 use super::{MAX_CHANNELS, riff, wav};
 use crate::audio::DecodeWarning;
 
-/// How a frame is stored.
+/// The layout of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) channels: u16,
@@ -25,7 +25,7 @@ impl Layout {
     }
 }
 
-/// What the header says about the layout.
+/// The layout by the fields of the header.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claims {
     pub(super) tag: u16,
@@ -48,9 +48,14 @@ impl fmt::Display for Claims {
 }
 
 impl Claims {
-    /// What channels and bits say.
+    /// The layout by channels and bits.
     pub(super) fn stated(&self) -> Layout {
-        let bytes = if self.bits == 0 { self.block_align / self.channels.max(1) } else { self.bits.div_ceil(8) };
+        let bytes = match (self.tag, self.bits) {
+            // G.711 has one byte per sample; some programs write the bits that it decodes to.
+            (riff::TAG_ALAW | riff::TAG_MULAW, _) => 1,
+            (_, 0) => self.block_align / self.channels.max(1),
+            (_, bits) => bits.div_ceil(8),
+        };
         Layout { channels: self.channels, bytes }
     }
 
@@ -75,12 +80,12 @@ impl Claims {
         u32::from(self.block_align) == self.frame_by_rate()
     }
 
-    /// What was wrong, if `settled` is not simply what the header says.
+    /// A warning about what was wrong, if `settled` is not simply what the header says.
     pub(super) fn mended(&self, settled: Layout) -> Option<DecodeWarning> {
         let stated = self.stated();
         // 24 bits in 4 bytes are no mistake.
         let same_bytes = settled.bytes == stated.bytes || (self.bits, settled.bytes) == (24, 4);
-        let right = same_bytes && settled.channels == stated.channels && settled.frame() == self.block_align.into();
+        let right = same_bytes && settled.channels == stated.channels && settled.frame() == u32::from(self.block_align);
         (!right).then(|| DecodeWarning::MendedHeader {
             said: self.to_string(),
             used: format!("channels {}, bits per sample {}", settled.channels, 8 * settled.bytes),
@@ -125,7 +130,7 @@ impl Claims {
         if roughness.iter().all(|rough| *rough == 0.0) {
             // Silence says nothing, so that the sizes of a frame decide if they agree.
             let by_frame =
-                candidates.iter().find(|layout| self.frames_agree() && layout.frame() == self.block_align.into());
+                candidates.iter().find(|layout| self.frames_agree() && layout.frame() == u32::from(self.block_align));
             return Some(*by_frame.unwrap_or(&stated));
         }
         let (width, best) = self.width(&candidates, &roughness)?;
@@ -219,13 +224,13 @@ impl Claims {
     }
 }
 
-/// How samples read as few channels look if there should be more.
+/// Statistics of samples that are read as few channels and may be of more.
 struct Pattern {
     /// Energy of the steps from each sample to the next.
     near: f64,
     /// Energy of the steps to the next of the same channel, if there are many.
     far: f64,
-    /// How much the steps depend on the place within a frame of many channels; 1 if not at all.
+    /// Dependence of the steps on the place within a frame of many channels; 1 if not at all.
     unevenness: f64,
 }
 

@@ -8,11 +8,11 @@ use super::Features;
 use super::mel::require;
 use crate::error::AudioError;
 
-/// How cepstra are computed: orthonormal DCT-II of the log-mel bands, then sinusoidal liftering.
+/// Settings of cepstra: orthonormal DCT-II of the log-mel bands, then sinusoidal liftering.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CepstrumConfig {
-    /// How many coefficients are kept, the zeroth included.
+    /// Number of coefficients that are kept, the zeroth included.
     pub coefficients: usize,
     /// Length of the lifter, 1 + L/2 sin(πi/L) as Kaldi has it; 0 for none.
     pub lifter: f64,

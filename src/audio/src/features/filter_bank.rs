@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::framing::LANES;
 use crate::simd::vectorised;
 
-/// How hertz become mel, and how the triangles are scaled.
+/// Scale from hertz to mel, and the scaling of the triangles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MelScale {

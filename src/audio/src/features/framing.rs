@@ -28,7 +28,7 @@ pub(crate) fn plan_inverse(length: usize) -> Arc<dyn ComplexToReal<f32>> {
     PLANNER.with_borrow_mut(|planner| planner.plan_fft_inverse(length))
 }
 
-/// What is made of the complex spectrum.
+/// Function of the complex spectrum that is kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Spectrum {
     /// re² + im².

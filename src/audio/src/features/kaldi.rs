@@ -10,7 +10,7 @@ use super::window::Window;
 use crate::error::AudioError;
 use crate::simd::{floored_log, vectorised};
 
-/// How Kaldi filter banks are computed; there is no dither. Per frame: mean removed, pre-emphasis, window, power
+/// Settings of Kaldi filter banks; there is no dither. Per frame: mean removed, pre-emphasis, window, power
 /// spectrum of the next power of two, triangles in mel, natural logarithm floored at the float epsilon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,7 +31,7 @@ pub struct KaldiConfig {
     pub low_frequency: f32,
     /// Upper edge of the highest band, in hertz; 0 or negative counts from half the sampling rate.
     pub high_frequency: f32,
-    /// What samples in [-1, 1] are multiplied by before the analysis: 1, or 32768 for Kaldi's own scale.
+    /// Factor on samples in [-1, 1] before the analysis: 1, or 32768 for Kaldi's own scale.
     pub scale: f32,
     /// Whether the mean over time is taken from every band.
     pub subtract_mean: bool,
@@ -55,12 +55,12 @@ impl Default for KaldiConfig {
 }
 
 impl KaldiConfig {
-    /// What the CAM++ speaker encoder reads: 80 bands, minus their mean over time.
+    /// Settings of the CAM++ speaker encoder: 80 bands, minus their mean over time.
     pub fn campplus() -> Self {
         Self { subtract_mean: true, ..Self::default() }
     }
 
-    /// What Paraformer encoders read: Hamming window, samples on the scale of 16-bit integers.
+    /// Settings of Paraformer encoders: Hamming window, samples on the scale of 16-bit integers.
     pub fn paraformer() -> Self {
         Self { window: Window::Hamming, scale: 32_768.0, ..Self::default() }
     }

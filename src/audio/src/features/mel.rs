@@ -9,7 +9,7 @@ use super::window::hann_periodic;
 use crate::error::AudioError;
 use crate::simd::floored_log;
 
-/// How a log-mel spectrogram is computed: reflected at both ends by (n_fft - hop) / 2, periodic Hann window, not
+/// Settings of a log-mel spectrogram: reflected at both ends by (n_fft - hop) / 2, periodic Hann window, not
 /// centred, magnitude √(re² + im² + `magnitude_floor`), mel filters, ln(max(·, `log_floor`)).
 ///
 /// This is the family of HiFi-GAN's `mel_spectrogram`, which Matcha-TTS, CosyVoice 2 and Step-Audio share.

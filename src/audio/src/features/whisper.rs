@@ -11,7 +11,7 @@ use crate::simd::floored_log;
 const SAMPLE_RATE: u32 = 16_000;
 const N_FFT: usize = 400;
 const HOP: usize = 160;
-/// How far below the loudest value anything may lie, in powers of ten.
+/// Range of values below the loudest one, in powers of ten.
 const DYNAMIC_RANGE: f32 = 8.0;
 
 /// Computes Whisper's log-mel of 16 kHz signals: window 400, hop 160, centred, log10 floored 8 below the

@@ -32,7 +32,7 @@ pub(super) fn hertz_label(hertz: f64) -> String {
     if hertz >= 1000.0 { format!("{}k", hertz / 1000.0) } else { format!("{hertz}") }
 }
 
-/// Where a frequency lies among the centres of the bands, in bands; the first band's middle is at 0.5.
+/// Place of a frequency among the centres of the bands, in bands; the first band's middle is at 0.5.
 pub(super) fn position_of(centres: &[f64], hertz: f64) -> f64 {
     let above = centres.partition_point(|centre| *centre < hertz).clamp(1, centres.len().max(2) - 1);
     let (Some(low), Some(high)) = (centres.get(above - 1), centres.get(above)) else { return 0.5 };

@@ -17,7 +17,7 @@ use crate::features::{Features, MelConfig};
 /// One spectrogram of a picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Panel<'a> {
-    /// What it shows, for example `real` or `generated`.
+    /// Title of the picture, for example `real` or `generated`.
     pub title: &'a str,
     /// Natural-log mel spectrogram, `frames` x `n_mels`.
     pub log_mel: &'a Features,
@@ -33,7 +33,7 @@ const PANEL_GAP: u32 = 14;
 const AIMED_WIDTH: u32 = 960;
 const AIMED_HEIGHT: u32 = 240;
 const BAR_WIDTH: u32 = 16;
-/// How far below the loudest value colours reach, in decibels.
+/// Range of the colours below the loudest value, in decibels.
 const RANGE_DB: f32 = 80.0;
 const DB_PER_NEPER: f32 = 20.0 / std::f32::consts::LN_10;
 /// Frames and bands that are drawn at most.
@@ -135,7 +135,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Where on the colour scale a level lies, from 0 to 1.
+    /// Place of a level on the colour scale, from 0 to 1.
     fn position(&self, decibels: f32) -> f32 {
         ((decibels - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }

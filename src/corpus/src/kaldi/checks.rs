@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::values;
+use crate::values::{self, BadPath};
 
 /// A piece of speech within a recording.
 #[derive(Debug, PartialEq)]
@@ -11,15 +11,54 @@ pub(super) struct Segment<'a> {
     pub(super) start: f64,
     /// `None`: at the recording's end.
     pub(super) end: Option<f64>,
-    /// The channel of the recording, counted from 0, when it is named.
-    pub(super) channel: Option<u32>,
+    /// The channel of the recording, when it is named.
+    pub(super) channel: Option<Channel>,
+}
+
+/// A channel of a recording.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Channel {
+    /// A or B of a telephone call, counted from 0.
+    Letter(u32),
+    /// A number; whether the first is 0 or 1 shows in all numbers of a file.
+    Number(u32),
+}
+
+/// From where a file counts channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Numbering {
+    /// The number of the first channel.
+    pub(super) first: u32,
+    /// Whether the file leaves open which it is: all its numbers are 1.
+    pub(super) is_open: bool,
+}
+
+impl Numbering {
+    /// The numbering of a file with these channels: from 0 as Kaldi's own tools count, unless 2 or more and no 0 is there.
+    pub(super) fn of<'a>(channels: impl Iterator<Item = &'a str>) -> Self {
+        let (mut zero, mut one, mut more) = (false, false, false);
+        for number in channels.filter_map(|text| text.parse::<u32>().ok()) {
+            zero |= number == 0;
+            one |= number == 1;
+            more |= number > 1;
+        }
+        Self { first: u32::from(!zero && more), is_open: one && !zero && !more }
+    }
+
+    /// The channel, counted from 0.
+    pub(super) fn index(self, channel: Channel) -> u32 {
+        match channel {
+            Channel::Letter(index) => index,
+            Channel::Number(number) => number.saturating_sub(self.first),
+        }
+    }
 }
 
 /// What is wrong with a value.
 #[derive(Debug, PartialEq)]
 pub(super) struct Problem {
     /// The kind of problem, in words that follow the file's name; `None` for what is simply a bad line.
-    pub(super) kind: Option<&'static str>,
+    pub(super) kind: Option<Cow<'static, str>>,
     /// The problem, in words that follow "line 12 ".
     pub(super) detail: String,
 }
@@ -63,7 +102,7 @@ pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem>
             Ok(value)
         } else {
             Err(Problem {
-                kind: Some("runs a command and prep.allow_pipes is off"),
+                kind: Some("runs a command and prep.allow_pipes is off".into()),
                 detail:
                     "is a command (it ends in `|`); convert the audio, or set prep.allow_pipes: true if you trust this \
                          file"
@@ -74,17 +113,16 @@ pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem>
     if value.starts_with('|') || value == "-" {
         return Err(format!("gives `{value}`, which is no file").into());
     }
-    if value.starts_with('~') {
-        return Err("uses `~`, which only a shell would expand; write the path out".into());
-    }
     if is_archive_offset(value) {
         return Err(Problem {
-            kind: Some("points into a Kaldi archive"),
+            kind: Some("points into a Kaldi archive".into()),
             detail: format!("gives `{value}`; extract it to audio files first (wav-copy)"),
         });
     }
-    values::path(value)
-        .map_err(|detail| Problem { kind: Some("has a path of Windows"), detail: format!("has {detail}") })?;
+    values::path(value).map_err(|BadPath { kind, detail }| Problem {
+        kind: Some(format!("has a bad path ({kind})").into()),
+        detail: format!("has {detail}"),
+    })?;
     Ok(value)
 }
 
@@ -98,8 +136,8 @@ fn is_archive_offset(value: &str) -> bool {
 /// Parses a `segments` value: recording, start and end in seconds (-1: the recording's end), and a channel, if one is named.
 pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
     let fields: Vec<&str> = value.split_whitespace().take(6).collect();
-    let (&[recording, start, end], channel) = (match fields.as_slice() {
-        [three @ .., channel] if fields.len() == 4 => (three, Some(*channel)),
+    let (&[recording, start, end], named) = (match fields.as_slice() {
+        [three @ .., last] if fields.len() == 4 => (three, Some(*last)),
         all => (all, None),
     }) else {
         let count = fields.len() + 1;
@@ -120,17 +158,16 @@ pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
     if end.is_some_and(|end| end <= start) {
         return Err(format!("ends at {end_text} s, not after its start at {start_text} s").into());
     }
-    Ok(Segment { recording, start, end, channel: channel.map(channel_number).transpose()? })
+    Ok(Segment { recording, start, end, channel: named.map(channel).transpose()? })
 }
 
-/// A channel as Kaldi counts them, or as A and B of a telephone call.
-fn channel_number(text: &str) -> Result<u32, Problem> {
+/// A channel by its number or its letter.
+fn channel(text: &str) -> Result<Channel, Problem> {
+    let wrong = |_| Problem::from(format!("has `{text}` where a channel should be (0, 1, A or B)"));
     match text {
-        "A" | "a" => Ok(0),
-        "B" | "b" => Ok(1),
-        text => {
-            text.parse().map_err(|_| Problem::from(format!("has `{text}` where a channel should be (0, 1, A or B)")))
-        }
+        "A" | "a" => Ok(Channel::Letter(0)),
+        "B" | "b" => Ok(Channel::Letter(1)),
+        text => text.parse().map(Channel::Number).map_err(wrong),
     }
 }
 
@@ -154,12 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn channels_are_counted_as_their_file_counts_them() {
+        let of = |channels: &[&str]| Numbering::of(channels.iter().copied());
+        let (zero, one) = (Numbering { first: 0, is_open: false }, Numbering { first: 1, is_open: false });
+        assert_eq!((of(&["0", "1", "2"]), of(&["1", "2"]), of(&["A", "B"])), (zero, one, zero));
+        assert_eq!(of(&["1", "A"]), Numbering { first: 0, is_open: true });
+        assert_eq!((one.index(Channel::Number(2)), one.index(Channel::Letter(1))), (1, 1));
+    }
+
+    #[test]
     fn segments() {
         let cut = |end, channel| Ok(Segment { recording: "rec", start: 0.5, end, channel });
         assert_eq!(segment("rec 0.5 1.25"), cut(Some(1.25), None));
         assert_eq!(segment("rec 0.5 -1"), cut(None, None));
-        assert_eq!(segment("rec 0.5 -1.0 1"), cut(None, Some(1)));
-        assert_eq!(segment("rec 0.5 1.25 A"), cut(Some(1.25), Some(0)));
+        assert_eq!(segment("rec 0.5 -1.0 1"), cut(None, Some(Channel::Number(1))));
+        assert_eq!(segment("rec 0.5 1.25 A"), cut(Some(1.25), Some(Channel::Letter(0))));
         assert!(why(segment("rec 0.5")).contains("3 fields"));
         assert!(why(segment("rec 0.5 1 0 0")).contains("6 fields"));
         assert!(why(segment("rec 2 1")).contains("not after"));

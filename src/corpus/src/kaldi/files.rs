@@ -100,7 +100,7 @@ impl Keyed {
     /// An entry's value as text, where its bytes are UTF-8.
     pub(super) fn value(&self, entry: &Entry) -> Result<&str, Problem> {
         utf8(self.value_bytes(entry)).map_err(|byte| Problem {
-            kind: Some("is not UTF-8"),
+            kind: Some("is not UTF-8".into()),
             detail: format!("has the byte 0x{byte:02X}; {}", self.file.encoding_advice()),
         })
     }
@@ -174,6 +174,16 @@ fn first_white_space(line: &[u8]) -> Option<usize> {
     let valid = std::str::from_utf8(line).or_else(|e| std::str::from_utf8(&line[..e.valid_up_to()])).ok()?;
     let found = valid.find(char::is_whitespace);
     found.or_else(|| line.iter().position(|b| matches!(b, b' ' | b'\t')))
+}
+
+/// The ids of utterances that any file of a directory names, as far as the files can be read: for a directory that cannot be read as a
+/// whole. Recordings count where there are no segments.
+pub(super) fn ids(dir: &Path) -> Vec<String> {
+    let read = |name: &str| Keyed::open(dir, name).ok().flatten();
+    let placing = read("segments").or_else(|| read("wav.scp"));
+    let files = [placing, read("text"), read("utt2spk")];
+    let keys = files.iter().flatten().flat_map(|keyed| keyed.entries.iter().map(|entry| keyed.key(entry)));
+    keys.map(|key| String::from_utf8_lossy(key).into_owned()).collect()
 }
 
 /// The files of one directory.

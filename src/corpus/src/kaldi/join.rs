@@ -1,9 +1,10 @@
 //! The join: sorted files walked side by side, every id judged once.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::checks::{self, Problem};
+use super::checks::{self, Numbering, Problem};
 use super::files::{Entry, Files, Keyed, not_read, utf8};
 use crate::paths::{pieces, prefix_of};
 use crate::reading::{KEEP_WITHOUT_TEXT, NO_TRANSCRIPTS};
@@ -29,6 +30,7 @@ pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<
             files: files.paths(),
             ..Reading::default()
         },
+        numbering: numbering(files.segments.as_ref()),
         without_prefix: Tally::default(),
         without_language: Tally::default(),
         without_speaker_list: Tally::default(),
@@ -90,6 +92,8 @@ struct Joiner<'a> {
     prefix: String,
     /// Whether a row without a transcript is rejected.
     text_needed: bool,
+    /// From where `segments` counts channels.
+    numbering: Numbering,
     reading: Reading,
     without_prefix: Tally,
     without_language: Tally,
@@ -243,6 +247,7 @@ impl<'a> Joiner<'a> {
             ));
         };
         let checks::Segment { start, end, channel, .. } = segment;
+        let channel = channel.map(|channel| self.numbering.index(channel));
         Ok(Audio { wav: path(recording)?, start: Some(start), end, channel })
     }
 
@@ -293,6 +298,11 @@ impl<'a> Joiner<'a> {
     fn finish(self) -> Reading {
         let mut reading = self.reading;
         let warnings = [
+            self.numbering.is_open.then(|| {
+                "segments names channel 1 only: it is taken for the second channel, as Kaldi's extract-segments counts from 0; write A \
+                 for the first channel and B for the second"
+                    .to_owned()
+            }),
             self.without_prefix.warning("do not begin with their speaker's id; Kaldi's tools want it as a prefix"),
             self.without_language.warning("are not in utt2lang"),
             self.without_speaker_list.warning("are not in spk2utt"),
@@ -330,6 +340,18 @@ fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
 fn missing<'a>(absent: &str, met: impl Iterator<Item = (&'a Keyed, &'a [Entry])>) -> String {
     let places: Vec<String> = met.filter_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry))).collect();
     format!("not in {absent}: only in {}", places.join(" and "))
+}
+
+/// From where a file of segments counts channels.
+fn numbering(segments: Option<&Keyed>) -> Numbering {
+    let value = |segments: &'_ Keyed, entry: &Entry| -> Option<String> {
+        std::str::from_utf8(segments.value_bytes(entry)).ok()?.split_whitespace().nth(3).map(str::to_owned)
+    };
+    let channels: BTreeSet<String> = segments
+        .into_iter()
+        .flat_map(|segments| segments.entries.iter().filter_map(move |entry| value(segments, entry)))
+        .collect();
+    Numbering::of(channels.iter().map(String::as_str))
 }
 
 /// A warning for recordings no segment uses.

@@ -1,6 +1,7 @@
 //! What the fields of a line of `metadata.csv` are.
 
 use crate::fields::{is_name_of, position_of};
+use crate::values::BadPath;
 use crate::{ids, values};
 
 /// The places of the fields, counted from 0.
@@ -119,10 +120,10 @@ impl Columns {
         }
         let short = fields == 1;
         let problem = "has no `|`; a line is `id|text|normalized text`";
-        if short && audio.contains([',', '\t', ' ']) {
+        if short && audio.contains([',', ';', '\t', ' ']) {
             return Err(problem.into());
         }
-        values::path(audio).map_err(|problem| format!("has a bad path: {problem}"))?;
+        values::path(audio).map_err(|BadPath { kind, detail }| format!("has a bad path ({kind}): {detail}"))?;
         let id = self.id(line);
         values::id(&id.map_or_else(|| ids::of_path(audio), str::to_owned))?;
         let text = self.texts(line).next().unwrap_or_default();

@@ -7,7 +7,7 @@ use super::{Corpus, Order, SamplingOptions, curriculum, order};
 /// How large batches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many utterances, whatever their lengths; the last ones of a run may be fewer.
+    /// A number of utterances, whatever their lengths; the last batch of a run may have fewer.
     Static(u32),
     /// As many utterances as fit.
     Dynamic {

@@ -43,7 +43,7 @@ pub struct MadeBy {
     pub blake3: String,
 }
 
-/// The index of a split, `index.json` beside its shards.
+/// The index of a split, `index.json` next to its shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardIndex {
@@ -97,7 +97,7 @@ impl ShardIndex {
         let bytes = fs::read(path).map_err(|e| CorpusError::io("read", path, e))?;
         if bytes.starts_with(b"PAR1") {
             return Err(fail(
-                "is a Parquet shard, not an index of shards: name the `index.json` that stage 3 wrote beside its shards. Shards that \
+                "is a Parquet shard, not an index of shards: name the `index.json` that stage 3 wrote next to its shards. Shards that \
                  CosyVoice packed have none: pack their recordings here, with their embeddings and tokens imported (`kind: import`)"
                     .into(),
             ));

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use flowmill_audio::media;
 
-use super::shards::compressed_advice;
+use super::shards::{APPLE_DOUBLE, compressed_advice};
 use crate::folder::other_kind;
 use crate::options::Ids;
 use crate::reading::Candidate;
@@ -18,9 +18,6 @@ use crate::{CorpusError, ReadOptions, Rejection, ids, values};
 
 /// How much of a strange name is shown.
 const SHOWN_BYTES: usize = 200;
-/// How the files begin that macOS puts beside others in tar files, under names such as `._x.flac`.
-const APPLE_DOUBLE: &[u8] = b"\0\x05\x16\x07";
-
 /// How Parquet begins.
 const PARQUET: &[u8] = b"PAR1";
 
@@ -28,6 +25,31 @@ const PARQUET: &[u8] = b"PAR1";
 const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that CosyVoice packed; `flowmill inspect` shows it. Give \
                               prep.data the data directory that it was packed from, and import its embeddings and tokens \
                               (`kind: import`)";
+
+/// Says what a file is by its beginning that is no tar file. An empty one is a damaged tar file.
+fn no_tar(beginning: &[u8]) -> Option<String> {
+    if beginning.is_empty() {
+        return None;
+    }
+    if let Some((format, undo)) = compression(beginning) {
+        return Some(compressed_advice(format, undo));
+    }
+    if let Some(found) = media::stand_in(beginning) {
+        return Some(format!("is {}, not a tar file; {}", found.kind, found.advice));
+    }
+    let archives: [(&[u8], &str, &str); 3] = [
+        (b"PK\x03\x04", "a zip archive", "unzip"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x"),
+        (b"Rar!\x1a\x07", "a RAR archive", "unrar x"),
+    ];
+    let archive = archives.iter().find(|(magic, ..)| beginning.starts_with(magic));
+    let advice = |(_, what, undo): &(&[u8], &str, &str)| {
+        format!(
+            "is {what} by its content, not a tar file; unpack it (`{undo}`) and read its folder with `format: folder`"
+        )
+    };
+    archive.map(advice).or_else(|| beginning.starts_with(PARQUET).then(|| PARQUET_ADVICE.to_owned()))
+}
 
 /// The members of one tar file.
 pub(super) struct Shard {
@@ -83,13 +105,10 @@ impl Shard {
         let full = root.join(path);
         let fail = |e| CorpusError::io("read", &full, e);
         let file = fs::File::open(&full).map_err(fail)?;
-        let mut beginning = [0; 8];
+        let mut beginning = [0; media::HEAD_BYTES];
         let count = file.read_at(&mut beginning, 0).map_err(fail)?;
-        if let Some((format, undo)) = compression(&beginning[..count]) {
-            return Err(CorpusError::structure(&full, compressed_advice(format, undo)));
-        }
-        if beginning.starts_with(PARQUET) {
-            return Err(CorpusError::structure(&full, PARQUET_ADVICE));
+        if let Some(problem) = no_tar(&beginning[..count]) {
+            return Err(CorpusError::structure(&full, problem));
         }
         let mut shard = Self {
             path: path.to_owned(),
@@ -378,8 +397,12 @@ fn key_end(key: &str, files: &[File]) -> KeyEnd {
 /// other utterances.
 fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
+    // Where one recording's name explains all transcripts, what follows that name says what they are.
+    let recording = files.iter().find(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned());
+    let recording = recording.filter(|_| key_end(&key, &files) == KeyEnd::Either);
     for file in files {
-        let rest = file.name[key.len()..].trim_start_matches('.').to_ascii_lowercase();
+        let of_recording = recording.as_deref().and_then(|stem| file.name.strip_prefix(stem));
+        let rest = of_recording.unwrap_or(&file.name[key.len()..]).trim_start_matches('.').to_ascii_lowercase();
         if file.look == Look::Text && !samples::follows_a_key(&rest) {
             let own = samples::own_key(&file.name);
             let rest = file.name[own.len()..].trim_start_matches('.').to_ascii_lowercase();

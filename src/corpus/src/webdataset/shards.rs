@@ -1,13 +1,16 @@
 //! Which tar files a source is.
 
-use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use crate::CorpusError;
 use crate::paths::{joined, prefix_of};
 use crate::source::TarMember;
+use crate::walk::{FoundFile, walk};
 
+/// How the files begin that macOS puts next to others, under names such as `._x.flac`.
+pub(super) const APPLE_DOUBLE: &[u8; 4] = b"\0\x05\x16\x07";
 /// The most tar files of one source.
 const MAX_SHARDS: usize = 1_000_000;
 
@@ -17,22 +20,44 @@ const MAX_SHARDS: usize = 1_000_000;
 /// # Errors
 /// [`CorpusError::Structure`] when there is none or one is missing, and for compressed ones; [`CorpusError::Io`].
 pub fn shards(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    let shards = match named(root, data)? {
+        Some(shards) => shards,
+        None => listed(root, data)?,
+    };
+    if let Some((shard, problem)) = shards.iter().find_map(|shard| unusable(shard).map(|problem| (shard, problem))) {
+        return Err(CorpusError::structure(&root.join(shard), problem));
+    }
+    all_there(root, data, &shards)?;
+    Ok(shards)
+}
+
+/// Refuses tar files that are named and not there, and patterns that cannot be read.
+///
+/// # Errors
+/// [`CorpusError::Structure`] with the first that is missing.
+pub fn check_paths(root: &Path, data: &str) -> Result<(), CorpusError> {
+    named(root, data)?.map_or(Ok(()), |shards| all_there(root, data, &shards))
+}
+
+/// The tar files that `data` names one by one; `None` where it names a folder.
+fn named(root: &Path, data: &str) -> Result<Option<Vec<String>>, CorpusError> {
     let fail = |problem: String| CorpusError::structure(&root.join(data), problem);
     let shards = if data.contains('{') {
         expand(data).map_err(fail)?
     } else if root.join(data).is_dir() {
-        listed(root, data)?
+        return Ok(None);
     } else {
         vec![data.to_owned()]
     };
-    for shard in &shards {
-        if let Some(problem) = unusable(shard) {
-            return Err(CorpusError::structure(&root.join(shard), problem));
-        }
-    }
+    Ok(Some(shards))
+}
+
+/// Refuses tar files that are not there.
+fn all_there(root: &Path, data: &str, shards: &[String]) -> Result<(), CorpusError> {
+    let fail = |problem: String| CorpusError::structure(&root.join(data), problem);
     let missing: Vec<&String> = shards.iter().filter(|shard| !root.join(shard).is_file()).collect();
     match missing.first() {
-        None => Ok(shards),
+        None => Ok(()),
         Some(first) if shards.len() == 1 => Err(CorpusError::structure(&root.join(first), "there is no such file")),
         Some(first) => {
             let (count, all) = (missing.len(), shards.len());
@@ -67,33 +92,22 @@ fn compressed(name: &str) -> Option<(&'static str, &'static str)> {
         .find(|(ending, _)| name.ends_with(ending))
 }
 
-/// The tar files below a folder. Hidden ones are skipped, links to folders are not followed.
+/// The tar files below a folder, without hidden ones.
 fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
     let folder = root.join(dir);
     let prefix = prefix_of(dir);
     let (mut found, mut packed) = (Vec::new(), Vec::new());
-    let mut waiting = vec![String::new()];
-    while let Some(below) = waiting.pop() {
-        let place = folder.join(&below);
-        for entry in fs::read_dir(&place).map_err(|e| CorpusError::io("list", &place, e))? {
-            let entry = entry.map_err(|e| CorpusError::io("list", &place, e))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let kind = entry.file_type().map_err(|e| CorpusError::io("list", &entry.path(), e))?;
-            match name.as_str() {
-                name if name.starts_with('.') => {}
-                name if kind.is_dir() => waiting.push(format!("{below}{name}/")),
-                name if name.to_ascii_lowercase().ends_with(".tar") && unnameable(&entry.file_name()) => {
-                    let problem =
-                        "is a tar file whose name is not UTF-8 or does not end in `.tar` in lower case; rename it";
-                    return Err(CorpusError::structure(&entry.path(), problem));
-                }
-                name if name.ends_with(".tar") => found.push(joined(&prefix, &format!("{below}{name}"))),
-                name if name.contains(".tar.") || name.ends_with(".tgz") => packed.push(format!("{below}{name}")),
-                _ => {}
-            }
+    for file in walk(&folder)?.files.into_iter().filter(|file| !file.is_hidden && !file.in_hidden) {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        if name.to_ascii_lowercase().ends_with(".tar") && !(file.is_utf8 && name.ends_with(".tar")) {
+            let problem = "is a tar file whose name is not UTF-8 or does not end in `.tar` in lower case; rename it";
+            return Err(CorpusError::structure(&file.place, problem));
+        } else if name.ends_with(".tar") {
+            found.push(joined(&prefix, &file.path));
+        } else if name.contains(".tar.") || name.ends_with(".tgz") {
+            packed.push(file.path);
         }
     }
-    packed.sort_unstable();
     if let Some((first, (_, undo))) = packed.iter().find_map(|name| compressed(name).map(|how| (name, how))) {
         return Err(CorpusError::structure(&folder.join(first), compressed_advice("by its name", undo)));
     }
@@ -104,9 +118,22 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
     Ok(found)
 }
 
-/// Whether a tar file's name cannot stand in a row.
-fn unnameable(name: &OsStr) -> bool {
-    name.to_str().is_none_or(|name| !name.ends_with(".tar"))
+/// Tar files below a folder that are hidden, or in a hidden folder; none where tar files are named one by one.
+pub(super) fn hidden(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    if data.contains('{') || !root.join(data).is_dir() {
+        return Ok(Vec::new());
+    }
+    let files = walk(&root.join(data))?.files.into_iter();
+    let is_tar = |file: &FoundFile| file.path.to_ascii_lowercase().ends_with(".tar") && !is_apple_double(&file.place);
+    let hidden = files.filter(|file| (file.is_hidden || file.in_hidden) && is_tar(file));
+    Ok(hidden.map(|file| file.path).collect())
+}
+
+/// Whether a file is one that macOS puts next to another.
+fn is_apple_double(place: &Path) -> bool {
+    let mut beginning = [0; APPLE_DOUBLE.len()];
+    let read = fs::File::open(place).and_then(|mut file| file.read_exact(&mut beginning));
+    read.is_ok() && beginning == *APPLE_DOUBLE
 }
 
 /// All names that a pattern stands for, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.

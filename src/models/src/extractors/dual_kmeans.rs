@@ -4,6 +4,9 @@
 //! [`crate::dual_codebook`]), but units of log-mel instead of networks. The *linguistic* stream has a unit per three mel frames
 //! (60 ms, 16.7 Hz) and by default sees the spectrum alone, minus its mean over the utterance: what is said rather than how and by
 //! whom. The *semantic* one has a unit per two (40 ms, 25 Hz) and sees what [`super::kmeans`] sees. Six mel frames are a group.
+//!
+//! Both streams have a unit for every stretch that a recording begins, and the mixed sequence has the groups that both fill, as in
+//! Step-Audio's tokenizer: a last group counts when more than 80 of its 120 ms are there.
 
 use flowmill_nn::random::Draw;
 use serde::{Deserialize, Serialize};
@@ -135,7 +138,7 @@ impl Fit for DualKmeansFit {
     /// One row per group: its linguistic units, then its semantic ones.
     fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
         let [linguistic, semantic] = [self.streams[0].measure(media)?, self.streams[1].measure(media)?];
-        groups(&linguistic, &semantic).ok_or(TOO_SHORT)
+        groups(&linguistic, &semantic).map_or_else(|| Err(too_short(media, GROUP_SECONDS)?), Ok)
     }
 
     fn accumulator(&self, scope: Scope) -> Box<dyn Accumulator> {
@@ -158,7 +161,16 @@ impl Fit for DualKmeansFit {
     }
 }
 
-const TOO_SHORT: ExtractError = ExtractError::TooShort { extractor: KIND, seconds: 0.0, needed: 0.12 };
+/// Seconds of a group, which fitting needs.
+const GROUP_SECONDS: f64 = 0.12;
+
+/// A recording has tokens when it is longer than this: the third semantic unit of 40 ms has begun.
+const SHORTEST: f64 = 0.08;
+
+/// Why a recording without a group cannot be used.
+fn too_short(media: &Media, needed: f64) -> Result<ExtractError, ExtractError> {
+    Ok(ExtractError::TooShort { extractor: KIND, seconds: media.as_audio(KIND)?.seconds()?, needed })
+}
 
 /// Both streams' measured units side by side, a group per row; `None` without a whole group.
 fn groups(linguistic: &Matrix, semantic: &Matrix) -> Option<Matrix> {
@@ -256,10 +268,9 @@ impl Extractor for DualKmeans {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        let units = |stream: &Kmeans| Ok::<_, ExtractError>(stream.quantise(&stream.measure(media)?));
-        let [linguistic, semantic] = [units(&self.streams[0])?, units(&self.streams[1])?];
+        let [linguistic, semantic] = [self.streams[0].units(media)?, self.streams[1].units(media)?];
         // Units are places in their codebooks, so they mix.
         let mixed = self.codebook().mix(&linguistic, &semantic).unwrap_or_default();
-        if mixed.is_empty() { Err(TOO_SHORT) } else { Ok(Extracted::Tokens(mixed)) }
+        if mixed.is_empty() { Err(too_short(media, SHORTEST)?) } else { Ok(Extracted::Tokens(mixed)) }
     }
 }

@@ -216,6 +216,83 @@ pub(super) fn expect_zeros(node: &OnnxNode, zeros: i64, pads: Option<&[f64]>, va
     }
 }
 
+/// Fails unless the length of vectors is taken, not of all numbers or of a column: their axis is the last of two or three.
+pub(super) fn expect_norm_of_vectors(node: &OnnxNode, axes_input: Option<&[f64]>) -> Result<()> {
+    let attributes = Attributes::of(node, &["axes", "keepdims", "noop_with_empty_axes"])?;
+    let stored = axes_input.map(|axes| axes.iter().map(|axis| *axis as i64).collect::<Vec<_>>());
+    match attributes.ints("axes")?.or(stored.as_deref()) {
+        Some([-1 | 1 | 2]) => Ok(()),
+        Some(axes) => Err(attributes.contradicts("axes", &format!("{axes:?}"), &-1)),
+        // Exporters may compute them.
+        None if node.inputs.len() > 1 => Ok(()),
+        None => Err(attributes.contradicts("axes", &"missing", &-1)),
+    }
+}
+
+/// Operations that have no attributes in any version of the standard after 6.
+const WITHOUT_ATTRIBUTES: [&str; 33] = [
+    "Abs",
+    "Add",
+    "And",
+    "Cos",
+    "Div",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Floor",
+    "Greater",
+    "Identity",
+    "Less",
+    "Log",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "Pow",
+    "Range",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sqrt",
+    "Sub",
+    "Tanh",
+    "Where",
+];
+
+/// The attributes of operations that have some, of all versions of the standard; what is checked elsewhere is not here.
+const WITH_ATTRIBUTES: [(&str, &[&str]); 11] = [
+    ("Cast", &["to", "saturate", "round_mode"]),
+    ("Clip", &["min", "max"]),
+    ("Concat", &["axis"]),
+    ("ConstantOfShape", &["value"]),
+    ("Gather", &["axis"]),
+    ("Reshape", &["allowzero"]),
+    ("Shape", &["start", "end"]),
+    ("Slice", &["axes", "starts", "ends"]),
+    ("Squeeze", &["axes"]),
+    ("Transpose", &["perm"]),
+    ("Unsqueeze", &["axes"]),
+];
+
+/// Fails if an operation has an attribute that the standard does not know of it, or one of them twice. What the network makes of the
+/// others is not asked here.
+pub(super) fn expect_standard(node: &OnnxNode) -> Result<()> {
+    let op_type = node.op_type.as_str();
+    let known = match WITH_ATTRIBUTES.iter().find(|(name, _)| *name == op_type) {
+        Some((_, known)) => *known,
+        None if WITHOUT_ATTRIBUTES.contains(&op_type) => &[],
+        None => return Ok(()),
+    };
+    Attributes::of(node, known).map(drop)
+}
+
 /// Checks an operation without weights that this kind of network uses in one way only.
 pub(super) fn expect_usual(node: &OnnxNode) -> Result<()> {
     match node.op_type.as_str() {
@@ -298,6 +375,31 @@ mod tests {
             attributes.push(other.clone());
             assert!(expect_convolution(&node("Conv", &attributes), &geometry).is_err(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn attributes_that_the_standard_does_not_know_are_refused() {
+        for (op_type, attribute, known) in [
+            ("Div", ("epsilon", Float(1e-5)), false),
+            ("MatMul", ("transB", Int(1)), false),
+            ("Transpose", ("perm", Ints(vec![0, 2, 1])), true),
+            ("Transpose", ("axes", Ints(vec![0, 2, 1])), false),
+            ("Reshape", ("allowzero", Int(0)), true),
+            ("Unknown", ("anything", Int(0)), true),
+        ] {
+            let node = node(op_type, std::slice::from_ref(&attribute));
+            assert_eq!(expect_standard(&node).is_ok(), known, "{op_type} {attribute:?}");
+        }
+    }
+
+    #[test]
+    fn the_norm_of_vectors_goes_over_their_elements() {
+        let norm = |axes: &[i64]| node("ReduceL2", &[("axes", Ints(axes.to_vec()))]);
+        assert!([-1, 1, 2].iter().all(|axis| expect_norm_of_vectors(&norm(&[*axis]), None).is_ok()));
+        assert!([&[0][..], &[-2], &[0, 1], &[]].iter().all(|axes| expect_norm_of_vectors(&norm(axes), None).is_err()));
+        assert!(expect_norm_of_vectors(&node("ReduceL2", &[]), Some(&[-1.0])).is_ok());
+        assert!(expect_norm_of_vectors(&node("ReduceL2", &[]), Some(&[0.0])).is_err());
+        assert!(expect_norm_of_vectors(&node("ReduceL2", &[]), None).is_err(), "over all numbers");
     }
 
     #[test]

@@ -27,13 +27,32 @@ fn a_recording_becomes_a_mixed_sequence_of_both_codebooks() {
     for row in &rows {
         let mixed = units.extract(&row.media()).unwrap().into_tokens().unwrap();
         let audio = row.media().as_audio("test").unwrap().mono_at(24_000).unwrap();
-        // Six mel frames of 480 samples to a group.
-        assert_eq!(mixed.len(), audio.len() / (6 * 480) * GROUP);
+        // Linguistic units of three mel frames of 480 samples, semantic ones of two; whole groups of both.
+        let groups = (audio.len().div_ceil(3 * 480) / 2).min(audio.len().div_ceil(2 * 480) / 3);
+        assert_eq!(mixed.len(), groups * GROUP);
         let (linguistic, semantic) = codebook.split(&mixed).unwrap();
         assert!(
             linguistic.iter().any(|unit| *unit != linguistic[0]) && semantic.iter().any(|unit| *unit != semantic[0])
         );
     }
+}
+
+#[test]
+fn a_last_group_counts_when_each_stream_has_begun_its_last_unit() {
+    let rows = split("dev");
+    let fit = DualKmeansFit::new(config(), 7).unwrap();
+    let units = DualKmeans::from_state(&fit.finish(&states(&fit, &rows)).unwrap().state).unwrap();
+    let speech = rows[0].media().as_audio("test").unwrap().mono_at(24_000).unwrap();
+    let tokens = |samples: usize| {
+        let samples = vec![speech[..samples].to_vec()];
+        let audio = flowmill_audio::Audio { samples, sample_rate: 24_000, warnings: Vec::new() };
+        units.extract(&Media::audio(move || Ok::<_, String>(audio.clone()))).map(|value| value.into_tokens().unwrap())
+    };
+    // 80 ms after two groups (5,760 samples) are two units of 40 ms; a sample more begins the third.
+    assert_eq!([5_760, 7_680, 7_681, 8_640].map(|samples| tokens(samples).unwrap().len()), [10, 10, 15, 15]);
+    assert_eq!(tokens(1_921).unwrap().len(), 5);
+    let short = tokens(1_920).unwrap_err().to_string();
+    assert!(short.contains("0.08"), "{short}");
 }
 
 #[test]

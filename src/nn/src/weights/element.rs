@@ -76,6 +76,17 @@ impl ElementType {
         NAMES.iter().find(|names| names.2 == class).map(|names| names.0)
     }
 
+    /// Bytes per element of those of PyTorch's storages whose elements are not read.
+    pub(crate) fn unread_torch_storage(class: &str) -> Option<usize> {
+        Some(match class {
+            "ComplexDoubleStorage" => 16,
+            "ComplexFloatStorage" => 8,
+            "QInt32Storage" => 4,
+            "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => 1,
+            _ => return None,
+        })
+    }
+
     /// The element type of PyTorch's `dtype`.
     pub(crate) fn from_torch_dtype(dtype: &str) -> Option<Self> {
         NAMES.iter().find(|names| names.3 == dtype).map(|names| names.0)

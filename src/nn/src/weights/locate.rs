@@ -18,14 +18,21 @@ const IN_FOLDERS: [&str; 7] = [
     "diffusion_pytorch_model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-    "flow.pt",
+    FLOW,
 ];
+/// The file of the flow in a folder of CosyVoice.
+const FLOW: &str = "flow.pt";
+/// How the names of files with weights end.
+const EXTENSIONS: [&str; 7] = ["safetensors", "pt", "pth", "bin", "ckpt", "pkl", "onnx"];
+/// How many files of a folder a message names.
+const SHOWN: usize = 5;
 /// How the name of an index of shards ends.
 const INDEX: &str = ".index.json";
 /// A larger index is refused.
 const LARGEST_INDEX: u64 = 64 << 20;
 
-/// The file that holds the weights which `path` stands for: itself, or of a folder the one that has a usual name.
+/// The file that holds the weights which `path` stands for: itself, or of a folder the one that has a usual name. In a folder of
+/// CosyVoice, which keeps other networks next to it, that is `flow.pt`.
 ///
 /// # Errors
 /// When a folder has none of them.
@@ -33,11 +40,34 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let found = IN_FOLDERS.iter().map(|name| path.join(name)).find(|file| file.is_file());
+    let names = file_names(path);
+    let is_cosyvoice = names.iter().any(|name| name.starts_with("cosyvoice") && name.ends_with(".yaml"));
+    let first = if is_cosyvoice { FLOW } else { IN_FOLDERS[0] };
+    let found = [first].into_iter().chain(IN_FOLDERS).map(|name| path.join(name)).find(|file| file.is_file());
     found.ok_or_else(|| {
-        let names = IN_FOLDERS.join(", ");
-        file_error(path, format!("it is a folder without weights of a usual name ({names}); name the file"))
+        let usual = IN_FOLDERS.join(", ");
+        let weights: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_weights(name)).collect();
+        let more = if weights.len() > SHOWN { " …" } else { "" };
+        let advice = match weights.is_empty() {
+            true => "name the file".to_owned(),
+            false => format!("name one of its files: {}{more}", weights[..weights.len().min(SHOWN)].join(", ")),
+        };
+        file_error(path, format!("it is a folder without weights of a usual name ({usual}); {advice}"))
     })
+}
+
+/// The names of the files in a folder, sorted.
+fn file_names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Whether a file has weights by its name.
+fn is_weights(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
 }
 
 /// All files that the weights are in which `path` stands for: an index and its shards, an ONNX file and those that hold its tensors.

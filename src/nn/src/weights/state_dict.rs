@@ -8,7 +8,7 @@ const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "g
 /// How many such keys may be inside each other.
 const DEEPEST: usize = 3;
 /// How many dicts the tensors may lie in where none has a usual key.
-const DEEPEST_UNNAMED: usize = 2;
+const DEEPEST_UNNAMED: usize = 3;
 /// How many keys a message names.
 const SHOWN: usize = 5;
 

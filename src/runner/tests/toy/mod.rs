@@ -265,6 +265,7 @@ const RESUMABLE: Resumable = Resumable {
     reached,
     on_stop: "stopping after the step in hand",
     recorded: |then, _| then.clone(),
+    record: |_, _| Ok(None),
     ends: &[],
     end: |_, _, _| Ok(End::Same),
     restored: |_| None,

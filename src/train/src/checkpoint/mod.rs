@@ -300,6 +300,7 @@ fn unreadable(folder: &Path, file: &str, error: std::io::Error) -> TrainError {
     let name = folder_name(folder);
     match error.kind() {
         ErrorKind::NotFound => TrainError::Damaged { name, reason: format!("{file} is missing") },
+        ErrorKind::NotADirectory => TrainError::Damaged { name, reason: "it is a file, not a folder".to_owned() },
         _ => TrainError::Unreadable { name, path: folder.join(file), source: error },
     }
 }

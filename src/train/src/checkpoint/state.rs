@@ -9,8 +9,9 @@ use crate::steering::Positive;
 use crate::stopping::{EarlyStopping, Limits, Patience};
 use crate::{LossScale, TrainError};
 
-/// Version of the checkpoint layout. Version 1 had a hash in the place of the settings, and did not say where the run was to end.
-pub const FORMAT: u32 = 2;
+/// Version of the checkpoint layout. Version 1 had a hash in the place of the settings, and did not say where the run was to end; version 2 did
+/// not hold what the run was begun with.
+pub const FORMAT: u32 = 3;
 
 /// Where training stands between two steps. There are no random states: every draw is a function of seed, epoch and position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct State {
     pub format: u32,
     /// What the run is a function of: a checkpoint continues only a run with the same.
     pub run: RunIdentity,
+    /// What the run was begun with, in the terms of who keeps its checkpoints ([`crate::CheckpointStore::record`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<serde_json::Value>,
     /// Checksum of the weights that adapters stand beside, and that the checkpoint does not hold; none where it holds all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
@@ -91,6 +95,7 @@ impl State {
         Self {
             format: FORMAT,
             run: RunIdentity::Listed(Box::new(run)),
+            record: None,
             base: None,
             seed,
             device: DeviceName::Cpu,

@@ -68,7 +68,7 @@ impl<'a> Bits<'a> {
         ((value << (32 - bits)) as i32) >> (32 - bits)
     }
 
-    /// How many zeros come before the next one; the one is taken too.
+    /// Number of zeros before the next one; the one is taken too.
     pub(super) fn unary(&mut self) -> Result<u32, Ended> {
         let mut zeros = 0;
         loop {

@@ -5,7 +5,7 @@ use super::crc::{crc8, crc16};
 use super::predict::{FIXED, MAX_ORDER, restore};
 use super::stream_info::StreamInfo;
 
-/// Why a frame could not be read.
+/// Reason why a frame could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
     /// The file ends inside it.
@@ -23,7 +23,7 @@ impl From<Ended> for Broken {
 /// Most bytes of a frame's header.
 const MAX_HEADER: usize = 16;
 
-/// What a frame says of its samples.
+/// Format of a frame's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
     pub(super) sample_rate: u32,
@@ -41,7 +41,7 @@ pub(super) struct Header {
     pub(super) block_size: usize,
     /// Position of its first frame of audio in the stream, where block sizes are fixed to that of the stream.
     pub(super) first_sample: u64,
-    /// What the frame says of its samples.
+    /// Format of its samples.
     pub(super) format: Format,
     assignment: u8,
     /// Bytes of the header, checksum included.

@@ -10,7 +10,7 @@ mod frame;
 mod predict;
 mod stream_info;
 
-pub(super) use stream_info::{StreamInfo, parse as parse_metadata};
+pub(super) use stream_info::{StreamInfo, frames_of, parse as parse_metadata};
 
 use super::{Decoded, MAX_SAMPLES, tags, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
@@ -50,6 +50,8 @@ struct Stream<'a> {
     expected: Option<u64>,
     /// Whether frames have been lost since then.
     lost: bool,
+    /// Places where frames of audio are missing and nothing stands in their place, and how many are.
+    gaps: (u64, u64),
 }
 
 impl<'a> Stream<'a> {
@@ -65,6 +67,7 @@ impl<'a> Stream<'a> {
             broke_off: false,
             expected: None,
             lost: false,
+            gaps: (0, 0),
         }
     }
 
@@ -81,7 +84,10 @@ impl<'a> Stream<'a> {
                     at += length;
                 }
                 // Another file was joined: its frames follow its metadata.
-                Err(_) if metadata_length(rest) > 0 => at += metadata_length(rest),
+                Err(_) if metadata_length(rest) > 0 => {
+                    self.expected = None;
+                    at += metadata_length(rest);
+                }
                 Err(error) => {
                     self.lost = true;
                     if self.expected.is_none() {
@@ -100,16 +106,20 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Puts silence where frames before `position` were lost, so that later sound keeps its time.
+    /// Puts silence where frames before `position` were lost, so that later sound keeps its time. Where frames are missing between
+    /// whole ones, somebody may have cut them out: that is noted only.
     fn fill(&mut self, position: u64) -> Result<(), Fault> {
         let there = self.samples[0].len() as u64;
         let missing = position.saturating_sub(self.expected.unwrap_or(position));
         // A position outside the stream is a wrong one.
         let most = self.info.frames.map_or(MAX_LOST, |frames| frames.saturating_sub(there));
-        if std::mem::take(&mut self.lost) && missing <= most {
+        let lost = std::mem::take(&mut self.lost);
+        if lost && missing <= most {
             let length = there.saturating_add(missing);
             within("the number of samples", length.saturating_mul(self.samples.len() as u64), MAX_SAMPLES)?;
             self.samples.iter_mut().for_each(|channel| channel.resize(length as usize, 0.0));
+        } else if missing > 0 && missing <= most {
+            self.gaps = (self.gaps.0 + 1, self.gaps.1 + missing);
         }
         Ok(())
     }
@@ -144,7 +154,13 @@ impl<'a> Stream<'a> {
             warnings.push(DecodeWarning::CorruptPackets { count: self.broken, first: first.to_owned() });
         }
         let frames = self.samples[0].len() as u64;
-        warnings.extend(length_warning(self.info, frames, self.broken > 0, self.broke_off));
+        let (places, missing) = self.gaps;
+        if places > 0 {
+            warnings.push(DecodeWarning::Gaps { places, frames: missing });
+        }
+        if places == 0 || self.broke_off || self.info.frames != Some(frames + missing) {
+            warnings.extend(length_warning(self.info, frames, self.broken > 0, self.broke_off));
+        }
         warnings
     }
 }
@@ -155,18 +171,18 @@ fn metadata_length(bytes: &[u8]) -> usize {
     metadata.map_or(0, |(_, start)| start)
 }
 
-/// Where the next frame after the beginning of `bytes` starts.
+/// Start of the next frame after the beginning of `bytes`.
 fn next_frame(bytes: &[u8], info: &StreamInfo) -> Option<usize> {
     frame_from(bytes, 1, info)
 }
 
-/// Where the first frame at `from` or later starts.
+/// Start of the first frame at `from` or later.
 fn frame_from(bytes: &[u8], from: usize, info: &StreamInfo) -> Option<usize> {
     (from..bytes.len().saturating_sub(1))
         .find(|&at| bytes[at] == 0xff && bytes[at + 1] & 0xfe == 0xf8 && Header::parse(&bytes[at..], info).is_ok())
 }
 
-/// What a file holds, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
+/// Facts about a file, by the positions in its frames' headers; `None` if they are not one whole stream, so that only
 /// decoding tells. The checksums of the others are verified, and the last one is decoded, to see that it is whole.
 pub(super) fn count(bytes: &[u8]) -> Option<AudioInfo> {
     let (info, start) = stream_info::parse(bytes).ok().filter(|(info, _)| info.bits <= MAX_BITS)?;

@@ -5,7 +5,7 @@ use crate::audio::DecodeWarning;
 use crate::decode::check_format;
 use crate::error::Fault;
 
-/// What the STREAMINFO block says.
+/// The STREAMINFO block.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::decode) struct StreamInfo {
     /// Largest block, in frames of audio.
@@ -65,6 +65,11 @@ pub(in crate::decode) fn parse(bytes: &[u8]) -> Result<(StreamInfo, usize), Faul
             return Ok((info, at));
         }
     }
+}
+
+/// The number of frames of audio that a STREAMINFO block gives, where it does.
+pub(in crate::decode) fn frames_of(block: &[u8]) -> Option<u64> {
+    stream_info(block.first_chunk()?).frames
 }
 
 fn stream_info(block: &[u8; 18]) -> StreamInfo {

@@ -64,6 +64,7 @@ impl Graph {
         // Which step made a value, through nodes that only change its shape.
         let mut made: HashMap<String, usize> = HashMap::new();
         for node in std::mem::take(&mut graph.file.graph.nodes) {
+            graph_attributes::expect_standard(&node).map_err(contradiction)?;
             let (Some(output), input) = (node.outputs.first(), node.inputs.first()) else { continue };
             match node.op_type.as_str() {
                 "Conv" | "BatchNormalization" => {
@@ -74,6 +75,10 @@ impl Graph {
                     graph.steps.push(Step::new(&node, behind));
                 }
                 "AveragePool" => expect_context_pool(&node)?,
+                // Axes that are an input may be computed.
+                "ReduceMean" if node.inputs.len() < 2 => {
+                    graph_attributes::expect_over_last(&node, None, &[0, 1]).map_err(contradiction)?;
+                }
                 "Constant" => {
                     if let Some(OnnxAttribute::Tensor(tensor)) = node.attribute("value") {
                         graph.constants.insert(output.clone(), tensor.clone());

@@ -276,6 +276,11 @@ impl Kmeans {
         self.nearest.assign(measured).into_iter().map(|(unit, _)| unit).collect()
     }
 
+    /// The units of a recording, one for every unit that it begins.
+    pub(super) fn units(&self, media: &Media) -> Result<Vec<u32>, ExtractError> {
+        Ok(self.quantise(&self.measure.measure_to_the_end(media)?))
+    }
+
     /// What the recording measures, `[unit][dimension]`, in the coordinates of [`Kmeans::centres`].
     ///
     /// # Errors
@@ -295,7 +300,6 @@ impl Extractor for Kmeans {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        let units = self.quantise(&self.measure.measure_to_the_end(media)?);
-        Ok(Extracted::Tokens(units.into_iter().map(i64::from).collect()))
+        Ok(Extracted::Tokens(self.units(media)?.into_iter().map(i64::from).collect()))
     }
 }

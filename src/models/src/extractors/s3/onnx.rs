@@ -116,6 +116,7 @@ impl Places {
     }
 
     fn visit<'a>(&mut self, node: &'a OnnxNode, edges: &Edges<'a>) -> Result<(), UnusableWeights> {
+        attributes::expect_standard(node)?;
         let plain = |input: usize| Ok::<_, UnusableWeights>(edges.weight(node, input)?.map(|(place, _)| place));
         match node.op_type.as_str() {
             "Conv" => self.visit_convolution(node, edges)?,
@@ -126,7 +127,6 @@ impl Places {
                 }
             }
             "MatMul" => {
-                attributes::Attributes::of(node, &[])?;
                 if let Some((weight, shape)) = edges.weight(node, 1)?.filter(|(_, shape)| shape.len() == 2) {
                     let bias = edges.added(node, shape[1]);
                     let weight = Place { transposed: !weight.transposed, ..weight };
@@ -166,6 +166,10 @@ impl Places {
                 {
                     self.splits.push([heads as usize, width as usize]);
                 }
+            }
+            "ReduceL2" => {
+                let axes = node.inputs.get(1).and_then(|axes| edges.numbers(axes));
+                attributes::expect_norm_of_vectors(node, axes)?;
             }
             _ => attributes::expect_usual(node)?,
         }

@@ -235,7 +235,10 @@ impl Machine<'_, '_> {
             Global::Storage(element) => *element,
             Global::UntypedStorage => ElementType::U8,
             Global::Other => {
+                let size = name.strip_prefix("torch.").and_then(ElementType::unread_torch_storage);
                 let elements = format!("elements of `{name}`, which are not supported; convert it first");
+                let unread = size.map(|size| (key.clone(), size));
+                self.unread.extend(unread);
                 return self.push_node(Node::Unread(elements.into()));
             }
             _ => return Err(wrong(self)),

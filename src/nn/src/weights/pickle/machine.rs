@@ -112,6 +112,8 @@ pub(crate) struct Pickle {
     pub(super) root: Item,
     pub(super) nodes: Vec<Node>,
     pub storages: Vec<StorageRef>,
+    /// Storages whose elements are not read, and the bytes of an element. A storage may be there several times.
+    pub unread: Vec<(Arc<str>, usize)>,
 }
 
 impl Pickle {
@@ -139,6 +141,7 @@ pub(super) struct Machine<'s, 'a> {
     depths: Vec<u8>,
     pub(super) storages: Vec<StorageRef>,
     pub(super) known_storages: HashMap<Arc<str>, u32>,
+    pub(super) unread: Vec<(Arc<str>, usize)>,
     copies: u64,
     /// How many bytes these tables were last seen to take.
     tables: usize,
@@ -155,6 +158,7 @@ impl<'s, 'a> Machine<'s, 'a> {
             depths: Vec::new(),
             storages: Vec::new(),
             known_storages: HashMap::new(),
+            unread: Vec::new(),
             copies: 0,
             tables: 0,
         }
@@ -185,9 +189,10 @@ impl<'s, 'a> Machine<'s, 'a> {
             let opcode = self.source.byte()?;
             if opcode == STOP {
                 let root = self.pop()?;
-                self.source.release(self.tables.saturating_sub(held(&self.nodes) + held(&self.storages)));
+                let kept = held(&self.nodes) + held(&self.storages) + held(&self.unread);
+                self.source.release(self.tables.saturating_sub(kept));
                 let (nodes, storages) = (std::mem::take(&mut self.nodes), std::mem::take(&mut self.storages));
-                return Ok(Pickle { root, nodes, storages });
+                return Ok(Pickle { root, nodes, storages, unread: std::mem::take(&mut self.unread) });
             }
             self.step(opcode)?;
             self.account()?;
@@ -197,7 +202,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     /// Accounts for the growth of the machine's tables.
     fn account(&mut self) -> Parsed<()> {
         let known = self.known_storages.capacity() * size_of::<(Arc<str>, u32)>();
-        let storages = held(&self.storages) + known;
+        let storages = held(&self.storages) + held(&self.unread) + known;
         let values = held(&self.nodes) + held(&self.depths);
         let tables = held(&self.stack) + held(&self.marks) + held(&self.memo) + values + storages;
         if tables > self.tables {

@@ -28,7 +28,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
         let (holders, open) = (count_holders(&pickle), vec![false; pickle.nodes.len()]);
         let tables = held(&holders) + held(&open);
         source.hold(tables)?;
-        let (root, nodes) = (pickle.root, held(&pickle.nodes) + held(&pickle.storages));
+        let (root, nodes) = (pickle.root, held(&pickle.nodes) + held(&pickle.storages) + held(&pickle.unread));
         let mut tree = Self { source, pickle, open, holders, place };
         let value = tree.value(root, 0)?;
         tree.source.release(tables + nodes);

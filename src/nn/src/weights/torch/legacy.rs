@@ -68,17 +68,20 @@ fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Par
     let PickleValue::List(keys) = keys else {
         return Err("its list of storages is missing".to_owned());
     };
-    let elements: HashMap<Arc<str>, _> =
-        values.storages.iter().map(|storage| (storage.key.clone(), storage.element)).collect();
+    let read = values.storages.iter().map(|storage| (storage.key.clone(), storage.element.size()));
+    let sizes: HashMap<Arc<str>, usize> = read.chain(values.unread.iter().cloned()).collect();
     let mut places = HashMap::new();
     for key in keys {
         let PickleValue::Text(key) = key else { return Err("a storage without a name".to_owned()) };
-        let element = elements.get(key).ok_or_else(|| {
-            format!("storage `{}` is not used, or of a type that is not supported", key.escape_debug())
+        let size = sizes.get(key).ok_or_else(|| {
+            format!(
+                "storage `{}` is not used, or of a type that is not known; save it again with a current torch.save",
+                key.escape_debug()
+            )
         })?;
         let count = u64::from_le_bytes(source.array()?);
         let start = source.position();
-        let size = count.checked_mul(element.size() as u64);
+        let size = count.checked_mul(*size as u64);
         source.skip(size.ok_or_else(|| format!("storage `{}` claims {count} elements", key.escape_debug()))?)?;
         if places.insert(key.clone(), (start, count)).is_some() {
             return Err(format!("storage `{}` is there twice", key.escape_debug()));
