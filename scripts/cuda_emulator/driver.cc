@@ -10,6 +10,7 @@
 #undef gridDim
 #include <algorithm>
 #include <cinttypes>
+#include <dlfcn.h>
 #include <map>
 #include <mutex>
 #include <string>
@@ -46,6 +47,7 @@ struct {
 } counted;
 struct {
     size_t used = 0, peak = 0;
+    size_t pool_peak = 0; // since it was last reset
 } memory_of[16];
 
 void report() {
@@ -96,6 +98,7 @@ CUresult allocate(CUdeviceptr *at, size_t size) {
     counted.allocations++;
     memory.used += size;
     memory.peak = std::max(memory.peak, memory.used);
+    memory.pool_peak = std::max(memory.pool_peak, memory.used);
     return CUDA_SUCCESS;
 }
 
@@ -155,8 +158,11 @@ CUresult fill(CUdeviceptr at, unsigned char value, size_t size) {
     return CUDA_SUCCESS;
 }
 
+// What stands for a compiled module in place of PTX: this and its number.
+constexpr char MODULE_IMAGE[] = "// emulated module ";
+
 struct Function {
-    const void *kernel;
+    emulator::Thunk kernel;
     std::string name;
 };
 
@@ -172,6 +178,14 @@ const char *error_name(CUresult error) {
     }
 }
 } // namespace
+
+std::string add_module(const char *path) {
+    std::lock_guard guard(lock);
+    size_t number = emulator::add_module();
+    if (dlopen(path, RTLD_NOW)) return MODULE_IMAGE + std::to_string(number);
+    fprintf(stderr, "CUDA emulator: %s\n", dlerror());
+    return {};
+}
 
 // A matrix product by the stand-in for cuBLAS; returns whether to compute it.
 bool emulated_product() {
@@ -244,10 +258,32 @@ CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
     *available = device_memory - memory_of[current_device()].used;
     return CUDA_SUCCESS;
 }
-// Memory returns to the host at once: the pool of a device has nothing to keep.
+// The pool of a device keeps nothing: memory returns to the host at once.
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) { return *pool = CUmemoryPool(intptr_t(device) + 1), CUDA_SUCCESS; }
 CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device) { return cuDeviceGetDefaultMemPool(pool, device); }
-CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute, void *) { return CUDA_SUCCESS; }
+CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
+    std::lock_guard guard(lock);
+    auto &memory = memory_of[intptr_t(pool) - 1];
+    switch (attribute) {
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: return *(cuuint64_t *)value = memory.used, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: return *(cuuint64_t *)value = memory.pool_peak, CUDA_SUCCESS;
+    default: return CUDA_ERROR_INVALID_VALUE;
+    }
+}
+CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
+    std::lock_guard guard(lock);
+    auto &memory = memory_of[intptr_t(pool) - 1];
+    switch (attribute) {
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: return CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: // can be reset, to nothing but the present
+        if (*(cuuint64_t *)value) return CUDA_ERROR_INVALID_VALUE;
+        return memory.pool_peak = memory.used, CUDA_SUCCESS;
+    default: return CUDA_ERROR_INVALID_VALUE;
+    }
+}
 CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return CUDA_SUCCESS; }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) { return copy_to_device(to, from, size); }
@@ -260,19 +296,24 @@ CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontex
 CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t size) { return fill(at, value, size); }
 CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, size_t size, CUstream) { return fill(at, value, size); }
 
-// Modules hold no code: kernels are found by name.
-CUresult cuModuleLoadData(CUmodule *module, const void *) { return *module = CUmodule(16), CUDA_SUCCESS; }
+// The image of a module is a number in a comment; candle's PTX files have none, for their kernels are module 0. Handles are numbers plus one.
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    constexpr size_t prefix = sizeof MODULE_IMAGE - 1;
+    bool compiled = !strncmp((const char *)image, MODULE_IMAGE, prefix);
+    *module = CUmodule(compiled ? strtoul((const char *)image + prefix, nullptr, 10) + 1 : 1);
+    return CUDA_SUCCESS;
+}
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned, CUjit_option *, void **) { return cuModuleLoadData(module, image); }
 CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
-CUresult cuModuleGetFunction(CUfunction *function, CUmodule, const char *name) {
-    const void *kernel = emulator::find_kernel(name);
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    std::lock_guard guard(lock);
+    emulator::Thunk kernel = emulator::find_kernel(size_t(module) - 1, name);
     if (!kernel) {
         fprintf(stderr, "CUDA emulator: there is no kernel %s\n", name);
         return CUDA_ERROR_NOT_FOUND;
     }
-    std::lock_guard guard(lock);
-    static std::map<std::string, Function> functions;
-    *function = (CUfunction)&functions.emplace(name, Function{kernel, name}).first->second;
+    static std::map<emulator::Thunk, Function> functions;
+    *function = (CUfunction)&functions.emplace(kernel, Function{kernel, name}).first->second;
     return CUDA_SUCCESS;
 }
 CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) { return CUDA_SUCCESS; }
