@@ -27,6 +27,12 @@ pub fn by_composition<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Whether operations may use kernels of their own.
+#[cfg(feature = "cuda")]
+pub(crate) fn kernels_allowed() -> bool {
+    !COMPOSED.get()
+}
+
 /// What computes an operation.
 pub(crate) enum Place {
     /// The fused CPU kernel.

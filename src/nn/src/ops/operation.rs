@@ -17,6 +17,12 @@ pub(crate) trait Operation: Sized + 'static {
     /// What the composition keeps for its backward pass.
     type Saved: 'static;
 
+    /// The output by a CUDA kernel, where there is one for these inputs. It keeps what the composition keeps.
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, _inputs: &[Tensor]) -> Result<Option<(Tensor, Self::Saved)>> {
+        Ok(None)
+    }
+
     /// The output of the composition.
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)>;
 
@@ -48,7 +54,11 @@ pub(crate) fn composed(inputs: &[&Value]) -> bool {
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
     let enter = |value: &&Value| Ok(value.tensor().to_device(device)?.to_dtype(dtype)?.contiguous()?);
     let tensors = inputs.iter().map(enter).collect::<Result<Vec<_>>>()?;
-    let (output, saved) = operation.forward(&tensors)?;
+    #[cfg(feature = "cuda")]
+    let by_kernel = if crate::device::kernels_allowed() { operation.cuda(&tensors)? } else { None };
+    #[cfg(not(feature = "cuda"))]
+    let by_kernel = None;
+    let (output, saved) = by_kernel.map_or_else(|| operation.forward(&tensors), Ok)?;
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);
     Ok(record(output.contiguous()?, inputs, || {
