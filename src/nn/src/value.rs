@@ -3,7 +3,9 @@
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
 use crate::{Result, host};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
 /// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
@@ -14,6 +16,8 @@ pub struct Value {
     node: Option<Node>,
     /// How to make it once more, where that is cheaper than to keep it.
     again: Option<Again>,
+    /// What operations on a device or in another element type read: moved and converted once.
+    elsewhere: Rc<RefCell<Option<Tensor>>>,
 }
 
 impl Value {
@@ -35,7 +39,25 @@ impl Value {
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node, again: None }
+        Self { tensor, node, again: None, elsewhere: Rc::default() }
+    }
+
+    /// The elements on a device and in an element type, contiguous.
+    pub(crate) fn enter(&self, device: &Device, dtype: DType) -> Result<Tensor> {
+        if self.tensor.dtype() == dtype && self.tensor.device().same_device(device) {
+            return Ok(self.tensor.contiguous()?);
+        }
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(device);
+        if let Some(tensor) = elsewhere.as_ref().filter(fits) {
+            return Ok(tensor.clone());
+        }
+        let tensor = self.tensor.to_device(device)?.to_dtype(dtype)?.contiguous()?;
+        // What is recorded is read here and kept by its operation; data are read by every layer.
+        if !self.is_recorded() {
+            *elsewhere = Some(tensor.clone());
+        }
+        Ok(tensor)
     }
 
     /// The elements.

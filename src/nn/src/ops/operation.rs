@@ -52,8 +52,7 @@ pub(crate) fn composed(inputs: &[&Value]) -> bool {
 }
 
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
-    let enter = |value: &&Value| Ok(value.tensor().to_device(device)?.to_dtype(dtype)?.contiguous()?);
-    let tensors = inputs.iter().map(enter).collect::<Result<Vec<_>>>()?;
+    let tensors = inputs.iter().map(|value| value.enter(device, dtype)).collect::<Result<Vec<_>>>()?;
     #[cfg(feature = "cuda")]
     let by_kernel = if crate::device::kernels_allowed() { operation.cuda(&tensors)? } else { None };
     #[cfg(not(feature = "cuda"))]
