@@ -82,6 +82,11 @@ pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
+/// Whether operations on a tensor alone run on fused CPU kernels. Layers with constant weights ask it once, when they arrange these.
+pub(crate) fn is_fused(tensor: &Tensor) -> bool {
+    is_host_single(tensor) && !COMPOSED.get()
+}
+
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {

@@ -1,6 +1,6 @@
-//! Contiguous `f32` slices of candle's CPU storage: how kernels read and write tensors without copies.
+//! Contiguous `f32` slices of candle's CPU storage: how kernels read and write tensors without copies, and how results come from devices.
 
-use crate::{NnError, Result};
+use crate::{NnError, Result, Value};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 use std::cell::RefCell;
 use std::ops::{Deref, Range};
@@ -50,6 +50,36 @@ pub fn slice<'a>(operation: &'static str, tensor: &'a Tensor) -> Result<HostSlic
 /// When candle cannot convert it.
 pub fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// The tensor on the host, with `f32` elements in row-major order: from any device and float type. A clone when it is that already.
+///
+/// # Errors
+/// When candle cannot copy or convert it.
+pub fn fetch(tensor: &Tensor) -> Result<Tensor> {
+    // A view is made contiguous first: a copy from a device takes the whole of what is viewed.
+    contiguous(&tensor.contiguous()?.to_device(&Device::Cpu)?)
+}
+
+/// The elements of a tensor of any device and float type, in row-major order.
+///
+/// # Errors
+/// When candle cannot copy or convert it.
+pub fn read(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(slice("reading", &fetch(tensor)?)?.to_vec())
+}
+
+/// The only element of each scalar, such as the parts of a loss: one copy from a device for all of them.
+///
+/// # Errors
+/// When one has more than one element.
+pub fn scalars(values: &[&Value]) -> Result<Vec<f32>> {
+    if values.iter().all(|value| value.tensor().device().is_cpu()) {
+        return values.iter().map(|value| value.scalar()).collect();
+    }
+    let scalar = |value: &&Value| Ok(value.tensor().reshape(())?.to_dtype(DType::F32)?);
+    let scalars = values.iter().map(scalar).collect::<Result<Vec<_>>>()?;
+    read(&Tensor::stack(&scalars, 0)?)
 }
 
 /// Wraps elements as a CPU tensor without copying them.

@@ -2,7 +2,7 @@
 
 use crate::low_rank::LowRank;
 use crate::{NnError, Result, host};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 
 /// Identifies one parameter of a [`Parameters`]: its position.
@@ -119,6 +119,17 @@ impl Parameters {
             return Err(NnError::shape("set parameter", expected, tensor.dims()));
         }
         entry.tensor = host::contiguous(&tensor)?;
+        Ok(())
+    }
+
+    /// Moves all parameters to a device. Those that are there already stay as they are.
+    ///
+    /// # Errors
+    /// When candle cannot copy one, such as for lack of memory there.
+    pub fn to_device(&mut self, device: &Device) -> Result<()> {
+        for entry in &mut self.entries {
+            entry.tensor = entry.tensor.to_device(device)?;
+        }
         Ok(())
     }
 

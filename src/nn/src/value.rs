@@ -2,8 +2,9 @@
 
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
-use crate::{Result, host};
-use candle_core::{DType, Device, Tensor};
+use crate::{Result, device, host};
+use candle_core::{D, DType, Device, Tensor};
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -90,6 +91,18 @@ impl Value {
         Self::new(self.tensor.clone(), None)
     }
 
+    /// A plain value on a device, for data that several operations there read: each of them would copy it. Itself where it is there
+    /// already, or is recorded.
+    ///
+    /// # Errors
+    /// When candle cannot copy it.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        if self.is_recorded() || self.tensor.device().same_device(device) {
+            return Ok(self.clone());
+        }
+        Ok(Self::new(self.tensor.to_device(device)?, None))
+    }
+
     /// Says how its elements are made once more, so that who reads it need not keep them; `make` computes in single precision.
     /// A plain value is left as it is.
     pub(crate) fn made_again(mut self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
@@ -115,6 +128,20 @@ impl Value {
 
     pub(crate) fn tape(&self) -> Option<&Tape> {
         self.node.as_ref().map(|node| &node.tape)
+    }
+
+    /// The place of the largest element of every row: on the CPU the first of equal ones, on devices one of them.
+    ///
+    /// # Errors
+    /// When candle cannot compute it.
+    pub fn largest(&self) -> Result<Vec<u32>> {
+        if !device::is_host_single(&self.tensor) {
+            return Ok(self.tensor.argmax(D::Minus1)?.flatten_all()?.to_vec1()?);
+        }
+        let larger = |best: (u32, f32), (place, x): (u32, &f32)| if *x > best.1 { (place, *x) } else { best };
+        let largest = |row: &[f32]| (0..).zip(row).fold((0, f32::NEG_INFINITY), larger).0;
+        let rows = host::slice("largest", &self.tensor)?;
+        Ok(rows.par_chunks_exact(self.width().max(1)).map(largest).collect())
     }
 
     /// The only element of a scalar value.

@@ -129,6 +129,52 @@ fn a_large_linear_agrees_with_its_parts() {
 }
 
 #[test]
+fn rotary_positions() {
+    let angles = |name| value(name, &[5, 3]);
+    for width in [6, 12] {
+        check("rotary positions", &[&[5, width]], |x| x[0].rotate(&angles("cosines"), &angles("sines")).unwrap());
+    }
+    let refused = value("x", &[5, 8]).rotate(&angles("cosines"), &angles("sines"));
+    assert!(refused.is_err(), "8 channels are no heads of 6");
+}
+
+#[test]
+fn memory_of_feed_forward_sequential_networks() {
+    let padded = Sequences::padded(&[2, 0, 3], 3).unwrap();
+    for items in [padded, Sequences::packed(&[1, 8]), Sequences::packed(&[9])] {
+        for taps in [1, 4, 5] {
+            let shapes: [&[usize]; 3] = [&[9, 4], &[9, 4], &[4, 1, taps]];
+            check("memory", &shapes, |x| x[0].add_memory(&x[1], &x[2], &items).unwrap());
+        }
+    }
+}
+
+/// The sum that the operation is, taken by loops over more rows than one task of the kernel has.
+#[test]
+fn memory_is_a_convolution_of_each_channel_of_each_item() {
+    let (rows, width, count) = (150, 5, 7);
+    let items = Sequences::packed(&[1, 140, 0, 9]);
+    let (residual, values) = (value("residual", &[rows, width]), value("values", &[rows, width]));
+    let taps = value("taps", &[width, 1, count]);
+    let found = residual.add_memory(&values, &taps, &items).unwrap().tensor().to_vec2::<f32>().unwrap();
+    let elements = |value: &Value| value.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let [residual, values, taps] = [&residual, &values, &taps].map(elements);
+    for item in items.ranges() {
+        for row in item.clone() {
+            for channel in 0..width {
+                let term = |tap: usize| {
+                    let source = (row + tap).checked_sub(count / 2).filter(|source| item.contains(source));
+                    source.map_or(0.0, |source| taps[channel * count + tap] * values[source * width + channel])
+                };
+                let at = row * width + channel;
+                let expected = residual[at] + values[at] + (0..count).map(term).sum::<f32>();
+                assert!((found[row][channel] - expected).abs() < 1e-5, "row {row}, channel {channel}");
+            }
+        }
+    }
+}
+
+#[test]
 fn embedding() {
     check("embedding", &[&[5, 3]], |x| x[0].embed(&[4, 0, 4, 2, 1, 4], &[2, 3]).unwrap());
 }

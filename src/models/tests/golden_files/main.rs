@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use flowmill_models::parity::{self, GoldenFile, ParityError, known_models};
+use flowmill_models::parity::{self, GoldenFile, ParityError, Report, known_models};
+use flowmill_nn::{device, testing};
 
 fn golden_files() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
@@ -14,20 +15,38 @@ fn golden_files() -> Vec<PathBuf> {
 
 #[test]
 fn every_golden_file_is_equal_to_the_public_implementation() {
+    check_all(|file| parity::check(&file));
+}
+
+#[test]
+fn every_golden_file_is_equal_to_the_public_implementation_by_composition() {
+    check_all(|file| device::by_composition(|| parity::check(&file)));
+}
+
+/// Skipped unless the environment names a device.
+#[test]
+fn every_golden_file_is_equal_to_the_public_implementation_on_a_device() {
+    if let Some(device) = testing::test_device().unwrap() {
+        check_all(|file| parity::check(&file.on(device.clone())));
+    }
+}
+
+fn check_all(check: impl Fn(GoldenFile) -> Result<Report, ParityError>) {
     let mut checked = std::collections::BTreeSet::new();
     for path in golden_files() {
         let file = GoldenFile::read(&path).unwrap();
-        let report = match parity::check(&file) {
+        let model = file.model().to_owned();
+        let report = match check(file) {
             Ok(report) => report,
             // Files that other tests read.
             Err(ParityError::UnknownModel { .. }) => continue,
             Err(error) => panic!("{}: {error}", path.display()),
         };
         for worst in report.worst() {
-            println!("{}: {} {:.1e} ({})", file.model(), worst.group, worst.error, worst.name);
+            println!("{model}: {} {:.1e} ({})", worst.group, worst.error, worst.name);
         }
         assert!(report.passes(), "{}: {:?}", path.display(), report.worst());
-        checked.insert(file.model().to_owned());
+        checked.insert(model);
     }
     assert_eq!(checked.into_iter().collect::<Vec<_>>(), known_models().collect::<Vec<_>>(), "a model without a file");
 }

@@ -61,16 +61,25 @@ fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);
     Ok(record(output.contiguous()?, inputs, || {
-        move |gradient: Gradient, flow: &mut Flow<'_>| {
-            let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
-            let gradients = operation.backward(saved, &gradient.tensor().contiguous()?, &needs)?;
-            drop(gradient);
-            for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
-                if let Some(gradient) = gradient.filter(|_| needs[input]) {
-                    flow.give(input, Gradient::shared(gradient.to_dtype(dtype)?.contiguous()?))?;
-                }
-            }
-            Ok(())
-        }
+        move |gradient: Gradient, flow: &mut Flow<'_>| give_composed(operation, saved, dtypes, gradient, flow)
     }))
+}
+
+/// Gives the gradients of the composition to inputs of these element types.
+pub(crate) fn give_composed<O: Operation>(
+    operation: O,
+    saved: O::Saved,
+    dtypes: Vec<DType>,
+    gradient: Gradient,
+    flow: &mut Flow<'_>,
+) -> Result<()> {
+    let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
+    let gradients = operation.backward(saved, &gradient.tensor().contiguous()?, &needs)?;
+    drop(gradient);
+    for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
+        if let Some(gradient) = gradient.filter(|_| needs[input]) {
+            flow.give(input, Gradient::shared(gradient.to_dtype(dtype)?.contiguous()?))?;
+        }
+    }
+    Ok(())
 }
