@@ -1,13 +1,17 @@
 //! CUDA kernels of our own: sources that NVRTC compiles at their first use, on tensors of candle.
 
+pub(crate) mod activation;
 pub(crate) mod layer_norm;
+pub(crate) mod softmax;
 
-use crate::Result;
+use crate::{Result, device};
 use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaFunction, CudaSlice, CudaView, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaSlice, CudaView, DeviceRepr, LaunchArgs, LaunchConfig, PushKernelArg,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Error, Shape, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Shape, Storage, Tensor};
 use std::ops::Deref;
 use std::sync::OnceLock;
 
@@ -29,9 +33,10 @@ impl Kernels {
         self.ptx.get_or_init(compile).as_ref().map(String::as_str).map_err(String::as_str)
     }
 
-    /// Whether the kernels can be used. Where NVRTC is missing, compositions compute.
-    fn are_ready(&self) -> bool {
-        self.ptx().is_ok()
+    /// Whether there are kernels for a tensor's device and element type. Where NVRTC is missing, compositions compute.
+    fn serve(&self, tensor: &Tensor) -> bool {
+        let served = tensor.device().is_cuda() && matches!(tensor.dtype(), DType::F32 | DType::BF16);
+        served && device::kernels_allowed() && self.ptx().is_ok()
     }
 
     /// A kernel by its name, ready to be launched on a device.
@@ -96,4 +101,20 @@ fn tensor<T: CudaDType>(device: &CudaDevice, memory: CudaSlice<T>, shape: impl I
 /// The number of rows or columns, as kernels count them.
 fn count(size: usize) -> Result<u32> {
     u32::try_from(size).map_err(|_| Error::msg(format!("{size} rows are more than a kernel can count")).into())
+}
+
+/// A null pointer as an argument.
+const NULL: &u64 = &0;
+
+/// A view as an argument, or a null pointer.
+fn pointer<'a, 'b: 'a, 'c: 'b, T>(launch: &mut LaunchArgs<'a>, view: &'b Option<CudaView<'c, T>>) {
+    match view {
+        Some(view) => launch.arg(view),
+        None => launch.arg(NULL),
+    };
+}
+
+/// A warp for each row, four to a block.
+fn warp_per_row(rows: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (rows.div_ceil(4), 1, 1), block_dim: (32, 4, 1), shared_mem_bytes: 0 }
 }

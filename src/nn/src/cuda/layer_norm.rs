@@ -1,16 +1,15 @@
 //! Layer normalization by kernels of our own: one launch forward, one backward for the input and two for weight and bias.
 
-use super::{Kernels, Read, count, device_of, memory, tensor};
+use super::{Kernels, Read, count, device_of, memory, pointer, tensor, warp_per_row};
 use crate::Result;
-use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr, LaunchArgs, LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, DType, Tensor};
 use half::bf16;
 
-static KERNELS: Kernels = Kernels::new("layer norm", include_str!("layer_norm.cu"));
+static KERNELS: Kernels =
+    Kernels::new("layer norm", concat!(include_str!("elements.cuh"), include_str!("layer_norm.cu")));
 
-/// Rows of a block, one warp each.
-const ROWS: u32 = 4;
 /// Rows that one block sums for the gradients of weight and bias, at least.
 const SHARE: usize = 128;
 /// The most blocks that share the rows of 32 columns.
@@ -28,7 +27,7 @@ pub(crate) struct Forward {
 
 /// Whether there are kernels for a tensor's device and element type.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
-    tensor.device().is_cuda() && matches!(tensor.dtype(), DType::F32 | DType::BF16) && KERNELS.are_ready()
+    KERNELS.serve(tensor)
 }
 
 /// Normalizes the rows of `x` `[row, channel]`, which [`serves`] allows; weight and bias are of its type.
@@ -148,18 +147,4 @@ fn parameter_gradients_of<T: CudaDType + DeviceRepr>(
     // SAFETY: as above.
     unsafe { launch.launch(LaunchConfig { grid_dim, block_dim: (256, 1, 1), shared_mem_bytes: 0 }) }.w()?;
     Ok(tensor(device, sums, (2, width)))
-}
-
-/// A view as an argument, or a null pointer.
-fn pointer<'a, 'b: 'a, 'c: 'b, T>(launch: &mut LaunchArgs<'a>, view: &'b Option<CudaView<'c, T>>) {
-    const NULL: &u64 = &0;
-    match view {
-        Some(view) => launch.arg(view),
-        None => launch.arg(NULL),
-    };
-}
-
-/// A warp for each row.
-fn warp_per_row(rows: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (rows.div_ceil(ROWS), 1, 1), block_dim: (32, ROWS, 1), shared_mem_bytes: 0 }
 }
