@@ -87,6 +87,14 @@ pub(crate) fn is_fused(tensor: &Tensor) -> bool {
     is_host_single(tensor) && !COMPOSED.get()
 }
 
+/// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
+pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
+    if tensor.elem_count() == 0 {
+        return Ok(Tensor::zeros(tensor.dims(), tensor.dtype(), tensor.device())?);
+    }
+    Ok(tensor.contiguous()?)
+}
+
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {
