@@ -86,7 +86,6 @@ char *guards(CUdeviceptr at) { return (char *)at - GUARD; }
 CUresult allocate(CUdeviceptr *at, size_t size) {
     std::lock_guard guard(lock);
     auto &memory = memory_of[current_device()];
-    if (!size) return CUDA_ERROR_INVALID_VALUE;
     if (size > device_memory - memory.used) return CUDA_ERROR_OUT_OF_MEMORY;
     char *whole = (char *)aligned_alloc(256, (size + 255) / 256 * 256 + 2 * GUARD);
     if (!whole) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -123,6 +122,7 @@ CUresult release(CUdeviceptr at) {
 
 // Whether `size` bytes from `at` lie in one live allocation; the lock is held.
 bool is_live(CUdeviceptr at, size_t size) {
+    if (!size) return true;
     auto next = allocations.upper_bound(at);
     if (next == allocations.begin()) return false;
     auto &[start, allocation] = *std::prev(next);
@@ -248,8 +248,9 @@ CUresult cuEventRecord(CUevent, CUstream) { return CUDA_SUCCESS; }
 CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }
 CUresult cuEventQuery(CUevent) { return CUDA_SUCCESS; }
 
-CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return allocate(at, size); }
-CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return allocate(at, size); }
+// Nothing can be allocated from a pool only.
+CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return size ? allocate(at, size) : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return size ? allocate(at, size) : (*at = 0, CUDA_SUCCESS); }
 CUresult cuMemFree_v2(CUdeviceptr at) { return release(at); }
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream) { return release(at); }
 CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {

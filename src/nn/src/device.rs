@@ -95,10 +95,18 @@ pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.contiguous()?)
 }
 
+/// The tensor in another element type. One without elements is made anew: CUDA refuses to launch a kernel over nothing.
+pub(crate) fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    if tensor.elem_count() == 0 {
+        return Ok(Tensor::zeros(tensor.dims(), dtype, tensor.device())?);
+    }
+    Ok(tensor.to_dtype(dtype)?)
+}
+
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {
-        DType::BF16 | DType::F16 => tensor.to_dtype(DType::F32)?,
+        DType::BF16 | DType::F16 => cast(tensor, DType::F32)?,
         _ => tensor.clone(),
     })
 }

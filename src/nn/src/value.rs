@@ -53,7 +53,7 @@ impl Value {
         if let Some(tensor) = elsewhere.as_ref().filter(fits) {
             return Ok(tensor.clone());
         }
-        let tensor = device::contiguous(&self.tensor)?.to_device(place)?.to_dtype(dtype)?;
+        let tensor = device::cast(&device::contiguous(&self.tensor)?.to_device(place)?, dtype)?;
         // What is recorded is read here and kept by its operation; data are read by every layer.
         if !self.is_recorded() {
             *elsewhere = Some(tensor.clone());

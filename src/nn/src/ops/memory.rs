@@ -7,7 +7,7 @@ use crate::ops::operation::{Operation, apply, give_composed};
 use crate::ops::row_map::{RowMap, matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 impl Value {
     /// `self + values + (values convolved over time)`, the rows of each item on their own; the taps are `[channel, 1, tap]`, centred.
@@ -135,7 +135,7 @@ impl Operation for AddMemory {
         let saved = [values.tensor().clone(), taps.tensor().clone()];
         Ok(record(output, inputs, || {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
-                give_composed(self, saved, vec![DType::F32; 3], gradient, flow)
+                give_composed(self, saved, vec![DType::F32; 3], &Device::Cpu, gradient, flow)
             }
         }))
     }
