@@ -76,9 +76,15 @@ pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
-/// Whether operations on a tensor alone run on fused CPU kernels. Layers with constant weights ask it once, when they arrange these.
+/// Whether there are fused kernels for a device: on the CPU, unless [`by_composition`] is in force. Networks with constant weights ask
+/// it once, when they arrange these.
+pub fn has_kernels(device: &Device) -> bool {
+    device.is_cpu() && !COMPOSED.get()
+}
+
+/// Whether operations on a tensor alone run on fused kernels.
 pub(crate) fn is_fused(tensor: &Tensor) -> bool {
-    is_host_single(tensor) && !COMPOSED.get()
+    is_host_single(tensor) && has_kernels(tensor.device())
 }
 
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.

@@ -1,6 +1,7 @@
 //! The recipe's section `embed`.
 
 use flowmill_models::extractors::{ExtractorConfig, ValueType, statistics::StatisticsConfig};
+use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Recipe, RecipeError};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ pub struct EmbedConfig {
     pub extractor: ExtractorConfig,
     /// The split that the extractor is fitted on; the training split unless the recipe names one.
     pub fit_on: String,
+    /// What networks run on: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`. Another device recomputes nothing.
+    pub device: DeviceName,
 }
 
 impl Default for EmbedConfig {
@@ -22,6 +25,7 @@ impl Default for EmbedConfig {
         Self {
             extractor: ExtractorConfig::Statistics(StatisticsConfig::default()),
             fit_on: flowmill_stage_prep::TRAIN_SPLIT.to_owned(),
+            device: DeviceName::Auto,
         }
     }
 }
