@@ -475,6 +475,9 @@ pub struct SynthArgs {
     /// Another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// What the networks run on: auto (a GPU that works, else the CPU), cpu, cuda:N or metal
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub device: DeviceName,
 }
 
 /// Compares models with their public implementations, by golden files.

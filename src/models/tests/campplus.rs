@@ -7,7 +7,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use flowmill_models::extractors::campplus::{Campplus, Dimensions};
-use flowmill_nn::{host, random::Draw, weights};
+use flowmill_nn::{device, host, random::Draw, weights};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
@@ -152,4 +152,26 @@ fn damaged_graphs_end_in_errors() {
     std::fs::write(&path, broken).unwrap();
     let error = Campplus::open(&path, &Device::Cpu).err().expect("an error").to_string();
     assert!(error.contains("tdnnd5.cam_layer.linear2") && error.contains("NaN at element 0"), "{error}");
+}
+
+/// What devices compute by: recordings of any lengths together, long ones in pieces.
+#[test]
+fn a_batch_by_composition_is_each_recording_by_the_kernels() {
+    let recordings = [3, 57, 4, 250, 4300].map(features);
+    let recordings: Vec<&[f32]> = recordings.iter().map(Vec::as_slice).collect();
+    let kernels = Campplus::random(Dimensions::small(), 1).unwrap();
+    let expected = kernels.embed_all(&[&recordings[..], &[&[0.0; 160]]].concat()).unwrap();
+    let check = |composed: &Campplus, what: &str| {
+        let found = composed.embed_all(&[&recordings[..], &[&[0.0; 160]]].concat()).unwrap();
+        assert!(found[5].is_none() && expected[5].is_none());
+        for (recording, (found, expected)) in found.iter().zip(&expected).enumerate().take(5) {
+            let (found, expected) = (found.as_ref().unwrap(), expected.as_ref().unwrap());
+            let error = relative_error(found, expected);
+            assert!(error < 2e-5, "{what}, recording {recording}: off by {error}");
+            let alone = composed.embed(recordings[recording]).unwrap().unwrap();
+            let error = relative_error(&alone, found);
+            assert!(error < 2e-6, "{what}, recording {recording}: alone it is off by {error}");
+        }
+    };
+    device::by_composition(|| check(&Campplus::random(Dimensions::small(), 1).unwrap(), "on the CPU"));
 }

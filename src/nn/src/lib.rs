@@ -24,7 +24,10 @@
 
 mod checkpoint;
 pub mod context;
+#[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+mod cuda_libraries;
 pub mod device;
+pub mod devices;
 pub mod error;
 pub mod gradients;
 pub mod host;

@@ -1,5 +1,6 @@
 //! Which rows of a `[row, channel]` matrix belong to which item of a batch.
 
+use crate::ops::row_map::Cache;
 use crate::{NnError, Result};
 use std::ops::Range;
 
@@ -9,9 +10,14 @@ use std::ops::Range;
 pub struct Sequences {
     rows: Vec<Range<usize>>,
     total: usize,
+    cache: Cache,
 }
 
 impl Sequences {
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// A padded batch: item `i` has `lengths[i]` valid rows out of `time`.
     ///
     /// # Errors
@@ -21,7 +27,7 @@ impl Sequences {
             return Err(NnError::invalid("lengths", format!("{length} rows do not fit into {time}")));
         }
         let rows = lengths.iter().enumerate().map(|(item, length)| item * time..item * time + length);
-        Ok(Self { rows: rows.collect(), total: lengths.len() * time })
+        Ok(Self { rows: rows.collect(), total: lengths.len() * time, cache: Cache::default() })
     }
 
     /// Items one after the other.
@@ -32,7 +38,7 @@ impl Sequences {
             rows.push(total..total + length);
             total += length;
         }
-        Self { rows, total }
+        Self { rows, total, cache: Cache::default() }
     }
 
     /// Number of items.
@@ -87,12 +93,12 @@ impl Sequences {
             }
             rows.push(whole.start..whole.start + length);
         }
-        Ok(Self { rows, total: self.total })
+        Ok(Self { rows, total: self.total, cache: Cache::default() })
     }
 
     /// The items with every row repeated `factor` times.
     pub fn repeated(&self, factor: usize) -> Self {
         let rows = self.rows.iter().map(|rows| rows.start * factor..rows.end * factor).collect();
-        Self { rows, total: self.total * factor }
+        Self { rows, total: self.total * factor, cache: Cache::default() }
     }
 }

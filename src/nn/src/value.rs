@@ -5,6 +5,8 @@ use crate::tape::{Node, Tape};
 use crate::{Result, device, host};
 use candle_core::{D, DType, Device, Tensor};
 use rayon::prelude::*;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
 /// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
@@ -15,6 +17,8 @@ pub struct Value {
     node: Option<Node>,
     /// How to make it once more, where that is cheaper than to keep it.
     again: Option<Again>,
+    /// What operations on a device or in another element type read: moved and converted once.
+    elsewhere: Rc<RefCell<Option<Tensor>>>,
 }
 
 impl Value {
@@ -36,7 +40,25 @@ impl Value {
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node, again: None }
+        Self { tensor, node, again: None, elsewhere: Rc::default() }
+    }
+
+    /// The elements on a device and in an element type, contiguous.
+    pub(crate) fn enter(&self, device: &Device, dtype: DType) -> Result<Tensor> {
+        if self.tensor.dtype() == dtype && self.tensor.device().same_device(device) {
+            return Ok(self.tensor.contiguous()?);
+        }
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(device);
+        if let Some(tensor) = elsewhere.as_ref().filter(fits) {
+            return Ok(tensor.clone());
+        }
+        let tensor = self.tensor.to_device(device)?.to_dtype(dtype)?.contiguous()?;
+        // What is recorded is read here and kept by its operation; data are read by every layer.
+        if !self.is_recorded() {
+            *elsewhere = Some(tensor.clone());
+        }
+        Ok(tensor)
     }
 
     /// The elements.
@@ -66,11 +88,14 @@ impl Value {
 
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
-        Self::new(self.tensor.clone(), None)
+        match &self.node {
+            Some(_) => Self::new(self.tensor.clone(), None),
+            None => self.clone(),
+        }
     }
 
-    /// A plain value on a device, for data that several operations there read: each of them would copy it. Itself where it is there
-    /// already, or is recorded.
+    /// A plain value on a device, for data that an operation makes larger before they meet parameters: what is copied there is small then.
+    /// Itself where it is there already, or is recorded.
     ///
     /// # Errors
     /// When candle cannot copy it.

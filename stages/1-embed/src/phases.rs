@@ -37,7 +37,7 @@ pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>,
     match phase {
         0 => measure(&config, context).map(Some),
         1 => fit(&config, context).map(Some),
-        2 => extract(config, context).map(Some),
+        2 => extract(&config, context).map(Some),
         3 => average(context).map(Some),
         _ => Ok(None),
     }

@@ -8,6 +8,7 @@ use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{decode_bytes, resample};
 use flowmill_corpus::shard::{Column, ShardRow, Shards};
 use flowmill_models::flow::GenerationOptions;
+use flowmill_nn::device;
 use flowmill_nn::random::Draw;
 use flowmill_runner::{PartReport, PartWork, StageError};
 use flowmill_stage_train::SpeakerEmbedding;
@@ -68,7 +69,8 @@ impl HeldOut {
     /// # Errors
     /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
-        let model = ExportedModel::load(&self.description, &self.weights).map_err(StageError::other)?;
+        let device = device::open(self.config.device).map_err(StageError::other)?;
+        let model = ExportedModel::load(&self.description, &self.weights, &device).map_err(StageError::other)?;
         if self.config.sfm_strength.is_some() && !model.has_strength() {
             let message = "export.sfm_strength is set, but the model is no shallow flow: it has no strength";
             return Err(StageError::new(message));

@@ -195,12 +195,13 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 
-/// The settings that samples depend on: all but the form of the weights.
+/// The settings that samples depend on: all but the form of the weights and where they are computed.
 fn sampling(config: &ExportConfig) -> Value {
     let mut settings = json!(config);
     if let Some(settings) = settings.as_object_mut() {
         settings.shift_remove("write_pt");
         settings.shift_remove("merge_adapters");
+        settings.shift_remove("device");
     }
     settings
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::{Device, Tensor};
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::TokenToMel;
 use flowmill_models::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
@@ -72,12 +73,12 @@ pub struct ExportedModel {
 }
 
 impl ExportedModel {
-    /// Loads the weights at `weights` for the model that `config` describes; every weight must be there, in its shape. Adapters that are
+    /// Loads the weights at `weights` for the model that `config` describes, to run on a device; every weight must be there, in its shape. Adapters that are
     /// not merged into them are taken from the file beside them.
     ///
     /// # Errors
     /// [`ExportError::Description`] and [`ExportError::Weights`] name the file.
-    pub fn load(config: &Path, weights: &Path) -> Result<Self, ExportError> {
+    pub fn load(config: &Path, weights: &Path, device: &Device) -> Result<Self, ExportError> {
         let describe = |reason: String| ExportError::Description { path: config.to_owned(), reason };
         let text = std::fs::read_to_string(config).map_err(|source| ExportError::file(config, source))?;
         let description: ModelDescription = serde_json::from_str(&text).map_err(|e| describe(e.to_string()))?;
@@ -91,6 +92,7 @@ impl ExportedModel {
             None => parameters.load_exact(weights).map(drop),
         }
         .map_err(|e| bad_weights(e.about(weights)))?;
+        parameters.to_device(device).map_err(|e| bad_weights(e.to_string()))?;
         Ok(Self { network, parameters, description, solver })
     }
 
@@ -217,7 +219,7 @@ fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Re
 }
 
 /// A mel `[frame, bin]` as features; it must be finite.
-fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
+fn features(mel: &Tensor) -> Result<Features, String> {
     let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
     let data = mel.flatten_all().and_then(|mel| mel.to_vec1::<f32>()).map_err(|e| e.to_string())?;
     if data.iter().any(|value| !value.is_finite()) {
@@ -230,7 +232,7 @@ fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
 ///
 /// # Errors
 /// [`ExportError::Extractor`].
-pub fn load_extractor(path: &Path, device: &candle_core::Device) -> Result<Box<dyn Extractor>, ExportError> {
+pub fn load_extractor(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, ExportError> {
     let state = State::load(path)?;
     Ok(extractors::from_state(&state, device)?)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
@@ -69,20 +70,20 @@ pub struct Synthesiser {
 }
 
 impl Synthesiser {
-    /// Opens a folder that stage 6 wrote.
+    /// Opens a folder that stage 6 wrote, to run on a device.
     ///
     /// # Errors
     /// [`ExportError`] naming the file that is missing or wrong.
-    pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
-        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS))?;
+    pub fn open(folder: &Path, options: SynthOptions, device: &Device) -> Result<Self, ExportError> {
+        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS), device)?;
         if options.strength.is_some() && !model.has_strength() {
             let reason = "it is no shallow flow: it has no strength to choose".to_owned();
             return Err(ExportError::Description { path: folder.join(CONFIG), reason });
         }
         Ok(Self {
             model,
-            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR))?,
-            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR))?,
+            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR), device)?,
+            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR), device)?,
             options,
         })
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::args::{DoctorArgs, RecipeArgs};
-use crate::doctor::{build, disk, machine, weights};
+use crate::doctor::{build, devices, disk, machine, weights};
 use crate::experiment;
 use crate::failure::Failure;
 use crate::human;
@@ -45,7 +45,7 @@ fn line(mark: Mark, subject: &str, text: &str, out: &mut dyn Write) -> Result<()
     Ok(writeln!(out, "{}  {subject:<10}  {text}", style::paint(style, sign))?)
 }
 
-/// Processor, memory, threads, graphics, build.
+/// Processor, memory, threads, devices, build.
 fn describe_machine(out: &mut dyn Write) -> Result<(), Failure> {
     let processor = machine::processor();
     let cores = match processor.installed - processor.cores {
@@ -56,7 +56,7 @@ fn describe_machine(out: &mut dyn Write) -> Result<(), Failure> {
     line(instruction_mark(&processor.features), "", &processor.features.join(" "), out)?;
     describe_memory(out)?;
     describe_threads(out)?;
-    describe_graphics(out)?;
+    describe_devices(out)?;
     describe_ffmpeg(out)?;
     for (name, value) in build::describe() {
         line(Mark::Good, "build", &format!("{name}: {value}"), out)?;
@@ -99,14 +99,10 @@ fn describe_threads(out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the graphics devices and whether this build can use them.
-fn describe_graphics(out: &mut dyn Write) -> Result<(), Failure> {
-    let devices = machine::graphics();
-    if devices.is_empty() {
-        return line(Mark::Good, "GPU", "none found; none is needed", out);
-    }
-    for device in devices {
-        line(Mark::Warning, "GPU", &format!("{device}: {}", build::gpu()), out)?;
+/// Prints the devices that training can run on, and why others cannot be used.
+fn describe_devices(out: &mut dyn Write) -> Result<(), Failure> {
+    for device in devices::describe() {
+        line(if device.warns { Mark::Warning } else { Mark::Good }, "device", &device.text, out)?;
     }
     Ok(())
 }

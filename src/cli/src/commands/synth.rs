@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use flowmill_nn::device;
 use flowmill_stage_export::{SynthOptions, Synthesised, Synthesiser, file_name};
 
 use crate::args::SynthArgs;
@@ -27,7 +28,9 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         seed: arguments.seed,
         ..SynthOptions::default()
     };
-    let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
+    let device = device::open(arguments.device).map_err(|error| Failure::Usage(error.into()))?;
+    let synthesiser =
+        Synthesiser::open(&arguments.model, options, &device).map_err(|error| Failure::Failed(error.into()))?;
     refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))

@@ -1,6 +1,6 @@
 //! How this binary was built.
 
-/// `name, value` pairs: target, profile, allocator, GPU support.
+/// `name, value` pairs: target, profile, instruction sets, devices.
 pub fn describe() -> Vec<(String, String)> {
     let target = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
     let profile = if cfg!(debug_assertions) { "development (slow; build with --release)" } else { "release" };
@@ -8,13 +8,13 @@ pub fn describe() -> Vec<(String, String)> {
         ("target".into(), target),
         ("profile".into(), profile.into()),
         ("instructions".into(), compiled_instructions()),
-        ("GPU support".into(), gpu().into()),
+        ("devices".into(), devices()),
     ]
 }
 
-/// Whether kernels for a GPU were compiled in.
-pub fn gpu() -> &'static str {
-    "not in this build; training runs on the processor"
+/// The kinds of devices whose support was compiled in.
+fn devices() -> String {
+    [&["cpu"], flowmill_nn::device::SUPPORTED].concat().join(" ")
 }
 
 /// The instruction sets that the compiler was allowed to use everywhere.

@@ -4,10 +4,11 @@ use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::convolution::{self as kernel, Geometry, Layout};
 use crate::ops::operation::{Operation, apply};
-use crate::ops::row_map::{RowMap, matrix, sum_rows};
+use crate::ops::row_map::{Key, RowMap, matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
+use std::sync::Arc;
 
 /// Settings of a convolution.
 #[derive(Debug, Clone, Copy)]
@@ -139,7 +140,12 @@ struct Convolve {
 
 impl Convolve {
     /// For each output row and each tap the input row that it reads.
-    fn windows(&self) -> Result<RowMap> {
+    fn windows(&self) -> Result<Arc<RowMap>> {
+        let key = Key::Windows(self.geometry, self.layout.output.total());
+        self.layout.valid.cache().map(key, || self.find_windows())
+    }
+
+    fn find_windows(&self) -> Result<RowMap> {
         let Geometry { kernel, stride, dilation, padding, .. } = self.geometry;
         let Layout { valid, whole, output } = &self.layout;
         let mut rows = vec![None; output.total() * kernel];
@@ -156,7 +162,12 @@ impl Convolve {
     }
 
     /// For each input row and each tap the row of `windows` that reads it.
-    fn readers(&self) -> Result<RowMap> {
+    fn readers(&self) -> Result<Arc<RowMap>> {
+        let key = Key::Readers(self.geometry, self.layout.output.total());
+        self.layout.valid.cache().map(key, || self.find_readers())
+    }
+
+    fn find_readers(&self) -> Result<RowMap> {
         let Geometry { kernel, stride, dilation, padding, .. } = self.geometry;
         let Layout { valid, whole, output } = &self.layout;
         let mut rows = vec![None; whole.total() * kernel];

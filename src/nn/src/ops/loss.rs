@@ -5,7 +5,7 @@ use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::zip_assign_serial;
 use crate::kernels::reduce::sum_pairs_serial;
 use crate::ops::operation::{Operation, apply};
-use crate::ops::row_map::{RowMap, matrix};
+use crate::ops::row_map::{Key, matrix};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
@@ -42,7 +42,7 @@ impl Operation for MeanSquareError {
     type Saved = (Tensor, Vec<usize>);
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
-        let valid = |tensor: &Tensor| RowMap::pack(&self.rows)?.gather(&wide(&matrix(tensor)?)?);
+        let valid = |tensor: &Tensor| self.rows.map(Key::Pack)?.gather(&wide(&matrix(tensor)?)?);
         let difference = (valid(&inputs[0])? - valid(&inputs[1])?)?;
         let error = (difference.sqr()?.sum_all()? * (1.0 / self.count(difference.dim(1)?)))?;
         Ok((error, (difference, inputs[0].dims().to_vec())))
@@ -52,7 +52,7 @@ impl Operation for MeanSquareError {
         let (difference, shape) = saved;
         let factor = (gradient * (2.0 / self.count(difference.dim(1)?)))?;
         let slope = difference.broadcast_mul(&factor.to_dtype(difference.dtype())?)?;
-        Ok(vec![Some(RowMap::unpack(&self.rows)?.gather(&slope)?.reshape(shape)?), None])
+        Ok(vec![Some(self.rows.map(Key::Unpack)?.gather(&slope)?.reshape(shape)?), None])
     }
 
     fn fused(self, inputs: &[&Value]) -> Result<Value> {

@@ -46,8 +46,7 @@ pub(crate) fn composed(inputs: &[&Value]) -> bool {
 }
 
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
-    let enter = |value: &&Value| Ok(value.tensor().to_device(device)?.to_dtype(dtype)?.contiguous()?);
-    let tensors = inputs.iter().map(enter).collect::<Result<Vec<_>>>()?;
+    let tensors = inputs.iter().map(|value| value.enter(device, dtype)).collect::<Result<Vec<_>>>()?;
     let (output, saved) = operation.forward(&tensors)?;
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);

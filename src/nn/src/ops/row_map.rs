@@ -1,16 +1,24 @@
 //! Which row of a matrix each row of another one is: the composition of everything that moves rows.
 
+use crate::kernels::attention::Reach;
+use crate::kernels::convolution::Geometry;
 use crate::{NnError, Result, Sequences};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What candle's selection of rows reads as zeros, on every device.
 const NOTHING: u32 = u32::MAX;
 
 /// For each row of the result the row of the source, or none for zeros.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct RowMap {
     rows: Vec<u32>,
     source: usize,
+    /// Whether nothing moves.
+    identity: bool,
+    /// The rows as a tensor, on the device that asked last: uploading waits for the device.
+    indices: Mutex<Option<Tensor>>,
+    inverse: OnceLock<Arc<RowMap>>,
 }
 
 impl RowMap {
@@ -22,12 +30,16 @@ impl RowMap {
         if u32::try_from(source).is_err() {
             return Err(NnError::invalid("rows", format!("{source} rows are more than an index can count")));
         }
-        let rows = rows.map(|row| row.map_or(NOTHING, |row| row as u32)).collect();
-        Ok(Self { rows, source })
+        Ok(Self::of(rows.map(|row| row.map_or(NOTHING, |row| row as u32)).collect(), source))
+    }
+
+    fn of(rows: Vec<u32>, source: usize) -> Self {
+        let identity = rows.len() == source && rows.iter().enumerate().all(|(place, row)| place == *row as usize);
+        Self { rows, source, identity, indices: Mutex::default(), inverse: OnceLock::new() }
     }
 
     /// From packed items to the rows they are at; zeros elsewhere.
-    pub(crate) fn unpack(items: &Sequences) -> Result<Self> {
+    fn unpack(items: &Sequences) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (place, row) in items.ranges().iter().flat_map(Clone::clone).enumerate() {
             rows[row] = Some(place);
@@ -36,12 +48,12 @@ impl RowMap {
     }
 
     /// From the rows of items to the items packed.
-    pub(crate) fn pack(items: &Sequences) -> Result<Self> {
+    fn pack(items: &Sequences) -> Result<Self> {
         Self::new(items.ranges().iter().flat_map(Clone::clone).map(Some), items.total())
     }
 
     /// From the rows of items to a padded batch of `time` rows each; zeros behind each item.
-    pub(crate) fn pad(items: &Sequences, time: usize) -> Result<Self> {
+    fn pad(items: &Sequences, time: usize) -> Result<Self> {
         let padded = |rows: &std::ops::Range<usize>| {
             let rows = rows.clone();
             (0..time).map(move |t| (t < rows.len()).then_some(rows.start + t))
@@ -50,7 +62,7 @@ impl RowMap {
     }
 
     /// From one row per item to all rows of the item; zeros elsewhere.
-    pub(crate) fn expand(items: &Sequences) -> Result<Self> {
+    fn expand(items: &Sequences) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (item, range) in items.ranges().iter().enumerate() {
             rows[range.clone()].fill(Some(item));
@@ -59,12 +71,25 @@ impl RowMap {
     }
 
     /// The map back, which is also the transpose: every row of the source is at most one of the result.
-    pub(crate) fn inverse(&self) -> Self {
-        let mut rows = vec![NOTHING; self.source];
-        for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {
-            rows[*row as usize] = place as u32;
+    pub(crate) fn inverse(&self) -> Arc<Self> {
+        let make = || {
+            let mut rows = vec![NOTHING; self.source];
+            for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {
+                rows[*row as usize] = place as u32;
+            }
+            Arc::new(Self::of(rows, self.rows.len()))
+        };
+        self.inverse.get_or_init(make).clone()
+    }
+
+    fn indices(&self, device: &Device) -> Result<Tensor> {
+        // A tensor is whole whatever happened to the thread that held the lock.
+        let mut kept = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(indices) = kept.as_ref().filter(|indices| indices.device().same_device(device)) {
+            return Ok(indices.clone());
         }
-        Self { rows, source: self.rows.len() }
+        let indices = Tensor::from_slice(&self.rows, self.rows.len(), device)?;
+        Ok(kept.insert(indices).clone())
     }
 
     /// The rows of `source` `[row, channel]`.
@@ -75,14 +100,89 @@ impl RowMap {
         if rows != self.source {
             return Err(NnError::shape("gather rows", format!("{} rows", self.source), source.dims()));
         }
-        if self.rows.len() == rows && self.rows.iter().enumerate().all(|(place, row)| place == *row as usize) {
+        if self.identity {
             return Ok(source.clone());
         }
         if rows == 0 || width == 0 || self.rows.is_empty() {
             return Ok(Tensor::zeros((self.rows.len(), width), source.dtype(), source.device())?);
         }
-        let indices = Tensor::from_slice(&self.rows, self.rows.len(), source.device())?;
-        Ok(source.index_select(&indices, 0)?)
+        Ok(source.index_select(&self.indices(source.device())?, 0)?)
+    }
+}
+
+/// What the operations on a batch keep of its items: made once, not once per layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Key {
+    /// From the rows of items to the items packed.
+    Pack,
+    /// From packed items to the rows they are at.
+    Unpack,
+    /// From the rows of items to a padded batch of so many rows each.
+    Pad(usize),
+    /// From one row per item to all rows of the item.
+    Expand,
+    /// The windows of a convolution that gives so many rows.
+    Windows(Geometry, usize),
+    /// Who reads each row in such a convolution.
+    Readers(Geometry, usize),
+    /// The mask of an attention among the items, padded to so many rows.
+    Mask(Reach, usize),
+}
+
+type Kept<T> = Arc<Mutex<Vec<(Key, T)>>>;
+
+/// Row maps and masks of a batch, by what they are for. Clones share them; they are no part of what a batch is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cache {
+    maps: Kept<Arc<RowMap>>,
+    masks: Kept<Tensor>,
+}
+
+impl PartialEq for Cache {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Cache {}
+
+impl Cache {
+    /// The map of a key, made by `make` when it is asked for first.
+    pub(crate) fn map(&self, key: Key, make: impl FnOnce() -> Result<RowMap>) -> Result<Arc<RowMap>> {
+        let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, map)) = maps.iter().find(|(kept, _)| *kept == key) {
+            return Ok(map.clone());
+        }
+        let map = Arc::new(make()?);
+        maps.push((key, map.clone()));
+        Ok(map)
+    }
+
+    /// The mask of a key as a tensor like `like`, made by `make` when it is asked for first.
+    pub(crate) fn mask(&self, key: Key, like: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let mut masks = self.masks.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |mask: &Tensor| mask.device().same_device(like.device()) && mask.dtype() == like.dtype();
+        if let Some((_, mask)) = masks.iter().find(|(kept, mask)| *kept == key && fits(mask)) {
+            return Ok(mask.clone());
+        }
+        let mask = make()?.to_device(like.device())?.to_dtype(like.dtype())?;
+        masks.push((key, mask.clone()));
+        Ok(mask)
+    }
+}
+
+impl Sequences {
+    /// One of the maps that need nothing but the items.
+    pub(crate) fn map(&self, key: Key) -> Result<Arc<RowMap>> {
+        self.cache().map(key.clone(), || match key {
+            Key::Pack => RowMap::pack(self),
+            Key::Unpack => RowMap::unpack(self),
+            Key::Pad(time) => RowMap::pad(self, time),
+            Key::Expand => RowMap::expand(self),
+            Key::Windows(..) | Key::Readers(..) | Key::Mask(..) => {
+                Err(NnError::invalid("rows", format!("{key:?} is not a map of items alone")))
+            }
+        })
     }
 }
 
@@ -110,7 +210,7 @@ pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
     let tensor = crate::device::wide(tensor)?;
     let width = tensor.dim(1)?;
     let time = items.ranges().iter().map(|rows| rows.len()).max().unwrap_or(0);
-    let padded = RowMap::pad(items, time)?.gather(&tensor)?;
+    let padded = items.map(Key::Pad(time))?.gather(&tensor)?;
     if padded.elem_count() == 0 {
         return Ok(Tensor::zeros((items.len(), width), tensor.dtype(), tensor.device())?);
     }

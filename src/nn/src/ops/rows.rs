@@ -5,11 +5,12 @@ use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
-use crate::ops::row_map::{self, RowMap, matrix, sum_rows};
+use crate::ops::row_map::{self, Key, RowMap, matrix, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 fn check_channels(operation: &'static str, value: &Value, channels: &Value) -> Result<()> {
     if channels.dims() == [value.width()] {
@@ -262,7 +263,7 @@ impl Value {
             return self.reshape(&[rows.total(), width]);
         }
         if composed(&[self]) {
-            return apply(MoveRows { map: RowMap::pack(rows)? }, &[self]);
+            return apply(MoveRows { map: rows.map(Key::Pack)? }, &[self]);
         }
         let output = {
             let x = host::slice("pack rows", self.tensor())?;
@@ -288,7 +289,7 @@ impl Value {
             return Err(NnError::shape("unpack rows", format!("{} rows", rows.valid()), self.dims()));
         }
         if composed(&[self]) {
-            return apply(MoveRows { map: RowMap::unpack(rows)? }, &[self]);
+            return apply(MoveRows { map: rows.map(Key::Unpack)? }, &[self]);
         }
         let width = self.width();
         let unpacked = unpack(&host::slice("unpack rows", self.tensor())?, width, rows);
@@ -382,7 +383,7 @@ impl Operation for ExpandItems {
     type Saved = ();
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
-        Ok((RowMap::expand(&self.rows)?.gather(&inputs[0])?, ()))
+        Ok((self.rows.map(Key::Expand)?.gather(&inputs[0])?, ()))
     }
 
     fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -414,13 +415,13 @@ impl Operation for MeanItems {
 
     fn backward(self, shape: Vec<usize>, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let shares = gradient.broadcast_mul(&self.shares(gradient)?)?;
-        Ok(vec![Some(RowMap::expand(&self.rows)?.gather(&shares)?.reshape(shape)?)])
+        Ok(vec![Some(self.rows.map(Key::Expand)?.gather(&shares)?.reshape(shape)?)])
     }
 }
 
 /// Rows at other places, `[row, channel]`.
 struct MoveRows {
-    map: RowMap,
+    map: Arc<RowMap>,
 }
 
 impl Operation for MoveRows {

@@ -91,16 +91,15 @@ fn linear(convolution: &Convolution, device: &Device) -> Result<[Tensor; 2], NnE
 }
 
 fn normalisation(norm: &Normalisation, device: &Device) -> Result<[Tensor; 2], NnError> {
-    let tensor = |elements: &[f32]| Ok(Tensor::from_slice(elements, elements.len(), device)?);
+    let tensor = |elements: &[f32]| Tensor::from_slice(elements, elements.len(), device);
     Ok([tensor(&norm.scale)?, tensor(&norm.shift)?])
 }
 
 impl Composition {
     pub(super) fn new(weights: &Weights, device: &Device) -> Result<Self, NnError> {
         let dimensions = weights.dimensions;
-        let planar = |convolution: &Convolution, inputs, taps, stride| {
-            Planar::new(convolution, [inputs, taps, stride], device)
-        };
+        let planar =
+            |convolution: &Convolution, inputs, taps, stride| Planar::new(convolution, [inputs, taps, stride], device);
         let m = dimensions.m_channels;
         let residual = |block: &ResidualBlock| {
             let stride = if block.shortcut.is_some() { 2 } else { 1 };
@@ -118,7 +117,9 @@ impl Composition {
             residual: weights.residual.iter().map(residual).collect::<Result<_, _>>()?,
             last: planar(&weights.last, m, TAPS, 2)?,
             tdnn: self::weights(&weights.tdnn, &[dimensions.head_outputs(), TDNN_KERNEL], device)?,
-            blocks: blocks.map(|(block, (_, dilation))| Block::new(block, dilation, device)).collect::<Result<_, _>>()?,
+            blocks: blocks
+                .map(|(block, (_, dilation))| Block::new(block, dilation, device))
+                .collect::<Result<_, _>>()?,
             embedding: linear(&weights.dense, device)?,
         })
     }
@@ -134,8 +135,7 @@ impl Composition {
         }
         let bands = self.dimensions.feat_dim;
         let frames = Sequences::packed(&items.iter().map(|item| item.len() / bands).collect::<Vec<_>>());
-        let settings =
-            Settings { stride: 2, padding: [TDNN_KERNEL / 2, TDNN_KERNEL / 2], ..Settings::default() };
+        let settings = Settings { stride: 2, padding: [TDNN_KERNEL / 2, TDNN_KERNEL / 2], ..Settings::default() };
         let [weight, bias] = values(&self.tdnn)?;
         let entered = self.head(items)?.conv1d_packed(&weight, Some(&bias), settings, &frames)?;
         let mut state = entered.activate(Activation::Relu)?;

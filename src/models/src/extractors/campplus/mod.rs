@@ -26,19 +26,19 @@ use flowmill_nn::{
 };
 use rayon::prelude::*;
 
-pub use self::{
-    composition::Composition,
-    config::{CampplusConfig, RandomSize},
-    error::CampplusError,
-    extractor::CampplusExtractor,
-    weights::Dimensions,
-};
 use self::{
+    composition::Composition,
     graph::Graph,
     network::Network,
     random::Random,
     state_dict::StateDict,
     weights::{Source, Weights},
+};
+pub use self::{
+    config::{CampplusConfig, RandomSize},
+    error::CampplusError,
+    extractor::CampplusExtractor,
+    weights::Dimensions,
 };
 
 /// The extractor's kind.
@@ -110,9 +110,8 @@ impl Campplus {
     /// As [`embed`](Self::embed).
     pub fn embed_all(&self, recordings: &[&[f32]]) -> Result<Vec<Option<Vec<f32>>>, NnError> {
         let bands = self.dimensions().feat_dim;
-        let usable = |features: &&[f32]| {
-            features.len().is_multiple_of(bands) && features.len() / bands >= Self::FEWEST_FRAMES
-        };
+        let usable =
+            |features: &&[f32]| features.len().is_multiple_of(bands) && features.len() / bands >= Self::FEWEST_FRAMES;
         match &self.form {
             Form::Kernels(network) => {
                 let embed = |features: &&[f32]| usable(features).then(|| network.embed(features));

@@ -4,9 +4,9 @@ use crate::device::wide;
 use crate::kernels::attention::{Settings, dropout_factors};
 use crate::ops::attention::Attention;
 use crate::ops::operation::Operation;
-use crate::ops::row_map::{RowMap, matrix, sum_rows};
+use crate::ops::row_map::{Key, matrix, sum_rows};
 use crate::{Result, Sequences};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Below every score: what a query does not see.
 const UNSEEN: f32 = -1e30;
@@ -64,7 +64,7 @@ impl Attend {
     fn split(&self, rows: &Tensor, items: &Sequences) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
-        let padded = RowMap::pad(items, time)?.gather(rows)?.reshape((count, time, heads, head_width))?;
+        let padded = items.map(Key::Pad(time))?.gather(rows)?.reshape((count, time, heads, head_width))?;
         Ok(padded.transpose(1, 2)?.contiguous()?.reshape((count * heads, time, head_width))?)
     }
 
@@ -73,7 +73,7 @@ impl Attend {
         let Settings { heads, head_width, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
         let padded = split.reshape((count, heads, time, head_width))?.transpose(1, 2)?.contiguous()?;
-        RowMap::pad(items, time)?.inverse().gather(&padded.reshape((count * time, heads * head_width))?)
+        items.map(Key::Pad(time))?.inverse().gather(&padded.reshape((count * time, heads * head_width))?)
     }
 
     /// `[item x head, time, _]` as `[head, item x time, _]`.
@@ -107,17 +107,31 @@ impl Attend {
         Ok(sum_rows(&rows.reshape((count * time, heads * head_width))?)?.reshape((heads, head_width))?)
     }
 
-    /// 1 where a query sees a key, 0 elsewhere: `[item, 1, time, time]`.
-    fn seen(&self, like: &Tensor) -> Result<Tensor> {
+    /// What is added to the scores: 0 where a query sees a key, far below every score elsewhere; `[item, 1, time, time]`.
+    fn mask(&self, like: &Tensor) -> Result<Tensor> {
         let time = self.time();
-        let mut seen = vec![0u8; self.items() * time * time];
-        let items = self.queries.ranges().iter().zip(self.keys.ranges());
-        for ((queries, keys), seen) in items.zip(seen.chunks_exact_mut(time * time)) {
-            for (query, seen) in seen.chunks_exact_mut(time).take(queries.len()).enumerate() {
-                seen[self.settings.reach.keys(query, keys.len())].fill(1);
+        let make = || {
+            let mut mask = vec![UNSEEN; self.items() * time * time];
+            let items = self.queries.ranges().iter().zip(self.keys.ranges());
+            for ((queries, keys), mask) in items.zip(mask.chunks_exact_mut(time * time)) {
+                for (query, mask) in mask.chunks_exact_mut(time).take(queries.len()).enumerate() {
+                    mask[self.settings.reach.keys(query, keys.len())].fill(0.0);
+                }
             }
+            Ok(Tensor::from_vec(mask, (self.items(), 1, time, time), &Device::Cpu)?)
+        };
+        if self.queries != self.keys {
+            return Ok(make()?.to_device(like.device())?.to_dtype(like.dtype())?);
         }
-        Ok(Tensor::from_vec(seen, (self.items(), 1, time, time), like.device())?)
+        self.keys.cache().mask(Key::Mask(self.settings.reach, time), like, make)
+    }
+
+    /// Whether a query sees no key at all. (Rows of padding see none either, but nothing reads what they give.)
+    fn has_blind_queries(&self) -> bool {
+        let mut items = self.queries.ranges().iter().zip(self.keys.ranges());
+        items.any(|(queries, keys)| {
+            (0..queries.len()).any(|query| self.settings.reach.keys(query, keys.len()).is_empty())
+        })
     }
 
     /// The factors of the dropout on the weights, `[item x head, time, time]`: drawn on the host, the same on every device.
@@ -184,16 +198,16 @@ impl Operation for Attend {
         if let Some(Relative { position, encodings, .. }) = &relative {
             scores = (scores + shift(&self.by_item(&position.matmul(&encodings.t()?)?)?)?)?;
         }
-        let scores = (wide(&scores)? * f64::from(scale))?;
-        let seen = self.seen(&scores)?.broadcast_as((count, heads, time, time))?.contiguous()?;
-        let seen = seen.reshape((count * heads, time, time))?;
-        let unseen = Tensor::full(UNSEEN, scores.dims(), scores.device())?.to_dtype(scores.dtype())?;
-        let scores = seen.where_cond(&scores, &unseen)?;
-        let exponentials = scores.broadcast_sub(&scores.max_keepdim(2)?)?.exp()?;
-        // A query that sees no key gives zeros.
-        let exponentials = (exponentials * seen.to_dtype(scores.dtype())?)?;
-        let weights =
-            exponentials.broadcast_div(&exponentials.sum_keepdim(2)?.maximum(f64::from(f32::MIN_POSITIVE))?)?;
+        let scores = (wide(&scores)? * f64::from(scale))?.reshape((count, heads, time, time))?;
+        let mask = self.mask(&scores)?;
+        let scores = scores.broadcast_add(&mask)?;
+        let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
+        if self.has_blind_queries() {
+            // They give zeros.
+            exponentials = exponentials.broadcast_mul(&mask.ge(0.0)?.to_dtype(scores.dtype())?)?;
+        }
+        let sums = exponentials.sum_keepdim(3)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        let weights = exponentials.broadcast_div(&sums)?.reshape((count * heads, time, time))?;
         let dropout = self.dropout(&weights)?;
         let dropped = match &dropout {
             Some(factors) => (&weights * factors)?,
