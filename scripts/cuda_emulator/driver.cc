@@ -45,7 +45,7 @@ struct {
     std::map<std::string, uint64_t> kernels;
 } counted;
 struct {
-    size_t used = 0, peak = 0;
+    size_t used = 0, peak = 0, high = 0; // `high` is the peak since it was reset.
 } memory_of[16];
 
 void report() {
@@ -96,6 +96,7 @@ CUresult allocate(CUdeviceptr *at, size_t size) {
     counted.allocations++;
     memory.used += size;
     memory.peak = std::max(memory.peak, memory.used);
+    memory.high = std::max(memory.high, memory.used);
     return CUDA_SUCCESS;
 }
 
@@ -247,7 +248,18 @@ CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
 // Memory returns to the host at once: the pool of a device has nothing to keep.
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) { return *pool = CUmemoryPool(intptr_t(device) + 1), CUDA_SUCCESS; }
 CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device) { return cuDeviceGetDefaultMemPool(pool, device); }
-CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute, void *) { return CUDA_SUCCESS; }
+CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
+    std::lock_guard guard(lock);
+    const auto &memory = memory_of[int(intptr_t(pool)) - 1];
+    bool peak = attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
+    return *(cuuint64_t *)value = peak ? memory.high : memory.used, CUDA_SUCCESS;
+}
+CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *) {
+    std::lock_guard guard(lock);
+    auto &memory = memory_of[int(intptr_t(pool)) - 1];
+    if (attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH) memory.high = memory.used; // Zero is the only value that may be set.
+    return CUDA_SUCCESS;
+}
 CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return CUDA_SUCCESS; }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) { return copy_to_device(to, from, size); }

@@ -157,6 +157,7 @@ fn damaged_graphs_end_in_errors() {
 /// What devices compute by: recordings of any lengths together, long ones in pieces.
 #[test]
 fn a_batch_by_composition_is_each_recording_by_the_kernels() {
+    let features = |frames: usize| Draw::new(frames as u64).normals(80 * frames);
     let recordings = [3, 57, 4, 250, 4300].map(features);
     let recordings: Vec<&[f32]> = recordings.iter().map(Vec::as_slice).collect();
     let kernels = Campplus::random(Dimensions::small(), 1).unwrap();

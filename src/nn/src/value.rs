@@ -44,16 +44,16 @@ impl Value {
     }
 
     /// The elements on a device and in an element type, contiguous.
-    pub(crate) fn enter(&self, device: &Device, dtype: DType) -> Result<Tensor> {
-        if self.tensor.dtype() == dtype && self.tensor.device().same_device(device) {
-            return Ok(self.tensor.contiguous()?);
+    pub(crate) fn enter(&self, place: &Device, dtype: DType) -> Result<Tensor> {
+        if self.tensor.dtype() == dtype && self.tensor.device().same_device(place) {
+            return device::contiguous(&self.tensor);
         }
         let mut elsewhere = self.elsewhere.borrow_mut();
-        let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(device);
+        let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(place);
         if let Some(tensor) = elsewhere.as_ref().filter(fits) {
             return Ok(tensor.clone());
         }
-        let tensor = self.tensor.to_device(device)?.to_dtype(dtype)?.contiguous()?;
+        let tensor = device::contiguous(&self.tensor)?.to_device(place)?.to_dtype(dtype)?;
         // What is recorded is read here and kept by its operation; data are read by every layer.
         if !self.is_recorded() {
             *elsewhere = Some(tensor.clone());

@@ -344,3 +344,49 @@ fn shallow_flow_matching() {
     };
     check("shallow flow matching", &shapes, |x| losses(x, [1.0, 0.5, 2.0, 0.3]));
 }
+
+/// Sizes of 0 and 1, which kernels and devices treat apart.
+#[test]
+fn smallest_shapes() {
+    for rows in [0, 1] {
+        let (wide, one) = ([rows, 3], [rows, 1]);
+        check("add", &[&wide, &wide], |x| x[0].add(&x[1]).unwrap());
+        check("multiply", &[&one, &one], |x| x[0].multiply(&x[1]).unwrap());
+        check("sum", &[&wide], |x| x[0].sum().unwrap());
+        check("gelu", &[&wide], |x| x[0].activate(Activation::Gelu).unwrap());
+        check("linear", &[&wide, &[2, 3], &[2], &[rows, 2]], |x| {
+            x[0].linear_onto(&x[1], Some(&x[2]), Some(&x[3])).unwrap()
+        });
+        check("to one channel", &[&wide, &[1, 3]], |x| x[0].linear(&x[1], None).unwrap());
+        check("transpose", &[&wide], |x| x[0].transpose().unwrap());
+        check("join", &[&wide, &one], |x| concatenate(&[&x[0], &x[1]]).unwrap());
+        check("channels", &[&wide], |x| x[0].channels(1..2).unwrap());
+        check("scale channels", &[&wide, &[3]], |x| x[0].scale_channels(&x[1]).unwrap());
+        check("add channels", &[&wide, &[3]], |x| x[0].add_channels(&x[1]).unwrap());
+        check("embedding", &[&[4, 3]], |x| x[0].embed(&[2][..rows], &[rows]).unwrap());
+        // A single item of so many rows, and one beside a longer item.
+        for items in [Sequences::packed(&[rows]), Sequences::packed(&[2, rows])] {
+            let (state, vectors) = ([items.total(), 3], [items.len(), 3]);
+            check("expand", &[&vectors], |x| x[0].expand_items(&items).unwrap());
+            check("mean", &[&state], |x| x[0].mean_items(&items).unwrap());
+            check("add items", &[&state, &vectors], |x| x[0].add_items(&x[1], &items).unwrap());
+            check("scale items", &[&state, &vectors], |x| x[0].scale_items(&x[1], &items).unwrap());
+            check("mean square error", &[&state], |x| {
+                x[0].mean_square_error(&value("target", &state), &items).unwrap()
+            });
+            let attention = Attention { heads: 1, reach: Reach::Full, queries: &items, keys: &items, dropout: None };
+            check("attention", &[&state, &state, &state], |x| x[0].attend(&x[1], &x[2], &attention, None).unwrap());
+        }
+    }
+    check("norm of one channel", &[&[2, 1]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
+    check("norm of one row", &[&[1, 5]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
+    check("one frame, one tap", &[&[1, 1, 2], &[3, 2, 1], &[3]], |x| {
+        x[0].conv1d(&x[1], Some(&x[2]), Convolution::default(), None).unwrap()
+    });
+    check("one frame, causal", &[&[1, 1, 2], &[3, 2, 3], &[3]], |x| {
+        x[0].conv1d(&x[1], Some(&x[2]), Convolution::causal(3), None).unwrap()
+    });
+    check("no valid frame of one item", &[&[2, 3, 2], &[1, 2, 3]], |x| {
+        x[0].conv1d(&x[1], None, Convolution::causal(3), Some(&[3, 0])).unwrap()
+    });
+}

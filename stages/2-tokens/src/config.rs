@@ -16,7 +16,8 @@ pub struct TokensConfig {
     pub extractor: ExtractorConfig,
     /// The split that the extractor is fitted on; the training split unless the recipe names one.
     pub fit_on: String,
-    /// What networks run on: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`. Another device recomputes nothing.
+    /// What networks run on, `train.device` unless the recipe says otherwise: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or
+    /// `metal`. Another device recomputes nothing.
     pub device: DeviceName,
 }
 
@@ -40,6 +41,9 @@ impl TokensConfig {
         if !recipe.sets(&format!("{SECTION}.fit_on")) {
             config.fit_on = flowmill_stage_prep::train_split(recipe)?;
         }
+        if !recipe.sets(&format!("{SECTION}.device")) {
+            config.device = flowmill_stage_prep::train_device(recipe)?;
+        }
         let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);
         config.extractor.check().map_err(|error| wrong(error.field, error.reason))?;
         let column = config.extractor.column();
@@ -61,6 +65,14 @@ impl TokensConfig {
         let own = format!("{SECTION}.fit_on");
         let key = if recipe.sets(&own) { own.as_str() } else { "train.train_split" };
         flowmill_stage_prep::check_split(recipe, key, &self.fit_on)
+    }
+
+    /// Refuses a device that is not there.
+    ///
+    /// # Errors
+    /// The key that names the device.
+    pub(crate) fn check_device(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        flowmill_stage_prep::check_device(recipe, &format!("{SECTION}.device"), self.device)
     }
 
     /// Refuses an import whose files are not there.

@@ -1,6 +1,5 @@
 //! The recipe's `export` section.
 
-use flowmill_nn::device::DeviceName;
 use flowmill_nn::solvers::{Method, Solver, Tolerances};
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +31,6 @@ pub struct ExportConfig {
     pub merge_adapters: bool,
     /// Iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,
-    /// What the model is sampled on: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`. Another device recomputes
-    /// nothing.
-    pub device: DeviceName,
 }
 
 impl Default for ExportConfig {
@@ -51,7 +47,6 @@ impl Default for ExportConfig {
             write_pt: true,
             merge_adapters: true,
             vocoder_iterations: 60,
-            device: DeviceName::Auto,
         }
     }
 }

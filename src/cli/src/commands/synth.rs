@@ -26,11 +26,11 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         n_timesteps: arguments.steps.map(usize::from),
         inference_cfg_rate: arguments.guidance,
         seed: arguments.seed,
+        device: arguments.device.device.unwrap_or_default(),
         ..SynthOptions::default()
     };
-    let device = device::open(arguments.device).map_err(|error| Failure::Usage(error.into()))?;
-    let synthesiser =
-        Synthesiser::open(&arguments.model, options, &device).map_err(|error| Failure::Failed(error.into()))?;
+    device::open(options.device).map_err(|error| Failure::Usage(error.into()))?;
+    let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
     refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))

@@ -1,6 +1,6 @@
 //! The contract of a differentiable operation, and the one place that runs it.
 
-use crate::device::Place;
+use crate::device::{self, Place};
 use crate::gradients::{Flow, Gradient};
 use crate::tape::record;
 use crate::{Result, Value};
@@ -50,7 +50,7 @@ fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype
     let (output, saved) = operation.forward(&tensors)?;
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);
-    Ok(record(output.contiguous()?, inputs, || {
+    Ok(record(device::contiguous(&output)?, inputs, || {
         move |gradient: Gradient, flow: &mut Flow<'_>| give_composed(operation, saved, dtypes, gradient, flow)
     }))
 }
@@ -64,11 +64,11 @@ pub(crate) fn give_composed<O: Operation>(
     flow: &mut Flow<'_>,
 ) -> Result<()> {
     let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
-    let gradients = operation.backward(saved, &gradient.tensor().contiguous()?, &needs)?;
+    let gradients = operation.backward(saved, &device::contiguous(gradient.tensor())?, &needs)?;
     drop(gradient);
     for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
         if let Some(gradient) = gradient.filter(|_| needs[input]) {
-            flow.give(input, Gradient::shared(gradient.to_dtype(dtype)?.contiguous()?))?;
+            flow.give(input, Gradient::shared(device::contiguous(&gradient)?.to_dtype(dtype)?))?;
         }
     }
     Ok(())
