@@ -41,7 +41,9 @@ impl TokensConfig {
         if !recipe.sets(&format!("{SECTION}.fit_on")) {
             config.fit_on = flowmill_stage_prep::train_split(recipe)?;
         }
-        if !recipe.sets(&format!("{SECTION}.device")) {
+        if !config.extractor.is_network() {
+            config.device = DeviceName::Cpu;
+        } else if !recipe.sets(&format!("{SECTION}.device")) {
             config.device = flowmill_stage_prep::train_device(recipe)?;
         }
         let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);

@@ -104,6 +104,11 @@ impl<'de> Visitor<'de> for ByKind {
 }
 
 impl ExtractorConfig {
+    /// Whether it is a network, which a device computes.
+    pub fn is_network(&self) -> bool {
+        matches!(self, Self::Campplus(_) | Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_))
+    }
+
     /// The name of the kind.
     pub fn kind(&self) -> &'static str {
         match self {
