@@ -5,7 +5,8 @@
 
 use crate::{NnError, Precision, Result, Value, device_memory};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
@@ -106,8 +107,8 @@ pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// A device by its name in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(into = "String")]
 pub enum DeviceName {
     /// A GPU that works, else the CPU.
     #[default]
@@ -136,11 +137,22 @@ impl FromStr for DeviceName {
     }
 }
 
-impl TryFrom<String> for DeviceName {
-    type Error = NnError;
+/// Read by a visitor, so that who reads a recipe can tell on which line a wrong name stands.
+impl<'de> Deserialize<'de> for DeviceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = DeviceName;
 
-    fn try_from(name: String) -> Result<Self> {
-        name.parse()
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a device: auto, cpu, cuda:N or metal")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<DeviceName, E> {
+                name.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 
