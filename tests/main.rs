@@ -15,6 +15,7 @@ mod conservation;
 mod crash;
 mod damage;
 mod data_directories;
+mod devices;
 mod disk_full;
 mod early_warnings;
 mod exactness;

@@ -101,6 +101,14 @@ pub struct RecipeArgs {
     pub exp: Option<PathBuf>,
 }
 
+/// What computes; shared by all commands that compute with a model.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DeviceArgs {
+    /// What computes: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; instead of train.device where there is a recipe
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+}
+
 /// The first and the last stage.
 #[derive(Debug, Clone, Args)]
 pub struct StageArgs {
@@ -135,6 +143,7 @@ Examples:
   flowmill run recipes/demo --stage train --stop-stage train
   flowmill run recipes/demo --dry-run                        what would run, and why
   flowmill run recipes/demo --set train.optim.lr=1e-4 --exp exp/lr1e-4
+  flowmill run recipes/demo --device cuda:0                  trains and samples on a GPU
 
 Exit codes:
   0    done, or nothing to do
@@ -149,6 +158,9 @@ pub struct RunArgs {
     /// The stages to run.
     #[command(flatten)]
     pub stages: StageArgs,
+    /// What computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Run the selected stages even where they are up to date
     #[arg(long)]
     pub force: bool,
@@ -215,6 +227,9 @@ pub struct TrainArgs {
     /// The recipe and its changes.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// What computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Train on so many batches, the first of the first epoch, again and again
     #[arg(long, group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub overfit: Option<u16>,
@@ -475,6 +490,9 @@ pub struct SynthArgs {
     /// Another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// What computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Compares models with their public implementations, by golden files.

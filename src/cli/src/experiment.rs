@@ -5,8 +5,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use flowmill_runner::{Experiment, Recipe, Stage};
 
-use crate::args::RecipeArgs;
+use crate::args::{DeviceArgs, RecipeArgs};
 use crate::failure::Failure;
+
+/// Reads the recipe with the changes of the command line, the device among them.
+///
+/// # Errors
+/// A usage error when there is no such recipe, or it is wrong.
+pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe, Failure> {
+    let mut arguments = arguments.clone();
+    arguments.set.extend(device.device.map(|name| format!("train.device=\"{name}\"")));
+    load(&arguments, stages)
+}
 
 /// Reads the recipe with the changes of the command line.
 ///

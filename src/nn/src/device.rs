@@ -3,12 +3,14 @@
 //! A tensor of `f32` on the CPU has fused kernels. Every other device and element type has the *composition* of an operation: candle
 //! operations, which are also the reference for the kernels. [`Place::of`] is the only code that chooses between the two.
 
-use crate::{NnError, Precision, Result, Value};
-use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
+use crate::{NnError, Precision, Result, Value, device_memory};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };
@@ -82,9 +84,16 @@ pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
-/// Whether operations on a tensor alone run on fused CPU kernels. Layers with constant weights ask it once, when they arrange these.
-pub(crate) fn is_fused(tensor: &Tensor) -> bool {
-    is_host_single(tensor) && !COMPOSED.get()
+/// Whether there are fused kernels for a device: on the CPU, unless [`by_composition`] is in force. Networks with constant weights ask
+/// it once, when they arrange these.
+pub fn has_kernels(device: &Device) -> bool {
+    device.is_cpu() && !COMPOSED.get()
+}
+
+/// Whether there are fused kernels for a tensor: what [`Place::of`] chooses for operations, for what is computed outside of the tape, such
+/// as updates of parameters.
+pub fn is_fused(tensor: &Tensor) -> bool {
+    is_host_single(tensor) && has_kernels(tensor.device())
 }
 
 /// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
@@ -112,8 +121,8 @@ pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// A device by its name in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(into = "String")]
 pub enum DeviceName {
     /// A GPU that works, else the CPU.
     #[default]
@@ -142,11 +151,22 @@ impl FromStr for DeviceName {
     }
 }
 
-impl TryFrom<String> for DeviceName {
-    type Error = NnError;
+/// Read by a visitor, so that who reads a recipe can tell on which line a wrong name stands.
+impl<'de> Deserialize<'de> for DeviceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = DeviceName;
 
-    fn try_from(name: String) -> Result<Self> {
-        name.parse()
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a device: auto, cpu, cuda:N or metal")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<DeviceName, E> {
+                name.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 
@@ -175,19 +195,39 @@ pub const SUPPORTED: &[&str] = &[
     "metal",
 ];
 
-/// Opens a device. `auto` gives the first GPU that computes, else the CPU.
+/// The GPUs that were opened: tensors of one GPU that was opened twice would not be on the same device to candle.
+static OPENED: Mutex<Vec<(DeviceName, Device)>> = Mutex::new(Vec::new());
+
+/// Opens a device, the same one every time. `auto` gives the first GPU that computes, else the CPU.
 ///
 /// # Errors
 /// [`NnError::NoDevice`] when this build does not support it, or the machine does not have it.
 pub fn open(name: DeviceName) -> Result<Device> {
-    match name {
-        DeviceName::Cpu => Ok(Device::Cpu),
+    let new: (&str, &dyn Fn() -> candle_core::Result<Device>) = match name {
+        DeviceName::Cpu => return Ok(Device::Cpu),
         DeviceName::Auto => {
             let gpus = [DeviceName::Cuda(0), DeviceName::Metal];
-            Ok(gpus.into_iter().find_map(|gpu| open(gpu).ok()).unwrap_or(Device::Cpu))
+            return Ok(gpus.into_iter().find_map(|gpu| open(gpu).ok()).unwrap_or(Device::Cpu));
         }
-        DeviceName::Cuda(number) => open_gpu(name, "cuda", || Device::new_cuda_with_stream(number)),
-        DeviceName::Metal => open_gpu(name, "metal", || Device::new_metal(0)),
+        DeviceName::Cuda(number) => ("cuda", &move || Device::new_cuda_with_stream(number)),
+        DeviceName::Metal => ("metal", &|| Device::new_metal(0)),
+    };
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, device)) = opened.iter().find(|(known, _)| *known == name) {
+        return Ok(device.clone());
+    }
+    let device = open_gpu(name, new.0, new.1)?;
+    device_memory::keep(&device);
+    opened.push((name, device.clone()));
+    Ok(device)
+}
+
+/// The name of a device, which is never `auto`.
+pub fn name_of(device: &Device) -> DeviceName {
+    match device.location() {
+        DeviceLocation::Cpu => DeviceName::Cpu,
+        DeviceLocation::Cuda { gpu_id } => DeviceName::Cuda(gpu_id),
+        DeviceLocation::Metal { .. } => DeviceName::Metal,
     }
 }
 

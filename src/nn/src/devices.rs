@@ -1,6 +1,7 @@
 //! What devices this build and this machine have, for people: names, memory, driver, and why one cannot be used.
 
 use crate::device::SUPPORTED;
+use candle_core::Device;
 
 /// A kind of device that Flowmill can compute on, as this build on this machine sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +58,21 @@ pub enum Unusable {
     /// The driver says no.
     #[error("the driver refuses: {0}")]
     Driver(String),
+}
+
+/// The memory of a device that has its own; `None` for the CPU, and where the driver does not say.
+pub fn memory(device: &Device) -> Option<Memory> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            use candle_core::backend::BackendDevice;
+            // What was freed and waits in the pool is given back first once its work is done.
+            device.synchronize().ok()?;
+            let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+            Some(Memory { free: free as u64, total: total as u64 })
+        }
+        _ => None,
+    }
 }
 
 /// Lists all kinds of devices: the CPU first, which can always be used.

@@ -29,6 +29,7 @@ mod cuda;
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 mod cuda_libraries;
 pub mod device;
+pub mod device_memory;
 pub mod devices;
 pub mod error;
 pub mod gradients;

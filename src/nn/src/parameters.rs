@@ -108,17 +108,17 @@ impl Parameters {
         &self.entries[id.0].tensor
     }
 
-    /// Replaces the value of a parameter.
+    /// Replaces the value of a parameter. It stays on its device: a value of another one is copied there.
     ///
     /// # Errors
-    /// When the shape differs.
+    /// When the shape differs, or the value cannot be copied.
     pub fn set(&mut self, id: ParameterId, tensor: Tensor) -> Result<()> {
         let entry = &mut self.entries[id.0];
         if entry.tensor.dims() != tensor.dims() {
             let expected = format!("{:?} for `{}`", entry.tensor.dims(), entry.name);
             return Err(NnError::shape("set parameter", expected, tensor.dims()));
         }
-        entry.tensor = host::contiguous(&tensor)?;
+        entry.tensor = host::contiguous(&tensor)?.to_device(entry.tensor.device())?;
         Ok(())
     }
 
@@ -131,6 +131,11 @@ impl Parameters {
             entry.tensor = entry.tensor.to_device(device)?;
         }
         Ok(())
+    }
+
+    /// Where the parameters are: they are all on one device.
+    pub fn device(&self) -> Device {
+        self.entries.first().map_or(Device::Cpu, |entry| entry.tensor.device().clone())
     }
 
     /// Whether a parameter is trained.

@@ -88,11 +88,14 @@ impl Value {
 
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
-        Self::new(self.tensor.clone(), None)
+        match &self.node {
+            Some(_) => Self::new(self.tensor.clone(), None),
+            None => self.clone(),
+        }
     }
 
-    /// A plain value on a device, for data that several operations there read: each of them would copy it. Itself where it is there
-    /// already, or is recorded.
+    /// A plain value on a device, for data that an operation makes larger before they meet parameters: what is copied there is small then.
+    /// Itself where it is there already, or is recorded.
     ///
     /// # Errors
     /// When candle cannot copy it.

@@ -1,7 +1,7 @@
 //! An exponential moving average of the weights: smoother than the weights themselves, used to validate and to export.
 
 use candle_core::Tensor;
-use flowmill_nn::{NnError, ParameterId, Parameters, host};
+use flowmill_nn::{NnError, ParameterId, Parameters, device, host};
 
 use crate::TrainError;
 
@@ -23,7 +23,7 @@ impl Ema {
     /// Takes the weights after an update into the averages.
     pub fn update(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         let share = (1.0 - self.decay) as f32;
-        for (id, average) in &self.averages {
+        for (id, average) in &mut self.averages {
             mix(average, parameters.tensor(*id), share)
                 .map_err(TrainError::tensor(format!("moving average of {}", parameters.name(*id))))?;
         }
@@ -41,7 +41,12 @@ impl Ema {
     }
 }
 
-fn mix(average: &Tensor, weights: &Tensor, share: f32) -> Result<(), NnError> {
+/// Moves the average towards the weights: in place on the CPU, as a new tensor elsewhere.
+fn mix(average: &mut Tensor, weights: &Tensor, share: f32) -> Result<(), NnError> {
+    if !device::is_fused(average) {
+        *average = average.add(&weights.sub(average)?.affine(share.into(), 0.0)?)?;
+        return Ok(());
+    }
     let weights = host::slice("moving average", weights)?;
     host::modify(average, |averages| {
         averages.iter_mut().zip(weights.iter()).for_each(|(average, weight)| *average += share * (weight - *average));

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use flowmill_nn::NnError;
 
+use crate::device::OutOfDeviceMemory;
+
 /// An error of the caller's own kind: of the task, the data source or the checkpoint store.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -100,6 +102,9 @@ pub enum TrainError {
         /// Which setting to change.
         remedy: &'static str,
     },
+    /// A device that has no memory left for a batch.
+    #[error(transparent)]
+    DeviceMemory(Box<OutOfDeviceMemory>),
     /// A loss or gradient that is not finite where none may be skipped.
     #[error(
         "step {step}: the loss is {loss}, the norm of its gradient {grad_norm} (learning rate {rate:e}); try a lower \
@@ -256,7 +261,7 @@ impl TrainError {
     }
 
     /// Whether a cause down the chain is of a kind: it is given with its text, and as the system's error where it is one.
-    fn has_cause(&self, is_of_kind: impl Fn(Option<&std::io::Error>, &str) -> bool) -> bool {
+    pub(crate) fn has_cause(&self, is_of_kind: impl Fn(Option<&std::io::Error>, &str) -> bool) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
             if is_of_kind(error.downcast_ref::<std::io::Error>(), &error.to_string()) {

@@ -186,7 +186,7 @@ fn size(path: &Path) -> u64 {
 }
 
 /// A number of bytes for people.
-fn amount(bytes: u64) -> String {
+pub(crate) fn amount(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),
         10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),

@@ -14,6 +14,7 @@
 pub mod checkpoint;
 mod config;
 pub mod coverage;
+pub mod device;
 mod disk_full;
 mod ema;
 mod error;

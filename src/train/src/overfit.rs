@@ -142,8 +142,9 @@ fn first_batches<D: DataSource>(data: &D, count: usize) -> Result<Vec<Loaded<D::
 /// A digest of every trainable parameter, which takes less room than a copy.
 fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
     let digest = |id| {
-        let elements = host::slice("comparing parameters", parameters.tensor(id))
-            .map_err(TrainError::tensor(format!("reading {}", parameters.name(id))))?;
+        let failed = || TrainError::tensor(format!("reading {}", parameters.name(id)));
+        let weights = host::fetch(parameters.tensor(id)).map_err(failed())?;
+        let elements = host::slice("comparing parameters", &weights).map_err(failed())?;
         let mut hasher = blake3::Hasher::new();
         for chunk in elements.chunks(1 << 14) {
             hasher.update(&chunk.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>());

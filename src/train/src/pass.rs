@@ -32,8 +32,9 @@ pub(crate) fn forward_backward<T: Task>(
     let mut pass =
         Pass { gradients: Gradients::default(), divisor: 0.0, means: Measured::default(), losses: Vec::new() };
     let mut first_weight = None;
-    for Loaded { epoch, index, batch, .. } in batches {
-        let what = || format!("training on batch {index} of epoch {epoch}");
+    for loaded in batches {
+        let Loaded { epoch, index, batch, .. } = loaded;
+        let what = || training_on(loaded);
         let draw = Draw::new(config.seed).purpose("train").epoch(*epoch).step(*index);
         let tape = Tape::with_precision(config.precision);
         let context = Context::training(parameters, &tape, draw.purpose("layers"));
@@ -49,6 +50,11 @@ pub(crate) fn forward_backward<T: Task>(
     }
     pass.divisor *= loss_scale;
     Ok(pass)
+}
+
+/// What is being done with a batch, for errors.
+pub(crate) fn training_on<B>(Loaded { epoch, index, .. }: &Loaded<B>) -> String {
+    format!("training on batch {index} of epoch {epoch}")
 }
 
 /// The mean loss over the validation batches, without recording, on draws that are the same every time. `None` without data.

@@ -3,15 +3,16 @@
 use std::hint::black_box;
 use std::thread;
 
-use flowmill_nn::{Parameters, Precision};
+use candle_core::Device;
+use flowmill_nn::{Parameters, Precision, device_memory};
 
+use crate::device::sizes;
 use crate::ema::Ema;
 use crate::loader::{self, Ahead, Loaded, Loader};
 use crate::metrics::Measured;
 use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
-use crate::process_memory::{peak, reset_peak, resident};
 use crate::setup::own_weights;
-use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass};
+use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass, process_memory};
 
 /// Epochs whose batches are looked at when the run has more.
 const EPOCHS: u64 = 1000;
@@ -68,14 +69,65 @@ pub struct MemoryPlan {
     pub peak: u64,
     /// By kind; they add up to the peak.
     pub kinds: Vec<(&'static str, u64)>,
+    /// What there is to take, where that is known: of the device's memory, or as the caller said of the machine's.
+    pub usable: Option<u64>,
+}
+
+/// The memory that the run computes in.
+enum Meter {
+    /// The machine's, of which the process takes a part.
+    Process,
+    /// A device's own, of which tensors take a part.
+    Device(Device),
+}
+
+impl Meter {
+    fn of(device: Device) -> Self {
+        if device.is_cpu() { Self::Process } else { Self::Device(device) }
+    }
+
+    fn now(&self) -> Option<u64> {
+        match self {
+            Self::Process => process_memory::resident(),
+            Self::Device(device) => Some(device_memory::usage(device)?.now),
+        }
+    }
+
+    fn peak(&self) -> Option<u64> {
+        match self {
+            Self::Process => process_memory::peak(),
+            Self::Device(device) => Some(device_memory::usage(device)?.peak),
+        }
+    }
+
+    fn reset_peak(&self) {
+        match self {
+            Self::Process => process_memory::reset_peak(),
+            Self::Device(device) => device_memory::reset_peak(device),
+        }
+    }
+
+    /// What there is to take: of a device what is free and what the process has reserved, of the machine what the caller says.
+    fn usable(&self, machine: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Process => machine,
+            Self::Device(device) => Some(device_memory::memory(device)?.free + device_memory::usage(device)?.reserved),
+        }
+    }
+
+    /// What reading the data will still keep in this memory.
+    fn to_come<D: DataSource>(&self, data: &D) -> u64 {
+        if matches!(self, Self::Process) { data.still_to_keep() } else { 0 }
+    }
 }
 
 /// Runs forward pass, backward pass and update on the largest batch there is in any epoch of the run, with as many batches waiting as the
-/// loader keeps, and measures what the process takes. Nothing is written; `parameters` are changed. When a part of the batch shows that
-/// the whole would take more than `usable` bytes, the rest is left out.
+/// loader keeps, and measures what the process takes, or what tensors take of the device where the parameters are. Nothing is written;
+/// `parameters` are changed. When a part of the batch shows that the whole would take more than there is (`usable` bytes of the machine's
+/// memory, or what the device has), the rest is left out.
 ///
 /// # Errors
-/// Whatever the task or the data report; [`TrainError::Config`] where the system does not tell how much memory a process takes.
+/// Whatever the task or the data report; [`TrainError::Config`] where the system or the driver does not tell how much memory is taken.
 pub fn plan_memory<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -90,6 +142,8 @@ where
 {
     config.check()?;
     freeze(&config.optim, parameters)?;
+    let meter = Meter::of(parameters.device());
+    let (usable, to_come) = (meter.usable(usable), meter.to_come(data));
     let batch = largest(data, config)?;
     observer.message(&describe(&batch));
     let plan = loader::plan(data, batch.epoch)?;
@@ -99,22 +153,22 @@ where
     // As many as there are at a time: those that wait, the one on its way into the queue, and those of the step itself.
     let waiting = (0..=config.prefetch).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
     let group = (0..config.accum_grad).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
-    let program = required(resident())?.saturating_sub(weights(parameters, false));
+    let program = required(meter.now())?.saturating_sub(weights(parameters, false));
 
     own_weights(parameters)?;
     let optimizer = config.optim.build(parameters)?;
     let ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
     let mut run = Run { task, config, optimizer, ema };
-    reset_peak();
+    meter.reset_peak();
     let share = data.frames(items).padded as f64 / data.frames(&part.items).padded.max(1) as f64;
     run.step(parameters, std::slice::from_ref(&part))?;
     let kinds = run.kinds(parameters, program);
     let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
-    let estimate = certain + (required(peak())?.saturating_sub(certain) as f64 * share) as u64;
-    if usable.is_some_and(|usable| estimate + data.still_to_keep() > usable) {
-        return Ok(MemoryPlan::new(batch, Source::Estimated, estimate, kinds, data.still_to_keep()));
+    let estimate = certain + (required(meter.peak())?.saturating_sub(certain) as f64 * share) as u64;
+    if usable.is_some_and(|usable| estimate + to_come > usable) {
+        return Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Estimated, estimate, kinds, to_come) });
     }
-    reset_peak();
+    meter.reset_peak();
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
@@ -123,7 +177,8 @@ where
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
-    Ok(MemoryPlan::new(batch, Source::Measured, required(peak())?, kinds, data.still_to_keep()))
+    let peak = required(meter.peak())?;
+    Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Measured, peak, kinds, to_come) })
 }
 
 /// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest
@@ -176,25 +231,39 @@ impl<T: Task> Run<'_, T> {
 
     /// What stays from step to step, or has a known size; `program` is what there is without a model.
     fn kinds(&self, parameters: &Parameters, program: u64) -> Vec<(&'static str, u64)> {
-        let state: usize = self.optimizer.state().iter().map(|(_, tensor)| tensor.elem_count()).sum();
-        let trainable = weights(parameters, true);
-        let mut kinds = vec![("weights", weights(parameters, false))];
-        if self.config.precision != Precision::Fp32 {
-            kinds.push(("rounded weights", weights(parameters, false)));
-        }
-        // The sum over the batches of a step, and that of the batch at hand.
-        kinds.push(("gradients", trainable * if self.config.accum_grad > 1 { 2 } else { 1 }));
-        kinds.push(("optimiser state", ELEMENT * state as u64));
-        if self.config.ema_decay.is_some() {
-            kinds.push(("moving average", trainable));
-        }
-        kinds.push(("program, data, waiting batches", program));
+        let mut kinds = constant(parameters, self.config, &*self.optimizer, self.ema.is_some());
+        let rest = if parameters.device().is_cpu() { "program, data, waiting batches" } else { "other tensors" };
+        kinds.push((rest, program));
         kinds
     }
 }
 
+/// What training takes from the first step to the last, by kind.
+pub(crate) fn constant(
+    parameters: &Parameters,
+    config: &TrainConfig,
+    optimizer: &dyn Optimizer,
+    averages: bool,
+) -> Vec<(&'static str, u64)> {
+    let state: usize = optimizer.state().iter().map(|(_, tensor)| tensor.elem_count()).sum();
+    let trainable = weights(parameters, true);
+    let mut kinds = vec![("weights", weights(parameters, false))];
+    if config.precision != Precision::Fp32 {
+        // On the CPU rounded numbers are kept in single precision.
+        let share = if parameters.device().is_cpu() { 1 } else { 2 };
+        kinds.push(("rounded weights", weights(parameters, false) / share));
+    }
+    // The sum over the batches of a step, and that of the batch at hand.
+    kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
+    kinds.push(("optimiser state", ELEMENT * state as u64));
+    if averages {
+        kinds.push(("moving average", trainable));
+    }
+    kinds
+}
+
 /// The batch with the most frames after padding, of equal ones the one with the most valid ones, then the first.
-fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch, TrainError> {
+pub(crate) fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch, TrainError> {
     let (epochs, steps) = (config.max_epochs.unwrap_or(EPOCHS).min(EPOCHS), config.max_steps.unwrap_or(u64::MAX));
     let (mut largest, mut looked, mut done) = (None::<LargestBatch>, 0, 0u64);
     while looked < epochs && done < steps {
@@ -215,12 +284,9 @@ fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch
     Ok(LargestBatch { epochs: looked, ..found })
 }
 
-fn describe(batch: &LargestBatch) -> String {
+pub(crate) fn describe(batch: &LargestBatch) -> String {
     let LargestBatch { epoch, index, items, frames, epochs } = batch;
-    format!(
-        "the largest batch of {epochs} epochs is number {index} of epoch {epoch}: {items} utterances, {} frames, {} after padding",
-        frames.valid, frames.padded
-    )
+    format!("the largest batch of {epochs} epochs is number {index} of epoch {epoch}: {}", sizes(*items, *frames))
 }
 
 fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
@@ -230,7 +296,8 @@ fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
 fn required(figure: Option<u64>) -> Result<u64, TrainError> {
     figure.ok_or_else(|| TrainError::Config {
         key: "--plan-memory",
-        reason: "this system does not tell how much memory a process takes (no /proc/self/status)".to_owned(),
+        reason: "this system (no /proc/self/status) or the device's driver does not tell how much memory is taken"
+            .to_owned(),
     })
 }
 
@@ -242,6 +309,6 @@ impl MemoryPlan {
         let peak = peak.max(known);
         kinds.push(("activations, work space", peak - known));
         kinds.push(("utterances still to be read and kept", to_come));
-        Self { batch, source, peak: peak + to_come, kinds }
+        Self { batch, source, peak: peak + to_come, kinds, usable: None }
     }
 }

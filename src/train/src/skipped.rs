@@ -199,8 +199,9 @@ impl Dump {
 /// Whether there is no NaN and no infinity among the weights: no file of weights may hold one.
 fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
     for id in parameters.ids() {
-        let values = host::slice("weights to dump", parameters.tensor(id))
-            .map_err(TrainError::tensor(format!("reading {}", parameters.name(id))))?;
+        let failed = || TrainError::tensor(format!("reading {}", parameters.name(id)));
+        let weights = host::fetch(parameters.tensor(id)).map_err(failed())?;
+        let values = host::slice("weights to dump", &weights).map_err(failed())?;
         if values.iter().any(|value| !value.is_finite()) {
             return Ok(false);
         }

@@ -26,7 +26,7 @@ use crate::summary::Summary;
 use crate::waiting::Waiting;
 use crate::{
     CheckpointStore, DataSource, LossScale, Observer, Progress, RunLength, Task, TrainConfig, TrainError, coverage,
-    extend,
+    device, extend,
 };
 
 /// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
@@ -60,7 +60,7 @@ where
                 break;
             }
             let data_wait = started.elapsed().as_secs_f64();
-            let mut progress = run.step(&batches)?;
+            let mut progress = run.step(&batches).map_err(|error| run.explained(error, &batches))?;
             (progress.data_wait, progress.seconds) = (data_wait, started.elapsed().as_secs_f64());
             waiting.add(&progress);
             progress.items = batches.iter().map(|batch| batch.items.len() as u64).sum();
@@ -135,6 +135,7 @@ where
                 state
             }
         };
+        device::note(&mut state, parameters, resumed_from.is_some(), observer);
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
         let mut metrics = Metrics::open(folder, &state.metrics)?;

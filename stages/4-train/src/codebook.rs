@@ -38,7 +38,7 @@ pub fn start_from(
     };
     let shape = parameters.tensor(id).dims().to_vec();
     let width = shape.last().copied().unwrap_or(0);
-    let mut weights = host::slice("token embedding", parameters.tensor(id)).map_err(StageError::other)?.to_vec();
+    let mut weights = host::read(parameters.tensor(id)).map_err(StageError::other)?;
     for (first, centres) in blocks {
         let rows = project(&standardised(&centres), width, seed);
         weights[first * width..][..rows.len()].copy_from_slice(&rows);

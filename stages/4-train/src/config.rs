@@ -2,6 +2,7 @@
 
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
 use flowmill_nn::Precision;
+use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::metrics::{WandbConfig, WandbRun};
 use flowmill_train::{
@@ -105,6 +106,8 @@ pub struct TrainSection {
     pub max_skipped_in_a_row: u64,
     /// Key of every draw; null: the recipe's `seed`.
     pub seed: Option<u64>,
+    /// What computes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`.
+    pub device: DeviceName,
 }
 
 impl Default for TrainSection {
@@ -150,6 +153,7 @@ impl Default for TrainSection {
             skipped_weights: train.skipped_weights,
             max_skipped_in_a_row: train.max_skipped_in_a_row,
             seed: None,
+            device: DeviceName::Auto,
         }
     }
 }
@@ -310,6 +314,15 @@ impl TrainSection {
         Ok(())
     }
 
+    /// Refuses a device that this build or this machine does not have.
+    ///
+    /// # Errors
+    /// `train.device`, and how to get one.
+    pub fn check_device(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let opened = device::open(self.device).map(drop);
+        opened.map_err(|error| recipe.error(&format!("{SECTION}.device"), error))
+    }
+
     /// Refuses files to start from and corpora that are not there.
     ///
     /// # Errors
@@ -353,7 +366,7 @@ impl TrainSection {
     fn described(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
-            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing"] {
+            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device"] {
                 fields.remove(without_effect);
             }
         }

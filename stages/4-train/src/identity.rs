@@ -33,11 +33,12 @@ pub const DECIDING: [&str; 20] = [
 /// Keys that say where a training ends: it can be extended.
 pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 
-/// Keys that change no weights: how often is measured, written and kept, how loading runs ahead, what is computed twice, when a process
-/// stops. And `init_from`, of which the content counts.
+/// Keys that change no weights: how often is measured, written and kept, how loading runs ahead, what is computed twice and
+/// where, when a process stops. And `init_from`, of which the content counts.
 #[cfg(test)]
-const FREE: [&str; 16] = [
+const FREE: [&str; 17] = [
     "init_from",
+    "device",
     "gradient_checkpointing",
     "max_seconds",
     "validate_every",

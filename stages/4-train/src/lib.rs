@@ -100,7 +100,9 @@ impl Stage for TrainStage {
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        TrainSection::read(recipe)?.check_files(recipe)
+        let section = TrainSection::read(recipe)?;
+        section.check_device(recipe)?;
+        section.check_files(recipe)
     }
 
     fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {

@@ -9,7 +9,7 @@ use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{FlowItem, GenerationRequest};
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Parameters, low_rank, weights};
+use flowmill_nn::{Context, Parameters, host, low_rank, weights};
 use flowmill_train::checkpoint::MODEL_FILE;
 use flowmill_train::{BoxError, Media, Sample};
 use rayon::prelude::*;
@@ -87,7 +87,7 @@ fn sample(
     config: &MelConfig,
 ) -> Result<[Sample; 2], BoxError> {
     let (frames, bins) = mel.dims2()?;
-    let generated = mel.flatten_all()?.to_vec1::<f32>()?;
+    let generated = host::read(mel)?;
     if generated.iter().any(|value| !value.is_finite()) {
         return Err(format!("the mel generated for {id} has a value that is not finite").into());
     }

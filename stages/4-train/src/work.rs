@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use flowmill_models::flow::MelNormalisation;
 use flowmill_nn::Parameters;
+use flowmill_nn::device::{self, name_of};
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_stage_pack::MelStatistics;
 use flowmill_train::checkpoint::{self, step_of};
+use flowmill_train::device::{in_words, place};
 use flowmill_train::lora::AdapterFiles;
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
@@ -173,6 +175,9 @@ impl Training {
                 }
             }
         }
+        let device = device::open(self.section.device).map_err(StageError::other)?;
+        place(&mut parameters, &device).map_err(StageError::other)?;
+        tell(format!("computing on {}", in_words(name_of(&device))));
         let studio = Studio {
             utterances: data.held_out(self.section.sample_count)?,
             seed,

@@ -32,6 +32,9 @@ pub enum ExportError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The device cannot be used, or has no memory for the model.
+    #[error(transparent)]
+    Device(#[from] flowmill_nn::NnError),
     /// An extractor's fitted state cannot be used.
     #[error(transparent)]
     Extractor(#[from] StateError),

@@ -8,6 +8,7 @@ use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{decode_bytes, resample};
 use flowmill_corpus::shard::{Column, ShardRow, Shards};
 use flowmill_models::flow::GenerationOptions;
+use flowmill_nn::device::{self, DeviceName};
 use flowmill_nn::random::Draw;
 use flowmill_runner::{PartReport, PartWork, StageError};
 use flowmill_stage_train::SpeakerEmbedding;
@@ -31,6 +32,8 @@ pub struct HeldOut {
     pub config: ExportConfig,
     /// Key of the noise.
     pub seed: u64,
+    /// What computes the model.
+    pub device: DeviceName,
     /// `config.json` of the model.
     pub description: PathBuf,
     /// Its weights.
@@ -68,7 +71,8 @@ impl HeldOut {
     /// # Errors
     /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
-        let model = ExportedModel::load(&self.description, &self.weights).map_err(StageError::other)?;
+        let device = device::open(self.device).map_err(StageError::other)?;
+        let model = ExportedModel::load(&self.description, &self.weights, &device).map_err(StageError::other)?;
         if self.config.sfm_strength.is_some() && !model.has_strength() {
             let message = "export.sfm_strength is set, but the model is no shallow flow: it has no strength";
             return Err(StageError::new(message));

@@ -79,6 +79,10 @@ impl Stage for Export {
         Ok(())
     }
 
+    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        TrainSection::read(recipe)?.check_device(recipe)
+    }
+
     fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
         let (split, section) = (read(recipe)?.split, TrainSection::read(recipe)?);
         let trained = split.filter(|split| *split == section.train_split);
@@ -191,7 +195,8 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
         part = part.inputs(shard_files(index)?);
     }
     let (description, weights) = (own(CONFIG), own(WEIGHTS));
-    let work = HeldOut { config, split, seed, description, weights, train_indexes: train, index: held_out };
+    let device = section.device;
+    let work = HeldOut { config, split, seed, device, description, weights, train_indexes: train, index: held_out };
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 

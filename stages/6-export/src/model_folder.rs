@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::TokenToMel;
 use flowmill_models::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
@@ -9,7 +10,7 @@ use flowmill_models::extractors::{self, Extractor, State};
 use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
-use flowmill_nn::{Context, NnError, Parameters, low_rank, weights};
+use flowmill_nn::{Context, NnError, Parameters, host, low_rank, weights};
 use flowmill_stage_train::{Adapted, ModelConfig, SpeakerEmbedding};
 use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
 use serde::{Deserialize, Serialize};
@@ -72,12 +73,13 @@ pub struct ExportedModel {
 }
 
 impl ExportedModel {
-    /// Loads the weights at `weights` for the model that `config` describes; every weight must be there, in its shape. Adapters that are
-    /// not merged into them are taken from the file beside them.
+    /// Loads the weights at `weights` for the model that `config` describes, onto a device; every weight must be there, in its shape.
+    /// Adapters that are not merged into them are taken from the file beside them.
     ///
     /// # Errors
-    /// [`ExportError::Description`] and [`ExportError::Weights`] name the file.
-    pub fn load(config: &Path, weights: &Path) -> Result<Self, ExportError> {
+    /// [`ExportError::Description`] and [`ExportError::Weights`] name the file; [`ExportError::Device`] when the weights cannot be copied
+    /// there.
+    pub fn load(config: &Path, weights: &Path, device: &Device) -> Result<Self, ExportError> {
         let describe = |reason: String| ExportError::Description { path: config.to_owned(), reason };
         let text = std::fs::read_to_string(config).map_err(|source| ExportError::file(config, source))?;
         let description: ModelDescription = serde_json::from_str(&text).map_err(|e| describe(e.to_string()))?;
@@ -91,6 +93,7 @@ impl ExportedModel {
             None => parameters.load_exact(weights).map(drop),
         }
         .map_err(|e| bad_weights(e.about(weights)))?;
+        parameters.to_device(device)?;
         Ok(Self { network, parameters, description, solver })
     }
 
@@ -219,18 +222,18 @@ fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Re
 /// A mel `[frame, bin]` as features; it must be finite.
 fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
     let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
-    let data = mel.flatten_all().and_then(|mel| mel.to_vec1::<f32>()).map_err(|e| e.to_string())?;
+    let data = host::read(mel).map_err(|e| e.to_string())?;
     if data.iter().any(|value| !value.is_finite()) {
         return Err("the model gave a value that is not finite".to_owned());
     }
     Features::new(data, frames, bins).map_err(|e| e.to_string())
 }
 
-/// Loads the fitted extractor kept in `path`.
+/// Loads the fitted extractor kept in `path`, to run on a device.
 ///
 /// # Errors
 /// [`ExportError::Extractor`].
-pub fn load_extractor(path: &Path) -> Result<Box<dyn Extractor>, ExportError> {
+pub fn load_extractor(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, ExportError> {
     let state = State::load(path)?;
-    Ok(extractors::from_state(&state)?)
+    Ok(extractors::from_state(&state, device)?)
 }

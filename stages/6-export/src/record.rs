@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_runner::{Part, PartReport, Phase, PlanContext, StageError};
 use serde::de::DeserializeOwned;
@@ -36,7 +37,8 @@ pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageE
         .inputs(model)
         .inputs(indexes.iter().map(|(_, path)| path.clone()));
     let part = part.work(move |work| {
-        let model = ExportedModel::load(&own.join(CONFIG), &own.join(WEIGHTS)).map_err(StageError::other)?;
+        let model =
+            ExportedModel::load(&own.join(CONFIG), &own.join(WEIGHTS), &Device::Cpu).map_err(StageError::other)?;
         let scores: Scores = read(&scores)?;
         let facts = CardFacts {
             recipe: &name,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::measure::log_spectral_distance;
 use flowmill_models::extractors::{ExtractError, Extracted, Extractor, Media};
+use flowmill_nn::device::{self, DeviceName};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Method;
 use flowmill_runner::WholeFile;
@@ -28,6 +29,8 @@ pub struct SynthOptions {
     pub vocoder_iterations: usize,
     /// Key of the noise.
     pub seed: u64,
+    /// What computes the model.
+    pub device: DeviceName,
 }
 
 impl Default for SynthOptions {
@@ -39,6 +42,7 @@ impl Default for SynthOptions {
             inference_cfg_rate: None,
             vocoder_iterations: 60,
             seed: 0,
+            device: DeviceName::Auto,
         }
     }
 }
@@ -72,17 +76,18 @@ impl Synthesiser {
     /// Opens a folder that stage 6 wrote.
     ///
     /// # Errors
-    /// [`ExportError`] naming the file that is missing or wrong.
+    /// [`ExportError`] naming the file that is missing or wrong, or the device that cannot be used.
     pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
-        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS))?;
+        let device = device::open(options.device)?;
+        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS), &device)?;
         if options.strength.is_some() && !model.has_strength() {
             let reason = "it is no shallow flow: it has no strength to choose".to_owned();
             return Err(ExportError::Description { path: folder.join(CONFIG), reason });
         }
         Ok(Self {
             model,
-            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR))?,
-            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR))?,
+            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR), &device)?,
+            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR), &device)?,
             options,
         })
     }

@@ -4,14 +4,14 @@ use anyhow::Context;
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
 
 use crate::args::RunArgs;
-use crate::experiment::{command_line, folder, load, threads};
+use crate::experiment::{command_line, folder, load_for, threads};
 use crate::failure::Failure;
 use crate::stages;
 
 /// Runs the selected stages; the runner tells what happens.
 pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let stages = stages::all();
-    let recipe = load(&arguments.recipe, &stages)?;
+    let recipe = load_for(&arguments.recipe, arguments.device, &stages)?;
     let experiment = folder(&arguments.recipe, &recipe)?;
     let jobs = threads(arguments.jobs)?;
     let options = RunOptions {

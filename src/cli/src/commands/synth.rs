@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use flowmill_nn::device;
 use flowmill_stage_export::{SynthOptions, Synthesised, Synthesiser, file_name};
 
 use crate::args::SynthArgs;
@@ -25,8 +26,10 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         n_timesteps: arguments.steps.map(usize::from),
         inference_cfg_rate: arguments.guidance,
         seed: arguments.seed,
+        device: arguments.device.device.unwrap_or_default(),
         ..SynthOptions::default()
     };
+    device::open(options.device).map_err(|error| Failure::Usage(error.into()))?;
     let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
     refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)

@@ -239,7 +239,7 @@ impl Encoder {
         chunk: Option<usize>,
     ) -> Result<Value> {
         let longest = rows.all.lengths().into_iter().max().unwrap_or(1);
-        let encodings = relative_encodings(longest, self.channels)?.on(state.tensor().device())?;
+        let encodings = relative_encodings(longest, self.channels)?;
         let encodings = context.dropout(&encodings, self.config.positional_dropout_rate)?;
         let reach = chunk.filter(|size| *size > 0).map_or(Reach::Full, Reach::Chunk);
         let shared = Rc::new(Shared { rows: rows.clone(), encodings, reach, config: self.config.clone() });

@@ -366,8 +366,14 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
         let Some(entry) = self.value.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        seed.deserialize(Reader { node: &entry.node, path: self.parent.child(&entry.key) })
+        value_of(seed, &Reader { node: &entry.node, path: self.parent.child(&entry.key) })
     }
+}
+
+/// Reads a value. A type that is converted from another one after it was read fails outside of the reader: such an error is about the
+/// whole value.
+fn value_of<'de, V: DeserializeSeed<'de>>(seed: V, reader: &Reader<'_>) -> Result<V::Value, Error> {
+    seed.deserialize(Reader { node: reader.node, path: reader.path.clone() }).map_err(|error| reader.locate(error))
 }
 
 /// A key as a value, so that maps may have numbers as keys.
@@ -391,7 +397,7 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
         };
         let path = format!("{}[{}]", self.parent.path, self.next);
         self.next += 1;
-        seed.deserialize(Reader { node, path }).map(Some)
+        value_of(seed, &Reader { node, path }).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {

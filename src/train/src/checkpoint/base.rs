@@ -27,7 +27,9 @@ pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainE
     let mut hasher = blake3::Hasher::new();
     for id in left_out(parameters) {
         let (name, tensor) = (parameters.name(id), parameters.tensor(id));
-        let elements = host::slice("checksum", tensor).map_err(TrainError::tensor(format!("reading {name}")))?;
+        let failed = || TrainError::tensor(format!("reading {name}"));
+        let weights = host::fetch(tensor).map_err(failed())?;
+        let elements = host::slice("checksum", &weights).map_err(failed())?;
         hasher.update(format!("\n{name} {:?}\n", tensor.dims()).as_bytes());
         for chunk in elements.chunks(CHUNK) {
             hasher.update(&chunk.iter().flat_map(|element| element.to_le_bytes()).collect::<Vec<u8>>());

@@ -1,5 +1,6 @@
 //! The part of a checkpoint that people can read: where training stands.
 
+use flowmill_nn::device::DeviceName;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Identity, RunIdentity};
@@ -24,6 +25,9 @@ pub struct State {
     pub base: Option<String>,
     /// Key of every draw.
     pub seed: u64,
+    /// The device that computed the last step; the CPU where nothing is said.
+    #[serde(default = "cpu", skip_serializing_if = "is_cpu")]
+    pub device: DeviceName,
     /// Steps done.
     pub step: u64,
     /// Steps of the whole run.
@@ -62,6 +66,14 @@ pub struct State {
     pub window: Window,
 }
 
+fn cpu() -> DeviceName {
+    DeviceName::Cpu
+}
+
+fn is_cpu(name: &DeviceName) -> bool {
+    *name == DeviceName::Cpu
+}
+
 /// A validation loss and the step it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,6 +93,7 @@ impl State {
             run: RunIdentity::Listed(Box::new(run)),
             base: None,
             seed,
+            device: DeviceName::Cpu,
             step: 0,
             steps,
             limits: Some(limits),

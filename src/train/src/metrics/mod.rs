@@ -156,8 +156,9 @@ impl Metrics {
             .into_par_iter()
             .map(|(id, gradient)| {
                 let name = parameters.name(id);
-                let values = host::slice("gradient histogram", gradient);
-                let values = values.map_err(TrainError::tensor(format!("gradient of {name}")))?;
+                let failed = || TrainError::tensor(format!("gradient of {name}"));
+                let gradient = host::fetch(gradient).map_err(failed())?;
+                let values = host::slice("gradient histogram", &gradient).map_err(failed())?;
                 Ok(Histogram::of(&values, scale).map(|histogram| (format!("gradients/{name}"), histogram)))
             })
             .collect::<Result<_, TrainError>>()?;

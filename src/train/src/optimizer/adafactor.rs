@@ -1,5 +1,9 @@
 //! Adafactor: second moments of matrices as the product of one row and one column.
 
+use candle_core::{D, Tensor};
+use flowmill_nn::NnError;
+
+use super::composition::{Tensors, Updated, at_least, mix, sum_of_squares};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
@@ -54,6 +58,33 @@ impl UpdateRule for Adafactor {
         let keep = (1.0 - rate * step.settings.weight_decay) as f32;
         weights.iter_mut().zip(&change).for_each(|(weight, change)| *weight = *weight * keep - size * change);
     }
+
+    fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
+        let number = step.number as f64;
+        let share = number.powf(self.decay_rate);
+        let gradient = step.update.tensor(&tensors.gradient)?;
+        let square = gradient.sqr()?;
+        let (variance, state) = match tensors.state.as_slice() {
+            [rows, columns] => {
+                let rows = mix(1.0 - share, rows, share, &square.mean_keepdim(D::Minus1)?)?;
+                let columns = mix(1.0 - share, columns, share, &square.mean_keepdim(D::Minus2)?)?;
+                let mean = at_least(&rows.mean_keepdim(D::Minus2)?, self.eps)?;
+                (rows.broadcast_div(&mean)?.broadcast_mul(&columns)?, vec![rows, columns])
+            }
+            [variance] => {
+                let variance = mix(1.0 - share, variance, share, &square)?;
+                (variance.clone(), vec![variance])
+            }
+            _ => return Ok(Updated::unchanged(tensors)),
+        };
+        let change = gradient.div(&at_least(&variance, self.eps * self.eps)?.sqrt()?)?;
+        let (weights, rate) = (&tensors.weights, step.rate());
+        let size = at_least(&root_mean_square_of(weights)?, self.parameter_eps)?;
+        let size = size.affine(rate.min(number.powf(-0.5)), 0.0)?;
+        let excess = at_least(&root_mean_square_of(&change)?.affine(self.clip_threshold.recip(), 0.0)?, 1.0)?;
+        let change = change.broadcast_mul(&size.div(&excess)?)?;
+        Ok(Updated::new(mix(1.0 - rate * step.settings.weight_decay, weights, -1.0, &change)?, state))
+    }
 }
 
 impl Adafactor {
@@ -90,6 +121,12 @@ impl Adafactor {
             *value /= variance.max(least).sqrt();
         }
     }
+}
+
+/// The root mean square of all elements as a scalar where the tensor is, of its type.
+fn root_mean_square_of(tensor: &Tensor) -> Result<Tensor, NnError> {
+    let mean = sum_of_squares(tensor)?.affine((tensor.elem_count().max(1) as f64).recip(), 0.0)?;
+    Ok(mean.sqrt()?.to_dtype(tensor.dtype())?)
 }
 
 fn root_mean_square(values: &[f32]) -> f64 {

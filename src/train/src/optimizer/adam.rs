@@ -1,7 +1,9 @@
 //! Adam and AdamW, fused: one multi-threaded pass per parameter updates moments and weights in place.
 
+use flowmill_nn::NnError;
 use rayon::prelude::*;
 
+use super::composition::{Tensors, Updated, mix};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
@@ -88,6 +90,22 @@ impl UpdateRule for Adam {
             .zip(gradient.par_chunks(CHUNK))
             .zip(mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)))
             .for_each(|((weights, gradient), (mean, square))| kernel.apply(weights, gradient, mean, square));
+    }
+
+    fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
+        let Kernel { penalty, keep, mean_weight, square_keep, square_weight, root_correction, eps, step_size, .. } =
+            self.kernel(step);
+        let [mean, square] = tensors.state.as_slice() else { return Ok(Updated::unchanged(tensors)) };
+        let weights = &tensors.weights;
+        let mut gradient = step.update.tensor(&tensors.gradient)?;
+        if penalty != 0.0 {
+            gradient = mix(1.0, &gradient, penalty.into(), weights)?;
+        }
+        let mean = mix((1.0 - mean_weight).into(), mean, mean_weight.into(), &gradient)?;
+        let square = mix(square_keep.into(), square, square_weight.into(), &gradient.sqr()?)?;
+        let root = square.sqrt()?.affine(f64::from(root_correction).recip(), eps.into())?;
+        let change = mean.div(&root)?;
+        Ok(Updated::new(mix(keep.into(), weights, (-step_size).into(), &change)?, vec![mean, square]))
     }
 }
 

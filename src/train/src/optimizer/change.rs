@@ -2,8 +2,9 @@
 
 use flowmill_nn::ParameterId;
 
+use super::Update;
 use super::norm::sum_of_squares;
-use super::slot::Arrays;
+use super::slot::{Arrays, Figures};
 
 /// Euclidean norms of a parameter and of its change.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,23 +20,28 @@ pub struct Change {
 pub struct Changes(pub Vec<(ParameterId, Change)>);
 
 impl Changes {
-    pub(super) fn from_visited(visited: Vec<(ParameterId, Option<Change>)>) -> Self {
-        Self(visited.into_iter().filter_map(|(id, change)| Some((id, change?))).collect())
+    /// The changes that an update found, when it measured them.
+    pub(super) fn of(update: Update, visited: Vec<(ParameterId, Figures)>) -> Self {
+        if !update.measure {
+            return Self::default();
+        }
+        Self(visited.into_iter().map(|(id, [weights, update])| (id, Change { weights, update })).collect())
     }
 }
 
 impl Change {
-    /// Runs an update and measures what it does, when asked to: that takes a copy of the parameter.
-    pub(super) fn measured(wanted: bool, arrays: Arrays<'_>, update: impl FnOnce(Arrays<'_>)) -> Option<Self> {
+    /// Runs an update by a kernel and measures what it does, when asked to: that takes a copy of the parameter. Gives the norms of the
+    /// weights before and of what was added to them.
+    pub(super) fn measured(wanted: bool, arrays: Arrays<'_>, update: impl FnOnce(Arrays<'_>)) -> Figures {
         let Arrays { weights, gradient, state } = arrays;
         if !wanted {
             update(Arrays { weights, gradient, state });
-            return None;
+            return [0.0; 2];
         }
         let mut before = weights.to_vec();
         update(Arrays { weights: &mut *weights, gradient, state });
         let norm = sum_of_squares(&before).sqrt();
         before.iter_mut().zip(weights.iter()).for_each(|(before, after)| *before = after - *before);
-        Some(Self { weights: norm, update: sum_of_squares(&before).sqrt() })
+        [norm, sum_of_squares(&before).sqrt()]
     }
 }

@@ -3,6 +3,7 @@
 mod adafactor;
 mod adam;
 mod change;
+mod composition;
 mod config;
 mod groups;
 mod muon;

@@ -1,10 +1,12 @@
 //! Muon: matrices move along the orthogonal matrix nearest to their momentum; everything else is trained by AdamW.
 
+use candle_core::{DType, Tensor};
 use flowmill_nn::{NnError, Value};
 use serde::{Deserialize, Serialize};
 
 use super::ParameterSettings;
 use super::adam::Adam;
+use super::composition::{Tensors, Updated, at_least, mix, sum_of_squares};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
@@ -59,9 +61,14 @@ impl UpdateRule for Muon {
         if orthogonalised(step) {
             return self.update_matrix(step, arrays);
         }
-        let lr_multiple = step.settings.lr_multiple * self.rest_lr_multiple;
-        let settings = ParameterSettings { lr_multiple, ..step.settings };
-        self.rest.update(&Step { settings, ..*step }, arrays);
+        self.rest.update(&Step { settings: self.rest_settings(step), ..*step }, arrays);
+    }
+
+    fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
+        if orthogonalised(step) {
+            return self.compose_matrix(step, tensors);
+        }
+        self.rest.compose(&Step { settings: self.rest_settings(step), ..*step }, tensors)
     }
 }
 
@@ -70,6 +77,19 @@ fn orthogonalised(step: &Step<'_>) -> bool {
 }
 
 impl Muon {
+    /// The settings of what is no matrix.
+    fn rest_settings(&self, step: &Step<'_>) -> ParameterSettings {
+        ParameterSettings { lr_multiple: step.settings.lr_multiple * self.rest_lr_multiple, ..step.settings }
+    }
+
+    /// The learning rate of a matrix.
+    fn adjusted_rate(&self, rate: f64, rows: usize, columns: usize) -> f64 {
+        rate * match self.adjust_lr {
+            AdjustLr::Original => (rows as f64 / columns as f64).max(1.0).sqrt(),
+            AdjustLr::MatchRmsAdamw => 0.2 * (rows.max(columns) as f64).sqrt(),
+        }
+    }
+
     fn update_matrix(&self, step: &Step<'_>, arrays: Arrays<'_>) {
         let Arrays { weights, gradient, mut state } = arrays;
         let (Some(buffer), Some(&rows)) = (state.first_mut(), step.dims.first()) else { return };
@@ -84,13 +104,44 @@ impl Muon {
         // Shapes are those of one matrix throughout, so no product can be refused.
         let Ok(update) = self.orthogonal(update, rows, columns) else { return };
         let rate = step.rate();
-        let adjusted = rate
-            * match self.adjust_lr {
-                AdjustLr::Original => (rows as f64 / columns as f64).max(1.0).sqrt(),
-                AdjustLr::MatchRmsAdamw => 0.2 * (rows.max(columns) as f64).sqrt(),
-            };
+        let adjusted = self.adjusted_rate(rate, rows, columns);
         let (keep, adjusted) = ((1.0 - rate * step.settings.weight_decay) as f32, adjusted as f32);
         weights.iter_mut().zip(&update).for_each(|(weight, update)| *weight = *weight * keep - adjusted * update);
+    }
+
+    fn compose_matrix(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
+        let (Some(buffer), Some(&rows)) = (tensors.state.first(), step.dims.first()) else {
+            return Ok(Updated::unchanged(tensors));
+        };
+        let (weights, rate) = (&tensors.weights, step.rate());
+        let columns = weights.elem_count() / rows.max(1);
+        let gradient = step.update.tensor(&tensors.gradient)?;
+        let buffer = mix(self.momentum, buffer, 1.0 - self.momentum, &gradient)?;
+        let ahead = match self.nesterov {
+            true => mix(1.0 - self.momentum, &gradient, self.momentum, &buffer)?,
+            false => buffer.clone(),
+        };
+        let update = self.orthogonal_tensor(&ahead.reshape((rows, columns))?)?.reshape(step.dims)?;
+        let (keep, adjusted) = (1.0 - rate * step.settings.weight_decay, self.adjusted_rate(rate, rows, columns));
+        Ok(Updated::new(mix(keep, weights, -adjusted, &update)?, vec![buffer]))
+    }
+
+    /// The composition of [`orthogonal`](Self::orthogonal). Products of numbers in bfloat16 are summed in single precision.
+    fn orthogonal_tensor(&self, matrix: &Tensor) -> Result<Tensor, NnError> {
+        let rounded = |tensor: &Tensor| tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32);
+        let (rows, columns) = matrix.dims2()?;
+        let wide = if rows > columns { matrix.t()?.contiguous()? } else { matrix.clone() };
+        let mut matrix = rounded(&wide)?;
+        let norm = sum_of_squares(&matrix)?.sqrt()?.to_dtype(DType::F32)?;
+        matrix = rounded(&matrix.broadcast_div(&at_least(&rounded(&norm)?, self.eps)?)?)?;
+        let [a, b, c] = self.ns_coefficients;
+        for _ in 0..self.ns_steps {
+            let gram = rounded(&matrix.matmul(&matrix.t()?)?)?;
+            // The Gram matrix is its own transpose.
+            let polynomial = rounded(&mix(b, &gram, c, &gram.matmul(&gram)?)?)?;
+            matrix = rounded(&mix(a, &matrix, 1.0, &polynomial.matmul(&matrix)?)?)?;
+        }
+        Ok(if rows > columns { matrix.t()?.contiguous()? } else { matrix })
     }
 
     /// Nearly the orthogonal matrix nearest to a matrix `[rows, columns]`: `U Vᵀ` of its singular value decomposition, with singular

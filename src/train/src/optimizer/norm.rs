@@ -1,8 +1,9 @@
 //! The gradient's norm, per parameter and over all: what clipping, the coverage check and the dumps look at.
 
-use flowmill_nn::{Gradients, ParameterId, Parameters, host};
+use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
 use rayon::prelude::*;
 
+use super::composition;
 use crate::TrainError;
 
 /// Values summed as one unit. Fixed, and sums are joined in order, so that the norm does not depend on the thread count.
@@ -33,11 +34,27 @@ impl GradientNorms {
     }
 }
 
-/// Measures the gradients times `scale`.
+/// Measures the gradients times `scale`. From a device the norms of all parameters come in one copy.
 pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64) -> Result<GradientNorms, TrainError> {
     let ids: Vec<ParameterId> = parameters.trainable_ids().collect();
-    let squares: Vec<Option<f64>> = ids
-        .par_iter()
+    let squares = if gradients.iter().all(|(_, gradient)| device::is_fused(gradient)) {
+        squares(&ids, parameters, gradients)?
+    } else {
+        composed_squares(&ids, gradients).map_err(TrainError::tensor("measuring the gradients"))?
+    };
+    let total = squares.iter().flatten().sum::<f64>().sqrt() * scale;
+    let each =
+        ids.into_iter().zip(squares).map(|(id, square)| (id, square.map(|square| square.sqrt() * scale))).collect();
+    Ok(GradientNorms { total, each })
+}
+
+/// The sums of squares of gradients on the CPU; `None` where there is no gradient.
+fn squares(
+    ids: &[ParameterId],
+    parameters: &Parameters,
+    gradients: &Gradients,
+) -> Result<Vec<Option<f64>>, TrainError> {
+    ids.par_iter()
         .map(|&id| {
             let Some(gradient) = gradients.get(id) else {
                 return Ok(None);
@@ -45,11 +62,15 @@ pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64
             let square = host::slice("gradient norm", gradient).map(|values| sum_of_squares(&values));
             square.map(Some).map_err(TrainError::tensor(format!("gradient of {}", parameters.name(id))))
         })
-        .collect::<Result<_, _>>()?;
-    let total = squares.iter().flatten().sum::<f64>().sqrt() * scale;
-    let each =
-        ids.into_iter().zip(squares).map(|(id, square)| (id, square.map(|square| square.sqrt() * scale))).collect();
-    Ok(GradientNorms { total, each })
+        .collect()
+}
+
+/// The same of gradients on any device.
+fn composed_squares(ids: &[ParameterId], gradients: &Gradients) -> Result<Vec<Option<f64>>, NnError> {
+    let there = ids.iter().filter_map(|id| gradients.get(*id));
+    let scalars = there.map(composition::sum_of_squares).collect::<Result<Vec<_>, _>>()?;
+    let mut found = composition::fetch(&scalars)?.into_iter();
+    Ok(ids.iter().map(|id| gradients.get(*id).and_then(|_| found.next())).collect())
 }
 
 pub(super) fn sum_of_squares(values: &[f32]) -> f64 {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use flowmill_nn::{Gradients, Parameters, host};
+use flowmill_nn::{Gradients, NnError, Parameters, host};
 use rayon::prelude::*;
 
 use super::change::{Change, Changes};
+use super::composition::{Tensors, Updated, mix, wide};
 use super::rule::StateArray;
-use super::slot::{Arrays, Slot, Slots, take};
+use super::slot::{Arrays, Figures, Slot, Slots, take};
 use super::{OptimConfig, Optimizer, Update};
 use crate::TrainError;
 
@@ -83,14 +84,10 @@ impl ProdigyOptimizer {
     /// Over the trainable parameters, which it remembers as the start.
     pub(super) fn new(rule: Prodigy, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         let state = |dims: &[usize], _| ARRAYS.map(|kind| StateArray::new(kind, dims)).to_vec();
-        let slots = Slots::new(config, parameters, state)?;
+        let mut slots = Slots::new(config, parameters, state)?;
         slots.start(parameters)?;
         let d = rule.d0 as f32;
         Ok(Self { rule, slots, estimate: Estimate { d, greatest: d, numerator: 0.0 }, updates: 0 })
-    }
-
-    fn beta3(&self) -> f64 {
-        self.rule.beta3.unwrap_or_else(|| self.rule.betas[1].sqrt())
     }
 
     /// r: the learning rate of this update without the groups' multiples.
@@ -104,15 +101,21 @@ impl ProdigyOptimizer {
         };
         f64::from(self.estimate.d) * update.rate * correction
     }
+}
+
+impl Prodigy {
+    fn beta3(&self) -> f64 {
+        self.beta3.unwrap_or_else(|| self.betas[1].sqrt())
+    }
 
     /// Takes the gradient into a parameter's moments; gives its shares in the sums of the numerator and of the denominator.
-    fn gather(&self, scalars: Scalars, arrays: Arrays<'_>) -> [f64; 2] {
+    fn gather(&self, scalars: Scalars, arrays: Arrays<'_>) -> Figures {
         let Arrays { weights, gradient, mut state } = arrays;
         let [mean, square, sums, start] = state.as_mut_slice() else { return [0.0; 2] };
-        let [beta1, beta2] = self.rule.betas.map(|beta| beta as f32);
+        let [beta1, beta2] = self.betas.map(|beta| beta as f32);
         let d = scalars.d;
-        let mean_weight = (d * (1.0 - self.rule.betas[0])) as f32;
-        let square_weight = (d * d * (1.0 - self.rule.betas[1])) as f32;
+        let mean_weight = (d * (1.0 - self.betas[0])) as f32;
+        let square_weight = (d * d * (1.0 - self.betas[1])) as f32;
         let (beta3, share) = (self.beta3() as f32, scalars.share as f32);
         let moments = mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK)).zip(sums.par_chunks_mut(CHUNK));
         let given = weights.par_chunks(CHUNK).zip(start.par_chunks(CHUNK)).zip(gradient.par_chunks(CHUNK));
@@ -134,19 +137,41 @@ impl ProdigyOptimizer {
         chunks.iter().fold([0.0; 2], |sum, chunk| [sum[0] + chunk[0], sum[1] + chunk[1]])
     }
 
+    /// The composition of [`gather`](Self::gather).
+    fn compose_gather(&self, scalars: Scalars, tensors: &Tensors) -> Result<Updated, NnError> {
+        let [mean, square, sums, start] = tensors.state.as_slice() else { return Ok(Updated::unchanged(tensors)) };
+        let ([beta1, beta2], d) = (self.betas, scalars.d);
+        let gradient = scalars.update.tensor(&tensors.gradient)?;
+        let product = wide(&gradient)?.mul(&wide(&start.sub(&tensors.weights)?)?)?.sum_all()?;
+        let mean = mix(beta1, mean, d * (1.0 - beta1), &gradient)?;
+        let square = mix(beta2, square, d * d * (1.0 - beta2), &gradient.sqr()?)?;
+        let sums = mix(self.beta3(), sums, scalars.share, &gradient)?;
+        let figures = Some([product, wide(&sums)?.abs()?.sum_all()?]);
+        Ok(Updated { weights: tensors.weights.clone(), state: vec![mean, square, sums, start.clone()], figures })
+    }
+
     /// Moves a parameter: `rate` is r, `d` the new estimate.
     fn change(&self, rate: f64, d: f32, slot: &Slot, arrays: Arrays<'_>) {
         let Arrays { weights, mut state, .. } = arrays;
         let [mean, square, ..] = state.as_mut_slice() else { return };
         let rate = rate * slot.settings.lr_multiple;
         let (keep, step) = ((1.0 - rate * slot.settings.weight_decay) as f32, rate as f32);
-        let floor = (f64::from(d) * self.rule.eps) as f32;
+        let floor = (f64::from(d) * self.eps) as f32;
         let chunks = weights.par_chunks_mut(CHUNK).zip(mean.par_chunks(CHUNK)).zip(square.par_chunks(CHUNK));
         chunks.for_each(|((weights, mean), square)| {
             for ((weight, mean), square) in weights.iter_mut().zip(mean).zip(square) {
                 *weight = *weight * keep - step * mean / (square.sqrt() + floor);
             }
         });
+    }
+
+    /// The composition of [`change`](Self::change).
+    fn compose_change(&self, rate: f64, d: f32, slot: &Slot, tensors: &Tensors) -> Result<Updated, NnError> {
+        let [mean, square, ..] = tensors.state.as_slice() else { return Ok(Updated::unchanged(tensors)) };
+        let rate = rate * slot.settings.lr_multiple;
+        let change = mean.div(&square.sqrt()?.affine(1.0, f64::from(d) * self.eps)?)?;
+        let weights = mix(1.0 - rate * slot.settings.weight_decay, &tensors.weights, -rate, &change)?;
+        Ok(Updated::new(weights, tensors.state.clone()))
     }
 }
 
@@ -177,21 +202,30 @@ impl Optimizer for ProdigyOptimizer {
         let weight = d / self.rule.d0 * rate;
         let share = if self.rule.safeguard_warmup { d / self.rule.d0 * d } else { weight };
         let scalars = Scalars { update, d, weight, share };
-        let sums = self.slots.visit(parameters, gradients, |_, arrays| self.gather(scalars, arrays))?;
+        let rule = self.rule;
+        let sums = self.slots.visit(
+            parameters,
+            gradients,
+            |_, arrays| rule.gather(scalars, arrays),
+            |_, tensors| rule.compose_gather(scalars, tensors),
+        )?;
         let [products, denominator] =
             sums.iter().fold([0.0; 2], |sum, (_, share)| [sum[0] + share[0], sum[1] + share[1]]);
         // Without any gradient so far there is nothing to learn from, and nothing to do.
         if denominator == 0.0 {
             return Ok(Changes::default());
         }
-        let numerator = f64::from(self.estimate.numerator) * self.beta3() + scalars.weight * products;
+        let numerator = f64::from(self.estimate.numerator) * rule.beta3() + scalars.weight * products;
         self.estimate.learn(&self.rule, numerator, denominator, update.rate > 0.0);
         let d = self.estimate.d;
-        let changes = self.slots.visit(parameters, gradients, |slot, arrays| {
-            Change::measured(update.measure, arrays, |arrays| self.change(rate, d, slot, arrays))
-        })?;
+        let changes = self.slots.visit(
+            parameters,
+            gradients,
+            |slot, arrays| Change::measured(update.measure, arrays, |arrays| rule.change(rate, d, slot, arrays)),
+            |slot, tensors| rule.compose_change(rate, d, slot, tensors)?.measured(update.measure, &tensors.weights),
+        )?;
         self.updates += 1;
-        Ok(Changes::from_visited(changes))
+        Ok(Changes::of(update, changes))
     }
 
     fn updates(&self) -> u64 {

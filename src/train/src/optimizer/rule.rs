@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use candle_core::Tensor;
-use flowmill_nn::{Gradients, Parameters};
+use flowmill_nn::{Gradients, NnError, Parameters};
 
 use super::change::{Change, Changes};
+use super::composition::{Tensors, Updated};
 use super::slot::{Arrays, Slots};
 use super::{OptimConfig, Optimizer, ParameterSettings, Update};
 use crate::TrainError;
@@ -23,10 +24,6 @@ pub(super) struct StateArray {
 impl StateArray {
     pub(super) fn new(kind: &'static str, dims: &[usize]) -> Self {
         Self { kind, dims: dims.to_vec() }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.dims.iter().product()
     }
 }
 
@@ -47,13 +44,17 @@ impl Step<'_> {
     }
 }
 
-/// How one parameter is updated, whatever the others do.
+/// How one parameter is updated, whatever the others do: by a fused CPU kernel, and by a composition of candle operations that computes
+/// the same on any device.
 pub(super) trait UpdateRule: Debug + Send + Sync {
     /// The arrays kept for a parameter; of the step only shape and settings count.
     fn state(&self, step: &Step<'_>) -> Vec<StateArray>;
 
     /// Changes weights and state; the arrays are those that [`state`](Self::state) declares for the same shape and settings.
     fn update(&self, step: &Step<'_>, arrays: Arrays<'_>);
+
+    /// The composition of [`update`](Self::update): the new weights, and the new state in the same order.
+    fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError>;
 }
 
 /// An optimiser that applies a rule to each parameter.
@@ -82,11 +83,20 @@ impl<R: UpdateRule> Optimizer for PerParameter<R> {
         update: Update,
     ) -> Result<Changes, TrainError> {
         self.updates += 1;
-        let changes = self.slots.visit(parameters, gradients, |slot, arrays| {
-            let step = Step { number: self.updates, update, dims: &slot.dims, settings: slot.settings };
-            Change::measured(update.measure, arrays, |arrays| self.rule.update(&step, arrays))
-        })?;
-        Ok(Changes::from_visited(changes))
+        let (rule, number) = (&self.rule, self.updates);
+        let changes = self.slots.visit(
+            parameters,
+            gradients,
+            |slot, arrays| {
+                let step = Step { number, update, dims: &slot.dims, settings: slot.settings };
+                Change::measured(update.measure, arrays, |arrays| rule.update(&step, arrays))
+            },
+            |slot, tensors| {
+                let step = Step { number, update, dims: &slot.dims, settings: slot.settings };
+                rule.compose(&step, tensors)?.measured(update.measure, &tensors.weights)
+            },
+        )?;
+        Ok(Changes::of(update, changes))
     }
 
     fn updates(&self) -> u64 {

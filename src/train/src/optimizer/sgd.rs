@@ -1,5 +1,8 @@
 //! Stochastic gradient descent with momentum.
 
+use flowmill_nn::NnError;
+
+use super::composition::{Tensors, Updated, mix};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
@@ -39,5 +42,20 @@ impl UpdateRule for Sgd {
             *buffer = *buffer * momentum + share * gradient;
             *weight -= rate * if self.nesterov { gradient + momentum * *buffer } else { *buffer };
         }
+    }
+
+    fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
+        let (weights, rate) = (&tensors.weights, step.rate());
+        let mut gradient = step.update.tensor(&tensors.gradient)?;
+        if step.settings.weight_decay != 0.0 {
+            gradient = mix(1.0, &gradient, step.settings.weight_decay, weights)?;
+        }
+        let Some(buffer) = tensors.state.first() else {
+            return Ok(Updated::new(mix(1.0, weights, -rate, &gradient)?, Vec::new()));
+        };
+        let share = if step.number == 1 { 1.0 } else { 1.0 - self.dampening };
+        let buffer = mix(self.momentum, buffer, share, &gradient)?;
+        let ahead = if self.nesterov { mix(1.0, &gradient, self.momentum, &buffer)? } else { buffer.clone() };
+        Ok(Updated::new(mix(1.0, weights, -rate, &ahead)?, vec![buffer]))
     }
 }

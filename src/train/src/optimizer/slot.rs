@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
-use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
+use candle_core::{DType, Tensor};
+use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
 use rayon::prelude::*;
 
+use super::composition::{Tensors, Updated, fetch};
 use super::rule::StateArray;
 use super::{OptimConfig, ParameterSettings, groups};
 use crate::TrainError;
@@ -20,7 +21,10 @@ pub(super) struct Slot {
     state: Vec<(&'static str, Tensor)>,
 }
 
-/// The arrays of one parameter, all row-major: what an update changes, and by what.
+/// Two numbers that a visit finds about a parameter.
+pub(super) type Figures = [f64; 2];
+
+/// The arrays of one parameter, all row-major: what an update by a kernel changes, and by what.
 pub(super) struct Arrays<'a> {
     pub(super) weights: &'a mut [f32],
     /// The gradient as it came, not yet scaled or limited.
@@ -43,7 +47,8 @@ impl Slots {
         let slot = |id: ParameterId| {
             let (name, dims) = (parameters.name(id).to_owned(), parameters.tensor(id).dims().to_vec());
             let settings = groups::settings(config, &name, dims.len());
-            let zeros = |array: StateArray| Ok((array.kind, host::tensor(vec![0.0; array.count()], &array.dims)?));
+            let device = parameters.tensor(id).device();
+            let zeros = |array: StateArray| Ok((array.kind, Tensor::zeros(array.dims.as_slice(), DType::F32, device)?));
             let state = state(&dims, settings).into_iter().map(zeros).collect::<Result<_, NnError>>()?;
             Ok(Slot { id, name, dims, settings, state })
         };
@@ -52,28 +57,69 @@ impl Slots {
     }
 
     /// Copies every parameter into the last of its state arrays: what training starts from.
-    pub(super) fn start(&self, parameters: &Parameters) -> Result<(), TrainError> {
-        let copy = |slot: &Slot| -> Result<(), NnError> {
-            let Some((_, tensor)) = slot.state.last() else { return Ok(()) };
-            let weights = host::slice("optimiser", parameters.tensor(slot.id))?;
-            host::modify(tensor, |start| start.copy_from_slice(&weights))
+    pub(super) fn start(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
+        let copy = |slot: &mut Slot| -> Result<(), NnError> {
+            let Some((_, start)) = slot.state.last_mut() else { return Ok(()) };
+            *start = parameters.tensor(slot.id).copy()?;
+            Ok(())
         };
-        self.0.iter().try_for_each(|slot| copy(slot).map_err(TrainError::tensor(format!("copying {}", slot.name))))
+        self.0.iter_mut().try_for_each(|slot| {
+            copy(slot).map_err(|source| TrainError::tensor(format!("copying {}", slot.name))(source))
+        })
     }
 
-    /// Lets `visit` change the arrays of every parameter that has a gradient, several at a time; gives what it gave, in order.
-    pub(super) fn visit<R: Send>(
+    /// Updates every parameter that has a gradient; gives the figures of each, in order. This is the one place that chooses: kernels
+    /// change arrays of the CPU in place, several parameters at a time; elsewhere compositions make new tensors.
+    pub(super) fn visit(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        kernel: impl Fn(&Slot, Arrays<'_>) -> Figures + Sync,
+        composition: impl Fn(&Slot, &Tensors) -> Result<Updated, NnError>,
+    ) -> Result<Vec<(ParameterId, Figures)>, TrainError> {
+        if self.0.iter().all(|slot| device::is_fused(parameters.tensor(slot.id))) {
+            return self.visit_arrays(parameters, gradients, kernel);
+        }
+        self.visit_tensors(parameters, gradients, composition)
+    }
+
+    fn visit_arrays(
         &self,
         parameters: &Parameters,
         gradients: &Gradients,
-        visit: impl Fn(&Slot, Arrays<'_>) -> R + Sync,
-    ) -> Result<Vec<(ParameterId, R)>, TrainError> {
+        kernel: impl Fn(&Slot, Arrays<'_>) -> Figures + Sync,
+    ) -> Result<Vec<(ParameterId, Figures)>, TrainError> {
         let visited = self.0.par_iter().map(|slot| {
             let Some(gradient) = gradients.get(slot.id) else { return Ok(None) };
-            let given = slot.visit(parameters, gradient, |arrays| visit(slot, arrays));
+            let given = slot.visit(parameters, gradient, |arrays| kernel(slot, arrays));
             Ok(given.map_err(TrainError::tensor(format!("updating {}", slot.name)))?.map(|given| (slot.id, given)))
         });
         Ok(visited.collect::<Result<Vec<_>, TrainError>>()?.into_iter().flatten().collect())
+    }
+
+    /// The figures of all parameters come back in one copy.
+    fn visit_tensors(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        composition: impl Fn(&Slot, &Tensors) -> Result<Updated, NnError>,
+    ) -> Result<Vec<(ParameterId, Figures)>, TrainError> {
+        let (mut visited, mut scalars) = (Vec::new(), Vec::new());
+        for slot in &mut self.0 {
+            let Some(gradient) = gradients.get(slot.id) else { continue };
+            let state = slot.state.iter().map(|(_, tensor)| tensor.clone()).collect();
+            let tensors = Tensors { weights: parameters.tensor(slot.id).clone(), gradient: gradient.clone(), state };
+            let failed = |source: NnError| TrainError::tensor(format!("updating {}", slot.name))(source);
+            let updated = composition(slot, &tensors).map_err(failed)?;
+            parameters.set(slot.id, updated.weights).map_err(failed)?;
+            slot.state.iter_mut().zip(updated.state).for_each(|((_, tensor), updated)| *tensor = updated);
+            visited.push((slot.id, updated.figures.is_some()));
+            scalars.extend(updated.figures.into_iter().flatten());
+        }
+        let values = fetch(&scalars).map_err(TrainError::tensor("measuring the updates"))?;
+        let mut pairs = values.as_chunks::<2>().0.iter();
+        let mut figures = |measured: bool| if measured { pairs.next().copied() } else { None };
+        Ok(visited.into_iter().map(|(id, measured)| (id, figures(measured).unwrap_or_default())).collect())
     }
 
     /// The state arrays of every parameter, each as `KIND.PARAMETER`.
@@ -92,7 +138,8 @@ impl Slots {
     pub(super) fn restore(&mut self, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         for slot in &mut self.0 {
             for (kind, tensor) in &mut slot.state {
-                *tensor = take(stored, &format!("{kind}.{}", slot.name), tensor.dims())?;
+                let taken = take(stored, &format!("{kind}.{}", slot.name), tensor.dims())?;
+                *tensor = taken.to_device(tensor.device()).map_err(|error| error.to_string())?;
             }
         }
         Ok(())

@@ -11,10 +11,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use flowmill_runner::{Experiment, Interrupt, Recipe, Stage, StageState, StageStatus};
+use flowmill_stage_train::TrainSection;
 use flowmill_train::Observer;
 
 use crate::args::TrainArgs;
-use crate::experiment::{folder, load, threads};
+use crate::experiment::{folder, load_for, threads};
 use crate::failure::Failure;
 use crate::{stages, style};
 
@@ -48,15 +49,17 @@ impl Place {
     /// Reads the recipe and checks its training.
     fn find(arguments: &TrainArgs) -> Result<Self, Failure> {
         let stages = stages::all();
-        let recipe = load(&arguments.recipe, &stages)?;
+        let recipe = load_for(&arguments.recipe, arguments.device, &stages)?;
         let experiment = folder(&arguments.recipe, &recipe)?;
         let jobs = threads(arguments.jobs)?;
         let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
         for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
             stage.check(&recipe)?;
-            // A checkpoint is evaluated without what its training began with.
-            if !arguments.eval {
-                stage.check_files(&recipe)?;
+            // A checkpoint is evaluated without what its training began with, and going back computes nothing.
+            match (arguments.eval, arguments.rollback) {
+                (true, _) => TrainSection::read(&recipe)?.check_device(&recipe)?,
+                (false, Some(_)) => {}
+                (false, None) => stage.check_files(&recipe)?,
             }
         }
         Ok(Self { stages, recipe, experiment, jobs, interrupt })

@@ -20,12 +20,11 @@ pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
     let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
     let folder = |number| place.stage_dir(number);
-    let usable = usable();
-    let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable, &mut printer);
+    let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable(), &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }
-    print(&plan.map_err(|error| Failure::Failed(error.into()))?, usable, out)
+    print(&plan.map_err(|error| Failure::Failed(error.into()))?, out)
 }
 
 /// What this process may take in all: what it has, what is free, within the limit of its group.
@@ -36,17 +35,17 @@ fn usable() -> Option<u64> {
 }
 
 /// Prints the plan; fails when the memory does not suffice.
-fn print(plan: &MemoryPlan, usable: Option<u64>, out: &mut dyn Write) -> Result<(), Failure> {
+fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
     let source = match plan.source {
         Source::Measured => "measured",
         Source::Estimated => "estimated from a part of the batch: the whole would not fit",
     };
     let mut pairs = vec![("peak", format!("{} ({source})", human::bytes(plan.peak)))];
     pairs.extend(plan.kinds.iter().map(|(kind, bytes)| (*kind, human::bytes(*bytes))));
-    pairs.extend(usable.map(|usable| ("usable", human::bytes(usable))));
+    pairs.extend(plan.usable.map(|usable| ("usable", human::bytes(usable))));
     let pairs: Vec<(String, String)> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     print_pairs(&pairs, 0, out)?;
-    let Some(usable) = usable else { return Ok(()) };
+    let Some(usable) = plan.usable else { return Ok(()) };
     if plan.peak > usable {
         style::error(&format!("training takes {}, {}", human::bytes(plan.peak), advice(usable)));
         return Err(Failure::Told);
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
     use flowmill_train::{BatchFrames, LargestBatch};
 
-    fn plan(peak: u64) -> MemoryPlan {
+    fn plan(peak: u64, usable: Option<u64>) -> MemoryPlan {
         let frames = BatchFrames { valid: 900, padded: 1000 };
         let batch = LargestBatch { epoch: 0, index: 3, items: 4, frames, epochs: 2 };
         MemoryPlan {
@@ -79,17 +78,18 @@ mod tests {
             source: Source::Estimated,
             peak,
             kinds: vec![("weights", 100), ("activations", peak - 100)],
+            usable,
         }
     }
 
     #[test]
     fn too_little_memory_is_a_failure_and_enough_is_none() {
         let mut out = Vec::new();
-        assert!(matches!(print(&plan(5_000_000_000), Some(4_000_000_000), &mut out), Err(Failure::Told)));
+        assert!(matches!(print(&plan(5_000_000_000, Some(4_000_000_000)), &mut out), Err(Failure::Told)));
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("5.0 GB (estimated") && text.contains("4.0 GB"), "{text}");
-        assert!(print(&plan(5_000_000_000), Some(5_400_000_000), &mut Vec::new()).is_ok());
-        assert!(print(&plan(5_000_000_000), None, &mut Vec::new()).is_ok());
+        assert!(print(&plan(5_000_000_000, Some(5_400_000_000)), &mut Vec::new()).is_ok());
+        assert!(print(&plan(5_000_000_000, None), &mut Vec::new()).is_ok());
         assert!(advice(1).contains("train.gradient_checkpointing: true"));
     }
 }

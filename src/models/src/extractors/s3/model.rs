@@ -145,7 +145,7 @@ impl S3Tokenizer {
                 hidden = add_positions(&hidden, &Value::plain(table.clone())?, &whole)?;
                 None
             }
-            Positions::Rotary(rotary) => Some(rotary.angles(&whole, hidden.tensor().device())?),
+            Positions::Rotary(rotary) => Some(rotary.angles(&whole)?),
         };
         for block in &self.blocks {
             hidden = block.forward(&hidden, self.dimensions.heads, [&whole, &valid], turned.as_ref())?;

@@ -1,6 +1,5 @@
 //! Rotary positions (Su et al., arXiv 2104.09864): the angles that queries and keys of every position turn by.
 
-use candle_core::Device;
 use flowmill_nn::{NnError, Sequences, Value};
 
 /// The speeds at which pairs of channels turn.
@@ -21,17 +20,16 @@ impl Rotary {
         Self { speeds: (0..head_width / 2).map(speed).collect() }
     }
 
-    /// The angles of the rows of each item, counted from its first, on a device.
+    /// The angles of the rows of each item, counted from its first.
     ///
     /// # Errors
-    /// When they cannot be copied there.
-    pub(super) fn angles(&self, items: &Sequences, device: &Device) -> Result<Angles, NnError> {
+    /// None in practice: the shape is that of the numbers.
+    pub(super) fn angles(&self, items: &Sequences) -> Result<Angles, NnError> {
         let positions = items.ranges().iter().flat_map(|rows| 0..rows.len());
         let angles: Vec<f32> =
             positions.flat_map(|position| self.speeds.iter().map(move |speed| position as f32 * speed)).collect();
         let shape = [angles.len() / self.speeds.len().max(1), self.speeds.len()];
-        let value =
-            |of: fn(f32) -> f32| Value::from_vec(angles.iter().map(|angle| of(*angle)).collect(), &shape)?.on(device);
+        let value = |of: fn(f32) -> f32| Value::from_vec(angles.iter().map(|angle| of(*angle)).collect(), &shape);
         Ok(Angles { cosines: value(f32::cos)?, sines: value(f32::sin)? })
     }
 }
@@ -53,7 +51,7 @@ mod tests {
         let (rows, width) = (9, 16);
         let row = |seed: u64| flowmill_nn::random::Draw::new(seed).normals(width);
         let (query, key) = (row(1).repeat(rows), row(2).repeat(rows));
-        let angles = Rotary::new(8).angles(&Sequences::packed(&[rows]), &Device::Cpu).unwrap();
+        let angles = Rotary::new(8).angles(&Sequences::packed(&[rows])).unwrap();
         let turn = |data: Vec<f32>| {
             let turned = angles.turn(&Value::from_vec(data, &[rows, width]).unwrap()).unwrap();
             turned.tensor().to_vec2::<f32>().unwrap()

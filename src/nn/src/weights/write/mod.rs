@@ -5,6 +5,7 @@ mod safetensors;
 mod torch;
 
 use super::{Archive, ElementType, RawTensor, Result, Scalar, file_error, refuse_non_finite};
+use crate::host;
 use candle_core::Tensor;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -59,16 +60,17 @@ impl Target {
     }
 }
 
-/// Writes `f32` tensors under their names, in order, with metadata, as `.safetensors`, one tensor in memory at a time.
+/// Writes `f32` tensors of any device under their names, in order, with metadata, as `.safetensors`.
 ///
 /// # Errors
 /// When a tensor is not finite, before anything is written, or the file cannot be written.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let tensors = on_the_host(tensors)?;
     let check = |(name, tensor): &(String, Tensor)| refuse_non_finite(tensor, name);
     tensors.iter().try_for_each(check).map_err(|message| file_error(path, message))?;
-    let outline = Outline { tensors: entries(tensors), metadata: metadata.clone(), ..Outline::default() };
+    let outline = Outline { tensors: entries(&tensors), metadata: metadata.clone(), ..Outline::default() };
     let file = File::create(path).map_err(|error| file_error(path, error))?;
-    safetensors::write(BufWriter::new(file), &outline, &mut finite(tensors, path), path)
+    safetensors::write(BufWriter::new(file), &outline, &mut finite(&tensors, path), path)
 }
 
 /// As [`write`](fn@write), into memory; `path` is for messages.
@@ -76,9 +78,10 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Stri
 /// # Errors
 /// As [`write`](fn@write).
 pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>, path: &Path) -> Result<Vec<u8>> {
-    let outline = Outline { tensors: entries(tensors), metadata: metadata.clone(), ..Outline::default() };
+    let tensors = on_the_host(tensors)?;
+    let outline = Outline { tensors: entries(&tensors), metadata: metadata.clone(), ..Outline::default() };
     let mut bytes = Vec::new();
-    safetensors::write(&mut bytes, &outline, &mut finite(tensors, path), path)?;
+    safetensors::write(&mut bytes, &outline, &mut finite(&tensors, path), path)?;
     Ok(bytes)
 }
 
@@ -88,9 +91,10 @@ pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String
 /// # Errors
 /// When a tensor is not finite, a name is there twice, or the file cannot be written.
 pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String, Scalar)]) -> Result<()> {
-    let outline = Outline { tensors: entries(tensors), scalars: scalars.into(), ..Outline::default() };
+    let tensors = on_the_host(tensors)?;
+    let outline = Outline { tensors: entries(&tensors), scalars: scalars.into(), ..Outline::default() };
     let file = File::create(path).map_err(|error| file_error(path, error))?;
-    torch::write(BufWriter::new(file), &outline, &mut finite(tensors, path), path)
+    torch::write(BufWriter::new(file), &outline, &mut finite(&tensors, path), path)
 }
 
 /// Writes everything that `archive` has to `path`, each tensor with the bytes it has there.
@@ -113,6 +117,11 @@ pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> 
         Target::Safetensors => safetensors::write(file, &outline, &mut load, path),
         Target::Torch => torch::write(file, &outline, &mut load, path),
     }
+}
+
+/// The same tensors on the host; those of the CPU are shared.
+fn on_the_host(tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), host::fetch(tensor)?))).collect()
 }
 
 fn entries(tensors: &[(String, Tensor)]) -> Vec<Entry<'_>> {

@@ -1,0 +1,116 @@
+//! The device that a run computes on, which is where its parameters are: what is said when it changes, and when its memory is full.
+
+use flowmill_nn::device::{DeviceName, name_of};
+use flowmill_nn::device_memory;
+use flowmill_nn::{NnError, Parameters};
+
+use crate::checkpoint::State;
+use crate::last_save::amount;
+use crate::loader::Loaded;
+use crate::plan_memory::{constant, describe, largest};
+use crate::train::Run;
+use crate::{BatchFrames, DataSource, Observer, Task, TrainError, pass};
+
+/// What drivers call it when a device has no memory left.
+const OUT_OF_MEMORY: [&str; 2] = ["OUT_OF_MEMORY", "kIOGPUCommandBufferCallbackErrorOutOfMemory"];
+
+/// A device has no memory left for a batch.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{device} has no memory left for batch {index} of epoch {epoch} ({}). {memory}. The same command resumes from the newest checkpoint. \
+     What helps: train.gradient_checkpointing: true (the same training: it resumes); for a new training also train.precision: bf16, a lower \
+     train.batch.max_frames_in_batch with train.accum_grad raised by as much, or adapters (train.lora) instead of all weights. `flowmill train \
+     RECIPE --plan-memory` measures before a run; {plan}. The cause: {source}", sizes(*.items, *.frames)
+)]
+pub struct OutOfDeviceMemory {
+    /// The device.
+    pub device: DeviceName,
+    /// The batch's epoch, from 0.
+    pub epoch: u64,
+    /// Its number in the epoch, from 0.
+    pub index: u64,
+    /// How many items it has.
+    pub items: usize,
+    /// Their frames.
+    pub frames: BatchFrames,
+    /// How much there is, and what of it is known.
+    pub memory: String,
+    /// Which batch is the largest of the run.
+    pub plan: String,
+    /// What failed.
+    pub source: TrainError,
+}
+
+/// A device in words.
+pub fn in_words(name: DeviceName) -> String {
+    if name == DeviceName::Cpu { "the CPU".to_owned() } else { name.to_string() }
+}
+
+/// Notes where the parameters are in the state of a run, and says so when its checkpoint was made elsewhere.
+pub(crate) fn note(state: &mut State, parameters: &Parameters, resumed: bool, observer: &mut dyn Observer) {
+    let (then, now) = (state.device, name_of(&parameters.device()));
+    state.device = now;
+    if resumed && then != now {
+        observer.message(&format!(
+            "the checkpoint was made on {}, and this run computes on {}: it continues the same training within rounding errors, not bit \
+             for bit",
+            in_words(then),
+            in_words(now)
+        ));
+    }
+}
+
+/// Whether an error says that a device has no memory left.
+pub(crate) fn is_out_of_memory(error: &TrainError) -> bool {
+    error.has_cause(|_, text| OUT_OF_MEMORY.iter().any(|words| text.contains(words)))
+}
+
+impl<T, D> Run<'_, T, D>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    /// Says of an error that a device is out of memory which of the step's batches did not fit, and what to do.
+    pub(crate) fn explained(&self, error: TrainError, batches: &[Loaded<T::Batch>]) -> TrainError {
+        if !is_out_of_memory(&error) {
+            return error;
+        }
+        let text = error.to_string();
+        let failed = batches.iter().find(|batch| text.contains(&pass::training_on(batch))).or(batches.last());
+        let Some(batch) = failed else { return error };
+        let device = self.parameters.device();
+        let total = device_memory::memory(&device).map(|memory| amount(memory.total));
+        let known = constant(self.parameters, self.config, &*self.optimizer, self.ema.is_some());
+        let known = amount(known.iter().map(|(_, bytes)| bytes).sum());
+        let plan = largest(self.data, self.config).map_or(String::new(), |largest| describe(&largest));
+        TrainError::DeviceMemory(Box::new(OutOfDeviceMemory {
+            device: name_of(&device),
+            epoch: batch.epoch,
+            index: batch.index,
+            items: batch.items.len(),
+            frames: self.data.frames(&batch.items),
+            memory: format!(
+                "Of {}, {known} are taken from the first step to the last (weights, gradients, optimizer state, averages); activations, which \
+                 grow with the batch, take the rest",
+                total.map_or("its memory".to_owned(), |total| format!("its {total}"))
+            ),
+            plan,
+            source: error,
+        }))
+    }
+}
+
+/// Moves parameters to a device.
+///
+/// # Errors
+/// [`TrainError::Tensor`] when they cannot be copied there, such as for lack of memory.
+pub fn place(parameters: &mut Parameters, device: &candle_core::Device) -> Result<(), TrainError> {
+    let moved: Result<(), NnError> = parameters.to_device(device);
+    moved.map_err(TrainError::tensor(format!("copying the weights to {}", in_words(name_of(device)))))
+}
+
+/// What a batch is like, for an error.
+pub(crate) fn sizes(items: usize, frames: BatchFrames) -> String {
+    let utterances = if items == 1 { "1 utterance".to_owned() } else { format!("{items} utterances") };
+    format!("{utterances}, {} frames, {} after padding", frames.valid, frames.padded)
+}
