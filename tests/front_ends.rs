@@ -66,6 +66,26 @@ fn a_graph_a_torch_file_and_safetensors_give_the_same_embeddings() {
 }
 
 #[test]
+fn a_network_runs_on_the_device_that_its_section_or_the_training_names() {
+    let mini = Mini::new();
+    fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
+    let run = |device: &str| {
+        let extractor = "embed.extractor={kind: campplus, weights: campplus.onnx, embedding_size: 24}";
+        let changes = ["--set", extractor, "--set", "train.model.spk_embed_dim=24", "--set", device];
+        mini.run(&[&["--stop-stage", "1"][..], &changes].concat())
+    };
+    // A number that no machine has a device of.
+    run("embed.device=\"cuda:63\"").expect_code(2).expect_words(&["embed.device", "cuda:63"]);
+    run("train.device=\"cuda:63\"").expect_code(2).expect_words(&["train.device", "cuda:63"]);
+    run("embed.device=\"gpu\"").expect_code(2).expect_words(&["embed.device"]);
+    assert!(!mini.path("exp").exists(), "something was written");
+    run("embed.device=cpu").expect_code(0);
+    run("embed.device=auto").expect_code(0).expect_words(&["nothing to do"]);
+    // What is no network needs no device.
+    mini.run(&["--stop-stage", "1", "--set", "train.device=\"cuda:63\""]).expect_code(0);
+}
+
+#[test]
 fn other_weights_run_again_and_random_ones_say_so() {
     let mini = Mini::new();
     let path = mini.path("campplus.safetensors");

@@ -79,6 +79,26 @@ fn every_golden_file_passes() {
     shown.expect_words(&["cosyvoice2_flow", "features", "gradient", "2.0e-5", "2.0e-4"]);
 }
 
+/// The compositions that devices compute by: on the CPU here, and where the environment names a device on that.
+#[test]
+fn every_golden_file_passes_by_composition_and_on_a_device() {
+    let mut files: Vec<_> = fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "safetensors"));
+    files.sort();
+    let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    let device = std::env::var(flowmill_nn::testing::DEVICE).ok();
+    for device in ["composition"].into_iter().chain(device.as_deref()) {
+        let arguments = [&["parity", "--device", device], files.as_slice()].concat();
+        let shown = flowmill(&golden(""), &arguments).expect_code(0);
+        let verdicts = shown.stdout.lines().filter(|line| !line.starts_with(' '));
+        assert_eq!(verdicts.filter(|line| line.ends_with("PASS")).count(), files.len(), "{}", shown.stdout);
+    }
+    // Not the CPU kernels: their results agree with the public implementations, but not to the last bit with each other.
+    let errors = |device| flowmill(&golden(""), &["parity", "--all", "--device", device, FLOW]).expect_code(0).stdout;
+    assert_ne!(errors("composition"), errors("cpu"));
+    flowmill(&golden(""), &["parity", "--device", "gpu", FLOW]).expect_code(2);
+}
+
 #[test]
 fn a_changed_weight_input_or_expectation_fails() {
     let weight = tampered(FLOW, |parts| parts.set("param.encoder_proj.bias", 3, 0.5));

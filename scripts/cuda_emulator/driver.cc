@@ -10,6 +10,7 @@
 #undef gridDim
 #include <algorithm>
 #include <cinttypes>
+#include <dlfcn.h>
 #include <map>
 #include <mutex>
 #include <string>
@@ -45,7 +46,8 @@ struct {
     std::map<std::string, uint64_t> kernels;
 } counted;
 struct {
-    size_t used = 0, peak = 0, high = 0; // `high` is the peak since it was reset.
+    size_t used = 0, peak = 0;
+    size_t pool_peak = 0; // since it was last reset
 } memory_of[16];
 
 void report() {
@@ -84,7 +86,6 @@ char *guards(CUdeviceptr at) { return (char *)at - GUARD; }
 CUresult allocate(CUdeviceptr *at, size_t size) {
     std::lock_guard guard(lock);
     auto &memory = memory_of[current_device()];
-    if (!size) return CUDA_ERROR_INVALID_VALUE;
     if (size > device_memory - memory.used) return CUDA_ERROR_OUT_OF_MEMORY;
     char *whole = (char *)aligned_alloc(256, (size + 255) / 256 * 256 + 2 * GUARD);
     if (!whole) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -96,7 +97,7 @@ CUresult allocate(CUdeviceptr *at, size_t size) {
     counted.allocations++;
     memory.used += size;
     memory.peak = std::max(memory.peak, memory.used);
-    memory.high = std::max(memory.high, memory.used);
+    memory.pool_peak = std::max(memory.pool_peak, memory.used);
     return CUDA_SUCCESS;
 }
 
@@ -121,6 +122,7 @@ CUresult release(CUdeviceptr at) {
 
 // Whether `size` bytes from `at` lie in one live allocation; the lock is held.
 bool is_live(CUdeviceptr at, size_t size) {
+    if (!size) return true;
     auto next = allocations.upper_bound(at);
     if (next == allocations.begin()) return false;
     auto &[start, allocation] = *std::prev(next);
@@ -156,8 +158,11 @@ CUresult fill(CUdeviceptr at, unsigned char value, size_t size) {
     return CUDA_SUCCESS;
 }
 
+// What stands for a compiled module in place of PTX: this and its number.
+constexpr char MODULE_IMAGE[] = "// emulated module ";
+
 struct Function {
-    const void *kernel;
+    emulator::Thunk kernel;
     std::string name;
 };
 
@@ -173,6 +178,14 @@ const char *error_name(CUresult error) {
     }
 }
 } // namespace
+
+std::string add_module(const char *path) {
+    std::lock_guard guard(lock);
+    size_t number = emulator::add_module();
+    if (dlopen(path, RTLD_NOW)) return MODULE_IMAGE + std::to_string(number);
+    fprintf(stderr, "CUDA emulator: %s\n", dlerror());
+    return {};
+}
 
 // A matrix product by the stand-in for cuBLAS; returns whether to compute it.
 bool emulated_product() {
@@ -235,8 +248,9 @@ CUresult cuEventRecord(CUevent, CUstream) { return CUDA_SUCCESS; }
 CUresult cuEventSynchronize(CUevent) { return CUDA_SUCCESS; }
 CUresult cuEventQuery(CUevent) { return CUDA_SUCCESS; }
 
-CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return allocate(at, size); }
-CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return allocate(at, size); }
+// Nothing can be allocated from a pool only.
+CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t size) { return size ? allocate(at, size) : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuMemAllocAsync(CUdeviceptr *at, size_t size, CUstream) { return size ? allocate(at, size) : (*at = 0, CUDA_SUCCESS); }
 CUresult cuMemFree_v2(CUdeviceptr at) { return release(at); }
 CUresult cuMemFreeAsync(CUdeviceptr at, CUstream) { return release(at); }
 CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
@@ -245,20 +259,31 @@ CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
     *available = device_memory - memory_of[current_device()].used;
     return CUDA_SUCCESS;
 }
-// Memory returns to the host at once: the pool of a device has nothing to keep.
+// The pool of a device keeps nothing: memory returns to the host at once.
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) { return *pool = CUmemoryPool(intptr_t(device) + 1), CUDA_SUCCESS; }
 CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device) { return cuDeviceGetDefaultMemPool(pool, device); }
 CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
     std::lock_guard guard(lock);
-    const auto &memory = memory_of[int(intptr_t(pool)) - 1];
-    bool peak = attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
-    return *(cuuint64_t *)value = peak ? memory.high : memory.used, CUDA_SUCCESS;
+    auto &memory = memory_of[intptr_t(pool) - 1];
+    switch (attribute) {
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: return *(cuuint64_t *)value = memory.used, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: return *(cuuint64_t *)value = memory.pool_peak, CUDA_SUCCESS;
+    default: return CUDA_ERROR_INVALID_VALUE;
+    }
 }
-CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *) {
+CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
     std::lock_guard guard(lock);
-    auto &memory = memory_of[int(intptr_t(pool)) - 1];
-    if (attribute == CU_MEMPOOL_ATTR_USED_MEM_HIGH) memory.high = memory.used; // Zero is the only value that may be set.
-    return CUDA_SUCCESS;
+    auto &memory = memory_of[intptr_t(pool) - 1];
+    switch (attribute) {
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: return CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: // can be reset, to nothing but the present
+        if (*(cuuint64_t *)value) return CUDA_ERROR_INVALID_VALUE;
+        return memory.pool_peak = memory.used, CUDA_SUCCESS;
+    default: return CUDA_ERROR_INVALID_VALUE;
+    }
 }
 CUresult cuMemPoolTrimTo(CUmemoryPool, size_t) { return CUDA_SUCCESS; }
 
@@ -272,19 +297,24 @@ CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr from, CUcontex
 CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t size) { return fill(at, value, size); }
 CUresult cuMemsetD8Async(CUdeviceptr at, unsigned char value, size_t size, CUstream) { return fill(at, value, size); }
 
-// Modules hold no code: kernels are found by name.
-CUresult cuModuleLoadData(CUmodule *module, const void *) { return *module = CUmodule(16), CUDA_SUCCESS; }
+// The image of a module is a number in a comment; candle's PTX files have none, for their kernels are module 0. Handles are numbers plus one.
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    constexpr size_t prefix = sizeof MODULE_IMAGE - 1;
+    bool compiled = !strncmp((const char *)image, MODULE_IMAGE, prefix);
+    *module = CUmodule(compiled ? strtoul((const char *)image + prefix, nullptr, 10) + 1 : 1);
+    return CUDA_SUCCESS;
+}
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned, CUjit_option *, void **) { return cuModuleLoadData(module, image); }
 CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }
-CUresult cuModuleGetFunction(CUfunction *function, CUmodule, const char *name) {
-    const void *kernel = emulator::find_kernel(name);
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    std::lock_guard guard(lock);
+    emulator::Thunk kernel = emulator::find_kernel(size_t(module) - 1, name);
     if (!kernel) {
         fprintf(stderr, "CUDA emulator: there is no kernel %s\n", name);
         return CUDA_ERROR_NOT_FOUND;
     }
-    std::lock_guard guard(lock);
-    static std::map<std::string, Function> functions;
-    *function = (CUfunction)&functions.emplace(name, Function{kernel, name}).first->second;
+    static std::map<emulator::Thunk, Function> functions;
+    *function = (CUfunction)&functions.emplace(kernel, Function{kernel, name}).first->second;
     return CUDA_SUCCESS;
 }
 CUresult cuFuncSetAttribute(CUfunction, CUfunction_attribute, int) { return CUDA_SUCCESS; }

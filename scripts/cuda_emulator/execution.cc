@@ -195,22 +195,29 @@ static void run_block(uint3 block, dim3 grid, dim3 size, unsigned &seed) {
     }
 }
 
-static std::map<std::string, Thunk> &kernels() {
-    static std::map<std::string, Thunk> all;
+using Kernels = std::map<std::string, Thunk>;
+// Candle's kernels first, then those of modules that were compiled since.
+static std::vector<Kernels> &modules() {
+    static std::vector<Kernels> all(1);
     return all;
 }
+size_t add_module() {
+    modules().emplace_back();
+    return modules().size() - 1;
+}
 void add_kernel(const char *name, Thunk thunk) {
-    if (kernels().emplace(name, thunk).second) return;
-    fprintf(stderr, "CUDA emulator: two kernels are called %s\n", name);
+    if (modules().back().emplace(name, thunk).second) return;
+    fprintf(stderr, "CUDA emulator: two kernels of a module are called %s\n", name);
     abort();
 }
-const void *find_kernel(const char *name) {
-    auto found = kernels().find(name);
-    return found == kernels().end() ? nullptr : &found->second;
+Thunk find_kernel(size_t module, const char *name) {
+    const Kernels &kernels = modules()[module];
+    auto found = kernels.find(name);
+    return found == kernels.end() ? nullptr : found->second;
 }
-void launch(const void *kernel, dim3 grid, dim3 block, unsigned shared_bytes, void **parameters) {
+void launch(Thunk kernel, dim3 grid, dim3 block, unsigned shared_bytes, void **parameters) {
     dynamic_bytes = shared_bytes;
-    running_kernel = *(const Thunk *)kernel;
+    running_kernel = kernel;
     running_parameters = parameters;
     unsigned seed = order_seed;
     for (unsigned z = 0; z < grid.z; z++)

@@ -68,10 +68,13 @@ static constexpr unsigned MOST_SHARED_BYTES = 163 << 10; // as on compute capabi
 [[noreturn]] void fail(const char *message);
 
 using Thunk = void (*)(void **parameters);
+// Adds a kernel to the newest module.
 void add_kernel(const char *name, Thunk thunk);
-// A kernel by name, or null.
-const void *find_kernel(const char *name);
-void launch(const void *kernel, dim3 grid, dim3 block, unsigned shared_bytes, void **parameters);
+// Begins a module; returns its number. Module 0 has candle's kernels.
+size_t add_module();
+// A kernel of a module by its name, or null.
+Thunk find_kernel(size_t module, const char *name);
+void launch(Thunk kernel, dim3 grid, dim3 block, unsigned shared_bytes, void **parameters);
 
 // Calls a kernel with the parameters of a launch, which are pointers to the values.
 template <class F> struct Caller;

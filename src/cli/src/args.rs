@@ -3,9 +3,11 @@
 //! Only shapes live here. What a command does is in the file of the same name under [`crate::commands`].
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use flowmill_nn::NnError;
 use flowmill_nn::device::DeviceName;
 use flowmill_runner::StageRange;
 
@@ -504,6 +506,7 @@ pub struct SynthArgs {
 Examples:
   flowmill parity tests/golden/cosyvoice2_flow_full.safetensors
   flowmill parity --all golden/*.safetensors
+  flowmill parity --device cuda:0 golden/*.safetensors
 
 Exit codes:
   0  all are equal within the tolerances
@@ -516,6 +519,29 @@ pub struct ParityArgs {
     /// Show every tensor, not only the worst of each group
     #[arg(long)]
     pub all: bool,
+    /// Where the models compute: cpu, cuda:N, metal or auto; `composition` takes the compositions on the CPU that devices compute by
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    pub device: ParityDevice,
+}
+
+/// Where `parity` has models compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParityDevice {
+    /// A device; on the CPU by its fused kernels.
+    Named(DeviceName),
+    /// The CPU, by compositions of candle operations.
+    Composition,
+}
+
+impl FromStr for ParityDevice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "composition" => Ok(Self::Composition),
+            _ => name.parse().map(Self::Named).map_err(|error: NnError| format!("{error}; nor is it `composition`")),
+        }
+    }
 }
 
 /// The solvers of the flow's ODE.

@@ -45,8 +45,8 @@ fn features(kind: &str, folder: &Path, files: &[&str]) -> Outcome<()> {
 fn network(kind: &str, weights: &Path) -> Outcome<Network> {
     match kind {
         "campplus" => {
-            let encoder = Campplus::open(weights)?;
-            Ok(Box::new(move |features| encoder.embed(features).unwrap_or_default()))
+            let encoder = Campplus::open(weights, &candle_core::Device::Cpu)?;
+            Ok(Box::new(move |features| encoder.embed(features).ok().flatten().unwrap_or_default()))
         }
         other => Err(format!("no front-end {other:?}").into()),
     }

@@ -66,7 +66,7 @@ fn extractor(arguments: &Arguments) -> Outcome<S3Extractor> {
     let config: ExtractorConfig = serde_json::from_value(config)?;
     let fit = config.fit(0, Path::new("."))?;
     let nothing = fit.accumulator(Scope::Whole).into_state();
-    Ok(S3Extractor::from_state(&fit.finish(&nothing)?.state)?)
+    Ok(S3Extractor::from_state(&fit.finish(&nothing)?.state, &candle_core::Device::Cpu)?)
 }
 
 fn samples(file: &Path) -> Outcome<Vec<f32>> {

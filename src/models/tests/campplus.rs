@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use flowmill_models::extractors::campplus::{Campplus, Dimensions};
-use flowmill_nn::{host, random::Draw, weights};
+use flowmill_nn::{device, host, random::Draw, weights};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
@@ -45,12 +45,12 @@ fn open(folder: &Path, name: &str, parameters: &BTreeMap<String, Tensor>) -> Res
         true => weights::write(&path, &tensors, &BTreeMap::new()).unwrap(),
         false => weights::write_torch(&path, &tensors, &[]).unwrap(),
     }
-    Campplus::open(&path).map_err(|error| error.to_string())
+    Campplus::open(&path, &Device::Cpu).map_err(|error| error.to_string())
 }
 
 #[test]
 fn the_exported_graph_gives_the_golden_embedding() {
-    let encoder = Campplus::open(&golden("campplus_small.onnx")).unwrap();
+    let encoder = Campplus::open(&golden("campplus_small.onnx"), &Device::Cpu).unwrap();
     let expected = Dimensions {
         feat_dim: 80,
         embedding_size: 24,
@@ -61,7 +61,7 @@ fn the_exported_graph_gives_the_golden_embedding() {
     };
     assert_eq!(*encoder.dimensions(), expected);
     for (features, embedding) in read_golden().items {
-        let error = relative_error(&encoder.embed(&features).unwrap(), &embedding);
+        let error = relative_error(&encoder.embed(&features).unwrap().unwrap(), &embedding);
         assert!(error <= 2e-5, "{error:.1e}");
     }
 }
@@ -73,8 +73,8 @@ fn a_torch_file_gives_the_same_embedding_as_safetensors() {
     let safetensors = open(folder.path(), "campplus.safetensors", &golden.parameters).unwrap();
     let torch = open(folder.path(), "campplus_cn_common.bin", &golden.parameters).unwrap();
     for (features, embedding) in golden.items {
-        let found = torch.embed(&features).unwrap();
-        assert_eq!(found, safetensors.embed(&features).unwrap());
+        let found = torch.embed(&features).unwrap().unwrap();
+        assert_eq!(found, safetensors.embed(&features).unwrap().unwrap());
         assert!(relative_error(&found, &embedding) <= 2e-5);
     }
 }
@@ -86,24 +86,24 @@ fn what_ran_before_leaves_no_trace() {
     let lengths = [3, 47, 48, 49, 100, 203, 1100];
     let alone: Vec<Vec<f32>> = lengths
         .iter()
-        .map(|&frames| Campplus::random(Dimensions::small(), 1).unwrap().embed(&features(frames)).unwrap())
+        .map(|&frames| Campplus::random(Dimensions::small(), 1).unwrap().embed(&features(frames)).unwrap().unwrap())
         .collect();
     for (&frames, alone) in lengths.iter().zip(&alone).rev().chain(lengths.iter().zip(&alone)) {
-        assert_eq!(encoder.embed(&features(frames)).unwrap(), *alone, "{frames} frames");
+        assert_eq!(encoder.embed(&features(frames)).unwrap().unwrap(), *alone, "{frames} frames");
     }
 }
 
 #[test]
 fn too_few_frames_have_no_embedding() {
     let encoder = Campplus::random(Dimensions::small(), 1).unwrap();
-    assert!(encoder.embed(&[0.0; 160]).is_none());
-    assert!(encoder.embed(&[0.0; 241]).is_none());
-    assert!(encoder.embed(&[0.5; 240]).unwrap().iter().all(|value| value.is_finite()));
+    assert!(encoder.embed(&[0.0; 160]).unwrap().is_none());
+    assert!(encoder.embed(&[0.0; 241]).unwrap().is_none());
+    assert!(encoder.embed(&[0.5; 240]).unwrap().unwrap().iter().all(|value| value.is_finite()));
 }
 
 #[test]
 fn random_weights_depend_on_their_seed_only() {
-    let embed = |seed: u64| Campplus::random(Dimensions::small(), seed).unwrap().embed(&[0.5; 800]).unwrap();
+    let embed = |seed: u64| Campplus::random(Dimensions::small(), seed).unwrap().embed(&[0.5; 800]).unwrap().unwrap();
     assert_eq!(embed(1).len(), 192);
     assert_eq!(embed(1), embed(1));
     assert_ne!(embed(1), embed(2));
@@ -140,7 +140,7 @@ fn damaged_graphs_end_in_errors() {
     let path = folder.path().join("damaged.onnx");
     for part in 1..8 {
         std::fs::write(&path, &whole[..whole.len() * part / 8]).unwrap();
-        assert!(Campplus::open(&path).is_err(), "{part} eighths");
+        assert!(Campplus::open(&path, &Device::Cpu).is_err(), "{part} eighths");
     }
     // A weight that the exporter leaves as it is becomes one that is not finite.
     let weight = &read_golden().parameters["xvector.block3.tdnnd5.cam_layer.linear2.weight"];
@@ -150,6 +150,29 @@ fn damaged_graphs_end_in_errors() {
     let mut broken = whole.clone();
     broken[place..place + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, broken).unwrap();
-    let error = Campplus::open(&path).err().expect("an error").to_string();
+    let error = Campplus::open(&path, &Device::Cpu).err().expect("an error").to_string();
     assert!(error.contains("tdnnd5.cam_layer.linear2") && error.contains("NaN at element 0"), "{error}");
+}
+
+/// What devices compute by: recordings of any lengths together, long ones in pieces.
+#[test]
+fn a_batch_by_composition_is_each_recording_by_the_kernels() {
+    let features = |frames: usize| Draw::new(frames as u64).normals(80 * frames);
+    let recordings = [3, 57, 4, 250, 4300].map(features);
+    let recordings: Vec<&[f32]> = recordings.iter().map(Vec::as_slice).collect();
+    let kernels = Campplus::random(Dimensions::small(), 1).unwrap();
+    let expected = kernels.embed_all(&[&recordings[..], &[&[0.0; 160]]].concat()).unwrap();
+    let check = |composed: &Campplus, what: &str| {
+        let found = composed.embed_all(&[&recordings[..], &[&[0.0; 160]]].concat()).unwrap();
+        assert!(found[5].is_none() && expected[5].is_none());
+        for (recording, (found, expected)) in found.iter().zip(&expected).enumerate().take(5) {
+            let (found, expected) = (found.as_ref().unwrap(), expected.as_ref().unwrap());
+            let error = relative_error(found, expected);
+            assert!(error < 2e-5, "{what}, recording {recording}: off by {error}");
+            let alone = composed.embed(recordings[recording]).unwrap().unwrap();
+            let error = relative_error(&alone, found);
+            assert!(error < 2e-6, "{what}, recording {recording}: alone it is off by {error}");
+        }
+    };
+    device::by_composition(|| check(&Campplus::random(Dimensions::small(), 1).unwrap(), "on the CPU"));
 }

@@ -5,7 +5,8 @@
 
 use crate::{NnError, Precision, Result, Value, device_memory};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
@@ -26,6 +27,12 @@ pub fn by_composition<R>(work: impl FnOnce() -> R) -> R {
     }
     let _restore = Restore(COMPOSED.replace(true));
     work()
+}
+
+/// Whether operations may use kernels of their own.
+#[cfg(feature = "cuda")]
+pub(crate) fn kernels_allowed() -> bool {
+    !COMPOSED.get()
 }
 
 /// What computes an operation.
@@ -77,10 +84,16 @@ pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
-/// Whether updates of these parameters, optimizer states or gradients have a fused CPU kernel to use: what [`Place::of`] chooses for
-/// operations, for what is computed outside of the tape.
+/// Whether there are fused kernels for a device: on the CPU, unless [`by_composition`] is in force. Networks with constant weights ask
+/// it once, when they arrange these.
+pub fn has_kernels(device: &Device) -> bool {
+    device.is_cpu() && !COMPOSED.get()
+}
+
+/// Whether there are fused kernels for a tensor: what [`Place::of`] chooses for operations, for what is computed outside of the tape, such
+/// as updates of parameters.
 pub fn is_fused(tensor: &Tensor) -> bool {
-    is_host_single(tensor) && !COMPOSED.get()
+    is_host_single(tensor) && has_kernels(tensor.device())
 }
 
 /// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
@@ -91,17 +104,25 @@ pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.contiguous()?)
 }
 
+/// The tensor in another element type. One without elements is made anew: CUDA refuses to launch a kernel over nothing.
+pub(crate) fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    if tensor.elem_count() == 0 {
+        return Ok(Tensor::zeros(tensor.dims(), dtype, tensor.device())?);
+    }
+    Ok(tensor.to_dtype(dtype)?)
+}
+
 /// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {
-        DType::BF16 | DType::F16 => tensor.to_dtype(DType::F32)?,
+        DType::BF16 | DType::F16 => cast(tensor, DType::F32)?,
         _ => tensor.clone(),
     })
 }
 
 /// A device by its name in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(into = "String")]
 pub enum DeviceName {
     /// A GPU that works, else the CPU.
     #[default]
@@ -130,11 +151,22 @@ impl FromStr for DeviceName {
     }
 }
 
-impl TryFrom<String> for DeviceName {
-    type Error = NnError;
+/// Read by a visitor, so that who reads a recipe can tell on which line a wrong name stands.
+impl<'de> Deserialize<'de> for DeviceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = DeviceName;
 
-    fn try_from(name: String) -> Result<Self> {
-        name.parse()
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a device: auto, cpu, cuda:N or metal")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<DeviceName, E> {
+                name.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 

@@ -24,6 +24,8 @@
 
 mod checkpoint;
 pub mod context;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 mod cuda_libraries;
 pub mod device;

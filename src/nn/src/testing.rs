@@ -3,7 +3,8 @@
 //! * The composition against finite differences, in double precision.
 //! * The fused CPU kernel against the composition, in single precision.
 //! * The composition in bf16 and fp16 against double precision.
-//! * Where the environment variable [`DEVICE`] names a device: that device against the CPU.
+//! * Where the environment variable [`DEVICE`] names a device: that device against double precision, by its own kernels where it has
+//!   some, and by the composition.
 //!
 //! Functions here panic where something disagrees: they are for tests.
 
@@ -64,7 +65,15 @@ struct Results {
     gradients: Vec<Vec<f64>>,
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// Of standard normal elements times a deviation.
+    fn new(name: &str, shapes: &'a [&'a [usize]], deviation: f64, f: &'a dyn Fn(&[Value]) -> Value) -> Self {
+        let inputs = shapes.iter().enumerate().map(|(input, shape)| {
+            normals(&format!("{name} {input}"), shape).iter().map(|x| f64::from(*x) * deviation).collect()
+        });
+        Self { shapes, inputs: inputs.collect(), f }
+    }
+
     fn tensors(&self, device: &Device, dtype: DType) -> Result<Vec<Tensor>> {
         let tensor = |(elements, shape): (&Vec<f64>, &&[usize])| {
             Ok(Tensor::from_slice(elements, *shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
@@ -121,17 +130,13 @@ pub fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Value) {
 /// # Panics
 /// When anything disagrees.
 pub fn check_at(name: &str, shapes: &[&[usize]], deviation: f64, f: impl Fn(&[Value]) -> Value) {
-    let inputs = shapes.iter().enumerate().map(|(input, shape)| {
-        normals(&format!("{name} {input}"), shape).iter().map(|x| f64::from(*x) * deviation).collect()
-    });
-    let case = Case { shapes, inputs: inputs.collect(), f: &f };
-    if let Err(error) = check_case(name, &case) {
+    if let Err(error) = check_case(name, &Case::new(name, shapes, deviation, &f)) {
         panic!("{name}: {error}");
     }
 }
 
 fn check_case(name: &str, case: &Case) -> Result<()> {
-    let weights = |count: usize| normals(&format!("{name} weights"), &[count]).into_iter().map(f64::from).collect();
+    let weights = |count: usize| output_weights(name, count);
     let double = case.results(&Device::Cpu, DType::F64, &weights)?;
     check_differences(name, case, &double, &weights(double.output.len()))?;
     let composed = device::by_composition(|| case.results(&Device::Cpu, DType::F32, &weights))?;
@@ -145,15 +150,38 @@ fn check_case(name: &str, case: &Case) -> Result<()> {
     agree(&format!("{name}, bf16"), &bf16, &double, TOLERANCES.bf16);
     let fp16 = case.results(&Device::Cpu, DType::F16, &weights)?;
     agree(&format!("{name}, fp16"), &fp16, &double, TOLERANCES.fp16);
-    if let Some(device) = test_device()? {
-        let found = case.results(&device, DType::F32, &weights)?;
-        agree(&format!("{name} on {:?}", device.location()), &found, &double, TOLERANCES.single);
-        let found = case.results(&device, DType::BF16, &weights)?;
-        agree(&format!("{name} on {:?} in bf16", device.location()), &found, &double, TOLERANCES.bf16);
-        let found = case.results(&device, DType::F16, &weights)?;
-        agree(&format!("{name} on {:?} in fp16", device.location()), &found, &double, TOLERANCES.fp16);
+    check_device(name, case, &double)
+}
+
+/// The weights of the output in the sum that is differentiated.
+fn output_weights(name: &str, count: usize) -> Vec<f64> {
+    normals(&format!("{name} weights"), &[count]).into_iter().map(f64::from).collect()
+}
+
+/// Compares the tested device, by its own kernels and by compositions, with double precision on the CPU.
+fn check_device(name: &str, case: &Case, double: &Results) -> Result<()> {
+    let Some(device) = test_device()? else { return Ok(()) };
+    let weights = |count: usize| output_weights(name, count);
+    let Tolerances { single, bf16, fp16, .. } = TOLERANCES;
+    for (dtype, tolerance) in [(DType::F32, single), (DType::BF16, bf16), (DType::F16, fp16)] {
+        let place = format!("{name} on {:?} in {dtype:?}", device.location());
+        agree(&place, &case.results(&device, dtype, &weights)?, double, tolerance);
+        let composed = device::by_composition(|| case.results(&device, dtype, &weights))?;
+        agree(&format!("{place}, composed"), &composed, double, tolerance);
     }
     Ok(())
+}
+
+/// As [`check`], for the tested device only and without differences: for sizes at which these take too long.
+///
+/// # Panics
+/// When anything disagrees.
+pub fn check_large(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Value) {
+    let case = Case::new(name, shapes, 1.0, &f);
+    let double = case.results(&Device::Cpu, DType::F64, &|count| output_weights(name, count));
+    if let Err(error) = double.and_then(|double| check_device(name, &case, &double)) {
+        panic!("{name}: {error}");
+    }
 }
 
 /// The device that [`DEVICE`] names; none without it.

@@ -3,7 +3,8 @@
 use crate::kept::{Again, Kept};
 use crate::tape::{Node, Tape};
 use crate::{Result, device, host};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
+use rayon::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -52,7 +53,7 @@ impl Value {
         if let Some(tensor) = elsewhere.as_ref().filter(fits) {
             return Ok(tensor.clone());
         }
-        let tensor = device::contiguous(&self.tensor)?.to_device(place)?.to_dtype(dtype)?;
+        let tensor = device::cast(&device::contiguous(&self.tensor)?.to_device(place)?, dtype)?;
         // What is recorded is read here and kept by its operation; data are read by every layer.
         if !self.is_recorded() {
             *elsewhere = Some(tensor.clone());
@@ -87,7 +88,22 @@ impl Value {
 
     /// The same elements with no derivative flowing further back.
     pub fn detach(&self) -> Self {
-        Self::new(self.tensor.clone(), None)
+        match &self.node {
+            Some(_) => Self::new(self.tensor.clone(), None),
+            None => self.clone(),
+        }
+    }
+
+    /// A plain value on a device, for data that an operation makes larger before they meet parameters: what is copied there is small then.
+    /// Itself where it is there already, or is recorded.
+    ///
+    /// # Errors
+    /// When candle cannot copy it.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        if self.is_recorded() || self.tensor.device().same_device(device) {
+            return Ok(self.clone());
+        }
+        Ok(Self::new(self.tensor.to_device(device)?, None))
     }
 
     /// Says how its elements are made once more, so that who reads it need not keep them; `make` computes in single precision.
@@ -115,6 +131,20 @@ impl Value {
 
     pub(crate) fn tape(&self) -> Option<&Tape> {
         self.node.as_ref().map(|node| &node.tape)
+    }
+
+    /// The place of the largest element of every row: on the CPU the first of equal ones, on devices one of them.
+    ///
+    /// # Errors
+    /// When candle cannot compute it.
+    pub fn largest(&self) -> Result<Vec<u32>> {
+        if !device::is_host_single(&self.tensor) {
+            return Ok(self.tensor.argmax(D::Minus1)?.flatten_all()?.to_vec1()?);
+        }
+        let larger = |best: (u32, f32), (place, x): (u32, &f32)| if *x > best.1 { (place, *x) } else { best };
+        let largest = |row: &[f32]| (0..).zip(row).fold((0, f32::NEG_INFINITY), larger).0;
+        let rows = host::slice("largest", &self.tensor)?;
+        Ok(rows.par_chunks_exact(self.width().max(1)).map(largest).collect())
     }
 
     /// The only element of a scalar value.

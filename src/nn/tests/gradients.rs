@@ -5,7 +5,7 @@ mod support;
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
 use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions, concatenate};
 use flowmill_nn::random::Draw;
-use flowmill_nn::testing::{check, check_at};
+use flowmill_nn::testing::{check, check_at, check_large};
 use flowmill_nn::{Activation, Reach, Sequences, Value};
 use support::value;
 
@@ -126,6 +126,52 @@ fn a_large_linear_agrees_with_its_parts() {
     let parts = x.linear(&w, None).unwrap().add_channels(&b).unwrap().activate(Activation::Silu).unwrap();
     let expected: Vec<f64> = support::elements(&parts).into_iter().map(f64::from).collect();
     assert!(support::worst(&support::elements(&whole), &expected) < 1e-5);
+}
+
+#[test]
+fn rotary_positions() {
+    let angles = |name| value(name, &[5, 3]);
+    for width in [6, 12] {
+        check("rotary positions", &[&[5, width]], |x| x[0].rotate(&angles("cosines"), &angles("sines")).unwrap());
+    }
+    let refused = value("x", &[5, 8]).rotate(&angles("cosines"), &angles("sines"));
+    assert!(refused.is_err(), "8 channels are no heads of 6");
+}
+
+#[test]
+fn memory_of_feed_forward_sequential_networks() {
+    let padded = Sequences::padded(&[2, 0, 3], 3).unwrap();
+    for items in [padded, Sequences::packed(&[1, 8]), Sequences::packed(&[9])] {
+        for taps in [1, 4, 5] {
+            let shapes: [&[usize]; 3] = [&[9, 4], &[9, 4], &[4, 1, taps]];
+            check("memory", &shapes, |x| x[0].add_memory(&x[1], &x[2], &items).unwrap());
+        }
+    }
+}
+
+/// The sum that the operation is, taken by loops over more rows than one task of the kernel has.
+#[test]
+fn memory_is_a_convolution_of_each_channel_of_each_item() {
+    let (rows, width, count) = (150, 5, 7);
+    let items = Sequences::packed(&[1, 140, 0, 9]);
+    let (residual, values) = (value("residual", &[rows, width]), value("values", &[rows, width]));
+    let taps = value("taps", &[width, 1, count]);
+    let found = residual.add_memory(&values, &taps, &items).unwrap().tensor().to_vec2::<f32>().unwrap();
+    let elements = |value: &Value| value.tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let [residual, values, taps] = [&residual, &values, &taps].map(elements);
+    for item in items.ranges() {
+        for row in item.clone() {
+            for channel in 0..width {
+                let term = |tap: usize| {
+                    let source = (row + tap).checked_sub(count / 2).filter(|source| item.contains(source));
+                    source.map_or(0.0, |source| taps[channel * count + tap] * values[source * width + channel])
+                };
+                let at = row * width + channel;
+                let expected = residual[at] + values[at] + (0..count).map(term).sum::<f32>();
+                assert!((found[row][channel] - expected).abs() < 1e-5, "row {row}, channel {channel}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -342,5 +388,22 @@ fn smallest_shapes() {
     });
     check("no valid frame of one item", &[&[2, 3, 2], &[1, 2, 3]], |x| {
         x[0].conv1d(&x[1], None, Convolution::causal(3), Some(&[3, 0])).unwrap()
+    });
+}
+
+/// More rows than a block of a kernel sums, more columns than a warp has lanes, more elements than a block has threads.
+#[test]
+fn sizes_beyond_a_block_of_a_device() {
+    check_large("large norm", &[&[300, 70], &[70], &[70]], |x| {
+        x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalisation::default()).unwrap()
+    });
+    for activation in ACTIVATIONS {
+        check_large(&format!("large {activation:?}"), &[&[3, 700]], |x| x[0].activate(activation).unwrap());
+    }
+    let items = [Sequences::packed(&[70, 41]), Sequences::packed(&[70, 41])];
+    let settings = attention_over(&items, Reach::Chunk(20));
+    check_large("large attention", &[&[111, 8], &[111, 8], &[111, 8], &[139, 8], &[2, 4], &[2, 4]], |x| {
+        let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
+        x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
     });
 }

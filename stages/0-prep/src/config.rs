@@ -5,6 +5,7 @@ use std::fmt;
 
 use flowmill_corpus::split::Fractions;
 use flowmill_corpus::{Ids, hints, webdataset};
+use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -22,6 +23,23 @@ pub const TRAIN_SPLIT: &str = "train";
 /// When the key is no text.
 pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
     Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
+}
+
+/// Returns the device that is trained on (`train.device`): networks of earlier stages run there too, unless their sections name another.
+///
+/// # Errors
+/// When the key is no device.
+pub fn train_device(recipe: &Recipe) -> Result<DeviceName, RecipeError> {
+    Ok(recipe.value("train.device")?.unwrap_or_default())
+}
+
+/// Refuses a device that this build or this machine does not have; `key` is the recipe's key that names it, unless `train.device` does.
+///
+/// # Errors
+/// The key, and how to get the device.
+pub fn check_device(recipe: &Recipe, key: &str, name: DeviceName) -> Result<(), RecipeError> {
+    let key = if recipe.sets(key) { key } else { "train.device" };
+    device::open(name).map(drop).map_err(|error| recipe.error(key, error))
 }
 
 /// Refuses the name of a split that `prep.split` does not make; `key` is the recipe's key that names it. A recipe without the section

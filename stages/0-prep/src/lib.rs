@@ -25,7 +25,8 @@ mod warnings;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 
 pub use config::{
-    Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_split, train_split,
+    Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device, check_split,
+    train_device, train_split,
 };
 
 /// The stage.

@@ -11,6 +11,7 @@ use flowmill_corpus::{
     table::{self, RecordingRow},
 };
 use flowmill_models::extractors::{self, ExtractError, Extractor, Media, MediaError, RowEvents, RowWork, State};
+use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{PartWork, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 
@@ -182,19 +183,20 @@ pub fn stage_error(error: RowWork) -> StageError {
 /// of them.
 pub struct SharedExtractor {
     path: PathBuf,
+    device: DeviceName,
     loaded: Mutex<Option<Arc<dyn Extractor>>>,
 }
 
 impl SharedExtractor {
-    /// The extractor in this file, which need not be there yet.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), loaded: Mutex::new(None) }
+    /// The extractor in this file, which need not be there yet, to run on a device.
+    pub fn new(path: &Path, device: DeviceName) -> Self {
+        Self { path: path.to_owned(), device, loaded: Mutex::new(None) }
     }
 
     /// The extractor.
     ///
     /// # Errors
-    /// When the file is not a whole extractor.
+    /// When the file is not a whole extractor, or there is no such device.
     pub fn get(&self) -> Result<Arc<dyn Extractor>, StageError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(extractor) = &*loaded {
@@ -204,7 +206,8 @@ impl SharedExtractor {
         // would wait for the lock that is held here.
         let load = || {
             let state = State::load(&self.path).map_err(StageError::other)?;
-            extractors::from_state(&state).map_err(StageError::other)
+            let device = device::open(self.device).map_err(StageError::other)?;
+            extractors::from_state(&state, &device).map_err(StageError::other)
         };
         let result = std::thread::scope(|scope| scope.spawn(load).join());
         let extractor: Arc<dyn Extractor> = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?.into();

@@ -62,7 +62,9 @@ impl Stage for Embed {
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        EmbedConfig::of(recipe)?.check_files(recipe)
+        let config = EmbedConfig::of(recipe)?;
+        config.check_device(recipe)?;
+        config.check_files(recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {

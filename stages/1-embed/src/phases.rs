@@ -37,7 +37,7 @@ pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>,
     match phase {
         0 => measure(&config, context).map(Some),
         1 => fit(&config, context).map(Some),
-        2 => extract(context).map(Some),
+        2 => extract(&config, context).map(Some),
         3 => average(context).map(Some),
         _ => Ok(None),
     }
@@ -111,9 +111,9 @@ fn fit_all(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartR
     Ok(fitted.facts.into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
 }
 
-fn extract(context: &PlanContext) -> Result<Phase, StageError> {
+fn extract(config: &EmbedConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let file = context.stage_dir(1).join(EXTRACTOR);
-    let extractor = Arc::new(SharedExtractor::new(&file));
+    let extractor = Arc::new(SharedExtractor::new(&file, config.device));
     let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
         let extractor = Arc::clone(&extractor);
         let part = Part::new(table.key.clone())

@@ -1,6 +1,7 @@
 //! The recipe's section `tokens`.
 
 use flowmill_models::extractors::{ExtractorConfig, ValueType, kmeans::KmeansConfig};
+use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Recipe, RecipeError};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct TokensConfig {
     pub extractor: ExtractorConfig,
     /// The split that the extractor is fitted on; the training split unless the recipe names one.
     pub fit_on: String,
+    /// What networks run on, `train.device` unless the recipe says otherwise: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or
+    /// `metal`. Another device recomputes nothing.
+    pub device: DeviceName,
 }
 
 impl Default for TokensConfig {
@@ -22,6 +26,7 @@ impl Default for TokensConfig {
         Self {
             extractor: ExtractorConfig::Kmeans(KmeansConfig::default()),
             fit_on: flowmill_stage_prep::TRAIN_SPLIT.to_owned(),
+            device: DeviceName::Auto,
         }
     }
 }
@@ -35,6 +40,11 @@ impl TokensConfig {
         let mut config: Self = recipe.section(SECTION)?;
         if !recipe.sets(&format!("{SECTION}.fit_on")) {
             config.fit_on = flowmill_stage_prep::train_split(recipe)?;
+        }
+        if !config.extractor.is_network() {
+            config.device = DeviceName::Cpu;
+        } else if !recipe.sets(&format!("{SECTION}.device")) {
+            config.device = flowmill_stage_prep::train_device(recipe)?;
         }
         let wrong = |key: &str, message: String| recipe.error(&format!("{SECTION}.extractor.{key}"), message);
         config.extractor.check().map_err(|error| wrong(error.field, error.reason))?;
@@ -57,6 +67,14 @@ impl TokensConfig {
         let own = format!("{SECTION}.fit_on");
         let key = if recipe.sets(&own) { own.as_str() } else { "train.train_split" };
         flowmill_stage_prep::check_split(recipe, key, &self.fit_on)
+    }
+
+    /// Refuses a device that is not there.
+    ///
+    /// # Errors
+    /// The key that names the device.
+    pub(crate) fn check_device(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        flowmill_stage_prep::check_device(recipe, &format!("{SECTION}.device"), self.device)
     }
 
     /// Refuses an import whose files are not there.

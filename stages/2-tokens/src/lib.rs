@@ -63,7 +63,9 @@ impl Stage for Tokens {
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        TokensConfig::of(recipe)?.check_files(recipe)
+        let config = TokensConfig::of(recipe)?;
+        config.check_device(recipe)?;
+        config.check_files(recipe)
     }
 
     fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {

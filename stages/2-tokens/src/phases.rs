@@ -7,6 +7,7 @@ use std::{
 
 use flowmill_corpus::{Utterance, table};
 use flowmill_models::extractors::{self, Column, Extractor, ExtractorConfig, Fit};
+use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::{
     contents::without_paths,
@@ -43,7 +44,7 @@ pub(crate) fn plan(phase: usize, context: &PlanContext) -> Result<Option<Phase>,
     match phase {
         0 => measure(&config, context).map(Some),
         1 => fit(&config, context).map(Some),
-        2 => extract(context).map(Some),
+        2 => extract(&config, context).map(Some),
         3 => count(context).map(Some),
         _ => Ok(None),
     }
@@ -125,9 +126,9 @@ fn write_json(path: &Path, value: &Value) -> Result<(), StageError> {
     std::fs::write(path, text + "\n").map_err(|error| StageError::file(path, error))
 }
 
-fn extract(context: &PlanContext) -> Result<Phase, StageError> {
+fn extract(config: &TokensConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let codebook = context.stage_dir(2).join(CODEBOOK);
-    let extractor = Arc::new(SharedExtractor::new(&codebook));
+    let extractor = Arc::new(SharedExtractor::new(&codebook, config.device));
     let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
         let extractor = Arc::clone(&extractor);
         let part = Part::new(table.key.clone())

@@ -229,11 +229,11 @@ fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
     Features::new(data, frames, bins).map_err(|e| e.to_string())
 }
 
-/// Loads the fitted extractor kept in `path`.
+/// Loads the fitted extractor kept in `path`, to run on a device.
 ///
 /// # Errors
 /// [`ExportError::Extractor`].
-pub fn load_extractor(path: &Path) -> Result<Box<dyn Extractor>, ExportError> {
+pub fn load_extractor(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, ExportError> {
     let state = State::load(path)?;
-    Ok(extractors::from_state(&state)?)
+    Ok(extractors::from_state(&state, device)?)
 }

@@ -79,15 +79,16 @@ impl Synthesiser {
     /// # Errors
     /// [`ExportError`] naming the file that is missing or wrong, or the device that cannot be used.
     pub fn open(folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
-        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS), &device::open(options.device)?)?;
+        let device = device::open(options.device)?;
+        let model = ExportedModel::load(&folder.join(CONFIG), &folder.join(WEIGHTS), &device)?;
         if options.strength.is_some() && !model.has_strength() {
             let reason = "it is no shallow flow: it has no strength to choose".to_owned();
             return Err(ExportError::Description { path: folder.join(CONFIG), reason });
         }
         Ok(Self {
             model,
-            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR))?,
-            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR))?,
+            speaker: load_extractor(&folder.join(SPEAKER_EXTRACTOR), &device)?,
+            tokens: load_extractor(&folder.join(TOKEN_EXTRACTOR), &device)?,
             options,
         })
     }

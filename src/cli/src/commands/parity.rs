@@ -4,10 +4,12 @@ use std::io::Write;
 use std::path::Path;
 
 use anstyle::Style;
+use candle_core::Device;
 use flowmill_models::parity::{self, Comparison, GoldenFile, Report};
+use flowmill_nn::device;
 use flowmill_train::parity::{self as trainer, Compared};
 
-use crate::args::ParityArgs;
+use crate::args::{ParityArgs, ParityDevice};
 use crate::failure::Failure;
 use crate::style;
 use crate::table::{Align, Cell, Table};
@@ -15,8 +17,16 @@ use crate::table::{Align, Cell, Table};
 /// Checks one file after the other; one that cannot be checked is told and does not stop the rest.
 pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let (mut passed, mut readable) = (true, true);
+    let device = match arguments.device {
+        ParityDevice::Named(name) => device::open(name).map_err(|error| Failure::Usage(error.into()))?,
+        ParityDevice::Composition => Device::Cpu,
+    };
     for path in &arguments.files {
-        match check(path) {
+        let checked = match arguments.device {
+            ParityDevice::Named(_) => check(path, &device),
+            ParityDevice::Composition => device::by_composition(|| check(path, &device)),
+        };
+        match checked {
             Ok((model, report)) => {
                 passed &= report.passes();
                 print(path, &model, &report, arguments.all, out)?;
@@ -35,9 +45,9 @@ pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// The model of a file and how far it is off.
-fn check(path: &Path) -> anyhow::Result<(String, Report)> {
+fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
     let checked = || {
-        let file = GoldenFile::read(path)?;
+        let file = GoldenFile::read(path)?.on(device.clone());
         let report = if trainer::recognises(file.config()) { check_trainer(&file)? } else { parity::check(&file)? };
         anyhow::Ok((file.model().to_owned(), report))
     };

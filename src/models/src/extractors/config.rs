@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use candle_core::Device;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -103,6 +104,11 @@ impl<'de> Visitor<'de> for ByKind {
 }
 
 impl ExtractorConfig {
+    /// Whether it is a network, which a device computes.
+    pub fn is_network(&self) -> bool {
+        matches!(self, Self::Campplus(_) | Self::S3Tokenizer(_) | Self::ParaformerUnits(_) | Self::StepAudioDual(_))
+    }
+
     /// The name of the kind.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -227,19 +233,20 @@ impl ExtractorConfig {
     }
 }
 
-/// The extractor that a fitted state describes, whatever its kind: the state alone is enough to use it elsewhere.
+/// The extractor that a fitted state describes, whatever its kind: the state alone is enough to use it elsewhere. Networks run on the
+/// device.
 ///
 /// # Errors
 /// When the state is of no known kind, or incomplete.
-pub fn from_state(state: &State) -> Result<Box<dyn Extractor>, StateError> {
+pub fn from_state(state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError> {
     match state.kind() {
         statistics::KIND => Ok(Box::new(Statistics::from_state(state)?)),
         kmeans::KIND => Ok(Box::new(Kmeans::from_state(state)?)),
         import::KIND => Ok(Box::new(Import::from_state(state)?)),
-        campplus::KIND => Ok(Box::new(CampplusExtractor::from_state(state)?)),
-        s3::KIND => Ok(Box::new(S3Extractor::from_state(state)?)),
-        paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state)?)),
-        step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state)?)),
+        campplus::KIND => Ok(Box::new(CampplusExtractor::from_state(state, device)?)),
+        s3::KIND => Ok(Box::new(S3Extractor::from_state(state, device)?)),
+        paraformer::KIND => Ok(Box::new(ParaformerUnits::from_state(state, device)?)),
+        step_audio::KIND => Ok(Box::new(StepAudioDual::from_state(state, device)?)),
         dual_kmeans::KIND => Ok(Box::new(DualKmeans::from_state(state)?)),
         other => {
             let known = [

@@ -25,7 +25,6 @@ pub mod dual_kmeans;
 mod error;
 mod extractor;
 mod fit;
-mod fsmn;
 mod graph_attributes;
 pub mod import;
 pub mod kmeans;

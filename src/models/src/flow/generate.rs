@@ -2,7 +2,7 @@
 
 use super::estimator::Conditions;
 use super::model::{Encoded, Flow};
-use super::{ConditionsConfig, FlowConfig, FlowError, Result};
+use super::{ConditionsConfig, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::{Method, Solution, Solver};
@@ -20,7 +20,7 @@ pub struct Prompt {
 /// What to generate.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
-    /// Ids of the speech tokens, without those of the prompt; see [`FlowConfig::token_ids`].
+    /// Ids of the speech tokens, without those of the prompt; see [`FlowConfig::token_ids`](super::FlowConfig::token_ids).
     pub tokens: Vec<u32>,
     /// Speaker embedding.
     pub speaker_embedding: Vec<f32>,
@@ -156,6 +156,9 @@ impl Flow {
             ConditionsConfig::Speaker => None,
             ConditionsConfig::ProjectedSpeakerAndPrompt => Some(self.prompt_frames(requests, &rows)?),
         };
+        // Every evaluation of the velocity reads them.
+        let device = mu.tensor().device();
+        let (speaker, prompt) = (speaker.on(device)?, prompt.map(|prompt| prompt.on(device)).transpose()?);
         let conditions = Conditions { mu, speaker, prompt };
         let (conditions, items) = match options.guidance {
             0.0 => (conditions, rows.clone()),
@@ -182,7 +185,7 @@ impl Flow {
             let time = |start: &f64| (start + (1.0 - start) * f64::from(progress)) as f32;
             let times: Vec<f32> = starts.iter().map(time).cycle().take(items.len()).collect();
             let velocity = self.velocity(context, &state, &times, conditions, items, options.streaming)?;
-            let mut velocity = host::slice("velocity", velocity.tensor())?.to_vec();
+            let mut velocity = host::read(velocity.tensor())?;
             if guided {
                 let without = velocity.split_off(velocity.len() / 2);
                 let rate = options.guidance;
@@ -233,7 +236,6 @@ impl Flow {
 
     /// The frames of each request, prompt first.
     fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
-        let FlowConfig { input_size: channels, output_size: bins, .. } = *self.config();
         let ids = self.config().ids_per_token();
         let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         // One by one: what a request gives must not depend on the padding of its batch.
@@ -242,13 +244,13 @@ impl Flow {
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
             let speaker = host::tensor(request.speaker_embedding.clone(), &[1, self.config().spk_embed_dim])?;
             let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], &speaker, streaming)?;
-            frames.extend_from_slice(&host::slice("encoder", encoded.frames.tensor())?);
-            means.extend_from_slice(&host::slice("encoder", encoded.means.tensor())?);
+            frames.push(encoded.frames.tensor().clone());
+            means.push(encoded.means.tensor().clone());
             lengths.push(self.frames_of(tokens.len()));
         }
         let rows = Sequences::packed(&lengths);
-        let value = |elements, width| Value::from_vec(elements, &[rows.total(), width]);
-        let (frames, means) = (value(frames, channels)?, value(means, bins)?);
+        let joined = |parts: &[Tensor]| Value::plain(Tensor::cat(parts, 0)?);
+        let (frames, means) = (joined(&frames)?, joined(&means)?);
         Ok(Encoded { frames, means, rows })
     }
 
@@ -299,10 +301,8 @@ fn twice(rows: &Sequences) -> Sequences {
 
 fn with_unconditional(conditions: &Conditions) -> Result<Conditions> {
     let padded = |value: &Value| -> Result<Value> {
-        let mut elements = host::slice("conditions", value.tensor())?.to_vec();
-        let count = elements.len();
-        elements.resize(2 * count, 0.0);
-        Ok(Value::from_vec(elements, &[2 * value.rows(), value.width()])?)
+        let rows = value.rows();
+        Ok(value.unpack_rows(&Sequences::padded(&[rows], 2 * rows)?)?)
     };
     Ok(Conditions {
         mu: padded(&conditions.mu)?,

@@ -34,6 +34,16 @@ pub struct FlowLoss {
     pub weight: f64,
 }
 
+impl FlowLoss {
+    /// A loss over `elements` valid elements, and its parts, which are copied to the host together.
+    pub(crate) fn new(total: Value, parts: &[(&'static str, Value)], elements: usize) -> Result<Self> {
+        let values: Vec<&Value> = parts.iter().map(|(_, part)| part).collect();
+        let numbers = host::scalars(&values)?.into_iter().map(f64::from);
+        let parts = parts.iter().map(|(name, _)| *name).zip(numbers).collect();
+        Ok(Self { total, parts, weight: elements as f64 })
+    }
+}
+
 /// What the encoder makes of a batch's tokens.
 pub(crate) struct Encoded {
     /// Its frames, `[row, channel]`.
@@ -215,16 +225,13 @@ impl Flow {
         let conditions = self.conditions(context, &mu, &mel, batch, draws, &rows)?;
         let velocity = self.velocity(context, &point.position, &draws.t, &conditions, &rows, draws.streaming)?;
         let matched = velocity.mean_square_error(&point.velocity, &rows)?;
-        let mut parts = vec![("cfm", f64::from(matched.scalar()?))];
-        let total = match self.config.matching.prior_weight {
-            0.0 => matched,
-            weight => {
-                let prior = mu.mean_square_error(&Value::plain(mel)?, &rows)?;
-                parts.push(("prior", f64::from(prior.scalar()?)));
-                matched.add(&prior.affine(weight, 0.0)?)?
-            }
-        };
-        Ok(FlowLoss { total, parts, weight: (rows.valid() * self.config.output_size) as f64 })
+        let weight = rows.valid() * self.config.output_size;
+        if self.config.matching.prior_weight == 0.0 {
+            return FlowLoss::new(matched.clone(), &[("cfm", matched)], weight);
+        }
+        let prior = mu.mean_square_error(&Value::plain(mel)?, &rows)?;
+        let total = matched.add(&prior.affine(self.config.matching.prior_weight, 0.0)?)?;
+        FlowLoss::new(total, &[("cfm", matched), ("prior", prior)], weight)
     }
 
     /// The estimated velocity at the point of a batch that the loss is taken at, `[batch, frame, bin]`. Frames beyond the end of
@@ -270,7 +277,7 @@ impl Flow {
         rows: &Sequences,
     ) -> Result<Conditions> {
         let kept = &draws.condition_keep;
-        let speaker = self.speaker_condition(context, &batch.speaker_embedding)?;
+        let speaker = self.speaker_condition(context, &batch.speaker_embedding)?.on(mu.tensor().device())?;
         let prompt = match self.config.conditions {
             ConditionsConfig::Speaker => None,
             ConditionsConfig::ProjectedSpeakerAndPrompt => Some(prompts(mel, rows, &draws.prompt_lengths, kept)?),
@@ -306,6 +313,7 @@ impl Flow {
         rows: &Rows,
         streaming: bool,
     ) -> Result<Value> {
+        let position = &position.on(conditions.mu.tensor().device())?;
         let estimated = self.estimator.forward(context, position, times, conditions, rows, streaming)?;
         let Some(deviation) = self.config.matching.gaussian_skip else { return Ok(estimated) };
         let slope = |t: f32| {

@@ -6,7 +6,7 @@ use super::{GoldenFile, ParityError, Report, Result};
 use crate::extractors::campplus::Campplus;
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
-    let encoder = Campplus::from_state_dict(file.parameters())?;
+    let encoder = Campplus::from_state_dict(file.parameters(), file.device())?;
     expect_sizes(file, &encoder)?;
     let features = file.floats("in.feat", 3)?;
     let (items, frames, bands) = features.dims3()?;
@@ -15,10 +15,9 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
         let expected = format!("[batch, {} or more, {}]", Campplus::FEWEST_FRAMES, dimensions.feat_dim);
         return Err(ParityError::tensor("in.feat", format!("{:?}", features.dims()), expected));
     }
-    let mut embeddings = Vec::with_capacity(items * dimensions.embedding_size);
-    for item in features.to_vec3::<f32>()? {
-        embeddings.extend(encoder.embed(&item.concat()).unwrap_or_default());
-    }
+    let recordings: Vec<Vec<f32>> = features.to_vec3::<f32>()?.iter().map(|item| item.concat()).collect();
+    let recordings: Vec<&[f32]> = recordings.iter().map(Vec::as_slice).collect();
+    let embeddings: Vec<f32> = encoder.embed_all(&recordings)?.into_iter().flatten().flatten().collect();
     let embeddings = Tensor::from_vec(embeddings, (items, dimensions.embedding_size), &Device::Cpu)?;
     let mut report = Report::default();
     report.output("out.embedding", &embeddings, file.floats("out.embedding", 2)?)?;

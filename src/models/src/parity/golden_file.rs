@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use flowmill_nn::weights::{self, WeightFile};
 use flowmill_nn::{NnError, Parameters};
 use serde_json::Value;
@@ -17,6 +17,7 @@ pub struct GoldenFile {
     file: WeightFile,
     config: Value,
     model: String,
+    device: Device,
 }
 
 impl GoldenFile {
@@ -39,7 +40,19 @@ impl GoldenFile {
             .map_err(|error| ParityError::NotGolden(format!("its `config` is not JSON: {error}")))?;
         let model = model(&config)
             .ok_or_else(|| ParityError::NotGolden("its `config` does not say which `model` made it".to_owned()))?;
-        Ok(Self { path: path.to_owned(), file, config, model })
+        Ok(Self { path: path.to_owned(), file, config, model, device: Device::Cpu })
+    }
+
+    /// Has the model computed on a device. The inputs stay on the host, as data do.
+    #[must_use]
+    pub fn on(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The file of this name in the folder of the golden file.
@@ -179,13 +192,16 @@ impl GoldenFile {
         self.file.tensors.keys().filter_map(|name| name.strip_prefix("grad."))
     }
 
-    /// Takes the file's weights over into a model's parameters.
+    /// Takes the file's weights over into a model's parameters, which move to the device of the model.
     ///
     /// # Errors
     /// When names or shapes differ; all that differs is told.
     pub fn load(&self, parameters: &mut Parameters) -> Result<()> {
         let report = parameters.load(&self.parameters())?;
-        if report.is_exact() { Ok(()) } else { Err(ParityError::Weights(report)) }
+        if !report.is_exact() {
+            return Err(ParityError::Weights(report));
+        }
+        Ok(parameters.to_device(&self.device)?)
     }
 
     /// Refuses a configuration whose sizes are not those of the weight `name` (without `param.`). Called before a model is built, so

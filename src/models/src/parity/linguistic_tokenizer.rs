@@ -28,6 +28,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
 fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
     let stacking = Stacking { frames: file.size(&["lfr_m"])?, shift: file.size(&["lfr_n"])? };
     let checkpoint = Checkpoint::from_tensors(file.size(&["attention_heads"])?, &file.parameters())?;
+    let checkpoint = checkpoint.to_device(file.device())?;
     let encoder = Encoder::new(checkpoint, chunking(file)?)?;
     let found = encoder.dimensions();
     for (key, found) in [

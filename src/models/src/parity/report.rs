@@ -1,7 +1,7 @@
 //! How far a model is from what a golden file expects.
 
 use candle_core::Tensor;
-use flowmill_nn::{Gradients, Parameters};
+use flowmill_nn::{Gradients, Parameters, host};
 
 use super::{GoldenFile, ParityError, Result};
 
@@ -187,7 +187,7 @@ pub(super) fn largest(found: &Tensor, expected: &Tensor) -> Result<(f64, f64)> {
 }
 
 fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?)
+    Ok(host::fetch(tensor)?.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
 #[cfg(test)]

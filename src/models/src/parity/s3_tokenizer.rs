@@ -1,7 +1,7 @@
 //! The supervised semantic speech tokenizers: hidden states and tokens of a padded batch of log-mels.
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::Value;
+use flowmill_nn::{Value, host};
 
 use super::{GoldenFile, ParityError, Report, Result};
 use crate::extractors::s3::{
@@ -57,7 +57,7 @@ fn tokenizer(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> R
         let (attn_ln, mlp_ln) = (found.attn_ln, found.mlp_ln);
         return Err(ParityError::config(&["layer_norm_epsilon"], format!("the graph has {attn_ln} and {mlp_ln}")));
     }
-    Ok(S3Tokenizer::new(checkpoint)?)
+    Ok(S3Tokenizer::new(checkpoint.to_device(file.device())?)?)
 }
 
 fn check(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<Report> {
@@ -115,7 +115,7 @@ fn check_alone(
         let Hidden { hidden, .. } = tokenizer.encode(&Frames::packed(&[&frames], tokenizer.dimensions().n_mels)?)?;
         let found = tokenizer.quantize(&hidden)?;
         counts.push(found.len());
-        rows.extend(hidden.tensor().flatten_all()?.to_vec1::<f32>()?);
+        rows.extend(host::read(hidden.tensor())?);
         rows.resize((item + 1) * longest * state, 0.0);
         tokens.extend(found.into_iter().map(i64::from));
         tokens.resize((item + 1) * longest, 0);

@@ -25,6 +25,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
         return Err(ParityError::tensor(INPUT, format!("{:?}", hidden.dims()), "at least one frame"));
     }
     let input = parameters.add(INPUT, hidden.reshape((items * frames, width))?)?;
+    parameters.to_device(file.device())?;
     for (name, shape) in [("in.w_x", &[items, bins, frames][..]), ("in.w_t", &[items, 1]), ("in.w_s", &[items, 1])] {
         file.shaped(name, shape)?;
     }

@@ -84,6 +84,7 @@ impl Problem {
             parameters.add("w", file.floats("param.w", 2)?.clone())?,
             parameters.add("v", file.floats("param.v", 1)?.clone())?,
         ];
+        parameters.to_device(file.device())?;
         let objective = ShallowFlowMatching { sigma_min: file.number(&["sigma_min"])? as f32 };
         Ok(Self { objective, parameters, inputs, weights, rows, bins })
     }

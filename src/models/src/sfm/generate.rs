@@ -37,15 +37,12 @@ impl Sfm {
         noise: &[Tensor],
     ) -> Result<(Vec<Placement>, Vec<f32>)> {
         let predicted = self.head.forward(context, &prepared.frames, &prepared.rows)?;
-        let (times, variances) = (
-            host::slice("shallow start", predicted.time.tensor())?,
-            host::slice("shallow start", predicted.log_variance.tensor())?,
-        );
+        let (times, variances) = (host::read(predicted.time.tensor())?, host::read(predicted.log_variance.tensor())?);
         let strength = options.strength.unwrap_or(self.config().sfm_strength);
         let place = |(time, log_variance): (&f32, &f32)| self.objective().place(*time, log_variance.exp(), strength);
-        let placements: Vec<Placement> = times.iter().zip(&*variances).map(place).collect();
+        let placements: Vec<Placement> = times.iter().zip(&variances).map(place).collect();
         let bins = self.config().flow.output_size;
-        let mut start = host::slice("shallow start", predicted.mean.tensor())?.to_vec();
+        let mut start = host::read(predicted.mean.tensor())?;
         for ((rows, placement), noise) in prepared.rows.ranges().iter().zip(&placements).zip(noise) {
             let noise = host::contiguous(noise)?;
             let noise = host::slice("noise", &noise)?;

@@ -69,7 +69,6 @@ impl Sfm {
         for (_, part) in &parts[1..] {
             total = total.add(part)?;
         }
-        let parts = parts.iter().map(|(name, part)| Ok((*name, f64::from(part.scalar()?)))).collect::<Result<_>>()?;
-        Ok(FlowLoss { total, parts, weight: (rows.valid() * config.output_size) as f64 })
+        FlowLoss::new(total, &parts, rows.valid() * config.output_size)
     }
 }

@@ -1,6 +1,7 @@
 //! The `statistics` embeddings of real voices tell the speakers apart.
 
 use crate::speech::{NoRejection, Recording, split};
+use candle_core::Device;
 use flowmill_models::extractors::{
     Extracted, ExtractorConfig, Fit, apply, fit_parts, fit_rows, from_state,
     statistics::{StatisticsConfig, StatisticsFit},
@@ -20,7 +21,7 @@ fn fitted(config: &StatisticsConfig, parts: &[&[Recording]]) -> flowmill_models:
 }
 
 fn embeddings(fitted: &flowmill_models::extractors::Fitted, rows: &[Recording]) -> Vec<Vec<f32>> {
-    let extractor = from_state(&fitted.state).unwrap();
+    let extractor = from_state(&fitted.state, &Device::Cpu).unwrap();
     let values = apply(&*extractor, rows, &NoRejection, Recording::id, Recording::media).unwrap();
     values.into_iter().map(|(_, value)| value.into_embedding().unwrap()).collect()
 }

@@ -1,6 +1,7 @@
 //! The published tokenizers with the small models of the golden files as their weights.
 
 use crate::speech::{NoRejection, Recording, split};
+use candle_core::Device;
 use flowmill_models::extractors::{ExtractorConfig, Fitted, Scope, StateError, apply, from_state};
 use flowmill_nn::weights;
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ fn fit(config: Value, root: &Path) -> Result<Fitted, StateError> {
 
 /// The tokens of the recordings of the `dev` split.
 fn tokens(config: Value, root: &Path) -> Vec<Vec<i64>> {
-    let extractor = from_state(&fit(config, root).unwrap().state).unwrap();
+    let extractor = from_state(&fit(config, root).unwrap().state, &Device::Cpu).unwrap();
     let rows = split("dev");
     let values = apply(&*extractor, &rows, &NoRejection, Recording::id, Recording::media).unwrap();
     values.into_iter().map(|(_, value)| value.into_tokens().unwrap()).collect()

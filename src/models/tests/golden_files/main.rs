@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use candle_core::Device;
 use flowmill_models::parity::{self, GoldenFile, ParityError, known_models};
+use flowmill_nn::{device, testing};
 
 fn golden_files() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden");
@@ -14,9 +16,27 @@ fn golden_files() -> Vec<PathBuf> {
 
 #[test]
 fn every_golden_file_is_equal_to_the_public_implementation() {
+    check_all(&Device::Cpu);
+}
+
+#[test]
+fn every_golden_file_is_equal_to_the_public_implementation_by_composition() {
+    device::by_composition(|| check_all(&Device::Cpu));
+}
+
+/// Only where the environment names a device.
+#[test]
+fn every_golden_file_is_equal_to_the_public_implementation_on_a_device() {
+    if let Some(device) = testing::test_device().unwrap() {
+        check_all(&device);
+    }
+}
+
+fn check_all(device: &Device) {
     let mut checked = std::collections::BTreeSet::new();
     for path in golden_files() {
-        let file = GoldenFile::read(&path).unwrap();
+        let file = GoldenFile::read(&path).unwrap().on(device.clone());
+        let model = file.model().to_owned();
         let report = match parity::check(&file) {
             Ok(report) => report,
             // Files that other tests read.
@@ -24,10 +44,10 @@ fn every_golden_file_is_equal_to_the_public_implementation() {
             Err(error) => panic!("{}: {error}", path.display()),
         };
         for worst in report.worst() {
-            println!("{}: {} {:.1e} ({})", file.model(), worst.group, worst.error, worst.name);
+            println!("{model}: {} {:.1e} ({})", worst.group, worst.error, worst.name);
         }
         assert!(report.passes(), "{}: {:?}", path.display(), report.worst());
-        checked.insert(file.model().to_owned());
+        checked.insert(model);
     }
     assert_eq!(checked.into_iter().collect::<Vec<_>>(), known_models().collect::<Vec<_>>(), "a model without a file");
 }

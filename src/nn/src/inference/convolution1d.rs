@@ -5,12 +5,19 @@ use candle_core::Tensor;
 use super::packed::{Packed, Rows};
 use crate::kernels::convolution::{Geometry, pad, taps_outermost};
 use crate::ops::Convolution;
-use crate::{Activation, NnError, Result, Sequences, Value, host};
+use crate::{Activation, NnError, Result, Sequences, Value, device, host};
 
 /// A convolution whose weights do not change: a [`Linear`](super::Linear) on windows that overlap where they lie.
 pub struct Convolution1d {
-    packed: Packed,
+    weights: Weights,
     geometry: Geometry,
+}
+
+enum Weights {
+    /// For the CPU kernel.
+    Packed(Packed),
+    /// For the operation of the tape, on any device: weight and bias.
+    Plain(Tensor, Tensor),
 }
 
 impl Convolution1d {
@@ -32,9 +39,12 @@ impl Convolution1d {
         }
         let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding };
         let (weight, bias) = (host::contiguous(weight)?, host::contiguous(bias)?);
+        if !device::is_fused(&weight) {
+            return Ok(Self { weights: Weights::Plain(weight, bias), geometry });
+        }
         let taps = taps_outermost(&host::slice("convolution", &weight)?, &geometry);
         let packed = Packed::new(&taps, Some(&host::slice("convolution", &bias)?), [outputs, kernel * inputs]);
-        Ok(Self { packed, geometry })
+        Ok(Self { weights: Weights::Packed(packed), geometry })
     }
 
     /// Convolves each item: `[item, time, input]` padded or `[row, input]` packed to the same with fewer rows. Of a padded item
@@ -58,13 +68,26 @@ impl Convolution1d {
             let message = format!("an item of {} frames is shorter than {} taps", whole[item], self.geometry.kernel);
             return Err(NnError::invalid("convolution", message));
         }
+        let packed = match &self.weights {
+            Weights::Packed(packed) => packed,
+            Weights::Plain(weight, bias) => {
+                let (weight, bias) = (Value::new(weight.clone(), None), Value::new(bias.clone(), None));
+                let Geometry { dilation, .. } = self.geometry;
+                let settings = Convolution { stride, dilation, padding };
+                let output = match axes {
+                    3 => input.conv1d(&weight, Some(&bias), settings, Some(&valid.lengths()))?,
+                    _ => input.conv1d_packed(&weight, Some(&bias), settings, valid)?,
+                };
+                return output.activate(activation);
+            }
+        };
         let padded = pad(&host::slice("convolution", input.tensor())?, inputs, valid, &whole, padding);
         let mut out = vec![0.0; lengths.iter().sum::<usize>() * outputs];
         let mut rest = out.as_mut_slice();
         for (start, count) in padded.starts.iter().zip(&lengths) {
             let (item, later) = rest.split_at_mut(count * outputs);
             let rows = Rows { data: &padded.data[start * inputs..], count: *count, stride: stride * inputs };
-            self.packed.apply(rows, None, activation, item);
+            packed.apply(rows, None, activation, item);
             rest = later;
         }
         match (axes, lengths.first()) {

@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 
-use crate::kernels::norm::{self, Affine};
-use crate::{Activation, NnError, Result, Value, host};
+use crate::ops::Normalisation;
+use crate::{NnError, Result, Value, host};
 
-/// Layer normalisation over the innermost axis.
+/// Layer normalisation over the innermost axis: the operation of the tape.
 pub struct LayerNorm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+    weight: Tensor,
+    bias: Tensor,
     epsilon: f32,
 }
 
@@ -21,8 +21,7 @@ impl LayerNorm {
         if weight.dims() != bias.dims() || weight.rank() != 1 {
             return Err(NnError::shape("layer norm", format!("a bias of {:?}", weight.dims()), bias.dims()));
         }
-        let elements = |tensor: &Tensor| Ok::<_, NnError>(host::contiguous(tensor)?.to_vec1()?);
-        Ok(Self { weight: elements(weight)?, bias: elements(bias)?, epsilon })
+        Ok(Self { weight: host::contiguous(weight)?, bias: host::contiguous(bias)?, epsilon })
     }
 
     /// Normalises `[.., channel]`.
@@ -30,14 +29,9 @@ impl LayerNorm {
     /// # Errors
     /// When the shape does not fit.
     pub fn forward(&self, input: &Value) -> Result<Value> {
-        let width = self.weight.len();
-        if input.dims().last() != Some(&width) || width == 0 {
-            return Err(NnError::shape("layer norm", format!("[.., {width}]"), input.dims()));
-        }
-        let x = host::slice("layer norm", input.tensor())?;
-        let affine = Affine { weight: Some(&self.weight), bias: Some(&self.bias) };
-        let (out, _) = norm::forward(&x, width, affine, self.epsilon, Activation::Identity);
-        Value::from_vec(out, input.dims())
+        let [weight, bias] = [&self.weight, &self.bias].map(|tensor| Value::new(tensor.clone(), None));
+        let settings = Normalisation { epsilon: self.epsilon, ..Normalisation::default() };
+        input.layer_norm(Some(&weight), Some(&bias), settings)
     }
 }
 

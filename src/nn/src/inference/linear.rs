@@ -3,11 +3,20 @@
 use candle_core::Tensor;
 
 use super::packed::{Packed, Rows};
-use crate::{Activation, NnError, Result, Value, host};
+use crate::{Activation, NnError, Result, Value, device, host};
 
-/// `f(x weight^T + bias)` with weights that do not change: packed once, and held in no other form.
+/// `f(x weight^T + bias)` with weights that do not change.
 pub struct Linear {
-    packed: Packed,
+    weights: Weights,
+    inputs: usize,
+    outputs: usize,
+}
+
+enum Weights {
+    /// For the CPU kernel: packed once, and held in no other form.
+    Packed(Packed),
+    /// For the operation of the tape, on any device: weight and bias.
+    Plain(Tensor, Option<Tensor>),
 }
 
 impl Linear {
@@ -24,19 +33,22 @@ impl Linear {
         }
         let weight = host::contiguous(weight)?;
         let bias = bias.map(host::contiguous).transpose()?;
+        if !device::is_fused(&weight) {
+            return Ok(Self { weights: Weights::Plain(weight, bias), inputs, outputs });
+        }
         let bias = bias.as_ref().map(|bias| host::slice("linear", bias)).transpose()?;
         let packed = Packed::new(&host::slice("linear", &weight)?, bias.as_deref(), [outputs, inputs]);
-        Ok(Self { packed })
+        Ok(Self { weights: Weights::Packed(packed), inputs, outputs })
     }
 
     /// Numbers of a row that it reads.
     pub fn inputs(&self) -> usize {
-        self.packed.inputs()
+        self.inputs
     }
 
     /// Numbers of a row that it gives.
     pub fn outputs(&self) -> usize {
-        self.packed.outputs()
+        self.outputs
     }
 
     /// `f(x weight^T + bias)`: `[.., input]` to `[.., output]`.
@@ -56,7 +68,7 @@ impl Linear {
     }
 
     fn product(&self, input: &Value, residual: Option<&Value>, activation: Activation) -> Result<Value> {
-        let (inputs, outputs) = (self.packed.inputs(), self.packed.outputs());
+        let (inputs, outputs) = (self.inputs, self.outputs);
         let mut shape = input.dims().to_vec();
         if shape.pop() != Some(inputs) {
             return Err(NnError::shape("linear", format!("[.., {inputs}]"), input.dims()));
@@ -65,12 +77,23 @@ impl Linear {
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
+        let packed = match &self.weights {
+            Weights::Packed(packed) => packed,
+            Weights::Plain(weight, bias) => {
+                let (weight, bias) =
+                    (Value::new(weight.clone(), None), bias.clone().map(|bias| Value::new(bias, None)));
+                return match residual {
+                    Some(residual) => input.linear_onto(&weight, bias.as_ref(), Some(residual)),
+                    None => input.linear_activated(&weight, bias.as_ref(), activation),
+                };
+            }
+        };
         let data = host::slice("linear", input.tensor())?;
         let residual = residual.map(|residual| host::slice("linear", residual.tensor())).transpose()?;
         let rows = Rows { data: &data, count: input.rows(), stride: inputs };
         // SAFETY: `apply` writes every element and reads none before.
         let mut out = unsafe { host::uninitialized(rows.count * outputs) };
-        self.packed.apply(rows, residual.as_deref(), activation, &mut out);
+        packed.apply(rows, residual.as_deref(), activation, &mut out);
         Value::from_vec(out, &shape)
     }
 }

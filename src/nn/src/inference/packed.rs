@@ -69,14 +69,6 @@ impl Packed {
         Self { panels, bias, inputs, outputs }
     }
 
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// `activation(rows weights^T + bias)`, plus the residual (shaped like `out`, `[row][output]`) before the activation.
     /// Every number of `out` is written, none is read before.
     ///

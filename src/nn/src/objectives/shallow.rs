@@ -119,7 +119,8 @@ impl ShallowFlowMatching {
     pub fn project(&self, mean: &Tensor, data: &Tensor, rows: &Sequences) -> Result<Vec<Placement>> {
         check(mean.dims(), data.dims(), rows)?;
         let width = data.dims().last().copied().unwrap_or(1);
-        let (x, data) = (host::slice("projection", mean)?, host::slice("projection", data)?);
+        let (mean, data) = (host::fetch(mean)?, host::fetch(data)?);
+        let (x, data) = (host::slice("projection", &mean)?, host::slice("projection", &data)?);
         let placements = rows.ranges().iter().map(|rows| {
             let elements = rows.start * width..rows.end * width;
             let (time, variance) = projection(&x[elements.clone()], &data[elements], width);

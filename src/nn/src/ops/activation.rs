@@ -39,8 +39,12 @@ fn mish_gate(x: &Tensor) -> Result<[Tensor; 3]> {
 }
 
 impl Activation {
-    /// `f(x)`, composed.
+    /// `f(x)`, composed; by a CUDA kernel where there is one.
     pub(crate) fn composed(self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self != Self::Identity && crate::cuda::activation::serves(x) {
+            return crate::cuda::activation::value(self, x);
+        }
         let dtype = x.dtype();
         let x = &wide(x)?;
         let y = match self {
@@ -60,8 +64,12 @@ impl Activation {
         Ok(y.to_dtype(dtype)?)
     }
 
-    /// `gradient * f'(x)`, composed.
+    /// `gradient * f'(x)`, composed; by a CUDA kernel where there is one.
     pub(crate) fn composed_slope(self, gradient: &Tensor, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self != Self::Identity && gradient.dtype() == x.dtype() && crate::cuda::activation::serves(x) {
+            return crate::cuda::activation::slope(self, gradient, x);
+        }
         let (dtype, x) = (x.dtype(), &wide(x)?);
         let slope = match self {
             Self::Identity => return Ok(gradient.clone()),

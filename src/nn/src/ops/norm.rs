@@ -68,11 +68,30 @@ struct Normalized {
     normal: Tensor,
     /// `1 / deviation` of each row.
     scale: Tensor,
+    /// In single precision at least, or for the kernels in the type of the input.
     weight: Option<Tensor>,
+    /// Whether the CUDA kernels serve.
+    #[cfg(feature = "cuda")]
+    by_kernel: bool,
 }
 
 impl Operation for Normalize {
     type Saved = Normalized;
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Normalized)>> {
+        use crate::cuda::layer_norm::{forward, serves};
+        let (dtype, shape) = (inputs[0].dtype(), inputs[0].dims().to_vec());
+        if !serves(&inputs[0]) {
+            return Ok(None);
+        }
+        let weight = self.has_weight.then(|| inputs[1].clone());
+        let bias = self.has_bias.then(|| &inputs[1 + usize::from(self.has_weight)]);
+        let done = forward(&matrix(&inputs[0])?, weight.as_ref(), bias, self.epsilon)?;
+        let output = done.output.reshape(shape.as_slice())?;
+        let saved = Normalized { dtype, shape, normal: done.normal, scale: done.scale, weight, by_kernel: true };
+        Ok(Some((output, saved)))
+    }
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Normalized)> {
         let (dtype, shape) = (inputs[0].dtype(), inputs[0].dims().to_vec());
@@ -90,11 +109,24 @@ impl Operation for Normalize {
             output = output.broadcast_add(&wide(&inputs[1 + usize::from(self.has_weight)])?)?;
         }
         let output = output.to_dtype(dtype)?.reshape(shape.as_slice())?;
-        Ok((output, Normalized { dtype, shape, normal, scale, weight }))
+        let saved = Normalized {
+            dtype,
+            shape,
+            normal,
+            scale,
+            weight,
+            #[cfg(feature = "cuda")]
+            by_kernel: false,
+        };
+        Ok((output, saved))
     }
 
     fn backward(self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let Normalized { dtype, shape, normal, scale, weight } = saved;
+        #[cfg(feature = "cuda")]
+        if saved.by_kernel {
+            return self.cuda_backward(saved, gradient, needs);
+        }
+        let Normalized { dtype, shape, normal, scale, weight, .. } = saved;
         let dy = wide(&matrix(gradient)?)?;
         let mut gradients = vec![None];
         if needs[0] {
@@ -108,6 +140,25 @@ impl Operation for Normalize {
         }
         if self.has_bias {
             gradients.push(needs[gradients.len()].then(|| sum_rows(&dy)).transpose()?);
+        }
+        Ok(gradients)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Normalize {
+    /// The backward pass by CUDA kernels, of a forward pass by them.
+    fn cuda_backward(&self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        use crate::cuda::layer_norm::{input_gradient, parameter_gradients};
+        let Normalized { dtype, shape, normal, scale, weight, .. } = saved;
+        let dy = matrix(&gradient.to_dtype(dtype)?)?;
+        let input = needs[0].then(|| input_gradient(&dy, &normal, &scale, weight.as_ref())).transpose()?;
+        let mut gradients = vec![input.map(|gradient| gradient.reshape(shape)).transpose()?];
+        if needs[1..].contains(&true) {
+            let [weight, bias] = parameter_gradients(&dy, &normal)?;
+            gradients.extend(
+                [self.has_weight.then_some(weight), self.has_bias.then_some(bias)].into_iter().filter(Option::is_some),
+            );
         }
         Ok(gradients)
     }

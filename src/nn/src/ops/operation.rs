@@ -17,6 +17,12 @@ pub(crate) trait Operation: Sized + 'static {
     /// What the composition keeps for its backward pass.
     type Saved: 'static;
 
+    /// The output by a CUDA kernel, where there is one for these inputs. It keeps what the composition keeps.
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, _inputs: &[Tensor]) -> Result<Option<(Tensor, Self::Saved)>> {
+        Ok(None)
+    }
+
     /// The output of the composition.
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)>;
 
@@ -46,21 +52,43 @@ pub(crate) fn composed(inputs: &[&Value]) -> bool {
 }
 
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
-    let tensors = inputs.iter().map(|value| value.enter(device, dtype)).collect::<Result<Vec<_>>>()?;
-    let (output, saved) = operation.forward(&tensors)?;
+    // CUDA refuses to launch a kernel over nothing: where there are no elements, the CPU computes.
+    let empty = inputs.iter().any(|value| value.tensor().elem_count() == 0);
+    let place = if empty { &Device::Cpu } else { device };
+    let tensors = inputs.iter().map(|value| value.enter(place, dtype)).collect::<Result<Vec<_>>>()?;
+    #[cfg(feature = "cuda")]
+    let by_kernel = operation.cuda(&tensors)?;
+    #[cfg(not(feature = "cuda"))]
+    let by_kernel = None;
+    let (output, saved) = by_kernel.map_or_else(|| operation.forward(&tensors), Ok)?;
     let dtypes: Vec<DType> = inputs.iter().map(|value| value.tensor().dtype()).collect();
     drop(tensors);
-    Ok(record(device::contiguous(&output)?, inputs, || {
-        move |gradient: Gradient, flow: &mut Flow<'_>| {
-            let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
-            let gradients = operation.backward(saved, &device::contiguous(gradient.tensor())?, &needs)?;
-            drop(gradient);
-            for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
-                if let Some(gradient) = gradient.filter(|_| needs[input]) {
-                    flow.give(input, Gradient::shared(device::contiguous(&gradient)?.to_dtype(dtype)?))?;
-                }
-            }
-            Ok(())
-        }
+    Ok(record(device::contiguous(&output)?.to_device(device)?, inputs, || {
+        let place = place.clone();
+        move |gradient: Gradient, flow: &mut Flow<'_>| give_composed(operation, saved, dtypes, &place, gradient, flow)
     }))
+}
+
+/// Gives the gradients of the composition, which computes at `place`, to inputs of these element types.
+pub(crate) fn give_composed<O: Operation>(
+    operation: O,
+    saved: O::Saved,
+    dtypes: Vec<DType>,
+    place: &Device,
+    gradient: Gradient,
+    flow: &mut Flow<'_>,
+) -> Result<()> {
+    let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
+    let device = gradient.tensor().device().clone();
+    let gradients = operation.backward(saved, &device::contiguous(gradient.tensor())?.to_device(place)?, &needs)?;
+    drop(gradient);
+    for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {
+        if let Some(gradient) = gradient.filter(|_| needs[input]) {
+            flow.give(
+                input,
+                Gradient::shared(device::cast(&device::contiguous(&gradient)?.to_device(&device)?, dtype)?),
+            )?;
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{Campplus, Dimensions, KIND, extractor::to_state};
@@ -97,11 +98,11 @@ impl CampplusConfig {
 }
 
 impl Campplus {
-    /// The encoder of a weight file.
+    /// The encoder of a weight file, to run on a device.
     ///
     /// # Errors
     /// When it cannot be read, or is not that of a CAM++ encoder.
-    pub fn open(path: &Path) -> Result<Self, super::CampplusError> {
-        Self::from_source(&mut *super::open(path)?)
+    pub fn open(path: &Path, device: &Device) -> Result<Self, super::CampplusError> {
+        Self::from_source(&mut *super::open(path)?, device)
     }
 }

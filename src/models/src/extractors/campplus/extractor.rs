@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use candle_core::Device;
 use flowmill_audio::features::{KaldiConfig, KaldiFbank};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -51,16 +52,16 @@ impl CampplusExtractor {
         Ok(Self { fbank: KaldiFbank::new(config)?, encoder })
     }
 
-    /// The extractor that a state describes.
+    /// The extractor that a state describes, to run on a device.
     ///
     /// # Errors
     /// When the state is of another kind or incomplete.
-    pub fn from_state(state: &State) -> Result<Self, StateError> {
+    pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
-        let encoder = Campplus::from_source(&mut Stored { state, dimensions: settings.dimensions });
+        let encoder = Campplus::from_source(&mut Stored { state, dimensions: settings.dimensions }, device);
         Self::new(encoder.map_err(|error| foreign(error.to_string()))?).map_err(|error| foreign(error.to_string()))
     }
 
@@ -81,8 +82,29 @@ impl CampplusExtractor {
         Ok(self.fbank.compute(&audio.mono_at(SAMPLE_RATE)?)?.data)
     }
 
-    fn embedding(&self, features: &[f32]) -> Result<Extracted, ExtractError> {
-        let embedding = self.encoder.embed(features).unwrap_or_default();
+    /// The embeddings of what could be heard.
+    fn embeddings(&self, heard: Vec<Result<Vec<f32>, ExtractError>>) -> Vec<Result<Extracted, ExtractError>> {
+        // The longest first: the threads end together.
+        let mut order: Vec<usize> = (0..heard.len()).filter(|row| heard[*row].is_ok()).collect();
+        let length = |row: usize| heard[row].as_ref().map_or(0, Vec::len);
+        order.sort_by_key(|row| (Reverse(length(*row)), *row));
+        let features: Vec<&[f32]> = order.iter().filter_map(|row| heard[*row].as_deref().ok()).collect();
+        let embedded = self.encoder.embed_all(&features).map_err(|error| error.to_string());
+        let mut embeddings: Vec<Option<Vec<f32>>> = vec![None; heard.len()];
+        if let Ok(embedded) = &embedded {
+            order.iter().zip(embedded).for_each(|(row, embedding)| embeddings[*row].clone_from(embedding));
+        }
+        let rows = heard.into_iter().zip(embeddings);
+        rows.map(|(heard, embedding)| {
+            heard?;
+            embedded.as_ref().map_err(|message| ExtractError::Media(message.clone()))?;
+            Self::checked(embedding)
+        })
+        .collect()
+    }
+
+    fn checked(embedding: Option<Vec<f32>>) -> Result<Extracted, ExtractError> {
+        let embedding = embedding.unwrap_or_default();
         if embedding.is_empty() || embedding.iter().any(|value| !value.is_finite()) {
             return Err(ExtractError::NotFinite { extractor: KIND });
         }
@@ -101,23 +123,14 @@ impl Extractor for CampplusExtractor {
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
-        self.embedding(&self.features(media)?)
+        Self::checked(self.encoder.embed(&self.features(media)?)?)
     }
 
     fn rows_per_batch(&self) -> usize {
         ROWS_PER_BATCH
     }
 
-    /// One recording per thread, the longest first: the kernels need no company to be fast, and the threads end together.
     fn extract_batch(&self, rows: &[Media]) -> Vec<Result<Extracted, ExtractError>> {
-        let features: Vec<Result<Vec<f32>, ExtractError>> = rows.par_iter().map(|media| self.features(media)).collect();
-        let mut rows: Vec<(usize, Result<Vec<f32>, ExtractError>)> = features.into_iter().enumerate().collect();
-        rows.sort_by_key(|(_, features)| Reverse(features.as_ref().map_or(0, Vec::len)));
-        let embed = |(row, features): (usize, Result<Vec<f32>, ExtractError>)| {
-            (row, features.and_then(|features| self.embedding(&features)))
-        };
-        let mut embedded: Vec<_> = rows.into_par_iter().with_max_len(1).map(embed).collect();
-        embedded.sort_by_key(|(row, _)| *row);
-        embedded.into_iter().map(|(_, embedding)| embedding).collect()
+        self.embeddings(rows.par_iter().map(|media| self.features(media)).collect())
     }
 }

@@ -5,7 +5,7 @@ use flowmill_nn::inference::{Convolution2d, Plane, Rows};
 use super::weights::{Convolution, RESIDUAL_BLOCKS, ResidualBlock, Weights};
 
 /// How far a frame of the result sees: one frame per 3 x 3 convolution on its way.
-const REACH: usize = 2 + 2 * 2 * RESIDUAL_BLOCKS;
+pub(super) const REACH: usize = 2 + 2 * 2 * RESIDUAL_BLOCKS;
 
 /// Frames at a time: long recordings are worked off in pieces, so that memory stays bounded and near.
 const PIECE: usize = 1024;

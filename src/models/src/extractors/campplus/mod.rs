@@ -5,6 +5,7 @@
 //! are loaded; the kernels are those of `flowmill_nn::inference`. Weights come from `.safetensors` and `.pt` by the names of the
 //! public `state_dict`, and from `.onnx` by their place in the graph.
 
+mod composition;
 mod config;
 mod error;
 mod extractor;
@@ -18,21 +19,26 @@ mod weights;
 
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::Tensor;
-use flowmill_nn::weights::{Archive, Format};
-
-pub use self::{
-    config::{CampplusConfig, RandomSize},
-    error::CampplusError,
-    extractor::CampplusExtractor,
-    weights::Dimensions,
+use candle_core::{Device, Tensor};
+use flowmill_nn::{
+    NnError, device,
+    weights::{Archive, Format},
 };
+use rayon::prelude::*;
+
 use self::{
+    composition::Composition,
     graph::Graph,
     network::Network,
     random::Random,
     state_dict::StateDict,
     weights::{Source, Weights},
+};
+pub use self::{
+    config::{CampplusConfig, RandomSize},
+    error::CampplusError,
+    extractor::CampplusExtractor,
+    weights::Dimensions,
 };
 
 /// The extractor's kind.
@@ -40,16 +46,24 @@ pub const KIND: &str = "campplus";
 
 /// An encoder, ready to be run from any thread.
 pub struct Campplus {
-    network: Network,
+    form: Form,
+}
+
+/// What computes an encoder.
+enum Form {
+    /// The CPU kernels, one recording at a time.
+    Kernels(Box<Network>),
+    /// The operations of the tape, on any device, many recordings at a time.
+    Composition(Box<Composition>),
 }
 
 impl Campplus {
-    /// The encoder with the weights of a `state_dict`; its sizes are those of the weights.
+    /// The encoder with the weights of a `state_dict`, to run on a device; its sizes are those of the weights.
     ///
     /// # Errors
-    /// The weight that is missing, of another shape, or too many.
-    pub fn from_state_dict(tensors: BTreeMap<String, Tensor>) -> Result<Self, CampplusError> {
-        Self::from_source(&mut StateDict::new(tensors))
+    /// The weight that is missing, of another shape, or too many; when they cannot be copied to the device.
+    pub fn from_state_dict(tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self, CampplusError> {
+        Self::from_source(&mut StateDict::new(tensors), device)
     }
 
     /// An encoder with weights drawn at random.
@@ -57,16 +71,24 @@ impl Campplus {
     /// # Errors
     /// When a size is zero.
     pub fn random(dimensions: Dimensions, seed: u64) -> Result<Self, CampplusError> {
-        Self::from_source(&mut Random::new(dimensions, seed))
+        Self::from_source(&mut Random::new(dimensions, seed), &Device::Cpu)
     }
 
-    fn from_source(source: &mut dyn Source) -> Result<Self, CampplusError> {
-        Ok(Self { network: Network::new(&Weights::read(source)?) })
+    fn from_source(source: &mut dyn Source, device: &Device) -> Result<Self, CampplusError> {
+        let weights = Weights::read(source)?;
+        let form = match device::has_kernels(device) {
+            true => Form::Kernels(Box::new(Network::new(&weights))),
+            false => Form::Composition(Box::new(Composition::new(&weights, device)?)),
+        };
+        Ok(Self { form })
     }
 
     /// Its sizes.
     pub fn dimensions(&self) -> &Dimensions {
-        self.network.dimensions()
+        match &self.form {
+            Form::Kernels(network) => network.dimensions(),
+            Form::Composition(composition) => composition.dimensions(),
+        }
     }
 
     /// The fewest frames of features that have an embedding.
@@ -74,10 +96,33 @@ impl Campplus {
 
     /// The embedding of mean-normalised filter banks, `[frame][band]`; `None` when they are no whole frames or fewer than
     /// [`Self::FEWEST_FRAMES`].
-    pub fn embed(&self, features: &[f32]) -> Option<Vec<f32>> {
+    ///
+    /// # Errors
+    /// When a device cannot compute it, such as for lack of memory there.
+    pub fn embed(&self, features: &[f32]) -> Result<Option<Vec<f32>>, NnError> {
+        Ok(self.embed_all(&[features])?.pop().flatten())
+    }
+
+    /// The embedding of each of several recordings, as [`embed`](Self::embed) gives it. The kernels take one recording per thread, those
+    /// that come first before the others; a device takes all together.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub fn embed_all(&self, recordings: &[&[f32]]) -> Result<Vec<Option<Vec<f32>>>, NnError> {
         let bands = self.dimensions().feat_dim;
-        let usable = features.len().is_multiple_of(bands) && features.len() / bands >= Self::FEWEST_FRAMES;
-        usable.then(|| self.network.embed(features))
+        let usable =
+            |features: &&[f32]| features.len().is_multiple_of(bands) && features.len() / bands >= Self::FEWEST_FRAMES;
+        match &self.form {
+            Form::Kernels(network) => {
+                let embed = |features: &&[f32]| usable(features).then(|| network.embed(features));
+                Ok(recordings.par_iter().with_max_len(1).map(embed).collect())
+            }
+            Form::Composition(composition) => {
+                let items: Vec<&[f32]> = recordings.iter().copied().filter(usable).collect();
+                let mut embeddings = composition.embed(&items)?.into_iter();
+                Ok(recordings.iter().map(|features| if usable(features) { embeddings.next() } else { None }).collect())
+            }
+        }
     }
 }
 

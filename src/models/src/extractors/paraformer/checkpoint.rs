@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use flowmill_nn::{
     NnError, Parameters,
     init::{Builder, Init},
@@ -108,6 +108,15 @@ impl Checkpoint {
     pub fn random(dimensions: Dimensions, draw: Draw) -> Result<Self, UnusableWeights> {
         dimensions.check()?;
         Ok(Self { parameters: parameters(&dimensions, Some(draw))?, dimensions })
+    }
+
+    /// Moves the weights to the device that the network shall run on.
+    ///
+    /// # Errors
+    /// When they cannot be copied there.
+    pub fn to_device(mut self, device: &Device) -> Result<Self, UnusableWeights> {
+        self.parameters.to_device(device)?;
+        Ok(self)
     }
 
     /// The sizes.

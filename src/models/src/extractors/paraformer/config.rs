@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use flowmill_nn::{
     host,
     random::Draw,
@@ -212,15 +212,16 @@ fn random(draw: Draw) -> Result<Parts, UnusableWeights> {
     Ok(Parts { encoder: Checkpoint::random(dimensions, draw)?, cmvn: None, centres })
 }
 
-/// The tokenizer that a state keeps.
+/// The tokenizer that a state keeps, to run on a device.
 pub(in crate::extractors) fn kept(
     state: &State,
     prefix: &str,
     heads: usize,
+    device: &Device,
 ) -> Result<LinguisticTokenizer, UnusableWeights> {
     let missing = |error: StateError| UnusableWeights(error.to_string());
     let encoder = Checkpoint::from_tensors(heads, &taken::kept(state, &format!("{prefix}encoder."))?)?;
-    let encoder = Encoder::new(encoder, Chunking::default())?;
+    let encoder = Encoder::new(encoder.to_device(device)?, Chunking::default())?;
     let channels = encoder.dimensions().outputs;
     let centres = state.f32(&format!("{prefix}centres"), &[None, Some(channels)]).map_err(missing)?;
     let numbers = |name: &str| state.f32(&format!("{prefix}cmvn.{name}"), &[None]).map(<[f32]>::to_vec).ok();

@@ -14,7 +14,7 @@ use flowmill_nn::{
 };
 
 use super::checkpoint::{Checkpoint, Dimensions, layers};
-use crate::extractors::{UnusableWeights, fsmn, sinusoids::Sinusoids, tensors::Tensors};
+use crate::extractors::{UnusableWeights, sinusoids::Sinusoids, tensors::Tensors};
 
 /// Chunks that go through a layer at a time.
 const CHUNKS_PER_PASS: usize = 128;
@@ -54,7 +54,7 @@ impl Chunking {
     }
 }
 
-/// An encoder, ready to run: its weights are packed, and in memory in no other form.
+/// An encoder, ready to run on the device of its weights. On the CPU they are packed, and in memory in no other form.
 pub struct Encoder {
     dimensions: Dimensions,
     chunking: Chunking,
@@ -141,18 +141,18 @@ impl Encoder {
             hidden = layer.forward(&hidden, &windows, &self.chunking, self.dimensions.heads, past)?;
         }
         let hidden = self.after.forward(&hidden)?;
-        let elements = host::slice("Paraformer", hidden.tensor())?;
+        let elements = host::read(hidden.tensor())?;
         let width = self.dimensions.outputs;
         let fresh = windows.ranges().iter().map(|window| window.start + self.chunking.overlap..window.end);
         Ok(fresh.flat_map(|rows| &elements[rows.start * width..rows.end * width]).copied().collect())
     }
 }
 
-/// Keys and values that windows left for later ones, `[row][channel]`.
+/// Keys and values that windows left for later ones, `[row, channel]`; none where there are no rows.
 #[derive(Debug, Clone, Default)]
 struct Past {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    keys: Option<Value>,
+    values: Option<Value>,
 }
 
 /// One layer.
@@ -211,19 +211,13 @@ impl Layer {
         let normal = self.attention_norm.forward(input)?;
         let project = |linear: &Linear| linear.forward(&normal, Activation::Identity);
         let (queries, keys, values) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
-        let width = values.width();
-        let seen = Seen::new(windows, chunking, past.keys.len() / width);
-        let gather = |fresh: &Value, past: &mut Vec<f32>| seen.gather(fresh, past, width);
+        let seen = Seen::new(windows, chunking, past.keys.as_ref().map_or(0, Value::rows));
         let attention = Attention { heads, reach: Reach::Full, queries: windows, keys: &seen.items, dropout: None };
-        let attended =
-            queries.attend(&gather(&keys, &mut past.keys)?, &gather(&values, &mut past.values)?, &attention, None)?;
-        let residual = if self.residual {
-            input.clone()
-        } else {
-            Value::from_vec(vec![0.0; values.rows() * width], values.dims())?
-        };
+        let (keys, seen_values) = (seen.gather(&keys, &mut past.keys)?, seen.gather(&values, &mut past.values)?);
+        let attended = queries.attend(&keys, &seen_values, &attention, None)?;
+        let residual = if self.residual { input.clone() } else { Value::plain(values.tensor().zeros_like()?)? };
         let memory = Value::plain(self.memory.clone())?;
-        let residual = fsmn::add_memory(&residual, &values, &memory, windows)?;
+        let residual = residual.add_memory(&values, &memory, windows)?;
         let hidden = self.out.forward_onto(&attended, &residual)?;
         let normal = self.norm.forward(&hidden)?;
         let inner = self.expand.forward(&normal, Activation::Relu)?;
@@ -266,16 +260,25 @@ impl Seen {
     }
 
     /// The rows that every window attends to; `past` becomes what the next pass may look back to.
-    fn gather(&self, fresh: &Value, past: &mut Vec<f32>, width: usize) -> Result<Value, NnError> {
-        let fresh = host::slice("Paraformer", fresh.tensor())?;
-        let elements = |rows: &Range<usize>| rows.start * width..rows.end * width;
-        self.leaving.iter().for_each(|leaving| past.extend_from_slice(&fresh[elements(leaving)]));
-        let mut out = Vec::with_capacity(self.items.total() * width);
-        for (left, own) in self.left.iter().zip(&self.own) {
-            out.extend_from_slice(&past[elements(left)]);
-            out.extend_from_slice(&fresh[elements(own)]);
+    fn gather(&self, fresh: &Value, past: &mut Option<Value>) -> Result<Value, NnError> {
+        let both = match &*past {
+            Some(past) => Value::plain(Tensor::cat(&[past.tensor(), fresh.tensor()], 0)?)?,
+            None => fresh.clone(),
+        };
+        let behind = past.as_ref().map_or(0, Value::rows);
+        // Rows of `both` that windows leave or have left, in order.
+        let fresh = |rows: &Range<usize>| (behind + rows.start) as u32..(behind + rows.end) as u32;
+        let left: Vec<u32> = (0..behind as u32).chain(self.leaving.iter().flat_map(fresh)).collect();
+        let mut seen = Vec::with_capacity(self.items.total());
+        for (rows, own) in self.left.iter().zip(&self.own) {
+            seen.extend_from_slice(&left[rows.clone()]);
+            seen.extend(fresh(own));
         }
-        past.drain(..past.len() - self.remaining * width);
-        Value::from_vec(out, &[self.items.total(), width])
+        let remaining = &left[left.len() - self.remaining..];
+        *past = match remaining.len() {
+            0 => None,
+            count => Some(both.embed(remaining, &[count])?),
+        };
+        both.embed(&seen, &[seen.len()])
     }
 }

@@ -1,5 +1,6 @@
 //! The `paraformer-units` extractor.
 
+use candle_core::Device;
 use serde::Deserialize;
 
 use super::{ENTRIES, KIND, LinguisticTokenizer, SAMPLE_RATE, TOKEN_RATE, config};
@@ -19,16 +20,16 @@ struct Settings {
 }
 
 impl ParaformerUnits {
-    /// The extractor that a state describes.
+    /// The extractor that a state describes, to run on a device.
     ///
     /// # Errors
     /// When the state is of another kind or incomplete.
-    pub fn from_state(state: &State) -> Result<Self, StateError> {
+    pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
-        let tokenizer = config::kept(state, "", settings.heads).map_err(|error| foreign(error.to_string()))?;
+        let tokenizer = config::kept(state, "", settings.heads, device).map_err(|error| foreign(error.to_string()))?;
         Ok(Self { tokenizer })
     }
 }

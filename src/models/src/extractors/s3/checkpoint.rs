@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use flowmill_nn::{
     NnError, Parameters, Value,
     init::{Builder, Init},
@@ -73,6 +73,15 @@ impl Checkpoint {
     /// The version.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Moves the weights to the device that the network shall run on.
+    ///
+    /// # Errors
+    /// When they cannot be copied there.
+    pub fn to_device(mut self, device: &Device) -> Result<Self, UnusableWeights> {
+        self.parameters.to_device(device)?;
+        Ok(self)
     }
 
     /// The sizes.

@@ -1,5 +1,6 @@
 //! The `s3-tokenizer` extractor: recordings in, tokens out, in batches.
 
+use candle_core::Device;
 use flowmill_audio::features::WhisperLogMel;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -51,11 +52,11 @@ impl S3Extractor {
         Ok(Self { tokenizer, mel })
     }
 
-    /// The extractor that a state describes.
+    /// The extractor that a state describes, to run on a device.
     ///
     /// # Errors
     /// When the state is of another kind or incomplete.
-    pub fn from_state(state: &State) -> Result<Self, StateError> {
+    pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
@@ -64,7 +65,7 @@ impl S3Extractor {
         let epsilons = layer_norm_epsilon.unwrap_or_else(|| vec![LayerNormEpsilon::before_0_3(version)]);
         let tokenizer = taken::kept(state, "")
             .and_then(|tensors| Checkpoint::from_tensors(version, Some(heads), &epsilons, &tensors))
-            .and_then(S3Tokenizer::new);
+            .and_then(|checkpoint| S3Tokenizer::new(checkpoint.to_device(device)?));
         let tokenizer = tokenizer.map_err(|error| foreign(error.to_string()))?;
         Self::new(tokenizer).map_err(|error| foreign(error.to_string()))
     }

@@ -14,7 +14,7 @@ use super::{
     quantizer::{Lookup, three_levels},
     rotary::{Angles, Rotary},
 };
-use crate::extractors::{UnusableWeights, fsmn, tensors::Tensors};
+use crate::extractors::{UnusableWeights, tensors::Tensors};
 
 /// Log-mel frames of a batch, `[item, time, band]` padded or `[frame, band]` packed.
 pub struct Frames {
@@ -56,7 +56,7 @@ pub struct Hidden {
     pub valid: Sequences,
 }
 
-/// A tokenizer, ready to run: its weights are packed, and in memory in no other form.
+/// A tokenizer, ready to run on the device of its weights. On the CPU they are packed, and in memory in no other form.
 pub struct S3Tokenizer {
     version: Version,
     dimensions: Dimensions,
@@ -145,7 +145,7 @@ impl S3Tokenizer {
                 hidden = add_positions(&hidden, &Value::plain(table.clone())?, &whole)?;
                 None
             }
-            Positions::Rotary(rotary) => Some(rotary.angles(&whole)),
+            Positions::Rotary(rotary) => Some(rotary.angles(&whole)?),
         };
         for block in &self.blocks {
             hidden = block.forward(&hidden, self.dimensions.heads, [&whole, &valid], turned.as_ref())?;
@@ -258,7 +258,7 @@ impl Block {
         let attention = Attention { heads, reach: Reach::Full, queries: whole, keys: valid, dropout: None };
         let attended = queries.attend(&keys, &values, &attention, None)?;
         let residual = match &self.memory {
-            Some(taps) => fsmn::add_memory(input, &values, &Value::plain(taps.clone())?, valid)?,
+            Some(taps) => input.add_memory(&values, &Value::plain(taps.clone())?, valid)?,
             None => input.clone(),
         };
         let hidden = self.out.forward_onto(&attended, &residual)?;

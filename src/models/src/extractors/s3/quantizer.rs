@@ -34,7 +34,7 @@ impl Lookup {
         if hidden.width() != columns {
             return Err(NnError::shape("codebook", format!("[.., {columns}]"), hidden.dims()));
         }
-        let rows = host::slice("codebook", hidden.tensor())?;
+        let rows = host::read(hidden.tensor())?;
         let mut tokens = Vec::with_capacity(hidden.rows());
         for block in rows.chunks(ROWS_PER_BLOCK * columns) {
             let mut block = block.to_vec();
@@ -42,8 +42,7 @@ impl Lookup {
             let shape = [block.len() / columns, columns];
             let block = Value::from_vec(block, &shape)?;
             let scores = self.scores.forward(&block, Activation::Identity)?;
-            let scores = host::slice("codebook", scores.tensor())?;
-            tokens.par_extend(scores.par_chunks_exact(self.scores.outputs()).map(largest));
+            tokens.extend(scores.largest()?);
         }
         Ok(tokens)
     }
@@ -54,18 +53,12 @@ fn scale_to_unit_length(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x /= length.max(SHORTEST));
 }
 
-/// The first of the largest scores.
-fn largest(scores: &[f32]) -> u32 {
-    let larger = |best: (u32, f32), (entry, score): (u32, &f32)| if *score > best.1 { (entry, *score) } else { best };
-    (0..).zip(scores).fold((0, f32::NEG_INFINITY), larger).0
-}
-
 /// Rows of eight numbers as indices: each number is squeezed to (-1, 1) and rounded to a digit of base three.
 pub(super) fn three_levels(projected: &Value) -> Result<Vec<u32>, NnError> {
     if projected.width() != FSQ_DIGITS {
         return Err(NnError::shape("finite scalar quantiser", format!("[.., {FSQ_DIGITS}]"), projected.dims()));
     }
-    let numbers = host::slice("finite scalar quantiser", projected.tensor())?;
+    let numbers = host::read(projected.tensor())?;
     Ok(numbers.chunks_exact(FSQ_DIGITS).map(index).collect())
 }
 

@@ -1,21 +1,16 @@
-//! Rotary positions (Su et al., arXiv 2104.09864): channel `c` and channel `c + half` of a head turn by the angle of the position.
+//! Rotary positions (Su et al., arXiv 2104.09864): the angles that queries and keys of every position turn by.
 
-use flowmill_nn::{NnError, Sequences, Value, host};
-use rayon::prelude::*;
-
-/// Rows that one task turns.
-const ROWS_PER_TASK: usize = 64;
+use flowmill_nn::{NnError, Sequences, Value};
 
 /// The speeds at which pairs of channels turn.
 pub(super) struct Rotary {
     speeds: Vec<f32>,
 }
 
-/// Cosines and sines of every row of a batch, `[row][pair]`.
+/// Cosines and sines of every row of a batch, `[row, pair]`.
 pub(super) struct Angles {
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
-    pairs: usize,
+    cosines: Value,
+    sines: Value,
 }
 
 impl Rotary {
@@ -26,43 +21,23 @@ impl Rotary {
     }
 
     /// The angles of the rows of each item, counted from its first.
-    pub(super) fn angles(&self, items: &Sequences) -> Angles {
+    ///
+    /// # Errors
+    /// None in practice: the shape is that of the numbers.
+    pub(super) fn angles(&self, items: &Sequences) -> Result<Angles, NnError> {
         let positions = items.ranges().iter().flat_map(|rows| 0..rows.len());
         let angles: Vec<f32> =
             positions.flat_map(|position| self.speeds.iter().map(move |speed| position as f32 * speed)).collect();
-        Angles {
-            cosines: angles.iter().map(|angle| angle.cos()).collect(),
-            sines: angles.iter().map(|angle| angle.sin()).collect(),
-            pairs: self.speeds.len(),
-        }
+        let shape = [angles.len() / self.speeds.len().max(1), self.speeds.len()];
+        let value = |of: fn(f32) -> f32| Value::from_vec(angles.iter().map(|angle| of(*angle)).collect(), &shape);
+        Ok(Angles { cosines: value(f32::cos)?, sines: value(f32::sin)? })
     }
 }
 
 impl Angles {
     /// Turns queries or keys `[.., head x channel]`.
     pub(super) fn turn(&self, input: &Value) -> Result<Value, NnError> {
-        let (pairs, width) = (self.pairs, input.width());
-        if self.cosines.len() != input.rows() * pairs || !width.is_multiple_of(2 * pairs) {
-            let expected = format!("{} rows of heads of {} channels", self.cosines.len() / pairs.max(1), 2 * pairs);
-            return Err(NnError::shape("rotary positions", expected, input.dims()));
-        }
-        let mut out = host::slice("rotary positions", input.tensor())?.to_vec();
-        let tasks = out.par_chunks_mut(ROWS_PER_TASK * width).enumerate();
-        tasks.for_each(|(task, rows)| {
-            for (row, channels) in (task * ROWS_PER_TASK..).zip(rows.chunks_exact_mut(width)) {
-                let range = row * pairs..(row + 1) * pairs;
-                let (cosines, sines) = (&self.cosines[range.clone()], &self.sines[range]);
-                channels.chunks_exact_mut(2 * pairs).for_each(|head| turn_head(head, cosines, sines));
-            }
-        });
-        Value::from_vec(out, input.dims())
-    }
-}
-
-fn turn_head(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
-    let (first, second) = head.split_at_mut(cosines.len());
-    for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+        input.rotate(&self.cosines, &self.sines)
     }
 }
 
@@ -76,7 +51,7 @@ mod tests {
         let (rows, width) = (9, 16);
         let row = |seed: u64| flowmill_nn::random::Draw::new(seed).normals(width);
         let (query, key) = (row(1).repeat(rows), row(2).repeat(rows));
-        let angles = Rotary::new(8).angles(&Sequences::packed(&[rows]));
+        let angles = Rotary::new(8).angles(&Sequences::packed(&[rows])).unwrap();
         let turn = |data: Vec<f32>| {
             let turned = angles.turn(&Value::from_vec(data, &[rows, width]).unwrap()).unwrap();
             turned.tensor().to_vec2::<f32>().unwrap()

@@ -1,5 +1,6 @@
 //! The `step-audio-dual` extractor.
 
+use candle_core::Device;
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -34,22 +35,22 @@ struct Settings {
 }
 
 impl StepAudioDual {
-    /// The extractor that a state describes.
+    /// The extractor that a state describes, to run on a device.
     ///
     /// # Errors
     /// When the state is of another kind or incomplete.
-    pub fn from_state(state: &State) -> Result<Self, StateError> {
+    pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let settings: Settings =
             serde_json::from_value(state.settings().clone()).map_err(|error| foreign(error.to_string()))?;
-        let linguistic = paraformer::kept(state, "linguistic.", settings.linguistic_heads)
+        let linguistic = paraformer::kept(state, "linguistic.", settings.linguistic_heads, device)
             .map_err(|error| foreign(error.to_string()))?;
         let (heads, epsilons) = (settings.semantic_heads, settings.semantic_layer_norm_epsilon);
         let epsilons = epsilons.unwrap_or_else(|| vec![LayerNormEpsilon::before_0_3(Version::V1)]);
         let semantic = taken::kept(state, "semantic.")
             .and_then(|tensors| Checkpoint::from_tensors(Version::V1, Some(heads), &epsilons, &tensors))
-            .and_then(S3Tokenizer::new)
+            .and_then(|checkpoint| S3Tokenizer::new(checkpoint.to_device(device)?))
             .map_err(|error| foreign(error.to_string()))?;
         let semantic = S3Extractor::new(semantic).map_err(|error| foreign(error.to_string()))?;
         Ok(Self { linguistic, semantic, prepare: settings.prepare })

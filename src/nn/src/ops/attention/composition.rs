@@ -134,6 +134,52 @@ impl Attend {
         })
     }
 
+    /// The softmax in single precision at least, `[item x head, time, time]`, of the scores and what distances `[item x head, time, 2 time - 1]`
+    /// add to them.
+    fn weights(&self, scores: Tensor, distances: Option<Tensor>) -> Result<Tensor> {
+        let Settings { heads, scale, .. } = self.settings;
+        let (count, time) = (self.items(), self.time());
+        #[cfg(feature = "cuda")]
+        if crate::cuda::softmax::serves(&scores) {
+            let mask = self.mask(&wide(&scores)?)?;
+            return crate::cuda::softmax::forward(&scores, distances.as_ref(), &mask, scale, heads);
+        }
+        let scores = match distances {
+            Some(distances) => (scores + shift(&distances)?)?,
+            None => scores,
+        };
+        let scores = (wide(&scores)? * f64::from(scale))?.reshape((count, heads, time, time))?;
+        let mask = self.mask(&scores)?;
+        let scores = scores.broadcast_add(&mask)?;
+        let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
+        if self.has_blind_queries() {
+            // They give zeros.
+            exponentials = exponentials.broadcast_mul(&mask.ge(0.0)?.to_dtype(scores.dtype())?)?;
+        }
+        let sums = exponentials.sum_keepdim(3)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        Ok(exponentials.broadcast_div(&sums)?.reshape((count * heads, time, time))?)
+    }
+
+    /// The gradient of the scores in a type, from that of the weights; and that of the distances where there are some.
+    fn slopes(
+        &self,
+        gradient: &Tensor,
+        weights: &Tensor,
+        relative: bool,
+        dtype: DType,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let scale = self.settings.scale;
+        #[cfg(feature = "cuda")]
+        if dtype != DType::F16 && crate::cuda::softmax::serves(weights) {
+            return crate::cuda::softmax::backward(gradient, weights, scale, relative, dtype);
+        }
+        let along = (gradient * weights)?.sum_keepdim(2)?;
+        let slopes = (weights * gradient.broadcast_sub(&along)?)?;
+        let slopes = (slopes * f64::from(scale))?.to_dtype(dtype)?;
+        let of_distances = relative.then(|| shift_back(&slopes)).transpose()?;
+        Ok((slopes, of_distances))
+    }
+
     /// The factors of the dropout on the weights, `[item x head, time, time]`: drawn on the host, the same on every device.
     fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
         let Some((rate, draw)) = self.settings.dropout else { return Ok(None) };
@@ -180,8 +226,7 @@ impl Operation for Attend {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Saved)> {
-        let Settings { heads, scale, .. } = self.settings;
-        let (count, time, dtype) = (self.items(), self.time(), inputs[0].dtype());
+        let dtype = inputs[0].dtype();
         let [queries, keys, values] = [(0, &self.queries), (1, &self.keys), (2, &self.keys)]
             .map(|(input, rows)| matrix(&inputs[input]).and_then(|tensor| self.split(&tensor, rows)));
         let (queries, keys, values) = (queries?, keys?, values?);
@@ -194,20 +239,11 @@ impl Operation for Attend {
             }
             _ => (queries, None),
         };
-        let mut scores = content.matmul(&keys.t()?)?;
-        if let Some(Relative { position, encodings, .. }) = &relative {
-            scores = (scores + shift(&self.by_item(&position.matmul(&encodings.t()?)?)?)?)?;
-        }
-        let scores = (wide(&scores)? * f64::from(scale))?.reshape((count, heads, time, time))?;
-        let mask = self.mask(&scores)?;
-        let scores = scores.broadcast_add(&mask)?;
-        let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
-        if self.has_blind_queries() {
-            // They give zeros.
-            exponentials = exponentials.broadcast_mul(&mask.ge(0.0)?.to_dtype(scores.dtype())?)?;
-        }
-        let sums = exponentials.sum_keepdim(3)?.maximum(f64::from(f32::MIN_POSITIVE))?;
-        let weights = exponentials.broadcast_div(&sums)?.reshape((count * heads, time, time))?;
+        let scores = content.matmul(&keys.t()?)?;
+        let of_distances =
+            |Relative { position, encodings, .. }: &Relative| self.by_item(&position.matmul(&encodings.t()?)?);
+        let distances = relative.as_ref().map(of_distances).transpose()?;
+        let weights = self.weights(scores, distances)?;
         let dropout = self.dropout(&weights)?;
         let dropped = match &dropout {
             Some(factors) => (&weights * factors)?,
@@ -232,9 +268,7 @@ impl Operation for Attend {
             dropped = (dropped * factors)?;
         }
         let of_values = dropped.to_dtype(dtype)?.transpose(1, 2)?.contiguous()?.matmul(&dy)?;
-        let along = (&slopes * &weights)?.sum_keepdim(2)?;
-        let slopes = (weights * slopes.broadcast_sub(&along)?)?;
-        let slopes = (slopes * f64::from(self.settings.scale))?.to_dtype(dtype)?;
+        let (slopes, of_distances) = self.slopes(&slopes, &weights, relative.is_some(), dtype)?;
         let of_content = slopes.matmul(&keys)?;
         let of_keys = slopes.transpose(1, 2)?.contiguous()?.matmul(&content)?;
         let to_keys =
@@ -242,10 +276,10 @@ impl Operation for Attend {
         let to_queries =
             |split: &Tensor| Ok::<_, crate::NnError>(self.merge(split, &self.queries)?.reshape(self.shape.as_slice())?);
         let (of_keys, of_values) = (to_keys(&of_keys)?, to_keys(&of_values)?);
-        let Some(Relative { position, encodings, given }) = relative else {
+        let (Some(Relative { position, encodings, given }), Some(of_distances)) = (relative, of_distances) else {
             return Ok(vec![Some(to_queries(&of_content)?), Some(of_keys), Some(of_values)]);
         };
-        let of_distances = self.by_head(&shift_back(&slopes)?)?;
+        let of_distances = self.by_head(&of_distances)?;
         let of_position = self.by_item(&of_distances.matmul(&encodings)?)?;
         let time = self.time();
         let of_encodings = of_distances.transpose(1, 2)?.contiguous()?.matmul(&position)?;

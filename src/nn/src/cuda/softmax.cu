@@ -1,0 +1,71 @@
+// The softmax of attention scores with mask and relative positions, and its backward pass. A row is a query of a head of an item, one
+// warp each; blockDim = (32, rows of a block). Scores are [item x head][query][key].
+
+__device__ inline float warp_max(float value) {
+    for (int bits = 16; bits > 0; bits >>= 1) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, bits));
+    return value;
+}
+
+// weights = softmax(scale * (scores + shifted distances) + mask), and 0 where a query sees no key. `distances` is
+// [item x head][query][2 time - 1] or null: the key j of query i is time - 1 - i + j. `mask` is [item][query][key].
+template <class T>
+__device__ void forward(unsigned rows, unsigned time, unsigned heads, float scale, const T *scores, const T *distances, const float *mask,
+                        float *weights) {
+    unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return; // whole warps
+    unsigned query = row % time, item = row / time / heads;
+    scores += size_t(row) * time;
+    weights += size_t(row) * time;
+    mask += (size_t(item) * time + query) * time;
+    if (distances) distances += size_t(row) * (2 * size_t(time) - 1) + (time - 1 - query);
+    float most = -3e38f, sum = 0;
+    for (unsigned key = threadIdx.x; key < time; key += 32) {
+        float score = load(scores + key) + load_or(distances, key, 0);
+        score = scale * score + mask[key];
+        weights[key] = score;
+        most = fmaxf(most, score);
+    }
+    most = warp_max(most);
+    for (unsigned key = threadIdx.x; key < time; key += 32) {
+        float exponential = most < -5e29f ? 0.0f : expf(weights[key] - most);
+        weights[key] = exponential;
+        sum += exponential;
+    }
+    sum = fmaxf(warp_sum(sum), 1.17549435e-38f);
+    for (unsigned key = threadIdx.x; key < time; key += 32) weights[key] /= sum;
+}
+
+// slopes = scale * weights * (gradient - sum(gradient * weights)), the gradient of the scores; and the same at the places of the
+// distances, with 0 elsewhere, where `of_distances` is not null.
+template <class T>
+__device__ void backward(unsigned rows, unsigned time, float scale, const float *weights, const float *gradient, T *slopes, T *of_distances) {
+    unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return; // whole warps
+    unsigned query = row % time;
+    weights += size_t(row) * time;
+    gradient += size_t(row) * time;
+    float along = 0;
+    for (unsigned key = threadIdx.x; key < time; key += 32) along += gradient[key] * weights[key];
+    along = warp_sum(along);
+    for (unsigned key = threadIdx.x; key < time; key += 32)
+        store(slopes + size_t(row) * time + key, scale * weights[key] * (gradient[key] - along));
+    if (!of_distances) return;
+    unsigned distances = 2 * time - 1, first = time - 1 - query;
+    for (unsigned place = threadIdx.x; place < distances; place += 32) {
+        bool met = place >= first && place - first < time;
+        unsigned key = place - first;
+        store(of_distances + size_t(row) * distances + place, met ? scale * weights[key] * (gradient[key] - along) : 0.0f);
+    }
+}
+
+#define KERNELS(T, type) \
+    extern "C" __global__ void forward_##type(unsigned rows, unsigned time, unsigned heads, float scale, const T *scores, const T *distances, \
+                                              const float *mask, float *weights) { \
+        forward(rows, time, heads, scale, scores, distances, mask, weights); \
+    } \
+    extern "C" __global__ void backward_##type(unsigned rows, unsigned time, float scale, const float *weights, const float *gradient, \
+                                               T *slopes, T *of_distances) { \
+        backward(rows, time, scale, weights, gradient, slopes, of_distances); \
+    }
+KERNELS(float, f32)
+KERNELS(Bf16, bf16)
