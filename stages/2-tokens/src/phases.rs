@@ -7,7 +7,6 @@ use std::{
 
 use flowmill_corpus::{Utterance, table};
 use flowmill_models::extractors::{self, Column, Extractor, ExtractorConfig, Fit};
-use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::{
     contents::without_paths,
