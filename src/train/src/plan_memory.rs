@@ -143,7 +143,7 @@ where
     config.check()?;
     freeze(&config.optim, parameters)?;
     let meter = Meter::of(parameters.device());
-    let (usable, to_come) = (meter.usable(usable), meter.to_come(data));
+    let usable = meter.usable(usable);
     let batch = largest(data, config)?;
     observer.message(&describe(&batch));
     let plan = loader::plan(data, batch.epoch)?;
@@ -164,6 +164,8 @@ where
     run.step(parameters, std::slice::from_ref(&part))?;
     let kinds = run.kinds(parameters, program);
     let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
+    // Known from the utterances that were read so far.
+    let to_come = meter.to_come(data);
     let estimate = certain + (required(meter.peak())?.saturating_sub(certain) as f64 * share) as u64;
     if usable.is_some_and(|usable| estimate + to_come > usable) {
         return Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Estimated, estimate, kinds, to_come) });
@@ -178,7 +180,7 @@ where
         run.step(parameters, &group)?;
     }
     let peak = required(meter.peak())?;
-    Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Measured, peak, kinds, to_come) })
+    Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Measured, peak, kinds, meter.to_come(data)) })
 }
 
 /// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest

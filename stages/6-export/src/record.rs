@@ -84,6 +84,10 @@ fn configuration(context: &PlanContext) -> Result<Value, StageError> {
             }
         }
         NO_SETTINGS.iter().for_each(|key| drop(merged.shift_remove(*key)));
+        if name == "train" {
+            // Digests of its corpora. (`prep.data` is a setting.)
+            merged.shift_remove("data");
+        }
         if let Some(split) = merged.get_mut("split").and_then(Value::as_object_mut) {
             drop_unused(split);
         }
