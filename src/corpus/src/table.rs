@@ -9,6 +9,7 @@ mod rows;
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use polars::prelude::*;
@@ -119,10 +120,10 @@ pub fn read_string_column(path: &Path, name: &str) -> Result<Vec<String>, Corpus
 /// [`CorpusError::Io`] and [`CorpusError::Table`].
 pub fn read_frame(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame, CorpusError> {
     let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
-    ParquetReader::new(file)
-        .read_parallel(ParallelStrategy::None)
-        .with_columns(columns)
-        .finish()
+    let reader = ParquetReader::new(file).read_parallel(ParallelStrategy::None).with_columns(columns);
+    // Polars panics on some damaged footers. The reader's state is its own and is thrown away.
+    catch_unwind(AssertUnwindSafe(|| reader.finish()))
+        .unwrap_or_else(|_| Err(polars_err!(ComputeError: "its footer is damaged")))
         .map_err(|e| CorpusError::table(path, e))
 }
 
@@ -236,4 +237,27 @@ fn required_strings(path: &Path, frame: &DataFrame, name: &str) -> Result<Vec<St
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flipped_bit_of_a_footer_ends_in_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.parquet");
+        let names = Column::new("utt".into(), ["a", "b", "c"]);
+        write_frame(&path, DataFrame::new(3, vec![names]).unwrap()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let length = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap()) as usize;
+        let mut refused = 0;
+        for bit in 8 * (whole.len() - 8 - length)..8 * whole.len() {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            refused += usize::from(read_frame(&path, None).is_err());
+        }
+        assert!(refused > 0);
+    }
 }
