@@ -17,17 +17,6 @@ fn finished() -> Mini {
 
 const ACCEPT: [&str; 2] = ["--set", "max_rejected=0.2"];
 
-/// Flips a bit of a file that is not empty, keeping its length.
-fn flip(path: &Path, random: &mut Random) {
-    let mut bytes = fs::read(path).unwrap();
-    if bytes.is_empty() {
-        return;
-    }
-    let at = (random.unit() * bytes.len() as f64) as usize;
-    bytes[at] ^= 1 << (random.bits() % 8);
-    fs::write(path, bytes).unwrap();
-}
-
 /// What a training writes for people, which costs no weights when it is damaged.
 fn is_log(path: &Path) -> bool {
     let text = path.to_string_lossy();
@@ -50,13 +39,13 @@ fn a_flipped_bit_in_any_file_is_healed_by_the_next_run() {
         // What the training left is a person's weeks: it has tests of its own.
         let chosen: Vec<_> = whole.0.keys().filter(|path| kind(path) && !path.starts_with("4-train")).collect();
         assert!(chosen.len() >= 7, "{chosen:?}");
-        chosen.iter().for_each(|path| flip(&mini.exp(&path.to_string_lossy()), &mut random));
+        chosen.iter().for_each(|path| random.flip_bit(&mini.exp(&path.to_string_lossy())));
         mini.run(&ACCEPT).expect_code(0);
         Tree::expect_same_bytes(&mini.tree(), &whole, &format!("after a bit of each of the {what} was flipped"));
     }
     // What tells about runs decides nothing.
     for name in ["journal.jsonl", ".cache/content"] {
-        flip(&mini.exp(name), &mut random);
+        random.flip_bit(&mini.exp(name));
     }
     fs::write(mini.exp(".lock"), b"{\"pid\":1,\"host\":").unwrap();
     mini.run(&ACCEPT).expect_code(0).expect_words(&["nothing to do"]);
@@ -70,7 +59,7 @@ fn each_damaged_output_is_named() {
         ["0-prep/train/part-00000.parquet", "3-pack/dev/index.json", "3-pack/train/data.list", "6-export/config.json"]
     {
         let kept = fs::read(mini.exp(name)).unwrap();
-        flip(&mini.exp(name), &mut random);
+        random.flip_bit(&mini.exp(name));
         mini.run(&[&ACCEPT[..], &["--dry-run"]].concat()).expect_words(&[name]);
         let inspect = || crate::support::flowmill(mini.folder(), &["inspect", &format!("exp/mini/{name}")]).text();
         assert!(inspect().contains("damaged"), "{}", inspect());
@@ -110,7 +99,7 @@ fn what_is_shown_is_verified_first() {
     let page = report();
     assert!(page.contains("Damaged files") && page.contains("6-export/scores.json"), "the scores are shown");
     let mut random = Random::announced("a flipped bit of rejected.parquet");
-    flip(&exp("0-prep/rejected.parquet"), &mut random);
+    random.flip_bit(&exp("0-prep/rejected.parquet"));
     let text = say(&["inspect", "exp/mini/0-prep/rejected.parquet"]);
     assert!(text.contains("damaged"), "{text}");
     let journal = fs::read_to_string(exp("journal.jsonl")).unwrap();

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -27,24 +26,6 @@ const SETTINGS: [&str; 8] = [
 fn run(mini: &Mini, name: &str, more: &[&str]) -> Outcome {
     let exp = format!("exp/{name}");
     mini.run(&[&["--stop-stage", "train", "--exp", &exp], &SETTINGS[..], more].concat())
-}
-
-fn copy(mini: &Mini, from: &str, to: &str) -> PathBuf {
-    let (from, to) = (mini.path("exp").join(from), mini.path("exp").join(to));
-    let _not_there = fs::remove_dir_all(&to);
-    assert!(Command::new("cp").arg("-a").arg(from).arg(&to).status().unwrap().success());
-    to
-}
-
-/// Flips a bit, keeping the length.
-fn flip(path: &Path, random: &mut Random) {
-    let mut bytes = fs::read(path).unwrap();
-    if bytes.is_empty() {
-        return;
-    }
-    let at = (random.unit() * bytes.len() as f64) as usize;
-    bytes[at] ^= 1 << (random.bits() % 8);
-    fs::write(path, bytes).unwrap();
 }
 
 /// The weights and optimizers of all checkpoints below a folder, by the name of the checkpoint; those moved aside too.
@@ -80,8 +61,8 @@ fn a_flipped_bit_in_any_file_of_a_finished_training_costs_only_that_file() {
     assert!(names.len() >= 15, "{names:?}");
     let mut random = Random::announced("a flipped bit of a finished training");
     for name in names {
-        let exp = copy(&mini, "mini", "flipped");
-        flip(&exp.join("4-train").join(&name), &mut random);
+        let exp = mini.copy_experiment("mini", "flipped");
+        random.flip_bit(&exp.join("4-train").join(&name));
         let text = run(&mini, "flipped", &[]).expect_code(0).text();
         assert!(!text.contains("refused"), "{}: {text}", name.display());
         // A checkpoint before the newest one is not made again: it is kept as it is.
@@ -100,7 +81,7 @@ fn a_flipped_bit_in_any_file_of_a_finished_training_costs_only_that_file() {
 #[test]
 fn a_flipped_bit_in_any_file_of_an_interrupted_training_costs_only_that_file() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "straight");
+    mini.copy_experiment("mini", "straight");
     let settings = ["--set", "train.save_every=4", "--set", "train.keep.last=3"];
     let training = Training::start(&mini, &[&ENDLESS[..], &SETTINGS[2..], &settings].concat()).listening();
     let folder = mini.exp("4-train/.staging/train/state");
@@ -118,7 +99,7 @@ fn a_flipped_bit_in_any_file_of_an_interrupted_training_costs_only_that_file() {
     let step = reached(&folder);
     let end = format!("train.max_steps={}", step + 4);
     let finish = |name: &str| run(&mini, name, &[&settings[..], &["--set", &end]].concat());
-    let straight = copy(&mini, "mini", "whole");
+    let straight = mini.copy_experiment("mini", "whole");
     finish("whole").expect_code(0);
     let last = format!("4-train/checkpoints/step-{:06}", step + 4);
     let weights = |exp: &Path| {
@@ -129,9 +110,9 @@ fn a_flipped_bit_in_any_file_of_an_interrupted_training_costs_only_that_file() {
     assert!(names.len() >= 12, "{names:?}");
     let mut random = Random::announced("a flipped bit of an interrupted training");
     for name in names {
-        let exp = copy(&mini, "mini", "flipped");
+        let exp = mini.copy_experiment("mini", "flipped");
         let before = checkpoints(&exp.join("4-train"));
-        flip(&exp.join("4-train/.staging").join(&name), &mut random);
+        random.flip_bit(&exp.join("4-train/.staging").join(&name));
         let text = finish("flipped").expect_code(0).text();
         // A command that is lost takes its effect with it, and says so.
         if !name.ends_with("commands.jsonl") {
@@ -165,7 +146,7 @@ fn ways() -> [Way; 4] {
 #[test]
 fn a_lost_record_is_made_again_from_the_checkpoints() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "interrupted");
+    mini.copy_experiment("mini", "interrupted");
     mini.run(&["--stop-stage", "train"]).expect_code(0);
     let whole = mini.tree();
     for (about, way) in ways() {
@@ -188,7 +169,7 @@ fn a_lost_record_is_made_again_from_the_checkpoints() {
         mini.run(&["--stop-stage", "train"]).expect_code(0).expect_words(&["nothing to do"]);
     }
     // It can still be extended, and gone back in.
-    copy(&mini, "mini", "extended");
+    mini.copy_experiment("mini", "extended");
     let more = ["--set", "train.max_steps=20"];
     mini.run(&[&["--stop-stage", "train"], &more[..]].concat()).expect_code(0);
     fs::remove_file(mini.path("exp/extended/4-train/receipts/train.json")).unwrap();
@@ -207,7 +188,7 @@ fn a_lost_record_is_made_again_from_the_checkpoints() {
 #[test]
 fn an_interrupted_training_without_its_record_goes_on_bit_for_bit() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "straight");
+    mini.copy_experiment("mini", "straight");
     let training = Training::start(&mini, &ENDLESS).listening();
     training.ctl(&["save"]).expect_code(0);
     training.ctl(&["quit"]).expect_code(0);
@@ -230,7 +211,7 @@ fn an_interrupted_training_without_its_record_goes_on_bit_for_bit() {
     };
     finish("straight", &[]).expect_code(0);
     for (about, way) in ways() {
-        let exp = copy(&mini, "mini", "damaged");
+        let exp = mini.copy_experiment("mini", "damaged");
         way(&exp.join("4-train/.staging/train/fingerprint.json"));
         let before = Tree::of(&exp);
         finish("damaged", &["--set", "seed=9"]).expect_code(2).expect_words(&["seed: 7"]);
@@ -247,7 +228,7 @@ fn an_interrupted_training_without_its_record_goes_on_bit_for_bit() {
         assert!(weights(&exp) == weights(&mini.path("exp/straight")), "{about}");
     }
     // A checkpoint of an earlier version knows the settings of the loop alone.
-    let exp = copy(&mini, "mini", "older");
+    let exp = mini.copy_experiment("mini", "older");
     let checkpoint = exp.join(format!("4-train/.staging/train/state/step-{step:06}"));
     let mut old: Value = serde_json::from_slice(&fs::read(checkpoint.join("state.json")).unwrap()).unwrap();
     (old["format"], _) = (2.into(), old.as_object_mut().unwrap().remove("record").unwrap());

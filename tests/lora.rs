@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -167,8 +167,7 @@ const ON_MINI: [&str; 4] = ["--set", "train.init_from=exp/mini/6-export", "--set
 
 /// Copies the experiment, so that stages before training need not be done again.
 fn copy(mini: &Mini, name: &str) {
-    let (from, to) = (mini.exp(""), mini.path("exp").join(name));
-    assert!(Command::new("cp").arg("-a").arg(from).arg(&to).status().unwrap().success());
+    let to = mini.copy_experiment("mini", name);
     // What is trained there is another training than the finished one.
     ["4-train", "5-average", "6-export"].iter().for_each(|stage| fs::remove_dir_all(to.join(stage)).unwrap());
 }

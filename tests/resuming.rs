@@ -25,13 +25,6 @@ fn train(mini: &Mini, name: &str, settings: &[&str], more: &[&str]) -> crate::su
     mini.run(&[&["--stop-stage", "train", "--exp", &exp], &sets[..], more].concat())
 }
 
-/// A copy of an experiment.
-fn copy(mini: &Mini, from: &str, to: &str) -> PathBuf {
-    let (from, to) = (mini.path("exp").join(from), mini.path("exp").join(to));
-    assert!(Command::new("cp").arg("-a").arg(from).arg(&to).status().unwrap().success());
-    to
-}
-
 /// The folder of an unfinished training.
 fn state(exp: &Path) -> PathBuf {
     exp.join("4-train/.staging/train/state")
@@ -80,7 +73,7 @@ fn warnings(text: &str) -> usize {
 #[test]
 fn logs_that_are_lost_changed_or_not_writable_cost_one_warning_and_no_weights() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "whole");
+    mini.copy_experiment("mini", "whole");
     let wandb = ["wandb={project: speech}"];
     let step = interrupted(&mini, &wandb, &[]);
     let last = step + 12;
@@ -127,7 +120,7 @@ fn logs_that_are_lost_changed_or_not_writable_cost_one_warning_and_no_weights() 
         }),
     ];
     for (number, (about, told, disturb)) in ways.into_iter().enumerate() {
-        let exp = copy(&mini, "mini", &format!("disturbed-{number}"));
+        let exp = mini.copy_experiment("mini", &format!("disturbed-{number}"));
         disturb(&state(&exp));
         let name = format!("disturbed-{number}");
         let ended = train(&mini, &name, &settings, &[]).expect_code(0);
@@ -143,11 +136,11 @@ fn logs_that_are_lost_changed_or_not_writable_cost_one_warning_and_no_weights() 
 #[test]
 fn a_command_outlives_its_file() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "whole");
+    mini.copy_experiment("mini", "whole");
     let step = interrupted(&mini, &[], &[&["lr", "3e-4"]]);
     let settings = until(step + 9);
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
-    copy(&mini, "mini", "kept");
+    mini.copy_experiment("mini", "kept");
     let kept = train(&mini, "kept", &settings, &[]).expect_code(0);
     fs::remove_file(state(&mini.exp("")).join("commands.jsonl")).unwrap();
     let lost = train(&mini, "mini", &settings, &[]).expect_code(0);
@@ -218,7 +211,7 @@ fn faults_of_the_surroundings_stop_the_run_and_touch_nothing() {
 #[test]
 fn a_damaged_checkpoint_is_moved_aside_and_stays_there() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "whole");
+    mini.copy_experiment("mini", "whole");
     let settings = ["max_steps=60", "save_every=10", "validate_every=0", "keep.last=9"];
     let sets = sets(&["save_every=10", "keep.last=9"]);
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -271,7 +264,7 @@ const FREE: [&str; 18] = [
 #[test]
 fn settings_that_change_no_weights_block_no_resume_and_cause_no_training() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "interrupted");
+    mini.copy_experiment("mini", "interrupted");
     train(&mini, "mini", &[], &[]).expect_code(0);
     let before = mini.tree();
     for free in FREE {
@@ -308,7 +301,7 @@ fn settings_that_change_no_weights_block_no_resume_and_cause_no_training() {
 fn a_finished_training_is_extended_to_what_one_of_that_length_gives() {
     let mini = Mini::packed();
     for name in ["straight", "killed"] {
-        copy(&mini, "mini", name);
+        mini.copy_experiment("mini", name);
     }
     mini.run(&[]).expect_code(0);
     let more = ["max_steps=150", "save_every=25", "validate_every=50", "keep.last=3"];
@@ -405,7 +398,7 @@ fn a_finished_training_whose_logs_are_gone_is_finished_and_damage_costs_only_its
 #[test]
 fn going_back_keeps_what_is_newer_and_trains_on_from_there() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "interrupted");
+    mini.copy_experiment("mini", "interrupted");
     let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
     let rollback =
         |name: &str, step: &str| mini.flowmill("train", &["--rollback", step, "--exp", &format!("exp/{name}")]);
@@ -464,7 +457,7 @@ fn reseal(path: &Path, change: impl FnOnce(&mut Value)) {
 #[test]
 fn trainings_of_earlier_versions_are_finished_and_go_on() {
     let mini = Mini::packed();
-    copy(&mini, "mini", "interrupted");
+    mini.copy_experiment("mini", "interrupted");
     train(&mini, "mini", &[], &[]).expect_code(0);
     // Earlier versions recorded every setting, and lacked some of today's.
     let show = crate::support::flowmill(mini.folder(), &["recipe", "show", ".", "--json"]).expect_code(0).stdout;
@@ -550,8 +543,8 @@ fn a_finished_training_whose_checkpoints_are_gone_is_not_done_again_in_silence()
     let mini = Mini::packed();
     let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
     train(&mini, "mini", &settings, &[]).expect_code(0);
-    copy(&mini, "mini", "some");
-    copy(&mini, "mini", "extended");
+    mini.copy_experiment("mini", "some");
+    mini.copy_experiment("mini", "extended");
     let checkpoints = mini.exp("4-train/checkpoints");
     let whole = mini.path("whole");
     fs::rename(&checkpoints, &whole).unwrap();
@@ -588,7 +581,7 @@ fn with_every_checkpoint_damaged_only_force_begins_anew() {
     let mini = Mini::packed();
     let settings = ["max_steps=40", "save_every=10", "validate_every=0", "keep.last=9"];
     train(&mini, "mini", &settings, &[]).expect_code(0);
-    let whole = copy(&mini, "mini", "whole");
+    let whole = mini.copy_experiment("mini", "whole");
     let checkpoints = mini.exp("4-train/checkpoints");
     for step in steps(&checkpoints) {
         fs::write(checkpoints.join(format!("step-{step:06}/optimizer.safetensors")), "").unwrap();
@@ -615,7 +608,7 @@ fn a_damaged_state_does_not_block_an_extension() {
     let mini = Mini::packed();
     let settings = |end: &'static str| [end, "save_every=10", "validate_every=0", "keep.last=9"];
     train(&mini, "mini", &settings("max_steps=40"), &[]).expect_code(0);
-    let whole = copy(&mini, "mini", "whole");
+    let whole = mini.copy_experiment("mini", "whole");
     let state = mini.exp("4-train/checkpoints/step-000040/state.json");
     let text = fs::read_to_string(&state).unwrap();
     // It stays as long as it was.

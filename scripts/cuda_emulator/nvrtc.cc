@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -38,9 +39,9 @@ int nvrtcCreateProgram(Program **program, const char *source, const char *, int 
 }
 int nvrtcDestroyProgram(Program **program) { return delete *program, *program = nullptr, NVRTC_SUCCESS; }
 int nvrtcCompileProgram(Program *program, int, const char *const *) {
-    char folder[] = "/tmp/cuda_emulator.XXXXXX";
-    if (!mkdtemp(folder)) return NVRTC_ERROR_INTERNAL_ERROR;
-    std::string path = folder, source = path + "/kernels.cu", module = path + "/kernels.so", log = path + "/log";
+    std::string path = std::filesystem::temp_directory_path() / "cuda_emulator.XXXXXX";
+    if (!mkdtemp(path.data())) return NVRTC_ERROR_INTERNAL_ERROR;
+    std::string source = path + "/kernels.cu", module = path + "/kernels.so", log = path + "/log";
     std::ofstream(source) << program->source;
     int failed = compile(source, module, log);
     std::stringstream text;
@@ -49,7 +50,7 @@ int nvrtcCompileProgram(Program *program, int, const char *const *) {
     // A module is loaded at once, so that no file of it has to stay.
     if (!failed) program->image = add_module(module.c_str());
     for (const char *name : {"/kernels.cu", "/kernels.cc", "/kernels.so", "/log"}) unlink((path + name).c_str());
-    rmdir(folder);
+    rmdir(path.c_str());
     return program->image.empty() ? NVRTC_ERROR_COMPILATION : NVRTC_SUCCESS;
 }
 int nvrtcGetPTXSize(Program *program, size_t *size) { return *size = program->image.size() + 1, NVRTC_SUCCESS; }

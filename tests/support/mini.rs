@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -81,6 +82,14 @@ impl Mini {
     /// A path in the experiment folder.
     pub fn exp(&self, relative: &str) -> PathBuf {
         self.folder().join("exp/mini").join(relative)
+    }
+
+    /// Copies an experiment to another name, in place of one that is there.
+    pub fn copy_experiment(&self, from: &str, to: &str) -> PathBuf {
+        let (from, to) = (self.path("exp").join(from), self.path("exp").join(to));
+        let _not_there = fs::remove_dir_all(&to);
+        assert!(Command::new("cp").arg("-a").arg(from).arg(&to).status().unwrap().success());
+        to
     }
 
     /// The recording of an utterance.

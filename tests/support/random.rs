@@ -1,5 +1,8 @@
 //! Random numbers for tests that can be replayed: the seed is printed, and taken from `FLOWMILL_TEST_SEED` when set.
 
+use std::fs;
+use std::path::Path;
+
 /// A generator (SplitMix64).
 pub struct Random {
     state: u64,
@@ -27,5 +30,16 @@ impl Random {
     /// A number in [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Flips a bit of a file that is not empty, keeping its length.
+    pub fn flip_bit(&mut self, path: &Path) {
+        let mut bytes = fs::read(path).unwrap();
+        if bytes.is_empty() {
+            return;
+        }
+        let at = (self.unit() * bytes.len() as f64) as usize;
+        bytes[at] ^= 1 << (self.bits() % 8);
+        fs::write(path, bytes).unwrap();
     }
 }

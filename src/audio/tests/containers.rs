@@ -1,4 +1,4 @@
-//! Containers that are live, cut off or damaged: what is there is decoded, and what is missing is told.
+//! Containers that are live, cut off or damaged: what is there is decoded, and what is missing is reported.
 
 mod common;
 

@@ -50,11 +50,10 @@ impl Place {
     /// of the tape (scalars stay in single precision); else, with nothing recorded, the widest of the values.
     pub(crate) fn of(inputs: &[&Value]) -> Self {
         let tensors = || inputs.iter().map(|value| value.tensor());
-        let device = tensors().map(Tensor::device).find(|device| !device.is_cpu());
-        let single = tensors().all(|tensor| tensor.dtype() == DType::F32);
-        if device.is_none() && single && !COMPOSED.get() {
+        if tensors().all(is_fused) {
             return Self::Fused;
         }
+        let device = tensors().map(Tensor::device).find(|device| !device.is_cpu());
         let has = |dtype: DType| tensors().any(|tensor| tensor.dtype() == dtype);
         // Scalars are losses or parts of them.
         let scalar = tensors().all(|tensor| tensor.dims().is_empty());

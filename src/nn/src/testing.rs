@@ -13,7 +13,7 @@ use crate::random::Draw;
 use crate::{NnError, Precision, Result, Tape, Value, device};
 use candle_core::{DType, Device, Tensor};
 
-/// The environment variable that names a device, such as `cuda:0`, to test beside the CPU.
+/// The environment variable that names a device, such as `cuda:0`, that is tested as well as the CPU.
 pub const DEVICE: &str = "FLOWMILL_TEST_DEVICE";
 
 /// How far results may be apart, as a share of the largest magnitude.

@@ -364,7 +364,7 @@ fn smallest_shapes() {
         check("scale channels", &[&wide, &[3]], |x| x[0].scale_channels(&x[1]).unwrap());
         check("add channels", &[&wide, &[3]], |x| x[0].add_channels(&x[1]).unwrap());
         check("embedding", &[&[4, 3]], |x| x[0].embed(&[2][..rows], &[rows]).unwrap());
-        // A single item of so many rows, and one beside a longer item.
+        // One item with that number of rows, alone and after a longer item.
         for items in [Sequences::packed(&[rows]), Sequences::packed(&[2, rows])] {
             let (state, vectors) = ([items.total(), 3], [items.len(), 3]);
             check("expand", &[&vectors], |x| x[0].expand_items(&items).unwrap());

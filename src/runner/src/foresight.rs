@@ -11,7 +11,7 @@ use crate::{Reporter, RunError};
 /// Fails when the stages from `from` on, up to the end of the selected ones, cannot all be brought up to date without losing work that one
 /// of them keeps ([`Stage::keeps_work`]): with the settings that this stage itself refuses, or else with what changes an earlier one, so
 /// that the kept work would go on from other data. What depends on results that are made first is not judged. `because` are the changes for
-/// which the stage before was just made again: what follows from its results is told by them.
+/// which the stage before was just made again: what follows from its results is reported by them.
 pub(crate) fn refuse_to_lose_later(
     session: &Session<'_>,
     selected: &Range<usize>,

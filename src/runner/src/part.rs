@@ -188,7 +188,7 @@ impl Part {
     }
 
     /// Marks the inputs that `add` adds as files of which the configuration holds a digest at `key` (dotted, below the stage's name): what
-    /// the part reads of them. They are not recorded; a change of the digest is told as a change of these files, and records of earlier
+    /// the part reads of them. They are not recorded; a change of the digest is reported as a change of these files, and records of earlier
     /// versions that name them are compared by their content.
     pub fn digested(self, key: &str, add: impl FnOnce(Self) -> Self) -> Self {
         let before = self.inputs.len();

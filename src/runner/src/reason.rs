@@ -117,7 +117,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The reasons that are other settings or other inputs, the first of those that are told in one message, each once.
+/// The reasons that are other settings or other inputs, the first of those that share one message, each once.
 pub(crate) fn changes(reasons: &[Reason]) -> Vec<Reason> {
     let mut found: Vec<Reason> = Vec::new();
     for reason in reasons.iter().filter(|reason| reason.is_of_content()) {

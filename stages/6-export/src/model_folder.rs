@@ -74,7 +74,7 @@ pub struct ExportedModel {
 
 impl ExportedModel {
     /// Loads the weights at `weights` for the model that `config` describes, onto a device; every weight must be there, in its shape.
-    /// Adapters that are not merged into them are taken from the file beside them.
+    /// Adapters that are not merged into them are read from the file in the same folder.
     ///
     /// # Errors
     /// [`ExportError::Description`] and [`ExportError::Weights`] name the file; [`ExportError::Device`] when the weights cannot be copied

@@ -55,7 +55,7 @@ impl Frame {
         valid.then_some(Self { kind: [third & 0xfd, fourth & 0xc0], length })
     }
 
-    /// Whether another frame of the kind, or nothing, follows this one at the beginning of `bytes`.
+    /// True when this frame, at the beginning of `bytes`, ends at the end of `bytes` or at another frame of its kind.
     fn is_followed(&self, bytes: &[u8]) -> bool {
         let rest = bytes.get(self.length..);
         rest.is_some_and(|rest| rest.is_empty() || Self::parse(rest).is_some_and(|next| next.kind == self.kind))

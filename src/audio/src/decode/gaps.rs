@@ -27,7 +27,7 @@ pub(super) struct Clock {
     last: Option<Reading>,
     /// The first reading, or the one at the last hole.
     base: Option<Reading>,
-    /// Whether the last packet could not be decoded.
+    /// True after a packet that could not be decoded.
     lost: bool,
     places: u64,
     frames: u64,

@@ -33,7 +33,7 @@ fn chain(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(next)
 }
 
-/// Whether the last box of the file reaches behind its end.
+/// True for a cut file: its last box reaches beyond its end.
 pub(super) fn is_cut(bytes: &[u8]) -> bool {
     let mut at = 0usize;
     for _ in 0..MAX_TOP_BOXES {
@@ -62,7 +62,7 @@ pub(super) fn child<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> 
         .try_fold(bytes, |content, name| boxes(content).find(|(kind, _)| kind == *name).map(|(_, inside)| inside))
 }
 
-/// Whether the file has a whole index of its tracks.
+/// True for a file with a complete index of its tracks (`moov`).
 pub(super) fn has_index(bytes: &[u8]) -> bool {
     child(bytes, &[b"moov"]).is_some()
 }

@@ -164,24 +164,8 @@ impl Convolve {
     /// For each input row and each tap the row of `windows` that reads it.
     fn readers(&self) -> Result<Arc<RowMap>> {
         let key = Key::Readers(self.geometry, self.layout.output.total());
-        self.layout.valid.cache().map(key, || self.find_readers())
-    }
-
-    fn find_readers(&self) -> Result<RowMap> {
-        let Geometry { kernel, stride, dilation, padding, .. } = self.geometry;
-        let Layout { valid, whole, output } = &self.layout;
-        let mut rows = vec![None; whole.total() * kernel];
-        for ((output, valid), whole) in output.ranges().iter().zip(valid.ranges()).zip(whole.ranges()) {
-            for at in 0..valid.len() {
-                for tap in 0..kernel {
-                    let first = (at + padding[0]).checked_sub(tap * dilation);
-                    let index = first.filter(|first| first.is_multiple_of(stride)).map(|first| first / stride);
-                    let index = index.filter(|index| *index < output.len());
-                    rows[(whole.start + at) * kernel + tap] = index.map(|index| (output.start + index) * kernel + tap);
-                }
-            }
-        }
-        RowMap::new(rows.into_iter(), output.total() * kernel)
+        let windows = self.windows()?;
+        self.layout.valid.cache().map(key, || Ok(windows.readers(self.geometry.kernel)))
     }
 
     /// The weight `[output, input, tap]` as `[output, tap x input]`.

@@ -1,5 +1,5 @@
 //! The memory of feed-forward sequential memory networks (FSMN; Gao et al., arXiv 2006.01713): a convolution of each channel over
-//! time beside the attention, added to its own input.
+//! time, parallel to the attention, added to its own input.
 
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::depthwise;

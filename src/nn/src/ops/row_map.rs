@@ -72,14 +72,16 @@ impl RowMap {
 
     /// The map back, which is also the transpose: every row of the source is at most one of the result.
     pub(crate) fn inverse(&self) -> Arc<Self> {
-        let make = || {
-            let mut rows = vec![NOTHING; self.source];
-            for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {
-                rows[*row as usize] = place as u32;
-            }
-            Arc::new(Self::of(rows, self.rows.len()))
-        };
-        self.inverse.get_or_init(make).clone()
+        self.inverse.get_or_init(|| Arc::new(self.readers(1))).clone()
+    }
+
+    /// For each row of the source its places in the result, of which there are `taps` in turn and at most one of each.
+    pub(crate) fn readers(&self, taps: usize) -> Self {
+        let mut rows = vec![NOTHING; self.source * taps];
+        for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {
+            rows[*row as usize * taps + place % taps] = place as u32;
+        }
+        Self::of(rows, self.rows.len())
     }
 
     fn indices(&self, device: &Device) -> Result<Tensor> {
@@ -117,15 +119,15 @@ pub(crate) enum Key {
     Pack,
     /// From packed items to the rows they are at.
     Unpack,
-    /// From the rows of items to a padded batch of so many rows each.
+    /// From the rows of items to a padded batch with this number of rows per item.
     Pad(usize),
     /// From one row per item to all rows of the item.
     Expand,
-    /// The windows of a convolution that gives so many rows.
+    /// The windows of a convolution with this number of output rows.
     Windows(Geometry, usize),
     /// Who reads each row in such a convolution.
     Readers(Geometry, usize),
-    /// The mask of an attention among the items, padded to so many rows.
+    /// The mask of an attention among the items, each padded to this number of rows.
     Mask(Reach, usize),
 }
 

@@ -174,7 +174,7 @@ pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>
     Ok((header, end + 2))
 }
 
-/// Whether bytes from the beginning of a frame to the beginning of the next one are that frame.
+/// Checks the CRC of a frame: `bytes` run from its beginning to that of the next frame.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     bytes.split_last_chunk::<2>().is_some_and(|(frame, sum)| crc16(frame).to_be_bytes() == *sum)
 }

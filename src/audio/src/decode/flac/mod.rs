@@ -48,7 +48,7 @@ struct Stream<'a> {
     broke_off: bool,
     /// Position at which the next frame should start, by the one before.
     expected: Option<u64>,
-    /// Whether frames have been lost since then.
+    /// True when frames after that position are lost.
     lost: bool,
     /// Places where frames of audio are missing and nothing stands in their place, and how many are.
     gaps: (u64, u64),
