@@ -1,42 +1,57 @@
 //! CUDA kernels of our own: sources that NVRTC compiles at their first use, on tensors of candle.
+//!
+//! Everything that is computed on a device is queued on its one stream, so that neither launches nor the release of what they read need
+//! events between them.
 
 pub(crate) mod activation;
+pub(crate) mod attention;
 pub(crate) mod layer_norm;
+pub mod lists;
+pub(crate) mod rows;
 pub(crate) mod softmax;
 
-use crate::{Result, device};
-use candle_core::cuda_backend::CudaDType;
+use crate::{NnError, Result, device};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaView, DeviceRepr, LaunchArgs, LaunchConfig, PushKernelArg,
+    CudaFunction, CudaStream, DevicePtr, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Error, Shape, Storage, Tensor};
-use std::ops::Deref;
-use std::sync::OnceLock;
+use half::{bf16, f16};
+use std::sync::{Arc, OnceLock};
+
+/// Threads of a block that works on elements.
+const BLOCK: usize = 256;
+/// The most blocks of a launch over elements; their threads take several each where there are more.
+const MOST_BLOCKS: usize = 1 << 20;
 
 /// A source with kernels, compiled once in a process.
-struct Kernels {
+#[derive(Debug)]
+pub struct Kernels {
     name: &'static str,
-    source: &'static str,
+    /// One after the other.
+    sources: &'static [&'static str],
     ptx: OnceLock<std::result::Result<String, String>>,
 }
 
 impl Kernels {
-    const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, source, ptx: OnceLock::new() }
+    /// From a name for error messages, which no other source has, and the parts of the source.
+    pub const fn new(name: &'static str, sources: &'static [&'static str]) -> Self {
+        Self { name, sources, ptx: OnceLock::new() }
     }
 
     /// The compiled source; an error where NVRTC is missing or refuses it.
     fn ptx(&self) -> std::result::Result<&str, &str> {
-        let compile = || compile_ptx(self.source).map(|ptx| ptx.to_src()).map_err(|error| error.to_string());
+        let compile = || compile_ptx(self.sources.concat()).map(|ptx| ptx.to_src()).map_err(|error| error.to_string());
         self.ptx.get_or_init(compile).as_ref().map(String::as_str).map_err(String::as_str)
     }
 
-    /// Whether there are kernels for a tensor's device and element type. Where NVRTC is missing, compositions compute.
-    fn serve(&self, tensor: &Tensor) -> bool {
-        let served = tensor.device().is_cuda() && matches!(tensor.dtype(), DType::F32 | DType::BF16);
-        served && device::kernels_allowed() && self.ptx().is_ok()
+    /// Whether there are kernels for a tensor: it is on a CUDA device, has an element type that they know and at least one element. Where
+    /// NVRTC is missing, compositions compute.
+    pub fn serve(&self, tensor: &Tensor) -> bool {
+        let known = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16) && tensor.elem_count() > 0;
+        known && tensor.device().is_cuda() && device::kernels_allowed() && self.ptx().is_ok()
     }
 
     /// A kernel by its name, ready to be launched on a device.
@@ -47,74 +62,175 @@ impl Kernels {
     }
 }
 
-/// The CUDA device that a tensor is on.
-fn device_of(tensor: &Tensor) -> Result<CudaDevice> {
-    Ok(tensor.device().as_cuda_device()?.clone())
+/// A launch in the making: a kernel and its arguments so far, each as the bytes that begin a word.
+pub struct Launch {
+    function: CudaFunction,
+    stream: Arc<CudaStream>,
+    arguments: Vec<u64>,
 }
 
-/// A contiguous tensor whose memory a kernel reads.
-struct Read<'a> {
-    storage: Box<dyn Deref<Target = Storage> + 'a>,
-    offset: usize,
-}
-
-impl<'a> Read<'a> {
-    /// Opens tensors, some of which may be left out.
-    fn all<const N: usize>(tensors: [Option<&'a Tensor>; N]) -> Result<Vec<Option<Self>>> {
-        tensors.into_iter().map(|tensor| tensor.map(Self::new).transpose()).collect()
+impl Launch {
+    /// Of a kernel on the device of a tensor.
+    ///
+    /// # Errors
+    /// When the tensor is not on a CUDA device, or the kernels do not compile.
+    pub fn new(kernels: &Kernels, kernel: &str, like: &Tensor) -> Result<Self> {
+        let device = like.device().as_cuda_device()?;
+        Ok(Self { function: kernels.function(device, kernel)?, stream: device.cuda_stream(), arguments: Vec::new() })
     }
 
-    fn new(tensor: &'a Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
-        if !layout.is_contiguous() {
+    /// Of the kernel for a tensor's element type: `NAME_f32`, `NAME_bf16` or `NAME_f16`.
+    fn typed(kernels: &Kernels, name: &str, like: &Tensor) -> Result<Self> {
+        let suffix = match like.dtype() {
+            DType::BF16 => "bf16",
+            DType::F16 => "f16",
+            _ => "f32",
+        };
+        Self::new(kernels, &format!("{name}_{suffix}"), like)
+    }
+
+    /// A 64-bit count.
+    #[must_use]
+    pub fn long(mut self, count: usize) -> Self {
+        self.arguments.push(count as u64);
+        self
+    }
+
+    /// A 32-bit count.
+    ///
+    /// # Errors
+    /// When it has more bits.
+    pub fn count(self, count: usize) -> Result<Self> {
+        let counted = u32::try_from(count);
+        let counted = counted.map_err(|_| Error::msg(format!("{count} rows are more than a kernel can count")))?;
+        Ok(self.long(counted as usize))
+    }
+
+    /// A number in single precision.
+    #[must_use]
+    pub fn number(self, number: f32) -> Self {
+        self.long(number.to_bits() as usize)
+    }
+
+    /// A contiguous tensor's elements, or a null pointer.
+    ///
+    /// # Errors
+    /// When the tensor is not contiguous or not on a CUDA device.
+    pub fn tensor<'a>(self, tensor: impl Into<Option<&'a Tensor>>) -> Result<Self> {
+        let tensor = tensor.into();
+        if tensor.is_some_and(|tensor| !tensor.is_contiguous()) {
             return Err(Error::msg("a CUDA kernel reads contiguous tensors only").into());
         }
-        let offset = layout.start_offset();
-        Ok(Self { storage: Box::new(storage), offset })
+        self.strided(tensor)
     }
 
-    /// The memory of tensors of one element type, from their first elements.
-    fn views<'b, T: CudaDType>(reads: &'b [Option<Self>]) -> Result<Vec<Option<CudaView<'b, T>>>> {
-        reads.iter().map(|read| read.as_ref().map(Self::view).transpose()).collect()
+    /// The first element of a tensor that is part of the rows of another one, or a null pointer.
+    fn strided<'a>(self, tensor: impl Into<Option<&'a Tensor>>) -> Result<Self> {
+        let address = tensor.into().map(|tensor| address(tensor, &self.stream)).transpose()?;
+        Ok(self.long(address.unwrap_or(0) as usize))
     }
 
-    fn view<T: CudaDType>(&self) -> Result<CudaView<'_, T>> {
-        match &**self.storage {
-            Storage::Cuda(storage) => Ok(storage.as_cuda_slice::<T>()?.slice(self.offset..)),
-            _ => Err(Error::msg("a CUDA kernel reads tensors of its device only").into()),
+    /// Launches the kernel.
+    ///
+    /// # Safety
+    /// The arguments are those of the kernel, and every pointer is to memory of the elements that it reads or writes there.
+    ///
+    /// # Errors
+    /// When CUDA refuses.
+    pub unsafe fn run(self, grid: [usize; 2], block: [usize; 2]) -> Result<()> {
+        let axis = |size: usize| u32::try_from(size).map_err(|_| Error::msg(format!("{size} blocks are too many")));
+        let config = LaunchConfig {
+            grid_dim: (axis(grid[0])?, axis(grid[1])?, 1),
+            block_dim: (axis(block[0])?, axis(block[1])?, 1),
+            shared_mem_bytes: 0,
+        };
+        let mut launch = self.stream.launch_builder(&self.function);
+        for argument in &self.arguments {
+            launch.arg(argument);
         }
+        // SAFETY: as the caller promises.
+        unsafe { launch.launch(config) }.w()?;
+        Ok(())
+    }
+
+    /// Launches a kernel over elements, in `groups` groups of blocks.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn over(self, elements: usize, groups: usize) -> Result<()> {
+        let blocks = elements.div_ceil(BLOCK).min(MOST_BLOCKS);
+        // SAFETY: as the caller promises.
+        unsafe { self.run([blocks, groups], [BLOCK, 1]) }
+    }
+
+    /// Launches a kernel with a warp for each row, four to a block.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn over_rows(self, rows: usize) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.run([rows.div_ceil(4), 1], [32, 4]) }
+    }
+
+    /// Launches a kernel that sums at most `rows` rows, with a block for 32 columns of each of `groups`.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn over_columns(self, width: usize, groups: usize, rows: usize) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.run([width.div_ceil(32), groups], [32, rows.div_ceil(4).clamp(1, 32)]) }
     }
 }
 
-/// Memory for the result of a kernel that writes all of it.
-fn memory<T: DeviceRepr>(device: &CudaDevice, elements: usize) -> Result<CudaSlice<T>> {
-    // SAFETY: every kernel that is launched on it writes all elements before anything reads them; the stream keeps the order.
-    Ok(unsafe { device.alloc::<T>(elements)? })
-}
-
-/// The tensor of a kernel's result.
-fn tensor<T: CudaDType>(device: &CudaDevice, memory: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
-    let storage = CudaStorage::wrap_cuda_slice(memory, device.clone());
-    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
-}
-
-/// The number of rows or columns, as kernels count them.
-fn count(size: usize) -> Result<u32> {
-    u32::try_from(size).map_err(|_| Error::msg(format!("{size} rows are more than a kernel can count")).into())
-}
-
-/// A null pointer as an argument.
-const NULL: &u64 = &0;
-
-/// A view as an argument, or a null pointer.
-fn pointer<'a, 'b: 'a, 'c: 'b, T>(launch: &mut LaunchArgs<'a>, view: &'b Option<CudaView<'c, T>>) {
-    match view {
-        Some(view) => launch.arg(view),
-        None => launch.arg(NULL),
+/// Calls a generic function with the element type of a tensor.
+macro_rules! for_dtype {
+    ($dtype:expr, $function:ident($($argument:expr),*)) => {
+        match $dtype {
+            DType::F32 => $function::<f32>($($argument),*),
+            DType::F64 => $function::<f64>($($argument),*),
+            DType::BF16 => $function::<bf16>($($argument),*),
+            DType::F16 => $function::<f16>($($argument),*),
+            DType::U32 => $function::<u32>($($argument),*),
+            DType::I64 => $function::<i64>($($argument),*),
+            other => Err(Error::msg(format!("no kernel of ours works on {other:?}")).into()),
+        }
     };
 }
 
-/// A warp for each row, four to a block.
-fn warp_per_row(rows: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (rows.div_ceil(4), 1, 1), block_dim: (32, 4, 1), shared_mem_bytes: 0 }
+/// The address of the first element of a tensor.
+pub(crate) fn address(tensor: &Tensor, stream: &CudaStream) -> Result<u64> {
+    fn of<T: CudaDType>(storage: &CudaStorage, stream: &CudaStream) -> Result<u64> {
+        Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream).0)
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else {
+        return Err(Error::msg("a CUDA kernel reads tensors of its device only").into());
+    };
+    let start = for_dtype!(tensor.dtype(), of(storage, stream))?;
+    Ok(start + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
+}
+
+/// A tensor for the result of a kernel that writes all of it, on the device of another.
+///
+/// # Safety
+/// A kernel writes every element before anything reads one.
+pub(crate) unsafe fn uninitialized(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+    fn memory<T>(device: &CudaDevice, elements: usize) -> Result<CudaStorage>
+    where
+        T: CudaDType + candle_core::cuda_backend::cudarc::driver::DeviceRepr,
+    {
+        // SAFETY: as the caller promises.
+        Ok(CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<T>(elements)? }, device.clone()))
+    }
+    let (shape, device) = (shape.into(), like.device().as_cuda_device()?);
+    let storage = for_dtype!(dtype, memory(device, shape.elem_count()))?;
+    Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
+}
+
+/// Refuses a tensor of another shape or element type than a kernel takes.
+fn expect(operation: &'static str, tensor: &Tensor, dims: &[usize], dtype: DType) -> Result<()> {
+    if tensor.dims() == dims && tensor.dtype() == dtype {
+        return Ok(());
+    }
+    Err(NnError::shape(operation, format!("{dims:?} in {dtype:?}"), tensor.dims()))
 }

@@ -162,8 +162,8 @@ impl Gradients {
         let gradient = Gradient { tensor: device::wide(&gradient.tensor)?, ..gradient };
         let sum = match self.by_parameter.remove(&id) {
             Some(tensor) => Gradient::fresh(tensor).add(gradient)?,
-            // What the caller gets is its own to change in place (scaling, clipping).
-            None if gradient.fresh => gradient,
+            // What the caller gets is its own to change in place (scaling, clipping), which happens on the CPU only.
+            None if gradient.fresh || !device::is_host_single(&gradient.tensor) => gradient,
             None => Gradient::fresh(gradient.tensor.copy()?),
         };
         self.by_parameter.insert(id, sum.tensor);

@@ -25,7 +25,7 @@
 mod checkpoint;
 pub mod context;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub mod cuda;
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
 mod cuda_libraries;
 pub mod device;

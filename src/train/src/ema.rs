@@ -4,6 +4,8 @@ use candle_core::Tensor;
 use flowmill_nn::{NnError, ParameterId, Parameters, device, host};
 
 use crate::TrainError;
+#[cfg(feature = "cuda")]
+use crate::optimizer::multi_tensor;
 
 /// Averages of the trainable parameters: after each update `average ← average + (1 - decay)(weight - average)`.
 #[derive(Debug)]
@@ -23,6 +25,14 @@ impl Ema {
     /// Takes the weights after an update into the averages.
     pub fn update(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         let share = (1.0 - self.decay) as f32;
+        #[cfg(feature = "cuda")]
+        {
+            let pairs = self.averages.iter().map(|(id, average)| [average, parameters.tensor(*id)]);
+            if multi_tensor::serve(pairs.clone().flatten()) {
+                return multi_tensor::average(&pairs.collect::<Vec<_>>(), share)
+                    .map_err(TrainError::tensor("moving averages of the weights"));
+            }
+        }
         for (id, average) in &mut self.averages {
             mix(average, parameters.tensor(*id), share)
                 .map_err(TrainError::tensor(format!("moving average of {}", parameters.name(*id))))?;
@@ -41,7 +51,7 @@ impl Ema {
     }
 }
 
-/// Moves the average towards the weights: in place on the CPU, as a new tensor elsewhere.
+/// Moves the average towards the weights: in place on the CPU, as a new tensor by the composition.
 fn mix(average: &mut Tensor, weights: &Tensor, share: f32) -> Result<(), NnError> {
     if !device::is_fused(average) {
         *average = average.add(&weights.sub(average)?.affine(share.into(), 0.0)?)?;

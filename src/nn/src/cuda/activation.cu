@@ -1,4 +1,4 @@
-// Activation functions and their slopes, by the formulas of kernels/activation.rs. Grid-stride loops over any number of elements.
+// Activation functions and their slopes, by the formulas of kernels/activation.rs.
 
 enum Kind { Relu, LeakyRelu, Silu, Gelu, GeluTanh, Mish, Tanh, Sigmoid };
 
@@ -53,16 +53,24 @@ __device__ inline float slope(int kind, float x) {
     }
 }
 
-#define KERNELS(T, type) \
-    extern "C" __global__ void value_##type(unsigned long long count, int kind, const T *x, T *y) { \
-        unsigned long long step = (unsigned long long)gridDim.x * blockDim.x; \
-        for (unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) \
-            store(y + i, value(kind, load(x + i))); \
-    } \
-    extern "C" __global__ void slope_##type(unsigned long long count, int kind, const T *x, const T *dy, T *dx) { \
-        unsigned long long step = (unsigned long long)gridDim.x * blockDim.x; \
-        for (unsigned long long i = (unsigned long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) \
-            store(dx + i, load(dy + i) * slope(kind, load(x + i))); \
+// What follows a product: product += bias + residual, and after = f(product) where it is asked for.
+template <class T>
+__device__ void finish(Count count, unsigned width, int kind, const T *bias, const T *residual, T *product, T *after) {
+    FOR_ELEMENTS(i, count) {
+        float sum = load(product + i) + load_or(bias, i % width, 0) + load_or(residual, i, 0);
+        store(product + i, sum);
+        if (after) store(after + i, value(kind, sum));
     }
-KERNELS(float, f32)
-KERNELS(Bf16, bf16)
+}
+
+#define KERNELS(T, type) \
+    extern "C" __global__ void value_##type(Count count, int kind, const T *x, T *y) { \
+        FOR_ELEMENTS(i, count) store(y + i, value(kind, load(x + i))); \
+    } \
+    extern "C" __global__ void slope_##type(Count count, int kind, const T *x, const T *dy, T *dx) { \
+        FOR_ELEMENTS(i, count) store(dx + i, load(dy + i) * slope(kind, load(x + i))); \
+    } \
+    extern "C" __global__ void finish_##type(Count count, unsigned width, int kind, const T *bias, const T *residual, T *product, T *after) { \
+        finish(count, width, kind, bias, residual, product, after); \
+    }
+FOR_TYPES(KERNELS)

@@ -1,28 +1,20 @@
-//! Activation functions by a kernel of our own: one launch in each direction.
+//! Activation functions, and what follows a product: one launch in each direction.
 
-use super::{Kernels, Read, device_of, memory, tensor};
+use super::{Kernels, Launch, expect, uninitialized};
 use crate::kernels::activation::Activation;
 use crate::{NnError, Result};
-use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, LaunchConfig, PushKernelArg};
-use candle_core::cuda_backend::{CudaDType, WrapErr};
-use candle_core::{DType, Error, Tensor};
-use half::bf16;
+use candle_core::Tensor;
 
 static KERNELS: Kernels =
-    Kernels::new("activation", concat!(include_str!("elements.cuh"), include_str!("activation.cu")));
+    Kernels::new("activation", &[include_str!("elements.cuh"), include_str!("activation.cu")]);
 
-/// Threads of a block.
-const BLOCK: usize = 256;
-/// The most blocks of a launch; their threads take several elements each where there are more.
-const MOST_BLOCKS: usize = 1 << 20;
-
-/// Whether there are kernels for a tensor's device and element type.
+/// Whether there are kernels for a tensor.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
-    KERNELS.serve(tensor) && tensor.elem_count() > 0
+    KERNELS.serve(tensor)
 }
 
 /// The number of a function in the source of the kernels.
-fn number(activation: Activation) -> Result<i32> {
+fn number(activation: Activation) -> Result<usize> {
     Ok(match activation {
         Activation::Identity => return Err(NnError::invalid("activation", "the identity has no kernel")),
         Activation::Relu => 0,
@@ -38,49 +30,55 @@ fn number(activation: Activation) -> Result<i32> {
 
 /// `f(x)`, for a tensor that [`serves`] allows.
 pub(crate) fn value(activation: Activation, x: &Tensor) -> Result<Tensor> {
-    match x.dtype() {
-        DType::BF16 => launch::<bf16>("value_bf16", activation, &[x]),
-        _ => launch::<f32>("value_f32", activation, &[x]),
+    let x = x.contiguous()?;
+    let launch = Launch::typed(&KERNELS, "value", &x)?.long(x.elem_count()).count(number(activation)?)?;
+    // SAFETY: the kernel reads and writes as many elements as both tensors have.
+    unsafe {
+        let y = uninitialized(x.shape(), x.dtype(), &x)?;
+        launch.tensor(&x)?.tensor(&y)?.over(x.elem_count(), 1)?;
+        Ok(y)
     }
 }
 
 /// `gradient * f'(x)`, for a tensor that [`serves`] allows; both of one type.
 pub(crate) fn slope(activation: Activation, gradient: &Tensor, x: &Tensor) -> Result<Tensor> {
-    match x.dtype() {
-        DType::BF16 => launch::<bf16>("slope_bf16", activation, &[x, gradient]),
-        _ => launch::<f32>("slope_f32", activation, &[x, gradient]),
+    expect("activation", gradient, x.dims(), x.dtype())?;
+    let (x, gradient) = (x.contiguous()?, gradient.contiguous()?);
+    let launch = Launch::typed(&KERNELS, "slope", &x)?.long(x.elem_count()).count(number(activation)?)?;
+    // SAFETY: the kernel reads and writes as many elements as all tensors have.
+    unsafe {
+        let dx = uninitialized(x.shape(), x.dtype(), &x)?;
+        launch.tensor(&x)?.tensor(&gradient)?.tensor(&dx)?.over(x.elem_count(), 1)?;
+        Ok(dx)
     }
 }
 
-fn launch<T: CudaDType + DeviceRepr>(kernel: &str, activation: Activation, inputs: &[&Tensor]) -> Result<Tensor> {
-    let shape = inputs[0].shape();
-    if inputs.iter().any(|input| input.shape() != shape) {
-        return Err(Error::msg("an activation's gradient has another shape than its input").into());
+/// Adds bias `[channel]` and residual (shaped like the product) to a product `[.., channel]` that [`serves`] allows and nobody else holds:
+/// in place. Gives `f` of the sum, where that is not the sum itself.
+pub(crate) fn finish(
+    product: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Option<Tensor>> {
+    let width = product.dims().last().copied().unwrap_or(1);
+    if let Some(bias) = bias {
+        expect("bias", bias, &[width], product.dtype())?;
     }
-    let device = device_of(inputs[0])?;
-    let (function, number) = (KERNELS.function(&device, kernel)?, number(activation)?);
-    let contiguous = inputs.iter().map(|input| input.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
-    let mut output = memory::<T>(&device, shape.elem_count())?;
-    {
-        let reads = contiguous.iter().map(|input| Read::new(input).map(Some)).collect::<Result<Vec<_>>>()?;
-        let views = Read::views::<T>(&reads)?;
-        let (stream, count) = (device.cuda_stream(), shape.elem_count() as u64);
-        let mut launch = stream.launch_builder(&function);
-        launch.arg(&count).arg(&number);
-        for view in &views {
-            super::pointer(&mut launch, view);
-        }
-        launch.arg(&mut output);
-        let blocks = shape.elem_count().div_ceil(BLOCK).min(MOST_BLOCKS) as u32;
-        // SAFETY: the arguments are those of the kernel, which reads and writes as many elements as all tensors have.
-        unsafe {
-            launch.launch(LaunchConfig {
-                grid_dim: (blocks, 1, 1),
-                block_dim: (BLOCK as u32, 1, 1),
-                shared_mem_bytes: 0,
-            })
-        }
-        .w()?;
+    if let Some(residual) = residual.filter(|residual| residual.elem_count() != product.elem_count()) {
+        return Err(NnError::shape("residual", format!("{:?}", product.dims()), residual.dims()));
     }
-    Ok(tensor(&device, output, shape.clone()))
+    let elements = product.elem_count();
+    let launch = Launch::typed(&KERNELS, "finish", product)?.long(elements).count(width)?;
+    let kind = if activation == Activation::Identity { 0 } else { number(activation)? };
+    // SAFETY: the kernel reads and writes as many elements as product, residual and result have, and `width` of the bias.
+    unsafe {
+        let after = match activation {
+            Activation::Identity => None,
+            _ => Some(uninitialized(product.shape(), product.dtype(), product)?),
+        };
+        let launch = launch.count(kind)?.tensor(bias)?.tensor(residual)?.tensor(product)?.tensor(after.as_ref())?;
+        launch.over(elements, 1)?;
+        Ok(after)
+    }
 }

@@ -1,10 +1,13 @@
 // Layer normalization (Ba et al., arXiv 1607.06450) and its backward pass. Statistics, sums and the gradients of weight and bias are in
-// single precision; elements are f32 or bf16. Sums are taken in a fixed order.
+// single precision. Sums are taken in a fixed order.
+//
+// Weight and bias are one row for all, or one per item (adaptive normalization) in rows `stride` apart: `map` names the item of each row;
+// what belongs to no item becomes 0. A weight counts from `offset`.
 
 // One warp per row; blockDim = (32, rows of a block). Also gives (x - mean) / deviation and 1 / deviation.
 template <class T>
-__device__ void forward(unsigned rows, unsigned width, float epsilon, const T *x, const T *weight, const T *bias, T *y, float *normal,
-                        float *scale) {
+__device__ void forward(unsigned rows, unsigned width, unsigned stride, float epsilon, float offset, const unsigned *map, const T *x,
+                        const T *weight, const T *bias, T *y, float *normal, float *scale) {
     unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return; // whole warps
     size_t start = size_t(row) * width;
@@ -16,44 +19,51 @@ __device__ void forward(unsigned rows, unsigned width, float epsilon, const T *x
         variance += centered * centered;
     }
     float factor = 1.0f / sqrtf(warp_sum(variance) / width + epsilon);
+    unsigned item = map ? map[row] : 0;
+    size_t vectors = item == NOTHING ? 0 : size_t(item) * stride;
     for (unsigned i = threadIdx.x; i < width; i += 32) {
         float value = (load(x + start + i) - mean) * factor;
         normal[start + i] = value;
-        store(y + start + i, value * load_or(weight, i, 1) + load_or(bias, i, 0));
+        float gain = weight ? offset + load(weight + vectors + i) : 1;
+        store(y + start + i, item == NOTHING ? 0 : value * gain + load_or(bias, vectors + i, 0));
     }
     if (threadIdx.x == 0) scale[row] = factor;
 }
 
 // The gradient of x; one warp per row; blockDim = (32, rows of a block).
 template <class T>
-__device__ void input_gradient(unsigned rows, unsigned width, const T *dy, const float *normal, const float *scale, const T *weight, T *dx) {
+__device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, float offset, const unsigned *map, const T *dy,
+                               const float *normal, const float *scale, const T *weight, T *dx) {
     unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return; // whole warps
     size_t start = size_t(row) * width;
+    unsigned item = map ? map[row] : 0;
+    if (item != NOTHING && weight) weight += size_t(item) * stride;
     float mean = 0, along = 0;
     for (unsigned i = threadIdx.x; i < width; i += 32) {
-        float inner = load(dy + start + i) * load_or(weight, i, 1);
+        float inner = load(dy + start + i) * (weight ? offset + load(weight + i) : 1);
         mean += inner;
         along += inner * normal[start + i];
     }
     mean = warp_sum(mean) / width;
     along = warp_sum(along) / width;
     for (unsigned i = threadIdx.x; i < width; i += 32) {
-        float inner = load(dy + start + i) * load_or(weight, i, 1);
-        store(dx + start + i, (inner - mean - normal[start + i] * along) * scale[row]);
+        float inner = load(dy + start + i) * (weight ? offset + load(weight + i) : 1);
+        store(dx + start + i, item == NOTHING ? 0 : (inner - mean - normal[start + i] * along) * scale[row]);
     }
 }
 
-// Sums of dy * normal and of dy over a share of the rows, for 32 columns; blockDim = (32, 8), gridDim = (columns / 32, shares).
-// `partial` is [share][2][width].
+// The sums of dy x normal and of dy over the rows of each item, or over all where there are no ranges: of_weight and of_bias, in rows
+// `stride` apart. blockDim = (32, at most 32), gridDim = (columns / 32, items).
 template <class T>
-__device__ void parameter_gradients(unsigned rows, unsigned width, const T *dy, const float *normal, float *partial) {
-    __shared__ float sums[2][8][33];
-    unsigned column = blockIdx.x * 32 + threadIdx.x, share = (rows + gridDim.y - 1) / gridDim.y;
-    unsigned start = min(blockIdx.y * share, rows), end = min(start + share, rows);
+__device__ void parameter_gradients(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *dy, const float *normal,
+                                    float *of_weight, float *of_bias) {
+    __shared__ float sums[2][32][33];
+    unsigned column = blockIdx.x * 32 + threadIdx.x;
+    unsigned start = ranges ? ranges[2 * blockIdx.y] : 0, end = ranges ? ranges[2 * blockIdx.y + 1] : rows;
     float weight = 0, bias = 0;
     if (column < width)
-        for (unsigned row = start + threadIdx.y; row < end; row += 8) {
+        for (unsigned row = start + threadIdx.y; row < end; row += blockDim.y) {
             size_t at = size_t(row) * width + column;
             float d = load(dy + at);
             weight += d * normal[at];
@@ -62,33 +72,27 @@ __device__ void parameter_gradients(unsigned rows, unsigned width, const T *dy, 
     sums[0][threadIdx.y][threadIdx.x] = weight;
     sums[1][threadIdx.y][threadIdx.x] = bias;
     __syncthreads();
-    if (threadIdx.y < 2 && column < width) {
-        float total = 0;
-        for (int i = 0; i < 8; i++) total += sums[threadIdx.y][i][threadIdx.x];
-        partial[(size_t(blockIdx.y) * 2 + threadIdx.y) * width + column] = total;
+    if (threadIdx.y || column >= width) return;
+    weight = bias = 0;
+    for (unsigned i = 0; i < blockDim.y; i++) {
+        weight += sums[0][i][threadIdx.x];
+        bias += sums[1][i][threadIdx.x];
     }
-}
-
-// out[i] = the sum of partial[share][i] over the shares.
-extern "C" __global__ void sum_shares(unsigned shares, unsigned size, const float *partial, float *out) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= size) return;
-    float total = 0;
-    for (unsigned share = 0; share < shares; share++) total += partial[size_t(share) * size + i];
-    out[i] = total;
+    of_weight[size_t(blockIdx.y) * stride + column] = weight;
+    of_bias[size_t(blockIdx.y) * stride + column] = bias;
 }
 
 #define KERNELS(T, type) \
-    extern "C" __global__ void forward_##type(unsigned rows, unsigned width, float epsilon, const T *x, const T *weight, const T *bias, T *y, \
-                                              float *normal, float *scale) { \
-        forward(rows, width, epsilon, x, weight, bias, y, normal, scale); \
+    extern "C" __global__ void forward_##type(unsigned rows, unsigned width, unsigned stride, float epsilon, float offset, const unsigned *map, \
+                                              const T *x, const T *weight, const T *bias, T *y, float *normal, float *scale) { \
+        forward(rows, width, stride, epsilon, offset, map, x, weight, bias, y, normal, scale); \
     } \
-    extern "C" __global__ void input_gradient_##type(unsigned rows, unsigned width, const T *dy, const float *normal, const float *scale, \
-                                                     const T *weight, T *dx) { \
-        input_gradient(rows, width, dy, normal, scale, weight, dx); \
+    extern "C" __global__ void input_gradient_##type(unsigned rows, unsigned width, unsigned stride, float offset, const unsigned *map, \
+                                                     const T *dy, const float *normal, const float *scale, const T *weight, T *dx) { \
+        input_gradient(rows, width, stride, offset, map, dy, normal, scale, weight, dx); \
     } \
-    extern "C" __global__ void parameter_gradients_##type(unsigned rows, unsigned width, const T *dy, const float *normal, float *partial) { \
-        parameter_gradients(rows, width, dy, normal, partial); \
+    extern "C" __global__ void parameter_gradients_##type(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *dy, \
+                                                          const float *normal, float *of_weight, float *of_bias) { \
+        parameter_gradients(rows, width, stride, ranges, dy, normal, of_weight, of_bias); \
     }
-KERNELS(float, f32)
-KERNELS(Bf16, bf16)
+FOR_TYPES(KERNELS)

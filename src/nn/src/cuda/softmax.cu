@@ -6,8 +6,14 @@ __device__ inline float warp_max(float value) {
     return value;
 }
 
+// The row of [head][item][query] of a row of [item][head][query].
+__device__ inline size_t by_head(unsigned row, unsigned rows, unsigned time, unsigned heads) {
+    unsigned query = row % time, head = row / time % heads, item = row / time / heads;
+    return (size_t(head) * (rows / time / heads) + item) * time + query;
+}
+
 // weights = softmax(scale * (scores + shifted distances) + mask), and 0 where a query sees no key. `distances` is
-// [item x head][query][2 time - 1] or null: the key j of query i is time - 1 - i + j. `mask` is [item][query][key].
+// [head][item][query][2 time - 1] or null: the key j of query i is time - 1 - i + j. `mask` is [item][query][key].
 template <class T>
 __device__ void forward(unsigned rows, unsigned time, unsigned heads, float scale, const T *scores, const T *distances, const float *mask,
                         float *weights) {
@@ -17,7 +23,7 @@ __device__ void forward(unsigned rows, unsigned time, unsigned heads, float scal
     scores += size_t(row) * time;
     weights += size_t(row) * time;
     mask += (size_t(item) * time + query) * time;
-    if (distances) distances += size_t(row) * (2 * size_t(time) - 1) + (time - 1 - query);
+    if (distances) distances += by_head(row, rows, time, heads) * (2 * size_t(time) - 1) + (time - 1 - query);
     float most = -3e38f, sum = 0;
     for (unsigned key = threadIdx.x; key < time; key += 32) {
         float score = load(scores + key) + load_or(distances, key, 0);
@@ -36,9 +42,9 @@ __device__ void forward(unsigned rows, unsigned time, unsigned heads, float scal
 }
 
 // slopes = scale * weights * (gradient - sum(gradient * weights)), the gradient of the scores; and the same at the places of the
-// distances, with 0 elsewhere, where `of_distances` is not null.
+// distances, [head][item][query][2 time - 1] with 0 elsewhere, where `of_distances` is not null.
 template <class T>
-__device__ void backward(unsigned rows, unsigned time, float scale, const float *weights, const float *gradient, T *slopes, T *of_distances) {
+__device__ void backward(unsigned rows, unsigned time, unsigned heads, float scale, const float *weights, const float *gradient, T *slopes, T *of_distances) {
     unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return; // whole warps
     unsigned query = row % time;
@@ -51,10 +57,11 @@ __device__ void backward(unsigned rows, unsigned time, float scale, const float 
         store(slopes + size_t(row) * time + key, scale * weights[key] * (gradient[key] - along));
     if (!of_distances) return;
     unsigned distances = 2 * time - 1, first = time - 1 - query;
+    of_distances += by_head(row, rows, time, heads) * distances;
     for (unsigned place = threadIdx.x; place < distances; place += 32) {
         bool met = place >= first && place - first < time;
         unsigned key = place - first;
-        store(of_distances + size_t(row) * distances + place, met ? scale * weights[key] * (gradient[key] - along) : 0.0f);
+        store(of_distances + place, met ? scale * weights[key] * (gradient[key] - along) : 0.0f);
     }
 }
 
@@ -63,9 +70,8 @@ __device__ void backward(unsigned rows, unsigned time, float scale, const float 
                                               const float *mask, float *weights) { \
         forward(rows, time, heads, scale, scores, distances, mask, weights); \
     } \
-    extern "C" __global__ void backward_##type(unsigned rows, unsigned time, float scale, const float *weights, const float *gradient, \
+    extern "C" __global__ void backward_##type(unsigned rows, unsigned time, unsigned heads, float scale, const float *weights, const float *gradient, \
                                                T *slopes, T *of_distances) { \
-        backward(rows, time, scale, weights, gradient, slopes, of_distances); \
+        backward(rows, time, heads, scale, weights, gradient, slopes, of_distances); \
     }
-KERNELS(float, f32)
-KERNELS(Bf16, bf16)
+FOR_TYPES(KERNELS)

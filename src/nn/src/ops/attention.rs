@@ -1,5 +1,7 @@
 //! Multi-head scaled dot-product attention.
 
+#[cfg(feature = "cuda")]
+mod by_kernel;
 mod composition;
 
 use crate::gradients::{Flow, Gradient};

@@ -1,12 +1,12 @@
 //! One-dimensional convolution, channels innermost.
 
-use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::convolution::{self as kernel, Geometry, Layout};
 use crate::ops::operation::{Operation, apply};
-use crate::ops::row_map::{Key, RowMap, matrix, sum_rows};
+use crate::ops::linear::finish;
+use crate::ops::row_map::{Key, RowMap, matrix, sum_rows, swap};
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{Activation, NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ impl Convolve {
     /// The weight `[output, input, tap]` as `[output, tap x input]`.
     fn taps(&self, weight: &Tensor) -> Result<Tensor> {
         let Geometry { inputs, outputs, kernel, .. } = self.geometry;
-        Ok(weight.transpose(1, 2)?.contiguous()?.reshape((outputs, kernel * inputs))?)
+        swap(weight, [inputs, kernel, 1], &[outputs, kernel * inputs])
     }
 
     /// What each output row sees, `[row', tap x input]`.
@@ -188,10 +188,7 @@ impl Operation for Convolve {
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
         let (input, weight) = (&inputs[0], &inputs[1]);
         let product = self.unfold(input)?.matmul(&self.taps(weight)?.t()?)?;
-        let output = match inputs.get(2) {
-            Some(bias) => product.broadcast_add(bias)?,
-            None => product,
-        };
+        let (output, _) = finish(product, inputs.get(2), None, Activation::Identity)?;
         Ok((output.reshape(self.shape.as_slice())?, (input.clone(), weight.clone(), inputs.len() == 3)))
     }
 
@@ -202,12 +199,11 @@ impl Operation for Convolve {
         let mut gradients = vec![None; 3];
         if needs[0] {
             let seen = dy.matmul(&self.taps(&weight)?)?.reshape((self.layout.output.total() * kernel, inputs))?;
-            let of_taps = self.readers()?.gather(&seen)?.reshape((self.layout.whole.total(), kernel, inputs))?;
-            gradients[0] = Some(wide(&of_taps)?.sum(1)?.reshape(input.dims())?);
+            gradients[0] = Some(self.readers()?.gather_sums(&seen, kernel)?.reshape(input.dims())?);
         }
         if needs[1] {
             let product = dy.t()?.matmul(&self.unfold(&input)?)?;
-            gradients[1] = Some(product.reshape((outputs, kernel, inputs))?.transpose(1, 2)?.contiguous()?);
+            gradients[1] = Some(swap(&product, [kernel, inputs, 1], &[outputs, inputs, kernel])?);
         }
         if has_bias && needs[2] {
             gradients[2] = Some(sum_rows(&dy)?);

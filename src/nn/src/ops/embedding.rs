@@ -35,29 +35,81 @@ struct Embed {
     shape: Vec<usize>,
 }
 
-impl Operation for Embed {
-    /// The number of entries, and the indices on the device.
-    type Saved = (usize, Tensor);
+/// What the backward pass needs.
+struct Looked {
+    entries: usize,
+    /// The indices; for the CUDA kernel followed by [`Embed::readers`].
+    index: Tensor,
+    /// For the CUDA kernel the number of entries that were read.
+    #[cfg(feature = "cuda")]
+    read: Option<usize>,
+}
 
-    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
-        let table = &inputs[0];
-        let indices = Tensor::from_slice(&self.indices, self.indices.len(), table.device())?;
-        if self.indices.is_empty() {
-            return Ok((
-                Tensor::zeros(self.shape.as_slice(), table.dtype(), table.device())?,
-                (table.dim(0)?, indices),
-            ));
+impl Embed {
+    /// The entries that are read, in rising order; where the places of each begin, and their end; the places in order of their entries.
+    #[cfg(feature = "cuda")]
+    fn readers(&self) -> [Vec<u32>; 3] {
+        let mut places: Vec<u32> = (0..self.indices.len() as u32).collect();
+        places.sort_by_key(|place| self.indices[*place as usize]);
+        let (mut entries, mut starts) = (Vec::new(), Vec::new());
+        for (at, place) in (0..).zip(&places) {
+            let entry = self.indices[*place as usize];
+            if entries.last() != Some(&entry) {
+                entries.push(entry);
+                starts.push(at);
+            }
         }
-        Ok((table.index_select(&indices, 0)?.reshape(self.shape.as_slice())?, (table.dim(0)?, indices)))
+        starts.push(places.len() as u32);
+        [entries, starts, places]
+    }
+}
+
+impl Operation for Embed {
+    type Saved = Looked;
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Looked)>> {
+        use crate::cuda::rows::{gather, serves};
+        let (table, count) = (&inputs[0], self.indices.len());
+        if count == 0 || u32::try_from(count).is_err() || !serves(table) {
+            return Ok(None);
+        }
+        // Indices and what the backward pass reads go to the device together.
+        let readers = self.readers();
+        let all = [&self.indices[..], &readers.concat()].concat();
+        let index = Tensor::from_slice(&all, all.len(), table.device())?;
+        let rows = gather(table, &index.narrow(0, 0, count)?, 1)?.reshape(self.shape.as_slice())?;
+        Ok(Some((rows, Looked { entries: table.dim(0)?, index, read: Some(readers[0].len()) })))
     }
 
-    fn backward(self, (entries, indices): Self::Saved, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let gradient = wide(&matrix(gradient)?)?;
-        let table = Tensor::zeros((entries, gradient.dim(1)?), gradient.dtype(), gradient.device())?;
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Looked)> {
+        let (table, shape) = (&inputs[0], self.shape.as_slice());
+        let looked = Looked {
+            entries: table.dim(0)?,
+            index: Tensor::from_slice(&self.indices, self.indices.len(), table.device())?,
+            #[cfg(feature = "cuda")]
+            read: None,
+        };
+        if self.indices.is_empty() {
+            return Ok((Tensor::zeros(shape, table.dtype(), table.device())?, looked));
+        }
+        Ok((table.index_select(&looked.index, 0)?.reshape(shape)?, looked))
+    }
+
+    fn backward(self, looked: Looked, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let gradient = matrix(gradient)?;
+        #[cfg(feature = "cuda")]
+        if let Some(read) = looked.read {
+            let count = self.indices.len();
+            let readers = looked.index.narrow(0, count, looked.index.elem_count() - count)?;
+            return Ok(vec![Some(crate::cuda::rows::sum_places(&gradient, looked.entries, &readers, read)?)]);
+        }
+        let gradient = wide(&gradient)?;
+        let table = Tensor::zeros((looked.entries, gradient.dim(1)?), gradient.dtype(), gradient.device())?;
         if self.indices.is_empty() {
             return Ok(vec![Some(table)]);
         }
-        Ok(vec![Some(table.index_add(&indices, &gradient, 0)?)])
+        Ok(vec![Some(table.index_add(&looked.index, &gradient, 0)?)])
     }
 
     fn fused(self, inputs: &[&Value]) -> Result<Value> {

@@ -73,9 +73,41 @@ fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias
     Ok(())
 }
 
-/// `residual + x weight^T + bias`; inputs `x`, weight and, where they are, bias and residual.
+/// Adds bias `[channel]` and residual to a product `[row, channel]` that nobody else holds, and applies an activation. Gives the result,
+/// and what the activation was applied to where there is one.
+pub(crate) fn finish(
+    product: Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    activation: Activation,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let plain = activation == Activation::Identity;
+    if plain && bias.is_none() && residual.is_none() {
+        return Ok((product, None));
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::activation::serves(&product) {
+        let after = crate::cuda::activation::finish(&product, bias, residual, activation)?;
+        return Ok(after.map_or((product.clone(), None), |after| (after, Some(product))));
+    }
+    let mut sum = product;
+    if let Some(bias) = bias {
+        sum = sum.broadcast_add(bias)?;
+    }
+    if let Some(residual) = residual {
+        sum = (&sum + residual.reshape(sum.shape())?)?;
+    }
+    if plain {
+        return Ok((sum, None));
+    }
+    Ok((activation.composed(&sum)?, Some(sum)))
+}
+
+/// `f(residual + x weight^T + bias)`; inputs `x`, weight and, where they are, bias and residual.
 struct Linear {
     sizes: Sizes,
+    /// The identity where the fused kernel computes: it has another one with an activation.
+    activation: Activation,
     /// Of the output.
     shape: Vec<usize>,
     has_bias: bool,
@@ -90,25 +122,24 @@ impl Linear {
 }
 
 impl Operation for Linear {
-    type Saved = [Tensor; 2];
+    /// Input, weight, and what the activation was applied to where there is one.
+    type Saved = (Tensor, Tensor, Option<Tensor>);
 
-    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
         let Sizes { rows, inputs: width, .. } = self.sizes;
-        let mut output = inputs[0].reshape((rows, width))?.matmul(&inputs[1].t()?)?;
+        let product = inputs[0].reshape((rows, width))?.matmul(&inputs[1].t()?)?;
         let [bias, residual] = self.added(inputs);
-        if let Some(bias) = bias {
-            output = output.broadcast_add(bias)?;
-        }
-        output = output.reshape(self.shape.as_slice())?;
-        if let Some(residual) = residual {
-            output = (output + residual)?;
-        }
-        Ok((output, [inputs[0].clone(), inputs[1].clone()]))
+        let (output, before) = finish(product, bias, residual, self.activation)?;
+        Ok((output.reshape(self.shape.as_slice())?, (inputs[0].clone(), inputs[1].clone(), before)))
     }
 
-    fn backward(self, [input, weight]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (input, weight, before) = saved;
         let Sizes { rows, inputs, outputs } = self.sizes;
-        let dy = gradient.reshape((rows, outputs))?;
+        let mut dy = gradient.reshape((rows, outputs))?;
+        if let Some(before) = before {
+            dy = self.activation.composed_slope(&dy, &before)?;
+        }
         let mut gradients = vec![None, None];
         if needs[0] {
             gradients[0] = Some(dy.matmul(&weight)?.reshape(input.dims())?);
@@ -120,7 +151,7 @@ impl Operation for Linear {
             gradients.push(needs[2].then(|| sum_rows(&dy)).transpose()?);
         }
         if self.has_residual {
-            gradients.push(Some(gradient.clone()));
+            gradients.push(Some(dy.reshape(self.shape.as_slice())?));
         }
         Ok(gradients)
     }
@@ -176,7 +207,8 @@ impl Value {
             return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
         let values: Vec<&Value> = [Some(self), Some(weight), bias, residual].into_iter().flatten().collect();
-        apply(Linear { sizes, shape, has_bias: bias.is_some(), has_residual: residual.is_some() }, &values)
+        let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
+        apply(Linear { sizes, activation: Activation::Identity, shape, has_bias, has_residual }, &values)
     }
 
     /// `f(self weight^T + bias)`; the activation runs on each tile while it is in the cache.
@@ -185,11 +217,16 @@ impl Value {
     /// When the shapes do not fit.
     pub fn linear_activated(&self, weight: &Value, bias: Option<&Value>, activation: Activation) -> Result<Value> {
         let values: Vec<&Value> = [Some(self), Some(weight), bias].into_iter().flatten().collect();
-        if activation == Activation::Identity || composed(&values) {
-            return self.linear(weight, bias)?.activate(activation);
+        if activation == Activation::Identity {
+            return self.linear(weight, bias);
         }
         let sizes = sizes(self, weight, bias)?;
         let Sizes { rows, inputs, outputs } = sizes;
+        if composed(&values) {
+            let shape = [&self.dims()[..self.dims().len() - 1], &[outputs]].concat();
+            let has_bias = bias.is_some();
+            return apply(Linear { sizes, activation, shape, has_bias, has_residual: false }, &values);
+        }
         let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
         // SAFETY: as in `linear_onto`.
         let mut before = unsafe { uninitialized(rows * outputs) };

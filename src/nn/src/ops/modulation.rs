@@ -1,14 +1,15 @@
 //! Adaptive layer normalisation (DiT, arXiv 2212.09748): norms and residual sums steered by one set of vectors per item.
 
+mod composition;
+
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::add_assign_serial;
 use crate::kernels::gate;
 use crate::kernels::item_tasks::ItemTasks;
 use crate::kernels::norm::{self, Moments};
-use crate::ops::Normalisation;
-use crate::ops::operation::composed;
+use crate::ops::operation::{apply, composed};
 use crate::tape::record;
-use crate::{Activation, NnError, Result, Sequences, Value, host};
+use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use std::rc::Rc;
 
@@ -94,9 +95,9 @@ impl Value {
         let width = modulation.check(self, &vectors)?;
         let [shift, scale] = vectors;
         if composed(&[self, modulation.vectors]) {
-            let [shift, scale] = [shift, scale].map(|vector| modulation.vectors.channels(columns(vector, width)));
-            let plain = Normalisation { epsilon, activation: Activation::Identity };
-            return self.layer_norm(None, None, plain)?.modulate(&scale?, &shift?, modulation.rows);
+            let places = [shift, scale];
+            let norm = composition::ModulatedNorm { rows: modulation.rows.clone(), places, epsilon };
+            return apply(norm, &[self, modulation.vectors]);
         }
         let gains = modulation.vector(scale, width, 1.0)?;
         let shifts = modulation.vector(shift, width, 0.0)?;
@@ -131,8 +132,8 @@ impl Value {
             return Err(NnError::shape("gated sum", format!("{:?}", self.dims()), update.dims()));
         }
         if composed(&[self, update, modulation.vectors]) {
-            let gates = modulation.vectors.channels(columns(gate, width))?;
-            return self.add(&update.scale_items(&gates, modulation.rows)?);
+            let sum = composition::AddGated { rows: modulation.rows.clone(), gate };
+            return apply(sum, &[self, update, modulation.vectors]);
         }
         let gates = modulation.vector(gate, width, 0.0)?;
         let tasks = ItemTasks::new(modulation.rows, width);

@@ -54,20 +54,20 @@ impl LayerNorm {
 
 /// The composition of a layer norm without its activation; inputs `x` and, where they are, weight and bias. Statistics are of single
 /// precision at least and about the mean: candle's own layer norm takes the difference of two squares, which loses small deviations.
-struct Normalize {
-    has_weight: bool,
-    has_bias: bool,
-    epsilon: f32,
+pub(super) struct Normalize {
+    pub(super) has_weight: bool,
+    pub(super) has_bias: bool,
+    pub(super) epsilon: f32,
 }
 
 /// What the composition of a layer norm keeps.
-struct Normalized {
+pub(super) struct Normalized {
     dtype: DType,
     shape: Vec<usize>,
     /// `(x - mean) / deviation`.
-    normal: Tensor,
+    pub(super) normal: Tensor,
     /// `1 / deviation` of each row.
-    scale: Tensor,
+    pub(super) scale: Tensor,
     /// In single precision at least, or for the kernels in the type of the input.
     weight: Option<Tensor>,
     /// Whether the CUDA kernels serve.
@@ -80,14 +80,15 @@ impl Operation for Normalize {
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Normalized)>> {
-        use crate::cuda::layer_norm::{forward, serves};
+        use crate::cuda::layer_norm::{Affine, forward, serves};
         let (dtype, shape) = (inputs[0].dtype(), inputs[0].dims().to_vec());
         if !serves(&inputs[0]) {
             return Ok(None);
         }
         let weight = self.has_weight.then(|| inputs[1].clone());
         let bias = self.has_bias.then(|| &inputs[1 + usize::from(self.has_weight)]);
-        let done = forward(&matrix(&inputs[0])?, weight.as_ref(), bias, self.epsilon)?;
+        let affine = Affine::Shared { weight: weight.as_ref(), bias };
+        let done = forward(&matrix(&inputs[0])?, affine, self.epsilon)?;
         let output = done.output.reshape(shape.as_slice())?;
         let saved = Normalized { dtype, shape, normal: done.normal, scale: done.scale, weight, by_kernel: true };
         Ok(Some((output, saved)))
@@ -131,9 +132,7 @@ impl Operation for Normalize {
         let mut gradients = vec![None];
         if needs[0] {
             let inner = weight.map_or_else(|| Ok(dy.clone()), |weight| dy.broadcast_mul(&weight))?;
-            let along = normal.broadcast_mul(&(&inner * &normal)?.mean_keepdim(1)?)?;
-            let centred = (inner.broadcast_sub(&inner.mean_keepdim(1)?)? - along)?;
-            gradients[0] = Some(centred.broadcast_mul(&scale)?.to_dtype(dtype)?.reshape(shape)?);
+            gradients[0] = Some(composed_input_gradient(&inner, &normal, &scale)?.to_dtype(dtype)?.reshape(shape)?);
         }
         if self.has_weight {
             gradients.push(needs[1].then(|| sum_rows(&(&dy * &normal)?)).transpose()?);
@@ -145,20 +144,29 @@ impl Operation for Normalize {
     }
 }
 
+/// The gradient of the input from that of the normalized rows.
+pub(super) fn composed_input_gradient(of_normal: &Tensor, normal: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    let along = normal.broadcast_mul(&(of_normal * normal)?.mean_keepdim(1)?)?;
+    let centred = (of_normal.broadcast_sub(&of_normal.mean_keepdim(1)?)? - along)?;
+    Ok(centred.broadcast_mul(scale)?)
+}
+
 #[cfg(feature = "cuda")]
 impl Normalize {
     /// The backward pass by CUDA kernels, of a forward pass by them.
     fn cuda_backward(&self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        use crate::cuda::layer_norm::{input_gradient, parameter_gradients};
+        use crate::cuda::layer_norm::{Affine, input_gradient, parameter_gradients};
         let Normalized { dtype, shape, normal, scale, weight, .. } = saved;
         let dy = matrix(&gradient.to_dtype(dtype)?)?;
-        let input = needs[0].then(|| input_gradient(&dy, &normal, &scale, weight.as_ref())).transpose()?;
+        let affine = Affine::Shared { weight: weight.as_ref(), bias: None };
+        let input = needs[0].then(|| input_gradient(&dy, &normal, &scale, affine)).transpose()?;
         let mut gradients = vec![input.map(|gradient| gradient.reshape(shape)).transpose()?];
         if needs[1..].contains(&true) {
-            let [weight, bias] = parameter_gradients(&dy, &normal)?;
-            gradients.extend(
-                [self.has_weight.then_some(weight), self.has_bias.then_some(bias)].into_iter().filter(Option::is_some),
-            );
+            let sums = parameter_gradients(&dy, &normal, None, [0, 1], 2)?.reshape((2, dy.dim(1)?))?;
+            let parts = [self.has_weight.then(|| sums.get(0)), self.has_bias.then(|| sums.get(1))];
+            for part in parts.into_iter().flatten() {
+                gradients.push(Some(part?));
+            }
         }
         Ok(gradients)
     }

@@ -3,7 +3,7 @@
 use crate::kernels::attention::Reach;
 use crate::kernels::convolution::Geometry;
 use crate::{NnError, Result, Sequences};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What candle's selection of rows reads as zeros, on every device.
@@ -52,6 +52,13 @@ impl RowMap {
         Self::new(items.ranges().iter().flat_map(Clone::clone).map(Some), items.total())
     }
 
+    /// The rows of items where they are; zeros elsewhere.
+    fn keep(items: &Sequences) -> Result<Self> {
+        let mut rows = vec![None; items.total()];
+        items.ranges().iter().flat_map(Clone::clone).for_each(|row| rows[row] = Some(row));
+        Self::new(rows.into_iter(), items.total())
+    }
+
     /// From the rows of items to a padded batch of `time` rows each; zeros behind each item.
     fn pad(items: &Sequences, time: usize) -> Result<Self> {
         let padded = |rows: &std::ops::Range<usize>| {
@@ -84,7 +91,8 @@ impl RowMap {
         Self::of(rows, self.rows.len())
     }
 
-    fn indices(&self, device: &Device) -> Result<Tensor> {
+    /// The row of the source of each row, on a device.
+    pub(crate) fn indices(&self, device: &Device) -> Result<Tensor> {
         // A tensor is whole whatever happened to the thread that held the lock.
         let mut kept = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(indices) = kept.as_ref().filter(|indices| indices.device().same_device(device)) {
@@ -94,21 +102,48 @@ impl RowMap {
         Ok(kept.insert(indices).clone())
     }
 
+    /// As [`indices`](Self::indices); nothing where nothing moves.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn moves(&self, device: &Device) -> Result<Option<Tensor>> {
+        (!self.identity).then(|| self.indices(device)).transpose()
+    }
+
+    /// The sums of `taps` rows each of `source` `[row, channel]`, in its element type or in single precision.
+    pub(crate) fn gather_sums(&self, source: &Tensor, taps: usize) -> Result<Tensor> {
+        if taps == 1 {
+            return self.gather(source);
+        }
+        #[cfg(feature = "cuda")]
+        if crate::cuda::rows::serves(source) && !self.rows.is_empty() {
+            self.check(source)?;
+            return crate::cuda::rows::gather(source, &self.indices(source.device())?, taps);
+        }
+        let width = source.dim(1)?;
+        Ok(crate::device::wide(&self.gather(source)?)?.reshape((self.rows.len() / taps, taps, width))?.sum(1)?)
+    }
+
+    fn check(&self, source: &Tensor) -> Result<[usize; 2]> {
+        match source.dims() {
+            &[rows, width] if rows == self.source => Ok([rows, width]),
+            dims => Err(NnError::shape("gather rows", format!("[{}, channel]", self.source), dims)),
+        }
+    }
+
     /// The rows of `source` `[row, channel]`.
     pub(crate) fn gather(&self, source: &Tensor) -> Result<Tensor> {
-        let &[rows, width] = source.dims() else {
-            return Err(NnError::shape("gather rows", "[row, channel]", source.dims()));
-        };
-        if rows != self.source {
-            return Err(NnError::shape("gather rows", format!("{} rows", self.source), source.dims()));
-        }
+        let [rows, width] = self.check(source)?;
         if self.identity {
             return Ok(source.clone());
         }
         if rows == 0 || width == 0 || self.rows.is_empty() {
             return Ok(Tensor::zeros((self.rows.len(), width), source.dtype(), source.device())?);
         }
-        Ok(source.index_select(&self.indices(source.device())?, 0)?)
+        let indices = self.indices(source.device())?;
+        #[cfg(feature = "cuda")]
+        if crate::cuda::rows::serves(source) {
+            return crate::cuda::rows::gather(source, &indices, 1);
+        }
+        Ok(source.index_select(&indices, 0)?)
     }
 }
 
@@ -119,6 +154,8 @@ pub(crate) enum Key {
     Pack,
     /// From packed items to the rows they are at.
     Unpack,
+    /// The rows of items where they are, zeros between them.
+    Keep,
     /// From the rows of items to a padded batch with this number of rows per item.
     Pad(usize),
     /// From one row per item to all rows of the item.
@@ -138,6 +175,8 @@ type Kept<T> = Arc<Mutex<Vec<(Key, T)>>>;
 pub(crate) struct Cache {
     maps: Kept<Arc<RowMap>>,
     masks: Kept<Tensor>,
+    #[cfg(feature = "cuda")]
+    ranges: Arc<Mutex<Option<Tensor>>>,
 }
 
 impl PartialEq for Cache {
@@ -160,25 +199,44 @@ impl Cache {
         Ok(map)
     }
 
-    /// The mask of a key as a tensor like `like`, made by `make` when it is asked for first.
-    pub(crate) fn mask(&self, key: Key, like: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    /// The mask of a key on a device and in an element type, made by `make` when it is asked for first.
+    pub(crate) fn mask(
+        &self,
+        key: Key,
+        device: &Device,
+        dtype: DType,
+        make: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut masks = self.masks.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |mask: &Tensor| mask.device().same_device(like.device()) && mask.dtype() == like.dtype();
+        let fits = |mask: &Tensor| mask.device().same_device(device) && mask.dtype() == dtype;
         if let Some((_, mask)) = masks.iter().find(|(kept, mask)| *kept == key && fits(mask)) {
             return Ok(mask.clone());
         }
-        let mask = make()?.to_device(like.device())?.to_dtype(like.dtype())?;
+        let mask = make()?.to_device(device)?.to_dtype(dtype)?;
         masks.push((key, mask.clone()));
         Ok(mask)
     }
 }
 
 impl Sequences {
+    /// First and last row of each item, `[item, 2]`, on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn ranges_on(&self, device: &Device) -> Result<Tensor> {
+        let mut kept = self.cache().ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ranges) = kept.as_ref().filter(|ranges| ranges.device().same_device(device)) {
+            return Ok(ranges.clone());
+        }
+        // `RowMap::new` refuses more rows than fit.
+        let ends: Vec<u32> = self.ranges().iter().flat_map(|rows| [rows.start as u32, rows.end as u32]).collect();
+        Ok(kept.insert(Tensor::from_vec(ends, (self.len(), 2), device)?).clone())
+    }
+
     /// One of the maps that need nothing but the items.
     pub(crate) fn map(&self, key: Key) -> Result<Arc<RowMap>> {
         self.cache().map(key.clone(), || match key {
             Key::Pack => RowMap::pack(self),
             Key::Unpack => RowMap::unpack(self),
+            Key::Keep => RowMap::keep(self),
             Key::Pad(time) => RowMap::pad(self, time),
             Key::Expand => RowMap::expand(self),
             Key::Windows(..) | Key::Readers(..) | Key::Mask(..) => {
@@ -199,6 +257,10 @@ pub(crate) fn matrix(tensor: &Tensor) -> Result<Tensor> {
 ///
 /// As a product with ones: candle's own reduction over the outermost axis reads memory across its rows.
 pub(crate) fn sum_rows(tensor: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::rows::serves(tensor) {
+        return Ok(crate::cuda::rows::sum_items(tensor, None, None, (0, 1))?.squeeze(0)?);
+    }
     let tensor = crate::device::wide(tensor)?;
     let (rows, width) = tensor.dims2()?;
     if rows == 0 || width == 0 {
@@ -207,8 +269,21 @@ pub(crate) fn sum_rows(tensor: &Tensor) -> Result<Tensor> {
     Ok(Tensor::ones((1, rows), tensor.dtype(), tensor.device())?.matmul(&tensor)?.squeeze(0)?)
 }
 
+/// The sum of all rows of the product of two `[row, channel]`, in single precision at least.
+pub(crate) fn sum_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::rows::serves(a) && a.dtype() == b.dtype() {
+        return Ok(crate::cuda::rows::sum_items(a, Some(b), None, (0, 1))?.squeeze(0)?);
+    }
+    sum_rows(&(a * b)?)
+}
+
 /// The sum of the rows of each item, `[item, channel]`, in single precision at least.
 pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::rows::serves(tensor) && !items.is_empty() {
+        return crate::cuda::rows::sum_items(tensor, None, Some(&items.ranges_on(tensor.device())?), (0, 1));
+    }
     let tensor = crate::device::wide(tensor)?;
     let width = tensor.dim(1)?;
     let time = items.ranges().iter().map(|rows| rows.len()).max().unwrap_or(0);
@@ -217,4 +292,18 @@ pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
         return Ok(Tensor::zeros((items.len(), width), tensor.dtype(), tensor.device())?);
     }
     Ok(padded.reshape((items.len(), time, width))?.sum(1)?)
+}
+
+/// A tensor of `[outer, a, b, inner]` elements as `[outer, b, a, inner]` of the given shape, in row-major order.
+pub(crate) fn swap(tensor: &Tensor, [a, b, inner]: [usize; 3], shape: &[usize]) -> Result<Tensor> {
+    if a <= 1 || b <= 1 {
+        return Ok(tensor.reshape(shape)?);
+    }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::rows::serves(tensor) {
+        return crate::cuda::rows::swap(tensor, [a, b, inner], shape);
+    }
+    let outer = tensor.elem_count() / (a * b * inner).max(1);
+    let swapped = tensor.reshape((outer, a, b, inner))?.transpose(1, 2)?;
+    Ok(crate::device::contiguous(&swapped)?.reshape(shape)?)
 }

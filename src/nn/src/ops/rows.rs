@@ -5,7 +5,7 @@ use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
-use crate::ops::row_map::{self, Key, RowMap, matrix, sum_rows};
+use crate::ops::row_map::{self, Key, RowMap, matrix, sum_products, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
@@ -103,7 +103,7 @@ impl Value {
     pub fn add_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
         check_items("add items", self, items, rows)?;
         if composed(&[self, items]) {
-            return self.add(&items.expand_items(rows)?.reshape(self.dims())?);
+            return apply(AddItems { rows: rows.clone() }, &[self, items]);
         }
         let width = self.width();
         let mut out = host::slice("add items", self.tensor())?.to_vec();
@@ -142,7 +142,7 @@ impl Value {
     pub fn scale_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
         check_items("scale items", self, items, rows)?;
         if composed(&[self, items]) {
-            return self.multiply(&items.expand_items(rows)?.reshape(self.dims())?);
+            return apply(ScaleItems { rows: rows.clone() }, &[self, items]);
         }
         let width = self.width();
         let output = {
@@ -237,7 +237,7 @@ impl Value {
             return Ok(self.clone());
         }
         if composed(&[self]) {
-            return self.pack_rows(rows)?.unpack_rows(rows)?.reshape(self.dims());
+            return apply(MoveRows { map: rows.map(Key::Keep)? }, &[self])?.reshape(self.dims());
         }
         let width = self.width();
         let output = host::tensor(keep_rows(&host::slice("mask rows", self.tensor())?, width, rows), self.dims())?;
@@ -353,7 +353,7 @@ impl Operation for ScaleChannels {
 
     fn backward(self, [input, factors]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let of_input = needs[0].then(|| gradient.broadcast_mul(&factors)).transpose()?;
-        let of_factors = needs[1].then(|| sum_rows(&matrix(&(gradient * &input)?)?)).transpose()?;
+        let of_factors = needs[1].then(|| sum_products(&matrix(gradient)?, &matrix(&input)?)).transpose()?;
         Ok(vec![of_input, of_factors])
     }
 }
@@ -371,6 +371,63 @@ impl Operation for AddChannels {
     fn backward(self, (): (), gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let of_offsets = needs[1].then(|| sum_rows(&matrix(gradient)?)).transpose()?;
         Ok(vec![Some(gradient.clone()), of_offsets])
+    }
+}
+
+/// The composition of [`Value::add_items`].
+struct AddItems {
+    rows: Sequences,
+}
+
+impl Operation for AddItems {
+    type Saved = ();
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
+        let (x, items, map) = (&inputs[0], &inputs[1], self.rows.map(Key::Expand)?);
+        #[cfg(feature = "cuda")]
+        if crate::cuda::rows::serves(x) {
+            let map = map.indices(x.device())?;
+            let sum = crate::cuda::rows::modulate(Some(x), None, 0.0, None, Some((items, 0)), &map)?;
+            return Ok((sum.reshape(x.dims())?, ()));
+        }
+        Ok(((x + map.gather(items)?.reshape(x.dims())?)?, ()))
+    }
+
+    fn backward(self, (): (), gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let of_items = || row_map::sum_items(&matrix(gradient)?, &self.rows);
+        Ok(vec![Some(gradient.clone()), needs[1].then(of_items).transpose()?])
+    }
+}
+
+/// The composition of [`Value::scale_items`].
+struct ScaleItems {
+    rows: Sequences,
+}
+
+impl ScaleItems {
+    fn scaled(&self, x: &Tensor, items: &Tensor) -> Result<Tensor> {
+        let map = self.rows.map(Key::Expand)?;
+        #[cfg(feature = "cuda")]
+        if crate::cuda::rows::serves(x) {
+            let map = map.indices(x.device())?;
+            let product = crate::cuda::rows::modulate(None, Some(x), 0.0, Some((items, 0)), None, &map)?;
+            return Ok(product.reshape(x.dims())?);
+        }
+        Ok((x * map.gather(items)?.reshape(x.dims())?)?)
+    }
+}
+
+impl Operation for ScaleItems {
+    type Saved = [Tensor; 2];
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
+        Ok((self.scaled(&inputs[0], &inputs[1])?, [inputs[0].clone(), inputs[1].clone()]))
+    }
+
+    fn backward(self, [input, items]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let of_input = needs[0].then(|| self.scaled(gradient, &items)).transpose()?;
+        let of_items = || row_map::sum_items(&matrix(&(gradient * &input)?)?, &self.rows);
+        Ok(vec![of_input, needs[1].then(of_items).transpose()?])
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::rows_per_chunk;
 use crate::ops::operation::{Operation, apply};
+use crate::ops::row_map::swap as swap_axes;
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
 use candle_core::{D, Tensor};
@@ -68,11 +69,13 @@ impl Operation for Swap {
     type Saved = ();
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, ())> {
-        Ok((inputs[0].transpose(self.axes[0], self.axes[1])?, ()))
+        Ok((swap_axes(&inputs[0], self.sizes, &self.shape)?, ()))
     }
 
     fn backward(self, (): (), gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(gradient.transpose(self.axes[0], self.axes[1])?)])
+        let ([a, b, inner], mut shape) = (self.sizes, self.shape);
+        shape.swap(self.axes[0], self.axes[1]);
+        Ok(vec![Some(swap_axes(gradient, [b, a, inner], &shape)?)])
     }
 
     fn fused(self, inputs: &[&Value]) -> Result<Value> {

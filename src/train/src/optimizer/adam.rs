@@ -92,6 +92,15 @@ impl UpdateRule for Adam {
             .for_each(|((weights, gradient), (mean, square))| kernel.apply(weights, gradient, mean, square));
     }
 
+    #[cfg(feature = "cuda")]
+    fn kernel(&self, step: &Step<'_>) -> Option<(&'static str, Vec<f32>)> {
+        let kernel = Adam::kernel(self, step);
+        let Kernel { scale, limit, penalty, keep, mean_weight, .. } = kernel;
+        let Kernel { square_keep, square_weight, root_correction, eps, step_size, .. } = kernel;
+        let (gradient, moments) = ([scale, limit, penalty, keep], [mean_weight, square_keep, square_weight]);
+        Some(("adam", [&gradient[..], &moments, &[root_correction, eps, step_size]].concat()))
+    }
+
     fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {
         let Kernel { penalty, keep, mean_weight, square_keep, square_weight, root_correction, eps, step_size, .. } =
             self.kernel(step);

@@ -6,6 +6,8 @@ mod change;
 mod composition;
 mod config;
 mod groups;
+#[cfg(feature = "cuda")]
+pub(crate) mod multi_tensor;
 mod muon;
 mod norm;
 mod prodigy;

@@ -8,6 +8,8 @@ use flowmill_nn::{Gradients, NnError, Parameters};
 
 use super::change::{Change, Changes};
 use super::composition::{Tensors, Updated};
+#[cfg(feature = "cuda")]
+use super::slot::Slot;
 use super::slot::{Arrays, Slots};
 use super::{OptimConfig, Optimizer, ParameterSettings, Update};
 use crate::TrainError;
@@ -53,6 +55,14 @@ pub(super) trait UpdateRule: Debug + Send + Sync {
     /// Changes weights and state; the arrays are those that [`state`](Self::state) declares for the same shape and settings.
     fn update(&self, step: &Step<'_>, arrays: Arrays<'_>);
 
+    /// The CUDA kernel that updates all parameters in one launch, and its numbers for this one. Its tensors are weights, gradient and state.
+    /// `None` where the rule has none.
+    #[cfg(feature = "cuda")]
+    fn kernel(&self, step: &Step<'_>) -> Option<(&'static str, Vec<f32>)> {
+        let _ = step;
+        None
+    }
+
     /// The composition of [`update`](Self::update): the new weights, and the new state in the same order.
     fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError>;
 }
@@ -84,6 +94,15 @@ impl<R: UpdateRule> Optimizer for PerParameter<R> {
     ) -> Result<Changes, TrainError> {
         self.updates += 1;
         let (rule, number) = (&self.rule, self.updates);
+        #[cfg(feature = "cuda")]
+        {
+            let kernel = |slot: &Slot| {
+                rule.kernel(&Step { number, update, dims: &slot.dims, settings: slot.settings })
+            };
+            if let Some(changes) = self.slots.visit_together(parameters, gradients, update.measure, kernel)? {
+                return Ok(Changes::of(update, changes));
+            }
+        }
         let changes = self.slots.visit(
             parameters,
             gradients,

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
+#[cfg(feature = "cuda")]
+use flowmill_nn::cuda::lists::Entry;
 use rayon::prelude::*;
 
 use super::composition::{Tensors, Updated, fetch};
+#[cfg(feature = "cuda")]
+use super::multi_tensor;
 use super::rule::StateArray;
 use super::{OptimConfig, ParameterSettings, groups};
 use crate::TrainError;
@@ -81,6 +85,34 @@ impl Slots {
             return self.visit_arrays(parameters, gradients, kernel);
         }
         self.visit_tensors(parameters, gradients, composition)
+    }
+
+    /// Updates every parameter that has a gradient by a CUDA kernel over all of them, in place; gives the norms of the weights before and of
+    /// what was added to them when they are to be measured. `None` where there is no kernel for the rule or the tensors.
+    #[cfg(feature = "cuda")]
+    pub(super) fn visit_together(
+        &self,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        measure: bool,
+        kernel: impl Fn(&Slot) -> Option<(&'static str, Vec<f32>)>,
+    ) -> Result<Option<Vec<(ParameterId, Figures)>>, TrainError> {
+        let (mut ids, mut entries, mut name) = (Vec::new(), Vec::new(), "");
+        for slot in &self.0 {
+            let Some(gradient) = gradients.get(slot.id) else { continue };
+            let Some((kernel, numbers)) = kernel(slot) else { return Ok(None) };
+            let state = slot.state.iter().map(|(_, tensor)| tensor);
+            let tensors: Vec<&Tensor> = [parameters.tensor(slot.id), gradient].into_iter().chain(state).collect();
+            if !multi_tensor::serve(tensors.iter().copied()) {
+                return Ok(None);
+            }
+            name = kernel;
+            ids.push(slot.id);
+            entries.push(Entry { tensors, numbers });
+        }
+        let figures = multi_tensor::update(name, &entries, measure);
+        let figures = figures.map_err(TrainError::tensor("updating the parameters"))?;
+        Ok(Some(ids.into_iter().zip(figures).collect()))
     }
 
     fn visit_arrays(

@@ -4,7 +4,7 @@ use crate::device::wide;
 use crate::kernels::attention::{Settings, dropout_factors};
 use crate::ops::attention::Attention;
 use crate::ops::operation::Operation;
-use crate::ops::row_map::{Key, matrix, sum_rows};
+use crate::ops::row_map::{Key, matrix, sum_rows, swap};
 use crate::{Result, Sequences};
 use candle_core::{DType, Device, Tensor};
 
@@ -13,35 +13,38 @@ const UNSEEN: f32 = -1e30;
 
 /// Attention; inputs queries, keys, values and, with relative positions, encodings, content bias and position bias.
 pub(super) struct Attend {
-    settings: Settings,
-    queries: Sequences,
-    keys: Sequences,
-    shape: Vec<usize>,
+    pub(super) settings: Settings,
+    pub(super) queries: Sequences,
+    pub(super) keys: Sequences,
+    pub(super) shape: Vec<usize>,
 }
 
 /// What the backward pass needs.
 pub(super) struct Saved {
     /// `[item x head, time, channel]`, the queries with the content bias where there is one.
-    content: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    pub(super) content: Tensor,
+    pub(super) keys: Tensor,
+    pub(super) values: Tensor,
     /// The softmax of the scores, `[item x head, time, time]`, in single precision at least.
-    weights: Tensor,
+    pub(super) weights: Tensor,
     /// The factors of the dropout on them.
-    dropout: Option<Tensor>,
-    relative: Option<Relative>,
+    pub(super) dropout: Option<Tensor>,
+    pub(super) relative: Option<Relative>,
     /// Rows of the keys.
-    key_shape: Vec<usize>,
+    pub(super) key_shape: Vec<usize>,
+    /// Whether the CUDA kernels serve.
+    #[cfg(feature = "cuda")]
+    pub(super) by_kernel: bool,
 }
 
 /// What the backward pass needs of relative positions.
-struct Relative {
+pub(super) struct Relative {
     /// The queries with the position bias, `[head, item x time, channel]`.
-    position: Tensor,
+    pub(super) position: Tensor,
     /// The encodings of the distances that occur, `[head, 2 time - 1, channel]`.
-    encodings: Tensor,
+    pub(super) encodings: Tensor,
     /// The number of encodings that were given.
-    given: usize,
+    pub(super) given: usize,
 }
 
 impl Attend {
@@ -50,12 +53,12 @@ impl Attend {
         Self { settings, queries, keys, shape: shape.to_vec() }
     }
 
-    fn items(&self) -> usize {
+    pub(super) fn items(&self) -> usize {
         self.queries.len()
     }
 
     /// The longest item, of queries or keys: what all are padded to.
-    fn time(&self) -> usize {
+    pub(super) fn time(&self) -> usize {
         let lengths = self.queries.ranges().iter().chain(self.keys.ranges()).map(|rows| rows.len());
         lengths.max().unwrap_or(0).max(1)
     }
@@ -108,7 +111,7 @@ impl Attend {
     }
 
     /// What is added to the scores: 0 where a query sees a key, far below every score elsewhere; `[item, 1, time, time]`.
-    fn mask(&self, like: &Tensor) -> Result<Tensor> {
+    pub(super) fn mask(&self, device: &Device, dtype: DType) -> Result<Tensor> {
         let time = self.time();
         let make = || {
             let mut mask = vec![UNSEEN; self.items() * time * time];
@@ -121,9 +124,9 @@ impl Attend {
             Ok(Tensor::from_vec(mask, (self.items(), 1, time, time), &Device::Cpu)?)
         };
         if self.queries != self.keys {
-            return Ok(make()?.to_device(like.device())?.to_dtype(like.dtype())?);
+            return Ok(make()?.to_device(device)?.to_dtype(dtype)?);
         }
-        self.keys.cache().mask(Key::Mask(self.settings.reach, time), like, make)
+        self.keys.cache().mask(Key::Mask(self.settings.reach, time), device, dtype, make)
     }
 
     /// Whether a query sees no key at all. (Rows of padding see none either, but nothing reads what they give.)
@@ -139,17 +142,12 @@ impl Attend {
     fn weights(&self, scores: Tensor, distances: Option<Tensor>) -> Result<Tensor> {
         let Settings { heads, scale, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
-        #[cfg(feature = "cuda")]
-        if crate::cuda::softmax::serves(&scores) {
-            let mask = self.mask(&wide(&scores)?)?;
-            return crate::cuda::softmax::forward(&scores, distances.as_ref(), &mask, scale, heads);
-        }
         let scores = match distances {
             Some(distances) => (scores + shift(&distances)?)?,
             None => scores,
         };
         let scores = (wide(&scores)? * f64::from(scale))?.reshape((count, heads, time, time))?;
-        let mask = self.mask(&scores)?;
+        let mask = self.mask(scores.device(), scores.dtype())?;
         let scores = scores.broadcast_add(&mask)?;
         let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
         if self.has_blind_queries() {
@@ -169,10 +167,6 @@ impl Attend {
         dtype: DType,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let scale = self.settings.scale;
-        #[cfg(feature = "cuda")]
-        if dtype != DType::F16 && crate::cuda::softmax::serves(weights) {
-            return crate::cuda::softmax::backward(gradient, weights, scale, relative, dtype);
-        }
         let along = (gradient * weights)?.sum_keepdim(2)?;
         let slopes = (weights * gradient.broadcast_sub(&along)?)?;
         let slopes = (slopes * f64::from(scale))?.to_dtype(dtype)?;
@@ -181,7 +175,7 @@ impl Attend {
     }
 
     /// The factors of the dropout on the weights, `[item x head, time, time]`: drawn on the host, the same on every device.
-    fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
+    pub(super) fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
         let Some((rate, draw)) = self.settings.dropout else { return Ok(None) };
         let (time, heads) = (self.time(), self.settings.heads);
         let mut factors = vec![0.0; self.items() * heads * time * time];
@@ -194,11 +188,11 @@ impl Attend {
     }
 
     /// The encodings of the distances within `time` positions, `[head, 2 time - 1, channel]`.
-    fn distances(&self, encodings: &Tensor) -> Result<Tensor> {
+    pub(super) fn distances(&self, encodings: &Tensor) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let (given, time) = (encodings.dim(0)?, self.time());
         let near = encodings.narrow(0, given / 2 + 1 - time, 2 * time - 1)?;
-        Ok(near.reshape((2 * time - 1, heads, head_width))?.transpose(0, 1)?.contiguous()?)
+        swap(&near, [2 * time - 1, heads, head_width], &[heads, 2 * time - 1, head_width])
     }
 }
 
@@ -224,6 +218,11 @@ fn shift_back(x: &Tensor) -> Result<Tensor> {
 
 impl Operation for Attend {
     type Saved = Saved;
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Saved)>> {
+        self.forward_by_kernel(inputs)
+    }
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Saved)> {
         let dtype = inputs[0].dtype();
@@ -251,14 +250,26 @@ impl Operation for Attend {
         };
         let output = self.merge(&dropped.to_dtype(dtype)?.matmul(&values)?, &self.queries)?;
         let key_shape = inputs[1].dims().to_vec();
-        Ok((
-            output.reshape(self.shape.as_slice())?,
-            Saved { content, keys, values, weights, dropout, relative, key_shape },
-        ))
+        let saved = Saved {
+            content,
+            keys,
+            values,
+            weights,
+            dropout,
+            relative,
+            key_shape,
+            #[cfg(feature = "cuda")]
+            by_kernel: false,
+        };
+        Ok((output.reshape(self.shape.as_slice())?, saved))
     }
 
     fn backward(self, saved: Saved, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let Saved { content, keys, values, weights, dropout, relative, key_shape } = saved;
+        #[cfg(feature = "cuda")]
+        if saved.by_kernel {
+            return self.backward_by_kernel(saved, gradient);
+        }
+        let Saved { content, keys, values, weights, dropout, relative, key_shape, .. } = saved;
         let dtype: DType = content.dtype();
         let dy = self.split(&matrix(gradient)?, &self.queries)?;
         let mut slopes = wide(&dy.matmul(&values.t()?)?)?;
@@ -267,10 +278,10 @@ impl Operation for Attend {
             slopes = (slopes * factors)?;
             dropped = (dropped * factors)?;
         }
-        let of_values = dropped.to_dtype(dtype)?.transpose(1, 2)?.contiguous()?.matmul(&dy)?;
+        let of_values = dropped.to_dtype(dtype)?.t()?.matmul(&dy)?;
         let (slopes, of_distances) = self.slopes(&slopes, &weights, relative.is_some(), dtype)?;
         let of_content = slopes.matmul(&keys)?;
-        let of_keys = slopes.transpose(1, 2)?.contiguous()?.matmul(&content)?;
+        let of_keys = slopes.t()?.matmul(&content)?;
         let to_keys =
             |split: &Tensor| Ok::<_, crate::NnError>(self.merge(split, &self.keys)?.reshape(key_shape.as_slice())?);
         let to_queries =
@@ -282,7 +293,7 @@ impl Operation for Attend {
         let of_distances = self.by_head(&of_distances)?;
         let of_position = self.by_item(&of_distances.matmul(&encodings)?)?;
         let time = self.time();
-        let of_encodings = of_distances.transpose(1, 2)?.contiguous()?.matmul(&position)?;
+        let of_encodings = of_distances.t()?.matmul(&position)?;
         let of_encodings = of_encodings.transpose(0, 1)?.contiguous()?.reshape((2 * time - 1, ()))?;
         let outside = given / 2 + 1 - time;
         let of_encodings = of_encodings.pad_with_zeros(0, outside, outside)?;
