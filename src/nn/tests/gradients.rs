@@ -402,6 +402,19 @@ fn sizes_beyond_a_block_of_a_device() {
     }
     let items = [Sequences::packed(&[70, 41]), Sequences::packed(&[70, 41])];
     let settings = attention_over(&items, Reach::Chunk(20));
+    check_large("large linear", &[&[300, 40], &[70, 40], &[70]], |x| {
+        x[0].linear_activated(&x[1], Some(&x[2]), Activation::Silu).unwrap()
+    });
+    check_large("large convolution", &[&[2, 150, 24], &[40, 24, 3], &[40]], |x| {
+        x[0].conv1d(&x[1], Some(&x[2]), Convolution::causal(3), Some(&[150, 70])).unwrap()
+    });
+    let indices: Vec<u32> = (0..300).map(|place| place * place % 47).collect();
+    check_large("large embedding", &[&[50, 40]], |x| x[0].embed(&indices, &[300]).unwrap());
+    let rows = Sequences::padded(&[150, 90], 160).unwrap();
+    check_large("large modulation", &[&[320, 40], &[320, 40], &[2, 120]], |x| {
+        let modulation = Modulation { vectors: &x[2], rows: &rows };
+        x[0].modulated_norm(&modulation, [2, 0], 1e-6).unwrap().add_gated(&x[1], &modulation, 1).unwrap()
+    });
     check_large("large attention", &[&[111, 8], &[111, 8], &[111, 8], &[139, 8], &[2, 4], &[2, 4]], |x| {
         let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
         x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()

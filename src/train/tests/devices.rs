@@ -40,9 +40,15 @@ impl Place {
     }
 }
 
-/// Matrices of both orientations, a kernel of three axes, a vector, one number.
-const SHAPES: [(&str, &[usize]); 5] =
-    [("wide.weight", &[4, 9]), ("tall.weight", &[9, 4]), ("kernel.weight", &[3, 2, 5]), ("bias", &[7]), ("gain", &[1])];
+/// Matrices of both orientations, a kernel of three axes, vectors, one of them of several blocks of a launch, one number.
+const SHAPES: [(&str, &[usize]); 6] = [
+    ("wide.weight", &[4, 9]),
+    ("tall.weight", &[9, 4]),
+    ("kernel.weight", &[3, 2, 5]),
+    ("bias", &[7]),
+    ("long", &[40_000]),
+    ("gain", &[1]),
+];
 
 fn parameters() -> Parameters {
     let mut parameters = Parameters::new();

@@ -5,8 +5,7 @@ use crate::kernels::activation::Activation;
 use crate::{NnError, Result};
 use candle_core::Tensor;
 
-static KERNELS: Kernels =
-    Kernels::new("activation", &[include_str!("elements.cuh"), include_str!("activation.cu")]);
+static KERNELS: Kernels = Kernels::new("activation", &[include_str!("elements.cuh"), include_str!("activation.cu")]);
 
 /// Whether there are kernels for a tensor.
 pub(crate) fn serves(tensor: &Tensor) -> bool {

@@ -6,8 +6,7 @@ use super::{Kernels, Launch, expect, uninitialized};
 use crate::{NnError, Result};
 use candle_core::{DType, Tensor};
 
-static KERNELS: Kernels =
-    Kernels::new("layer norm", &[include_str!("elements.cuh"), include_str!("layer_norm.cu")]);
+static KERNELS: Kernels = Kernels::new("layer norm", &[include_str!("elements.cuh"), include_str!("layer_norm.cu")]);
 
 /// What the rows are multiplied by and what is added to them.
 #[derive(Clone, Copy)]

@@ -45,7 +45,9 @@ pub unsafe fn launch(kernels: &Kernels, kernel: &str, entries: &[Entry<'_>], fig
     let mut total = 0;
     for entry in entries {
         let elements = entry.tensors.first().map_or(0, |tensor| tensor.elem_count());
-        let fits = |tensor: &&Tensor| tensor.elem_count() == elements && tensor.dtype() == DType::F32 && tensor.is_contiguous();
+        let fits = |tensor: &&Tensor| {
+            tensor.elem_count() == elements && tensor.dtype() == DType::F32 && tensor.is_contiguous()
+        };
         if (entry.tensors.len(), entry.numbers.len()) != (tensors, numbers) || !entry.tensors.iter().all(fits) {
             return Err(NnError::invalid("list of tensors", "an entry differs from the others, or its tensors do"));
         }

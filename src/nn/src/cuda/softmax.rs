@@ -52,7 +52,8 @@ pub(crate) fn backward(
     // SAFETY: as in the forward pass; the kernel writes all of its results.
     unsafe {
         let slopes = uninitialized((batch, time, time), like.dtype(), like)?;
-        let of_distances = relative.then(|| uninitialized((heads, batch / heads * time, 2 * time - 1), like.dtype(), like));
+        let of_distances =
+            relative.then(|| uninitialized((heads, batch / heads * time, 2 * time - 1), like.dtype(), like));
         let of_distances = of_distances.transpose()?;
         launch.tensor(&slopes)?.tensor(of_distances.as_ref())?.over_rows(batch * time)?;
         Ok((slopes, of_distances))

@@ -2,8 +2,8 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::convolution::{self as kernel, Geometry, Layout};
-use crate::ops::operation::{Operation, apply};
 use crate::ops::linear::finish;
+use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::{Key, RowMap, matrix, sum_rows, swap};
 use crate::tape::record;
 use crate::{Activation, NnError, Result, Sequences, Value, host};

@@ -96,9 +96,7 @@ impl<R: UpdateRule> Optimizer for PerParameter<R> {
         let (rule, number) = (&self.rule, self.updates);
         #[cfg(feature = "cuda")]
         {
-            let kernel = |slot: &Slot| {
-                rule.kernel(&Step { number, update, dims: &slot.dims, settings: slot.settings })
-            };
+            let kernel = |slot: &Slot| rule.kernel(&Step { number, update, dims: &slot.dims, settings: slot.settings });
             if let Some(changes) = self.slots.visit_together(parameters, gradients, update.measure, kernel)? {
                 return Ok(Changes::of(update, changes));
             }

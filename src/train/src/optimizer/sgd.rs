@@ -48,7 +48,8 @@ impl UpdateRule for Sgd {
     fn kernel(&self, step: &Step<'_>) -> Option<(&'static str, Vec<f32>)> {
         let share = if step.number == 1 { 1.0 } else { 1.0 - self.dampening };
         let gradient = [step.update.scale, step.update.limit, step.settings.weight_decay];
-        let numbers = gradient.into_iter().chain([step.rate(), self.momentum, share, f64::from(u8::from(self.nesterov))]);
+        let numbers =
+            gradient.into_iter().chain([step.rate(), self.momentum, share, f64::from(u8::from(self.nesterov))]);
         let kernel = if self.momentum == 0.0 { "sgd" } else { "sgd_momentum" };
         Some((kernel, numbers.map(|number| number as f32).collect()))
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
-use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
 #[cfg(feature = "cuda")]
 use flowmill_nn::cuda::lists::Entry;
+use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
 use rayon::prelude::*;
 
 use super::composition::{Tensors, Updated, fetch};

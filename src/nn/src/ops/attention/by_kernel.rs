@@ -62,8 +62,7 @@ impl Attend {
         let of_distances = |Relative { position, encodings, .. }: &Relative| position.matmul(&encodings.t()?);
         let distances = relative.as_ref().map(of_distances).transpose()?;
         let mask = self.mask(device, candle_core::DType::F32)?;
-        let weights =
-            softmax::forward(&scores, distances.as_ref(), &mask, self.settings.scale, self.settings.heads)?;
+        let weights = softmax::forward(&scores, distances.as_ref(), &mask, self.settings.scale, self.settings.heads)?;
         drop((scores, distances));
         let dropout = self.dropout(&weights)?;
         let dropped = dropout.as_ref().map_or_else(|| Ok(weights.clone()), |factors| &weights * factors)?;

@@ -168,7 +168,12 @@ impl Operation for AddGated {
         Ok((self.gated(Some(base), update, vectors)?, [update.clone(), vectors.clone()]))
     }
 
-    fn backward(self, [update, vectors]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(
+        self,
+        [update, vectors]: [Tensor; 2],
+        gradient: &Tensor,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         let of_update = needs[1].then(|| self.gated(None, gradient, &vectors)).transpose()?;
         let given = || {
             let count = vectors.dim(1)? / update.dim(1)?.max(1);

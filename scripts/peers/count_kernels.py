@@ -1,0 +1,177 @@
+"""The parts of scripts/count_launches: one training step of a published flow, in kernel launches here and in operators of PyTorch.
+
+    count_kernels.py data FOLDER FAMILY RECIPE     recordings, tokens and a recipe of one batch for Flowmill: published depth, small widths
+    count_kernels.py ours TITLE REPORT REPORT      the difference of two reports of the emulator, as a line of the table
+    count_kernels.py peer FAMILY                   PyTorch's counts, as lines of the table
+
+FAMILY is cosyvoice2 or step-audio. PyTorch is counted on the CPU: every ATen operator that reaches the device's side of its dispatcher
+and is no view and no allocation. On a GPU each of them launches at least one kernel, and many launch several (convolutions, padding, norms and
+embeddings backwards, large sums), so that a GPU sees no fewer launches. Products (mm, addmm, bmm, convolutions forwards and backwards, fused
+attention forwards and backwards) are given apart. A `_foreach_` or `_fused_` operator counts once for all its tensors; on a GPU it takes a
+launch for every few hundred blocks. Widths do not change the counts.
+"""
+
+import collections
+import pathlib
+import random
+import re
+import struct
+import sys
+import wave
+
+LENGTHS = (40, 36, 33, 27)  # tokens of the items of the batch
+SMALL = {
+    "cosyvoice2": dict(channels=[16], attention_head_dim=8, num_heads=2),
+    "step-audio": dict(hidden_size=16, num_heads=2, head_dim=8),
+}
+# Operators that are no views and launch nothing all the same.
+SILENT = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "_record_function_enter_new", "_record_function_exit", "lift_fresh", "scalar_tensor", "resize_"}
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward"}
+TO_HOST = "_local_scalar_dense"
+
+
+def count(step):
+    """The operators that reach the device's side of the dispatcher while a function runs, by name; neither views nor allocations."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    counts = collections.Counter()
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            name = function.overloadpacket.__name__
+            if not function.is_view and name not in SILENT:
+                counts[name] += 1
+            return function(*arguments, **(keywords or {}))
+
+    with Counting():
+        step()
+    return counts
+
+
+def peer(family):
+    import torch
+    from torch.optim import swa_utils
+
+    import flow_torch
+    import torch.nn.utils.clip_grad as clip_grad
+
+    # On the CPU the default is a loop over parameters; on a GPU it is the operator over lists.
+    clip_grad._has_foreach_support = lambda tensors, device: True
+    torch.manual_seed(7)
+    published = flow_torch.PUBLISHED[family]
+    encoder = published["encoder"] | dict(attention_heads=2, linear_units=32)
+    config = published | dict(input_size=16, vocab_size=64, encoder=encoder, estimator=published["estimator"] | SMALL[family])
+    lengths, items = torch.tensor(LENGTHS), len(LENGTHS)
+    longest, bins = max(LENGTHS), config["output_size"]
+    batch = {
+        "speech_token": torch.randint(64, (items, longest) + ((2,) if family == "step-audio" else ())),
+        "speech_token_len": lengths,
+        "speech_feat": torch.randn(items, 2 * longest, bins),
+        "embedding": torch.randn(items, config["spk_embed_dim"]),
+        "z": torch.randn(items, bins, 2 * longest),
+        "t": torch.rand(items),
+        "cfg_keep": torch.ones(items),
+        "cond_len": torch.zeros(items, dtype=torch.int64),
+    }
+    for variant in ("foreach", "fused"):
+        flow = flow_torch.Flow(config)
+        optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, **{variant: True})
+        average = swa_utils.AveragedModel(flow, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.999))
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            loss = flow.loss(batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0, foreach=True)
+            optimizer.step()
+            swa_utils.get_ema_multi_avg_fn(0.999)(list(average.module.parameters()), list(flow.parameters()), 1)
+            loss.item()
+
+        step()
+        counts = count(step)
+        products = sum(times for name, times in counts.items() if name in PRODUCTS or name.startswith("_scaled_dot_product"))
+        # The counters of AdamW over lists are on the CPU also where the parameters are on a GPU: only the loss is copied.
+        others = counts.total() - products - counts[TO_HOST]
+        print(f"PyTorch eager, AdamW {variant}\t{others}\t{products}\t-\t1\t-\t-")
+        if variant == "foreach" and "--list" in sys.argv:
+            for name, times in counts.most_common():
+                print(f"    {times:6} {name}", file=sys.stderr)
+
+
+def data(folder, family, recipe):
+    """Noise, random tokens and speakers, as files that Flowmill imports; a recipe whose only batch holds them all."""
+    import torch
+
+    folder, draw = pathlib.Path(folder), random.Random(7)
+    lengths = {f"train{item}": length for item, length in enumerate(LENGTHS)} | {"dev0": LENGTHS[0]}
+    (folder / "kaldi").mkdir(parents=True, exist_ok=True)
+    for name, length in lengths.items():
+        with wave.open(str(folder / "kaldi" / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 24000, 0, "NONE", "not compressed"))
+            file.writeframes(struct.pack(f"<{960 * length}h", *(draw.randint(-3000, 3000) for _ in range(960 * length))))
+    table = lambda file, value: (folder / "kaldi" / file).write_text("".join(f"{name} {value(name)}\n" for name in sorted(lengths)))
+    table("wav.scp", lambda name: f"{name}.wav")
+    table("text", lambda name: "NOISE")
+    table("utt2spk", lambda name: "someone")
+    for split in ("train", "dev"):
+        (folder / f"{split}.list").write_text("".join(f"{name}\n" for name in lengths if name.startswith(split)))
+    numbers = lambda count, entries: [draw.randrange(entries) for _ in range(count)]
+    torch.save({name: [draw.gauss(0, 1) for _ in range(192)] for name in lengths}, folder / "utt2embedding.pt")
+    if family == "cosyvoice2":
+        tokens, source = {name: numbers(length, 6561) for name, length in lengths.items()}, "vocabulary: 6561"
+    else:
+        groups = lambda length: {"vq02": numbers(length // 3 * 2 + 2, 1024), "vq06": numbers(length + 2, 4096)}
+        tokens, source = {name: groups(length) for name, length in lengths.items()}, "dual: {linguistic: 1024, semantic: 4096}"
+    torch.save(tokens, folder / "utt2speech_token.pt")
+    estimator = ", ".join(f"{key}: {value}" for key, value in SMALL[family].items())
+    dropouts = "dropout_rate: 0, positional_dropout_rate: 0, attention_dropout_rate: 0"
+    (folder / "recipe.yaml").write_text(
+        f"""base: {pathlib.Path(recipe).resolve()}
+name: count-launches
+prep:
+  data: {folder.resolve()}/kaldi
+  min_duration: 0.1
+  split: {{by: list, lists: {{train: {folder.resolve()}/train.list, dev: {folder.resolve()}/dev.list}}}}
+embed: {{extractor: {{kind: import, embeddings: {folder.resolve()}/utt2embedding.pt, dimensions: 192}}}}
+tokens: {{extractor: {{kind: import, tokens: {folder.resolve()}/utt2speech_token.pt, {source}}}}}
+train:
+  model:
+    input_size: 16
+    encoder: {{attention_heads: 2, linear_units: 32, {dropouts}}}
+    estimator: {{{estimator}}}
+    matching: {{streaming_rate: 0}}
+  ema_decay: 0.999
+  grad_clip: 5
+  accum_grad: 1
+  max_epochs: null
+  early_stopping: null
+  log_every: 1000
+  validate_every: 1000
+  save_every: 1000
+"""
+    )
+
+
+def ours(title, fewer, more):
+    """The difference of two reports of the emulator, of trainings that differ by one step."""
+    patterns = [
+        r"kernel launches +(\d+)",
+        r"matrix products \(cuBLAS\) +(\d+)",
+        r"copies, host to device +(\d+)",
+        r"copies, device to host +(\d+)",
+        r"allocations +(\d+)",
+    ]
+    before, after = (pathlib.Path(path).read_text() for path in (fewer, more))
+    found = lambda text, pattern: int(re.search(pattern, text).group(1))
+    counts = [found(after, pattern) - found(before, pattern) for pattern in patterns]
+    peak = found(after, r"peak memory (\d+) bytes") / 1e6
+    print("\t".join([title, *map(str, counts), f"{peak:.1f} MB"]))
+    by_kernel = lambda text: {name: int(times) for times, name in re.findall(r"^ +(\d+)  (\w+)$", text, re.M)}
+    fewer, more = by_kernel(before), by_kernel(after)
+    for name, times in sorted(more.items(), key=lambda item: fewer.get(item[0], 0) - item[1]):
+        if times != fewer.get(name, 0):
+            print(f"    {times - fewer.get(name, 0):6} {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    {"data": data, "peer": peer, "ours": ours}[sys.argv[1]](*[argument for argument in sys.argv[2:] if not argument.startswith("--")])
