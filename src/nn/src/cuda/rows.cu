@@ -14,6 +14,30 @@ __device__ void gather(Count count, unsigned width, unsigned taps, const unsigne
     }
 }
 
+// What the windows of a convolution see, [row'][channel][tap]: x[map[row' x taps + tap]][channel].
+template <class T>
+__device__ void unfold(Count count, unsigned width, unsigned taps, const unsigned *map, const T *x, T *seen) {
+    FOR_ELEMENTS(i, count) {
+        Count row = i / taps / width;
+        unsigned channel = i / taps % width, from = map[row * taps + i % taps];
+        store(seen + i, from == NOTHING ? 0 : load(x + size_t(from) * width + channel));
+    }
+}
+
+// The transpose of it: the map names for each row and tap the place row' x taps + tap that saw the row.
+template <class T>
+__device__ void fold(Count count, unsigned width, unsigned taps, const unsigned *map, const T *seen, T *x) {
+    FOR_ELEMENTS(i, count) {
+        Count row = i / width, channel = i % width;
+        float sum = 0;
+        for (unsigned tap = 0; tap < taps; tap++) {
+            unsigned place = map[row * taps + tap];
+            if (place != NOTHING) sum += load(seen + (size_t(place / taps) * width + channel) * taps + place % taps);
+        }
+        store(x + i, sum);
+    }
+}
+
 // [outer][a][b][inner] to [outer][b][a][inner].
 template <class T> __device__ void swap(Count count, unsigned a, unsigned b, unsigned inner, const T *x, T *y) {
     FOR_ELEMENTS(i, count) {
@@ -76,6 +100,12 @@ __device__ void sum_places(Count count, unsigned width, const unsigned *entries,
 #define KERNELS(T, type) \
     extern "C" __global__ void gather_##type(Count count, unsigned width, unsigned taps, const unsigned *map, const T *source, T *out) { \
         gather(count, width, taps, map, source, out); \
+    } \
+    extern "C" __global__ void unfold_##type(Count count, unsigned width, unsigned taps, const unsigned *map, const T *x, T *seen) { \
+        unfold(count, width, taps, map, x, seen); \
+    } \
+    extern "C" __global__ void fold_##type(Count count, unsigned width, unsigned taps, const unsigned *map, const T *seen, T *x) { \
+        fold(count, width, taps, map, seen, x); \
     } \
     extern "C" __global__ void swap_##type(Count count, unsigned a, unsigned b, unsigned inner, const T *x, T *y) { \
         swap(count, a, b, inner, x, y); \

@@ -26,6 +26,37 @@ pub(crate) fn gather(source: &Tensor, map: &Tensor, taps: usize) -> Result<Tenso
     }
 }
 
+/// What the windows of a convolution see, `[row', channel x tap]`, of `x` `[row, channel]`, which [`serves`] allows; `map` names the row of each
+/// window and tap.
+pub(crate) fn unfold(x: &Tensor, map: &Tensor, taps: usize) -> Result<Tensor> {
+    let (x, width) = (x.contiguous()?, x.dim(1)?);
+    let shape = (map.elem_count() / taps, width * taps);
+    let elements = shape.0 * shape.1;
+    expect("convolution", map, &[shape.0 * taps], DType::U32)?;
+    let launch = Launch::typed(&KERNELS, "unfold", &x)?.long(elements).count(width)?.count(taps)?;
+    // SAFETY: maps name rows of their source only (`RowMap`), and have `taps` entries for each row of the result.
+    unsafe {
+        let seen = uninitialized(shape, x.dtype(), &x)?;
+        launch.tensor(map)?.tensor(&x)?.tensor(&seen)?.over(elements, 1)?;
+        Ok(seen)
+    }
+}
+
+/// The transpose of [`unfold`], to `[row, channel]`; `map` names for each row and tap the place among windows and taps that saw it.
+pub(crate) fn fold(seen: &Tensor, map: &Tensor, taps: usize) -> Result<Tensor> {
+    let (seen, width) = (seen.contiguous()?, seen.dim(1)? / taps);
+    let shape = (map.elem_count() / taps, width);
+    let elements = shape.0 * shape.1;
+    expect("convolution", map, &[shape.0 * taps], DType::U32)?;
+    let launch = Launch::typed(&KERNELS, "fold", &seen)?.long(elements).count(width)?.count(taps)?;
+    // SAFETY: as in `unfold`; the map's source are the rows of `seen` times the taps.
+    unsafe {
+        let x = uninitialized(shape, seen.dtype(), &seen)?;
+        launch.tensor(map)?.tensor(&seen)?.tensor(&x)?.over(elements, 1)?;
+        Ok(x)
+    }
+}
+
 /// A contiguous tensor of `[outer, a, b, inner]` elements, which [`serves`] allows, as `[outer, b, a, inner]` of the given shape.
 pub(crate) fn swap(x: &Tensor, [a, b, inner]: [usize; 3], shape: &[usize]) -> Result<Tensor> {
     let (x, elements) = (x.contiguous()?, x.elem_count());

@@ -168,17 +168,50 @@ impl Convolve {
         self.layout.valid.cache().map(key, || Ok(windows.readers(self.geometry.kernel)))
     }
 
-    /// The weight `[output, input, tap]` as `[output, tap x input]`.
-    fn taps(&self, weight: &Tensor) -> Result<Tensor> {
+    /// Whether windows have their taps innermost, as the weight has them: by the CUDA kernels. Compositions gather whole rows, so that taps
+    /// come before channels.
+    fn taps_innermost(&self, input: &Tensor) -> bool {
+        #[cfg(feature = "cuda")]
+        return self.geometry.kernel > 1 && crate::cuda::rows::serves(input) && self.layout.output.total() > 0;
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = input;
+            false
+        }
+    }
+
+    /// The weight `[output, input, tap]` as `[output, what a window sees]`.
+    fn taps(&self, weight: &Tensor, innermost: bool) -> Result<Tensor> {
         let Geometry { inputs, outputs, kernel, .. } = self.geometry;
+        if innermost {
+            return Ok(weight.reshape((outputs, inputs * kernel))?);
+        }
         swap(weight, [inputs, kernel, 1], &[outputs, kernel * inputs])
     }
 
-    /// What each output row sees, `[row', tap x input]`.
-    fn unfold(&self, input: &Tensor) -> Result<Tensor> {
+    /// What each output row sees, `[row', tap x input]` or `[row', input x tap]`.
+    fn unfold(&self, input: &Tensor, innermost: bool) -> Result<Tensor> {
         let Geometry { inputs, kernel, .. } = self.geometry;
-        let seen = self.windows()?.gather(&matrix(input)?)?;
+        let windows = self.windows()?;
+        #[cfg(feature = "cuda")]
+        if innermost {
+            return crate::cuda::rows::unfold(&matrix(input)?, &windows.indices(input.device())?, kernel);
+        }
+        let _ = innermost;
+        let seen = windows.gather(&matrix(input)?)?;
         Ok(seen.reshape((self.layout.output.total(), kernel * inputs))?)
+    }
+
+    /// The transpose of [`unfold`](Self::unfold), `[row, input]`.
+    fn fold(&self, seen: &Tensor, innermost: bool) -> Result<Tensor> {
+        let Geometry { inputs, kernel, .. } = self.geometry;
+        let readers = self.readers()?;
+        #[cfg(feature = "cuda")]
+        if innermost {
+            return crate::cuda::rows::fold(seen, &readers.indices(seen.device())?, kernel);
+        }
+        let _ = innermost;
+        readers.gather_sums(&seen.reshape((self.layout.output.total() * kernel, inputs))?, kernel)
     }
 }
 
@@ -187,7 +220,8 @@ impl Operation for Convolve {
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
         let (input, weight) = (&inputs[0], &inputs[1]);
-        let product = self.unfold(input)?.matmul(&self.taps(weight)?.t()?)?;
+        let innermost = self.taps_innermost(input);
+        let product = self.unfold(input, innermost)?.matmul(&self.taps(weight, innermost)?.t()?)?;
         let (output, _) = finish(product, inputs.get(2), None, Activation::Identity)?;
         Ok((output.reshape(self.shape.as_slice())?, (input.clone(), weight.clone(), inputs.len() == 3)))
     }
@@ -195,15 +229,17 @@ impl Operation for Convolve {
     fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let (input, weight, has_bias) = saved;
         let Geometry { inputs, outputs, kernel, .. } = self.geometry;
-        let dy = matrix(gradient)?;
+        let (dy, innermost) = (matrix(gradient)?, self.taps_innermost(&input));
         let mut gradients = vec![None; 3];
         if needs[0] {
-            let seen = dy.matmul(&self.taps(&weight)?)?.reshape((self.layout.output.total() * kernel, inputs))?;
-            gradients[0] = Some(self.readers()?.gather_sums(&seen, kernel)?.reshape(input.dims())?);
+            let seen = dy.matmul(&self.taps(&weight, innermost)?)?;
+            gradients[0] = Some(self.fold(&seen, innermost)?.reshape(input.dims())?);
         }
         if needs[1] {
-            let product = dy.t()?.matmul(&self.unfold(&input)?)?;
-            gradients[1] = Some(swap(&product, [kernel, inputs, 1], &[outputs, inputs, kernel])?);
+            let product = dy.t()?.matmul(&self.unfold(&input, innermost)?)?;
+            let shape = [outputs, inputs, kernel];
+            gradients[1] =
+                Some(if innermost { product.reshape(&shape)? } else { swap(&product, [kernel, inputs, 1], &shape)? });
         }
         if has_bias && needs[2] {
             gradients[2] = Some(sum_rows(&dy)?);

@@ -68,7 +68,8 @@ impl Attend {
         let dropped = dropout.as_ref().map_or_else(|| Ok(weights.clone()), |factors| &weights * factors)?;
         let output = dropped.to_dtype(dtype)?.matmul(&values)?;
         let maps = self.positions_of_rows()?.on(device)?;
-        let output = merge(&self.layout(&maps), &[&output], None, [self.queries.total(); 2])?.swap_remove(0);
+        let output =
+            merge(&self.layout(&maps), &[&output], None, [self.queries.total(), self.keys.total()])?.swap_remove(0);
         let key_shape = inputs[1].dims().to_vec();
         let saved = Saved { content, keys, values, weights, dropout, relative, key_shape, by_kernel: true };
         Ok(Some((output.reshape(self.shape.as_slice())?, saved)))
