@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_family::{AnyModel, Examples};
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Parameters, low_rank, weights};
+use flowmill_nn::{Context, Parameters, low_rank};
 use flowmill_train::checkpoint::MODEL_FILE;
 use flowmill_train::{BoxError, Sample};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ impl Preview {
             low_rank::merge(&mut tensors, scale)?;
         }
         let merged: Vec<_> = tensors.into_iter().collect();
-        weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
+        flowmill_weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
         fs::write(folder.join(CONFIG_FILE), format!("{:#}\n", self.description))?;
         for (source, name) in &self.extractors {
             flowmill_runner::copy_bytes(source, &folder.join(name))?;

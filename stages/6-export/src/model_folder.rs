@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Device;
 use flowmill_family::{AnyExported, BoxError, Registry};
-use flowmill_nn::{NnError, Parameters, low_rank, weights};
+use flowmill_nn::{Parameters, low_rank};
 use flowmill_stage_train::Adapted;
 use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
 use serde::Deserialize;
@@ -51,12 +51,8 @@ pub fn load(
     let mut failed = None;
     let folder = config.parent().unwrap_or(Path::new(""));
     let loaded = model.load(&json, folder, device, &mut |parameters| {
-        let read = match description.lora.as_ref().filter(|adapted| !adapted.merged) {
-            Some(adapted) => load_apart(parameters, weights, adapted),
-            None => parameters.load_exact(weights).map(drop),
-        };
-        let bad = |e: NnError| ExportError::Weights { path: weights.to_owned(), reason: e.about(weights) };
-        let result = read.map_err(bad).and_then(|()| Ok(parameters.to_device(device)?));
+        let adapters = description.lora.as_ref().filter(|adapted| !adapted.merged);
+        let result = load_weights(parameters, weights, adapters).and_then(|()| Ok(parameters.to_device(device)?));
         result.map_err(|error| {
             failed = Some(error);
             BoxError::from("the weights cannot be loaded")
@@ -65,16 +61,16 @@ pub fn load(
     loaded.map_err(|error| failed.unwrap_or_else(|| describe(error.to_string())))
 }
 
-/// Takes over weights merged with the adapters beside them.
-fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Result<(), NnError> {
-    let file = weights::read(path)?;
+/// Sets every parameter from the weights at `path`, merged with the adapters in the same folder where `adapters` says that there are some.
+fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adapted>) -> Result<(), ExportError> {
+    let refuse = |reason: String| ExportError::Weights { path: path.to_owned(), reason };
+    let file = flowmill_weights::read(path).map_err(|error| refuse(error.about(path)))?;
     let mut tensors = file.tensors;
-    tensors.extend(read_adapter(&path.with_file_name(ADAPTER_MODEL))?);
-    low_rank::merge(&mut tensors, adapted.settings.scale())?;
-    let report = parameters.load(&tensors)?.with_integers(&file.integers);
-    if report.is_exact() {
-        Ok(())
-    } else {
-        Err(NnError::invalid("weights", format!("these are not for this model: {report}")))
+    if let Some(adapted) = adapters {
+        let apart = read_adapter(&path.with_file_name(ADAPTER_MODEL)).map_err(|error| refuse(error.to_string()))?;
+        tensors.extend(apart);
+        low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(|error| refuse(error.to_string()))?;
     }
+    let report = parameters.load(&tensors).map_err(|error| refuse(error.to_string()))?.with_integers(&file.integers);
+    if report.is_exact() { Ok(()) } else { Err(refuse(format!("these weights are not for this model: {report}"))) }
 }

@@ -30,7 +30,7 @@ use flowmill_family::{
 };
 use flowmill_models::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
-use flowmill_nn::weights::{Archive, Target, write_archive};
+use flowmill_weights::{Archive, Target, write_archive};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
