@@ -73,9 +73,8 @@ fn every_format_learns_and_half_precision_tells_its_scale() {
 
 #[test]
 fn products_by_the_instruction_for_bf16_train_to_nearly_the_same_losses() {
-    let mini = Mini::packed();
     let losses = |by_instruction: &str| {
-        mini.forget_training();
+        let mini = Mini::packed();
         let arguments = ["--stop-stage", "train", "--set", "train.precision=bf16"];
         let output = mini.command("run", &arguments).env("FLOWMILL_BF16_PRODUCTS", by_instruction).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
