@@ -108,6 +108,8 @@ pub struct TrainSection {
     pub seed: Option<u64>,
     /// What computes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`.
     pub device: DeviceName,
+    /// Lets NVIDIA GPUs round what products in single precision multiply to TF32: faster, with 11 significant bits. Samples of stage 6 too.
+    pub tf32: bool,
 }
 
 impl Default for TrainSection {
@@ -154,6 +156,7 @@ impl Default for TrainSection {
             max_skipped_in_a_row: train.max_skipped_in_a_row,
             seed: None,
             device: DeviceName::Auto,
+            tf32: false,
         }
     }
 }
@@ -381,7 +384,8 @@ impl TrainSection {
     fn described(&self) -> Value {
         let mut fields = json!(self);
         if let Some(fields) = fields.as_object_mut() {
-            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device"] {
+            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device", "tf32"]
+            {
                 fields.remove(without_effect);
             }
         }

@@ -179,8 +179,10 @@ impl Training {
             }
         }
         let device = device::open(self.section.device).map_err(StageError::other)?;
+        device::allow_tf32(self.section.tf32);
         place(&mut parameters, &device).map_err(StageError::other)?;
-        tell(format!("computing on {}", in_words(name_of(&device))));
+        let tf32 = if self.section.tf32 && !device.is_cpu() { ", products in TF32" } else { "" };
+        tell(format!("computing on {}{tf32}", in_words(name_of(&device))));
         let studio = Studio {
             utterances: data.held_out(self.section.sample_count)?,
             seed,

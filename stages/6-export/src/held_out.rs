@@ -34,6 +34,8 @@ pub struct HeldOut {
     pub seed: u64,
     /// What computes the model.
     pub device: DeviceName,
+    /// Whether products in single precision may be rounded there.
+    pub tf32: bool,
     /// `config.json` of the model.
     pub description: PathBuf,
     /// Its weights.
@@ -72,6 +74,7 @@ impl HeldOut {
     /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let device = device::open(self.device).map_err(StageError::other)?;
+        device::allow_tf32(self.tf32);
         let model = ExportedModel::load(&self.description, &self.weights, &device).map_err(StageError::other)?;
         if self.config.sfm_strength.is_some() && !model.has_strength() {
             let message = "export.sfm_strength is set, but the model is no shallow flow: it has no strength";

@@ -195,8 +195,9 @@ fn samples(context: &PlanContext, config: ExportConfig) -> Result<Phase, StageEr
         part = part.inputs(shard_files(index)?);
     }
     let (description, weights) = (own(CONFIG), own(WEIGHTS));
-    let device = section.device;
-    let work = HeldOut { config, split, seed, device, description, weights, train_indexes: train, index: held_out };
+    let (device, tf32) = (section.device, section.tf32);
+    let work =
+        HeldOut { config, split, seed, device, tf32, description, weights, train_indexes: train, index: held_out };
     Ok(Phase::new("sampling", vec![part.work(move |part: &PartWork| work.run(part))]))
 }
 

@@ -18,7 +18,7 @@ const ROOM: f64 = 0.15;
 /// Measures and prints; fails when the memory does not suffice.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
-    let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
+    let mut printer = Printer::new(out, place.interrupt.clone());
     let folder = |number| place.stage_dir(number);
     let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable(), &mut printer);
     if let Some(error) = printer.failed {
