@@ -60,9 +60,6 @@ pub enum ParityError {
     /// A layer refused its input.
     #[error(transparent)]
     Nn(#[from] NnError),
-    /// candle refused.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
     /// The weights are not those of the model.
     #[error(transparent)]
     UnusableWeights(#[from] UnusableWeights),
@@ -78,6 +75,12 @@ pub enum ParityError {
     /// A feature could not be computed.
     #[error(transparent)]
     Audio(#[from] AudioError),
+}
+
+impl From<candle_core::Error> for ParityError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Nn(error.into())
+    }
 }
 
 impl ParityError {

@@ -61,9 +61,12 @@ pub enum ParityError {
     /// A tensor operation failed.
     #[error(transparent)]
     Nn(#[from] NnError),
-    /// candle refused.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+}
+
+impl From<candle_core::Error> for ParityError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Nn(error.into())
+    }
 }
 
 type Result<T> = std::result::Result<T, ParityError>;
