@@ -21,6 +21,7 @@ type Steps = Vec<usize>;
 pub(super) fn find<T: DeserializeOwned>(
     root: &Node,
     path: &str,
+    others: &[&str],
     vague: &str,
     error: &Error,
 ) -> Option<(Place, String)> {
@@ -38,7 +39,7 @@ pub(super) fn find<T: DeserializeOwned>(
         let mut left_out: Vec<&Steps> = left_out.iter().map(|candidate| &candidate.steps).collect();
         left_out.sort_by(|one, other| other.cmp(one));
         left_out.into_iter().for_each(|steps| remove(&mut pruned, steps));
-        read::<T>(&pruned, path).err()
+        read::<T>(&pruned, path, others).err()
     };
     // What comes of leaving out each of them.
     let outcomes: Vec<(&Candidate, Option<Error>)> =

@@ -9,6 +9,7 @@ use super::Place;
 use crate::experiment::command_line;
 use crate::failure::Failure;
 use crate::human;
+use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
@@ -30,7 +31,13 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
     let interrupt = place.interrupt.clone();
     make_data(place)?;
     let mut printer = Printer::new(out, interrupt);
-    let tried = flowmill_stage_train::try_out(&place.recipe, &|number| place.stage_dir(number), options, &mut printer);
+    let tried = flowmill_stage_train::try_out(
+        &stages::families(),
+        &place.recipe,
+        &|number| place.stage_dir(number),
+        options,
+        &mut printer,
+    );
     let seconds = std::mem::take(&mut printer.seconds);
     if let Some(error) = printer.failed {
         return Err(error.into());

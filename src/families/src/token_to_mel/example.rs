@@ -1,0 +1,254 @@
+//! From a row of a shard to what the flow is trained on.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
+use flowmill_audio::{AudioError, decode_bytes, resample};
+use flowmill_corpus::shard::{Column, Mel, ShardIndex, ShardRow};
+use flowmill_family::{BoxError, Derived};
+use flowmill_models::flow::{FlowConfig, FlowItem};
+use flowmill_models::token_lengths::go_together;
+use serde::Deserialize;
+
+use super::SpeakerEmbedding;
+
+/// Where mels come from.
+pub enum Mels {
+    /// The shards.
+    Stored,
+    /// The shards hold none; they are computed from the audio.
+    Computed(MelSpectrogram),
+}
+
+impl Mels {
+    /// Of the split of this index.
+    ///
+    /// # Errors
+    /// When the index does not describe its mels, or no mel can be computed as it says.
+    pub fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        let description = MelDescription::of(index)?;
+        Ok(match description.is_stored() {
+            true => Self::Stored,
+            false => Self::Computed(MelSpectrogram::new(description.config)?),
+        })
+    }
+}
+
+/// The part of an index's `mel` that training reads.
+#[derive(Deserialize)]
+struct MelDescription {
+    store: String,
+    config: MelConfig,
+}
+
+impl MelDescription {
+    fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        serde_json::from_value(index.mel.clone())
+            .map_err(|error| format!("split {}: the mel's description: {error}", index.split).into())
+    }
+
+    fn is_stored(&self) -> bool {
+        self.store != "none"
+    }
+}
+
+/// The columns that items of a split are made of.
+///
+/// # Errors
+/// When the index does not describe its mels.
+pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<Column>, BoxError> {
+    let embedding = match embedding {
+        SpeakerEmbedding::Utterance => Column::UttEmbedding,
+        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
+    };
+    let stored = MelDescription::of(index)?.is_stored();
+    let own = if stored { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
+    Ok([&[Column::Utt, Column::SpeechToken, embedding][..], own].concat())
+}
+
+/// Mels that are computed while training, and by what.
+pub fn derived(index: &ShardIndex) -> Option<Derived> {
+    let description = MelDescription::of(index).ok()?;
+    (!description.is_stored()).then(|| Derived { what: "mels", by: index.mel.clone() })
+}
+
+/// Refuses mels that the model does not make, and splits whose mels were computed in different ways.
+///
+/// # Errors
+/// What does not fit.
+pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
+    let mels = splits.iter().map(|(_, index)| MelDescription::of(index)).collect::<Result<Vec<_>, _>>()?;
+    for ((path, _), mel) in splits.iter().zip(&mels) {
+        check_bins(mel.config.n_mels, config.output_size)?;
+        if mel.config != mels[0].config {
+            let (a, b) = (splits[0].0.display(), path.display());
+            return Err(
+                format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses mels of another number of bins than the model makes.
+///
+/// # Errors
+/// The setting that would fit.
+pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
+    )
+    .into())
+}
+
+/// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
+///
+/// # Errors
+/// What is wrong with the row, by its id.
+pub fn item(
+    row: &ShardRow,
+    sample: u64,
+    config: &FlowConfig,
+    embedding: SpeakerEmbedding,
+    mels: &Mels,
+) -> Result<FlowItem, String> {
+    let fail = |problem: String| format!("utterance {}: {problem}", row.utt);
+    let mel = mel(row, mels).map_err(fail)?;
+    let speaker_embedding = match embedding {
+        SpeakerEmbedding::Utterance => &row.utt_embedding,
+        SpeakerEmbedding::Speaker => &row.spk_embedding,
+    };
+    let (ratio, bins) = (config.token_mel_ratio, config.output_size);
+    let (mut tokens, ids) = (config.token_ids(&row.speech_token).map_err(fail)?, config.ids_per_token());
+    let count = whole_tokens(tokens.len() / ids, mel.frames, ratio).map_err(fail)?;
+    tokens.truncate(count * ids);
+    if mel.bins != bins {
+        return Err(fail(format!("its mel has {} bins, the model makes {bins}", mel.bins)));
+    }
+    Ok(FlowItem {
+        tokens,
+        mel: mel.data[..count * ratio * bins].to_vec(),
+        speaker_embedding: finite(speaker_embedding, config.spk_embed_dim).map_err(fail)?,
+        sample,
+    })
+}
+
+/// How many tokens have all their frames.
+fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, String> {
+    if !go_together((tokens * ratio) as f64, frames, ratio as f64) {
+        return Err(format!(
+            "{tokens} tokens and {frames} mel frames do not go together at {ratio} frames per token (train.model.token_mel_ratio)"
+        ));
+    }
+    match tokens.min(frames / ratio) {
+        0 => Err(format!("{tokens} tokens and {frames} mel frames are too short to train on")),
+        count => Ok(count),
+    }
+}
+
+fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, String> {
+    if embedding.len() != length {
+        let found = embedding.len();
+        return Err(format!(
+            "its speaker embedding has {found} values instead of {length} (train.model.spk_embed_dim)"
+        ));
+    }
+    if embedding.iter().any(|value| !value.is_finite()) {
+        return Err("its speaker embedding has a value that is not finite".to_owned());
+    }
+    Ok(embedding.to_vec())
+}
+
+fn mel<'a>(row: &'a ShardRow, mels: &Mels) -> Result<Cow<'a, Mel>, String> {
+    match (mels, &row.mel) {
+        (_, Some(mel)) => Ok(Cow::Borrowed(mel)),
+        (Mels::Stored, None) => Err("its shard holds no mel".to_owned()),
+        (Mels::Computed(mel), None) => {
+            computed(row, mel).map(Cow::Owned).map_err(|error| format!("its mel cannot be computed: {error}"))
+        }
+    }
+}
+
+fn computed(row: &ShardRow, mel: &MelSpectrogram) -> Result<Mel, AudioError> {
+    let features = mel.compute(&recording(row, mel.config())?)?;
+    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+}
+
+/// The recording of a row, at the sample rate of the mel.
+///
+/// # Errors
+/// When it cannot be decoded.
+pub fn recording(row: &ShardRow, config: &MelConfig) -> Result<Vec<f32>, AudioError> {
+    let audio = decode_bytes(&row.audio_data, &row.wav)?;
+    let rate = audio.sample_rate;
+    resample(&audio.into_mono(), rate, config.sample_rate)
+}
+
+/// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
+///
+/// # Errors
+/// When the recording cannot be decoded or is too short.
+pub fn mel_of(row: &ShardRow, config: &MelConfig) -> Result<Features, AudioError> {
+    match &row.mel {
+        Some(mel) => Features::new(mel.data.clone(), mel.frames, mel.bins),
+        None => MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(tokens: usize, frames: usize) -> ShardRow {
+        ShardRow {
+            utt: "a".to_owned(),
+            speech_token: (0..tokens as i64).collect(),
+            spk_embedding: vec![0.5; 4],
+            utt_embedding: vec![0.25; 4],
+            mel: Some(Mel { data: (0..frames * 3).map(|value| value as f32).collect(), frames, bins: 3 }),
+            ..ShardRow::default()
+        }
+    }
+
+    fn made(row: &ShardRow) -> Result<FlowItem, String> {
+        let config = FlowConfig { vocab_size: 50, output_size: 3, spk_embed_dim: 4, ..FlowConfig::default() };
+        item(row, 7, &config, SpeakerEmbedding::Speaker, &Mels::Stored)
+    }
+
+    #[test]
+    fn tokens_and_frames_are_cut_to_the_shorter_of_both() {
+        for (tokens, frames, expected) in [(20, 40, 20), (20, 43, 20), (20, 37, 18), (21, 40, 20)] {
+            let item = made(&row(tokens, frames)).unwrap();
+            assert_eq!((item.tokens.len(), item.mel.len()), (expected, expected * 2 * 3));
+            assert_eq!(item.mel[3], 3.0, "frames keep their bins together");
+            assert_eq!((item.sample, item.speaker_embedding[0]), (7, 0.5));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_trained_on_is_named() {
+        type Change = fn(&mut ShardRow);
+        let with = |change: Change| {
+            let mut row = row(20, 40);
+            change(&mut row);
+            made(&row).unwrap_err()
+        };
+        let cases: [(Change, &str); 5] = [
+            (|row| row.speech_token[3] = 50, "token 50 is not in the vocabulary of 50"),
+            (|row| row.speech_token[3] = -1, "token -1"),
+            (|row| row.spk_embedding[1] = f32::NAN, "not finite"),
+            (|row| row.spk_embedding.truncate(3), "3 values instead of 4"),
+            (|row| row.mel = None, "no mel"),
+        ];
+        for (change, expected) in cases {
+            let error = with(change);
+            assert!(error.contains(expected) && error.contains("utterance a"), "{error}");
+        }
+        assert!(made(&row(20, 80)).unwrap_err().contains("do not go together"));
+        assert!(made(&row(0, 1)).unwrap_err().contains("too short"));
+    }
+}
