@@ -44,6 +44,17 @@ fn values_used_twice_get_both_gradients() {
         let b = a.add(&a).unwrap().add(&x[0]).unwrap();
         b.subtract(&x[0].affine(3.0, 0.0).unwrap()).unwrap().add(&a).unwrap()
     });
+    // The backward pass of the norm meets the gradient of the residual.
+    check("norm and residual", &[&[4, 3], &[3], &[3]], |x| {
+        let normal = x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalisation::default()).unwrap();
+        normal.multiply(&normal).unwrap().add(&x[0]).unwrap()
+    });
+    let rows = Sequences::padded(&[2, 1], 2).unwrap();
+    check("modulated norm and residual", &[&[4, 3], &[2, 6]], |x| {
+        let modulation = Modulation { vectors: &x[1], rows: &rows };
+        let normal = x[0].modulated_norm(&modulation, [0, 1], 1e-6).unwrap();
+        normal.multiply(&normal).unwrap().add(&x[0]).unwrap()
+    });
     check("shared weight", &[&[4, 3], &[3, 3]], |x| {
         x[0].linear(&x[1], None).unwrap().linear(&x[1], None).unwrap().add(&x[0]).unwrap()
     });

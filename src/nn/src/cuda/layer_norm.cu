@@ -30,10 +30,10 @@ __device__ void forward(unsigned rows, unsigned width, unsigned stride, float ep
     if (threadIdx.x == 0) scale[row] = factor;
 }
 
-// The gradient of x; one warp per row; blockDim = (32, rows of a block).
+// The gradient of x, added to what has arrived there, if anything has; one warp per row; blockDim = (32, rows of a block).
 template <class T>
 __device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, float offset, const unsigned *map, const T *dy,
-                               const float *normal, const float *scale, const T *weight, T *dx) {
+                               const float *normal, const float *scale, const T *weight, const T *arrived, T *dx) {
     unsigned row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return; // whole warps
     size_t start = size_t(row) * width;
@@ -49,7 +49,8 @@ __device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, f
     along = warp_sum(along) / width;
     for (unsigned i = threadIdx.x; i < width; i += 32) {
         float inner = load(dy + start + i) * (weight ? offset + load(weight + i) : 1);
-        store(dx + start + i, item == NOTHING ? 0 : (inner - mean - normal[start + i] * along) * scale[row]);
+        float gradient = item == NOTHING ? 0 : (inner - mean - normal[start + i] * along) * scale[row];
+        store(dx + start + i, load_or(arrived, start + i, 0) + gradient);
     }
 }
 
@@ -88,8 +89,9 @@ __device__ void parameter_gradients(unsigned rows, unsigned width, unsigned stri
         forward(rows, width, stride, epsilon, offset, map, x, weight, bias, y, normal, scale); \
     } \
     extern "C" __global__ void input_gradient_##type(unsigned rows, unsigned width, unsigned stride, float offset, const unsigned *map, \
-                                                     const T *dy, const float *normal, const float *scale, const T *weight, T *dx) { \
-        input_gradient(rows, width, stride, offset, map, dy, normal, scale, weight, dx); \
+                                                     const T *dy, const float *normal, const float *scale, const T *weight, const T *arrived, \
+                                                     T *dx) { \
+        input_gradient(rows, width, stride, offset, map, dy, normal, scale, weight, arrived, dx); \
     } \
     extern "C" __global__ void parameter_gradients_##type(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *dy, \
                                                           const float *normal, float *of_weight, float *of_bias) { \

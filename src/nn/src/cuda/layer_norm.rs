@@ -74,14 +74,25 @@ pub(crate) fn forward(x: &Tensor, affine: Affine, epsilon: f32) -> Result<Forwar
     }
 }
 
-/// The gradient of the input from `dy` `[row, channel]` and what [`forward`] gave; the weight in the type of `dy`.
-pub(crate) fn input_gradient(dy: &Tensor, normal: &Tensor, scale: &Tensor, affine: Affine) -> Result<Tensor> {
+/// The gradient of the input from `dy` `[row, channel]` and what [`forward`] gave, added to what has arrived there; weight and arrived gradient
+/// in the type of `dy`.
+pub(crate) fn input_gradient(
+    dy: &Tensor,
+    normal: &Tensor,
+    scale: &Tensor,
+    affine: Affine,
+    arrived: Option<&Tensor>,
+) -> Result<Tensor> {
     let ((rows, width), dy) = (normal.dims2()?, dy.contiguous()?);
     expect("layer norm", &dy, &[rows, width], dy.dtype())?;
     let ([weight, _], stride, offset, map) = affine.parts(rows, width, dy.dtype())?;
     let launch = Launch::typed(&KERNELS, "input_gradient", &dy)?.count(rows)?.count(width)?.count(stride)?;
     let launch = launch.number(offset).tensor(map)?.tensor(&dy)?.tensor(normal)?.tensor(scale)?;
-    let launch = launch.strided(weight.as_ref())?;
+    let arrived = arrived.map(Tensor::contiguous).transpose()?;
+    if let Some(arrived) = &arrived {
+        expect("layer norm", arrived, &[rows, width], dy.dtype())?;
+    }
+    let launch = launch.strided(weight.as_ref())?.tensor(arrived.as_ref())?;
     // SAFETY: as in the forward pass.
     unsafe {
         let dx = uninitialized((rows, width), dy.dtype(), &dy)?;

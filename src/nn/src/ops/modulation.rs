@@ -96,7 +96,13 @@ impl Value {
         let [shift, scale] = vectors;
         if composed(&[self, modulation.vectors]) {
             let places = [shift, scale];
-            let norm = composition::ModulatedNorm { rows: modulation.rows.clone(), places, epsilon };
+            let norm = composition::ModulatedNorm {
+                rows: modulation.rows.clone(),
+                places,
+                epsilon,
+                #[cfg(feature = "cuda")]
+                arrived: None,
+            };
             return apply(norm, &[self, modulation.vectors]);
         }
         let gains = modulation.vector(scale, width, 1.0)?;

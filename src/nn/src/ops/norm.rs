@@ -58,6 +58,9 @@ pub(super) struct Normalize {
     pub(super) has_weight: bool,
     pub(super) has_bias: bool,
     pub(super) epsilon: f32,
+    /// What the gradient of the input is added to, `[row, channel]`.
+    #[cfg(feature = "cuda")]
+    pub(super) arrived: Option<Tensor>,
 }
 
 /// What the composition of a layer norm keeps.
@@ -122,6 +125,14 @@ impl Operation for Normalize {
         Ok((output, saved))
     }
 
+    #[cfg(feature = "cuda")]
+    fn onto(&mut self, saved: &Normalized, arrived: &Tensor) -> bool {
+        if saved.by_kernel && arrived.dtype() == saved.dtype && arrived.device().same_device(saved.normal.device()) {
+            self.arrived = matrix(arrived).ok();
+        }
+        self.arrived.is_some()
+    }
+
     fn backward(self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         #[cfg(feature = "cuda")]
         if saved.by_kernel {
@@ -159,7 +170,8 @@ impl Normalize {
         let Normalized { dtype, shape, normal, scale, weight, .. } = saved;
         let dy = matrix(&gradient.to_dtype(dtype)?)?;
         let affine = Affine::Shared { weight: weight.as_ref(), bias: None };
-        let input = needs[0].then(|| input_gradient(&dy, &normal, &scale, affine)).transpose()?;
+        let input =
+            needs[0].then(|| input_gradient(&dy, &normal, &scale, affine, self.arrived.as_ref())).transpose()?;
         let mut gradients = vec![input.map(|gradient| gradient.reshape(shape)).transpose()?];
         if needs[1..].contains(&true) {
             let sums = parameter_gradients(&dy, &normal, None, [0, 1], 2)?.reshape((2, dy.dim(1)?))?;
@@ -191,7 +203,14 @@ impl Value {
         }
         let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
         if composed(&values) {
-            let plain = Normalize { has_weight: weight.is_some(), has_bias: bias.is_some(), epsilon: settings.epsilon };
+            let (has_weight, has_bias, epsilon) = (weight.is_some(), bias.is_some(), settings.epsilon);
+            let plain = Normalize {
+                has_weight,
+                has_bias,
+                epsilon,
+                #[cfg(feature = "cuda")]
+                arrived: None,
+            };
             return apply(plain, &values)?.activate(settings.activation);
         }
         let [gain, offset] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));

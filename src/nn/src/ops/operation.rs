@@ -26,6 +26,11 @@ pub(crate) trait Operation: Sized + 'static {
     /// The output of the composition.
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)>;
 
+    /// Takes over what has arrived so far as the gradient of the first input, for a backward pass that adds to it at no cost. Says whether it did.
+    fn onto(&mut self, _saved: &Self::Saved, _arrived: &Tensor) -> bool {
+        false
+    }
+
     /// The gradients of the inputs, in their order, from that of the output. Those that are not needed may be left out.
     fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
@@ -71,7 +76,7 @@ fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype
 
 /// Gives the gradients of the composition, which computes at `place`, to inputs of these element types.
 pub(crate) fn give_composed<O: Operation>(
-    operation: O,
+    mut operation: O,
     saved: O::Saved,
     dtypes: Vec<DType>,
     place: &Device,
@@ -80,6 +85,11 @@ pub(crate) fn give_composed<O: Operation>(
 ) -> Result<()> {
     let needs: Vec<bool> = (0..dtypes.len()).map(|input| flow.wants(input)).collect();
     let device = gradient.tensor().device().clone();
+    if let Some(arrived) = flow.take(0)
+        && !operation.onto(&saved, arrived.tensor())
+    {
+        flow.give(0, arrived)?;
+    }
     let gradients = operation.backward(saved, &device::contiguous(gradient.tensor())?.to_device(place)?, &needs)?;
     drop(gradient);
     for (input, (gradient, dtype)) in gradients.into_iter().zip(dtypes).enumerate() {

@@ -27,6 +27,9 @@ pub(super) struct ModulatedNorm {
     /// The places of shift and scale among the vectors.
     pub(super) places: [usize; 2],
     pub(super) epsilon: f32,
+    /// What the gradient of the input is added to, `[row, channel]`.
+    #[cfg(feature = "cuda")]
+    pub(super) arrived: Option<Tensor>,
 }
 
 /// What the backward pass of a modulated norm needs.
@@ -75,7 +78,13 @@ impl Operation for ModulatedNorm {
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Saved)> {
         let [x, vectors] = [&inputs[0], &inputs[1]];
         let (width, dtype) = (x.dim(1)?, x.dtype());
-        let plain = Normalize { has_weight: false, has_bias: false, epsilon: self.epsilon };
+        let plain = Normalize {
+            has_weight: false,
+            has_bias: false,
+            epsilon: self.epsilon,
+            #[cfg(feature = "cuda")]
+            arrived: None,
+        };
         let (_, Normalized { normal, scale, .. }) = plain.forward(&inputs[..1])?;
         let shift = wide(&vector(vectors, self.places[0], width)?)?;
         let shift = self.rows.map(Key::Expand)?.gather(&shift)?;
@@ -89,6 +98,14 @@ impl Operation for ModulatedNorm {
             by_kernel: false,
         };
         Ok((output, saved))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn onto(&mut self, saved: &Saved, arrived: &Tensor) -> bool {
+        if saved.by_kernel && arrived.dtype() == saved.dtype && arrived.device().same_device(saved.normal.device()) {
+            self.arrived = Some(arrived.clone());
+        }
+        self.arrived.is_some()
     }
 
     fn backward(self, saved: Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
@@ -129,7 +146,8 @@ impl ModulatedNorm {
         let dy = gradient.to_dtype(*dtype)?;
         let map = self.rows.map(Key::Expand)?.indices(dy.device())?;
         let affine = Affine::Items { weight: (vectors, scale), bias: (vectors, shift), map: &map };
-        let of_input = needs[0].then(|| input_gradient(&dy, normal, &saved.scale, affine)).transpose()?;
+        let of_input =
+            needs[0].then(|| input_gradient(&dy, normal, &saved.scale, affine, self.arrived.as_ref())).transpose()?;
         let given = || {
             let ranges = self.rows.ranges_on(dy.device())?;
             parameter_gradients(&dy, normal, Some(&ranges), [scale, shift], count)
