@@ -17,8 +17,8 @@ pub(crate) fn serve<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> bool {
 
 /// The sum of squares of each tensor, in one copy.
 pub(super) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>, NnError> {
-    let entry = |tensor: &&'_ Tensor| Entry { tensors: vec![*tensor], numbers: Vec::new() };
-    let entries = tensors.iter().map(entry).collect::<Vec<_>>();
+    let entries = tensors.iter().map(|tensor| Entry { tensors: vec![*tensor], numbers: Vec::new() });
+    let entries = entries.collect::<Vec<_>>();
     // SAFETY: the kernel reads one tensor of each entry.
     let sums = unsafe { lists::launch(&KERNELS, "squares", &entries, 1)? };
     Ok(sums.into_iter().map(|sums| sums[0]).collect())
@@ -36,8 +36,7 @@ pub(super) fn update(kernel: &str, entries: &[Entry<'_>], measure: bool) -> Resu
 
 /// Moves averages towards weights by a share of the difference, in place.
 pub(crate) fn average(pairs: &[[&Tensor; 2]], share: f32) -> Result<(), NnError> {
-    let entry = |pair: &[&'_ Tensor; 2]| Entry { tensors: pair.to_vec(), numbers: vec![share] };
-    let entries = pairs.iter().map(entry).collect::<Vec<_>>();
+    let entries = pairs.iter().map(|pair| Entry { tensors: pair.to_vec(), numbers: vec![share] }).collect::<Vec<_>>();
     // SAFETY: the kernel takes two tensors and a number, and changes the first in place, as on the CPU.
     unsafe { lists::launch(&KERNELS, "average", &entries, 0)? };
     Ok(())
