@@ -332,11 +332,12 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Prints or checks a recipe.
+/// Prints a recipe, checks it, or describes its keys to an editor.
 #[derive(Debug, Subcommand)]
 pub enum RecipeCommand {
     Show(RecipeShowArgs),
     Check(RecipeCheckArgs),
+    Schema,
 }
 
 /// Prints the recipe as the stages see it, with every default filled in.

@@ -1,9 +1,10 @@
 //! How sources are read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an utterance of a tar file is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ids {
     /// As its JSON says; by its key when that says nothing.

@@ -52,7 +52,7 @@ pub enum DualCodebookError {
 }
 
 /// The sizes of the two codebooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualCodebook {
     /// Entries of the linguistic codebook.

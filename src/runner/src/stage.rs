@@ -1,5 +1,7 @@
 //! The contract between a stage and the runner.
 
+use schemars::{Schema, SchemaGenerator};
+
 use crate::{Phase, PlanContext, Recipe, RecipeError, StageError};
 
 /// A numbered step of a recipe: a pure function from declared inputs and its part of the recipe to declared outputs.
@@ -22,6 +24,12 @@ pub trait Stage: Send + Sync {
     /// The keys of its section that hold paths.
     fn paths(&self) -> StagePaths {
         StagePaths::default()
+    }
+
+    /// The JSON schema of its section; without one the section is anything.
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        let _ = generator;
+        Schema::default()
     }
 
     /// Outputs (files, or folders with all below) that only people read. That they are gone or changed is said, and is no reason to do

@@ -1,6 +1,7 @@
 //! The settings of a training run.
 
 use flowmill_nn::Precision;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -107,7 +108,7 @@ impl Default for TrainConfig {
 }
 
 /// Which checkpoints stay: those that any of the three rules wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepConfig {
     /// The newest so many, at least 1.

@@ -4,6 +4,7 @@
 //! Gradients are computed from the loss times the scale, and divided by it in single precision before they are measured, clipped or used.
 //! A gradient that is not finite although the loss is has left the range of the format: its step is skipped and counted as an overflow.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -13,7 +14,7 @@ use crate::metrics::Exact;
 const STEP: f64 = 2.0;
 
 /// The recipe's `loss_scale` section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossScaleConfig {
     /// Whether the scale follows the gradients; otherwise it stays at `initial`.

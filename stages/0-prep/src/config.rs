@@ -7,6 +7,7 @@ use flowmill_corpus::split::Fractions;
 use flowmill_corpus::{Ids, hints, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -60,11 +61,12 @@ pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), Recipe
 }
 
 /// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrepConfig {
     /// Where the data are: a path, or a list of paths or [`Source`]s.
     #[serde(deserialize_with = "sources")]
+    #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
     /// The format of sources that do not say their own.
     pub format: Format,
@@ -109,7 +111,7 @@ impl Default for PrepConfig {
 }
 
 /// What decodes recordings that Flowmill does not decode itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
     /// Nothing: they are rejected.
@@ -120,7 +122,7 @@ pub enum Fallback {
 }
 
 /// How data are laid out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A Kaldi data directory.
@@ -159,7 +161,7 @@ impl Format {
 }
 
 /// One place data come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The directory (or manifest, or tar file, or a pattern of tar files), relative to the recipe's folder.
@@ -189,7 +191,7 @@ impl Source {
 }
 
 /// How rows are divided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
     /// By what.
@@ -230,7 +232,7 @@ impl SplitConfig {
 }
 
 /// What decides a row's split.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitBy {
     /// A hash of its id: stable when rows are added.
@@ -243,7 +245,7 @@ pub enum SplitBy {
 }
 
 /// What is divided by fractions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitUnit {
     /// Every utterance for itself: all speakers may be in all splits.
@@ -437,6 +439,18 @@ fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D:
     }
 
     deserializer.deserialize_any(Sources)
+}
+
+/// The schema of what [`sources`] reads.
+fn sources_schema(generator: &mut SchemaGenerator) -> Schema {
+    let source = generator.subschema_for::<Source>();
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "description": "The path of one source." },
+            source,
+            { "type": "array", "items": { "anyOf": [{ "type": "string" }, source] }, "description": "Several sources." },
+        ],
+    })
 }
 
 /// One entry of the list.

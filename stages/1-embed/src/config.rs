@@ -3,13 +3,14 @@
 use flowmill_models::extractors::{ExtractorConfig, ValueType, statistics::StatisticsConfig};
 use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The section's name.
 pub const SECTION: &str = "embed";
 
 /// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbedConfig {
     /// What makes the embeddings.

@@ -4,6 +4,7 @@ use flowmill_audio::AudioError;
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::MelStore;
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 pub const SECTION: &str = "pack";
 
 /// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PackConfig {
     /// What shards are.
@@ -45,7 +46,7 @@ impl Default for PackConfig {
 }
 
 /// Formats of shards; training reads them all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Container {
     /// Parquet with CosyVoice's columns.
@@ -66,7 +67,7 @@ impl Container {
 }
 
 /// Which mel is stored, and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MelSection {
     /// Its precision, or `none`.
@@ -78,7 +79,7 @@ pub struct MelSection {
 }
 
 /// Published mel definitions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Definition {
     /// [`MelConfig::cosyvoice2`].
@@ -91,7 +92,7 @@ pub enum Definition {
 }
 
 /// Fields of [`MelConfig`] set otherwise than in the definition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Overrides {
@@ -112,7 +113,7 @@ pub struct Overrides {
 }
 
 /// How list files name other files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListStyle {
     /// By their names alone: the lists may move with their folder and are the same everywhere; CosyVoice, which opens paths relative

@@ -9,6 +9,7 @@ use flowmill_train::{
     EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, RunLength, ScheduleConfig,
     TrainConfig, TrainError,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ const DEFAULT_EPOCHS: u64 = 100;
 const MOST_SAMPLES: usize = 100;
 
 /// What is trained, on what, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
     /// The network: its family, and below it its dimensions.
@@ -51,6 +52,7 @@ pub struct TrainSection {
     pub curriculum: Vec<Phase>,
     /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
     #[serde(deserialize_with = "mixture::null_is_none")]
+    #[schemars(with = "Option<Vec<MixtureEntry>>")]
     pub mixture: Vec<MixtureEntry>,
     /// The optimiser.
     pub optim: OptimConfig,
@@ -159,7 +161,7 @@ impl Default for TrainSection {
 }
 
 /// Which embedding stands for the speaker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeakerEmbedding {
     /// The utterance's own, as the public models are trained.
@@ -170,7 +172,7 @@ pub enum SpeakerEmbedding {
 }
 
 /// What the embedding of the speech tokens starts from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenEmbedding {
     /// Random vectors, as the public models start.
@@ -181,7 +183,7 @@ pub enum TokenEmbedding {
 }
 
 /// How utterances are shuffled and batched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
     /// The most mel frames of a batch after padding: its longest utterance times its count.

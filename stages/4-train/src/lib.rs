@@ -50,6 +50,7 @@ pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
 use work::Training;
+use schemars::{Schema, SchemaGenerator};
 pub use work::{Adapted, scored_split};
 
 /// The file that describes the trained model.
@@ -83,6 +84,10 @@ impl Stage for TrainStage {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<TrainSection>()
     }
 
     fn paths(&self) -> StagePaths {

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The index of a split's shards, in the split's folder.
 pub const INDEX: &str = "index.json";
 
 /// One of the corpora that are trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixtureEntry {
     /// `index.json` of its shards, or the folder that it is in, as another recipe packed them; null: this recipe's own training split.

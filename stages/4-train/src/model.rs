@@ -6,13 +6,14 @@ use flowmill_models::TokenToMel;
 use flowmill_models::flow::{Flow, FlowConfig, FlowError, StepAudioConfig};
 use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::Parameters;
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// A network as a recipe describes it: `{family: cosyvoice2-flow, …}`, the family first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "family")]
 #[non_exhaustive]
 pub enum ModelConfig {
@@ -24,6 +25,7 @@ pub enum ModelConfig {
     Sfm(SfmConfig),
     /// Step-Audio's token-to-mel flow: two codebooks, conformer encoder with upsampling, diffusion transformer.
     #[serde(rename = "step-audio-flow", serialize_with = "as_step_audio")]
+    #[schemars(with = "StepAudioConfig")]
     StepAudio(FlowConfig),
 }
 

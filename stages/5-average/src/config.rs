@@ -2,10 +2,11 @@
 
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{Interval, KeepConfig, RunLength};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which checkpoints are averaged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AverageSection {
     /// By which order they are chosen.
@@ -15,7 +16,7 @@ pub struct AverageSection {
 }
 
 /// An order of checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
     /// The lowest validation losses; of equal ones the earlier.

@@ -13,6 +13,7 @@ use flowmill_train::checkpoint::{average_weights, step_of};
 use serde_json::{Value, json};
 
 use choice::{Candidate, choose, order};
+use schemars::{Schema, SchemaGenerator};
 pub use config::{AverageSection, Which};
 
 /// Number of the training stage.
@@ -41,6 +42,10 @@ impl Stage for AverageStage {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<AverageSection>()
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

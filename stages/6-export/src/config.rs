@@ -1,10 +1,11 @@
 //! The recipe's `export` section.
 
 use flowmill_nn::solvers::{Method, Solver, Tolerances};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the exported model is sampled and scored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportConfig {
     /// The held-out split that samples and scores come from; null: the one that is validated on, or without any the one that is trained

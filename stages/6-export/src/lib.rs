@@ -42,6 +42,7 @@ pub use synth::{SynthOptions, Synthesised, Synthesiser};
 use description::{Adapters, Sampling};
 use held_out::HeldOut;
 use model_folder::{CONFIG, SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR, TORCH_WEIGHTS, WEIGHTS};
+use schemars::{Schema, SchemaGenerator};
 
 /// The section's name.
 const SECTION: &str = "export";
@@ -65,6 +66,10 @@ impl Stage for Export {
 
     fn version(&self) -> u32 {
         3
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<ExportConfig>()
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -1,9 +1,10 @@
 //! Which order an epoch has: a list of phases.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// In which order the utterances of an epoch come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Shuffled in windows, sorted by length in smaller ones, the batches of those shuffled again.
@@ -19,7 +20,7 @@ pub enum Order {
 }
 
 /// Epochs of one order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
     /// How many epochs it lasts; of the last phase none: it lasts to the end of training.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use candle_core::Device;
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -24,7 +25,7 @@ use super::{
 };
 
 /// An extractor as a recipe describes it: `{kind: statistics, …}`, the kind first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExtractorConfig {

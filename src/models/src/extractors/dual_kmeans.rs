@@ -9,6 +9,7 @@
 //! Step-Audio's tokenizer: a last group counts when more than 80 of its 120 ms are there.
 
 use flowmill_nn::random::Draw;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kmeans::{self, Kmeans, KmeansConfig, KmeansFit, Normalisation};
@@ -29,7 +30,7 @@ const FRAMES: [usize; 2] = [3, 2];
 const PER_GROUP: [usize; 2] = [LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP];
 
 /// Settings of the `dual-kmeans` extractor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualKmeansConfig {
     /// Units of the linguistic stream.

@@ -9,10 +9,11 @@ pub use step_audio::StepAudioConfig;
 use super::{FlowError, Result};
 use crate::dual_codebook::DualCodebook;
 use flowmill_nn::solvers::TimeSchedule;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a flow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlowConfig {
     /// Number of speech tokens.
@@ -38,6 +39,7 @@ pub struct FlowConfig {
     /// The encoder.
     pub encoder: EncoderConfig,
     /// The estimator of the velocity.
+    #[schemars(with = "UNetConfig")]
     pub estimator: EstimatorConfig,
     /// What the estimator takes beside its state and the encoder's mel.
     #[serde(skip_serializing_if = "ConditionsConfig::is_default")]
@@ -70,7 +72,7 @@ impl Default for FlowConfig {
 }
 
 /// What the estimator takes beside its state and the encoder's mel, in the order of its input's channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionsConfig {
     /// The speaker, projected to as many values as there are bins (`spk_embed_affine_layer`), and the prompt's frames: CosyVoice 2
@@ -88,7 +90,7 @@ impl ConditionsConfig {
 }
 
 /// The conformer encoder with upsampling.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Heads of the self-attention.
@@ -125,7 +127,7 @@ impl Default for EncoderConfig {
 }
 
 /// The flow matching objective, what is drawn for it, and the defaults of inference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchingConfig {
     /// Deviation that is left at the end of the path.
@@ -168,7 +170,7 @@ impl Default for MatchingConfig {
 }
 
 /// Mean and deviation of each mel bin over a training corpus.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MelNormalisation {
     /// Mean of each bin.

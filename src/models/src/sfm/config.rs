@@ -1,10 +1,11 @@
 //! The settings of a shallow flow.
 
 use crate::flow::{FlowConfig, FlowError, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Everything that defines a shallow flow: a flow and its head.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SfmConfig {
     /// Encoder, estimator and conditions: the settings of the CosyVoice 2 flow. RWKVTTS's published model has `conditions: speaker`

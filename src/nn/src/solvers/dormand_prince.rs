@@ -3,6 +3,7 @@
 
 use super::{Solution, check_length};
 use crate::NnError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Stages of a step; the last one is the first of the next step.
@@ -27,7 +28,7 @@ const SHRINK: f64 = 0.2;
 const GROW: f64 = 10.0;
 
 /// When a step is good enough, and when to give up.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tolerances {
     /// Error of a step allowed per magnitude of the state.

@@ -7,6 +7,7 @@ mod overlay;
 mod parse;
 mod pinpoint;
 mod rebase;
+mod schema;
 mod suggest;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 pub use error::RecipeError;
 use node::{Node, Place};
+pub use schema::schema;
 
 use crate::{Stage, StagePaths};
 

@@ -6,6 +6,7 @@ mod saved;
 use flowmill_nn::low_rank::LowRankSettings;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{ParameterId, Parameters};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -16,7 +17,7 @@ pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
 pub use saved::{AdapterFiles, SavedAdapter};
 
 /// The recipe's `lora` section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
     /// Rank of the adapters.

@@ -1,6 +1,7 @@
 //! The recipe's `optim` section.
 
 use flowmill_nn::Parameters;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::adafactor::Adafactor;
@@ -13,7 +14,7 @@ use super::{GroupConfig, Optimizer};
 use crate::TrainError;
 
 /// Which optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Adam (Kingma and Ba, arXiv 1412.6980); weight decay is an L2 penalty.
@@ -31,7 +32,7 @@ pub enum OptimizerName {
 }
 
 /// The recipe's `optim` section. Settings that only some optimisers have are absent for their defaults, and refused beside any other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
     /// Which optimiser.
@@ -45,6 +46,7 @@ pub struct OptimConfig {
     pub decay_matrices_only: bool,
     /// Parameters with settings of their own, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
+    #[schemars(with = "Option<Vec<GroupConfig>>")]
     pub groups: Vec<GroupConfig>,
     /// Decay of the running mean of gradients and of their squares (`adam`, `adamw`, `prodigy`, `muon` for its AdamW); 0.9 and 0.999.
     #[serde(skip_serializing_if = "Option::is_none")]

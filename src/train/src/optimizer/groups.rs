@@ -1,6 +1,7 @@
 //! Groups of parameters with settings of their own, chosen by name.
 
 use flowmill_nn::{ParameterId, Parameters};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OptimConfig, OptimizerName};
@@ -12,7 +13,7 @@ const FROZEN_BESIDE_ADAPTERS: &str = ": train.lora freezes all but the adapters;
      recipe gives groups";
 
 /// Parameters with settings of their own. A parameter belongs to the first group whose pattern its name matches.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
     /// The parameters' names; `*` stands for any characters, such as `sfm_head.*`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
@@ -12,7 +13,7 @@ const WARMUP_STEPS: u64 = 2500;
 const FINAL_RATIO: f64 = 0.01;
 
 /// The shape of the learning rate over the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
     /// The same rate throughout.
@@ -59,7 +60,7 @@ impl fmt::Display for ScheduleName {
 }
 
 /// What a schedule counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
     /// Steps.
@@ -71,7 +72,7 @@ pub enum Per {
 
 /// The recipe's `schedule` section. Settings that mean nothing to the shape are refused; null stands for a setting that is not given,
 /// so that a variant of a recipe can change the shape alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
     /// Which shape.
@@ -81,9 +82,11 @@ pub struct ScheduleConfig {
     pub per: Per,
     /// Steps until the full rate is reached, where there is a warm-up; 2500.
     #[serde(deserialize_with = "default_warmup_steps")]
+    #[schemars(with = "Option<u64>")]
     pub warmup_steps: u64,
     /// The floor as a fraction of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`); 0.01.
     #[serde(deserialize_with = "default_final_ratio")]
+    #[schemars(with = "Option<f64>")]
     pub final_ratio: f64,
     /// The floor as a learning rate, instead of `final_ratio`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Campplus, Dimensions, KIND, extractor::to_state};
@@ -12,7 +13,7 @@ use crate::extractors::{
 };
 
 /// Settings of the `campplus` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CampplusConfig {
     /// Its weights: `.onnx`, `.pt`, `.bin` or `.safetensors`, or `random`.
@@ -24,7 +25,7 @@ pub struct CampplusConfig {
 }
 
 /// Sizes of encoders with random weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RandomSize {
     /// A fortieth of the published work.

@@ -12,6 +12,7 @@ mod vocabulary_offset;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use file::{ImportError, read_embeddings, read_tokens};
@@ -25,7 +26,7 @@ use crate::dual_codebook::{DualCodebook, MIXED_RATE};
 pub const KIND: &str = "import";
 
 /// Settings of an import: `embeddings`, or `tokens`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImportConfig {
     /// `utt2embedding.pt`, one or several, relative to the recipe's folder.

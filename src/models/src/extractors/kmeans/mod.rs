@@ -29,6 +29,7 @@ mod seeding;
 mod usage;
 
 use flowmill_nn::random::Draw;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::usage::Usage;
@@ -49,7 +50,7 @@ const FRAMES_PER_UNIT: usize = 2;
 
 /// Settings of the `kmeans` extractor. The weights are factors on features in nepers (natural logarithms of
 /// amplitudes).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KmeansConfig {
     /// How many units there are.
@@ -73,7 +74,7 @@ pub struct KmeansConfig {
 }
 
 /// What is taken from the features of `kmeans` before they are quantised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalisation {
     /// Nothing: units tell loud from soft and one voice from another.

@@ -11,6 +11,7 @@ use flowmill_nn::{
     random::Draw,
     weights::{self, Archive, Format},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -28,7 +29,7 @@ const NO_CMVN: &str = "none";
 const FIRST: &str = "encoders0.0.norm1.weight";
 
 /// Settings of the `paraformer-units` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParaformerConfig {
     /// The weights of the online Paraformer, `.pt` or `.safetensors` (its other parts are left alone), or `random`.

@@ -6,6 +6,7 @@ use flowmill_nn::{
     random::Draw,
     weights::{self, Archive, Format},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,7 +19,7 @@ use crate::extractors::{
 };
 
 /// Settings of the `s3-tokenizer` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3Config {
     /// Which of the published tokenizers.

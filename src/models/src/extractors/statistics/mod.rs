@@ -12,6 +12,7 @@ mod measure;
 mod moments;
 mod whitening;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{measure::Measure, moments::Moments, whitening::Whitening};
@@ -27,7 +28,7 @@ pub const KIND: &str = "statistics";
 const VALUES_PER_BAND: usize = 4;
 
 /// Settings of the `statistics` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StatisticsConfig {
     /// Mel bands from 60 to 7600 Hz; the embedding has four values for each.

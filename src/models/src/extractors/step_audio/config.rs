@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{KIND, prepare::Preparation};
@@ -24,7 +25,7 @@ const LINGUISTIC: Keys = Keys {
 };
 
 /// Settings of the `step-audio-dual` extractor.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StepAudioConfig {
     /// The linguistic tokenizer.
@@ -36,7 +37,7 @@ pub struct StepAudioConfig {
 }
 
 /// The semantic tokenizer of the `step-audio-dual` extractor.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SemanticConfig {
     /// Its weights: `.onnx`, `.pt` or `.safetensors`, or `random`.

@@ -1,6 +1,7 @@
 //! What Step-Audio does to a recording before it is tokenised.
 
 use flowmill_audio::{AudioError, TrimConfig, trim_silence};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Samples per second.
@@ -25,7 +26,7 @@ const KEPT: usize = (0.27 * SAMPLE_RATE) as usize;
 const UNIT: usize = 240;
 
 /// What is done to recordings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preparation {
     /// Scales the recording to a peak of 0.999.

@@ -2,6 +2,7 @@
 
 use super::check_sizes;
 use crate::flow::{FlowError, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The network that estimates the velocity. Written as its settings alone: the family of a model says which one it has.
@@ -82,7 +83,7 @@ impl EstimatorConfig {
 }
 
 /// The causal one-dimensional U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNetConfig {
     /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and sees a frame ahead
@@ -117,7 +118,7 @@ impl Default for UNetConfig {
 }
 
 /// The diffusion transformer with causal convolutions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DitConfig {
     /// Channels between blocks.

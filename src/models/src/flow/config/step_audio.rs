@@ -4,10 +4,11 @@ use super::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero,
 };
 use crate::dual_codebook::DualCodebook;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The Step-Audio token-to-mel flow: two codebooks, a conformer encoder, a diffusion transformer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepAudioConfig {
     /// Entries of the coarse (linguistic) codebook.

@@ -9,6 +9,7 @@ mod records;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ use crate::TrainError;
 pub const WANDB_FOLDER: &str = "wandb";
 
 /// The recipe's `wandb` section: how the run is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WandbConfig {
     /// The project that it belongs to.
