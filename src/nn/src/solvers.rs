@@ -21,7 +21,7 @@ pub struct Solution {
     pub evaluations: usize,
 }
 
-/// The solvers' names.
+/// A solver of ordinary differential equations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {

@@ -23,92 +23,164 @@ const DEFAULT_EPOCHS: u64 = 100;
 /// The most utterances that are generated now and then while training waits.
 const MOST_SAMPLES: usize = 100;
 
-/// What is trained, on what, and how.
+/// Settings of stage 4, `train`: the model, the data, and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSection {
-    /// The network: its family, and below it its dimensions.
+    /// The network: its family and its dimensions. The defaults of a family are the published model.
     pub model: ModelConfig,
-    /// The embedding of the speaker that the model is given.
+    /// The embedding that stands for the speaker.
+    ///
+    /// Counterparts: `use_spk_embedding`: `False` (CosyVoice and Step-Audio in training) is `utterance`, `True`
+    /// (their fine-tuning on one speaker) is `speaker`.
     pub speaker_embedding: SpeakerEmbedding,
-    /// What the embedding of the speech tokens starts from.
+    /// First values of the embedding of the speech tokens.
     pub token_embedding: TokenEmbedding,
-    /// Weights to start from: a file, or the folder of a checkpoint or of an exported model; null: random ones.
+    /// Weights to start from: `.pt`, `.pth`, `.bin` or `.safetensors`, an index of shards, or the folder of a
+    /// checkpoint, of an exported model or of a published one (`pytorch_model.bin`; of CosyVoice, known by its
+    /// `cosyvoice*.yaml`, `flow.pt`). All must fit by name and shape, unless `init_partial` is set. A prefix
+    /// (`module.`, `_orig_mod.`, `model.`, `ema_model.`) or a wrapper inside of names is removed where that explains
+    /// all names, and the log says so.
+    ///
+    /// Counterparts: `--ckpt_file`, `--checkpoint`.
     pub init_from: Option<String>,
-    /// Takes what fits of `init_from`, by name and shape, and starts the rest at random; otherwise all must fit.
+    /// Takes what fits of `init_from` by name and shape, lists the rest, and starts the rest at random.
+    ///
+    /// Counterparts: `load_state_dict(strict=False)`.
     pub init_partial: bool,
-    /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves; null: all weights are trained.
+    /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves.
+    ///
+    /// Counterparts: VALL-E's `--lora`, PEFT's `LoraConfig`.
     pub lora: Option<LoraConfig>,
-    /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
-    /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
+    /// Normalizes mels to mean 0 and deviation 1 per bin, by the statistics of the training split. The exported
+    /// `flow.pt` then makes normalized mels, which `synth` denormalizes and public inference code does not: set
+    /// `false` for weights that public code is to use. Without effect where `model.mel_normalisation` is given.
     pub normalise_mel: bool,
-    /// The split to train on.
+    /// The split to train on. Stage 3 takes the statistics of mels from it, stage 6 its trivial answers.
+    ///
+    /// Counterparts: `--train_data`.
     pub train_split: String,
-    /// The split to validate on.
+    /// The split to validate on. With `null` nothing is validated: stage 5 averages the last checkpoints, and stage 6
+    /// scores the training split unless `export.split` names another.
+    ///
+    /// Counterparts: `--cv_data`.
     pub validation_split: Option<String>,
-    /// How utterances are shuffled and batched.
+    /// Shuffling and batching of utterances.
     pub batch: BatchConfig,
-    /// The order of the epochs, in phases; the last one lasts to the end.
+    /// The order of utterances in each epoch, as phases such as `[{epochs: 1, order: sorted}, {order: shuffled}]`.
+    /// The last phase lasts to the end.
+    ///
+    /// Counterparts: VALL-E: sorted by duration first, then shuffled, then by speaker.
     pub curriculum: Vec<Phase>,
-    /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
+    /// Several corpora by weight, such as `[{weight: 1}, {index: ../other/exp/other/3-pack/train, weight: 3}]`. An
+    /// epoch has as many utterances as all corpora together, shared by weight. Empty: the training split of this
+    /// recipe alone.
+    ///
+    /// Counterparts: concatenated `data.list`.
     #[serde(deserialize_with = "mixture::null_is_none")]
     #[schemars(with = "Option<Vec<MixtureEntry>>")]
     pub mixture: Vec<MixtureEntry>,
-    /// The optimiser.
+    /// The optimizer.
     pub optim: OptimConfig,
-    /// The learning rate over the steps.
+    /// The learning rate over the run.
     pub schedule: ScheduleConfig,
-    /// Batches averaged into one step.
+    /// Batches that are averaged into one step, each by its number of valid frames. The last step of an epoch may
+    /// have fewer.
+    ///
+    /// Counterparts: `accum_grad`, `gradient_accumulation_steps`.
     pub accum_grad: usize,
-    /// Longest gradient allowed; null: no clipping.
+    /// Largest norm of the gradient: longer ones are scaled down to it; `null` is no clipping.
+    ///
+    /// Counterparts: `grad_clip`, `max_grad_norm`.
     pub grad_clip: Option<f64>,
-    /// Largest gradient value allowed, after the clipping by length; null: no clipping.
+    /// Largest absolute value in a gradient, after the clipping by norm; `null` is no clipping.
+    ///
+    /// Counterparts: `clip_grad_value_`.
     pub grad_clip_value: Option<f64>,
-    /// The number format of forward and backward passes; weights and optimiser are always single precision.
+    /// The number format of forward and backward passes; weights, optimizer and moving average are always `fp32`.
+    ///
+    /// Counterparts: `mixed_precision`, `--use_amp`, `bf16: {enabled}`, `fp16: {enabled}`.
     pub precision: Precision,
-    /// The factor on the loss with `precision: fp16`, which alone needs one.
+    /// The factor on the loss, with `precision: fp16` only.
     pub loss_scale: Option<LossScaleConfig>,
-    /// Computes the inside of every block again in the backward pass instead of keeping it: less memory, more time, the same results.
+    /// Recomputes the inside of every block in the backward pass instead of keeping it: less memory, more time, the
+    /// same results bit for bit.
+    ///
+    /// Counterparts: `gradient_checkpointing`, `activation_checkpointing`.
     pub gradient_checkpointing: bool,
-    /// Decay of the moving average of the weights; null: none.
+    /// Decay of the moving average of the weights, such as 0.9999, which is validated and saved next to them; `null`
+    /// is none.
+    ///
+    /// Counterparts: `ema_decay`.
     pub ema_decay: Option<f64>,
-    /// Stop after so many steps; null: after `max_epochs`.
+    /// Step that training stops after; `null` leaves the end to `max_epochs`. The first of both counts.
+    ///
+    /// Counterparts: steps.
     pub max_steps: Option<u64>,
-    /// Stop after so many passes over the data; null: after `max_steps`, or 100 when both are null.
+    /// Epoch that training stops after; `null` leaves the end to `max_steps`, or is 100 where that is `null` too.
+    ///
+    /// Counterparts: `max_epoch`, `num_train_epochs`.
     pub max_epochs: Option<u64>,
-    /// Ends training when the validation loss does not improve any more; null: never.
+    /// Ends training when the validation loss stops improving, such as `{patience: 10, min_delta: 0}`; `null` is
+    /// never.
     pub early_stopping: Option<EarlyStopping>,
-    /// Saves and stops as on Ctrl-C after so many seconds, so that the next run goes on; null: never.
+    /// Seconds after which training saves and stops as on Ctrl-C (exit status 130), so that the same command
+    /// continues it; `null` is no limit.
+    ///
+    /// Counterparts: Slurm's time limit.
     pub max_seconds: Option<u64>,
-    /// Validate every so many steps, or `{epochs: N}`; 0: only with every checkpoint.
+    /// Steps between validations, or `{epochs: N}`; 0 is only with every checkpoint.
+    ///
+    /// Counterparts: `validation_steps`.
     pub validate_every: Interval,
-    /// Save a checkpoint every so many steps, or `{epochs: N}`; 0: only at the end.
+    /// Steps between checkpoints, or `{epochs: N}`; 0 is only at the end. Every checkpoint is validated.
+    ///
+    /// Counterparts: `save_per_step`, `save_steps`, `--save-step`.
     pub save_every: Interval,
-    /// Write a metrics line every so many steps.
+    /// Steps between lines of the metrics (`metrics.jsonl`, TensorBoard, W&B), which hold means over them.
+    ///
+    /// Counterparts: `logging_steps`, `log_interval`, `--log-step`.
     pub log_every: u64,
     /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
     pub log_groups: bool,
-    /// Write histograms of the gradients into the TensorBoard events every so many steps; 0: never.
+    /// Steps between histograms of the gradients in the TensorBoard events; 0 is never.
     pub log_gradients: u64,
-    /// Generate a few validation utterances every so many steps; 0: never.
+    /// Steps between previews: validation utterances generated into `4-train/samples/` (wav and spectrogram) and
+    /// TensorBoard; 0 is never.
+    ///
+    /// Counterparts: `--sample-step`.
     pub sample_every: u64,
-    /// How many of them, the first of the split; also by command.
+    /// Utterances that are generated at a time, the first ones of the validation split, 1 to 100; also by the command
+    /// `sample`.
+    ///
+    /// Counterparts: `--num-samples`.
     pub sample_count: usize,
-    /// A Weights & Biases run beside the other metrics; null: none.
+    /// An offline run of Weights & Biases; `null` is none.
+    ///
+    /// Counterparts: `wandb.init`, `report_to: wandb`.
     pub wandb: Option<WandbConfig>,
-    /// Which checkpoints stay.
+    /// Checkpoints that stay.
     pub keep: KeepConfig,
-    /// Batches loaded ahead.
+    /// Batches loaded ahead, 0 to 1024.
+    ///
+    /// Counterparts: `prefetch`.
     pub prefetch: usize,
-    /// Threads that load batches.
+    /// Threads that load batches, 1 to 256. The share of time spent waiting for them is printed.
+    ///
+    /// Counterparts: `num_workers`, `dataloader_num_workers`.
     pub num_workers: usize,
-    /// Of how many skipped steps the weights are kept, for `train --replay`; the newest ones.
+    /// Number of skipped steps, the newest ones, whose weights are kept for `train --replay`.
     pub skipped_weights: u64,
-    /// So many steps in a row without a finite loss and gradient stop the run.
+    /// Steps in a row without a finite loss and gradient that stop the run. Each is skipped, counted and dumped
+    /// (`skipped/step-N.json`).
     pub max_skipped_in_a_row: u64,
-    /// Key of every draw; null: the recipe's `seed`.
+    /// Key of every random draw of the training (first weights, order, dropout, noise); without it the recipe's
+    /// `seed`.
     pub seed: Option<u64>,
-    /// What computes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`.
+    /// The device that trains and samples; `--device` of `run`, `train` and `synth` overrides it. GPUs need a build
+    /// that supports them (docs/DEVICES.md).
+    ///
+    /// Counterparts: `CUDA_VISIBLE_DEVICES`, `--gpu`, `device`.
     pub device: DeviceName,
 }
 
@@ -160,43 +232,56 @@ impl Default for TrainSection {
     }
 }
 
-/// Which embedding stands for the speaker.
+/// The embedding that stands for the speaker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeakerEmbedding {
-    /// The utterance's own, as the public models are trained.
+    /// That of the utterance, as the public models are trained.
     #[default]
     Utterance,
     /// The mean over the speaker's utterances.
     Speaker,
 }
 
-/// What the embedding of the speech tokens starts from.
+/// First values of the embedding of the speech tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenEmbedding {
     /// Random vectors, as the public models start.
     #[default]
     Random,
-    /// The centres of stage 2's k-means codebook, standardised and projected at random: units that sound alike start alike.
+    /// The centers of stage 2's k-means codebook, standardized and projected at random: units that sound alike start
+    /// alike.
     Codebook,
 }
 
-/// How utterances are shuffled and batched.
+/// Shuffling and batching of utterances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// The most mel frames of a batch after padding: its longest utterance times its count.
+    /// Most mel frames of a batch after padding: its longest utterance times its number of utterances.
+    ///
+    /// Counterparts: `max_frames_in_batch` with `batch_type: dynamic`; VALL-E's batches by total duration.
     pub max_frames_in_batch: u32,
-    /// The most utterances of a batch; 0: no limit but the frames.
+    /// Most utterances of a batch; 0 is no limit.
     pub max_utterances_in_batch: u32,
-    /// So many utterances in every batch, whatever their lengths, instead of those two limits; null: the limits.
+    /// Utterances of every batch, whatever their lengths, instead of the two limits; validation has batches of the
+    /// same size.
+    ///
+    /// Counterparts: `batch_type: static`, `batch_size`, `train_batch_size`, `val_batch_size`.
     pub batch_size: Option<u32>,
-    /// Utterances are shuffled within windows of this many.
+    /// Size of the windows, in utterances, that are shuffled.
+    ///
+    /// Counterparts: `shuffle_size`.
     pub shuffle_size: u32,
-    /// Runs of this many are sorted by length before they are cut into batches; 1: no sorting.
+    /// Size of the windows, in utterances, that are sorted by length before they are cut into batches; 1 is no
+    /// sorting.
+    ///
+    /// Counterparts: `sort_size`.
     pub sort_size: u32,
-    /// Width of the buckets of `order: bucketed`, in mel frames.
+    /// Width of the buckets of `order: bucketed`, in mel frames; 50 are a second.
+    ///
+    /// Counterparts: VALL-E's buckets of 1 s.
     pub bucket_frames: u32,
 }
 

@@ -46,11 +46,11 @@ pub use mixture::MixtureEntry;
 pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
 pub use rollback::rollback;
+use schemars::{Schema, SchemaGenerator};
 pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
 use work::Training;
-use schemars::{Schema, SchemaGenerator};
 pub use work::{Adapted, scored_split};
 
 /// The file that describes the trained model.

@@ -12,18 +12,19 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// A network as a recipe describes it: `{family: cosyvoice2-flow, …}`, the family first.
+/// A network: its family, and the dimensions of that family. The family comes first.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "family")]
 #[non_exhaustive]
 pub enum ModelConfig {
-    /// CosyVoice 2's token-to-mel flow: conformer encoder with upsampling, causal estimator, conditional flow matching.
+    /// The token-to-mel flow of CosyVoice 2: conformer encoder with upsampling, causal U-Net, conditional flow
+    /// matching.
     #[serde(rename = "cosyvoice2-flow")]
     Flow(FlowConfig),
-    /// The same with shallow flow matching: the flow starts from what a head on the encoder predicts.
+    /// Shallow flow matching (RWKVTTS): the flow starts from a point that a head on the encoder predicts.
     #[serde(rename = "sfm-flow")]
     Sfm(SfmConfig),
-    /// Step-Audio's token-to-mel flow: two codebooks, conformer encoder with upsampling, diffusion transformer.
+    /// The token-to-mel flow of Step-Audio: two codebooks, conformer encoder with upsampling, diffusion transformer.
     #[serde(rename = "step-audio-flow", serialize_with = "as_step_audio")]
     #[schemars(with = "StepAudioConfig")]
     StepAudio(FlowConfig),

@@ -13,8 +13,8 @@ use flowmill_train::checkpoint::{average_weights, step_of};
 use serde_json::{Value, json};
 
 use choice::{Candidate, choose, order};
-use schemars::{Schema, SchemaGenerator};
 pub use config::{AverageSection, Which};
+use schemars::{Schema, SchemaGenerator};
 
 /// Number of the training stage.
 const TRAIN: u8 = 4;

@@ -4,31 +4,35 @@ use flowmill_nn::solvers::{Method, Solver, Tolerances};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the exported model is sampled and scored.
+/// Settings of stage 6, `export`: how the model is written, sampled and scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportConfig {
-    /// The held-out split that samples and scores come from; null: the one that is validated on, or without any the one that is trained
-    /// on.
+    /// The split that is sampled and scored; without it the validation split, or without that the training split.
     pub split: Option<String>,
-    /// Samples drawn per utterance; their mean estimates the conditional mean mel. At least 2.
+    /// Samples of each utterance, at least 2; their mean estimates the conditional mean mel.
     pub samples: usize,
-    /// Utterances to sample, in the split's order; 0 for all.
+    /// Utterances to sample, in the order of the split; 0 is all of them.
     pub max_utterances: usize,
-    /// How the flow's ODE is solved: on fixed steps (`euler`) or with adaptive ones (`dopri5`).
+    /// Solver of the flow's differential equation. Its evaluations of the velocity are counted. `synth` takes it over
+    /// unless its options say otherwise.
     pub solver: Method,
-    /// Euler's steps.
+    /// Steps of `euler`.
     pub n_timesteps: usize,
-    /// How exact `dopri5` is, and when it gives up.
+    /// Accuracy of `dopri5`, and when it gives up.
     pub tolerances: Tolerances,
-    /// Strength alpha of a shallow flow; null: the model's own. Other models have none.
+    /// Strength alpha of a shallow flow; without it that of the model. Other families have none.
     pub sfm_strength: Option<f32>,
-    /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
+    /// Strength r of classifier-free guidance: (1 + r) conditional - r unconditional.
     pub inference_cfg_rate: f64,
-    /// Whether the weights are written as `flow.pt` too, the state dict that public inference code loads.
+    /// Writes the weights as `flow.pt` too, the state dict that public inference code loads. Code that does not know
+    /// `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them; the model
+    /// card says so.
     pub write_pt: bool,
-    /// Whether adapters (`train.lora`) are merged into the exported weights; otherwise these are what the adapters were trained beside.
-    /// In both cases the adapters lie beside them as PEFT reads them.
+    /// Merges adapters (`train.lora`) into the exported weights. The adapters are written next to the weights in the
+    /// format of PEFT in either case.
+    ///
+    /// Counterparts: PEFT's `merge_and_unload`.
     pub merge_adapters: bool,
     /// Iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,

@@ -37,11 +37,11 @@ pub struct DualKmeansConfig {
     pub vq02_size: usize,
     /// Units of the semantic stream.
     pub vq06_size: usize,
-    /// Iterations at most.
+    /// Most iterations.
     pub iterations: usize,
-    /// Units of audio to cluster at most, of each stream; more are sampled.
+    /// Most units of audio to cluster, of each stream; of more a sample is taken.
     pub max_frames: usize,
-    /// Units of audio that one part of the corpus contributes at most, of each stream.
+    /// Most units of audio that one part of the corpus contributes, of each stream.
     pub max_frames_per_part: usize,
 }
 

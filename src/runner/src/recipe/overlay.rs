@@ -7,7 +7,7 @@ use super::node::{Content, Entry, Node, Place};
 use super::parse::parse;
 
 /// Keys whose value decides which other keys a mapping may have.
-const DECIDING: [&str; 2] = ["kind", "family"];
+pub(super) const DECIDING: [&str; 2] = ["kind", "family"];
 
 /// `above` over `below`: mappings are merged key by key, everything else is replaced. So is a mapping of another kind: the
 /// settings of one extractor or model mean nothing to another.

@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::DEFAULT_MAX_REJECTED;
+use super::overlay::DECIDING;
 use crate::Stage;
 
 /// Returns the JSON schema (draft 7, which editors know best) of a recipe for these stages.
@@ -22,7 +23,8 @@ pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
         properties.insert(stage.name().to_owned(), section);
     }
     let definitions = generator.take_definitions(true);
-    let keys = |(name, schema): (&String, &Value)| Some((format!("#/definitions/{name}"), schema.get("required")?.clone()));
+    let keys =
+        |(name, schema): (&String, &Value)| Some((format!("#/definitions/{name}"), schema.get("required")?.clone()));
     let required = definitions.iter().filter_map(keys).collect();
     let mut root = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -84,10 +86,7 @@ fn as_recipes_are_read(schema: &mut Value, in_list: bool, required: &Required) {
         }
         return;
     }
-    if fields.get("default").is_some_and(|default| default.is_object() && !fields.contains_key("anyOf")) {
-        // Its keys have theirs.
-        fields.remove("default");
-    }
+    shorten_default(fields);
     widen_type(fields);
     for key in ["properties", "definitions"] {
         let children = fields.get_mut(key).and_then(Value::as_object_mut);
@@ -102,6 +101,27 @@ fn as_recipes_are_read(schema: &mut Value, in_list: bool, required: &Required) {
     }
     if let Some(child) = fields.get_mut("items") {
         as_recipes_are_read(child, true, required);
+    }
+}
+
+/// Of a mapping's default what decides its other keys stays: those have defaults of their own. Single precision is written as such.
+fn shorten_default(fields: &mut Map<String, Value>) {
+    match fields.get_mut("default") {
+        Some(Value::Object(default)) => {
+            default.retain(|key, _| DECIDING.contains(&key.as_str()));
+            if default.is_empty() {
+                fields.remove("default");
+            }
+        }
+        Some(default) => {
+            let single = default.as_f64().filter(|value| f64::from(*value as f32) == *value);
+            if let Some(shortest) =
+                single.and_then(|value| (value as f32).to_string().parse::<f64>().ok()).filter(|_| default.is_f64())
+            {
+                *default = json!(shortest);
+            }
+        }
+        None => {}
     }
 }
 

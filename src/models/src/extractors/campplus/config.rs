@@ -16,11 +16,12 @@ use crate::extractors::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CampplusConfig {
-    /// Its weights: `.onnx`, `.pt`, `.bin` or `.safetensors`, or `random`.
+    /// Weights of the encoder, `.onnx`, `.pt`, `.bin` or `.safetensors`, relative to the folder of the recipe; or
+    /// `random`, to try a run without any. Required.
     pub weights: Option<Weights>,
-    /// The length of the embedding: that of the weights.
+    /// Length of the embedding: that of the weights.
     pub embedding_size: usize,
-    /// How large an encoder with random weights is.
+    /// Size of an encoder with random weights.
     pub random_size: RandomSize,
 }
 

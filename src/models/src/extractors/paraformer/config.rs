@@ -32,11 +32,13 @@ const FIRST: &str = "encoders0.0.norm1.weight";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParaformerConfig {
-    /// The weights of the online Paraformer, `.pt` or `.safetensors` (its other parts are left alone), or `random`.
+    /// Weights of the online Paraformer, `model.pt` or `.safetensors` (other parts of the file are ignored), or
+    /// `random`. Required.
     pub weights: Option<Weights>,
-    /// The centres, `.npy` (or the only tensor of another weight file); not needed with random weights.
+    /// The centers, `linguistic_tokenizer.npy` (or the only tensor of another weight file); not needed with random
+    /// weights.
     pub centres: Option<PathBuf>,
-    /// The normalisation of the input, `am.mvn`, or `none`; not needed with random weights.
+    /// The normalization of the input, `am.mvn`, or `none`; not needed with random weights.
     pub cmvn: Option<String>,
     /// Heads of the attention.
     pub heads: usize,

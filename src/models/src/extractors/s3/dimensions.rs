@@ -14,7 +14,7 @@ const HEAD_WIDTH: usize = 64;
 /// Numbers of three levels that index an entry of the second version's codebook.
 pub(super) const FSQ_DIGITS: usize = 8;
 
-/// Which of the published tokenizers.
+/// A version of the published tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Version {

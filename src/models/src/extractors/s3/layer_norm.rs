@@ -76,10 +76,13 @@ impl<'de> Deserialize<'de> for LayerNormEpsilon {
 
 struct NumberOrMap;
 
+/// The epsilons one by one.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Each {
+    /// In front of the attention.
     attn_ln: f64,
+    /// In front of the feed-forward layers.
     mlp_ln: f64,
 }
 

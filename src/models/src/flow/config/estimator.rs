@@ -86,8 +86,8 @@ impl EstimatorConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and sees a frame ahead
-    /// where it does.
+    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and looks
+    /// ahead by one frame where it does.
     pub channels: Vec<usize>,
     /// Dropout in the transformer blocks.
     pub dropout: f32,
@@ -99,7 +99,7 @@ pub struct UNetConfig {
     pub num_mid_blocks: usize,
     /// Attention heads.
     pub num_heads: usize,
-    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
     pub static_chunk_size: usize,
 }
 
@@ -123,7 +123,7 @@ impl Default for UNetConfig {
 pub struct DitConfig {
     /// Channels between blocks.
     pub hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Attention heads.
     pub num_heads: usize,
@@ -131,7 +131,7 @@ pub struct DitConfig {
     pub head_dim: usize,
     /// Channels inside of the feed-forward part of a block, as a multiple of `hidden_size`.
     pub mlp_ratio: f64,
-    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
     pub static_chunk_size: usize,
 }
 
