@@ -20,9 +20,9 @@ fn changed(old: &str, new: &str) -> (Mini, String) {
 fn expect_error_of(commands: &[&str], old: &str, new: &str, words: &[&str]) {
     let (mini, place) = changed(old, new);
     for command in commands {
-        let outcome = mini.flowmill(command, &[]).expect_code(2).expect_words(words);
+        let outcome = mini.flowmill(command, &[]).expect_error("recipe", 2).expect_words(words);
         let one_line = outcome.stderr.trim_end().lines().count() == 1;
-        assert!(outcome.stderr.starts_with("error: ") && one_line, "{}", outcome.stderr);
+        assert!(outcome.stderr.starts_with("error[recipe]: ") && one_line, "{}", outcome.stderr);
         assert!(outcome.stderr.contains(&place), "{place} in {}", outcome.stderr);
     }
     flowmill(mini.folder(), &["recipe", "check", "."]).expect_code(2).expect_words(words);
@@ -95,7 +95,7 @@ fn embeddings_cannot_start_from_a_codebook_that_no_stage_fits() {
 fn broken_yaml_is_an_error_with_its_line() {
     let (mini, _) = changed("seed: 7", "seed: {7");
     let outcome = mini.run(&[]).expect_code(2).expect_words(&["not valid YAML"]);
-    assert!(outcome.stderr.starts_with("error: ./recipe.yaml:"), "{}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("error[recipe]: ./recipe.yaml:"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -26,6 +26,11 @@ pub fn error(text: &str) {
     eprintln!("{} {}", paint(BAD, "error:"), indented(text));
 }
 
+/// Prints `error[KIND]: TEXT` in the same way.
+pub fn error_of_kind(kind: &str, text: &str) {
+    eprintln!("{} {}", paint(BAD, format!("error[{kind}]:")), indented(text));
+}
+
 /// Prints one cause of the error above.
 pub fn cause(text: &str) {
     eprintln!("  {} {}", paint(DIM, "caused by:"), indented(text));

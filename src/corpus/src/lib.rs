@@ -2,6 +2,7 @@
 //!
 //! | module | concern |
 //! |---|---|
+//! | [`array`], [`column`] | the typed value of a column in a row, and what a column holds ([`Row`] has them with its media) |
 //! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`] | read and validate the formats people keep recordings in; each gives a [`Reading`] |
 //! | [`fields`] | what a JSON object says of an utterance, by all the names its fields go by |
 //! | [`hints`] | what a folder seems to be that is not of the format it is read as |
@@ -17,7 +18,9 @@
 //! (`flowmill_audio::media`): it moves bytes and rows.
 //! It writes only to the paths it is given; making files durable is the caller's business.
 
+pub mod array;
 mod checksum;
+pub mod column;
 mod delimited;
 mod encoding;
 mod error;
@@ -32,6 +35,7 @@ pub mod manifest;
 mod options;
 mod paths;
 mod reading;
+mod row;
 mod samples;
 pub mod sampling;
 pub mod shard;
@@ -45,8 +49,11 @@ mod values;
 mod walk;
 pub mod webdataset;
 
+pub use array::{Array, ArrayData, ArrayError, DType, Element};
 pub use checksum::{Checksum, file_checksum};
+pub use column::{Axis, ColumnError, ColumnSpec};
 pub use error::CorpusError;
 pub use options::{Ids, ReadOptions};
 pub use reading::{Reading, Rejection};
-pub use utterances::{Row, Utterance, Utterances};
+pub use row::{MediaRef, Role, Row};
+pub use utterances::{Utterance, UtteranceRow, Utterances};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::ids::{self, Named};
-use crate::{CorpusError, ReadOptions, Row, Utterances};
+use crate::{CorpusError, ReadOptions, UtteranceRow, Utterances};
 
 /// A row that was left out, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Reading {
             match &row.text {
                 Err(why) if !keep_all => self.reject(&row.id, format!("no transcript: {why}; {KEEP_WITHOUT_TEXT}")),
                 text => {
-                    self.utterances.push(Row {
+                    self.utterances.push(UtteranceRow {
                         utt: &row.id,
                         spk: row.speaker.as_deref().unwrap_or(&row.id),
                         text: text.as_deref().unwrap_or_default(),
@@ -127,7 +127,7 @@ impl Reading {
                         start: row.start,
                         end: row.end,
                         duration: row.duration,
-                        ..Row::default()
+                        ..UtteranceRow::default()
                     });
                     if row.origin.is_some() {
                         self.utterances.mark_made_up();

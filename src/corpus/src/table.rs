@@ -17,7 +17,7 @@ use polars::prelude::*;
 pub use lists::{read_embeddings, read_optional_embeddings, read_tokens, write_embeddings, write_tokens};
 pub use rows::RowColumns;
 
-use crate::{CorpusError, Row, Utterance};
+use crate::{CorpusError, Utterance, UtteranceRow};
 
 /// Writes utterances as a Parquet table.
 ///
@@ -31,7 +31,7 @@ pub fn write_utterances(path: &Path, utterances: &[Utterance]) -> Result<(), Cor
 ///
 /// # Errors
 /// [`CorpusError::Io`] and [`CorpusError::Table`].
-pub fn write_rows<'a>(path: &Path, rows: impl ExactSizeIterator<Item = Row<'a>>) -> Result<(), CorpusError> {
+pub fn write_rows<'a>(path: &Path, rows: impl ExactSizeIterator<Item = UtteranceRow<'a>>) -> Result<(), CorpusError> {
     write_frame(path, rows_to_frame(rows).map_err(|e| CorpusError::table(path, e))?)
 }
 
@@ -142,7 +142,7 @@ pub fn write_frame(path: &Path, mut frame: DataFrame) -> Result<(), CorpusError>
 }
 
 /// The columns of an utterance table.
-fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = Row<'a>>) -> PolarsResult<DataFrame> {
+fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = UtteranceRow<'a>>) -> PolarsResult<DataFrame> {
     let count = rows.len();
     let strings = |name: &str| StringChunkedBuilder::new(name.into(), count);
     let (mut utt, mut spk, mut text, mut lang, mut wav) =

@@ -35,8 +35,8 @@ pub struct Utterance {
 
 impl Utterance {
     /// The same row, borrowed.
-    pub fn as_row(&self) -> Row<'_> {
-        Row {
+    pub fn as_row(&self) -> UtteranceRow<'_> {
+        UtteranceRow {
             utt: &self.utt,
             spk: &self.spk,
             text: &self.text,
@@ -56,7 +56,7 @@ impl Utterance {
 /// One utterance, borrowed from a table; the fields are those of [`Utterance`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
-pub struct Row<'a> {
+pub struct UtteranceRow<'a> {
     pub utt: &'a str,
     pub spk: &'a str,
     pub text: &'a str,
@@ -71,7 +71,7 @@ pub struct Row<'a> {
     pub decoder: Option<&'a str>,
 }
 
-impl Row<'_> {
+impl UtteranceRow<'_> {
     /// The same row, owned.
     pub fn to_utterance(&self) -> Utterance {
         Utterance {
@@ -131,12 +131,12 @@ impl Utterances {
     }
 
     /// Appends a row; its `sample_rate` and `channels` are not kept, they come from probing.
-    pub fn push(&mut self, row: Row<'_>) {
+    pub fn push(&mut self, row: UtteranceRow<'_>) {
         self.push_with_path(row, &[row.wav]);
     }
 
     /// Appends a row whose path is given in pieces (so that no path has to be built first).
-    pub(crate) fn push_with_path(&mut self, row: Row<'_>, wav: &[&str]) {
+    pub(crate) fn push_with_path(&mut self, row: UtteranceRow<'_>, wav: &[&str]) {
         self.utt.push(row.utt);
         self.spk.push(row.spk);
         self.text.push(row.text);
@@ -180,9 +180,9 @@ impl Utterances {
     }
 
     /// The row with that index; panics when it does not exist, as indexing a slice does.
-    pub fn row(&self, index: usize) -> Row<'_> {
+    pub fn row(&self, index: usize) -> UtteranceRow<'_> {
         let lang = self.lang.get(index);
-        Row {
+        UtteranceRow {
             utt: self.utt.get(index),
             spk: self.spk.get(index),
             text: self.text.get(index),
@@ -199,7 +199,7 @@ impl Utterances {
     }
 
     /// All rows in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Row<'_>> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = UtteranceRow<'_>> {
         (0..self.len()).map(|index| self.row(index))
     }
 }

@@ -18,7 +18,7 @@ use support::data;
 /// Rows with the corpus' real audio and text; embeddings, tokens and mels are plain functions of the row's number.
 fn rows() -> Vec<ShardRow> {
     let reading = read_directory(&data(), "libri6", &ReadOptions::default()).unwrap();
-    let row = |(number, row): (usize, flowmill_corpus::Row<'_>)| ShardRow {
+    let row = |(number, row): (usize, flowmill_corpus::UtteranceRow<'_>)| ShardRow {
         utt: row.utt.to_owned(),
         wav: row.wav.to_owned(),
         audio_data: fs::read(data().join(row.wav)).unwrap(),

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Rejection, Row, Utterances, folder, hints, kaldi, ljspeech, manifest, webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, folder, hints, kaldi, ljspeech, manifest,
+    webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
@@ -44,7 +45,11 @@ impl Collection {
     }
 
     /// Drops the rows for which `refuse` has a reason, telling `reject`.
-    pub fn filter(&mut self, refuse: impl Fn(&Row<'_>) -> Option<String> + Sync, reject: impl Fn(&str, String) + Sync) {
+    pub fn filter(
+        &mut self,
+        refuse: impl Fn(&UtteranceRow<'_>) -> Option<String> + Sync,
+        reject: impl Fn(&str, String) + Sync,
+    ) {
         let tables = &self.tables;
         for (_, places) in &mut self.splits {
             let kept: Vec<Place> = places
@@ -74,14 +79,14 @@ impl<'a> Split<'a> {
     }
 
     /// The rows.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = Row<'a>> + use<'a> {
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = UtteranceRow<'a>> + use<'a> {
         let tables = self.tables;
         self.places.iter().map(move |place| row(tables, place))
     }
 }
 
 /// The row at a place.
-pub(crate) fn row<'a>(tables: &'a [Utterances], place: &Place) -> Row<'a> {
+pub(crate) fn row<'a>(tables: &'a [Utterances], place: &Place) -> UtteranceRow<'a> {
     tables[place.source as usize].row(place.row as usize)
 }
 

@@ -1,6 +1,6 @@
 //! Which utterances are kept.
 
-use flowmill_corpus::Row;
+use flowmill_corpus::UtteranceRow;
 
 use crate::PrepConfig;
 
@@ -27,6 +27,6 @@ pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
 }
 
 /// Both filters on a row whose recording has not been opened.
-pub fn unprobed(config: &PrepConfig, row: &Row<'_>) -> Option<String> {
+pub fn unprobed(config: &PrepConfig, row: &UtteranceRow<'_>) -> Option<String> {
     text(config, row.text).or_else(|| duration(config, row.duration))
 }

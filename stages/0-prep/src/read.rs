@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flowmill_corpus::{Row, table};
+use flowmill_corpus::{UtteranceRow, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use rayon::prelude::*;
 use serde_json::json;
@@ -87,7 +87,7 @@ fn write(
                 return Err(StageError::Interrupted);
             }
             let path = work.output(&output_name(config, split.name, part))?;
-            let rows = chunk.rows().map(|row| Row { decoder: program, ..row });
+            let rows = chunk.rows().map(|row| UtteranceRow { decoder: program, ..row });
             table::write_rows(&path, rows).map_err(StageError::other)
         })?;
     }

@@ -8,7 +8,7 @@ use super::checks::{self, Numbering, Problem};
 use super::files::{Entry, Files, Keyed, not_read, utf8};
 use crate::paths::{pieces, prefix_of};
 use crate::reading::{KEEP_WITHOUT_TEXT, NO_TRANSCRIPTS};
-use crate::{ReadOptions, Reading, Row, Utterances, values};
+use crate::{ReadOptions, Reading, UtteranceRow, Utterances, values};
 
 /// Joins the files of a directory into utterances and rejections.
 pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<'_>) -> Reading {
@@ -192,7 +192,18 @@ impl<'a> Joiner<'a> {
             self.without_prefix.add(utt);
         }
         let duration = start.zip(end).map(|(start, end)| end - start);
-        self.push(Row { utt, spk, text: &text, lang, wav, start, end, duration, channel, ..Row::default() });
+        self.push(UtteranceRow {
+            utt,
+            spk,
+            text: &text,
+            lang,
+            wav,
+            start,
+            end,
+            duration,
+            channel,
+            ..UtteranceRow::default()
+        });
         Ok(())
     }
 
@@ -281,7 +292,7 @@ impl<'a> Joiner<'a> {
     }
 
     /// Appends a row, its path joined on the directory. A command is made to run in the directory, so that it too is relative to it.
-    fn push(&mut self, row: Row<'_>) {
+    fn push(&mut self, row: UtteranceRow<'_>) {
         let utterances = &mut self.reading.utterances;
         if !row.wav.ends_with('|') {
             let (prefix, path) = pieces(&self.prefix, row.wav);

@@ -1,0 +1,343 @@
+//! A column's value in one row: numbers, strings or byte strings of any shape.
+
+use std::fmt;
+
+use half::f16;
+use serde::{Deserialize, Serialize};
+
+/// The type of an array's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum DType {
+    F16,
+    F32,
+    F64,
+    I32,
+    I64,
+    U8,
+    /// UTF-8 strings.
+    Text,
+    /// Byte strings, such as encoded recordings and pictures.
+    Bytes,
+}
+
+impl DType {
+    /// The name, as recipes and messages write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+        }
+    }
+
+    /// Whether every value of this type is one of the other type, exactly.
+    pub fn widens_to(self, other: Self) -> bool {
+        use DType::{F16, F32, F64, I32, I64, U8};
+        self == other
+            || matches!(
+                (self, other),
+                (F16, F32 | F64) | (F32, F64) | (I32, I64 | F64) | (U8, F16 | F32 | F64 | I32 | I64)
+            )
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A mistake about an array.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArrayError {
+    /// The shape and the number of values contradict each other.
+    #[error("{values} values do not fill the shape {}", shape_text(.shape))]
+    Shape {
+        /// The shape.
+        shape: Vec<usize>,
+        /// How many values there are.
+        values: usize,
+    },
+    /// The elements have another type, which does not hold exactly in the wanted one.
+    #[error("holds {found}, not {wanted}")]
+    Type {
+        /// The type of the elements.
+        found: DType,
+        /// The type that was asked for.
+        wanted: DType,
+    },
+    /// A single value was asked for.
+    #[error("has the shape {}, not a single value", shape_text(.shape))]
+    NotScalar {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+}
+
+/// A shape in words: `[8, 150]`; of a single value `[]`.
+pub fn shape_text(shape: &[usize]) -> String {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("[{}]", sizes.join(", "))
+}
+
+/// The elements of an array, in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum ArrayData {
+    F16(Vec<f16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    U8(Vec<u8>),
+    Text(Vec<String>),
+    Bytes(Vec<Vec<u8>>),
+}
+
+/// Runs one expression for every kind of [`ArrayData`].
+macro_rules! for_each_type {
+    ($data:expr, $values:ident => $result:expr) => {
+        match $data {
+            ArrayData::F16($values) => $result,
+            ArrayData::F32($values) => $result,
+            ArrayData::F64($values) => $result,
+            ArrayData::I32($values) => $result,
+            ArrayData::I64($values) => $result,
+            ArrayData::U8($values) => $result,
+            ArrayData::Text($values) => $result,
+            ArrayData::Bytes($values) => $result,
+        }
+    };
+}
+
+/// A Rust type that arrays hold.
+pub trait Element: Clone + Sized + sealed::Sealed {
+    /// The type's name in columns.
+    const DTYPE: DType;
+    /// Elements as an array's data.
+    fn wrap(values: Vec<Self>) -> ArrayData;
+    /// The elements of an array of exactly this type.
+    fn slice(data: &ArrayData) -> Option<&[Self]>;
+    /// The elements of an array of exactly this type, taken out.
+    fn take(data: ArrayData) -> Option<Vec<Self>>;
+}
+
+mod sealed {
+    /// Closes [`super::Element`] to other crates.
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($type:ty => $variant:ident),*) => {$(
+        impl sealed::Sealed for $type {}
+        impl Element for $type {
+            const DTYPE: DType = DType::$variant;
+            fn wrap(values: Vec<Self>) -> ArrayData {
+                ArrayData::$variant(values)
+            }
+            fn slice(data: &ArrayData) -> Option<&[Self]> {
+                if let ArrayData::$variant(values) = data { Some(values) } else { None }
+            }
+            fn take(data: ArrayData) -> Option<Vec<Self>> {
+                if let ArrayData::$variant(values) = data { Some(values) } else { None }
+            }
+        }
+    )*};
+}
+elements!(
+    f16 => F16, f32 => F32, f64 => F64, i32 => I32, i64 => I64, u8 => U8, String => Text, Vec<u8> => Bytes
+);
+
+/// Values of one type in a shape: a single value (no axes), a vector, a matrix, or more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    shape: Vec<usize>,
+    data: ArrayData,
+}
+
+impl Array {
+    /// An array of a shape.
+    ///
+    /// # Errors
+    /// [`ArrayError::Shape`] where the shape does not hold exactly these values.
+    pub fn new<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Self, ArrayError> {
+        Self::from_data(shape, T::wrap(values))
+    }
+
+    /// As [`Array::new`], of data whose type is known at run time only.
+    ///
+    /// # Errors
+    /// [`ArrayError::Shape`].
+    pub fn from_data(shape: Vec<usize>, data: ArrayData) -> Result<Self, ArrayError> {
+        let values = for_each_type!(&data, values => values.len());
+        match shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)) {
+            Some(product) if product == values => Ok(Self { shape, data }),
+            _ => Err(ArrayError::Shape { shape, values }),
+        }
+    }
+
+    /// A single value, without axes.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Self { shape: Vec::new(), data: T::wrap(vec![value]) }
+    }
+
+    /// A single string.
+    pub fn text(value: impl Into<String>) -> Self {
+        Self::scalar(value.into())
+    }
+
+    /// Values along one axis.
+    pub fn vector<T: Element>(values: Vec<T>) -> Self {
+        Self { shape: vec![values.len()], data: T::wrap(values) }
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        match &self.data {
+            ArrayData::F16(_) => DType::F16,
+            ArrayData::F32(_) => DType::F32,
+            ArrayData::F64(_) => DType::F64,
+            ArrayData::I32(_) => DType::I32,
+            ArrayData::I64(_) => DType::I64,
+            ArrayData::U8(_) => DType::U8,
+            ArrayData::Text(_) => DType::Text,
+            ArrayData::Bytes(_) => DType::Bytes,
+        }
+    }
+
+    /// The size of every axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many elements there are.
+    pub fn len(&self) -> usize {
+        for_each_type!(&self.data, values => values.len())
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &ArrayData {
+        &self.data
+    }
+
+    /// The shape and the elements, taken out.
+    pub fn into_parts(self) -> (Vec<usize>, ArrayData) {
+        (self.shape, self.data)
+    }
+
+    /// About how many bytes it takes in memory.
+    pub fn size(&self) -> usize {
+        let elements = match &self.data {
+            ArrayData::F16(values) => values.len() * 2,
+            ArrayData::F32(values) => values.len() * 4,
+            ArrayData::F64(values) => values.len() * 8,
+            ArrayData::I32(values) => values.len() * 4,
+            ArrayData::I64(values) => values.len() * 8,
+            ArrayData::U8(values) => values.len(),
+            ArrayData::Text(values) => values.iter().map(|value| value.len() + size_of::<String>()).sum(),
+            ArrayData::Bytes(values) => values.iter().map(|value| value.len() + size_of::<Vec<u8>>()).sum(),
+        };
+        size_of::<Self>() + self.shape.len() * size_of::<usize>() + elements
+    }
+
+    /// The elements, of exactly this type, without a copy.
+    ///
+    /// # Errors
+    /// [`ArrayError::Type`].
+    pub fn values<T: Element>(&self) -> Result<&[T], ArrayError> {
+        T::slice(&self.data).ok_or(ArrayError::Type { found: self.dtype(), wanted: T::DTYPE })
+    }
+
+    /// The single value, of exactly this type.
+    ///
+    /// # Errors
+    /// [`ArrayError::Type`] and [`ArrayError::NotScalar`].
+    pub fn value<T: Element>(&self) -> Result<&T, ArrayError> {
+        match self.values::<T>()? {
+            [value] if self.shape.is_empty() => Ok(value),
+            _ => Err(ArrayError::NotScalar { shape: self.shape.clone() }),
+        }
+    }
+
+    /// The same values in a type that holds every value of this one exactly (`f16` in `f32`, `i32` in `i64` …).
+    ///
+    /// # Errors
+    /// [`ArrayError::Type`].
+    pub fn widened(self, wanted: DType) -> Result<Self, ArrayError> {
+        let found = self.dtype();
+        if found == wanted {
+            return Ok(self);
+        }
+        let fail = ArrayError::Type { found, wanted };
+        let data = match (self.data, wanted) {
+            (ArrayData::F16(values), DType::F32) => ArrayData::F32(convert(values)),
+            (ArrayData::F16(values), DType::F64) => ArrayData::F64(convert(values)),
+            (ArrayData::F32(values), DType::F64) => ArrayData::F64(convert(values)),
+            (ArrayData::I32(values), DType::I64) => ArrayData::I64(convert(values)),
+            (ArrayData::I32(values), DType::F64) => ArrayData::F64(convert(values)),
+            (ArrayData::U8(values), DType::F16) => ArrayData::F16(convert(values)),
+            (ArrayData::U8(values), DType::F32) => ArrayData::F32(convert(values)),
+            (ArrayData::U8(values), DType::F64) => ArrayData::F64(convert(values)),
+            (ArrayData::U8(values), DType::I32) => ArrayData::I32(convert(values)),
+            (ArrayData::U8(values), DType::I64) => ArrayData::I64(convert(values)),
+            _ => return Err(fail),
+        };
+        Ok(Self { shape: self.shape, data })
+    }
+}
+
+/// Values in a type that holds all of them exactly.
+fn convert<A, B: From<A>>(values: Vec<A>) -> Vec<B> {
+    values.into_iter().map(B::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_holds_exactly_its_values() {
+        let array = Array::new(vec![2, 3], vec![1i64, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!((array.dtype(), array.shape(), array.len()), (DType::I64, &[2, 3][..], 6));
+        assert!(matches!(Array::new(vec![2, 3], vec![1i64]), Err(ArrayError::Shape { values: 1, .. })));
+        assert!(matches!(Array::new(vec![usize::MAX, 2], vec![1u8, 2]), Err(ArrayError::Shape { .. })));
+        assert!(Array::new(vec![0, 512], Vec::<f32>::new()).unwrap().is_empty());
+        assert_eq!(Array::scalar(3.0f64).value::<f64>(), Ok(&3.0));
+        assert_eq!(Array::vector(vec![3.0f64]).value::<f64>(), Err(ArrayError::NotScalar { shape: vec![1] }));
+    }
+
+    #[test]
+    fn types_widen_without_loss_or_not_at_all() {
+        let types = [
+            Array::vector(vec![f16::from_f32(0.5)]),
+            Array::vector(vec![0.5f32]),
+            Array::vector(vec![0.5f64]),
+            Array::vector(vec![7i32]),
+            Array::vector(vec![7i64]),
+            Array::vector(vec![7u8]),
+            Array::vector(vec!["7".to_owned()]),
+            Array::vector(vec![vec![7u8]]),
+        ];
+        for array in &types {
+            for wanted in types.iter().map(Array::dtype) {
+                let widened = array.clone().widened(wanted);
+                assert_eq!(widened.is_ok(), array.dtype().widens_to(wanted), "{} to {wanted}", array.dtype());
+                assert!(widened.is_err() || widened.is_ok_and(|array| array.dtype() == wanted));
+            }
+        }
+        assert_eq!(types[0].clone().widened(DType::F64).unwrap().values::<f64>(), Ok(&[0.5][..]));
+        assert_eq!(types[5].clone().widened(DType::I64).unwrap().values::<i64>(), Ok(&[7][..]));
+    }
+}

@@ -1,0 +1,216 @@
+//! What a column of rows holds: its type, its named axes, and whether every row needs it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Row;
+use crate::array::{Array, DType, shape_text};
+
+/// An axis of a column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    /// What is counted along it, in the singular: `frame`, `level`, `bin`.
+    pub name: String,
+    /// Its size in every row; `None`: every row has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
+}
+
+/// A column that a family needs or a stage gives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnSpec {
+    /// The column's name, in recipes and files.
+    pub name: String,
+    /// The type of its elements; a file may have a narrower one that widens to it exactly.
+    pub dtype: DType,
+    /// Its axes from the outermost to the innermost; none: a single value. Axes of one name have one size within a row.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub axes: Vec<Axis>,
+    /// Whether every row has it.
+    pub required: bool,
+    /// What it is, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub docs: String,
+}
+
+impl ColumnSpec {
+    /// A required column of single values.
+    pub fn new(name: impl Into<String>, dtype: DType) -> Self {
+        Self { name: name.into(), dtype, axes: Vec::new(), required: true, docs: String::new() }
+    }
+
+    /// Adds an axis of which every row has its own size, inside the others.
+    #[must_use]
+    pub fn axis(mut self, name: impl Into<String>) -> Self {
+        self.axes.push(Axis { name: name.into(), size: None });
+        self
+    }
+
+    /// Adds an axis of a fixed size, inside the others.
+    #[must_use]
+    pub fn fixed_axis(mut self, name: impl Into<String>, size: usize) -> Self {
+        self.axes.push(Axis { name: name.into(), size: Some(size) });
+        self
+    }
+
+    /// The same column, which rows may lack.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { required: false, ..self }
+    }
+
+    /// The same column with a description.
+    #[must_use]
+    pub fn docs(self, docs: impl Into<String>) -> Self {
+        Self { docs: docs.into(), ..self }
+    }
+
+    /// Checks the type and the shape of a value.
+    ///
+    /// # Errors
+    /// [`ColumnError::Type`] and [`ColumnError::Shape`].
+    pub fn check(&self, array: &Array) -> Result<(), ColumnError> {
+        if !array.dtype().widens_to(self.dtype) {
+            return Err(ColumnError::Type { column: self.name.clone(), found: array.dtype(), wanted: self.dtype });
+        }
+        let fits = |(axis, size): (&Axis, &usize)| axis.size.is_none_or(|wanted| wanted == *size);
+        if array.shape().len() != self.axes.len() || !self.axes.iter().zip(array.shape()).all(fits) {
+            return Err(ColumnError::Shape {
+                column: self.name.clone(),
+                found: array.shape().to_vec(),
+                wanted: self.shape_text(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The axes in words: `[level 8, frame]`.
+    pub fn shape_text(&self) -> String {
+        let axis = |axis: &Axis| match axis.size {
+            Some(size) => format!("{} {size}", axis.name),
+            None => axis.name.clone(),
+        };
+        format!("[{}]", self.axes.iter().map(axis).collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl fmt::Display for ColumnSpec {
+    /// `codes: i64 [level 8, frame]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} {}", self.name, self.dtype, self.shape_text())?;
+        if self.required { Ok(()) } else { f.write_str(" (optional)") }
+    }
+}
+
+/// What is wrong with the columns of a row. Whoever knows the row names it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnError {
+    /// The row does not have the column.
+    #[error("has no column `{column}`; it has {}", list(.have))]
+    Missing {
+        /// The column.
+        column: String,
+        /// The columns that there are.
+        have: Vec<String>,
+    },
+    /// The column has another type.
+    #[error("column `{column}` holds {found}, expected {wanted}")]
+    Type {
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: DType,
+        /// What it should hold.
+        wanted: DType,
+    },
+    /// The column has another shape.
+    #[error("column `{column}` has the shape {}, expected {wanted}", shape_text(.found))]
+    Shape {
+        /// The column.
+        column: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The axes that it should have.
+        wanted: String,
+    },
+    /// Two columns disagree about the size of an axis that they share.
+    #[error("column `{column}` has {size} along `{axis}`, column `{other}` has {other_size}")]
+    Axis {
+        /// The axis.
+        axis: String,
+        /// The column.
+        column: String,
+        /// Its size.
+        size: usize,
+        /// The other column.
+        other: String,
+        /// The size there.
+        other_size: usize,
+    },
+}
+
+/// Names in words.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Checks the columns of a row: presence, type, shape, and that columns agree on the axes that they share.
+///
+/// # Errors
+/// The first [`ColumnError`], in the order of `specs`.
+pub fn check_row(specs: &[ColumnSpec], row: &Row) -> Result<(), ColumnError> {
+    let mut sizes: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+    for spec in specs {
+        let Some(array) = row.columns.get(&spec.name) else {
+            if spec.required {
+                return Err(row.missing(&spec.name));
+            }
+            continue;
+        };
+        spec.check(array)?;
+        for (axis, &size) in spec.axes.iter().zip(array.shape()) {
+            let &mut (other, other_size) = sizes.entry(&axis.name).or_insert((&spec.name, size));
+            if size != other_size {
+                return Err(ColumnError::Axis {
+                    axis: axis.name.clone(),
+                    column: spec.name.clone(),
+                    size,
+                    other: other.to_owned(),
+                    other_size,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_checked_column_by_column_and_across_columns() {
+        let specs = [
+            ColumnSpec::new("latents", DType::F32).axis("frame").fixed_axis("channel", 2),
+            ColumnSpec::new("emotion", DType::F32).axis("frame"),
+            ColumnSpec::new("text", DType::Text).optional(),
+        ];
+        assert_eq!(specs[0].to_string(), "latents: f32 [frame, channel 2]");
+        let array = |shape: &[usize]| Array::new(shape.to_vec(), vec![0f32; shape.iter().product()]).unwrap();
+        let row = |latents: Array, emotion: Array| {
+            let columns = BTreeMap::from([("latents".to_owned(), latents), ("emotion".to_owned(), emotion)]);
+            Row { id: "a".to_owned(), columns, ..Row::default() }
+        };
+        assert_eq!(check_row(&specs, &row(array(&[3, 2]), array(&[3]))), Ok(()));
+        let check = |row: Row| check_row(&specs, &row).unwrap_err();
+        assert!(matches!(check(Row::default()), ColumnError::Missing { .. }));
+        assert!(matches!(check(row(array(&[3, 4]), array(&[3]))), ColumnError::Shape { .. }));
+        assert!(matches!(check(row(array(&[6]), array(&[3]))), ColumnError::Shape { .. }));
+        assert!(matches!(check(row(array(&[3, 2]), Array::vector(vec![0f64; 3]))), ColumnError::Type { .. }));
+        assert!(matches!(check(row(array(&[3, 2]), array(&[4]))), ColumnError::Axis { size: 4, other_size: 3, .. }));
+    }
+}
