@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::DataType;
 use serde_json::{Value, json};
 
 use crate::support::flowmill::flowmill;
 use crate::support::mini::repository;
-use crate::support::{Mini, json_schema, yaml};
+use crate::support::{Mini, json_schema, parquet, yaml};
 
 fn schema() -> Value {
     let outcome = flowmill(&repository(), &["recipe", "schema"]).expect_code(0);
@@ -155,4 +156,95 @@ fn every_key_of_a_whole_recipe_is_in_the_schema_with_a_description() {
         }
     }
     assert_eq!(undescribed, [""; 0]);
+}
+
+/// Whether a path is one of a pattern of `docs/FORMATS.md`, in which words in capitals stand for others.
+fn fits(pattern: &str, path: &str) -> bool {
+    const WORDS: [(&str, fn(char) -> bool); 5] = [
+        ("NNNNN", |c| c.is_ascii_digit()),
+        ("SPLIT", |c| c != '/'),
+        ("RUN", |c| c.is_ascii_alphanumeric()),
+        ("ID", |c| c != '/'),
+        ("KEY", |_| true),
+    ];
+    for (word, allowed) in WORDS {
+        if let Some(rest) = pattern.strip_prefix(word) {
+            let longest = path.find(|c| !allowed(c)).unwrap_or(path.len());
+            return (1..=longest).filter(|end| path.is_char_boundary(*end)).any(|end| fits(rest, &path[end..]));
+        }
+    }
+    match (pattern.chars().next(), path.chars().next()) {
+        (Some(expected), Some(found)) if expected == found => {
+            fits(&pattern[expected.len_utf8()..], &path[found.len_utf8()..])
+        }
+        (expected, found) => expected.is_none() && found.is_none(),
+    }
+}
+
+/// The cells of a row of a Markdown table, without their backticks.
+fn cells(line: &str) -> Vec<&str> {
+    let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
+    inner.split('|').map(|cell| cell.trim().trim_matches('`')).collect()
+}
+
+/// An Arrow type as the page names it.
+fn type_name(kind: &DataType) -> String {
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Binary | DataType::LargeBinary => "bytes".to_owned(),
+        DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+#[test]
+fn every_file_and_column_of_an_experiment_is_in_the_page_of_formats() {
+    let page = fs::read_to_string(repository().join("docs/FORMATS.md")).unwrap();
+    let patterns: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).map(|line| cells(line)[0]).collect();
+    let mini = Mini::new();
+    // One row is rejected: its transcript is gone.
+    let text = fs::read_to_string(mini.path("data/text")).unwrap();
+    fs::write(mini.path("data/text"), text.split_once('\n').unwrap().1).unwrap();
+    let settings = ["max_rejected=0.5", "train.sample_every=4", "train.wandb.project=mini", "train.ema_decay=0.9"];
+    let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    mini.run(&settings).expect_code(0);
+    let mut missing = Vec::new();
+    let files: Vec<String> = mini.tree().0.into_keys().map(|path| path.to_string_lossy().into_owned()).collect();
+    for path in &files {
+        let of_any_stage = path.split_once('/').map(|(_, rest)| format!("0-prep/{rest}")).unwrap_or_default();
+        let common = ["0-prep/stage.json", "0-prep/receipts/", "0-prep/rejected.parquet"];
+        let named = if common.iter().any(|name| of_any_stage.starts_with(name)) { &of_any_stage } else { path };
+        if !patterns.iter().any(|pattern| fits(pattern, named)) {
+            missing.push(path);
+        }
+    }
+    assert_eq!(missing, Vec::<&String>::new(), "not in docs/FORMATS.md");
+    let mut compared = 0;
+    for section in page.split("\n### `").skip(1) {
+        let (name, rest) = section.split_once('`').unwrap();
+        let path = files.iter().find(|path| fits(name, path)).unwrap_or_else(|| panic!("no file is {name}"));
+        let rows = rest.lines().skip_while(|line| !line.starts_with("| column")).skip(2);
+        let told: Vec<(String, String)> = rows
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| (cells(line)[0].to_owned(), cells(line)[1].to_owned()))
+            .collect();
+        let batch = &parquet::read(&mini.exp(path))[0];
+        let fields = batch.schema();
+        let found: Vec<(String, String)> =
+            fields.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
+        assert_eq!(told, found, "{name}");
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
+}
+
+#[test]
+fn every_kind_of_error_is_explained() {
+    let page = fs::read_to_string(repository().join("docs/ERRORS.md")).unwrap();
+    let mut explained: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let mut kinds = flowmill_runner::RunError::KINDS.to_vec();
+    kinds.sort_unstable();
+    explained.sort_unstable();
+    assert_eq!(explained, kinds);
 }

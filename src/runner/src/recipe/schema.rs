@@ -106,8 +106,10 @@ fn as_recipes_are_read(schema: &mut Value, in_list: bool, required: &Required) {
 
 /// Of a mapping's default what decides its other keys stays: those have defaults of their own. Single precision is written as such.
 fn shorten_default(fields: &mut Map<String, Value>) {
+    let names_entries = fields.contains_key("additionalProperties");
     match fields.get_mut("default") {
-        Some(Value::Object(default)) => {
+        // One that names entries freely, such as shares of splits, has no such keys.
+        Some(Value::Object(default)) if !names_entries => {
             default.retain(|key, _| DECIDING.contains(&key.as_str()));
             if default.is_empty() {
                 fields.remove("default");
