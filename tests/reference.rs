@@ -160,16 +160,15 @@ fn every_key_of_a_whole_recipe_is_in_the_schema_with_a_description() {
 
 /// Whether a path is one of a pattern of `docs/FORMATS.md`, in which words in capitals stand for others.
 fn fits(pattern: &str, path: &str) -> bool {
-    const WORDS: [(&str, fn(char) -> bool); 5] = [
-        ("NNNNN", |c| c.is_ascii_digit()),
-        ("SPLIT", |c| c != '/'),
-        ("RUN", |c| c.is_ascii_alphanumeric()),
-        ("ID", |c| c != '/'),
-        ("KEY", |_| true),
-    ];
-    for (word, allowed) in WORDS {
+    let allowed = |word: &str, c: char| match word {
+        "NNNNN" => c.is_ascii_digit(),
+        "RUN" => c.is_ascii_alphanumeric(),
+        "KEY" => true,
+        _ => c != '/',
+    };
+    for word in ["NNNNN", "SPLIT", "RUN", "ID", "KEY"] {
         if let Some(rest) = pattern.strip_prefix(word) {
-            let longest = path.find(|c| !allowed(c)).unwrap_or(path.len());
+            let longest = path.find(|c| !allowed(word, c)).unwrap_or(path.len());
             return (1..=longest).filter(|end| path.is_char_boundary(*end)).any(|end| fits(rest, &path[end..]));
         }
     }
