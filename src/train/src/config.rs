@@ -3,11 +3,12 @@
 use flowmill_nn::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::TrainError;
 use crate::interval::Interval;
 use crate::loss_scale::LossScaleConfig;
-use crate::metrics::WandbRun;
+use crate::metrics::WandbConfig;
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
@@ -17,10 +18,13 @@ const MOST_PREFETCH: usize = 1024;
 /// The most threads that load.
 const MOST_WORKERS: usize = 256;
 
-/// Everything that decides the course of training beside the task, the weights it starts from and the data.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The settings of a training run, as a recipe's section `train` has them: everything that decides its course beside the task, the weights it
+/// starts from and the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Key of every random draw of the training (first weights, order, dropout, noise).
+    /// The key of every random draw.
+    #[serde(skip)]
     pub seed: u64,
     /// The optimizer.
     pub optim: OptimConfig,
@@ -95,7 +99,10 @@ pub struct TrainConfig {
     /// An offline run of Weights & Biases; `null` is none.
     ///
     /// Counterparts: `wandb.init`, `report_to: wandb`.
-    pub wandb: Option<WandbRun>,
+    pub wandb: Option<WandbConfig>,
+    /// What a Weights & Biases run shows as its configuration.
+    #[serde(skip)]
+    pub described: Value,
     /// Checkpoints that stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead, 0 to 1024.
@@ -137,6 +144,7 @@ impl Default for TrainConfig {
             log_gradients: 0,
             sample_every: 0,
             wandb: None,
+            described: Value::Null,
             keep: KeepConfig::default(),
             prefetch: 4,
             num_workers: 2,
@@ -220,7 +228,7 @@ impl TrainConfig {
             return fail("log_every", "must be at least 1");
         }
         if let Some(wandb) = &self.wandb {
-            wandb.settings.check()?;
+            wandb.check()?;
         }
         if self.keep.last == 0 {
             return fail("keep.last", "must be at least 1: the newest checkpoint is the one to resume from");

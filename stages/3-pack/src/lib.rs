@@ -22,8 +22,6 @@ use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError
 use schemars::{Schema, SchemaGenerator};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
-pub use lengths::{go_together, rate_read};
-pub use statistics::MelStatistics;
 
 /// The stage.
 pub struct Pack;

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
-use flowmill_corpus::shard::{Column, ShardIndex, ShardReader, Shards};
+use flowmill_corpus::shard::{Column, MelStatistics, ShardIndex, ShardReader, Shards};
 use flowmill_corpus::table;
 use flowmill_runner::{
     Experiment, Part, PartReport, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions, RunSummary,
     Stage, StageError, run,
 };
-use flowmill_stage_pack::{MelStatistics, Pack};
+use flowmill_stage_pack::Pack;
 use flowmill_stage_prep::Prep;
 
 /// Writes what stage 1 or 2 would, as plain functions of the row; leaves out one utterance.

@@ -3,18 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_audio::features::{MelConfig, MelSpectrogram};
+use candle_core::Device;
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
 use flowmill_corpus::shard::{Column, ShardIndex, ShardRow, Shards};
-use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
+use flowmill_family::{Batch, Configured, Examples, Reader, ReaderRow};
 use flowmill_runner::StageError;
 use flowmill_train::{BatchFrames, BoxError, DataSource};
-use serde::Deserialize;
 
+use crate::TrainSection;
 use crate::identity::{CorpusIdentity, DataIdentity};
-use crate::item::{Mels, item};
 use crate::leakage::{self, Indexed};
-use crate::{SpeakerEmbedding, TrainSection};
 use crate::{apart, mixture::Weighted};
 
 /// Memory for decoded rows to train on, and as much for those to validate on.
@@ -58,80 +56,57 @@ impl DataPaths {
 }
 
 /// Utterances to train and to validate on. Numbers count through the corpora, then through the validation split.
-pub struct FlowData {
+pub struct TrainingData {
     /// The corpora to train on, then the validation split if there is one.
     splits: Vec<Split>,
     /// The number of every split's first utterance.
     starts: Vec<u32>,
-    /// Lengths of all, first of what is trained on.
-    lengths: Vec<u32>,
+    /// Costs of all, first of what is trained on.
+    costs: Vec<u32>,
     train_len: usize,
     /// Of what is trained on: utterances per shard, speakers if they matter, the corpora.
     sizes: Vec<u32>,
     speakers: Vec<u32>,
     parts: Vec<Part>,
-    config: FlowConfig,
+    model: Arc<dyn Configured>,
     sampling: SamplingOptions,
-    embedding: SpeakerEmbedding,
+    /// Where batches are made.
+    device: Device,
 }
 
 /// One split of one corpus.
 struct Split {
     shards: Shards,
-    mels: Mels,
-    /// How the mels are computed, or were.
-    mel: MelConfig,
+    reader: Reader,
 }
 
-/// The part of an index's `mel` that training reads.
-#[derive(Deserialize)]
-struct MelDescription {
-    store: String,
-    config: MelConfig,
-}
-
-impl MelDescription {
-    fn is_stored(&self) -> bool {
-        self.store != "none"
-    }
-}
-
-/// The columns that items are made of.
-fn columns(stored_mels: bool, embedding: SpeakerEmbedding) -> Vec<Column> {
-    let embedding = match embedding {
-        SpeakerEmbedding::Utterance => Column::UttEmbedding,
-        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
-    };
-    let own = if stored_mels { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
-    [&[Column::Utt, Column::SpeechToken, embedding][..], own].concat()
-}
-
-/// All columns of a split that a training by `section` reads; `None` when its mels are not described.
+/// All columns of a split that a training by `section` reads; `None` when its index does not describe them.
 pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<Column>> {
-    let mut read = columns(!computes_mels(index)?, section.speaker_embedding);
+    let mut read = section.model.columns(index).ok()?;
     if section.balances_speakers() {
         read.push(Column::Spk);
     }
     Some(read)
 }
 
-/// Whether training computes the mels of a split from its recordings; `None` when they are not described.
-pub fn computes_mels(index: &ShardIndex) -> Option<bool> {
-    let description: MelDescription = serde_json::from_value(index.mel.clone()).ok()?;
-    Some(!description.is_stored())
-}
-
-impl FlowData {
-    /// Opens what `section` trains and validates on.
+impl TrainingData {
+    /// Opens what a training of `model` by `section` trains and validates on; batches are made for `device`.
     ///
     /// # Errors
-    /// When an index or shard cannot be read, or the mels are not those that the model takes, the same in all corpora.
-    pub fn open(paths: &DataPaths, config: &FlowConfig, section: &TrainSection) -> Result<Self, StageError> {
-        let embedding = section.speaker_embedding;
+    /// When an index or shard cannot be read, or the splits are not such as the model takes.
+    pub fn open(
+        paths: &DataPaths,
+        model: &Arc<dyn Configured>,
+        section: &TrainSection,
+        device: Device,
+    ) -> Result<Self, StageError> {
         let cache = CACHE_BYTES / paths.train.len().max(1);
-        let open = |corpus: &Weighted| Split::open(&corpus.index, embedding, cache);
+        let open = |corpus: &Weighted| Split::open(&corpus.index, model.as_ref(), cache);
         let mut splits = paths.train.iter().map(open).collect::<Result<Vec<Split>, _>>()?;
-        check_mels(paths, &splits, config)?;
+        let indexed = paths.train.iter().zip(&splits);
+        let indexed: Vec<(&Path, &ShardIndex)> =
+            indexed.map(|(corpus, split)| (&*corpus.index, split.shards.index())).collect();
+        model.check_splits(&indexed).map_err(StageError::other)?;
         let parts = paths.train.iter().zip(&splits);
         let parts = parts.map(|(corpus, split)| Part { utterances: split.shards.len() as u32, weight: corpus.weight });
         let (parts, train_len) = (parts.collect(), splits.iter().map(|split| split.shards.len()).sum());
@@ -141,11 +116,12 @@ impl FlowData {
             speakers.extend(split.shards.speakers().map_err(StageError::other)?);
         }
         if let Some(validation) = &paths.validation {
-            splits.push(Split::open(validation, embedding, CACHE_BYTES)?);
+            splits.push(Split::open(validation, model.as_ref(), CACHE_BYTES)?);
         }
-        let (starts, lengths) = (starts(&splits)?, splits.iter().flat_map(|split| split.shards.lengths()).collect());
-        let (config, sampling) = (config.clone(), section.sampling());
-        Ok(Self { splits, starts, lengths, train_len, sizes, speakers, parts, config, sampling, embedding })
+        let lengths = splits.iter().flat_map(|split| split.shards.lengths());
+        let (starts, costs) = (starts(&splits)?, lengths.map(|length| model.cost(length)).collect());
+        let (model, sampling) = (model.clone(), section.sampling());
+        Ok(Self { splits, starts, costs, train_len, sizes, speakers, parts, model, sampling, device })
     }
 
     /// Refuses to validate on what is trained on, and warns where other splits of the recipe are, or where corpora have features of
@@ -170,21 +146,23 @@ impl FlowData {
 
     /// Utterances to validate on.
     pub fn validation_len(&self) -> usize {
-        self.lengths.len() - self.train_len
+        self.costs.len() - self.train_len
     }
 
-    /// The first so many utterances to validate on, by id.
+    /// The examples of the first `count` utterances to validate on; none where there are none.
     ///
     /// # Errors
     /// When one cannot be read or does not fit the model.
-    pub fn held_out(&self, count: usize) -> Result<Vec<(String, FlowItem)>, StageError> {
+    pub fn examples(&self, count: usize) -> Result<Option<Examples>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
+        if numbers.is_empty() {
+            return Ok(None);
+        }
         let rows = self.rows(&numbers).map_err(StageError::other)?;
-        let make = |((row, mels), &number): (&(Arc<ShardRow>, &Mels), &u32)| {
-            let item = item(row, u64::from(number), &self.config, self.embedding, mels);
-            item.map(|item| (row.utt.clone(), item)).map_err(StageError::new)
-        };
-        rows.iter().zip(&numbers).map(make).collect()
+        let rows = rows.iter().zip(&numbers);
+        let rows: Vec<ReaderRow<'_>> =
+            rows.map(|((row, reader), &number)| ReaderRow { row, reader, sample: u64::from(number) }).collect();
+        self.model.examples(&rows).map(Some).map_err(StageError::other)
     }
 
     /// The training utterances that are longer than a batch may be; each is a batch of its own.
@@ -196,7 +174,7 @@ impl FlowData {
     /// What is trained on, for the sampler.
     fn corpus(&self) -> Corpus<'_> {
         Corpus {
-            lengths: &self.lengths[..self.train_len],
+            lengths: &self.costs[..self.train_len],
             shards: &self.sizes,
             speakers: &self.speakers,
             parts: &self.parts,
@@ -210,10 +188,10 @@ impl FlowData {
         (split, item - self.starts.get(split).copied().unwrap_or(0))
     }
 
-    /// Rows by number, each with its mels' source.
-    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<ShardRow>, &Mels)>, BoxError> {
+    /// Rows by number, each with the reader of its split.
+    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<ShardRow>, &Reader)>, BoxError> {
         let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
-        let mut rows: Vec<Option<(Arc<ShardRow>, &Mels)>> = vec![None; items.len()];
+        let mut rows: Vec<Option<(Arc<ShardRow>, &Reader)>> = vec![None; items.len()];
         for (index, split) in self.splits.iter().enumerate() {
             let here: Vec<usize> = (0..items.len()).filter(|&at| places[at].0 == index).collect();
             let local: Vec<u32> = here.iter().map(|&at| places[at].1).collect();
@@ -221,37 +199,36 @@ impl FlowData {
                 continue;
             }
             for (at, row) in here.into_iter().zip(split.shards.fetch(&local)?) {
-                rows[at] = Some((row, &split.mels));
+                rows[at] = Some((row, &split.reader));
             }
         }
         Ok(rows.into_iter().flatten().collect())
     }
 }
 
-impl DataSource for FlowData {
-    type Batch = FlowBatch;
+impl DataSource for TrainingData {
+    type Batch = Batch;
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
         Ok(BatchPlan::training(self.corpus(), &self.sampling, epoch).batches)
     }
 
-    fn load(&self, items: &[u32]) -> Result<FlowBatch, BoxError> {
+    fn load(&self, items: &[u32]) -> Result<Batch, BoxError> {
         let rows = self.rows(items)?;
-        let make = |(at, (row, mels)): (usize, &(Arc<ShardRow>, &Mels))| {
-            item(row, sample(items, at), &self.config, self.embedding, mels)
-        };
-        let items = rows.iter().enumerate().map(make).collect::<Result<Vec<FlowItem>, String>>()?;
-        Ok(FlowBatch::collate(&items, &self.config)?)
+        let rows = rows.iter().enumerate();
+        let rows: Vec<ReaderRow<'_>> =
+            rows.map(|(at, (row, reader))| ReaderRow { row, reader, sample: sample(items, at) }).collect();
+        self.model.batch(&rows, &self.device)
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {
-        let (start, lengths) = (self.train_len as u32, &self.lengths[self.train_len..]);
+        let (start, lengths) = (self.train_len as u32, &self.costs[self.train_len..]);
         let batches = BatchPlan::validation(Corpus { lengths, ..Corpus::default() }, &self.sampling).batches;
         batches.into_iter().map(|batch| batch.into_iter().map(|item| item + start).collect()).collect()
     }
 
     fn frames(&self, items: &[u32]) -> BatchFrames {
-        let length = |&item: &u32| self.lengths.get(item as usize).copied().map(u64::from);
+        let length = |&item: &u32| self.costs.get(item as usize).copied().map(u64::from);
         let lengths: Vec<u64> = items.iter().filter_map(length).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
@@ -274,15 +251,12 @@ fn sample(items: &[u32], at: usize) -> u64 {
 }
 
 impl Split {
-    fn open(index: &Path, embedding: SpeakerEmbedding, cache_bytes: usize) -> Result<Self, StageError> {
-        let description = mel_description(index)?;
-        let mels = match description.is_stored() {
-            true => Mels::Stored,
-            false => Mels::Computed(MelSpectrogram::new(description.config.clone()).map_err(StageError::other)?),
-        };
-        let columns = columns(description.is_stored(), embedding);
-        let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
-        Ok(Self { shards, mels, mel: description.config })
+    fn open(path: &Path, model: &dyn Configured, cache_bytes: usize) -> Result<Self, StageError> {
+        let index = ShardIndex::read(path).map_err(StageError::other)?;
+        let about = |error: BoxError| StageError::new(format!("{}: {error}", path.display()));
+        let (columns, reader) = (model.columns(&index).map_err(about)?, model.reader(&index).map_err(about)?);
+        let shards = Shards::open(path, &columns, cache_bytes).map_err(StageError::other)?;
+        Ok(Self { shards, reader })
     }
 
     fn indexed<'a>(&'a self, path: &'a Path) -> Indexed<'a> {
@@ -305,33 +279,4 @@ fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
             "{next} utterances are more than the 4,294,967,295 that can be trained on at once"
         ))),
     }
-}
-
-/// Refuses mels that the model does not make, and corpora whose mels were computed in different ways.
-fn check_mels(paths: &DataPaths, splits: &[Split], config: &FlowConfig) -> Result<(), StageError> {
-    for (corpus, split) in paths.train.iter().zip(splits) {
-        check_bins(split.mel.n_mels, config.output_size)?;
-        if split.mel != splits[0].mel {
-            let (a, b) = (paths.train[0].index.display(), corpus.index.display());
-            let problem = format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike");
-            return Err(StageError::new(problem));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses mels of another number of bins than the model makes.
-pub(crate) fn check_bins(found: usize, wanted: usize) -> Result<(), StageError> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(StageError::new(format!(
-        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
-    )))
-}
-
-fn mel_description(index: &Path) -> Result<MelDescription, StageError> {
-    let mel = ShardIndex::read(index).map_err(StageError::other)?.mel;
-    serde_json::from_value(mel)
-        .map_err(|error| StageError::new(format!("{}: the mel's description: {error}", index.display())))
 }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use schemars::generate::SchemaSettings;
+use schemars::{Schema, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::DEFAULT_MAX_REJECTED;
@@ -37,6 +38,43 @@ pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
     });
     as_recipes_are_read(&mut root, false, &required);
     root
+}
+
+/// Returns the schema of a mapping that has the keys of all of these mappings.
+pub fn joined_schema(description: &str, parts: impl IntoIterator<Item = Schema>) -> Schema {
+    let mut properties = Map::new();
+    for part in parts {
+        for (key, property) in part.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            match properties.get_mut(key) {
+                Some(known) if *known != *property => *known = json!({ "anyOf": [known.take(), property] }),
+                Some(_) => {}
+                None => {
+                    properties.insert(key.clone(), property.clone());
+                }
+            }
+        }
+    }
+    json_schema!({
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+/// Returns the schema of a mapping whose key `tag` names one of these mappings, the default one first, which has the other keys.
+pub fn tagged_schema(
+    description: &str,
+    tag: &str,
+    alternatives: impl IntoIterator<Item = (&'static str, Schema)>,
+) -> Schema {
+    let alternative = |(name, mut schema): (&'static str, Schema)| {
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.shift_insert(0, tag.to_owned(), json!({ "type": "string", "const": name }));
+        }
+        schema
+    };
+    json_schema!({ "description": description, "anyOf": alternatives.into_iter().map(alternative).collect::<Vec<_>>() })
 }
 
 /// The keys of the recipe itself.

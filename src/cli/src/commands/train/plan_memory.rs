@@ -9,6 +9,7 @@ use super::overfit::{Printer, make_data};
 use crate::doctor::machine;
 use crate::failure::Failure;
 use crate::human;
+use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
@@ -20,7 +21,7 @@ pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
     let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
     let folder = |number| place.stage_dir(number);
-    let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable(), &mut printer);
+    let plan = flowmill_stage_train::plan_memory(&stages::families(), &place.recipe, &folder, usable(), &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }

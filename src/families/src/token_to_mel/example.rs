@@ -1,14 +1,17 @@
 //! From a row of a shard to what the flow is trained on.
 
 use std::borrow::Cow;
+use std::path::Path;
 
-use flowmill_audio::features::MelSpectrogram;
+use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{AudioError, decode_bytes, resample};
-use flowmill_corpus::shard::{Mel, ShardRow};
+use flowmill_corpus::shard::{Column, Mel, ShardIndex, ShardRow};
+use flowmill_family::{BoxError, Derived};
 use flowmill_models::flow::{FlowConfig, FlowItem};
-use flowmill_stage_pack::go_together;
+use flowmill_models::token_lengths::go_together;
+use serde::Deserialize;
 
-use crate::SpeakerEmbedding;
+use super::SpeakerEmbedding;
 
 /// Where mels come from.
 pub enum Mels {
@@ -16,6 +19,90 @@ pub enum Mels {
     Stored,
     /// The shards hold none; they are computed from the audio.
     Computed(MelSpectrogram),
+}
+
+impl Mels {
+    /// Of the split of this index.
+    ///
+    /// # Errors
+    /// When the index does not describe its mels, or no mel can be computed as it says.
+    pub fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        let description = MelDescription::of(index)?;
+        Ok(match description.is_stored() {
+            true => Self::Stored,
+            false => Self::Computed(MelSpectrogram::new(description.config)?),
+        })
+    }
+}
+
+/// The part of an index's `mel` that training reads.
+#[derive(Deserialize)]
+struct MelDescription {
+    store: String,
+    config: MelConfig,
+}
+
+impl MelDescription {
+    fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        serde_json::from_value(index.mel.clone())
+            .map_err(|error| format!("split {}: the mel's description: {error}", index.split).into())
+    }
+
+    fn is_stored(&self) -> bool {
+        self.store != "none"
+    }
+}
+
+/// The columns that items of a split are made of.
+///
+/// # Errors
+/// When the index does not describe its mels.
+pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<Column>, BoxError> {
+    let embedding = match embedding {
+        SpeakerEmbedding::Utterance => Column::UttEmbedding,
+        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
+    };
+    let stored = MelDescription::of(index)?.is_stored();
+    let own = if stored { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
+    Ok([&[Column::Utt, Column::SpeechToken, embedding][..], own].concat())
+}
+
+/// Mels that are computed while training, and by what.
+pub fn derived(index: &ShardIndex) -> Option<Derived> {
+    let description = MelDescription::of(index).ok()?;
+    (!description.is_stored()).then(|| Derived { what: "mels", by: index.mel.clone() })
+}
+
+/// Refuses mels that the model does not make, and splits whose mels were computed in different ways.
+///
+/// # Errors
+/// What does not fit.
+pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
+    let mels = splits.iter().map(|(_, index)| MelDescription::of(index)).collect::<Result<Vec<_>, _>>()?;
+    for ((path, _), mel) in splits.iter().zip(&mels) {
+        check_bins(mel.config.n_mels, config.output_size)?;
+        if mel.config != mels[0].config {
+            let (a, b) = (splits[0].0.display(), path.display());
+            return Err(
+                format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses mels of another number of bins than the model makes.
+///
+/// # Errors
+/// The setting that would fit.
+pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
+    )
+    .into())
 }
 
 /// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
@@ -87,10 +174,29 @@ fn mel<'a>(row: &'a ShardRow, mels: &Mels) -> Result<Cow<'a, Mel>, String> {
 }
 
 fn computed(row: &ShardRow, mel: &MelSpectrogram) -> Result<Mel, AudioError> {
+    let features = mel.compute(&recording(row, mel.config())?)?;
+    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+}
+
+/// The recording of a row, at the sample rate of the mel.
+///
+/// # Errors
+/// When it cannot be decoded.
+pub fn recording(row: &ShardRow, config: &MelConfig) -> Result<Vec<f32>, AudioError> {
     let audio = decode_bytes(&row.audio_data, &row.wav)?;
     let rate = audio.sample_rate;
-    let features = mel.compute(&resample(&audio.into_mono(), rate, mel.config().sample_rate)?)?;
-    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+    resample(&audio.into_mono(), rate, config.sample_rate)
+}
+
+/// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
+///
+/// # Errors
+/// When the recording cannot be decoded or is too short.
+pub fn mel_of(row: &ShardRow, config: &MelConfig) -> Result<Features, AudioError> {
+    match &row.mel {
+        Some(mel) => Features::new(mel.data.clone(), mel.frames, mel.bins),
+        None => MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,174 @@
+//! The options of the token-to-mel flows in the sections `train` and `export`, and of `flowmill synth`.
+
+use flowmill_family::KeyError;
+use flowmill_nn::solvers::{Method, Solver, Tolerances};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Options in the section `train`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// The embedding that stands for the speaker.
+    ///
+    /// Counterparts: `use_spk_embedding`: `False` (CosyVoice and Step-Audio in training) is `utterance`, `True`
+    /// (their fine-tuning on one speaker) is `speaker`.
+    pub speaker_embedding: SpeakerEmbedding,
+    /// First values of the embedding of the speech tokens.
+    pub token_embedding: TokenEmbedding,
+    /// Normalizes mels to mean 0 and deviation 1 per bin, by the statistics of the training split. The exported
+    /// `flow.pt` then makes normalized mels, which `synth` denormalizes and public inference code does not: set
+    /// `false` for weights that public code is to use. Without effect where `model.mel_normalisation` is given.
+    pub normalise_mel: bool,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            speaker_embedding: SpeakerEmbedding::default(),
+            token_embedding: TokenEmbedding::default(),
+            normalise_mel: true,
+        }
+    }
+}
+
+/// The embedding that stands for the speaker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SpeakerEmbedding {
+    /// That of the utterance, as the public models are trained.
+    #[default]
+    Utterance,
+    /// The mean over the speaker's utterances.
+    Speaker,
+}
+
+/// First values of the embedding of the speech tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenEmbedding {
+    /// Random vectors, as the public models start.
+    #[default]
+    Random,
+    /// The centers of stage 2's k-means codebook, standardized and projected at random: units that sound alike start
+    /// alike.
+    Codebook,
+}
+
+/// Options in the section `export`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportOptions {
+    /// Samples of each utterance, at least 2; their mean estimates the conditional mean mel.
+    pub samples: usize,
+    /// Solver of the flow's differential equation. Its evaluations of the velocity are counted. `synth` takes it over
+    /// unless its options say otherwise.
+    pub solver: Method,
+    /// Steps of `euler`.
+    pub n_timesteps: usize,
+    /// Accuracy of `dopri5`, and when it gives up.
+    pub tolerances: Tolerances,
+    /// Strength alpha of a shallow flow; without it that of the model. Other families have none.
+    pub sfm_strength: Option<f32>,
+    /// Strength r of classifier-free guidance: (1 + r) conditional - r unconditional.
+    pub inference_cfg_rate: f64,
+    /// Iterations of the vocoder (fast Griffin-Lim).
+    pub vocoder_iterations: usize,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            samples: 8,
+            solver: Method::Euler,
+            n_timesteps: 10,
+            tolerances: Tolerances::default(),
+            sfm_strength: None,
+            inference_cfg_rate: 0.7,
+            vocoder_iterations: VOCODER_ITERATIONS,
+        }
+    }
+}
+
+/// Iterations of the vocoder unless a recipe says otherwise.
+pub const VOCODER_ITERATIONS: usize = 60;
+
+impl ExportOptions {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn check(&self) -> Result<(), KeyError> {
+        let wrong = |key: &str, reason: String| Err(KeyError::new(format!("export.{key}"), format!("{key} {reason}")));
+        for (key, value, least) in [
+            ("samples", self.samples, 2),
+            ("n_timesteps", self.n_timesteps, 1),
+            ("vocoder_iterations", self.vocoder_iterations, 1),
+        ] {
+            if value < least {
+                return wrong(key, format!("is {value}; it must be at least {least}"));
+            }
+        }
+        if let Err(error) = self.tolerances.check() {
+            return wrong("tolerances", error.to_string());
+        }
+        if self.sfm_strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
+            return wrong("sfm_strength", "must lie above 0, up to 100".to_owned());
+        }
+        if !self.inference_cfg_rate.is_finite() || self.inference_cfg_rate < 0.0 {
+            return wrong("inference_cfg_rate", format!("is {}; it must be 0 or more", self.inference_cfg_rate));
+        }
+        Ok(())
+    }
+
+    /// The solver that the options describe.
+    pub fn solver(&self) -> Solver {
+        Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances }
+    }
+}
+
+/// How a model is sampled unless one says otherwise: as its scores were made.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct Sampling {
+    /// How the flow's ODE is solved.
+    pub solver: Method,
+    /// Euler's steps.
+    pub n_timesteps: usize,
+    /// How exact `dopri5` is.
+    pub tolerances: Tolerances,
+}
+
+impl Sampling {
+    /// Of a solver.
+    pub fn of(solver: Solver) -> Self {
+        Self { solver: solver.method, n_timesteps: solver.steps, tolerances: solver.tolerances }
+    }
+
+    /// The solver that it describes.
+    ///
+    /// # Errors
+    /// Steps and tolerances that cannot be met.
+    pub fn solver(&self) -> Result<Solver, String> {
+        if self.n_timesteps == 0 {
+            return Err("sampling.n_timesteps: is 0; it must be at least 1".to_owned());
+        }
+        self.tolerances.check().map_err(|error| format!("sampling.tolerances: {error}"))?;
+        Ok(Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances })
+    }
+}
+
+/// Options of `flowmill synth`; null ones are the model's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynthOptions {
+    /// How the flow's ODE is solved; Euler's method where steps are given.
+    pub solver: Option<Method>,
+    /// Euler's steps.
+    pub steps: Option<usize>,
+    /// Strength of a shallow flow.
+    pub strength: Option<f32>,
+    /// Strength of classifier-free guidance.
+    pub guidance: Option<f32>,
+    /// Iterations of the vocoder.
+    pub vocoder_iterations: Option<usize>,
+}
