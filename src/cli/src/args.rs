@@ -105,7 +105,7 @@ pub struct RecipeArgs {
 /// What computes; shared by all commands that compute with a model.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {
-    /// The device: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; overrides train.device of the recipe
+    /// The device: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; overrides every device that a recipe names
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }
