@@ -38,13 +38,13 @@ pub trait Stage: Send + Sync {
         &[]
     }
 
-    /// Whether its results may be the same for later stages although its settings or inputs have changed: files at other paths, in another
+    /// Returns whether its results may be the same for later stages although its settings or inputs have changed: files at other paths, in another
     /// container, in another order of parts. Otherwise such a change shows in them.
     fn may_give_the_same(&self) -> bool {
         false
     }
 
-    /// Whether it has resumable parts ([`crate::Part::resumable`]), whose work is not to be lost.
+    /// Returns whether it has resumable parts ([`crate::Part::resumable`]), whose work is not to be lost.
     fn keeps_work(&self) -> bool {
         false
     }

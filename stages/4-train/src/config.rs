@@ -86,8 +86,7 @@ pub struct StageSettings {
     /// `seed`.
     pub seed: Option<u64>,
     /// The device that trains and samples; `--device` of `run`, `train` and `synth` overrides it and those of stages 1
-    /// and 2. GPUs need a build
-    /// that supports them (docs/DEVICES.md).
+    /// and 2. GPUs need a build that supports them (docs/DEVICES.md).
     ///
     /// Counterparts: `CUDA_VISIBLE_DEVICES`, `--gpu`, `device`.
     pub device: DeviceName,

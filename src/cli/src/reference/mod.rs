@@ -12,7 +12,7 @@ fn cell(text: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("<br>").replace('|', "\\|")
 }
 
-/// Whether `text` is code already, or the code that shows it.
+/// Returns whether `text` is code already, or the code that shows it.
 fn code(text: &str) -> String {
     format!("`{text}`")
 }

@@ -153,12 +153,12 @@ impl Recipe {
         }
     }
 
-    /// Whether the recipe (or its base, or `--set`) gives this dotted key itself.
+    /// Returns whether the recipe (or its base, or `--set`) gives this dotted key itself.
     pub fn gives(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole)
     }
 
-    /// Whether it gives the key something else than null.
+    /// Returns whether it gives the key something else than null.
     pub fn sets(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole && !found.node.is_null())
     }

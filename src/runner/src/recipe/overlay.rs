@@ -33,7 +33,7 @@ pub(crate) fn merge(below: Node, above: Node) -> Node {
     }
 }
 
-/// Whether both mappings give a key, with other scalars.
+/// Returns whether both mappings give a key, with other scalars.
 fn differ(below: &Node, above: &Node, key: &str) -> bool {
     let scalar = |node: &Node| match &node.get(key)?.node.content {
         Content::Scalar { raw, .. } => Some(raw.clone()),
