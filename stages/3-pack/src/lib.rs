@@ -19,6 +19,7 @@ mod statistics;
 mod utterance;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use schemars::{Schema, SchemaGenerator};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 
@@ -40,6 +41,10 @@ impl Stage for Pack {
 
     fn version(&self) -> u32 {
         4
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<PackConfig>()
     }
 
     fn may_give_the_same(&self) -> bool {

@@ -44,7 +44,7 @@ pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result
     print_rows(&first, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
 }
 
-/// Whether a table is a stage's `rejected.parquet`.
+/// Returns whether a table is a stage's `rejected.parquet`.
 fn is_rejected(schema: &SchemaRef) -> bool {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     names.starts_with(&["id", "reason", "part"]) && schema.field(1).data_type() == &DataType::Utf8
