@@ -15,7 +15,7 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
         "id",
         &["utt", "utt_id", "utterance_id", "uttid", "id", "_id", "key", "__key__", "sample_id", "segment_id", "index"],
     ),
-    ("speaker", &["speaker", "spk", "speaker_id", "spk_id", "spkid", "speaker_name", "client_id"]),
+    ("speaker", &["speaker", "spk", "speaker_id", "spk_id", "spkid", "speaker_name", "client_id", "group"]),
     (
         "text",
         &[
@@ -106,6 +106,11 @@ impl Object {
     /// Whether it has a field of this name that holds something.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// The value of a field that holds something.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
     }
 
     /// The id alone, to name a row whose other fields are wrong.
@@ -223,7 +228,7 @@ fn without_nan(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// A value's type in words.
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

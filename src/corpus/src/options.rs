@@ -1,5 +1,6 @@
 //! How sources are read.
 
+use crate::{ColumnSpec, Role};
 use serde::{Deserialize, Serialize};
 
 /// What an utterance of a tar file is called.
@@ -26,4 +27,10 @@ pub struct ReadOptions<'a> {
     pub ids: Ids,
     /// Whether single rows without a transcript are kept. A source in which no row has one is read without transcripts anyway.
     pub rows_without_text: bool,
+    /// The media that rows of a manifest have; none: recordings.
+    pub media: &'a [Role],
+    /// The fields of a manifest that hold ids of other rows.
+    pub references: &'a [String],
+    /// Columns that rows of a manifest have beyond those of an utterance.
+    pub columns: &'a [ColumnSpec],
 }

@@ -20,6 +20,9 @@ pub struct PackConfig {
     pub utterances_per_shard: usize,
     /// The zstd level of Parquet, 1 to 22.
     pub compression_level: i32,
+    /// The columns of shards, of those that stages 0 to 2 give. Without it: those of the speech flows, and those that `prep.columns` names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
     /// Fewest tokens of an utterance that is kept.
     pub min_tokens: usize,
     /// Most tokens of an utterance that is kept; 0: any number.
@@ -36,6 +39,7 @@ impl Default for PackConfig {
             format: Container::default(),
             utterances_per_shard: 1000,
             compression_level: 3,
+            columns: None,
             min_tokens: 1,
             max_tokens: 0,
             mel: MelSection::default(),

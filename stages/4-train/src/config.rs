@@ -1,6 +1,8 @@
 //! The recipe's `train` section.
 
+use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
+use flowmill_corpus::shard::speech;
 use flowmill_nn::Precision;
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
@@ -167,6 +169,24 @@ pub enum SpeakerEmbedding {
     Utterance,
     /// The mean over the speaker's utterances.
     Speaker,
+}
+
+impl SpeakerEmbedding {
+    /// The column that holds it.
+    pub fn spec(self) -> ColumnSpec {
+        match self {
+            Self::Utterance => speech::utt_embedding(),
+            Self::Speaker => speech::spk_embedding(),
+        }
+    }
+
+    /// The name of that column.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Utterance => speech::UTT_EMBEDDING,
+            Self::Speaker => speech::SPK_EMBEDDING,
+        }
+    }
 }
 
 /// What the embedding of the speech tokens starts from.

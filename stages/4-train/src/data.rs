@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow, Shards};
+use flowmill_corpus::shard::{GROUP, ID, ShardIndex, Shards, speech};
+use flowmill_corpus::{ColumnSpec, DType, Row};
 use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
 use flowmill_runner::StageError;
 use flowmill_train::{BatchFrames, BoxError, DataSource};
@@ -97,20 +98,24 @@ impl MelDescription {
 }
 
 /// The columns that items are made of.
-fn columns(stored_mels: bool, embedding: SpeakerEmbedding) -> Vec<Column> {
-    let embedding = match embedding {
-        SpeakerEmbedding::Utterance => Column::UttEmbedding,
-        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
-    };
-    let own = if stored_mels { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
-    [&[Column::Utt, Column::SpeechToken, embedding][..], own].concat()
+fn columns(stored_mels: bool, embedding: SpeakerEmbedding) -> Vec<ColumnSpec> {
+    let mut columns = vec![speech::speech_token(), embedding.spec()];
+    if stored_mels {
+        columns.push(speech::mel(DType::F32));
+    } else {
+        let sound = [speech::WAV, speech::AUDIO_DATA];
+        columns.extend(speech::recording().into_iter().filter(|column| sound.contains(&column.name.as_str())));
+    }
+    columns
 }
 
-/// All columns of a split that a training by `section` reads; `None` when its mels are not described.
-pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<Column>> {
-    let mut read = columns(!computes_mels(index)?, section.speaker_embedding);
+/// The names of all columns of a split that a training by `section` depends on; `None` when its mels are not described.
+pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<String>> {
+    let columns = columns(!computes_mels(index)?, section.speaker_embedding);
+    let mut read: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+    read.push(ID.to_owned());
     if section.balances_speakers() {
-        read.push(Column::Spk);
+        read.push(GROUP.to_owned());
     }
     Some(read)
 }
@@ -138,7 +143,7 @@ impl FlowData {
         let sizes = splits.iter().flat_map(|split| split.shards.shard_sizes()).collect();
         let mut speakers = Vec::new();
         for split in splits.iter().filter(|_| section.balances_speakers()) {
-            speakers.extend(split.shards.speakers().map_err(StageError::other)?);
+            speakers.extend(split.shards.groups().map_err(StageError::other)?);
         }
         if let Some(validation) = &paths.validation {
             splits.push(Split::open(validation, embedding, CACHE_BYTES)?);
@@ -180,9 +185,9 @@ impl FlowData {
     pub fn held_out(&self, count: usize) -> Result<Vec<(String, FlowItem)>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
         let rows = self.rows(&numbers).map_err(StageError::other)?;
-        let make = |((row, mels), &number): (&(Arc<ShardRow>, &Mels), &u32)| {
+        let make = |((row, mels), &number): (&(Arc<Row>, &Mels), &u32)| {
             let item = item(row, u64::from(number), &self.config, self.embedding, mels);
-            item.map(|item| (row.utt.clone(), item)).map_err(StageError::new)
+            item.map(|item| (row.id.clone(), item)).map_err(StageError::new)
         };
         rows.iter().zip(&numbers).map(make).collect()
     }
@@ -211,9 +216,9 @@ impl FlowData {
     }
 
     /// Rows by number, each with its mels' source.
-    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<ShardRow>, &Mels)>, BoxError> {
+    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<Row>, &Mels)>, BoxError> {
         let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
-        let mut rows: Vec<Option<(Arc<ShardRow>, &Mels)>> = vec![None; items.len()];
+        let mut rows: Vec<Option<(Arc<Row>, &Mels)>> = vec![None; items.len()];
         for (index, split) in self.splits.iter().enumerate() {
             let here: Vec<usize> = (0..items.len()).filter(|&at| places[at].0 == index).collect();
             let local: Vec<u32> = here.iter().map(|&at| places[at].1).collect();
@@ -237,7 +242,7 @@ impl DataSource for FlowData {
 
     fn load(&self, items: &[u32]) -> Result<FlowBatch, BoxError> {
         let rows = self.rows(items)?;
-        let make = |(at, (row, mels)): (usize, &(Arc<ShardRow>, &Mels))| {
+        let make = |(at, (row, mels)): (usize, &(Arc<Row>, &Mels))| {
             item(row, sample(items, at), &self.config, self.embedding, mels)
         };
         let items = rows.iter().enumerate().map(make).collect::<Result<Vec<FlowItem>, String>>()?;

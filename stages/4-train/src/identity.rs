@@ -98,7 +98,8 @@ impl CorpusIdentity {
         };
         let content = || {
             let (index, digests) = (ShardIndex::read(path).ok()?, SplitContent::of(path)?);
-            let digest = digests.digest(&index, &data::columns_read(&index, section)?)?;
+            let columns = data::columns_read(&index, section)?;
+            let digest = digests.digest(&index, &columns.iter().map(String::as_str).collect::<Vec<_>>())?;
             let computed =
                 data::computes_mels(&index)?.then(|| blake3::hash(index.mel.to_string().as_bytes()).to_hex());
             let computed = computed.map_or(String::new(), |mel| format!(", mels {}", &mel[..16]));

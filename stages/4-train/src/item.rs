@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use flowmill_audio::features::MelSpectrogram;
+use flowmill_audio::features::{Features, MelSpectrogram};
 use flowmill_audio::{AudioError, decode_bytes, resample};
-use flowmill_corpus::shard::{Mel, ShardRow};
+use flowmill_corpus::Row;
+use flowmill_corpus::shard::speech;
 use flowmill_models::flow::{FlowConfig, FlowItem};
 use flowmill_stage_pack::go_together;
 
@@ -23,20 +24,19 @@ pub enum Mels {
 /// # Errors
 /// What is wrong with the row, by its id.
 pub fn item(
-    row: &ShardRow,
+    row: &Row,
     sample: u64,
     config: &FlowConfig,
     embedding: SpeakerEmbedding,
     mels: &Mels,
 ) -> Result<FlowItem, String> {
-    let fail = |problem: String| format!("utterance {}: {problem}", row.utt);
+    let fail = |problem: String| format!("utterance {}: {problem}", row.id);
+    let column = |error: flowmill_corpus::ColumnError| fail(error.to_string());
     let mel = mel(row, mels).map_err(fail)?;
-    let speaker_embedding = match embedding {
-        SpeakerEmbedding::Utterance => &row.utt_embedding,
-        SpeakerEmbedding::Speaker => &row.spk_embedding,
-    };
+    let speaker_embedding = row.values(embedding.column()).map_err(column)?;
     let (ratio, bins) = (config.token_mel_ratio, config.output_size);
-    let (mut tokens, ids) = (config.token_ids(&row.speech_token).map_err(fail)?, config.ids_per_token());
+    let speech_token = row.values(speech::SPEECH_TOKEN).map_err(column)?;
+    let (mut tokens, ids) = (config.token_ids(speech_token).map_err(fail)?, config.ids_per_token());
     let count = whole_tokens(tokens.len() / ids, mel.frames, ratio).map_err(fail)?;
     tokens.truncate(count * ids);
     if mel.bins != bins {
@@ -76,39 +76,57 @@ fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, String> {
     Ok(embedding.to_vec())
 }
 
-fn mel<'a>(row: &'a ShardRow, mels: &Mels) -> Result<Cow<'a, Mel>, String> {
-    match (mels, &row.mel) {
-        (_, Some(mel)) => Ok(Cow::Borrowed(mel)),
-        (Mels::Stored, None) => Err("its shard holds no mel".to_owned()),
-        (Mels::Computed(mel), None) => {
-            computed(row, mel).map(Cow::Owned).map_err(|error| format!("its mel cannot be computed: {error}"))
+/// A mel, frame after frame.
+struct Mel<'a> {
+    data: Cow<'a, [f32]>,
+    frames: usize,
+    bins: usize,
+}
+
+fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, String> {
+    match mels {
+        Mels::Stored => {
+            let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL).map_err(|error| error.to_string())?;
+            Ok(Mel { data: Cow::Borrowed(data), frames, bins })
+        }
+        Mels::Computed(mel) => {
+            let Features { data, frames, bins } =
+                computed(row, mel).map_err(|error| format!("its mel cannot be computed: {error}"))?;
+            Ok(Mel { data: Cow::Owned(data), frames, bins })
         }
     }
 }
 
-fn computed(row: &ShardRow, mel: &MelSpectrogram) -> Result<Mel, AudioError> {
-    let audio = decode_bytes(&row.audio_data, &row.wav)?;
-    let rate = audio.sample_rate;
-    let features = mel.compute(&resample(&audio.into_mono(), rate, mel.config().sample_rate)?)?;
-    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+fn computed(row: &Row, mel: &MelSpectrogram) -> Result<Features, String> {
+    let column = |error: flowmill_corpus::ColumnError| error.to_string();
+    let (bytes, name) = (row.bytes(speech::AUDIO_DATA).map_err(column)?, row.text(speech::WAV).map_err(column)?);
+    let compute = || -> Result<Features, AudioError> {
+        let audio = decode_bytes(bytes, name)?;
+        let rate = audio.sample_rate;
+        mel.compute(&resample(&audio.into_mono(), rate, mel.config().sample_rate)?)
+    };
+    compute().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use flowmill_corpus::Array;
+
     use super::*;
 
-    fn row(tokens: usize, frames: usize) -> ShardRow {
-        ShardRow {
-            utt: "a".to_owned(),
-            speech_token: (0..tokens as i64).collect(),
-            spk_embedding: vec![0.5; 4],
-            utt_embedding: vec![0.25; 4],
-            mel: Some(Mel { data: (0..frames * 3).map(|value| value as f32).collect(), frames, bins: 3 }),
-            ..ShardRow::default()
-        }
+    fn row(tokens: usize, frames: usize) -> Row {
+        let mel: Vec<f32> = (0..frames * 3).map(|value| value as f32).collect();
+        let columns = [
+            (speech::SPEECH_TOKEN, Array::vector((0..tokens as i64).collect::<Vec<_>>())),
+            (speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 4])),
+            (speech::UTT_EMBEDDING, Array::vector(vec![0.25f32; 4])),
+            (speech::MEL, Array::new(vec![frames, 3], mel).unwrap()),
+        ];
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        Row { id: "a".to_owned(), columns, ..Row::default() }
     }
 
-    fn made(row: &ShardRow) -> Result<FlowItem, String> {
+    fn made(row: &Row) -> Result<FlowItem, String> {
         let config = FlowConfig { vocab_size: 50, output_size: 3, spk_embed_dim: 4, ..FlowConfig::default() };
         item(row, 7, &config, SpeakerEmbedding::Speaker, &Mels::Stored)
     }
@@ -125,18 +143,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_trained_on_is_named() {
-        type Change = fn(&mut ShardRow);
+        type Change = fn(&mut Row);
+        fn set(row: &mut Row, name: &str, array: Array) {
+            row.columns.insert(name.to_owned(), array);
+        }
+        fn tokens(row: &mut Row, at: usize, token: i64) {
+            let mut tokens = row.values::<i64>(speech::SPEECH_TOKEN).unwrap().to_vec();
+            tokens[at] = token;
+            set(row, speech::SPEECH_TOKEN, Array::vector(tokens));
+        }
         let with = |change: Change| {
             let mut row = row(20, 40);
             change(&mut row);
             made(&row).unwrap_err()
         };
         let cases: [(Change, &str); 5] = [
-            (|row| row.speech_token[3] = 50, "token 50 is not in the vocabulary of 50"),
-            (|row| row.speech_token[3] = -1, "token -1"),
-            (|row| row.spk_embedding[1] = f32::NAN, "not finite"),
-            (|row| row.spk_embedding.truncate(3), "3 values instead of 4"),
-            (|row| row.mel = None, "no mel"),
+            (|row| tokens(row, 3, 50), "token 50 is not in the vocabulary of 50"),
+            (|row| tokens(row, 3, -1), "token -1"),
+            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5, f32::NAN, 0.5, 0.5])), "not finite"),
+            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 3])), "3 values instead of 4"),
+            (|row| drop(row.columns.remove(speech::MEL)), "`mel`"),
         ];
         for (change, expected) in cases {
             let error = with(change);

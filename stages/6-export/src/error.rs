@@ -52,6 +52,9 @@ pub enum ExportError {
         /// Why.
         reason: String,
     },
+    /// A row of a shard lacks what the model reads.
+    #[error(transparent)]
+    Column(#[from] flowmill_corpus::ColumnError),
     /// Audio could not be made or written.
     #[error(transparent)]
     Audio(#[from] flowmill_audio::AudioError),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{decode_bytes, resample};
-use flowmill_corpus::shard::{Column, ShardRow, Shards};
+use flowmill_corpus::shard::{Shards, speech};
+use flowmill_corpus::{DType, Row};
 use flowmill_models::flow::GenerationOptions;
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_nn::random::Draw;
 use flowmill_runner::{PartReport, PartWork, StageError};
-use flowmill_stage_train::SpeakerEmbedding;
 use flowmill_stage_train::audible::{file_name, waveform};
 use rayon::prelude::*;
 use serde_json::json;
@@ -48,7 +48,7 @@ pub struct HeldOut {
 
 /// An utterance with everything that is compared.
 struct Generated {
-    row: Arc<ShardRow>,
+    row: Arc<Row>,
     /// The units that were generated from, one per token.
     units: Vec<i64>,
     real_mel: Features,
@@ -102,14 +102,14 @@ impl HeldOut {
                 }
                 match self.generate(model, row.clone()) {
                     Ok(generated) => batch.push(generated),
-                    Err(error) => work.reject(&row.utt, error),
+                    Err(error) => work.reject(&row.id, error),
                 }
             }
             let audible: Vec<_> = batch.into_par_iter().map(|g| self.make_audible(work, model, g)).collect();
             for one in audible {
                 let one = one?;
                 if !self.add(&mut evaluation, &one, model) {
-                    work.reject(&one.generated.row.utt, "its samples cannot be compared with its recording");
+                    work.reject(&one.generated.row.id, "its samples cannot be compared with its recording");
                 }
                 work.advance(1);
             }
@@ -125,15 +125,12 @@ impl HeldOut {
         }
         Ok(baselines)
     }
-    fn generate(&self, model: &ExportedModel, row: Arc<ShardRow>) -> Result<Generated, ExportError> {
+    fn generate(&self, model: &ExportedModel, row: Arc<Row>) -> Result<Generated, ExportError> {
         let config = model.mel();
         let real_wav = recording(&row, config)?;
         let real_mel = MelSpectrogram::new(config.clone())?.compute(&real_wav)?;
-        let embedding = match model.description().speaker_embedding {
-            SpeakerEmbedding::Utterance => &row.utt_embedding,
-            SpeakerEmbedding::Speaker => &row.spk_embedding,
-        };
-        let ids = model.token_ids(&row.speech_token)?;
+        let embedding = row.values(model.description().speaker_embedding.column())?;
+        let ids = model.token_ids(row.values(speech::SPEECH_TOKEN)?)?;
         let (ids, units) = model.within(&ids, real_mel.frames);
         let options = GenerationOptions {
             solver: self.config.solver(),
@@ -141,7 +138,7 @@ impl HeldOut {
             guidance: self.config.inference_cfg_rate as f32,
             ..model.default_options()
         };
-        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
+        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.id));
         let Samples { mels: samples, evaluations } =
             model.generate(ids, embedding, &options, &draw, self.config.samples)?;
         Ok(Generated { row, units, real_mel, real_wav, samples, evaluations })
@@ -156,10 +153,10 @@ impl HeldOut {
         let config = model.mel();
         let first = &generated.samples[0];
         let make = |name: &str| -> Result<PathBuf, StageError> { work.output(&format!("samples/{name}")) };
-        let name = file_name(&generated.row.utt);
+        let name = file_name(&generated.row.id);
         let wav = waveform(first, config, self.config.vocoder_iterations).map_err(StageError::other)?;
         audible::write_wav(&make(&format!("{name}.wav"))?, &wav, config.sample_rate).map_err(StageError::other)?;
-        let title = format!("{} (speaker {})", generated.row.utt, generated.row.spk);
+        let title = format!("{} (speaker {})", generated.row.id, generated.row.group);
         audible::write_picture(&make(&format!("{name}.png"))?, &title, &generated.real_mel, first, config)
             .map_err(StageError::other)?;
         let real_pitch = audible::pitch(&generated.real_wav, config).map_err(StageError::other)?;
@@ -171,7 +168,7 @@ impl HeldOut {
     fn add(&self, evaluation: &mut Evaluation, one: &Audible, model: &ExportedModel) -> bool {
         let Generated { row, units, real_mel, real_wav, samples, evaluations } = &one.generated;
         let comparison = Comparison {
-            speaker: &row.spk,
+            speaker: &row.group,
             tokens: units,
             real_mel,
             samples,
@@ -182,7 +179,7 @@ impl HeldOut {
             generated_pitch: &one.pitch,
             hop_length: model.mel().hop_length,
         };
-        evaluation.add(&row.utt, &comparison).is_some()
+        evaluation.add(&row.id, &comparison).is_some()
     }
 }
 
@@ -199,10 +196,11 @@ fn add_means(
             return Err(StageError::Interrupted);
         }
         for row in shards.fetch(items).map_err(StageError::other)? {
-            let ids = model.token_ids(&row.speech_token).map_err(StageError::other)?;
+            let tokens = row.values(speech::SPEECH_TOKEN).map_err(StageError::other)?;
+            let ids = model.token_ids(tokens).map_err(StageError::other)?;
             let mel = mel_of(&row, model.mel()).map_err(StageError::other)?;
             let (_, units) = model.within(&ids, mel.frames);
-            baselines.add(&row.spk, &units, &mel);
+            baselines.add(&row.group, &units, &mel);
         }
     }
     Ok(())
@@ -210,30 +208,27 @@ fn add_means(
 
 /// Opens a split with all columns that generating and comparing need.
 fn open(index: &Path) -> Result<Shards, StageError> {
-    let columns = [
-        Column::Utt,
-        Column::Spk,
-        Column::Wav,
-        Column::AudioData,
-        Column::SpeechToken,
-        Column::UttEmbedding,
-        Column::SpkEmbedding,
-        Column::Mel,
-    ];
+    let sound = [speech::WAV, speech::AUDIO_DATA];
+    let recording = speech::recording().into_iter().filter(|column| sound.contains(&column.name.as_str()));
+    let features = [speech::speech_token(), speech::utt_embedding(), speech::spk_embedding()];
+    let columns: Vec<_> = recording.chain(features).chain([speech::mel(DType::F32).optional()]).collect();
     Shards::open(index, &columns, CACHE_BYTES).map_err(StageError::other)
 }
 
 /// The recording of a row, at the sample rate of the mel.
-fn recording(row: &ShardRow, config: &MelConfig) -> Result<Vec<f32>, ExportError> {
-    let audio = decode_bytes(&row.audio_data, &row.wav)?;
+fn recording(row: &Row, config: &MelConfig) -> Result<Vec<f32>, ExportError> {
+    let audio = decode_bytes(row.bytes(speech::AUDIO_DATA)?, row.text(speech::WAV)?)?;
     Ok(resample(&audio.mono(), audio.sample_rate, config.sample_rate)?)
 }
 
 /// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
-fn mel_of(row: &ShardRow, config: &MelConfig) -> Result<Features, ExportError> {
-    match &row.mel {
-        Some(mel) => Ok(Features::new(mel.data.clone(), mel.frames, mel.bins)?),
-        None => Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?),
+fn mel_of(row: &Row, config: &MelConfig) -> Result<Features, ExportError> {
+    match row.columns.contains_key(speech::MEL) {
+        true => {
+            let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;
+            Ok(Features::new(data.to_vec(), frames, bins)?)
+        }
+        false => Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?),
     }
 }
 

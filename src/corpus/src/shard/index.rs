@@ -31,6 +31,9 @@ pub struct ShardEntry {
     pub utterances: Vec<String>,
     /// Every row's length in mel frames, in order: what sampling needs.
     pub frames: Vec<u32>,
+    /// Every row's size along the free axes of columns that are not the speech flows', by the axis: what other costs are reckoned by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, Vec<u32>>,
 }
 
 /// What made a column: two columns of the same numbers mean the same only if this is the same.
@@ -112,7 +115,8 @@ impl ShardIndex {
         }
         for shard in &index.shards {
             let rows = usize::try_from(shard.rows).unwrap_or(usize::MAX);
-            if shard.utterances.len() != rows || shard.frames.len() != rows {
+            let sizes = std::iter::once(&shard.frames).chain(shard.axes.values());
+            if shard.utterances.len() != rows || sizes.into_iter().any(|sizes| sizes.len() != rows) {
                 return Err(fail(format!("gives {} {rows} rows but other numbers of ids or lengths", shard.file)));
             }
             if shard.file.contains('/') || shard.file.starts_with('.') {
