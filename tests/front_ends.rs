@@ -6,7 +6,6 @@ use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use flowmill_nn::weights;
 use rustix::fs::inotify;
 
 use crate::support::mini::{golden, repository};
@@ -36,7 +35,7 @@ fn embeddings(mini: &Mini) -> BTreeMap<String, Vec<f32>> {
 
 /// The golden weights as a state dict.
 fn state_dict() -> Vec<(String, Tensor)> {
-    let tensors = weights::read(&golden("campplus.safetensors")).unwrap().tensors;
+    let tensors = flowmill_weights::read(&golden("campplus.safetensors")).unwrap().tensors;
     tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor))).collect()
 }
 
@@ -50,8 +49,8 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
 fn a_graph_a_torch_file_and_safetensors_give_the_same_embeddings() {
     let mini = Mini::new();
     fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
-    weights::write(&mini.path("campplus.safetensors"), &state_dict(), &BTreeMap::new()).unwrap();
-    weights::write_torch(&mini.path("campplus.bin"), &state_dict(), &[]).unwrap();
+    flowmill_weights::write(&mini.path("campplus.safetensors"), &state_dict(), &BTreeMap::new()).unwrap();
+    flowmill_weights::write_torch(&mini.path("campplus.bin"), &state_dict(), &[]).unwrap();
     embed(&mini, "campplus.onnx", 24).expect_code(0);
     let graph = embeddings(&mini);
     assert_eq!(graph.len(), 12);
@@ -89,13 +88,13 @@ fn a_network_runs_on_the_device_that_its_section_or_the_training_names() {
 fn other_weights_run_again_and_random_ones_say_so() {
     let mini = Mini::new();
     let path = mini.path("campplus.safetensors");
-    weights::write(&path, &state_dict(), &BTreeMap::new()).unwrap();
+    flowmill_weights::write(&path, &state_dict(), &BTreeMap::new()).unwrap();
     embed(&mini, "campplus.safetensors", 24).expect_code(0);
     let before = embeddings(&mini);
     let mut changed = state_dict();
     let (_, tensor) = changed.iter_mut().find(|(name, _)| name == "xvector.dense.linear.weight").unwrap();
     *tensor = (&*tensor * 2.0).unwrap();
-    weights::write(&path, &changed, &BTreeMap::new()).unwrap();
+    flowmill_weights::write(&path, &changed, &BTreeMap::new()).unwrap();
     embed(&mini, "campplus.safetensors", 24).expect_code(0);
     assert!(embeddings(&mini).iter().all(|(utt, embedding)| *embedding != before[utt]));
     embed(&mini, "random", 192).expect_code(0).expect_words(&["RANDOM"]);
@@ -112,7 +111,7 @@ fn weights_that_cannot_be_used_end_in_one_clear_error() {
     fs::copy(golden("campplus_small.onnx"), mini.path("small.onnx")).unwrap();
     let mut shorter = state_dict();
     shorter.retain(|(name, _)| !name.starts_with("xvector.block3.tdnnd16."));
-    weights::write(&mini.path("shorter.safetensors"), &shorter, &BTreeMap::new()).unwrap();
+    flowmill_weights::write(&mini.path("shorter.safetensors"), &shorter, &BTreeMap::new()).unwrap();
     for (file, words) in [
         ("cut.onnx", ["cut.onnx", "whole ONNX"]),
         ("other.safetensors", ["other.safetensors", "CAM++"]),

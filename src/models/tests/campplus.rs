@@ -7,7 +7,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use flowmill_models::extractors::campplus::{Campplus, Dimensions};
-use flowmill_nn::{device, host, random::Draw, weights};
+use flowmill_nn::{device, host, random::Draw};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
@@ -20,7 +20,7 @@ struct Golden {
 }
 
 fn read_golden() -> Golden {
-    let tensors = weights::read(&golden("campplus.safetensors")).unwrap().tensors;
+    let tensors = flowmill_weights::read(&golden("campplus.safetensors")).unwrap().tensors;
     let features = tensors["in.feat"].to_vec3::<f32>().unwrap();
     let embeddings = tensors["out.embedding"].to_vec2::<f32>().unwrap();
     let parameter =
@@ -42,8 +42,8 @@ fn open(folder: &Path, name: &str, parameters: &BTreeMap<String, Tensor>) -> Res
     let tensors: Vec<(String, Tensor)> =
         parameters.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
     match path.extension().is_some_and(|ending| ending == "safetensors") {
-        true => weights::write(&path, &tensors, &BTreeMap::new()).unwrap(),
-        false => weights::write_torch(&path, &tensors, &[]).unwrap(),
+        true => flowmill_weights::write(&path, &tensors, &BTreeMap::new()).unwrap(),
+        false => flowmill_weights::write_torch(&path, &tensors, &[]).unwrap(),
     }
     Campplus::open(&path, &Device::Cpu).map_err(|error| error.to_string())
 }

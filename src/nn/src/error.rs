@@ -61,14 +61,6 @@ pub enum NnError {
     /// `backward` was asked for a value that no tape has recorded.
     #[error("backward: the loss does not depend on any trainable parameter, or was recorded on another tape")]
     NotRecorded,
-    /// A weight file that cannot be read.
-    #[error("{path}: {message}")]
-    WeightFile {
-        /// The file.
-        path: String,
-        /// What is wrong with it, and what to do.
-        message: String,
-    },
 }
 
 impl NnError {

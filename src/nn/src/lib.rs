@@ -1,5 +1,5 @@
 //! The building blocks of the networks: named parameters, a differentiation tape over candle tensors, fused
-//! multi-threaded kernels with their own backward passes, layers, objectives, ODE solvers and weight files.
+//! multi-threaded kernels with their own backward passes, layers, objectives and ODE solvers.
 //!
 //! candle gives storage, devices and shapes; the derivative is ours, because an operation that is recorded here has a
 //! backward pass by construction. This crate knows nothing of audio, corpora, particular models or the training loop.
@@ -39,6 +39,7 @@ pub mod init;
 mod kept;
 pub mod kernels;
 pub mod layers;
+mod load;
 pub mod low_rank;
 pub mod objectives;
 pub mod ops;
@@ -50,13 +51,13 @@ pub mod solvers;
 pub mod tape;
 pub mod testing;
 pub mod value;
-pub mod weights;
 
 pub use context::Context;
 pub use error::NnError;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
 pub use kernels::attention::Reach;
+pub use load::LoadReport;
 pub use parameters::{ParameterId, Parameters};
 pub use precision::Precision;
 pub use sequences::Sequences;

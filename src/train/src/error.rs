@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use flowmill_nn::NnError;
+use flowmill_weights::WeightError;
 
 use crate::device::OutOfDeviceMemory;
 
@@ -219,6 +220,14 @@ pub enum TrainError {
         /// The store's own error.
         source: BoxError,
     },
+    /// A weight file could not be read or written.
+    #[error("{what}: {source}")]
+    Weights {
+        /// What was being done.
+        what: String,
+        /// The reason.
+        source: WeightError,
+    },
     /// A tensor operation of the trainer itself failed.
     #[error("{what}: {source}")]
     Tensor {
@@ -240,6 +249,12 @@ impl TrainError {
     pub(crate) fn tensor(what: impl Into<String>) -> impl FnOnce(NnError) -> Self {
         let what = what.into();
         move |source| Self::Tensor { what, source }
+    }
+
+    /// Wraps an error of a weight file with what was being done.
+    pub(crate) fn weights(what: impl Into<String>) -> impl FnOnce(WeightError) -> Self {
+        let what = what.into();
+        move |source| Self::Weights { what, source }
     }
 
     /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.

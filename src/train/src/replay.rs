@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use flowmill_nn::{Parameters, weights};
+use flowmill_nn::Parameters;
 
 use crate::identity::Identity;
 use crate::optimizer::{freeze, gradient_norms};
@@ -97,7 +97,7 @@ fn load_weights(dump: &Dump, path: &Path, parameters: &mut Parameters) -> Result
     if hexadecimal_checksum(&file)? != kept.blake3 {
         return Err(refuse(format!("its weights {} do not match their checksum", kept.file)));
     }
-    let read = weights::read(&file).map_err(TrainError::tensor(format!("reading {}", file.display())))?;
+    let read = flowmill_weights::read(&file).map_err(TrainError::weights(format!("reading {}", file.display())))?;
     let report = parameters.load(&read.tensors).map_err(TrainError::tensor("setting the weights"))?;
     if report.is_exact() { Ok(()) } else { Err(refuse(format!("its weights do not fit the recipe's model: {report}"))) }
 }

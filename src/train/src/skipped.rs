@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::{Parameters, host, weights};
+use flowmill_nn::{Parameters, host};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::{State, checksum};
@@ -170,8 +170,8 @@ impl Dump {
             let file = format!("{}{after:06}{}", WEIGHTS.0, WEIGHTS.1);
             let target = folder.join(&file);
             if unchanged == 1 || !target.exists() {
-                weights::write(&target, &parameters.named_tensors(), &BTreeMap::new())
-                    .map_err(TrainError::tensor("dumping the weights of a skipped step"))?;
+                flowmill_weights::write(&target, &parameters.named_tensors(), &BTreeMap::new())
+                    .map_err(TrainError::weights("dumping the weights of a skipped step"))?;
             }
             self.weights = Some(DumpedWeights { file, blake3: hexadecimal_checksum(&target)? });
             prune(&folder, after, keep)?;

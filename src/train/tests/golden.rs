@@ -51,11 +51,11 @@ fn parameters(golden: &Golden) -> Parameters {
     parameters
 }
 
-fn file() -> flowmill_nn::weights::WeightFile {
-    flowmill_nn::weights::read(Path::new(FILE)).unwrap()
+fn file() -> flowmill_weights::WeightFile {
+    flowmill_weights::read(Path::new(FILE)).unwrap()
 }
 
-fn config(file: &flowmill_nn::weights::WeightFile) -> serde_json::Value {
+fn config(file: &flowmill_weights::WeightFile) -> serde_json::Value {
     serde_json::from_str(&file.metadata["config"]).unwrap()
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::weights::{self, Archive, LoadReport, Naming, NamingError};
-use flowmill_nn::{Parameters, low_rank};
+use flowmill_nn::{LoadReport, Parameters, low_rank};
 use flowmill_runner::{Recipe, StageError};
 use flowmill_train::LoraConfig;
 use flowmill_train::lora::{AdapterFiles, SavedAdapter};
+use flowmill_weights::{Archive, Naming, NamingError};
 
 use crate::{Adapted, CONFIG_FILE, TrainSection};
 
@@ -18,7 +18,7 @@ const SHOWN: usize = 5;
 
 /// The weight file that a path stands for: itself, or the weights in that folder, where they should be if they are not there.
 pub fn weight_file(path: &Path) -> PathBuf {
-    weights::locate(path).unwrap_or_else(|_| path.join(IN_FOLDERS))
+    flowmill_weights::locate(path).unwrap_or_else(|_| path.join(IN_FOLDERS))
 }
 
 /// Fails unless there is a weight file that a path stands for.
@@ -26,13 +26,13 @@ pub fn weight_file(path: &Path) -> PathBuf {
 /// # Errors
 /// What is missing.
 pub fn check_weight_file(path: &Path) -> Result<(), String> {
-    let file = weights::locate(path).map_err(|error| error.to_string())?;
+    let file = flowmill_weights::locate(path).map_err(|error| error.to_string())?;
     if file.is_file() { Ok(()) } else { Err(format!("there is no file {}", file.display())) }
 }
 
 /// All files that the weights are in which a path stands for: an index and its shards, or one file.
 pub fn weight_files(path: &Path) -> Vec<PathBuf> {
-    weights::files(path)
+    flowmill_weights::files(path)
 }
 
 /// Weights that were taken over.

@@ -9,7 +9,7 @@ use flowmill_audio::features::{Features, MelConfig};
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{FlowItem, GenerationRequest};
 use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Parameters, host, low_rank, weights};
+use flowmill_nn::{Context, Parameters, host, low_rank};
 use flowmill_train::checkpoint::MODEL_FILE;
 use flowmill_train::{BoxError, Media, Sample};
 use rayon::prelude::*;
@@ -71,7 +71,7 @@ impl Studio {
             low_rank::merge(&mut tensors, scale)?;
         }
         let merged: Vec<_> = tensors.into_iter().collect();
-        weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
+        flowmill_weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
         fs::write(folder.join(CONFIG_FILE), format!("{:#}\n", self.description))?;
         for (source, name) in self.extractors.iter().zip([SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR]) {
             flowmill_runner::copy_bytes(source, &folder.join(name))?;

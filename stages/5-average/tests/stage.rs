@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::weights;
 use flowmill_runner::{
     Experiment, Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions,
     Stage, StageError, run,
@@ -61,7 +60,7 @@ fn checkpoint(work: &PartWork, step: u64, loss: f64, scored: bool, ema: bool) ->
     let file = |file: &str| work.output(&format!("checkpoints/{}/{file}", name(step)));
     let write = |file: &str, value: f32| -> Result<(), StageError> {
         let tensor = Tensor::new(&[value, -value], &Device::Cpu).map_err(StageError::other)?;
-        weights::write(
+        flowmill_weights::write(
             &work.output(&format!("checkpoints/{}/{file}", name(step)))?,
             &[("a".to_owned(), tensor)],
             &BTreeMap::new(),
@@ -103,7 +102,7 @@ impl Toy {
     }
 
     fn mean(&self) -> Vec<f32> {
-        weights::read(&self.output(WEIGHTS)).unwrap().tensors["a"].to_vec1().unwrap()
+        flowmill_weights::read(&self.output(WEIGHTS)).unwrap().tensors["a"].to_vec1().unwrap()
     }
 
     fn record(&self) -> Value {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use flowmill_nn::{low_rank, weights};
+use flowmill_nn::low_rank;
 use flowmill_runner::{PartWork, StageError, copy_bytes};
 use flowmill_stage_train::Adapted;
 use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
@@ -31,11 +31,11 @@ pub fn write(base: &Path, trained: &Path, adapted: &Adapted, merge: bool, work: 
     let adapters = read_adapter(trained).map_err(StageError::other)?;
     let model = work.output(WEIGHTS)?;
     if merge {
-        let mut tensors = weights::read(base).map_err(StageError::other)?.tensors;
+        let mut tensors = flowmill_weights::read(base).map_err(StageError::other)?.tensors;
         tensors.extend(adapters.clone());
         low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(StageError::other)?;
         let merged: Vec<_> = tensors.into_iter().collect();
-        weights::write(&model, &merged, &BTreeMap::new()).map_err(StageError::other)?;
+        flowmill_weights::write(&model, &merged, &BTreeMap::new()).map_err(StageError::other)?;
     } else {
         copy_bytes(base, &model)?;
     }

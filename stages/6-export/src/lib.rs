@@ -25,12 +25,12 @@ mod synth;
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
-use flowmill_nn::weights::{Archive, Target, write_archive};
 use flowmill_runner::{
     Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, copy_bytes,
 };
 use flowmill_stage_train::{TrainSection, scored_split, training_indexes};
 use flowmill_train::lora::ADAPTER_MODEL;
+use flowmill_weights::{Archive, Target, write_archive};
 use serde_json::{Value, json};
 
 pub use config::ExportConfig;

@@ -10,7 +10,7 @@ use flowmill_models::extractors::{self, Extractor, State};
 use flowmill_models::flow::{GenerationOptions, GenerationRequest};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
-use flowmill_nn::{Context, NnError, Parameters, host, low_rank, weights};
+use flowmill_nn::{Context, Parameters, host, low_rank};
 use flowmill_stage_train::{Adapted, ModelConfig, SpeakerEmbedding};
 use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
 use serde::{Deserialize, Serialize};
@@ -87,12 +87,7 @@ impl ExportedModel {
             .map_err(|e| describe(format!("model: {e}")))?;
         let (network, mut parameters) = model.build(0).map_err(|e| describe(e.to_string()))?;
         let solver = description.sampling.as_ref().map(Sampling::solver).transpose().map_err(describe)?;
-        let bad_weights = |reason: String| ExportError::Weights { path: weights.to_owned(), reason };
-        match description.lora.as_ref().filter(|adapted| !adapted.merged) {
-            Some(adapted) => load_apart(&mut parameters, weights, adapted),
-            None => parameters.load_exact(weights).map(drop),
-        }
-        .map_err(|e| bad_weights(e.about(weights)))?;
+        load_weights(&mut parameters, weights, description.lora.as_ref().filter(|adapted| !adapted.merged))?;
         parameters.to_device(device)?;
         Ok(Self { network, parameters, description, solver })
     }
@@ -205,18 +200,18 @@ pub fn hertz(rate: f64) -> String {
     format!("{} Hz", (rate * 10.0).round() / 10.0)
 }
 
-/// Takes over weights merged with the adapters beside them.
-fn load_apart(parameters: &mut Parameters, path: &Path, adapted: &Adapted) -> Result<(), NnError> {
-    let file = weights::read(path)?;
+/// Sets every parameter from the weights at `path`, merged with the adapters in the same folder where `adapters` says that there are some.
+fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adapted>) -> Result<(), ExportError> {
+    let refuse = |reason: String| ExportError::Weights { path: path.to_owned(), reason };
+    let file = flowmill_weights::read(path).map_err(|error| refuse(error.about(path)))?;
     let mut tensors = file.tensors;
-    tensors.extend(read_adapter(&path.with_file_name(ADAPTER_MODEL))?);
-    low_rank::merge(&mut tensors, adapted.settings.scale())?;
-    let report = parameters.load(&tensors)?.with_integers(&file.integers);
-    if report.is_exact() {
-        Ok(())
-    } else {
-        Err(NnError::invalid("weights", format!("these are not for this model: {report}")))
+    if let Some(adapted) = adapters {
+        let apart = read_adapter(&path.with_file_name(ADAPTER_MODEL)).map_err(|error| refuse(error.to_string()))?;
+        tensors.extend(apart);
+        low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(|error| refuse(error.to_string()))?;
     }
+    let report = parameters.load(&tensors).map_err(|error| refuse(error.to_string()))?.with_integers(&file.integers);
+    if report.is_exact() { Ok(()) } else { Err(refuse(format!("these weights are not for this model: {report}"))) }
 }
 
 /// A mel `[frame, bin]` as features; it must be finite.

@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use flowmill_nn::NnError;
-use flowmill_nn::weights::{Archive, Target, write_archive};
 use flowmill_runner::WholeFile;
+use flowmill_weights::{Archive, Target, WeightError, write_archive};
 
 use crate::args::ConvertArgs;
 use crate::failure::Failure;
@@ -37,7 +36,7 @@ fn write(output: &Path, archive: &mut Archive<'_>, target: Target) -> anyhow::Re
     let file = WholeFile::beside(output).with_context(cannot)?;
     write_archive(file.path(), archive, target).map_err(|error| match error {
         // The temporary name means nothing to anyone.
-        NnError::WeightFile { path, message } if Path::new(&path) == file.path() => {
+        WeightError::File { path, message } if Path::new(&path) == file.path() => {
             anyhow::anyhow!("{}: {message}", output.display())
         }
         other => other.into(),

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use flowmill_nn::weights::{Format, is_index};
+use flowmill_weights::{Format, is_index};
 
 use super::json::LARGEST_JSON;
 

@@ -25,7 +25,7 @@ use kind::Kind;
 /// The weights of a folder: of a checkpoint, an exported model, or a published one.
 fn weights_of_folder(folder: &Path) -> Result<PathBuf> {
     let advice = "give a file in it, or use `flowmill status` for an experiment";
-    flowmill_nn::weights::locate(folder).with_context(|| format!("{} is a folder; {advice}", folder.display()))
+    flowmill_weights::locate(folder).with_context(|| format!("{} is a folder; {advice}", folder.display()))
 }
 
 /// Prints what is in the file at `path`, or in the weights of the folder there, at most `rows` rows of it; `full` shows the

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use flowmill_nn::weights::{OnnxFile, OnnxValue};
+use flowmill_weights::{OnnxFile, OnnxValue};
 
 use crate::human;
 use crate::table::print_pairs;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use flowmill_nn::weights::{Archive, PickleFile, PickleValue};
+use flowmill_weights::{Archive, PickleFile, PickleValue};
 
 use crate::human;
 use crate::style;

@@ -205,7 +205,7 @@ impl ExtractorConfig {
     /// All files that fitting reads below `root`, the recipe's folder: the weight files, and those that they keep tensors in.
     pub fn files_read(&self, root: &Path) -> Vec<PathBuf> {
         let weights = self.weights().into_iter().filter_map(Weights::file);
-        let files = weights.flat_map(|file| flowmill_nn::weights::files(&root.join(file)));
+        let files = weights.flat_map(|file| flowmill_weights::files(&root.join(file)));
         files.chain(self.other_files().into_iter().map(|file| root.join(file))).collect()
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use flowmill_weights::WeightError;
+
 /// Why one row gives no value; the row is rejected with this as its reason.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,9 +66,15 @@ pub struct UnusableWeights(pub String);
 
 impl From<flowmill_nn::NnError> for UnusableWeights {
     fn from(error: flowmill_nn::NnError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<WeightError> for UnusableWeights {
+    fn from(error: WeightError) -> Self {
         match error {
             // Who says whose weights these are names the file.
-            flowmill_nn::NnError::WeightFile { message, .. } => Self(message),
+            WeightError::File { message, .. } => Self(message),
             other => Self(other.to_string()),
         }
     }

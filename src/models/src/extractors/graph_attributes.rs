@@ -3,7 +3,7 @@
 //! The networks of the front-ends are fixed: what an operation says about itself beside its weights is either read (an epsilon), or must
 //! be what the network does (strides, pads, axes …). An attribute that says something else, or that is not known, is an error.
 
-use flowmill_nn::weights::{OnnxAttribute, OnnxNode};
+use flowmill_weights::{OnnxAttribute, OnnxNode};
 
 use super::UnusableWeights;
 

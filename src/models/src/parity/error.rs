@@ -1,8 +1,8 @@
 //! Why a golden file cannot be checked.
 
 use flowmill_audio::AudioError;
-use flowmill_nn::NnError;
-use flowmill_nn::weights::LoadReport;
+use flowmill_nn::{LoadReport, NnError};
+use flowmill_weights::WeightError;
 
 use crate::extractors::campplus::CampplusError;
 use crate::extractors::{ExtractError, UnusableWeights};
@@ -60,6 +60,9 @@ pub enum ParityError {
     /// A layer refused its input.
     #[error(transparent)]
     Nn(#[from] NnError),
+    /// A tensor of the file cannot be converted.
+    #[error(transparent)]
+    Stored(#[from] WeightError),
     /// candle refused.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

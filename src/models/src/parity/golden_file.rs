@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use flowmill_nn::weights::{self, WeightFile};
-use flowmill_nn::{NnError, Parameters};
+use flowmill_nn::Parameters;
+use flowmill_weights::{WeightError, WeightFile};
 use serde_json::Value;
 
 use super::{ParityError, Result};
@@ -26,9 +26,9 @@ impl GoldenFile {
     /// # Errors
     /// When it cannot be read, is damaged, holds a number that is not finite, or names no model.
     pub fn read(path: &Path) -> Result<Self> {
-        let read = weights::read(path).map_err(|error| match error {
-            NnError::WeightFile { message, .. } => ParityError::Unreadable(message),
-            other => ParityError::Nn(other),
+        let read = flowmill_weights::read(path).map_err(|error| match error {
+            WeightError::File { message, .. } => ParityError::Unreadable(message),
+            other => ParityError::Unreadable(other.to_string()),
         });
         Self::new(path, read?)
     }

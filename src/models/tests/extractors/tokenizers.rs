@@ -3,7 +3,6 @@
 use crate::speech::{NoRejection, Recording, split};
 use candle_core::Device;
 use flowmill_models::extractors::{ExtractorConfig, Fitted, Scope, StateError, apply, from_state};
-use flowmill_nn::weights;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +13,10 @@ fn golden(name: &str) -> PathBuf {
 
 /// Writes the tensors of a golden file whose names begin with `prefix`, without it.
 fn extract(name: &str, prefix: &str, to: &Path) {
-    let file = weights::read(&golden(name)).unwrap();
+    let file = flowmill_weights::read(&golden(name)).unwrap();
     let own =
         file.tensors.into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor)));
-    weights::write(to, &own.collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    flowmill_weights::write(to, &own.collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
 }
 
 fn fit(config: Value, root: &Path) -> Result<Fitted, StateError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use flowmill_nn::{NnError, host, weights};
+use flowmill_nn::{NnError, host};
 
 use crate::TrainError;
 
@@ -19,22 +19,22 @@ type Sums = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
 pub fn average_weights(files: &[PathBuf], target: &Path) -> Result<(), TrainError> {
     let mut sums = Sums::new();
     for (index, path) in files.iter().enumerate() {
-        let failed = || TrainError::tensor(format!("averaging {}", path.display()));
-        let file = weights::read(path).map_err(failed())?;
+        let what = || format!("averaging {}", path.display());
+        let file = flowmill_weights::read(path).map_err(TrainError::weights(what()))?;
         if index == 0 {
             let zeros = |tensor: &Tensor| (tensor.dims().to_vec(), vec![0.0; tensor.elem_count()]);
             sums = file.tensors.iter().map(|(name, tensor)| (name.clone(), zeros(tensor))).collect();
         }
-        add(&mut sums, &file.tensors).map_err(failed())?;
+        add(&mut sums, &file.tensors).map_err(TrainError::tensor(what()))?;
     }
     if sums.is_empty() {
         return Err(TrainError::tensor("averaging")(NnError::invalid("files", "there is nothing to average")));
     }
     let mean = |values: &[f64]| values.iter().map(|value| (value / files.len() as f64) as f32).collect();
     let means = sums.into_iter().map(|(name, (shape, values))| Ok((name, host::tensor(mean(&values), &shape)?)));
-    let written =
-        means.collect::<Result<Vec<_>, _>>().and_then(|means| weights::write(target, &means, &BTreeMap::new()));
-    written.map_err(TrainError::tensor("writing the averaged weights"))
+    let what = "writing the averaged weights";
+    let means = means.collect::<Result<Vec<_>, _>>().map_err(TrainError::tensor(what))?;
+    flowmill_weights::write(target, &means, &BTreeMap::new()).map_err(TrainError::weights(what))
 }
 
 fn add(sums: &mut Sums, tensors: &BTreeMap<String, Tensor>) -> Result<(), NnError> {
@@ -61,7 +61,7 @@ mod tests {
         let path = folder.join(name);
         let tensor =
             |&(name, shape, values): &Array<'_>| (name.to_owned(), host::tensor(values.to_vec(), shape).unwrap());
-        weights::write(&path, &arrays.iter().map(tensor).collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        flowmill_weights::write(&path, &arrays.iter().map(tensor).collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
         path
     }
 
@@ -74,7 +74,7 @@ mod tests {
         });
         let target = folder.path().join("mean");
         average_weights(&files, &target).unwrap();
-        let mean = weights::read(&target).unwrap().tensors;
+        let mean = flowmill_weights::read(&target).unwrap().tensors;
         let floats = |name| mean[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(floats("a"), [1.0], "single precision would give 0.75");
         assert_eq!(floats("b"), [1.0, 2.0]);

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
-use flowmill_nn::weights::{self, LoadReport};
-use flowmill_nn::{ParameterId, Parameters, host};
+use flowmill_nn::{LoadReport, ParameterId, Parameters, host};
 
 use super::State;
 use crate::TrainError;
@@ -44,8 +43,8 @@ pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainE
 /// When the file cannot be written.
 pub fn write_base(parameters: &Parameters, path: &Path) -> Result<(), TrainError> {
     let tensors = named(parameters, left_out(parameters));
-    weights::write(path, &tensors, &BTreeMap::new())
-        .map_err(TrainError::tensor("writing what the adapters stand beside"))
+    flowmill_weights::write(path, &tensors, &BTreeMap::new())
+        .map_err(TrainError::weights("writing what the adapters stand beside"))
 }
 
 /// Refuses a checkpoint of adapters that stand beside other weights than those at hand.

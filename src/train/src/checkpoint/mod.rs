@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use candle_core::Tensor;
-use flowmill_nn::{Parameters, weights};
+use flowmill_nn::Parameters;
 
 use crate::ema::Ema;
 use crate::error::is_not_writable;
@@ -153,7 +153,7 @@ fn has_whole_weights(folder: &Path) -> bool {
     let path = folder.join(MODEL_FILE);
     match recorded_checksum(folder, MODEL_FILE) {
         Ok(Some(sum)) => checksum(&path).is_ok_and(|found| found.to_hex().as_str() == sum),
-        Ok(None) | Err(_) => weights::read(&path).is_ok(),
+        Ok(None) | Err(_) => flowmill_weights::read(&path).is_ok(),
     }
 }
 
@@ -205,19 +205,19 @@ pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State
 
 fn write_weights(path: &Path, tensors: &[(String, Tensor)], updates: Option<u64>) -> Result<(), TrainError> {
     let metadata = updates.map(|updates| (UPDATES.to_owned(), updates.to_string())).into_iter().collect();
-    weights::write(path, tensors, &metadata).map_err(TrainError::tensor("saving a checkpoint"))
+    flowmill_weights::write(path, tensors, &metadata).map_err(TrainError::weights("saving a checkpoint"))
 }
 
 /// Sets every parameter that a checkpoint keeps to its stored value.
 fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Result<(), String> {
-    let file = weights::from_bytes(bytes, Path::new(MODEL_FILE)).map_err(|error| error.to_string())?;
+    let file = flowmill_weights::from_bytes(bytes, Path::new(MODEL_FILE)).map_err(|error| error.to_string())?;
     let report = parameters.load(&file.tensors).map_err(|error| error.to_string())?;
     if base::is_whole(parameters, &report) { Ok(()) } else { Err(report.to_string()) }
 }
 
 /// Gives the optimiser its stored state.
 fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), String> {
-    let mut file = weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
+    let mut file = flowmill_weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
     let updates = file.metadata.get(UPDATES).and_then(|text| text.parse().ok());
     optimizer.restore(updates.ok_or("the number of updates is missing")?, &mut file.tensors)
 }

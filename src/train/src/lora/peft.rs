@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::Tensor;
+use flowmill_nn::NnError;
 use flowmill_nn::low_rank::adapted_module;
-use flowmill_nn::{NnError, weights};
 use serde_json::json;
 
 use super::LoraConfig;
@@ -22,10 +22,13 @@ const PREFIX: &str = "base_model.model.";
 ///
 /// # Errors
 /// When the file cannot be read, holds none, or holds something else.
-pub fn read_adapter(model: &Path) -> Result<BTreeMap<String, Tensor>, NnError> {
-    let refuse = |reason: String| NnError::invalid("adapter", format!("{}: {reason}", model.display()));
+pub fn read_adapter(model: &Path) -> Result<BTreeMap<String, Tensor>, TrainError> {
+    let what = "reading the adapters";
+    let refuse = |reason: String| {
+        TrainError::tensor(what)(NnError::invalid("adapter", format!("{}: {reason}", model.display())))
+    };
     let mut tensors = BTreeMap::new();
-    for (name, tensor) in weights::read(model)?.tensors {
+    for (name, tensor) in flowmill_weights::read(model).map_err(TrainError::weights(what))?.tensors {
         let own = name.strip_prefix(PREFIX).unwrap_or(&name).to_owned();
         if adapted_module(&own).is_none() {
             return Err(refuse(format!("`{name}` is no A or B of an adapter")));
@@ -50,7 +53,7 @@ pub fn write_adapter(
     let named: Vec<(String, Tensor)> =
         adapters.iter().map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor.clone())).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    weights::write(model, &named, &metadata).map_err(TrainError::tensor("writing the adapters"))?;
+    flowmill_weights::write(model, &named, &metadata).map_err(TrainError::weights("writing the adapters"))?;
     let modules: BTreeSet<&str> = adapters.keys().filter_map(|name| adapted_module(name)).collect();
     let described = json!({
         "peft_type": "LORA",

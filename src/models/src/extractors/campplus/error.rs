@@ -1,6 +1,7 @@
 //! Why weights are not those of a CAM++ encoder.
 
 use flowmill_nn::NnError;
+use flowmill_weights::WeightError;
 
 use crate::extractors::{StateError, UnusableWeights};
 
@@ -18,7 +19,10 @@ impl From<CampplusError> for UnusableWeights {
 pub enum CampplusError {
     /// The file cannot be read.
     #[error(transparent)]
-    File(#[from] NnError),
+    File(#[from] WeightError),
+    /// A tensor cannot be copied or converted.
+    #[error(transparent)]
+    Tensor(#[from] NnError),
     /// A state lacks an array.
     #[error(transparent)]
     State(#[from] StateError),

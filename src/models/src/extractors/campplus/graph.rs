@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use flowmill_nn::weights::{OnnxAttribute, OnnxFile, OnnxNode, TensorView};
+use flowmill_weights::{OnnxAttribute, OnnxFile, OnnxNode, TensorView};
 
 use super::{
     error::{CampplusError, Result, expect_shape},

@@ -20,10 +20,8 @@ mod weights;
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::{
-    NnError, device,
-    weights::{Archive, Format},
-};
+use flowmill_nn::{NnError, device};
+use flowmill_weights::{Archive, Format};
 use rayon::prelude::*;
 
 use self::{
@@ -131,5 +129,5 @@ fn open(path: &Path) -> Result<Box<dyn Source>, CampplusError> {
     if Archive::open(path)?.format == Format::Onnx {
         return Ok(Box::new(Graph::open(path)?));
     }
-    Ok(Box::new(StateDict::new(flowmill_nn::weights::read(path)?.tensors)))
+    Ok(Box::new(StateDict::new(flowmill_weights::read(path)?.tensors)))
 }

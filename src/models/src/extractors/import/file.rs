@@ -4,8 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::NnError;
-use flowmill_nn::weights::{PickleFile, PickleValue};
+use flowmill_weights::{PickleFile, PickleValue, WeightError};
 
 use super::ImportConfig;
 use super::vocabulary_offset::from_zero;
@@ -20,7 +19,7 @@ const STREAMS: [&str; 3] = ["vq0206", "vq02", "vq06"];
 pub enum ImportError {
     /// It cannot be read.
     #[error(transparent)]
-    File(#[from] NnError),
+    File(#[from] WeightError),
     /// It is not of this form.
     #[error("{}: {problem}", path.display())]
     Form {

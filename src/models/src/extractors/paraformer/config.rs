@@ -6,11 +6,8 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::{
-    host,
-    random::Draw,
-    weights::{self, Archive, Format},
-};
+use flowmill_nn::{host, random::Draw};
+use flowmill_weights::{Archive, Format};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -124,7 +121,7 @@ impl ParaformerConfig {
             return random(Draw::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
         };
         let path = root.join(file);
-        let encoder = refuse_graph(&path).and_then(|()| Ok(weights::read(&path)?));
+        let encoder = refuse_graph(&path).and_then(|()| Ok(flowmill_weights::read(&path)?));
         let encoder = encoder.and_then(|file| encoder_of(self.heads, file.tensors));
         let encoder = encoder.map_err(|error| taken::unusable(&path, error))?;
         let path = root.join(self.centres.as_deref().unwrap_or(Path::new("")));
@@ -190,7 +187,7 @@ fn encoder_of(heads: usize, tensors: BTreeMap<String, Tensor>) -> Result<Checkpo
 
 /// The only tensor of a file, as rows.
 fn centres(path: &Path) -> Result<Matrix, UnusableWeights> {
-    let file = weights::read(path)?;
+    let file = flowmill_weights::read(path)?;
     let tensors: Vec<&Tensor> = file.tensors.values().collect();
     let &[tensor] = tensors.as_slice() else {
         return Err(UnusableWeights(format!("{} tensors; a list of centres is one", tensors.len())));

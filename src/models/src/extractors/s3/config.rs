@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use flowmill_nn::{
-    random::Draw,
-    weights::{self, Archive, Format},
-};
+use flowmill_nn::random::Draw;
+use flowmill_weights::{Archive, Format};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -118,7 +116,7 @@ pub(in crate::extractors) fn load(
 fn read(path: &Path, version: Version, given: Given) -> Result<Checkpoint, UnusableWeights> {
     if Archive::open(path)?.format != Format::Onnx {
         let epsilon = given.epsilon.unwrap_or_default();
-        return Checkpoint::from_tensors(version, given.heads, &[epsilon], &weights::read(path)?.tensors);
+        return Checkpoint::from_tensors(version, given.heads, &[epsilon], &flowmill_weights::read(path)?.tensors);
     }
     let exported = onnx::read(path, version)?;
     if let Some((given, found)) = given.heads.zip(exported.heads).filter(|(given, found)| given != found) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use flowmill_nn::weights::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, TensorView};
+use flowmill_weights::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, TensorView};
 
 use crate::extractors::{UnusableWeights, graph_attributes as attributes};
 

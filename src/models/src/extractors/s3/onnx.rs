@@ -8,10 +8,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::Tensor;
-use flowmill_nn::{
-    host,
-    weights::{OnnxFile, OnnxNode, TensorView},
-};
+use flowmill_nn::host;
+use flowmill_weights::{OnnxFile, OnnxNode, TensorView};
 
 use super::{
     LayerNormEpsilon, Version,
@@ -107,7 +105,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(graph: &flowmill_nn::weights::OnnxGraph, edges: &Edges<'_>) -> Result<Self, UnusableWeights> {
+    fn of(graph: &flowmill_weights::OnnxGraph, edges: &Edges<'_>) -> Result<Self, UnusableWeights> {
         let mut places = Self::default();
         for node in &graph.nodes {
             places.visit(node, edges)?;

@@ -1,0 +1,94 @@
+//! Setting the parameters of a model from named tensors, with a report of what fits.
+
+use crate::{ParameterId, Parameters, Result};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// How many names of a kind a message shows.
+const SHOWN: usize = 3;
+
+/// What a weight file had for a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Names that were loaded.
+    pub matched: Vec<String>,
+    /// Names that the model has and the file lacks.
+    pub missing: Vec<String>,
+    /// Names whose elements are integers in the file, where the model has floats.
+    pub integers: Vec<String>,
+    /// Names that the file has and the model lacks.
+    pub extra: Vec<String>,
+    /// Names whose shapes differ: name, shape in the model, shape in the file.
+    pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl LoadReport {
+    /// Whether file and model have the same names and shapes.
+    pub fn is_exact(&self) -> bool {
+        self.missing.is_empty() && self.integers.is_empty() && self.extra.is_empty() && self.mismatched.is_empty()
+    }
+}
+
+impl LoadReport {
+    /// Tells apart what is missing and what the file has as `integers`.
+    pub fn with_integers(mut self, integers: &BTreeMap<String, Tensor>) -> Self {
+        let (integers, missing) = self.missing.into_iter().partition(|name| integers.contains_key(name));
+        (self.integers, self.missing) = (integers, missing);
+        self
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} tensors matched", self.matched.len())?;
+        for (what, names) in
+            [("missing", &self.missing), ("integers, not floats", &self.integers), ("extra", &self.extra)]
+        {
+            if !names.is_empty() {
+                let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+                let rest = if names.len() > SHOWN { " and others" } else { "" };
+                write!(formatter, "; {} {what} ({}{rest})", names.len(), shown.join(", "))?;
+            }
+        }
+        if let [(name, model, file), ..] = self.mismatched.as_slice() {
+            let count = self.mismatched.len();
+            write!(formatter, "; {count} of another shape (`{name}`: model {model:?}, file {file:?})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Parameters {
+    /// All parameters and buffers by name, in order of registration.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        self.ids().map(|id| (self.name(id).to_owned(), self.tensor(id).clone())).collect()
+    }
+
+    /// Takes over the tensors of the same name and shape, and says what fits. The parameters are changed only by what matched; the
+    /// caller decides whether a report that is not [exact](LoadReport::is_exact) is an error.
+    ///
+    /// # Errors
+    /// When a tensor cannot be taken over.
+    pub fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<LoadReport> {
+        let mut report = LoadReport::default();
+        let known: HashMap<&str, ParameterId> =
+            tensors.keys().filter_map(|name| self.find(name).map(|id| (name.as_str(), id))).collect();
+        report.extra = tensors.keys().filter(|name| !known.contains_key(name.as_str())).cloned().collect();
+        for id in self.ids() {
+            let name = self.name(id).to_owned();
+            let shape = self.tensor(id).dims().to_vec();
+            match tensors.get(&name) {
+                None => report.missing.push(name),
+                Some(tensor) if tensor.dims() != shape => {
+                    report.mismatched.push((name, shape, tensor.dims().to_vec()));
+                }
+                Some(tensor) => {
+                    self.set(id, tensor.clone())?;
+                    report.matched.push(name);
+                }
+            }
+        }
+        Ok(report)
+    }
+}

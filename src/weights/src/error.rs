@@ -1,0 +1,53 @@
+//! What can go wrong with weight files.
+
+use std::path::Path;
+
+use crate::ElementType;
+
+/// Why weights cannot be read, converted or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightError {
+    /// A file that cannot be read or written, is damaged, or holds what cannot be used.
+    #[error("{path}: {message}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+    /// An index that no tensor of the file has.
+    #[error("there is no tensor {index}: the file has {count}")]
+    NoTensor {
+        /// The index that was asked for.
+        index: usize,
+        /// Number of tensors in the file.
+        count: usize,
+    },
+    /// Bytes that do not fill a shape.
+    #[error("a stored tensor: {bytes} bytes for {element} of shape {shape:?}")]
+    Size {
+        /// Number of bytes.
+        bytes: usize,
+        /// Type of the elements.
+        element: ElementType,
+        /// Shape of the tensor.
+        shape: Vec<usize>,
+    },
+    /// Elements that are not contiguous `f32` on the CPU.
+    #[error("a tensor to write must be contiguous f32 on the CPU")]
+    NotOnHost,
+    /// candle refused a conversion or a copy.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl WeightError {
+    /// The message without the name of the file, where that is `path`: for those who name it themselves.
+    pub fn about(self, path: &Path) -> String {
+        match self {
+            Self::File { path: own, message } if Path::new(&own) == path => message,
+            other => other.to_string(),
+        }
+    }
+}

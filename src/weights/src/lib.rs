@@ -1,0 +1,132 @@
+//! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initialisers of ONNX graphs.
+//!
+//! What a file is, is read from its content. [`read`] gives tensors ready for a model; [`Archive`] lists what a file has and
+//! gives each tensor as stored, bit for bit; [`PickleFile`] gives all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//! Weights may be in several files: an index with shards, an ONNX file whose tensors are in others. [`files`] names them.
+//!
+//! Nothing in a file is executed, and nothing is allocated on the word of a file: lengths are checked against what is there.
+
+mod archive;
+mod element;
+mod error;
+mod host;
+mod locate;
+mod naming;
+mod npy;
+mod onnx;
+mod pickle;
+mod raw;
+mod safetensors;
+mod scalar;
+mod source;
+mod state_dict;
+mod torch;
+mod view;
+mod write;
+
+pub use archive::{Archive, Format};
+pub use element::ElementType;
+pub use error::WeightError;
+pub use locate::{files, is_index, locate};
+pub use naming::{Naming, NamingError};
+pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
+pub use pickle::PickleValue;
+pub use raw::RawTensor;
+pub use scalar::Scalar;
+pub use torch::PickleFile;
+pub use view::TensorView;
+pub use write::{Target, to_bytes, write, write_archive, write_torch};
+
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, WeightError>;
+
+/// What the readers return: the message alone, the file's name is added at the end.
+type Parsed<T> = std::result::Result<T, String>;
+
+/// Tensors of a file by name, and what else it holds.
+#[derive(Debug, Clone, Default)]
+pub struct WeightFile {
+    /// `f32` tensors (wider and narrower floats are converted), in order of their names.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Integer and boolean tensors, as `i64`.
+    pub integers: BTreeMap<String, Tensor>,
+    /// Scalars beside the tensors, such as `epoch` and `step`.
+    pub scalars: BTreeMap<String, Scalar>,
+    /// Notes: the `__metadata__` of a `.safetensors` file.
+    pub metadata: BTreeMap<String, String>,
+    /// The entry of a PyTorch file that the tensors are from (`module`, `model.state_dict`), where they are wrapped in one.
+    pub entry: Option<String>,
+}
+
+fn file_error(path: &Path, message: impl fmt::Display) -> WeightError {
+    WeightError::File { path: path.display().to_string(), message: message.to_string() }
+}
+
+/// Reads a weight file of any kind.
+///
+/// # Errors
+/// When it cannot be read, is damaged, or holds a number that is not finite (the tensor is named).
+pub fn read(path: &Path) -> Result<WeightFile> {
+    Archive::open(path)?.weights()
+}
+
+/// As [`read`], from memory; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<WeightFile> {
+    Archive::from_bytes(bytes, path)?.weights()
+}
+
+impl Archive<'_> {
+    /// Reads all tensors.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds a number that is not finite (the tensor is named).
+    pub fn weights(mut self) -> Result<WeightFile> {
+        let mut file = WeightFile {
+            scalars: self.scalars.iter().cloned().collect(),
+            metadata: self.metadata.clone(),
+            entry: self.entry.clone(),
+            ..WeightFile::default()
+        };
+        for (index, first) in self.first_of_view().into_iter().enumerate() {
+            let name = self.tensors[index].0.clone();
+            if first != index {
+                // One view under several names is read once; the clones share its memory.
+                let same = &self.tensors[first].0;
+                if let Some(floats) = file.tensors.get(same).cloned() {
+                    file.tensors.insert(name, floats);
+                } else if let Some(integers) = file.integers.get(same).cloned() {
+                    file.integers.insert(name, integers);
+                }
+                continue;
+            }
+            let raw = self.load(index)?;
+            if let Some(floats) = raw.to_floats() {
+                let floats = floats?;
+                refuse_non_finite(&floats, &name).map_err(|message| self.error(message))?;
+                file.tensors.insert(name, floats);
+            } else if let Some(integers) = raw.to_integers() {
+                file.integers.insert(name, integers?);
+            }
+        }
+        Ok(file)
+    }
+}
+
+fn refuse_non_finite(tensor: &Tensor, name: &str) -> Parsed<()> {
+    let first = |elements: &[f32]| {
+        let index = elements.iter().position(|element| !element.is_finite())?;
+        Some((index, elements[index]))
+    };
+    match host::with_floats(tensor, first).map_err(|error| error.to_string())? {
+        Some((index, element)) => Err(format!("tensor `{name}` holds {element} at element {index}")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,105 @@
+//! What an ONNX file says: nodes with their attributes, initialisers, inputs and outputs.
+
+use crate::TensorView;
+
+/// A graph.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OnnxGraph {
+    /// Its name.
+    pub name: String,
+    /// Its nodes, in order of execution.
+    pub nodes: Vec<OnnxNode>,
+    /// Its weights by name, in order of the file.
+    pub initializers: Vec<(String, TensorView)>,
+    /// What it takes; old files list the initialisers too.
+    pub inputs: Vec<OnnxValue>,
+    /// What it gives.
+    pub outputs: Vec<OnnxValue>,
+}
+
+impl OnnxGraph {
+    /// The initialiser of this name.
+    pub fn initializer(&self, name: &str) -> Option<&TensorView> {
+        self.initializers.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
+    }
+}
+
+/// One operation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OnnxNode {
+    /// Its name.
+    pub name: String,
+    /// What it does: `Conv`, `MatMul` …
+    pub op_type: String,
+    /// Whose operation that is; empty for the standard's own.
+    pub domain: String,
+    /// Names of what it takes; an input left out is empty.
+    pub inputs: Vec<String>,
+    /// Names of what it gives.
+    pub outputs: Vec<String>,
+    /// Its attributes by name, in order of the file.
+    pub attributes: Vec<(String, OnnxAttribute)>,
+}
+
+impl OnnxNode {
+    /// The attribute of this name.
+    pub fn attribute(&self, name: &str) -> Option<&OnnxAttribute> {
+        self.attributes.iter().find(|(own, _)| own == name).map(|(_, attribute)| attribute)
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match self.attribute(name) {
+            Some(OnnxAttribute::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// An attribute of integers.
+    pub fn ints(&self, name: &str) -> Option<&[i64]> {
+        match self.attribute(name) {
+            Some(OnnxAttribute::Ints(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// A number.
+    pub fn float(&self, name: &str) -> Option<f32> {
+        match self.attribute(name) {
+            Some(OnnxAttribute::Float(value)) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+/// The value of an attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OnnxAttribute {
+    /// A number.
+    Float(f32),
+    /// An integer.
+    Int(i64),
+    /// Text, or bytes.
+    Bytes(Vec<u8>),
+    /// A tensor, as of `Constant` nodes.
+    Tensor(TensorView),
+    /// A graph, as of `If` and `Loop` nodes.
+    Graph(Box<OnnxGraph>),
+    /// Numbers.
+    Floats(Vec<f32>),
+    /// Integers.
+    Ints(Vec<i64>),
+    /// Texts.
+    Texts(Vec<Vec<u8>>),
+    /// A kind that is not read: its number in the standard.
+    Other(i64),
+}
+
+/// An input or output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OnnxValue {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions; `None` for one that is free.
+    pub shape: Vec<Option<i64>>,
+}

@@ -1,0 +1,122 @@
+//! What a pickle holds.
+
+use crate::TensorView;
+use std::sync::Arc;
+
+/// A value of a pickle. Lists of nothing but integers, or nothing but floats, are kept compactly.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PickleValue {
+    /// Nothing.
+    None,
+    /// Truth.
+    Bool(bool),
+    /// An integer of 64 bits.
+    Int(i64),
+    /// An integer that takes more than 64 bits.
+    Long(Box<i128>),
+    /// A number.
+    Float(f64),
+    /// Text.
+    Text(Arc<str>),
+    /// Bytes.
+    Bytes(Arc<[u8]>),
+    /// A list of integers.
+    Ints(Vec<i64>),
+    /// A list of floats.
+    Floats(Vec<f64>),
+    /// Any other list.
+    List(Vec<PickleValue>),
+    /// A tuple, a shape.
+    Tuple(Vec<PickleValue>),
+    /// A set.
+    Set(Vec<PickleValue>),
+    /// A dictionary, in order; a key that was set twice is there twice.
+    Dict(Vec<(PickleValue, PickleValue)>),
+    /// A tensor or a NumPy array, not read yet.
+    Tensor(Box<TensorView>),
+    /// A tensor that cannot be read: what it has instead of plain elements.
+    Unreadable(Arc<str>),
+    /// An object, a class or a function: its name. Nothing of it is read or executed.
+    Object(Arc<str>),
+}
+
+impl PickleValue {
+    /// The text, when it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The integer, when it is one of 64 bits.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The items of a dictionary.
+    pub fn as_dict(&self) -> Option<&[(PickleValue, PickleValue)]> {
+        match self {
+            Self::Dict(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// What a dictionary has for a text, the last when it was set twice.
+    pub fn get(&self, key: &str) -> Option<&PickleValue> {
+        self.as_dict()?.iter().rev().find(|(name, _)| name.as_text() == Some(key)).map(|(_, value)| value)
+    }
+
+    /// The items of a list or tuple of integers.
+    pub fn to_ints(&self) -> Option<Vec<i64>> {
+        match self {
+            Self::Ints(items) => Some(items.clone()),
+            Self::List(items) | Self::Tuple(items) => items.iter().map(Self::as_int).collect(),
+            _ => None,
+        }
+    }
+
+    /// The items of a list or tuple of numbers.
+    pub fn to_floats(&self) -> Option<Vec<f64>> {
+        let number = |value: &Self| match value {
+            Self::Int(value) => Some(*value as f64),
+            Self::Float(value) => Some(*value),
+            _ => None,
+        };
+        match self {
+            Self::Floats(items) => Some(items.clone()),
+            Self::Ints(items) => Some(items.iter().map(|item| *item as f64).collect()),
+            Self::List(items) | Self::Tuple(items) => items.iter().map(number).collect(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a container.
+    pub fn is_container(&self) -> bool {
+        matches!(self, Self::Ints(_) | Self::Floats(_) | Self::List(_) | Self::Tuple(_) | Self::Set(_) | Self::Dict(_))
+    }
+
+    /// What it is, in a few words: `dict of 3`, `list of 192 floats`.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::None => "None".to_owned(),
+            Self::Bool(_) => "boolean".to_owned(),
+            Self::Int(_) | Self::Long(_) => "whole number".to_owned(),
+            Self::Float(_) => "float".to_owned(),
+            Self::Text(text) => format!("text of {} bytes", text.len()),
+            Self::Bytes(bytes) => format!("string of {} bytes", bytes.len()),
+            Self::Ints(items) => format!("list of {} integers", items.len()),
+            Self::Floats(items) => format!("list of {} floats", items.len()),
+            Self::List(items) => format!("list of {}", items.len()),
+            Self::Tuple(items) => format!("tuple of {}", items.len()),
+            Self::Set(items) => format!("set of {}", items.len()),
+            Self::Dict(items) => format!("dict of {}", items.len()),
+            Self::Tensor(tensor) => format!("tensor {} {:?}", tensor.element(), tensor.shape()),
+            Self::Unreadable(problem) => format!("tensor of {problem}"),
+            Self::Object(name) => name.to_string(),
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Files that lie: each ends in one clear error, and takes no more memory than its size allows.
+
+use crate::allocations;
+use crate::support::{archive, archive_with, dict_of, golden, pickle, refusal, tensor, text, values};
+use flowmill_weights::{Archive, PickleValue, Target};
+use std::path::Path;
+use zip::CompressionMethod;
+
+#[track_caller]
+fn refused(instructions: &[u8], reason: &str) {
+    let error = values(&pickle(instructions)).unwrap_err();
+    assert!(error.contains(reason), "{error}");
+}
+
+#[test]
+fn what_a_pickle_asks_for_is_named_and_never_executed() {
+    for (instructions, name) in [
+        (&b"cos\nsystem\nX\x02\0\0\0id\x85R"[..], "os.system"),
+        (b"cbuiltins\neval\n)R", "builtins.eval"),
+        (b"\x8c\x05posix\x8c\x06system\x93)R", "posix.system"),
+        (b"cos\nsystem\n", "os.system"),
+        (b"ctorch.storage\nUntypedStorage\n", "torch.storage.UntypedStorage"),
+        (b"cevil\x1b[31m\nname\n)R", "evil?[31m.name"),
+        (b"(i__main__\nX\n", "__main__.X"),
+    ] {
+        assert_eq!(values(&pickle(instructions)).unwrap(), PickleValue::Object(name.into()));
+        let error = refusal(&pickle(instructions));
+        assert!(error.contains(&format!("`{name}`")) && error.contains("never executed"), "{error}");
+    }
+}
+
+#[test]
+fn lengths_that_lie_allocate_nothing() {
+    refused(b"X\xff\xff\xff\xff", "4294967295 bytes are announced");
+    refused(b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff", "bytes are announced");
+    refused(b"B\xff\xff\xff\x7f", "2147483647 bytes are announced");
+    refused(b"\x8b\xff\xff\xff\x7f", "2147483647 bytes are announced");
+    refused(&[b"c", &[b'x'; 5000][..]].concat(), "a line without an end");
+}
+
+/// What a file of so many bytes may take.
+fn allowance(length: usize) -> usize {
+    (64 << 20) + 16 * length
+}
+
+#[test]
+fn values_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
+    const LENGTH: usize = 16 << 20;
+    let many = |before: &[u8], instructions: &[u8], after: &[u8]| {
+        pickle(&[before, &instructions.repeat(LENGTH / instructions.len()), after].concat())
+    };
+    for (instructions, reason) in [
+        (many(b"(", b"]", b"l"), "bytes of memory, the limit"),
+        (many(b"(", b"N", b"t"), "bytes of memory, the limit"),
+        (many(b"N", b"\x94", b""), "bytes of memory, the limit"),
+        (many(b"N", b"2", b""), "bytes of memory, the limit"),
+        (many(b"(", b"\x8c\0", b"t"), "bytes of memory, the limit"),
+        (many(b"]", b"(NNNNNNNNNNNNNNNNe", b""), "bytes of memory, the limit"),
+        (many(b"}", b"NNs", b""), "bytes of memory, the limit"),
+        (many(b"N", b"r\xff\xff\xff\xff", b""), "bytes of memory, the limit"),
+        (many(b"", b"(", b""), "nested more than 64 deep"),
+        (many(b")", b"\x85", b""), "nested more than 64 deep"),
+    ] {
+        let (peak, read) = allocations::peak(|| values(&instructions));
+        let error = read.unwrap_err();
+        assert!(error.contains(reason), "{error}");
+        assert!(peak < allowance(instructions.len()), "{peak} bytes: {error}");
+    }
+}
+
+#[test]
+fn large_honest_lists_are_read() {
+    // As `torch.save` writes the units of many utterances: a dict of names to lists, all kept for sharing.
+    let utterance = |number: usize| {
+        let keep = |index: usize| [&b"r"[..], &(index as u32).to_le_bytes()].concat();
+        let units: Vec<u8> = (0..500u16).flat_map(|unit| [b'M', unit as u8, 16 + (unit % 7) as u8]).collect();
+        let name = text(&format!("1089-134686-{number:08}"));
+        [&name[..], &keep(2 * number + 1), b"]", &keep(2 * number + 2), b"(", &units, b"e"].concat()
+    };
+    let entries: Vec<u8> = (0..20_000).flat_map(utterance).collect();
+    let file = pickle(&[b"}r\0\0\0\0(", &entries[..], b"u"].concat());
+    let (peak, read) = allocations::peak(|| values(&file));
+    let read = read.unwrap();
+    assert_eq!(read.get("1089-134686-00019999").unwrap().to_ints().unwrap().len(), 500);
+    assert!(peak < 4 * file.len(), "{peak} bytes for {}", file.len());
+}
+
+#[test]
+fn graphs_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
+    const LENGTH: usize = 16 << 20;
+    // Nodes, initialisers, inputs; attributes and names of a node.
+    for (field, inside) in [(0x0a, false), (0x2a, false), (0x5a, false), (0x2a, true), (0x0a, true)] {
+        let fields = match (field, inside) {
+            // An initialiser of no elements: its type and one dimension of 0.
+            (0x2a, false) => [0x2a, 4, 0x08, 0, 0x10, 1].repeat(LENGTH / 6),
+            _ => [field, 0].repeat(LENGTH / 2),
+        };
+        let message = |tag: u8, content: &[u8]| [&[tag][..], &varint(content.len()), content].concat();
+        let graph = if inside { message(0x0a, &fields) } else { fields };
+        let file = [&[0x08, 8, 0x12, 1, b'x'][..], &message(0x3a, &graph)].concat();
+        let (peak, error) = allocations::peak(|| refusal(&file));
+        assert!(error.contains("bytes of memory, the limit"), "{error}");
+        assert!(peak < allowance(file.len()), "{peak} bytes: {error}");
+    }
+}
+
+/// An integer as protocol buffers write it.
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+#[test]
+fn broken_programs_are_refused() {
+    refused(b"", "empty stack");
+    refused(b"a", "empty stack");
+    refused(b"e", "no mark");
+    refused(b"K\x01K\x02a", "what is no list");
+    refused(b"}(K\x01u", "a key without a value");
+    refused(b"h\x07", "was not kept");
+    refused(b"K\x01)R", "cannot be called");
+    assert!(values(b"\x80\x09N.").unwrap_err().contains("protocol 9"));
+    assert!(values(b"\x80\x02N.more").unwrap_err().contains("4 bytes follow"));
+    assert!(values(b"\x80\x02]").unwrap_err().contains("cut or changed"));
+}
+
+#[test]
+fn cycles_depth_and_repetition_are_refused() {
+    refused(b"]q\0h\0a", "contains itself");
+    refused(b"}q\0K\x01h\0s", "contains itself");
+    // A list in a list in the first: neither is held twice but by the cycle.
+    refused(b"]q\0]q\x01h\0aa", "contains itself");
+    refused(&[[b']'; 1000], [b'a'; 1000]].concat()[..1999], "nested more than 64 deep");
+    // Each list holds the one before ten times: 10^20 values in 300 bytes.
+    let mut laughs = b"]q\0K\x01a0".to_vec();
+    for level in 0..20u8 {
+        laughs.extend([b']', b'q', level + 1, b'(']);
+        (0..10).for_each(|_| laughs.extend([b'h', level]));
+        laughs.extend(*b"e0");
+    }
+    refused(&[&laughs[..], b"h\x14"].concat(), "bytes of memory, the limit");
+    // What holds itself through a tuple is found when it is read, not when it is made.
+    refused(&[&b"]q\0"[..], &b"h\0\x85".repeat(3), b"\x870h\0h\0\x85a"].concat(), "contains itself");
+    // One long list is made into a set again and again.
+    let list = [&b"]("[..], &[b'N'; 100_000], b"eq\x000cbuiltins\nset\nq\x010]"].concat();
+    let sets = b"h\x01h\0\x85Ra".repeat(20_000);
+    refused(&[list, sets].concat(), "copy the same values");
+}
+
+#[test]
+fn views_outside_of_their_storage_are_refused() {
+    let file = |weight: &[u8]| archive(&[("a/data.pkl", &pickle(&dict_of(weight))), ("a/data/0", &[0; 48])]);
+    let refuse = |weight: &[u8], reason: &str| {
+        let error = refusal(&file(weight));
+        assert!(error.contains(reason), "{error}");
+    };
+    assert!(
+        flowmill_weights::from_bytes(&file(&tensor("FloatStorage", "0", 12, 0, &[4, 3], &[1, 4])), Path::new("x"))
+            .is_ok()
+    );
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[13], &[1]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 1, &[4, 3], &[1, 4]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[2, 2], &[i32::MAX, i32::MAX]), "reaches beyond");
+    refuse(&tensor("FloatStorage", "0", 12, 13, &[1], &[1]), "begins 13 elements into");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[-1], &[1]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[2], &[-1]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[1; 65], &[1; 65]), "wrong arguments");
+    refuse(&tensor("FloatStorage", "0", 13, 0, &[12], &[1]), "claims 13 elements");
+    refuse(&tensor("DoubleStorage", "0", 12, 0, &[12], &[1]), "claims 12 elements");
+    refuse(&tensor("FloatStorage", "1", 12, 0, &[12], &[1]), "no entry `a/data/1`");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[i32::MAX, i32::MAX], &[0, 0]), "unfold to");
+    refuse(&tensor("FloatStorage", "0", 12, 0, &[i32::MAX; 4], &[0; 4]), "a shape of");
+}
+
+#[test]
+fn views_that_overlap_may_not_unfold_without_end() {
+    let window = |start: i32| tensor("ByteStorage", "0", (1 << 20) + 200, start, &[1 << 20], &[1]);
+    let entries: Vec<u8> = (0..200).flat_map(|i| [text(&format!("w{i}")), window(i)].concat()).collect();
+    let program = pickle(&[b"}(", &entries[..], b"u"].concat());
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &vec![0; (1 << 20) + 200])]));
+    assert!(error.contains("unfold to 209715200 bytes"), "{error}");
+    assert!(error.contains("tensor.clone()"), "{error}");
+}
+
+/// A file with so many names for one storage of 1 MiB.
+fn shared(names: usize) -> Vec<u8> {
+    let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
+    let entries: Vec<u8> = (0..names).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();
+    let program = pickle(&[b"}(", &entries[..], b"u"].concat());
+    archive(&[("a/data.pkl", &program), ("a/data/0", &vec![1; 1 << 20])])
+}
+
+#[test]
+fn names_of_one_storage_cost_nothing_until_they_are_written() {
+    let file = shared(200);
+    // One tensor is 8 MiB as integers; 200 would be 1.6 GB.
+    let (peak, read) = allocations::peak(|| flowmill_weights::from_bytes(&file, Path::new("x.pt")).unwrap());
+    assert_eq!(read.integers.len(), 200);
+    assert!(peak < 16 << 20, "{peak} bytes");
+
+    let folder = crate::writing::folder("shared");
+    let write = |file: &[u8], name: &str, target: Target| {
+        let mut archive = Archive::from_bytes(file, Path::new("x.pt")).unwrap();
+        let path = folder.join(name);
+        flowmill_weights::write_archive(&path, &mut archive, target).map(|()| std::fs::metadata(&path).unwrap().len())
+    };
+    assert!(write(&file, "shared.pt", Target::Torch).unwrap() < 2 << 20);
+    let again = std::fs::read(folder.join("shared.pt")).unwrap();
+    assert_eq!(flowmill_weights::from_bytes(&again, Path::new("y.pt")).unwrap().integers.len(), 200);
+    let error = write(&file, "copies.safetensors", Target::Safetensors).unwrap_err().to_string();
+    assert!(error.contains("convert to .pt"), "{error}");
+    assert!(!folder.join("copies.safetensors").exists());
+    assert!(write(&shared(30), "few.safetensors", Target::Safetensors).unwrap() > 30 << 20);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn element_types_that_are_not_read_are_named_with_their_tensor() {
+    let number = |value: i32| [&b"J"[..], &value.to_le_bytes()].concat();
+    let weight = [
+        &b"ctorch._utils\n_rebuild_tensor_v3\n(("[..],
+        &text("storage"),
+        b"ctorch.storage\nUntypedStorage\n",
+        &text("0"),
+        &text("cpu"),
+        &number(4),
+        b"tQ",
+        &number(0),
+        &number(4),
+        b"\x85",
+        &number(1),
+        b"\x85\x89ccollections\nOrderedDict\n)Rctorch\nfloat8_e4m3fn\ntR",
+    ];
+    let told = refusal(&pickle(&dict_of(&weight.concat())));
+    assert!(told.contains("tensor `w` has elements of torch.float8_e4m3fn, which are not supported"), "{told}");
+}
+
+#[test]
+fn archives_that_unpack_or_overlap_are_refused() {
+    let program = pickle(&dict_of(&tensor("FloatStorage", "0", 1, 0, &[1], &[1])));
+    let entries: [(&str, &[u8]); 2] = [("a/data.pkl", &program), ("a/data/0", &[0; 4])];
+    let mut compressed = archive_with(&entries, CompressionMethod::Stored);
+    // Deflate, in the local header and in the directory.
+    for magic in [&b"PK\x03\x04"[..], b"PK\x01\x02"] {
+        let at = compressed.windows(4).position(|window| window == magic).unwrap();
+        compressed[at + if magic[2] == 3 { 8 } else { 10 }] = 8;
+    }
+    let error = refusal(&compressed);
+    assert!(error.contains("compressed or encrypted"), "{error}");
+    // Two storages on one place.
+    let other = tensor("FloatStorage", "1", 1, 0, &[1], &[1]);
+    let both = [&dict_of(&tensor("FloatStorage", "0", 1, 0, &[1], &[1]))[..], &text("v"), &other, b"s"].concat();
+    let mut overlapping = archive(&[("a/data.pkl", &pickle(&both)), ("a/data/0", &[0; 4]), ("a/data/1", &[0; 4])]);
+    let headers: Vec<usize> =
+        (0..overlapping.len() - 4).filter(|at| overlapping[*at..].starts_with(b"PK\x01\x02")).collect();
+    overlapping.copy_within(headers[1] + 42..headers[1] + 46, headers[2] + 42);
+    let error = refusal(&overlapping);
+    assert!(error.contains("overlap"), "{error}");
+    let error = refusal(&archive(&[("a/x.npy", b"")]));
+    assert!(error.contains(".npz"), "{error}");
+    let error = refusal(&archive(&[("a/x", b"")]));
+    assert!(error.contains("no data.pkl"), "{error}");
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/byteorder", b"big"), ("a/data/0", &[0; 4])]));
+    assert!(error.contains("little-endian"), "{error}");
+}
+
+#[test]
+fn a_name_may_be_there_once() {
+    let weight = tensor("ByteStorage", "0", 1, 0, &[1], &[1]);
+    let program = pickle(&[b"}(", &text("w")[..], &weight, &text("w"), &weight, b"u"].concat());
+    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &[0])]));
+    assert!(error.contains("`w` is there twice"), "{error}");
+}
+
+#[test]
+fn a_cut_checkpoint_is_refused_wherever_it_is_cut() {
+    let whole = std::fs::read(golden("pt/dtypes_views.pt")).unwrap();
+    for cut in (0..whole.len()).step_by(whole.len() / 300) {
+        refusal(&whole[..cut]);
+    }
+}
+
+#[test]
+fn what_is_no_weight_file_is_told_what_it_is() {
+    let told = |content: &[u8], reason: &str| {
+        let error = refusal(content);
+        assert!(error.contains(reason), "{error}");
+    };
+    told(b"", "it is empty");
+    told(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull");
+    told(b"<!DOCTYPE html><html>", "a web page");
+    told(b"RIFF....WAVE", "no weights that are known");
+    told(b"\xff\0\0\0\0\0\0\0{}", "not a whole safetensors file");
+    let folder = flowmill_weights::read(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err().to_string();
+    assert!(folder.contains("it is a folder"), "{folder}");
+    let absent = flowmill_weights::read(Path::new("/nowhere/x.pt")).unwrap_err().to_string();
+    assert!(absent.contains("/nowhere/x.pt: No such file"), "{absent}");
+}

@@ -1,0 +1,98 @@
+//! ONNX graphs.
+
+use crate::support::{field, golden, number, onnx, refusal, small_onnx};
+use flowmill_weights::{OnnxAttribute, OnnxFile};
+use std::collections::HashSet;
+use std::path::Path;
+
+#[test]
+fn an_exported_network_is_read_with_its_graph() {
+    let mut file = OnnxFile::open(&golden("campplus_small.onnx")).unwrap();
+    assert_eq!(file.producer, "pytorch");
+    assert!(file.operator_sets[""] >= 11);
+    let graph = file.graph.clone();
+    assert_eq!((graph.inputs.len(), graph.outputs.len()), (1, 1));
+    assert_eq!(graph.inputs[0].shape.len(), 3);
+    assert!(graph.inputs[0].shape[1].is_none(), "the time axis is free: {:?}", graph.inputs);
+    // Every input of a node is an input of the graph, a weight, or what a node before it gives.
+    let mut known: HashSet<&str> = graph.initializers.iter().map(|(name, _)| name.as_str()).collect();
+    known.extend(graph.inputs.iter().map(|input| input.name.as_str()));
+    for node in &graph.nodes {
+        assert!(!node.op_type.is_empty());
+        for input in node.inputs.iter().filter(|input| !input.is_empty()) {
+            assert!(known.contains(input.as_str()), "{} of {}", input, node.name);
+        }
+        known.extend(node.outputs.iter().map(String::as_str));
+    }
+    assert!(known.contains(graph.outputs[0].name.as_str()));
+    let convolution = graph.nodes.iter().find(|node| node.op_type == "Conv").unwrap();
+    assert_eq!(convolution.ints("kernel_shape").unwrap().len(), 2);
+    let weight = file.initializer(&convolution.inputs[1]).unwrap();
+    assert_eq!(weight.shape().len(), 4);
+    assert!(
+        weight.to_floats().unwrap().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().any(|x| *x != 0.0)
+    );
+    let constant =
+        graph.nodes.iter().filter(|node| node.op_type == "Constant").find_map(|node| node.attribute("value"));
+    if let Some(OnnxAttribute::Tensor(tensor)) = constant {
+        file.load(tensor).unwrap();
+    }
+}
+
+#[test]
+fn a_weight_that_kept_its_name_has_the_values_of_the_golden_file() {
+    let exported = flowmill_weights::read(&golden("campplus_small.onnx")).unwrap();
+    let reference = flowmill_weights::read(&golden("campplus.safetensors")).unwrap();
+    let mut same = 0;
+    for (name, tensor) in &exported.tensors {
+        if let Some(expected) = reference.tensors.get(&format!("param.{name}")) {
+            let values = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(tensor), values(expected), "{name}");
+            same += 1;
+        }
+    }
+    assert!(same > 20, "{same}");
+}
+
+#[test]
+fn numbers_may_be_raw_or_typed() {
+    let raw = flowmill_weights::from_bytes(&small_onnx(), Path::new("x")).unwrap();
+    assert_eq!(raw.tensors["w"].to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+    let data: Vec<u8> = [1f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let typed = onnx(&[field(1, &[2]), number(2, 1), field(8, b"w"), field(4, &data)].concat());
+    assert_eq!(
+        flowmill_weights::from_bytes(&typed, Path::new("x")).unwrap().tensors["w"].to_vec1::<f32>().unwrap(),
+        [1.0, 2.0]
+    );
+    let integers = onnx(&[number(1, 3), number(2, 7), field(8, b"w"), field(7, &[1, 2, 3])].concat());
+    let read = flowmill_weights::from_bytes(&integers, Path::new("x")).unwrap();
+    assert_eq!(read.integers["w"].to_vec1::<i64>().unwrap(), [1, 2, 3]);
+    let halves = onnx(&[number(1, 1), number(2, 10), field(8, b"w"), field(5, &[0x80, 0x78])].concat());
+    assert_eq!(
+        flowmill_weights::from_bytes(&halves, Path::new("x")).unwrap().tensors["w"].to_vec1::<f32>().unwrap(),
+        [1.0]
+    );
+}
+
+#[test]
+fn models_that_lie_are_refused() {
+    let refused = |bytes: &[u8], reason: &str| {
+        let error = refusal(bytes);
+        assert!(error.contains(reason), "{error}");
+    };
+    refused(&onnx(&[number(1, 2), number(2, 1), field(8, b"w"), number(14, 1)].concat()), "in another file");
+    refused(&onnx(&[number(1, 3), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "reaches beyond");
+    refused(&onnx(&[number(1, 1), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "8 bytes for F32");
+    refused(&onnx(&[number(1, 2), number(2, 8), field(8, b"w"), field(9, &[0; 8])].concat()), "type 8");
+    refused(&onnx(&[&number(1, 1)[..], &[1 << 3, 0xff, 0xff]].concat()), "cut or changed");
+    let mut graph = Vec::new();
+    for _ in 0..40 {
+        graph = field(1, &field(5, &field(6, &graph)));
+    }
+    refused(&[number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat(), "nested more than 16 deep");
+    let whole = std::fs::read(golden("campplus_small.onnx")).unwrap();
+    for cut in [whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+        refused(&whole[..cut], "not a whole ONNX file");
+    }
+    refused(&[number(1, 8), field(2, b"x")].concat(), "no graph");
+}
