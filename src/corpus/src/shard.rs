@@ -32,6 +32,7 @@ pub use content::{ColumnDigests, ContentHasher, SplitContent};
 pub use index::{MadeBy, ShardEntry, ShardIndex};
 pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
 pub use reader::ShardReader;
+pub use schema::columns_of;
 pub use speech::MelStore;
 pub use store::Shards;
 pub use tar::TarShardWriter;

@@ -32,7 +32,7 @@ use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError
 
 pub use config::{
     Fallback, Format, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device,
-    check_split, train_device, train_split,
+    check_split, has_recordings, train_device, train_split,
 };
 
 /// The stage.

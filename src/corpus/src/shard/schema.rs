@@ -71,7 +71,7 @@ pub(super) fn dtype(data_type: &DataType) -> Option<DType> {
 }
 
 /// The columns that a file's fields stand for, and the names of fields that no shard has.
-pub(super) fn columns_of(schema: &Schema) -> (Vec<ColumnSpec>, Vec<String>) {
+pub fn columns_of(schema: &Schema) -> (Vec<ColumnSpec>, Vec<String>) {
     let (mut columns, mut others): (Vec<ColumnSpec>, Vec<String>) = (Vec::new(), Vec::new());
     // Whether the last column is a list of which only the sizes of its axes have yet to come.
     let mut open = false;
