@@ -50,6 +50,7 @@ mod steering;
 mod step_audio;
 mod support;
 mod token_front_ends;
+mod toy_family;
 mod train;
 mod training_faults;
 mod webdataset;

@@ -553,11 +553,12 @@ pub enum SolverName {
     Dopri5,
 }
 
-impl From<SolverName> for flowmill_stage_export::Method {
-    fn from(name: SolverName) -> Self {
-        match name {
-            SolverName::Euler => Self::Euler,
-            SolverName::Dopri5 => Self::Dopri5,
+impl SolverName {
+    /// The name in recipes and models.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Euler => "euler",
+            Self::Dopri5 => "dopri5",
         }
     }
 }

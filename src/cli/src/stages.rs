@@ -1,5 +1,6 @@
 //! The stages that exist, in order: the one place that knows them all.
 
+use flowmill_family::Registry;
 use flowmill_runner::Stage;
 use flowmill_stage_average::AverageStage;
 use flowmill_stage_embed::Embed;
@@ -9,15 +10,21 @@ use flowmill_stage_prep::Prep;
 use flowmill_stage_tokens::Tokens;
 use flowmill_stage_train::TrainStage;
 
+/// All model families.
+pub fn families() -> Registry {
+    flowmill_families::registry()
+}
+
 /// All stages, by number.
 pub fn all() -> Vec<Box<dyn Stage>> {
+    let families = families();
     vec![
         Box::new(Prep),
         Box::new(Embed),
         Box::new(Tokens),
         Box::new(Pack),
-        Box::new(TrainStage),
+        Box::new(TrainStage::new(families.clone())),
         Box::new(AverageStage),
-        Box::new(Export),
+        Box::new(Export::new(families)),
     ]
 }

@@ -15,7 +15,7 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
         "id",
         &["utt", "utt_id", "utterance_id", "uttid", "id", "_id", "key", "__key__", "sample_id", "segment_id", "index"],
     ),
-    ("speaker", &["speaker", "spk", "speaker_id", "spk_id", "spkid", "speaker_name", "client_id", "group"]),
+    ("speaker", &["speaker", "spk", "speaker_id", "spk_id", "spkid", "speaker_name", "client_id"]),
     (
         "text",
         &[
@@ -111,6 +111,11 @@ impl Object {
     /// The value of a field that holds something.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// What a row of other media than recordings says of its group.
+    pub(crate) fn group(&self) -> Result<Option<String>, String> {
+        word(&self.0, &["group"])
     }
 
     /// The id alone, to name a row whose other fields are wrong.

@@ -154,7 +154,10 @@ impl Reader<'_> {
         let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
         let object = object.map_err(|problem| reject(key.clone(), described(problem)))?;
         let named = || object.id().or(key.clone()).or_else(|| object.audio().map(|audio| id_of(&audio, None)));
-        let fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
+        let mut fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
+        if fields.speaker.is_none() && self.options.asks_for_more() {
+            fields.speaker = object.group().map_err(|problem| reject(named(), described(problem)))?;
+        }
         let given = fields.id.clone().or(key.clone());
         let extra =
             extras::read(&object, &self.prefix, self.options).map_err(|problem| reject(named(), described(problem)))?;

@@ -34,3 +34,11 @@ pub struct ReadOptions<'a> {
     /// Columns that rows of a manifest have beyond those of an utterance.
     pub columns: &'a [ColumnSpec],
 }
+
+impl ReadOptions<'_> {
+    /// Whether rows may have more than utterances have.
+    pub(crate) fn asks_for_more(&self) -> bool {
+        let other_media = self.media.iter().any(|role| *role != Role::Audio);
+        other_media || !self.references.is_empty() || !self.columns.is_empty()
+    }
+}

@@ -20,6 +20,7 @@ mod decode;
 mod encode;
 mod index;
 mod lists;
+mod mel_statistics;
 mod reader;
 mod schema;
 pub mod speech;
@@ -29,8 +30,9 @@ mod tar;
 mod writer;
 
 pub use content::{ColumnDigests, ContentHasher, SplitContent};
-pub use index::{MadeBy, ShardEntry, ShardIndex};
+pub use index::{MadeBy, RowSizes, ShardEntry, ShardIndex};
 pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
+pub use mel_statistics::MelStatistics;
 pub use reader::ShardReader;
 pub use schema::columns_of;
 pub use speech::MelStore;

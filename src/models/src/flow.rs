@@ -19,7 +19,6 @@ mod generate;
 mod model;
 mod rows;
 
-pub(crate) use batch::token_ids;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation,

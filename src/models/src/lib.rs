@@ -8,6 +8,7 @@ pub mod extractors;
 pub mod flow;
 pub mod parity;
 pub mod sfm;
+pub mod token_lengths;
 mod token_to_mel;
 
 pub use token_to_mel::TokenToMel;

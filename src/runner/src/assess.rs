@@ -146,7 +146,7 @@ impl Assessor<'_> {
                     (Some(work), _) => self.go_on(planned, work, None),
                     (None, Some(work)) => {
                         let results =
-                            planned.part.resumable.map(|of| staging::results(self.dir, &planned.part.key, of));
+                            planned.part.resumable.as_ref().map(|of| staging::results(self.dir, &planned.part.key, of));
                         let results = results.transpose()?;
                         self.go_on(planned, work, results)
                     }
@@ -176,7 +176,8 @@ impl Assessor<'_> {
         if let Some(unfinished) = unfinished {
             return self.go_on(planned, unfinished, None);
         }
-        let gone = planned.part.resumable.map_or(Vec::new(), |resumable| self.gone_results(resumable, &receipt));
+        let gone =
+            planned.part.resumable.as_ref().map_or(Vec::new(), |resumable| self.gone_results(resumable, &receipt));
         if !gone.is_empty() {
             // Told as what they are rather than file by file.
             let is_below = |path: &String| gone.iter().any(|folder| path.starts_with(&format!("{folder}/")));

@@ -231,7 +231,7 @@ impl Executor<'_> {
         staging: &std::path::Path,
         fingerprint: &Fingerprint,
     ) -> Result<(), StageError> {
-        match (&planned.start, planned.part.resumable) {
+        match (&planned.start, &planned.part.resumable) {
             (Start::Unfinished(_), _) => staging::take_up(staging, fingerprint),
             (Start::Results(receipt, _), Some(resumable)) => {
                 if receipt.fingerprint().is_none() {
@@ -243,7 +243,7 @@ impl Executor<'_> {
                 if self.fresh {
                     staging::discard(staging)?;
                 }
-                staging::begin(staging, resumable.map(|_| fingerprint))
+                staging::begin(staging, resumable.as_ref().map(|_| fingerprint))
             }
         }
     }
@@ -326,7 +326,7 @@ fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
 
 /// What is said when the person asks to stop: the parts' own words, when they have the same.
 fn on_stop(parts: &[Planned]) -> &'static str {
-    let mut words = parts.iter().map(|planned| planned.part.resumable.map(|resumable| resumable.on_stop));
+    let mut words = parts.iter().map(|planned| planned.part.resumable.as_ref().map(|resumable| resumable.on_stop));
     let first = words.next().flatten();
     first
         .filter(|first| words.all(|other| other == Some(*first)))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -80,19 +81,22 @@ pub struct WorkRecord {
     pub inputs: Option<BTreeMap<String, Option<String>>>,
 }
 
+/// A recorded configuration in the terms of the present one; see [`Resumable::recorded`].
+pub type Recorded = Arc<dyn Fn(&Value, &Value) -> Value + Send + Sync>;
+
 /// How work that saves where it is goes on: after an interruption, and from its results to another end. See [`Part::resumable`].
 ///
 /// A folder is that of the work ([`PartWork::staging_dir`]) or, when it is finished, that of the stage's results. The functions are called by
 /// `status` and `--dry-run` too: they must be quick, write nothing, and take any content.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Resumable {
     /// How far the work got that left a folder; `None` when nothing would be lost with it.
     pub reached: fn(&Path) -> Result<Option<Reached>, StageError>,
     /// What the work does when the person asks to stop, and what they lose who insist.
     pub on_stop: &'static str,
-    /// A configuration that was recorded, in the terms of the present one, which is given too: without fields that do not count, and
+    /// A configuration that was recorded (first), in the terms of the present one (second): without fields that do not count, and
     /// with the defaults of those that were added since.
-    pub recorded: fn(then: &Value, now: &Value) -> Value,
+    pub recorded: Recorded,
     /// What the work in a folder was begun with, as far as the work tells, `now` being the present configuration; `None` when it does
     /// not tell.
     pub record: fn(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError>,

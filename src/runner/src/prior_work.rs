@@ -74,7 +74,7 @@ impl From<WorkRecord> for Begun {
 impl Assessor<'_> {
     /// What a run left unfinished of a part, if beginning anew would lose anything.
     pub fn unfinished(&self, planned: &Planned) -> Result<Option<PriorWork>, StageError> {
-        let Some(resumable) = planned.part.resumable else { return Ok(None) };
+        let Some(resumable) = &planned.part.resumable else { return Ok(None) };
         let staging = self.dir.staging(&planned.part.key);
         let state = staging.join(STATE);
         let Some(reached) = (resumable.reached)(&state)? else { return Ok(None) };
@@ -92,7 +92,7 @@ impl Assessor<'_> {
         planned: &Planned,
         receipt: Result<&Receipt, &Reason>,
     ) -> Result<Option<PriorWork>, StageError> {
-        let Some(resumable) = planned.part.resumable else { return Ok(None) };
+        let Some(resumable) = &planned.part.resumable else { return Ok(None) };
         let Some(reached) = (resumable.reached)(&self.dir.path)? else { return Ok(None) };
         let begun = match receipt {
             Ok(receipt) => Ok(receipt.into()),
@@ -107,7 +107,7 @@ impl Assessor<'_> {
     fn prior(
         &self,
         planned: &Planned,
-        resumable: Resumable,
+        resumable: &Resumable,
         folder: &Path,
         reached: Reached,
         begun: Result<Begun, Reason>,
@@ -130,7 +130,7 @@ impl Assessor<'_> {
 
     /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
     pub fn lost(&self, planned: &Planned, receipt: &Receipt) -> Option<PriorWork> {
-        let resumable = planned.part.resumable?;
+        let resumable = planned.part.resumable.as_ref()?;
         let changes: Vec<Reason> =
             self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
         let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
@@ -148,7 +148,7 @@ impl Assessor<'_> {
     }
 
     /// The folders of results that work goes on from and of which no file is left, each once.
-    pub fn gone_results(&self, resumable: Resumable, receipt: &Receipt) -> Vec<String> {
+    pub fn gone_results(&self, resumable: &Resumable, receipt: &Receipt) -> Vec<String> {
         let goes_on = |output: &str| matches!((resumable.restored)(output), Some(Restored::Linked(_)));
         let mut left = std::collections::BTreeMap::new();
         for file in receipt.files.iter().filter(|file| goes_on(&file.path)) {
@@ -164,7 +164,7 @@ impl Assessor<'_> {
     fn since(
         &self,
         planned: &Planned,
-        resumable: Resumable,
+        resumable: &Resumable,
         folder: &Path,
         begun: &Begun,
     ) -> Result<Since, StageError> {

@@ -114,7 +114,7 @@ impl Work<'_> {
         if let Ok(receipt) = Receipt::read(&self.dir.receipt(self.what.part)) {
             return Ok(Some(receipt));
         }
-        let results = staging::results(self.dir, self.what.part, self.what.resumable)?;
+        let results = staging::results(self.dir, self.what.part, &self.what.resumable)?;
         Ok(Some(results).filter(|results| !(self.what.points)(&self.names_of(results)).is_empty()))
     }
 

@@ -140,7 +140,7 @@ pub(crate) fn restore(
 }
 
 /// The files that resumable work goes on from among the results of a stage, as a receipt would name them.
-pub(crate) fn results(dir: &StageDir, key: &str, resumable: Resumable) -> Result<Receipt, StageError> {
+pub(crate) fn results(dir: &StageDir, key: &str, resumable: &Resumable) -> Result<Receipt, StageError> {
     let mut found = Vec::new();
     for name in files::list_names(&dir.path)?.iter().filter(|name| !RESERVED.contains(&name.as_str())) {
         let path = dir.path.join(name);

@@ -2,11 +2,12 @@
 
 use flowmill_nn::Precision;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::TrainError;
 use crate::interval::Interval;
 use crate::loss_scale::LossScaleConfig;
-use crate::metrics::WandbRun;
+use crate::metrics::WandbConfig;
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
@@ -16,60 +17,66 @@ const MOST_PREFETCH: usize = 1024;
 /// The most threads that load.
 const MOST_WORKERS: usize = 256;
 
-/// Everything that decides the course of training beside the task, the weights it starts from and the data.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The settings of a training run, as a recipe's section `train` has them: everything that decides its course beside the task, the weights it
+/// starts from and the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Key of every random draw.
+    /// The key of every random draw.
+    #[serde(skip)]
     pub seed: u64,
     /// The optimiser.
     pub optim: OptimConfig,
     /// The learning rate over the steps.
     pub schedule: ScheduleConfig,
-    /// Batches whose gradients are averaged into one step, each by its weight. An epoch's last step may have fewer.
+    /// Batches averaged into one step, each by its weight. An epoch's last step may have fewer.
     pub accum_grad: usize,
-    /// Longest gradient allowed: longer ones are scaled down to it.
+    /// Longest gradient allowed: longer ones are scaled down to it; null: no clipping.
     pub grad_clip: Option<f64>,
-    /// Largest gradient value allowed: larger ones are cut down to it, after the clipping by norm.
+    /// Largest gradient value allowed, after the clipping by length; null: no clipping.
     pub grad_clip_value: Option<f64>,
     /// The number format of forward and backward passes; weights and optimiser are always single precision.
     pub precision: Precision,
-    /// The factor on the loss in half precision; absent: the default one. For no other precision.
+    /// The factor on the loss with `precision: fp16`, which alone needs one.
     pub loss_scale: Option<LossScaleConfig>,
-    /// Blocks keep nothing but their inputs for the backward pass, which computes them again: less memory, the same gradients.
+    /// Computes the inside of every block again in the backward pass instead of keeping it: less memory, more time, the same results.
     pub gradient_checkpointing: bool,
-    /// Decay of the moving average of the weights, such as 0.9999; none when absent.
+    /// Decay of the moving average of the weights, such as 0.9999; null: none.
     pub ema_decay: Option<f64>,
-    /// Stop after so many steps.
+    /// Stop after this many steps; null: after `max_epochs`.
     pub max_steps: Option<u64>,
-    /// Stop after so many passes over the data; one of the two must be given, the first one reached counts.
+    /// Stop after this many passes over the data; null: after `max_steps`, or 100 when both are null. The first one reached counts.
     pub max_epochs: Option<u64>,
-    /// End the run when validation does not improve any more.
+    /// Ends training when the validation loss does not improve any more; null: never.
     pub early_stopping: Option<EarlyStopping>,
-    /// Save and stop as on an interruption when this process has trained for so many seconds.
+    /// Saves and stops as on Ctrl-C after this many seconds, so that the next run continues; null: never.
     pub max_seconds: Option<u64>,
-    /// When to validate; 0: only with every checkpoint.
+    /// Validate every N steps, or `{epochs: N}`; 0: only with every checkpoint.
     pub validate_every: Interval,
-    /// When to save a checkpoint; 0: only at the end.
+    /// Save a checkpoint every N steps, or `{epochs: N}`; 0: only at the end.
     pub save_every: Interval,
-    /// Write a metrics line every so many steps, averaged over them.
+    /// Write a metrics line every N steps, averaged over them.
     pub log_every: u64,
-    /// Adds each parameter group's gradient norm, weight norm and update ratio to the metrics lines.
+    /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
     pub log_groups: bool,
-    /// Write histograms of the gradients every so many steps; 0: never.
+    /// Write histograms of the gradients into the TensorBoard events every N steps; 0: never.
     pub log_gradients: u64,
-    /// Generate a few examples every so many steps; 0: never.
+    /// Generate a few validation examples every N steps; 0: never.
     pub sample_every: u64,
-    /// The run as Weights & Biases shows it, when it is to be written.
-    pub wandb: Option<WandbRun>,
+    /// A Weights & Biases run next to the other metrics; null: none.
+    pub wandb: Option<WandbConfig>,
+    /// What a Weights & Biases run shows as its configuration.
+    #[serde(skip)]
+    pub described: Value,
     /// Which checkpoints stay.
     pub keep: KeepConfig,
     /// Batches loaded ahead of the one in use.
     pub prefetch: usize,
-    /// Threads that load.
+    /// Threads that load batches.
     pub num_workers: usize,
-    /// Of how many skipped steps the weights are kept for a replay, the newest ones.
+    /// The number of skipped steps whose weights are kept for `train --replay`; the newest ones.
     pub skipped_weights: u64,
-    /// So many steps in a row without a finite loss and gradient stop the run.
+    /// This many steps in a row without a finite loss and gradient stop the run.
     pub max_skipped_in_a_row: u64,
 }
 
@@ -97,6 +104,7 @@ impl Default for TrainConfig {
             log_gradients: 0,
             sample_every: 0,
             wandb: None,
+            described: Value::Null,
             keep: KeepConfig::default(),
             prefetch: 4,
             num_workers: 2,
@@ -177,7 +185,7 @@ impl TrainConfig {
             return fail("log_every", "must be at least 1");
         }
         if let Some(wandb) = &self.wandb {
-            wandb.settings.check()?;
+            wandb.check()?;
         }
         if self.keep.last == 0 {
             return fail("keep.last", "must be at least 1: the newest checkpoint is the one to resume from");

@@ -29,7 +29,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn file_name(&self) -> String {
+    /// The name of the file, with its ending.
+    pub fn file_name(&self) -> String {
         let ending = match self.media {
             Media::Wav => "wav",
             Media::Png => "png",

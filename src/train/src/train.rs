@@ -13,7 +13,7 @@ use crate::ema::Ema;
 use crate::identity::Identity;
 use crate::interval::Interval;
 use crate::loader::{Ahead, Loaded, Loader};
-use crate::metrics::{Metrics, shorten};
+use crate::metrics::{Metrics, WandbRun, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
@@ -140,8 +140,9 @@ where
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
         let mut metrics = Metrics::open(folder, &state.metrics)?;
-        if let Some(wandb) = &config.wandb {
-            metrics.open_wandb(folder, wandb)?;
+        if let Some(settings) = config.wandb.clone() {
+            let run = WandbRun { settings, config: config.described.clone() };
+            metrics.open_wandb(folder, &run)?;
         }
         let mut steering = Steering::open(folder, state.step)?;
         let troubles = [metrics.troubles(), std::mem::take(&mut steering.troubles)].concat();

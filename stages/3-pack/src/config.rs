@@ -2,7 +2,7 @@
 
 use flowmill_audio::AudioError;
 use flowmill_audio::features::MelConfig;
-use flowmill_corpus::shard::MelStore;
+use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_runner::{Recipe, RecipeError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -158,11 +158,14 @@ impl PackConfig {
     /// # Errors
     /// The key that is wrong.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
-        let config: Self = recipe.section(SECTION)?;
-        match config.problem() {
-            Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
-            None => Ok(config),
+        let mut config: Self = recipe.section(SECTION)?;
+        if let Some((key, message)) = config.problem() {
+            return Err(recipe.error(&format!("{SECTION}.{key}"), message));
         }
+        if config.columns.as_ref().is_some_and(|names| !names.iter().any(|name| name == speech::MEL)) {
+            config.mel.store = MelStore::None;
+        }
+        Ok(config)
     }
 
     /// Why an utterance of so many tokens is left out, if it is. The part before the colon is the same for all of its kind.
@@ -177,6 +180,10 @@ impl PackConfig {
 
     /// The first thing wrong, with its key.
     fn problem(&self) -> Option<(String, String)> {
+        let names_mel = self.columns.iter().flatten().any(|name| name == speech::MEL);
+        if names_mel && self.mel.store == MelStore::None {
+            return Some(("columns".into(), "names `mel`, and mel.store is none".into()));
+        }
         if self.utterances_per_shard == 0 {
             return Some(("utterances_per_shard".into(), "a shard has at least one row".into()));
         }

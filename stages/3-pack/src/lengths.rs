@@ -1,28 +1,13 @@
-//! Whether the tokens and the mel of an utterance are of the same speech: packing and training ask the same question here.
+//! Whether the tokens and the mel of an utterance are of the same speech.
 
 use flowmill_audio::features::MelConfig;
-use flowmill_models::dual_codebook::{GROUP, SEMANTIC_PER_GROUP, is_mixed_rate};
 use flowmill_models::extractors::ValueType;
+use flowmill_models::token_lengths::{go_together, rate_read};
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_tokens::TokensConfig;
 
-/// Tokens and frames of one utterance may differ by this many tokens, as rounding at both ends makes them …
-const SLACK_TOKENS: f64 = 4.0;
-/// … and by this share of its frames; more means that they are not of the same speech, or that their rates do not fit.
-const SLACK_SHARE: f64 = 0.02;
-
 /// Tokens a second that CosyVoice 2 pads recordings to.
 const COSYVOICE_RATE: u64 = 25;
-
-/// Whether tokens that stand for `expected` mel frames go together with a mel of `frames`, at `frames_per_token`.
-pub fn go_together(expected: f64, frames: usize, frames_per_token: f64) -> bool {
-    (expected - frames as f64).abs() <= SLACK_TOKENS * frames_per_token + SLACK_SHARE * frames as f64
-}
-
-/// How much the model reads as one token a second, of tokens that come at `rate`: of a mixed sequence of two codebooks paired frames.
-pub fn rate_read(rate: f64) -> f64 {
-    if is_mixed_rate(rate) { rate * SEMANTIC_PER_GROUP as f64 / GROUP as f64 } else { rate }
-}
 
 /// How many mel frames belong to how many tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]

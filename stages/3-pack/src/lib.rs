@@ -22,8 +22,6 @@ mod wanted;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
-pub use lengths::{go_together, rate_read};
-pub use statistics::MelStatistics;
 
 /// The stage.
 pub struct Pack;

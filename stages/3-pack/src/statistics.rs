@@ -1,6 +1,7 @@
 //! Mean and deviation per mel bin, in double precision, by merging partial sums in a fixed order.
 
 use flowmill_audio::features::Features;
+use flowmill_corpus::shard::MelStatistics;
 use serde::{Deserialize, Serialize};
 
 /// Running moments of every bin.
@@ -59,20 +60,6 @@ impl Moments {
             std: self.squares.iter().map(|squares| (squares / frames).sqrt()).collect(),
         }
     }
-}
-
-/// What `mel_statistics.json` holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MelStatistics {
-    /// The split it was taken over.
-    pub split: String,
-    /// How many frames.
-    pub frames: u64,
-    /// Mean of every bin.
-    pub mean: Vec<f64>,
-    /// Standard deviation of every bin (over all frames, not corrected for the sample).
-    pub std: Vec<f64>,
 }
 
 #[cfg(test)]

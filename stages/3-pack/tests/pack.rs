@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::DType;
-use flowmill_corpus::shard::{MelStore, ShardIndex, ShardReader, Shards, speech};
+use flowmill_corpus::shard::{MelStatistics, MelStore, ShardIndex, ShardReader, Shards, speech};
 use flowmill_corpus::table;
 use flowmill_runner::{
     Experiment, Part, PartReport, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions, RunSummary,
     Stage, StageError, run,
 };
-use flowmill_stage_pack::{MelStatistics, Pack};
+use flowmill_stage_pack::Pack;
 use flowmill_stage_prep::Prep;
 
 /// Writes what stage 1 or 2 would, as plain functions of the row; leaves out one utterance.
@@ -159,7 +159,7 @@ fn shards_hold_what_the_stages_before_left() {
     let mel = MelSpectrogram::new(MelConfig::cosyvoice2()).unwrap().compute(&samples).unwrap();
     let (stored, shape) = row.matrix::<f32>("mel").unwrap();
     assert_eq!(shape, [mel.frames, 80]);
-    assert_eq!(shards.lengths()[0] as usize, mel.frames);
+    assert_eq!(shards.sizes().next().unwrap().frames() as usize, mel.frames);
     let worst = stored.iter().zip(&mel.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.005, "{worst}");
     // About 50 frames and 25 tokens a second.

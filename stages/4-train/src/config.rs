@@ -1,21 +1,18 @@
 //! The recipe's `train` section.
 
-use flowmill_corpus::ColumnSpec;
+use std::sync::Arc;
+
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
-use flowmill_corpus::shard::speech;
-use flowmill_nn::Precision;
+use flowmill_family::{Configured, FamilyError, Registry};
 use flowmill_nn::device::{self, DeviceName};
-use flowmill_runner::{Recipe, RecipeError};
-use flowmill_train::metrics::{WandbConfig, WandbRun};
-use flowmill_train::{
-    EarlyStopping, Interval, KeepConfig, LoraConfig, LossScaleConfig, OptimConfig, RunLength, ScheduleConfig,
-    TrainConfig, TrainError,
-};
+use flowmill_runner::{Recipe, RecipeError, keys_of};
+use flowmill_train::{LoraConfig, RunLength, TrainConfig, TrainError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::mixture::{self, MixtureEntry};
-use crate::{ModelConfig, start};
+use crate::start;
 
 /// The section's name.
 pub const SECTION: &str = "train";
@@ -24,25 +21,27 @@ const DEFAULT_EPOCHS: u64 = 100;
 /// The most utterances that are generated now and then while training waits.
 const MOST_SAMPLES: usize = 100;
 
-/// What is trained, on what, and how.
+/// What is trained, on what, and how: the section `train`, whose keys several structs read.
+#[derive(Debug, Clone)]
+pub struct TrainSection {
+    /// The model, with the family's own keys of the section.
+    pub model: Arc<dyn Configured>,
+    /// What it is trained on and starts from.
+    pub settings: StageSettings,
+    /// The loop.
+    pub run: TrainConfig,
+}
+
+/// The keys of the section `train` that say what is trained on and what the weights start from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TrainSection {
-    /// The network: its family, and below it its dimensions.
-    pub model: ModelConfig,
-    /// The embedding of the speaker that the model is given.
-    pub speaker_embedding: SpeakerEmbedding,
-    /// What the embedding of the speech tokens starts from.
-    pub token_embedding: TokenEmbedding,
+pub struct StageSettings {
     /// Weights to start from: a file, or the folder of a checkpoint or of an exported model; null: random ones.
     pub init_from: Option<String>,
     /// Takes what fits of `init_from`, by name and shape, and starts the rest at random; otherwise all must fit.
     pub init_partial: bool,
     /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves; null: all weights are trained.
     pub lora: Option<LoraConfig>,
-    /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
-    /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
-    pub normalise_mel: bool,
     /// The split to train on.
     pub train_split: String,
     /// The split to validate on.
@@ -54,159 +53,40 @@ pub struct TrainSection {
     /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
     #[serde(deserialize_with = "mixture::null_is_none")]
     pub mixture: Vec<MixtureEntry>,
-    /// The optimiser.
-    pub optim: OptimConfig,
-    /// The learning rate over the steps.
-    pub schedule: ScheduleConfig,
-    /// Batches averaged into one step.
-    pub accum_grad: usize,
-    /// Longest gradient allowed; null: no clipping.
-    pub grad_clip: Option<f64>,
-    /// Largest gradient value allowed, after the clipping by length; null: no clipping.
-    pub grad_clip_value: Option<f64>,
-    /// The number format of forward and backward passes; weights and optimiser are always single precision.
-    pub precision: Precision,
-    /// The factor on the loss with `precision: fp16`, which alone needs one.
-    pub loss_scale: Option<LossScaleConfig>,
-    /// Computes the inside of every block again in the backward pass instead of keeping it: less memory, more time, the same results.
-    pub gradient_checkpointing: bool,
-    /// Decay of the moving average of the weights; null: none.
-    pub ema_decay: Option<f64>,
-    /// Stop after so many steps; null: after `max_epochs`.
-    pub max_steps: Option<u64>,
-    /// Stop after so many passes over the data; null: after `max_steps`, or 100 when both are null.
-    pub max_epochs: Option<u64>,
-    /// Ends training when the validation loss does not improve any more; null: never.
-    pub early_stopping: Option<EarlyStopping>,
-    /// Saves and stops as on Ctrl-C after so many seconds, so that the next run goes on; null: never.
-    pub max_seconds: Option<u64>,
-    /// Validate every so many steps, or `{epochs: N}`; 0: only with every checkpoint.
-    pub validate_every: Interval,
-    /// Save a checkpoint every so many steps, or `{epochs: N}`; 0: only at the end.
-    pub save_every: Interval,
-    /// Write a metrics line every so many steps.
-    pub log_every: u64,
-    /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
-    pub log_groups: bool,
-    /// Write histograms of the gradients into the TensorBoard events every so many steps; 0: never.
-    pub log_gradients: u64,
-    /// Generate a few validation utterances every so many steps; 0: never.
-    pub sample_every: u64,
-    /// How many of them, the first of the split; also by command.
+    /// How many validation utterances are generated now and then (`sample_every`), the first of the split; also by command.
     pub sample_count: usize,
-    /// A Weights & Biases run beside the other metrics; null: none.
-    pub wandb: Option<WandbConfig>,
-    /// Which checkpoints stay.
-    pub keep: KeepConfig,
-    /// Batches loaded ahead.
-    pub prefetch: usize,
-    /// Threads that load batches.
-    pub num_workers: usize,
-    /// Of how many skipped steps the weights are kept, for `train --replay`; the newest ones.
-    pub skipped_weights: u64,
-    /// So many steps in a row without a finite loss and gradient stop the run.
-    pub max_skipped_in_a_row: u64,
     /// Key of every draw; null: the recipe's `seed`.
     pub seed: Option<u64>,
     /// What computes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`.
     pub device: DeviceName,
 }
 
-impl Default for TrainSection {
+impl Default for StageSettings {
     fn default() -> Self {
-        let train = TrainConfig::default();
         Self {
-            model: ModelConfig::default(),
-            speaker_embedding: SpeakerEmbedding::default(),
-            token_embedding: TokenEmbedding::default(),
             init_from: None,
             init_partial: false,
             lora: None,
-            normalise_mel: true,
             train_split: flowmill_stage_prep::TRAIN_SPLIT.to_owned(),
             validation_split: Some("dev".to_owned()),
             batch: BatchConfig::default(),
             curriculum: SamplingOptions::default().curriculum,
             mixture: Vec::new(),
-            optim: train.optim,
-            schedule: train.schedule,
-            accum_grad: train.accum_grad,
-            grad_clip: train.grad_clip,
-            grad_clip_value: train.grad_clip_value,
-            precision: train.precision,
-            loss_scale: train.loss_scale,
-            gradient_checkpointing: train.gradient_checkpointing,
-            ema_decay: train.ema_decay,
-            max_steps: train.max_steps,
-            max_epochs: train.max_epochs,
-            early_stopping: train.early_stopping,
-            max_seconds: train.max_seconds,
-            validate_every: train.validate_every,
-            save_every: train.save_every,
-            log_every: train.log_every,
-            log_groups: train.log_groups,
-            log_gradients: train.log_gradients,
-            sample_every: train.sample_every,
             sample_count: 2,
-            wandb: None,
-            keep: train.keep,
-            prefetch: train.prefetch,
-            num_workers: train.num_workers,
-            skipped_weights: train.skipped_weights,
-            max_skipped_in_a_row: train.max_skipped_in_a_row,
             seed: None,
             device: DeviceName::Auto,
         }
     }
 }
 
-/// Which embedding stands for the speaker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SpeakerEmbedding {
-    /// The utterance's own, as the public models are trained.
-    #[default]
-    Utterance,
-    /// The mean over the speaker's utterances.
-    Speaker,
-}
-
-impl SpeakerEmbedding {
-    /// The column that holds it.
-    pub fn spec(self) -> ColumnSpec {
-        match self {
-            Self::Utterance => speech::utt_embedding(),
-            Self::Speaker => speech::spk_embedding(),
-        }
-    }
-
-    /// The name of that column.
-    pub fn column(self) -> &'static str {
-        match self {
-            Self::Utterance => speech::UTT_EMBEDDING,
-            Self::Speaker => speech::SPK_EMBEDDING,
-        }
-    }
-}
-
-/// What the embedding of the speech tokens starts from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenEmbedding {
-    /// Random vectors, as the public models start.
-    #[default]
-    Random,
-    /// The centres of stage 2's k-means codebook, standardised and projected at random: units that sound alike start alike.
-    Codebook,
-}
-
 /// How utterances are shuffled and batched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// The most mel frames of a batch after padding: its longest utterance times its count.
+    /// The most that a batch costs after padding: its longest utterance times its count, in mel frames, or in what the family counts
+    /// (tokens, pixels).
     pub max_frames_in_batch: u32,
-    /// The most utterances of a batch; 0: no limit but the frames.
+    /// The most utterances of a batch; 0: no limit but `max_frames_in_batch`.
     pub max_utterances_in_batch: u32,
     /// So many utterances in every batch, whatever their lengths, instead of those two limits; null: the limits.
     pub batch_size: Option<u32>,
@@ -214,7 +94,7 @@ pub struct BatchConfig {
     pub shuffle_size: u32,
     /// Runs of this many are sorted by length before they are cut into batches; 1: no sorting.
     pub sort_size: u32,
-    /// Width of the buckets of `order: bucketed`, in mel frames.
+    /// Width of the buckets of `order: bucketed`, in the same unit.
     pub bucket_frames: u32,
 }
 
@@ -227,7 +107,7 @@ impl Default for BatchConfig {
             batch_size: None,
             shuffle_size: options.shuffle_size,
             sort_size: options.sort_size,
-            bucket_frames: options.bucket_frames,
+            bucket_frames: options.bucket_width,
         }
     }
 }
@@ -249,65 +129,116 @@ impl BatchConfig {
     fn size(&self) -> BatchSize {
         match self.batch_size {
             Some(size) => BatchSize::Static(size),
-            None => BatchSize::Dynamic { frames: self.max_frames_in_batch, utterances: self.max_utterances_in_batch },
+            None => BatchSize::Dynamic { budget: self.max_frames_in_batch, utterances: self.max_utterances_in_batch },
         }
     }
 }
 
+/// The keys of the section that are the same for all families.
+fn own_keys() -> Vec<&'static str> {
+    [&["model"], keys_of::<StageSettings>(), keys_of::<TrainConfig>()].concat()
+}
+
+/// The struct of those keys of a section that it has, which are taken out.
+fn taken<T: DeserializeOwned>(section: &mut Map<String, Value>) -> Result<T, FamilyError> {
+    let take = |key: &&str| Some(((*key).to_owned(), section.shift_remove(*key)?));
+    let own: Map<String, Value> = keys_of::<T>().iter().filter_map(take).collect();
+    serde_json::from_value(Value::Object(own)).map_err(FamilyError::Options)
+}
+
 impl TrainSection {
     /// Reads, completes and checks the section.
-    pub fn read(recipe: &Recipe) -> Result<Self, RecipeError> {
-        let mut section: Self = recipe.section(SECTION)?;
-        section.seed.get_or_insert(recipe.seed());
-        if let Some(wandb) = &mut section.wandb {
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn read(recipe: &Recipe, registry: &Registry) -> Result<Self, RecipeError> {
+        let family = registry.of_recipe(recipe)?;
+        let known = [own_keys(), family.train_keys().to_vec()].concat();
+        let mut settings: StageSettings = recipe.shared(SECTION, &known)?;
+        let mut run: TrainConfig = recipe.shared(SECTION, &known)?;
+        let model = family.read(recipe, &known)?;
+        run.seed = *settings.seed.get_or_insert(recipe.seed());
+        if let Some(wandb) = &mut run.wandb {
             wandb.name.get_or_insert(recipe.name().to_owned());
         }
-        if section.max_steps.is_none() {
-            section.max_epochs.get_or_insert(DEFAULT_EPOCHS);
+        if run.max_steps.is_none() {
+            run.max_epochs.get_or_insert(DEFAULT_EPOCHS);
         }
+        let mut section = Self { model, settings, run };
         section.check(recipe)?;
-        section.loss_scale = section.train_config().loss_scale();
+        section.run.loss_scale = section.run.loss_scale();
+        section.run.described = section.described();
         Ok(section)
     }
 
+    /// The published model of the default family, trained by the default settings.
+    ///
+    /// # Errors
+    /// When the registry is empty.
+    pub fn published(registry: &Registry) -> Result<Self, FamilyError> {
+        let model = registry.find(None)?.published();
+        Ok(Self { model, settings: StageSettings::default(), run: TrainConfig::default() })
+    }
+
+    /// The section of this JSON, as [`to_json`](Self::to_json) writes it; keys that are left out have their defaults.
+    ///
+    /// # Errors
+    /// When a key is unknown or of a wrong type.
+    pub fn from_json(registry: &Registry, mut section: Map<String, Value>) -> Result<Self, FamilyError> {
+        let model = section.shift_remove("model").unwrap_or_else(|| json!({}));
+        let settings: StageSettings = taken(&mut section)?;
+        let run = TrainConfig { seed: settings.seed.unwrap_or_default(), ..taken(&mut section)? };
+        // Whatever is left is the family's.
+        Ok(Self { model: registry.described(model, section)?, settings, run })
+    }
+
+    /// The section with all keys.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut section = Map::from_iter([("model".to_owned(), self.model.model())]);
+        section.extend(self.model.options());
+        for keys in [json!(self.settings), json!(self.run)] {
+            section.extend(keys.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        section
+    }
+
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let Self { model, settings, run } = self;
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
         let given = |key: &str| recipe.sets(&format!("{SECTION}.{key}"));
-        let settings = self.schedule.refuse_foreign(&given).and_then(|()| self.train_config().check());
-        match settings.and_then(|()| self.lora.as_ref().map_or(Ok(()), LoraConfig::check)) {
+        let checked = run.schedule.refuse_foreign(&given).and_then(|()| run.check());
+        match checked.and_then(|()| settings.lora.as_ref().map_or(Ok(()), LoraConfig::check)) {
             Ok(()) => {}
             Err(TrainError::Config { key, reason }) => return refuse(key, &reason),
             Err(other) => return refuse("optim", &other.to_string()),
         }
-        if let Err((key, message)) = self.model.check() {
-            return refuse(format!("model.{key}").trim_end_matches('.'), &message);
-        }
-        if !(1..=MOST_SAMPLES).contains(&self.sample_count) {
+        model.check().map_err(|error| error.in_recipe(recipe))?;
+        if !(1..=MOST_SAMPLES).contains(&settings.sample_count) {
             return refuse("sample_count", &format!("must lie between 1 and {MOST_SAMPLES}"));
         }
-        if let Err((key, reason)) = self.batch.check() {
+        if let Err((key, reason)) = settings.batch.check() {
             return refuse(&format!("batch.{key}"), reason);
         }
-        if let Err((key, reason)) = curriculum::check(&self.curriculum) {
+        if let Err((key, reason)) = curriculum::check(&settings.curriculum) {
             return refuse(&format!("curriculum{key}"), &reason);
         }
-        if let Err((key, reason)) = mixture::check(&self.mixture, &|path| recipe.resolve(path)) {
+        if let Err((key, reason)) = mixture::check(&settings.mixture, &|path| recipe.resolve(path)) {
             return refuse(&format!("mixture{key}"), &reason);
         }
-        let validation = self.validation_split.as_ref().map(|split| ("validation_split", split));
-        for (key, split) in [("train_split", &self.train_split)].into_iter().chain(validation) {
+        let validation = settings.validation_split.as_ref().map(|split| ("validation_split", split));
+        for (key, split) in [("train_split", &settings.train_split)].into_iter().chain(validation) {
             let plain = !split.is_empty() && split.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
             if !plain || split.starts_with('.') {
                 return refuse(key, &format!("\"{split}\" is no name of a split: letters, digits, -, _ and . only"));
             }
         }
         self.check_start(recipe)?;
-        if self.early_stopping.is_some() && self.validation_split.is_none() {
+        if run.early_stopping.is_some() && settings.validation_split.is_none() {
             let reason =
                 "ends the run by the validation loss, and train.validation_split is null: name a split to validate on";
             return refuse("early_stopping", reason);
         }
-        if self.validation_split.as_ref() == Some(&self.train_split) {
+        if settings.validation_split.as_ref() == Some(&settings.train_split) {
             return refuse("validation_split", "is the split that is trained on: validation would measure memory");
         }
         Ok(())
@@ -316,22 +247,20 @@ impl TrainSection {
     /// Whether there is something to start from, and only one.
     fn check_start(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        if self.init_from.is_none() {
-            if self.init_partial {
+        if self.settings.init_from.is_none() {
+            if self.settings.init_partial {
                 return refuse("init_partial", "says how much of `init_from` must fit, but there is no `init_from`");
             }
-            if self.lora.is_some() {
+            if self.settings.lora.is_some() {
                 let reason = "adapters are trained on weights that are there already: set train.init_from to them";
                 return refuse("lora", reason);
             }
             return Ok(());
         }
-        if self.token_embedding == TokenEmbedding::Codebook && !self.init_partial {
-            let reason = "`codebook` would be overwritten by `init_from`: set train.token_embedding: random (also where a base recipe gives codebook), \
-                 leave init_from out, or set init_partial: true";
-            return refuse("token_embedding", reason);
+        if self.settings.init_partial {
+            return Ok(());
         }
-        Ok(())
+        self.model.check_initial_weights().map_err(|error| error.in_recipe(recipe))
     }
 
     /// Refuses a device that this build or this machine does not have.
@@ -339,7 +268,7 @@ impl TrainSection {
     /// # Errors
     /// `train.device`, and how to get one.
     pub fn check_device(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let opened = device::open(self.device).map(drop);
+        let opened = device::open(self.settings.device).map(drop);
         opened.map_err(|error| recipe.error(&format!("{SECTION}.device"), error))
     }
 
@@ -348,7 +277,7 @@ impl TrainSection {
     /// # Errors
     /// The key that names the first one that is missing.
     pub fn check_corpora(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        mixture::check_files(&self.mixture, &|path| recipe.resolve(path))
+        mixture::check_files(&self.settings.mixture, &|path| recipe.resolve(path))
             .map_err(|(key, reason)| recipe.error(&format!("{SECTION}.mixture{key}"), reason))
     }
 
@@ -357,7 +286,7 @@ impl TrainSection {
     /// # Errors
     /// The key that names them.
     pub fn check_weights(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        match self.init_from.as_ref().map(|path| start::check_weight_file(&recipe.resolve(path))) {
+        match self.settings.init_from.as_ref().map(|path| start::check_weight_file(&recipe.resolve(path))) {
             Some(Err(reason)) => Err(recipe.error(&format!("{SECTION}.init_from"), reason)),
             _ => Ok(()),
         }
@@ -381,11 +310,10 @@ impl TrainSection {
 
     /// Warnings about settings that will not do what they seem to, as far as that is known without the data.
     pub fn warnings(&self) -> Vec<String> {
-        let config = self.train_config();
-        let length = RunLength::limits(&config);
-        let mut found = config.warnings(length, self.validation_split.is_some());
+        let length = RunLength::limits(&self.run);
+        let mut found = self.run.warnings(length, self.settings.validation_split.is_some());
         let mut begins = 0u64;
-        for (at, phase) in self.curriculum.iter().enumerate() {
+        for (at, phase) in self.settings.curriculum.iter().enumerate() {
             if let Some(epochs) = length.epochs.filter(|epochs| at > 0 && begins >= *epochs) {
                 found.push(format!(
                     "train.curriculum[{at}]: begins after {begins} epochs, and the run has {epochs}: it is never reached"
@@ -399,56 +327,29 @@ impl TrainSection {
 
     /// The section as a run of Weights & Biases shows it, without what differs between machines. The name of the run's file follows from it.
     fn described(&self) -> Value {
-        let mut fields = json!(self);
-        if let Some(fields) = fields.as_object_mut() {
-            for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device"] {
-                fields.remove(without_effect);
-            }
+        let mut fields = self.to_json();
+        for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device"] {
+            fields.shift_remove(without_effect);
         }
-        fields
-    }
-
-    /// What the loop needs.
-    pub fn train_config(&self) -> TrainConfig {
-        TrainConfig {
-            seed: self.seed.unwrap_or_default(),
-            optim: self.optim.clone(),
-            schedule: self.schedule.clone(),
-            accum_grad: self.accum_grad,
-            grad_clip: self.grad_clip,
-            grad_clip_value: self.grad_clip_value,
-            precision: self.precision,
-            loss_scale: self.loss_scale.clone(),
-            gradient_checkpointing: self.gradient_checkpointing,
-            ema_decay: self.ema_decay,
-            max_steps: self.max_steps,
-            max_epochs: self.max_epochs,
-            early_stopping: self.early_stopping,
-            max_seconds: self.max_seconds,
-            validate_every: self.validate_every,
-            save_every: self.save_every,
-            log_every: self.log_every,
-            log_groups: self.log_groups,
-            log_gradients: self.log_gradients,
-            sample_every: self.sample_every,
-            wandb: self.wandb.clone().map(|settings| WandbRun { settings, config: self.described() }),
-            keep: self.keep.clone(),
-            prefetch: self.prefetch,
-            num_workers: self.num_workers,
-            skipped_weights: self.skipped_weights,
-            max_skipped_in_a_row: self.max_skipped_in_a_row,
-        }
+        Value::Object(fields)
     }
 
     /// What the sampler needs.
     pub fn sampling(&self) -> SamplingOptions {
-        let BatchConfig { shuffle_size, sort_size, bucket_frames, .. } = self.batch;
-        let (curriculum, seed) = (self.curriculum.clone(), self.seed.unwrap_or_default());
-        SamplingOptions { size: self.batch.size(), shuffle_size, sort_size, bucket_frames, curriculum, seed }
+        let BatchConfig { shuffle_size, sort_size, bucket_frames, .. } = self.settings.batch;
+        let (curriculum, seed) = (self.settings.curriculum.clone(), self.settings.seed.unwrap_or_default());
+        SamplingOptions {
+            size: self.settings.batch.size(),
+            shuffle_size,
+            sort_size,
+            bucket_width: bucket_frames,
+            curriculum,
+            seed,
+        }
     }
 
     /// Whether the order of some epoch needs to know the speakers.
     pub fn balances_speakers(&self) -> bool {
-        self.curriculum.iter().any(|phase| phase.order == Order::BySpeaker)
+        self.settings.curriculum.iter().any(|phase| phase.order == Order::BySpeaker)
     }
 }

@@ -3,19 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_audio::features::{MelConfig, MelSpectrogram};
+use candle_core::Device;
+use flowmill_corpus::Row;
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
-use flowmill_corpus::shard::{GROUP, ID, ShardIndex, Shards, speech};
-use flowmill_corpus::{ColumnSpec, DType, Row};
-use flowmill_models::flow::{FlowBatch, FlowConfig, FlowItem};
+use flowmill_corpus::shard::{GROUP, ID, ShardIndex, Shards};
+use flowmill_family::{Batch, Configured, Examples, Reader, ReaderRow};
 use flowmill_runner::StageError;
-use flowmill_train::{BatchFrames, BoxError, DataSource};
-use serde::Deserialize;
+use flowmill_train::{BatchCost, BoxError, DataSource};
 
+use crate::TrainSection;
 use crate::identity::{CorpusIdentity, DataIdentity};
-use crate::item::{Mels, item};
 use crate::leakage::{self, Indexed};
-use crate::{SpeakerEmbedding, TrainSection};
 use crate::{apart, mixture::Weighted};
 
 /// Memory for decoded rows to train on, and as much for those to validate on.
@@ -59,59 +57,33 @@ impl DataPaths {
 }
 
 /// Utterances to train and to validate on. Numbers count through the corpora, then through the validation split.
-pub struct FlowData {
+pub struct TrainingData {
     /// The corpora to train on, then the validation split if there is one.
     splits: Vec<Split>,
     /// The number of every split's first utterance.
     starts: Vec<u32>,
-    /// Lengths of all, first of what is trained on.
-    lengths: Vec<u32>,
+    /// Costs of all, first of what is trained on.
+    costs: Vec<u32>,
     train_len: usize,
     /// Of what is trained on: utterances per shard, speakers if they matter, the corpora.
     sizes: Vec<u32>,
     speakers: Vec<u32>,
     parts: Vec<Part>,
-    config: FlowConfig,
+    model: Arc<dyn Configured>,
     sampling: SamplingOptions,
-    embedding: SpeakerEmbedding,
+    /// Where batches are made.
+    device: Device,
 }
 
 /// One split of one corpus.
 struct Split {
     shards: Shards,
-    mels: Mels,
-    /// How the mels are computed, or were.
-    mel: MelConfig,
+    reader: Reader,
 }
 
-/// The part of an index's `mel` that training reads.
-#[derive(Deserialize)]
-struct MelDescription {
-    store: String,
-    config: MelConfig,
-}
-
-impl MelDescription {
-    fn is_stored(&self) -> bool {
-        self.store != "none"
-    }
-}
-
-/// The columns that items are made of.
-fn columns(stored_mels: bool, embedding: SpeakerEmbedding) -> Vec<ColumnSpec> {
-    let mut columns = vec![speech::speech_token(), embedding.spec()];
-    if stored_mels {
-        columns.push(speech::mel(DType::F32));
-    } else {
-        let sound = [speech::WAV, speech::AUDIO_DATA];
-        columns.extend(speech::recording().into_iter().filter(|column| sound.contains(&column.name.as_str())));
-    }
-    columns
-}
-
-/// The names of all columns of a split that a training by `section` depends on; `None` when its mels are not described.
+/// The names of all columns of a split that a training by `section` depends on; `None` when its index does not describe them.
 pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<String>> {
-    let columns = columns(!computes_mels(index)?, section.speaker_embedding);
+    let columns = section.model.columns(index).ok()?;
     let mut read: Vec<String> = columns.into_iter().map(|column| column.name).collect();
     read.push(ID.to_owned());
     if section.balances_speakers() {
@@ -120,23 +92,24 @@ pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<St
     Some(read)
 }
 
-/// Whether training computes the mels of a split from its recordings; `None` when they are not described.
-pub fn computes_mels(index: &ShardIndex) -> Option<bool> {
-    let description: MelDescription = serde_json::from_value(index.mel.clone()).ok()?;
-    Some(!description.is_stored())
-}
-
-impl FlowData {
-    /// Opens what `section` trains and validates on.
+impl TrainingData {
+    /// Opens what a training of `model` by `section` trains and validates on; batches are made for `device`.
     ///
     /// # Errors
-    /// When an index or shard cannot be read, or the mels are not those that the model takes, the same in all corpora.
-    pub fn open(paths: &DataPaths, config: &FlowConfig, section: &TrainSection) -> Result<Self, StageError> {
-        let embedding = section.speaker_embedding;
+    /// When an index or shard cannot be read, or the splits are not such as the model takes.
+    pub fn open(
+        paths: &DataPaths,
+        model: &Arc<dyn Configured>,
+        section: &TrainSection,
+        device: Device,
+    ) -> Result<Self, StageError> {
         let cache = CACHE_BYTES / paths.train.len().max(1);
-        let open = |corpus: &Weighted| Split::open(&corpus.index, embedding, cache);
+        let open = |corpus: &Weighted| Split::open(&corpus.index, model.as_ref(), cache);
         let mut splits = paths.train.iter().map(open).collect::<Result<Vec<Split>, _>>()?;
-        check_mels(paths, &splits, config)?;
+        let indexed = paths.train.iter().zip(&splits);
+        let indexed: Vec<(&Path, &ShardIndex)> =
+            indexed.map(|(corpus, split)| (&*corpus.index, split.shards.index())).collect();
+        model.check_splits(&indexed).map_err(StageError::other)?;
         let parts = paths.train.iter().zip(&splits);
         let parts = parts.map(|(corpus, split)| Part { utterances: split.shards.len() as u32, weight: corpus.weight });
         let (parts, train_len) = (parts.collect(), splits.iter().map(|split| split.shards.len()).sum());
@@ -146,11 +119,12 @@ impl FlowData {
             speakers.extend(split.shards.groups().map_err(StageError::other)?);
         }
         if let Some(validation) = &paths.validation {
-            splits.push(Split::open(validation, embedding, CACHE_BYTES)?);
+            splits.push(Split::open(validation, model.as_ref(), CACHE_BYTES)?);
         }
-        let (starts, lengths) = (starts(&splits)?, splits.iter().flat_map(|split| split.shards.lengths()).collect());
-        let (config, sampling) = (config.clone(), section.sampling());
-        Ok(Self { splits, starts, lengths, train_len, sizes, speakers, parts, config, sampling, embedding })
+        let sizes_of_rows = splits.iter().flat_map(|split| split.shards.sizes());
+        let (starts, costs) = (starts(&splits)?, sizes_of_rows.map(|sizes| model.cost(&sizes)).collect());
+        let (model, sampling) = (model.clone(), section.sampling());
+        Ok(Self { splits, starts, costs, train_len, sizes, speakers, parts, model, sampling, device })
     }
 
     /// Refuses to validate on what is trained on, and warns where other splits of the recipe are, or where corpora have features of
@@ -175,33 +149,40 @@ impl FlowData {
 
     /// Utterances to validate on.
     pub fn validation_len(&self) -> usize {
-        self.lengths.len() - self.train_len
+        self.costs.len() - self.train_len
     }
 
-    /// The first so many utterances to validate on, by id.
+    /// The examples of the first `count` utterances to validate on; none where there are none.
     ///
     /// # Errors
     /// When one cannot be read or does not fit the model.
-    pub fn held_out(&self, count: usize) -> Result<Vec<(String, FlowItem)>, StageError> {
+    pub fn examples(&self, count: usize) -> Result<Option<Examples>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
+        if numbers.is_empty() {
+            return Ok(None);
+        }
         let rows = self.rows(&numbers).map_err(StageError::other)?;
-        let make = |((row, mels), &number): (&(Arc<Row>, &Mels), &u32)| {
-            let item = item(row, u64::from(number), &self.config, self.embedding, mels);
-            item.map(|item| (row.id.clone(), item)).map_err(StageError::new)
-        };
-        rows.iter().zip(&numbers).map(make).collect()
+        let rows = rows.iter().zip(&numbers);
+        let rows: Vec<ReaderRow<'_>> =
+            rows.map(|((row, reader), &number)| ReaderRow { row, reader, sample: u64::from(number) }).collect();
+        self.model.examples(&rows).map(Some).map_err(StageError::other)
     }
 
-    /// The training utterances that are longer than a batch may be; each is a batch of its own.
+    /// The training utterances that cost more than a batch may; each is a batch of its own.
     pub fn oversized(&self) -> Vec<&str> {
         let items = BatchPlan::validation(self.corpus(), &self.sampling).oversized;
         items.into_iter().map(|item| self.id(item)).collect()
     }
 
+    /// What batches are budgeted in.
+    pub fn cost_unit(&self) -> &'static str {
+        self.model.cost_unit()
+    }
+
     /// What is trained on, for the sampler.
     fn corpus(&self) -> Corpus<'_> {
         Corpus {
-            lengths: &self.lengths[..self.train_len],
+            costs: &self.costs[..self.train_len],
             shards: &self.sizes,
             speakers: &self.speakers,
             parts: &self.parts,
@@ -215,10 +196,10 @@ impl FlowData {
         (split, item - self.starts.get(split).copied().unwrap_or(0))
     }
 
-    /// Rows by number, each with its mels' source.
-    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<Row>, &Mels)>, BoxError> {
+    /// Rows by number, each with the reader of its split.
+    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<Row>, &Reader)>, BoxError> {
         let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
-        let mut rows: Vec<Option<(Arc<Row>, &Mels)>> = vec![None; items.len()];
+        let mut rows: Vec<Option<(Arc<Row>, &Reader)>> = vec![None; items.len()];
         for (index, split) in self.splits.iter().enumerate() {
             let here: Vec<usize> = (0..items.len()).filter(|&at| places[at].0 == index).collect();
             let local: Vec<u32> = here.iter().map(|&at| places[at].1).collect();
@@ -226,40 +207,40 @@ impl FlowData {
                 continue;
             }
             for (at, row) in here.into_iter().zip(split.shards.fetch(&local)?) {
-                rows[at] = Some((row, &split.mels));
+                rows[at] = Some((row, &split.reader));
             }
         }
         Ok(rows.into_iter().flatten().collect())
     }
 }
 
-impl DataSource for FlowData {
-    type Batch = FlowBatch;
+impl DataSource for TrainingData {
+    type Batch = Batch;
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
         Ok(BatchPlan::training(self.corpus(), &self.sampling, epoch).batches)
     }
 
-    fn load(&self, items: &[u32]) -> Result<FlowBatch, BoxError> {
+    fn load(&self, items: &[u32]) -> Result<Batch, BoxError> {
         let rows = self.rows(items)?;
-        let make = |(at, (row, mels)): (usize, &(Arc<Row>, &Mels))| {
-            item(row, sample(items, at), &self.config, self.embedding, mels)
-        };
-        let items = rows.iter().enumerate().map(make).collect::<Result<Vec<FlowItem>, String>>()?;
-        Ok(FlowBatch::collate(&items, &self.config)?)
+        let rows = rows.iter().enumerate();
+        let rows: Vec<ReaderRow<'_>> =
+            rows.map(|(at, (row, reader))| ReaderRow { row, reader, sample: sample(items, at) }).collect();
+        self.model.batch(&rows, &self.device)
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {
-        let (start, lengths) = (self.train_len as u32, &self.lengths[self.train_len..]);
-        let batches = BatchPlan::validation(Corpus { lengths, ..Corpus::default() }, &self.sampling).batches;
+        let (start, costs) = (self.train_len as u32, &self.costs[self.train_len..]);
+        let batches = BatchPlan::validation(Corpus { costs, ..Corpus::default() }, &self.sampling).batches;
         batches.into_iter().map(|batch| batch.into_iter().map(|item| item + start).collect()).collect()
     }
 
-    fn frames(&self, items: &[u32]) -> BatchFrames {
-        let length = |&item: &u32| self.lengths.get(item as usize).copied().map(u64::from);
-        let lengths: Vec<u64> = items.iter().filter_map(length).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
+    fn cost(&self, items: &[u32]) -> BatchCost {
+        let cost = |&item: &u32| self.costs.get(item as usize).copied().map(u64::from);
+        let costs: Vec<u64> = items.iter().filter_map(cost).collect();
+        let most = costs.iter().copied().max().unwrap_or(0);
+        let unit = self.model.cost_unit();
+        BatchCost { valid: costs.iter().sum(), padded: most * costs.len() as u64, unit }
     }
 
     fn still_to_keep(&self) -> u64 {
@@ -279,15 +260,12 @@ fn sample(items: &[u32], at: usize) -> u64 {
 }
 
 impl Split {
-    fn open(index: &Path, embedding: SpeakerEmbedding, cache_bytes: usize) -> Result<Self, StageError> {
-        let description = mel_description(index)?;
-        let mels = match description.is_stored() {
-            true => Mels::Stored,
-            false => Mels::Computed(MelSpectrogram::new(description.config.clone()).map_err(StageError::other)?),
-        };
-        let columns = columns(description.is_stored(), embedding);
-        let shards = Shards::open(index, &columns, cache_bytes).map_err(StageError::other)?;
-        Ok(Self { shards, mels, mel: description.config })
+    fn open(path: &Path, model: &dyn Configured, cache_bytes: usize) -> Result<Self, StageError> {
+        let index = ShardIndex::read(path).map_err(StageError::other)?;
+        let about = |error: BoxError| StageError::new(format!("{}: {error}", path.display()));
+        let (columns, reader) = (model.columns(&index).map_err(about)?, model.reader(&index).map_err(about)?);
+        let shards = Shards::open(path, &columns, cache_bytes).map_err(StageError::other)?;
+        Ok(Self { shards, reader })
     }
 
     fn indexed<'a>(&'a self, path: &'a Path) -> Indexed<'a> {
@@ -310,33 +288,4 @@ fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
             "{next} utterances are more than the 4,294,967,295 that can be trained on at once"
         ))),
     }
-}
-
-/// Refuses mels that the model does not make, and corpora whose mels were computed in different ways.
-fn check_mels(paths: &DataPaths, splits: &[Split], config: &FlowConfig) -> Result<(), StageError> {
-    for (corpus, split) in paths.train.iter().zip(splits) {
-        check_bins(split.mel.n_mels, config.output_size)?;
-        if split.mel != splits[0].mel {
-            let (a, b) = (paths.train[0].index.display(), corpus.index.display());
-            let problem = format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike");
-            return Err(StageError::new(problem));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses mels of another number of bins than the model makes.
-pub(crate) fn check_bins(found: usize, wanted: usize) -> Result<(), StageError> {
-    if found == wanted {
-        return Ok(());
-    }
-    Err(StageError::new(format!(
-        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
-    )))
-}
-
-fn mel_description(index: &Path) -> Result<MelDescription, StageError> {
-    let mel = ShardIndex::read(index).map_err(StageError::other)?.mel;
-    serde_json::from_value(mel)
-        .map_err(|error| StageError::new(format!("{}: the mel's description: {error}", index.display())))
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use flowmill_corpus::shard::{ShardIndex, SplitContent};
+use flowmill_family::{Registered, Registry};
 use flowmill_runner::StageError;
 use flowmill_train::{Identity, Limits};
 use serde::Serialize;
@@ -13,14 +14,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{TrainSection, data};
 
-/// Keys of the section that decide the weights after every step, and what they are measured on.
-pub const DECIDING: [&str; 20] = [
+/// Keys of the section that decide the weights after every step, and what they are measured on; those of the family besides.
+pub const DECIDING: [&str; 17] = [
     "model",
-    "speaker_embedding",
-    "token_embedding",
     "init_partial",
     "lora",
-    "normalise_mel",
     "train_split",
     "validation_split",
     "batch",
@@ -100,10 +98,11 @@ impl CorpusIdentity {
             let (index, digests) = (ShardIndex::read(path).ok()?, SplitContent::of(path)?);
             let columns = data::columns_read(&index, section)?;
             let digest = digests.digest(&index, &columns.iter().map(String::as_str).collect::<Vec<_>>())?;
-            let computed =
-                data::computes_mels(&index)?.then(|| blake3::hash(index.mel.to_string().as_bytes()).to_hex());
-            let computed = computed.map_or(String::new(), |mel| format!(", mels {}", &mel[..16]));
-            Some(format!("{} utterances, {digest}{computed}", index.rows))
+            let derived = section.model.derived(&index).map(|derived| {
+                let by = blake3::hash(derived.by.to_string().as_bytes()).to_hex();
+                format!(", {} {}", derived.what, &by[..16])
+            });
+            Some(format!("{} utterances, {digest}{}", index.rows, derived.unwrap_or_default()))
         };
         Ok(Some(Self { content: content(), index: blake3::hash(&bytes).to_hex().to_string() }))
     }
@@ -111,7 +110,7 @@ impl CorpusIdentity {
 
 /// The identity of a training by its section and its corpora.
 pub fn of_section(section: &TrainSection, data: &DataIdentity) -> Value {
-    let mut fields = listed(&json!(section));
+    let mut fields = listed(section);
     fields.insert(DATA.to_owned(), json!(data));
     Value::Object(fields)
 }
@@ -143,19 +142,18 @@ pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
 
 /// The identity that a recorded configuration stands for: settings that were added since have their defaults, those that do not decide are
 /// left out. `now` is the present one.
-pub fn of_record(then: &Value, now: &Value) -> Value {
-    let mut known = Map::new();
-    for (key, value) in then.as_object().into_iter().flatten() {
-        if DECIDING.contains(&key.as_str()) || ENDS.contains(&key.as_str()) {
-            known.insert(key.clone(), value.clone());
-        }
-    }
+pub fn of_record(registry: &Registry, then: &Value, now: &Value) -> Value {
+    let family = registry.find(then["model"]["family"].as_str());
+    let options = family.map_or(&[][..], Registered::train_keys);
+    let counts = |key: &str| [&DECIDING, &ENDS[..], options].iter().any(|keys| keys.contains(&key));
+    let fields = then.as_object().into_iter().flatten().filter(|(key, _)| counts(key));
+    let mut known: Map<String, Value> = fields.map(|(key, value)| (key.clone(), value.clone())).collect();
     // Earlier versions kept what identifies the corpora of a mixture with them; the files themselves are compared in any case.
     if let Some(Value::Array(entries)) = known.get_mut("mixture") {
         entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove(DATA)));
     }
-    let read = serde_json::from_value::<TrainSection>(Value::Object(known.clone()));
-    let mut fields = read.map_or(known, |section| listed(&json!(section)));
+    let read = TrainSection::from_json(registry, known.clone());
+    let mut fields = read.map_or(known, |section| listed(&section));
     fields.insert(DATA.to_owned(), data_of_record(then.get(DATA), &now[DATA]));
     serde_json::from_str(&Value::Object(fields).to_string()).unwrap_or_default()
 }
@@ -186,11 +184,14 @@ fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
 }
 
 /// The listed settings of a section, without paths.
-fn listed(section: &Value) -> Map<String, Value> {
+fn listed(section: &TrainSection) -> Map<String, Value> {
+    let all = section.to_json();
     let mut fields = Map::new();
     for key in DECIDING.iter().chain(&ENDS) {
-        fields.insert((*key).to_owned(), section.get(*key).cloned().unwrap_or_default());
+        fields.insert((*key).to_owned(), all.get(*key).cloned().unwrap_or_default());
     }
+    let free = section.model.free_options();
+    fields.extend(section.model.options().into_iter().filter(|(key, _)| !free.contains(&key.as_str())));
     let without = |value: Option<&mut Value>, path: &str| {
         if let Some(settings) = value.and_then(Value::as_object_mut) {
             settings.remove(path);
@@ -207,10 +208,29 @@ fn listed(section: &Value) -> Map<String, Value> {
 mod tests {
     use super::*;
 
+    fn registry() -> Registry {
+        flowmill_families::registry()
+    }
+
+    fn section(json: Value) -> TrainSection {
+        TrainSection::from_json(&registry(), json.as_object().unwrap().clone()).unwrap()
+    }
+
+    fn published() -> TrainSection {
+        TrainSection::published(&registry()).unwrap()
+    }
+
+    fn same(then: &Value, now: &Value) -> bool {
+        of_record(&registry(), then, now) == of_record(&registry(), now, now)
+    }
+
     #[test]
     fn every_setting_is_known_to_decide_or_not() {
-        let mut all: Vec<&str> = DECIDING.iter().chain(&ENDS).chain(&FREE).copied().collect();
-        let mut fields: Vec<String> = json!(TrainSection::default()).as_object().unwrap().keys().cloned().collect();
+        let section = published();
+        let options = section.model.options();
+        let own = options.keys().map(String::as_str);
+        let mut all: Vec<&str> = DECIDING.iter().chain(&ENDS).chain(&FREE).copied().chain(own).collect();
+        let mut fields: Vec<String> = section.to_json().keys().cloned().collect();
         all.sort_unstable();
         fields.sort_unstable();
         assert_eq!(all, fields, "a new setting belongs into one of the lists");
@@ -218,18 +238,21 @@ mod tests {
 
     #[test]
     fn a_record_of_another_version_means_the_same() {
-        let now = of_section(&TrainSection::default(), &DataIdentity::default());
+        let now = of_section(&published(), &DataIdentity::default());
         // As an earlier version recorded it: all settings, and some that did not exist.
-        let mut then = json!(TrainSection::default());
+        let mut then = json!(published().to_json());
         then["log_every"] = json!(77);
         then["keep"]["last"] = json!(99);
         for added in ["grad_clip_value", "speaker_embedding"] {
             then.as_object_mut().unwrap().remove(added);
         }
         then["optim"].as_object_mut().unwrap().remove("decay_matrices_only");
-        assert_eq!(of_record(&then, &now), of_record(&now, &now));
+        assert!(same(&then, &now));
         then["optim"]["lr"] = json!(0.5);
-        assert_ne!(of_record(&then, &now), of_record(&now, &now));
+        assert!(!same(&then, &now));
+        then["optim"]["lr"] = now["optim"]["lr"].clone();
+        then["speaker_embedding"] = json!("speaker");
+        assert!(!same(&then, &now), "keys of the family count too");
     }
 
     fn corpus(content: Option<&str>, index: &str) -> Option<CorpusIdentity> {
@@ -238,7 +261,7 @@ mod tests {
 
     fn of(training: [Option<CorpusIdentity>; 2]) -> Value {
         let mixture = json!([{"index": "a", "weight": 1.0}, {"index": "b", "weight": 2.0}]);
-        let section = serde_json::from_value::<TrainSection>(json!({"mixture": mixture, "init_from": "a"})).unwrap();
+        let section = section(json!({"mixture": mixture, "init_from": "a"}));
         of_section(&section, &DataIdentity { training: training.into(), validation: corpus(Some("v"), "0") })
     }
 
@@ -246,7 +269,7 @@ mod tests {
     fn the_same_content_is_the_same_corpus_and_without_digests_the_same_index() {
         let (one, two) = (corpus(Some("1"), "x"), corpus(None, "y"));
         let then = of([one.clone(), two.clone()]);
-        let is_same = |now: Value| of_record(&then, &now) == of_record(&now, &now);
+        let is_same = |now: Value| same(&then, &now);
         assert!(is_same(of([corpus(Some("1"), "other file"), two.clone()])));
         assert!(is_same(of([corpus(None, "x"), corpus(Some("2"), "y")])), "packed again with digests, or without");
         assert!(!is_same(of([corpus(Some("3"), "x"), two.clone()])), "a content that is known decides");
@@ -257,12 +280,9 @@ mod tests {
 
     #[test]
     fn paths_do_not_count() {
-        let section = |first: &str| {
-            let mixture = json!([{"index": first, "weight": 1.0}]);
-            serde_json::from_value::<TrainSection>(json!({"mixture": mixture, "init_from": first})).unwrap()
-        };
+        let section = |first: &str| section(json!({"mixture": [{"index": first, "weight": 1.0}], "init_from": first}));
         let now = of_section(&section("a"), &DataIdentity::default());
         assert_eq!(now, of_section(&section("x/a"), &DataIdentity::default()));
-        assert_eq!(of_record(&now, &now), of_record(&json!(section("a")), &now), "a record with paths");
+        assert!(same(&json!(section("a").to_json()), &now), "a record with paths");
     }
 }

@@ -3,28 +3,24 @@
 //! Reads `3-pack/SPLIT/index.json`, the shards and `mel_statistics.json`; writes `4-train/checkpoints/step-NNNNNN/`, `metrics.jsonl`,
 //! `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if there were any), `samples/`, `wandb/` (when asked for), `commands.jsonl` (when
 //! a command changed the training), `base.safetensors` (what adapters were trained beside) and `config.json`: the model's family and
-//! resolved settings, the mel it makes and the speaker embedding it takes. The loop is `flowmill-train`, the network
-//! `flowmill-models`; this crate brings them and the shards together.
+//! resolved settings, and what the family says besides. The loop is `flowmill-train`, the model comes from a family of the
+//! registry; this crate brings them and the shards together.
 
-mod agreement;
 mod apart;
-pub mod audible;
-mod codebook;
+mod columns;
 mod config;
 mod data;
 mod identity;
-mod item;
 mod leakage;
 mod look;
 mod mixture;
-mod model;
 mod plan_memory;
+mod preview;
 mod resume_status;
 mod rollback;
 mod splits;
 mod start;
 mod store;
-mod studio;
 mod task;
 mod try_out;
 mod watch;
@@ -33,24 +29,24 @@ mod work;
 use std::path::{Path, PathBuf};
 
 use flowmill_corpus::shard::ShardIndex;
+use flowmill_family::Registry;
 use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 use flowmill_train::SKIPPED_FOLDER;
 use flowmill_train::metrics::{METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
 use serde_json::{Value, json};
 
-pub use config::{BatchConfig, SpeakerEmbedding, TokenEmbedding, TrainSection};
+pub use config::{BatchConfig, StageSettings, TrainSection};
 use data::DataPaths;
 pub use look::{evaluate, replay};
 pub use mixture::MixtureEntry;
-pub use model::ModelConfig;
 pub use plan_memory::plan_memory;
+pub use preview::file_name;
 pub use rollback::rollback;
-pub use studio::{SPEAKER_EXTRACTOR, TOKEN_EXTRACTOR};
 pub use try_out::try_out;
 pub use watch::ASIDE;
 use work::Training;
-pub use work::{Adapted, scored_split};
+pub use work::{Adapted, extractors, scored_split};
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
@@ -64,9 +60,25 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of what was generated during training.
 pub const SAMPLES: &str = "samples";
 
+/// The number of the stage.
+pub const NUMBER: u8 = work::TRAIN;
+
 /// The stage.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TrainStage;
+#[derive(Debug, Clone)]
+pub struct TrainStage {
+    registry: Registry,
+}
+
+impl TrainStage {
+    /// The stage with the families that a recipe can name.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    fn read(&self, recipe: &Recipe) -> Result<TrainSection, RecipeError> {
+        TrainSection::read(recipe, &self.registry)
+    }
+}
 
 impl Stage for TrainStage {
     fn number(&self) -> u8 {
@@ -98,36 +110,36 @@ impl Stage for TrainStage {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let section = TrainSection::read(recipe)?;
+        let section = self.read(recipe)?;
         splits::check_names(&section, recipe)?;
-        agreement::check(&section, recipe)
+        columns::check(&section, recipe)
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let section = TrainSection::read(recipe)?;
+        let section = self.read(recipe)?;
         section.check_device(recipe)?;
         section.check_files(recipe)
     }
 
     fn check_files_to_go_on(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let section = TrainSection::read(recipe)?;
+        let section = self.read(recipe)?;
         section.check_device(recipe)?;
         section.check_corpora(recipe)?;
         // Checkpoints of adapters do not hold what they are adapters of.
-        if section.lora.is_some() { section.check_weights(recipe) } else { Ok(()) }
+        if section.settings.lora.is_some() { section.check_weights(recipe) } else { Ok(()) }
     }
 
     fn warnings(&self, recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
-        Ok(TrainSection::read(recipe)?.warnings())
+        Ok(self.read(recipe)?.warnings())
     }
 
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
-        let section = TrainSection::read(recipe)?;
-        let mut shown = json!(section);
+        let section = self.read(recipe)?;
+        let mut shown = json!(section.to_json());
         // Settings that the schedule does not have would be refused when what is shown is read as a recipe.
         if let Some(schedule) = shown["schedule"].as_object_mut() {
             schedule.retain(|key, _| {
-                ["name", "per"].contains(&key.as_str()) || section.schedule.has(&format!("schedule.{key}"))
+                ["name", "per"].contains(&key.as_str()) || section.run.schedule.has(&format!("schedule.{key}"))
             });
         }
         Ok(shown)
@@ -138,15 +150,15 @@ impl Stage for TrainStage {
             return Ok(None);
         }
         let folder = |number| context.stage_dir(number);
-        let training = Training::new(TrainSection::read(context.recipe())?, context.recipe(), &folder);
+        let training = Training::new(self.read(context.recipe())?, context.recipe(), &folder);
         let mut config = identity::of_section(&training.section, &training.data.identity(&training.section)?);
         if let Some(last) = context.last_receipt(PART) {
             identity::take_over_gone_data(&mut config, &last.config);
         }
         let mut part = Part::new(PART)
             .config(config)
-            .rows(training.section.max_steps.unwrap_or(0))
-            .resumable(resume_status::RESUMABLE);
+            .rows(training.section.run.max_steps.unwrap_or(0))
+            .resumable(resume_status::resumable(&self.registry));
         for (key, index) in training.data.keyed() {
             // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
             let own = index.starts_with(folder(work::PACK));
@@ -158,10 +170,9 @@ impl Stage for TrainStage {
                 },
             );
         }
-        if training.section.normalise_mel {
-            part = part.input_as("mel statistics", &training.statistics);
+        for (role, file) in training.section.model.inputs(&training.artifacts) {
+            part = part.input_as(role, file);
         }
-        let part = part.inputs_as("codebook", training.codebook.clone());
         let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
         let part =

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use flowmill_family::Registry;
 use flowmill_runner::{Recipe, StageError, part_state};
 use flowmill_train::checkpoint::step_of;
 use flowmill_train::{Evaluation, Observer, Replay, TrainError};
@@ -15,13 +16,14 @@ use crate::{CHECKPOINTS, PART, TrainSection};
 /// # Errors
 /// When data or dump do not fit the recipe, or whatever the replay reports.
 pub fn replay(
+    registry: &Registry,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
     dump: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Replay, StageError> {
-    let section = TrainSection::read(recipe).map_err(StageError::other)?;
-    let settings = section.train_config();
+    let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
+    let settings = section.run.clone();
     let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, false, observer)?;
     flowmill_train::replay(&task, &mut parameters, &data, &settings, dump).map_err(StageError::other)
 }
@@ -31,11 +33,12 @@ pub fn replay(
 /// # Errors
 /// When data or checkpoint do not fit the recipe, there is no checkpoint, or whatever the validation reports.
 pub fn evaluate(
+    registry: &Registry,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, StageError> {
-    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
     let Prepared { task, mut parameters, data, .. } = prepared(section, recipe, folder, true, observer)?;
     let stage = folder(TRAIN);
     loop {

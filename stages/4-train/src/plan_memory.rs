@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
+use flowmill_family::Registry;
 use flowmill_runner::{Recipe, StageError};
 use flowmill_train::{MemoryPlan, Observer};
 
@@ -17,12 +18,13 @@ use crate::work::Training;
 /// # Errors
 /// When data or start do not fit the model, or whatever the plan reports.
 pub fn plan_memory(
+    registry: &Registry,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
     usable: Option<u64>,
     observer: &mut dyn Observer,
 ) -> Result<MemoryPlan, StageError> {
-    let section = TrainSection::read(recipe).map_err(StageError::other)?;
+    let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
     let training = Training::new(section, recipe, folder);
     // On a thread of a pool, as the runner trains: allocators keep memory by threads, so which ones take part decides how much it is.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
@@ -36,7 +38,7 @@ pub fn plan_memory(
 }
 
 fn plan(training: &Training, usable: Option<u64>, observer: &mut Teller) -> Result<MemoryPlan, StageError> {
-    let settings = training.section.train_config();
+    let settings = training.section.run.clone();
     let mut prepared = training.prepare(false, &|message| observer.tell(message))?;
     let data = &prepared.data;
     let plan = flowmill_train::plan_memory(&prepared.task, &mut prepared.parameters, data, &settings, usable, observer);

@@ -1,7 +1,9 @@
 //! How a training goes on: how far it got, what its settings were, and what another end means to it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use flowmill_family::Registry;
 use flowmill_runner::{End, Reached, Restored, Resumable, StageError, WorkRecord};
 use flowmill_train::checkpoint::{State, read_state, step_of};
 use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
@@ -13,15 +15,18 @@ use crate::look::checkpoints_in;
 use crate::{CHECKPOINTS, SAMPLES, identity};
 
 /// How a training goes on from its folder, and from its results.
-pub const RESUMABLE: Resumable = Resumable {
-    reached,
-    on_stop: "saving and stopping after the present step; once more stops at once, and loses what came after the newest checkpoint",
-    recorded: identity::of_record,
-    record,
-    ends: &identity::ENDS,
-    end,
-    restored,
-};
+pub fn resumable(registry: &Registry) -> Resumable {
+    let registry = registry.clone();
+    Resumable {
+        reached,
+        on_stop: "saving and stopping after the present step; once more stops at once, and loses what came after the newest checkpoint",
+        recorded: Arc::new(move |then, now| identity::of_record(&registry, then, now)),
+        record,
+        ends: &identity::ENDS,
+        end,
+        restored,
+    }
+}
 
 /// The checkpoints of a training, by step: in its own folder, or in a folder of the stage's results.
 fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StageError> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use flowmill_family::Registry;
 use flowmill_runner::{Experiment, Interrupt, Reporter, Rollback, RolledBack, RunError, StageError};
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::{samples_step, steering};
@@ -14,6 +15,7 @@ use crate::{PART, TrainStage, resume_status};
 /// # Errors
 /// When a run holds the experiment, there is no checkpoint of that step, or it is damaged or cannot be read.
 pub fn rollback(
+    registry: &Registry,
     experiment: &Experiment,
     step: u64,
     command: &str,
@@ -32,9 +34,17 @@ pub fn rollback(
         is_newer: &|name| step_of(name).or_else(|| samples_step(name)).is_some_and(|of| of > step),
         check: &|folder| checkpoint::verify(folder).map_err(StageError::other),
         trim: &|folder| forget_commands(folder, step),
-        resumable: resume_status::RESUMABLE,
+        resumable: resume_status::resumable(registry),
     };
-    flowmill_runner::rollback(&TrainStage, experiment, &what, command, version, interrupt, reporter)
+    flowmill_runner::rollback(
+        &TrainStage::new(registry.clone()),
+        experiment,
+        &what,
+        command,
+        version,
+        interrupt,
+        reporter,
+    )
 }
 
 /// Takes back the commands that were given for later steps.

@@ -13,11 +13,12 @@ use crate::leakage::splits_beside;
 /// # Errors
 /// The key, with the splits that there are.
 pub fn check_names(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
-    let trained = section.mixture.is_empty() || section.mixture.iter().any(|entry| entry.index.is_none());
+    let trained =
+        section.settings.mixture.is_empty() || section.settings.mixture.iter().any(|entry| entry.index.is_none());
     if trained {
-        flowmill_stage_prep::check_split(recipe, "train.train_split", &section.train_split)?;
+        flowmill_stage_prep::check_split(recipe, "train.train_split", &section.settings.train_split)?;
     }
-    let validation = section.validation_split.as_deref();
+    let validation = section.settings.validation_split.as_deref();
     validation.map_or(Ok(()), |split| flowmill_stage_prep::check_split(recipe, "train.validation_split", split))
 }
 
@@ -41,9 +42,9 @@ pub fn warn_of_scores(scored: &str, paths: &DataPaths, tell: &dyn Fn(String)) ->
 pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError> {
     let trained = paths.train.iter().any(|corpus| corpus.index == paths.own);
     if trained && !paths.own.is_file() {
-        return Err(absent("train.train_split", &section.train_split, &paths.own, "")?);
+        return Err(absent("train.train_split", &section.settings.train_split, &paths.own, "")?);
     }
-    match (&paths.validation, &section.validation_split) {
+    match (&paths.validation, &section.settings.validation_split) {
         (Some(index), Some(split)) if !index.is_file() => Err(absent(
             "train.validation_split",
             split,

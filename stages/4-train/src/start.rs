@@ -189,7 +189,7 @@ pub fn adapt(
 
 /// The files of the adapter that the section goes on from.
 pub fn adapter_files(section: &TrainSection, recipe: &Recipe) -> Option<AdapterFiles> {
-    let path = section.lora.as_ref()?.init_from.as_deref()?;
+    let path = section.settings.lora.as_ref()?.init_from.as_deref()?;
     Some(AdapterFiles::at(&recipe.resolve(path)))
 }
 

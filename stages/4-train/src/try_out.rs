@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flowmill_family::Registry;
 use flowmill_runner::{Recipe, StageError};
 use flowmill_train::{Observer, Overfit, OverfitOptions, overfit};
 
@@ -14,13 +15,14 @@ use crate::look::prepared;
 /// # Errors
 /// When data or start do not fit the model, or whatever [`overfit`] reports.
 pub fn try_out(
+    registry: &Registry,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
     options: OverfitOptions,
     observer: &mut dyn Observer,
 ) -> Result<Overfit, StageError> {
-    let section = TrainSection::read(recipe).map_err(StageError::other)?;
-    let settings = section.train_config();
+    let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
+    let settings = section.run.clone();
     let mut prepared = prepared(section, recipe, folder, false, observer)?;
     let tried = overfit(&prepared.task, &mut prepared.parameters, &prepared.data, &settings, options, observer);
     tried.map_err(StageError::other)

@@ -22,8 +22,8 @@ pub struct Watch<'a> {
     /// Steps the bar has been told of.
     advanced: u64,
     since: Totals,
-    /// Bins of the mel, by which weights of losses are frames.
-    bins: usize,
+    /// Elements of the loss for each frame, by which weights of losses are frames.
+    elements: usize,
     aside: PathBuf,
     results: &'a Path,
     control: Option<Control>,
@@ -60,7 +60,7 @@ impl Totals {
 impl<'a> Watch<'a> {
     /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal. `results` is where
     /// what the work leaves will lie.
-    pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, bins: usize) -> Self {
+    pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, elements: usize) -> Self {
         let control = Control::open(experiment);
         if let Err(error) = &control {
             work.message(format!("`flowmill ctl` cannot reach this run: {}: {error}", experiment.display()));
@@ -76,7 +76,7 @@ impl<'a> Watch<'a> {
             shown: Instant::now(),
             advanced: 0,
             since: Totals::default(),
-            bins,
+            elements,
             aside: experiment.join(ASIDE),
             results,
             control: control.ok(),
@@ -101,7 +101,7 @@ impl<'a> Watch<'a> {
     fn rates(&self) -> String {
         let Totals { items, weight, seconds, data_wait, .. } = &self.since;
         let seconds = seconds.max(1e-9);
-        let (samples, frames) = (*items as f64 / seconds, weight / self.bins.max(1) as f64 / seconds);
+        let (samples, frames) = (*items as f64 / seconds, weight / self.elements.max(1) as f64 / seconds);
         let wait = 100.0 * data_wait / seconds;
         let mut text = format!("{samples:.1} samples/s · {frames:.0} frames/s · data wait {wait:.0} %");
         if let Some(bytes) = process_memory::resident() {

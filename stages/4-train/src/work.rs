@@ -1,12 +1,12 @@
 //! The work of the training part.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use flowmill_models::flow::MelNormalisation;
+use flowmill_family::{Artifacts, Configured};
 use flowmill_nn::Parameters;
 use flowmill_nn::device::{self, name_of};
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
-use flowmill_stage_pack::MelStatistics;
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::device::{in_words, place};
 use flowmill_train::lora::AdapterFiles;
@@ -16,15 +16,12 @@ use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, TrainError, samples_st
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::data::{DataPaths, FlowData, check_bins};
+use crate::data::{DataPaths, TrainingData};
+use crate::preview::Preview;
 use crate::store::StagedCheckpoints;
-use crate::studio::Studio;
-use crate::task::FlowTask;
+use crate::task::FamilyTask;
 use crate::watch::Watch;
-use crate::{
-    BASE_FILE, CHECKPOINTS, CONFIG_FILE, ModelConfig, SAMPLES, TokenEmbedding, TrainSection, codebook, mixture, splits,
-    start,
-};
+use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, SAMPLES, TrainSection, mixture, splits, start};
 
 /// Number of the stage that makes speaker embeddings.
 const EMBED: u8 = 1;
@@ -47,10 +44,10 @@ pub struct Training {
     pub section: TrainSection,
     /// The shards.
     pub data: DataPaths,
-    /// Mean and deviation of every mel bin.
-    pub statistics: PathBuf,
-    /// The codebook that the token embedding starts from, if any.
-    pub codebook: Option<PathBuf>,
+    /// What earlier stages left for the model.
+    pub artifacts: Artifacts,
+    /// The fitted extractors that belong to it.
+    pub extractors: Vec<(PathBuf, &'static str)>,
     /// The file that the weights start from, if any.
     pub weights: Option<PathBuf>,
     /// The adapter that the adapters start from, if any.
@@ -61,18 +58,16 @@ pub struct Training {
     pub results: PathBuf,
     /// The split that stage 6 will score.
     pub scored: String,
-    /// The fitted extractors of speakers and of tokens.
-    pub extractors: [PathBuf; 2],
 }
 
 /// The model at its start, and its data.
 pub struct Prepared {
-    /// The model's settings.
-    pub config: ModelConfig,
+    /// The model, complete.
+    pub config: Arc<dyn Configured>,
     /// The shards.
-    pub data: FlowData,
+    pub data: TrainingData,
     /// The model's loss.
-    pub task: FlowTask,
+    pub task: FamilyTask,
     /// The weights that training starts from.
     pub parameters: Parameters,
 }
@@ -103,21 +98,14 @@ impl Training {
     pub fn new(section: TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Self {
         let pack = folder(PACK);
         let index = |split: &str| pack.join(split).join("index.json");
-        let own = index(&section.train_split);
-        let train = mixture::corpora(&section.mixture, &own, &|path| recipe.resolve(path));
+        let own = index(&section.settings.train_split);
+        let train = mixture::corpora(&section.settings.mixture, &own, &|path| recipe.resolve(path));
         Self {
-            data: DataPaths { train, validation: section.validation_split.as_deref().map(index), own },
-            statistics: pack.join("mel_statistics.json"),
-            codebook: match section.token_embedding {
-                TokenEmbedding::Random => None,
-                TokenEmbedding::Codebook => Some(folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK)),
-            },
-            weights: section.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
+            data: DataPaths { train, validation: section.settings.validation_split.as_deref().map(index), own },
+            artifacts: artifacts(&section, folder),
+            extractors: extractors(&section, folder),
+            weights: section.settings.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
             adapter: start::adapter_files(&section, recipe),
-            extractors: [
-                folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
-                folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
-            ],
             results: folder(TRAIN),
             scored: scored_split(&section, recipe),
             experiment: pack.parent().unwrap_or(&pack).to_owned(),
@@ -151,93 +139,52 @@ impl Training {
     /// When data, statistics, codebook or weights cannot be read or do not fit.
     pub fn prepare(&self, resumes: bool, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
         splits::check(&self.section, &self.data)?;
-        let config = self.resolved()?;
-        let data = FlowData::open(&self.data, config.flow(), &self.section)?;
+        let Self { artifacts, section, .. } = self;
+        let config = section.model.completed(artifacts).map_err(StageError::other)?;
+        let device = device::open(section.settings.device).map_err(StageError::other)?;
+        let data = TrainingData::open(&self.data, &config, section, device.clone())?;
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
         }
         data.check_corpora(&self.data, tell)?;
         splits::warn_of_scores(&self.scored, &self.data, tell)?;
         announce(tell, &data);
-        let seed = self.section.train_config().seed;
+        let seed = section.run.seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
-        if let Some(codebook) = &self.codebook {
-            codebook::start_from(&mut parameters, codebook, config.flow(), seed)?;
-        }
-        let weights = self.weights.as_ref().filter(|_| !resumes || self.section.lora.is_some());
+        config.initialize(&mut parameters, artifacts, seed).map_err(StageError::other)?;
+        let weights = self.weights.as_ref().filter(|_| !resumes || section.settings.lora.is_some());
         if let Some(file) = weights {
             if self.adapter.is_none() {
                 start::refuse_apart(file)?;
             }
-            let loaded = start::start_from(&mut parameters, file, self.section.init_partial)?;
+            let loaded = start::start_from(&mut parameters, file, section.settings.init_partial)?;
             tell(format!("starting from {}: {}", file.display(), loaded.told()));
-            if let Some(lora) = &self.section.lora {
+            if let Some(lora) = &section.settings.lora {
                 tell(start::adapt(&mut parameters, lora, &loaded.report, seed)?);
                 if let Some(files) = self.adapter.as_ref().filter(|_| !resumes) {
                     tell(start::go_on_from(&mut parameters, lora, files)?);
                 }
             }
         }
-        let device = device::open(self.section.device).map_err(StageError::other)?;
         place(&mut parameters, &device).map_err(StageError::other)?;
         tell(format!("computing on {}", in_words(name_of(&device))));
-        let studio = Studio {
-            utterances: data.held_out(self.section.sample_count)?,
+        let preview = Preview {
+            examples: data.examples(section.settings.sample_count)?,
             seed,
-            description: self.describe(&config)?,
-            adapter_scale: self.section.lora.as_ref().map(LoraConfig::scale),
+            description: self.describe(config.as_ref())?,
+            adapter_scale: section.settings.lora.as_ref().map(LoraConfig::scale),
             extractors: self.extractors.clone(),
         };
-        Ok(Prepared { config, data, task: FlowTask { model, studio }, parameters })
+        Ok(Prepared { config, data, task: FamilyTask { model, preview }, parameters })
     }
 
     fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
-        let settings = self.section.train_config();
-        let bins = prepared.config.flow().output_size;
-        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, &self.results, bins));
+        let elements = prepared.config.elements_per_cost();
+        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, &self.results, elements));
         let Prepared { data, task, parameters, .. } = prepared;
-        let trained = flowmill_train::train(task, parameters, data, &settings, &work.staging_dir(), &store, &mut watch);
+        let trained =
+            flowmill_train::train(task, parameters, data, &self.section.run, &work.staging_dir(), &store, &mut watch);
         trained.map_err(with_ways_on)
-    }
-
-    /// The model's settings with the normalisation that the recipe asks for.
-    fn resolved(&self) -> Result<ModelConfig, StageError> {
-        let mut config = self.section.model.clone();
-        if self.section.normalise_mel && config.flow().mel_normalisation.is_none() {
-            let normalisation = self.normalisation(config.flow().output_size)?;
-            config.flow_mut().mel_normalisation = Some(normalisation);
-        }
-        match config.check() {
-            Ok(()) => Ok(config),
-            Err((key, message)) => Err(StageError::new(format!("train.model.{key}: {message}"))),
-        }
-    }
-
-    fn normalisation(&self, bins: usize) -> Result<MelNormalisation, StageError> {
-        let path = &self.statistics;
-        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => StageError::new(format!(
-                "{} is not there: stage 3 takes the statistics to normalise by of the stored mels of train.train_split (`{}`); without \
-                 these set train.normalise_mel: false",
-                path.display(),
-                self.section.train_split
-            )),
-            _ => StageError::file(path, error),
-        })?;
-        let statistics: MelStatistics =
-            serde_json::from_str(&text).map_err(|error| StageError::new(format!("{}: {error}", path.display())))?;
-        if statistics.split != self.section.train_split {
-            return Err(StageError::new(format!(
-                "{}: the statistics are those of the split `{}`, and train.train_split is `{}`: run stage 3 again (--stage pack), which takes \
-                 them of that split",
-                path.display(),
-                statistics.split,
-                self.section.train_split
-            )));
-        }
-        check_bins(statistics.mean.len(), bins)?;
-        let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
-        Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
     }
 
     /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
@@ -266,11 +213,12 @@ impl Training {
                 ));
             }
         }
-        if self.section.lora.is_some() {
+        if self.section.settings.lora.is_some() {
             checkpoint::write_base(parameters, &work.output(BASE_FILE)?).map_err(StageError::other)?;
         }
         let path = work.output(CONFIG_FILE)?;
-        std::fs::write(&path, format!("{:#}\n", self.describe(config)?)).map_err(|error| StageError::file(&path, error))
+        std::fs::write(&path, format!("{:#}\n", self.describe(config.as_ref())?))
+            .map_err(|error| StageError::file(&path, error))
     }
 
     /// Makes a checkpoint an output, or moves it aside when it was damaged since it was written.
@@ -298,24 +246,41 @@ impl Training {
     }
 
     /// What it takes to use the weights.
-    fn describe(&self, config: &ModelConfig) -> Result<Value, StageError> {
-        // All corpora have the same mels.
+    fn describe(&self, config: &dyn Configured) -> Result<Value, StageError> {
+        // All corpora have the same columns.
         let first = self.data.indexes().next().unwrap_or(&self.data.own);
         let index = flowmill_corpus::shard::ShardIndex::read(first).map_err(StageError::other)?;
-        let mut described = json!({
-            "family": config.family(),
-            "model": config.settings(),
-            "mel": index.mel,
-            "speaker_embedding": self.section.speaker_embedding,
-        });
-        if let Some(lora) = &self.section.lora {
+        let mut described = json!({ "family": config.family(), "model": config.config() });
+        if let (Some(fields), Value::Object(own)) =
+            (described.as_object_mut(), config.describe(&index).map_err(StageError::other)?)
+        {
+            fields.extend(own);
+        }
+        if let Some(lora) = &self.section.settings.lora {
             described["lora"] = json!(Adapted {
                 settings: lora.clone(),
-                base: self.section.init_from.as_deref().map(base_name),
+                base: self.section.settings.init_from.as_deref().map(base_name),
                 merged: true
             });
         }
         Ok(described)
+    }
+}
+
+/// The fitted extractors that belong to the model of a training, and their names in its folder; `folder` knows where a stage's results lie.
+pub fn extractors(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Vec<(PathBuf, &'static str)> {
+    let Artifacts { embed, tokens, .. } = artifacts(section, folder);
+    let path = |stage: u8| if stage == EMBED { embed.clone() } else { tokens.clone() };
+    section.model.extractors().iter().map(|extractor| (path(extractor.stage), extractor.file)).collect()
+}
+
+/// What earlier stages leave for a training.
+fn artifacts(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
+    Artifacts {
+        packed: folder(PACK),
+        embed: folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
+        tokens: folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
+        train_split: section.settings.train_split.clone(),
     }
 }
 
@@ -331,7 +296,7 @@ fn base_name(path: &str) -> String {
 pub fn scored_split(section: &TrainSection, recipe: &Recipe) -> String {
     // A value of another type is refused by stage 6, which reads the whole section.
     let given: Option<String> = recipe.value("export.split").ok().flatten();
-    given.or_else(|| section.validation_split.clone()).unwrap_or_else(|| section.train_split.clone())
+    given.or_else(|| section.settings.validation_split.clone()).unwrap_or_else(|| section.settings.train_split.clone())
 }
 
 /// Adds to a diagnosis that asks for other settings how they are tried without losing anything.
@@ -344,7 +309,7 @@ fn with_ways_on(error: TrainError) -> StageError {
     }
 }
 
-fn announce(tell: &dyn Fn(String), data: &FlowData) {
+fn announce(tell: &dyn Fn(String), data: &TrainingData) {
     if data.validation_len() == 0 {
         tell(
             "nothing is held out: checkpoints have no validation loss, none is the best, and stage 5 averages the last"
@@ -353,14 +318,14 @@ fn announce(tell: &dyn Fn(String), data: &FlowData) {
     }
     let oversized = data.oversized();
     if let Some(first) = oversized.first() {
-        let count = oversized.len();
+        let (count, unit) = (oversized.len(), data.cost_unit());
         tell(format!(
-            "{count} utterances are longer than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
+            "{count} utterances cost more {unit} than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
         ));
     }
 }
 
-fn report(summary: &Summary, weights: usize, data: &FlowData) -> PartReport {
+fn report(summary: &Summary, weights: usize, data: &TrainingData) -> PartReport {
     let mut report = PartReport::summary()
         .fact("parameters", weights)
         .fact("train_utterances", data.train_len())

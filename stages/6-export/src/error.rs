@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_models::extractors::{ExtractError, StateError};
+use flowmill_family::BoxError;
 
 /// Why a model could not be exported or used.
 #[derive(Debug, thiserror::Error)]
@@ -35,29 +35,9 @@ pub enum ExportError {
     /// The device cannot be used, or has no memory for the model.
     #[error(transparent)]
     Device(#[from] flowmill_nn::NnError),
-    /// An extractor's fitted state cannot be used.
+    /// The model could not be used as asked for.
     #[error(transparent)]
-    Extractor(#[from] StateError),
-    /// A recording gives no tokens or no embedding.
-    #[error("{}: {source}", path.display())]
-    Recording {
-        /// The recording.
-        path: PathBuf,
-        /// Why.
-        source: ExtractError,
-    },
-    /// The model could not generate.
-    #[error("generating: {reason}")]
-    Generate {
-        /// Why.
-        reason: String,
-    },
-    /// A row of a shard lacks what the model reads.
-    #[error(transparent)]
-    Column(#[from] flowmill_corpus::ColumnError),
-    /// Audio could not be made or written.
-    #[error(transparent)]
-    Audio(#[from] flowmill_audio::AudioError),
+    Model(BoxError),
 }
 
 impl ExportError {

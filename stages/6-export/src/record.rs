@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use flowmill_corpus::shard::ShardIndex;
+use flowmill_family::Registry;
 use flowmill_runner::{Part, PartReport, Phase, PlanContext, StageError};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::card::{CardFacts, render};
-use crate::evaluation::Scores;
-use crate::model_folder::{CONFIG, ExportedModel, WEIGHTS, hertz};
+use crate::model_folder::{self, CONFIG, WEIGHTS};
 
 /// Stages whose configuration the card repeats.
 const STAGES: [(u8, &str); 7] =
@@ -24,7 +24,7 @@ const NO_SETTINGS: [&str; 3] = ["recordings", "rows", "list_prefix"];
 ///
 /// # Errors
 /// When a stage's receipts cannot be read.
-pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageError> {
+pub fn phase(context: &PlanContext, registry: &Registry, model: Vec<PathBuf>) -> Result<Phase, StageError> {
     let own = context.stage_dir(6);
     let scores = own.join("scores.json");
     let average = context.stage_dir(5).join(flowmill_stage_average::RECORD);
@@ -36,22 +36,20 @@ pub fn phase(context: &PlanContext, model: Vec<PathBuf>) -> Result<Phase, StageE
         .inputs([scores.clone(), average.clone()])
         .inputs(model)
         .inputs(indexes.iter().map(|(_, path)| path.clone()));
+    let registry = registry.clone();
     let part = part.work(move |work| {
-        let model =
-            ExportedModel::load(&own.join(CONFIG), &own.join(WEIGHTS), &Device::Cpu).map_err(StageError::other)?;
-        let scores: Scores = read(&scores)?;
+        let model = model_folder::load(&registry, &own.join(CONFIG), &own.join(WEIGHTS), &Device::Cpu);
+        let model = model.map_err(StageError::other)?;
+        let card = model.card(&read(&scores)?).map_err(|e| StageError::new(format!("{}: {e}", scores.display())))?;
         let facts = CardFacts {
             recipe: &name,
             parameters: model.parameter_count(),
-            units: &model.units(),
-            mel: &format!("a log-mel of {} bins at {}", model.mel().n_mels, hertz(model.mel_rate())),
             recipe_settings: &configuration,
             splits: &splits(&indexes)?,
-            departures: &model.departures(),
             averaged_steps: &averaged_steps(&read(&average)?),
         };
         let path = work.output("README.md")?;
-        fs::write(&path, render(&facts, &scores)).map_err(|e| StageError::file(&path, e))?;
+        fs::write(&path, render(&facts, &card)).map_err(|e| StageError::file(&path, e))?;
         Ok(PartReport::summary())
     });
     Ok(Phase::new("writing the card", vec![part]))

@@ -5,12 +5,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use flowmill_family::{Input, Request};
 use flowmill_nn::device;
-use flowmill_stage_export::{SynthOptions, Synthesised, Synthesiser, file_name};
+use flowmill_stage_export::{Synth, SynthOptions, Synthesized, file_name};
+use serde_json::{Map, Value, json};
 
 use crate::args::SynthArgs;
 use crate::failure::Failure;
-use crate::human;
+use crate::stages;
 
 /// Resynthesises one recording after the other; one that cannot be read is told and does not stop the rest.
 pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
@@ -21,16 +23,13 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::usage("--strength lies above 0, up to 100"));
     }
     let options = SynthOptions {
-        solver: arguments.solver.map(Into::into),
-        strength: arguments.strength,
-        n_timesteps: arguments.steps.map(usize::from),
-        inference_cfg_rate: arguments.guidance,
+        options: options(arguments),
         seed: arguments.seed,
         device: arguments.device.device.unwrap_or_default(),
-        ..SynthOptions::default()
     };
     device::open(options.device).map_err(|error| Failure::Usage(error.into()))?;
-    let synthesiser = Synthesiser::open(&arguments.model, options).map_err(|error| Failure::Failed(error.into()))?;
+    let synth = Synth::open(&stages::families(), &arguments.model, options);
+    let synth = synth.map_err(|error| Failure::Failed(error.into()))?;
     refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))
@@ -38,7 +37,9 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let mut names = BTreeSet::new();
     let mut failed = false;
     for recording in &arguments.wav {
-        match synthesiser.run(recording, &free_name(recording, &mut names), &arguments.out) {
+        let inputs = vec![Input::Audio(recording.clone())];
+        let request = Request { inputs, name: free_name(recording, &mut names) };
+        match synth.run(&request, &arguments.out) {
             Ok(made) => describe(recording, &made, out)?,
             Err(error) => {
                 Failure::Failed(error.into()).report();
@@ -47,6 +48,17 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
         }
     }
     if failed { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// The options of the family that were given.
+fn options(arguments: &SynthArgs) -> Value {
+    let given = [
+        ("solver", arguments.solver.map(|solver| json!(solver.name()))),
+        ("steps", arguments.steps.map(|steps| json!(steps))),
+        ("strength", arguments.strength.map(|strength| json!(strength))),
+        ("guidance", arguments.guidance.map(|guidance| json!(guidance))),
+    ];
+    given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
 }
 
 /// Refuses a model in an experiment whose files are not what they were when it was exported.
@@ -78,17 +90,10 @@ fn free_name(recording: &Path, names: &mut BTreeSet<String>) -> String {
 }
 
 /// Prints what came of one recording.
-fn describe(recording: &Path, made: &Synthesised, out: &mut dyn Write) -> Result<(), Failure> {
-    writeln!(
-        out,
-        "{} → {}  {:.2} s, {} units, {} evaluations, {:.1} dB from the recording; picture {}",
-        recording.display(),
-        made.wav.display(),
-        made.seconds,
-        human::count(made.tokens as u64),
-        human::count(made.evaluations as u64),
-        made.distance_db,
-        made.picture.display()
-    )?;
+fn describe(recording: &Path, made: &Synthesized, out: &mut dyn Write) -> Result<(), Failure> {
+    let files: Vec<String> = made.files.iter().map(|file| file.display().to_string()).collect();
+    let (first, others) = files.split_first().map_or(("nothing", &[][..]), |(first, others)| (first, others));
+    let others = if others.is_empty() { String::new() } else { format!("; also {}", others.join(", ")) };
+    writeln!(out, "{} → {first}  {}{others}", recording.display(), made.figures.join(", "))?;
     Ok(())
 }

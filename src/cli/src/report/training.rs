@@ -8,6 +8,7 @@ use flowmill_train::metrics::METRICS_FILE;
 use flowmill_train::{checkpoint, samples_step};
 
 use super::names;
+use crate::stages;
 
 /// How far a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct TrainingFolder {
 impl TrainingFolder {
     /// The training of an experiment; the one under way, where there is one.
     pub fn find(experiment: &Experiment) -> Self {
-        let done = experiment.stage_dir(&TrainStage);
+        let done = experiment.stage_dir(&TrainStage::new(stages::families()));
         let unfinished = part_state(&done, PART);
         let has_metrics = |folder: &PathBuf| folder.join(METRICS_FILE).exists();
         if has_metrics(&unfinished) {

@@ -36,6 +36,32 @@ pub struct ShardEntry {
     pub axes: BTreeMap<String, Vec<u32>>,
 }
 
+/// The sizes of a row, as its index has them.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSizes<'a> {
+    shard: &'a ShardEntry,
+    row: usize,
+}
+
+impl RowSizes<'_> {
+    /// Mel frames; 0 for a row without a recording.
+    pub fn frames(&self) -> u32 {
+        self.shard.frames.get(self.row).copied().unwrap_or(0)
+    }
+
+    /// The size along a free axis of columns that are not the speech flows'; `None` where no column has the axis.
+    pub fn axis(&self, name: &str) -> Option<u32> {
+        self.shard.axes.get(name)?.get(self.row).copied()
+    }
+}
+
+impl ShardEntry {
+    /// The sizes of its rows, in order.
+    pub fn sizes(&self) -> impl Iterator<Item = RowSizes<'_>> {
+        (0..self.frames.len()).map(|row| RowSizes { shard: self, row })
+    }
+}
+
 /// What made a column: two columns of the same numbers mean the same only if this is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::RowCache;
 use super::tar::TarShardReader;
-use super::{ShardIndex, ShardReader};
+use super::{RowSizes, ShardEntry, ShardIndex, ShardReader};
 use crate::{ColumnSpec, CorpusError, Row};
 
 /// A split's shards as one list of rows, read on demand. Each shard's checksum is verified when it is first touched. May be used from
@@ -79,9 +79,9 @@ impl Shards {
         self.len() == 0
     }
 
-    /// Every row's length in mel frames: what [`crate::sampling`] takes.
-    pub fn lengths(&self) -> Vec<u32> {
-        self.index.shards.iter().flat_map(|shard| shard.frames.iter().copied()).collect()
+    /// The sizes of every row: what costs for [`crate::sampling`] are reckoned by.
+    pub fn sizes(&self) -> impl Iterator<Item = RowSizes<'_>> {
+        self.index.shards.iter().flat_map(ShardEntry::sizes)
     }
 
     /// How many rows every shard has: what [`crate::sampling`] takes.

@@ -1,7 +1,7 @@
 //! What a flow is trained on, and what is drawn at random for it.
 
 use super::{FlowConfig, FlowError, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use flowmill_nn::random::Draw;
 
 /// One utterance.
@@ -17,25 +17,27 @@ pub struct FlowItem {
     pub sample: u64,
 }
 
-/// A padded batch.
+/// A batch of utterances.
 #[derive(Debug, Clone)]
 pub struct FlowBatch {
-    /// Speech tokens `[batch, token]`, or `[batch, token, 2]` of two codebooks, `u32` or `i64`; negative ones count as 0, as in the public implementation.
-    pub tokens: Tensor,
-    /// Number of valid tokens of each item.
+    /// Ids of the speech tokens `[item, token, id]`, row-major, all items padded to the longest; no frame depends on what pads them.
+    pub tokens: Vec<u32>,
+    /// Number of tokens of each item.
     pub token_lengths: Vec<usize>,
-    /// Log-mel spectrograms `[batch, frame, bin]`.
+    /// Log-mel frames `[row, bin]`: the rows of the items one after the other.
     pub mel: Tensor,
-    /// Number of valid frames of each item: `token_mel_ratio` times its tokens.
+    /// Number of rows that each item has in `mel`, and in the noise: its frames, and those that pad it if there are any.
+    pub mel_rows: Vec<usize>,
+    /// Number of frames of each item: `token_mel_ratio` times its tokens.
     pub mel_lengths: Vec<usize>,
-    /// Speaker embeddings `[batch, value]`.
+    /// Speaker embeddings `[item, value]`.
     pub speaker_embedding: Tensor,
     /// Identifies each item in the random draws, so that what is drawn for it does not depend on its batch.
     pub samples: Vec<u64>,
 }
 
 impl FlowBatch {
-    /// Pads utterances to a batch.
+    /// Puts utterances together; their mels are not padded.
     ///
     /// # Errors
     /// [`FlowError::Batch`] names the item whose sizes do not fit.
@@ -45,7 +47,7 @@ impl FlowBatch {
         let length = |item: &FlowItem| item.tokens.len() / ids;
         let longest = items.iter().map(length).max().unwrap_or(0);
         let mut tokens = vec![0u32; items.len() * longest * ids];
-        let mut mel = vec![0f32; items.len() * longest * ratio * bins];
+        let mut mel = Vec::with_capacity(items.iter().map(|item| item.mel.len()).sum());
         let mut speakers = Vec::with_capacity(items.len() * values);
         for (index, item) in items.iter().enumerate() {
             let refuse = |message| Err(FlowError::Batch { item: index, message });
@@ -60,15 +62,17 @@ impl FlowBatch {
                 return refuse(format!("{} speaker values instead of {values}", item.speaker_embedding.len()));
             }
             tokens[index * longest * ids..][..item.tokens.len()].copy_from_slice(&item.tokens);
-            mel[index * longest * ratio * bins..][..item.mel.len()].copy_from_slice(&item.mel);
+            mel.extend_from_slice(&item.mel);
             speakers.extend_from_slice(&item.speaker_embedding);
         }
-        let device = Device::Cpu;
+        let mel_lengths: Vec<usize> = items.iter().map(|item| length(item) * ratio).collect();
+        let (device, frames) = (Device::Cpu, mel_lengths.iter().sum());
         Ok(Self {
-            tokens: Tensor::from_vec(tokens, token_shape(items.len(), longest, ids), &device)?,
+            tokens,
             token_lengths: items.iter().map(length).collect(),
-            mel: Tensor::from_vec(mel, (items.len(), longest * ratio, bins), &device)?,
-            mel_lengths: items.iter().map(|item| length(item) * ratio).collect(),
+            mel: Tensor::from_vec(mel, (frames, bins), &device)?,
+            mel_rows: mel_lengths.clone(),
+            mel_lengths,
             speaker_embedding: Tensor::from_vec(speakers, (items.len(), values), &device)?,
             samples: items.iter().map(|item| item.sample).collect(),
         })
@@ -85,23 +89,20 @@ impl FlowBatch {
     }
 
     pub(crate) fn check(&self, config: &FlowConfig) -> Result<()> {
-        let items = self.len();
-        let (tokens, frames) = (self.tokens.dims(), self.mel.dims());
-        let longest = tokens.get(1).copied().unwrap_or(0);
-        let shapes_fit = tokens == token_shape(items, longest, config.ids_per_token())
-            && frames.len() == 3
-            && frames[0] == items
-            && frames[2] == config.output_size
+        let (items, ids, mel) = (self.len(), config.ids_per_token(), self.mel.dims());
+        let longest = self.tokens.len() / (items * ids).max(1);
+        let shapes_fit = self.tokens.len() == items * longest * ids
+            && mel == [self.mel_rows.iter().sum(), config.output_size]
             && self.speaker_embedding.dims() == [items, config.spk_embed_dim]
-            && self.samples.len() == items
-            && self.mel_lengths.len() == items;
+            && [self.samples.len(), self.mel_lengths.len(), self.mel_rows.len()] == [items; 3];
         if !shapes_fit || items == 0 {
-            let message = format!("tokens {tokens:?}, mel {frames:?} do not fit {items} items");
+            let message = format!("{} token ids and a mel of {mel:?} do not fit {items} items", self.tokens.len());
             return Err(FlowError::Batch { item: 0, message });
         }
         for item in 0..items {
             let (tokens, length) = (self.token_lengths[item], self.mel_lengths[item]);
-            if tokens == 0 || tokens > longest || length != tokens * config.token_mel_ratio || length > frames[1] {
+            let rows = self.mel_rows[item];
+            if tokens == 0 || tokens > longest || length != tokens * config.token_mel_ratio || length > rows {
                 let message =
                     format!("{tokens} tokens and {length} frames, {} frames per token", config.token_mel_ratio);
                 return Err(FlowError::Batch { item, message });
@@ -111,23 +112,12 @@ impl FlowBatch {
     }
 }
 
-/// The shape of a batch's tokens: no axis for a single id.
-fn token_shape(items: usize, tokens: usize, ids: usize) -> Vec<usize> {
-    if ids == 1 { vec![items, tokens] } else { vec![items, tokens, ids] }
-}
-
-/// Token ids as `u32`, row-major; negative ones become 0.
-pub(crate) fn token_ids(tokens: &Tensor) -> Result<Vec<u32>> {
-    let ids = tokens.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?;
-    Ok(ids.into_iter().map(|id| u32::try_from(id.max(0)).unwrap_or(u32::MAX)).collect())
-}
-
 /// Every random number of a training step.
 #[derive(Debug, Clone)]
 pub struct FlowDraws {
     /// The time of each item on its path, uniform in [0, 1).
     pub t: Vec<f32>,
-    /// Standard normal noise, shaped like the mel `[batch, frame, bin]`.
+    /// Standard normal noise, shaped like the mel `[row, bin]`.
     pub noise: Tensor,
     /// 0 for items whose conditions are dropped, 1 for the others.
     pub condition_keep: Vec<f32>,
@@ -145,8 +135,8 @@ impl FlowDraws {
     /// When the noise cannot be made.
     pub fn from_draw(draw: &Draw, batch: &FlowBatch, config: &FlowConfig) -> Result<Self> {
         let matching = &config.matching;
-        let (_, frames, bins) = batch.mel.dims3()?;
-        let mut noise = vec![0f32; batch.len() * frames * bins];
+        let (rows, bins) = batch.mel.dims2()?;
+        let mut noise = Vec::with_capacity(rows * bins);
         let mut draws = Self {
             t: Vec::with_capacity(batch.len()),
             noise: batch.mel.clone(),
@@ -154,10 +144,11 @@ impl FlowDraws {
             prompt_lengths: Vec::with_capacity(batch.len()),
             streaming: draw.purpose("flow streaming").uniform_at(0) < matching.streaming_rate,
         };
-        for (item, (sample, length)) in batch.samples.iter().zip(&batch.mel_lengths).enumerate() {
+        for ((sample, length), rows) in batch.samples.iter().zip(&batch.mel_lengths).zip(&batch.mel_rows) {
             let of = |purpose| draw.purpose(purpose).sample(*sample);
-            let numbers = of("flow noise").normals(length.min(&frames) * bins);
-            noise[item * frames * bins..][..numbers.len()].copy_from_slice(&numbers);
+            let end = noise.len() + rows * bins;
+            noise.extend(of("flow noise").normals(length.min(rows) * bins));
+            noise.resize(end, 0.0);
             draws.t.push(of("flow time").uniform_at(0));
             let keep = of("flow condition").uniform_at(0) >= matching.training_cfg_rate;
             draws.condition_keep.push(if keep { 1.0 } else { 0.0 });

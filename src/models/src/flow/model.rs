@@ -1,6 +1,5 @@
 //! The flow model: parameters, training loss.
 
-use super::batch::token_ids;
 use super::direct::DirectMel;
 use super::encoder::Encoder;
 use super::estimator::{Conditions, Estimator};
@@ -215,9 +214,9 @@ impl Flow {
     /// [`FlowError::Batch`] when the batch does not fit the model.
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         batch.check(&self.config)?;
-        let tokens = token_ids(&batch.tokens)?;
         let (lengths, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
-        let Encoded { means: mu, rows, .. } = self.encoded(context, &tokens, lengths, speakers, draws.streaming)?;
+        let Encoded { means: mu, rows, .. } =
+            self.encoded(context, &batch.tokens, lengths, speakers, draws.streaming)?;
         let mel = self.packed_mel(batch)?;
         let noise = pack(&draws.noise, batch)?;
         let matching = FlowMatching { sigma_min: self.config.matching.sigma_min };
@@ -242,14 +241,14 @@ impl Flow {
     /// [`FlowError::Batch`] when the batch does not fit the model.
     pub fn predict(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<Tensor> {
         batch.check(&self.config)?;
-        let (items, frames, bins) = batch.mel.dims3()?;
-        let tokens = token_ids(&batch.tokens)?;
+        let (items, bins) = (batch.len(), self.config.output_size);
+        let frames = batch.mel_rows.iter().copied().max().unwrap_or(0);
         let (extent, lengths) = match self.estimator.computes_padding() {
             true => (Extent::Padded, vec![frames; items]),
             false => (Extent::Valid, batch.mel_lengths.clone()),
         };
         let (valid, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
-        let encoded = self.encoded_over(context, &tokens, valid, speakers, draws.streaming, extent)?;
+        let encoded = self.encoded_over(context, &batch.tokens, valid, speakers, draws.streaming, extent)?;
         let Encoded { means: mu, rows: all, .. } = encoded;
         if all.lengths() != lengths {
             let message = format!("mels padded to {frames} frames do not go with the padding of the tokens");
@@ -349,15 +348,18 @@ fn repeated(factors: &[f32], width: usize) -> Result<Value> {
     Ok(Value::from_vec(elements, &[factors.len(), width])?)
 }
 
-/// The valid rows of a `[batch, frame, bin]` tensor.
+/// The frames of the items `[frame, bin]` of a tensor with the rows of a batch.
 pub(crate) fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
-    let (items, frames, _) = tensor.dims3()?;
-    if items != batch.len() {
-        let message = format!("{items} items where the batch has {}", batch.len());
+    let rows = Sequences::packed(&batch.mel_rows);
+    if tensor.dims() != [rows.total(), batch.mel.dims().last().copied().unwrap_or(0)] {
+        let message = format!("{:?} where the batch has {} rows", tensor.dims(), rows.total());
         return Err(FlowError::Batch { item: 0, message });
     }
-    let rows = Sequences::padded(&batch.mel_lengths, frames)?;
-    Ok(Value::plain(tensor.clone())?.pack_rows(&rows)?.tensor().clone())
+    if batch.mel_rows == batch.mel_lengths {
+        return Ok(tensor.clone());
+    }
+    let frames = rows.shortened(&batch.mel_lengths)?;
+    Ok(Value::plain(tensor.clone())?.pack_rows(&frames)?.tensor().clone())
 }
 
 /// The leading frames of each item, where its conditions are kept; zero elsewhere.

@@ -125,9 +125,11 @@ fn check_loss(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters
 /// The inputs as a batch. The frames of an item are those of its tokens: the public loss masks by the tokens alone.
 fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
     let token_lengths = file.lengths("in.speech_token_len")?;
+    let (mel, frames) = rows(file.floats("in.speech_feat", 3)?)?;
     Ok(FlowBatch {
-        tokens: file.tensor("in.speech_token")?.clone(),
-        mel: file.floats("in.speech_feat", 3)?.clone(),
+        tokens: file.integers("in.speech_token")?.into_iter().map(token_id).collect(),
+        mel,
+        mel_rows: vec![frames; token_lengths.len()],
         mel_lengths: token_lengths.iter().map(|tokens| tokens.saturating_mul(flow.config().token_mel_ratio)).collect(),
         speaker_embedding: file.floats("in.embedding", 2)?.clone(),
         samples: (0..token_lengths.len() as u64).collect(),
@@ -139,7 +141,7 @@ fn draws(file: &GoldenFile, flow: &Flow) -> Result<FlowDraws> {
     let items = file.lengths("in.speech_token_len")?.len();
     Ok(FlowDraws {
         t: file.shaped("in.t", &[items])?.to_vec1()?,
-        noise: bins_last(file, "in.z")?,
+        noise: rows(&bins_last(file, "in.z")?)?.0,
         condition_keep: file.shaped("in.cfg_keep", &[items])?.to_vec1()?,
         prompt_lengths: match flow.config().conditions {
             ConditionsConfig::ProjectedSpeakerAndPrompt => file.lengths("in.cond_len")?,
@@ -147,6 +149,12 @@ fn draws(file: &GoldenFile, flow: &Flow) -> Result<FlowDraws> {
         },
         streaming: streaming(file)?,
     })
+}
+
+/// The rows of a padded tensor `[item, frame, bin]`, and how many there are of each item.
+fn rows(tensor: &Tensor) -> Result<(Tensor, usize)> {
+    let (items, frames, bins) = tensor.dims3()?;
+    Ok((tensor.reshape((items * frames, bins))?, frames))
 }
 
 /// A tensor `[item, bin, frame]` as `[item, frame, bin]`.

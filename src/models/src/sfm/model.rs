@@ -1,7 +1,7 @@
 //! The shallow flow: parameters, training loss.
 
 use super::{SfmConfig, SfmHead};
-use crate::flow::{Encoded, Flow, FlowBatch, FlowDraws, FlowLoss, Result, pack, token_ids};
+use crate::flow::{Encoded, Flow, FlowBatch, FlowDraws, FlowLoss, Result, pack};
 use flowmill_nn::init::Builder;
 use flowmill_nn::objectives::ShallowFlowMatching;
 use flowmill_nn::random::Draw;
@@ -48,10 +48,9 @@ impl Sfm {
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         let config = self.flow.config();
         batch.check(config)?;
-        let tokens = token_ids(&batch.tokens)?;
         let (lengths, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
         let Encoded { frames, means: coarse, rows } =
-            self.flow.encoded(context, &tokens, lengths, speakers, draws.streaming)?;
+            self.flow.encoded(context, &batch.tokens, lengths, speakers, draws.streaming)?;
         let predicted = self.head.forward(context, &frames, &rows)?;
         let (mel, noise) = (self.flow.packed_mel(batch)?, pack(&draws.noise, batch)?);
         let progress: Vec<f32> = draws.t.iter().map(|t| config.matching.t_scheduler.warp(*t)).collect();

@@ -81,21 +81,33 @@ fn batch(draw: &Draw, config: &FlowConfig) -> FlowBatch {
     let items = pick(draw, "items", &[1, 2, 4]);
     let lengths: Vec<usize> = (0..items as u64).map(|item| 2 + draw.sample(item).below_at(9, 17) as usize).collect();
     let longest = lengths.iter().max().unwrap() + pick(draw, "padding", &[0, 2]);
-    let shape = if config.dual_codebook.is_some() { vec![items, longest, 2] } else { vec![items, longest] };
-    let count: usize = shape.iter().product();
-    let tokens: Vec<i64> =
-        (0..count).map(|index| i64::from(draw.below_at(index as u64, config.vocab_size as u32))).collect();
+    let count = items * longest * config.ids_per_token();
+    let tokens: Vec<u32> = (0..count).map(|index| draw.below_at(index as u64, config.vocab_size as u32)).collect();
     let floats = |what, shape: &[usize]| {
         Tensor::from_vec(draw.purpose(what).normals(shape.iter().product()), shape, &Device::Cpu).unwrap()
     };
     FlowBatch {
-        tokens: Tensor::from_vec(tokens, shape, &Device::Cpu).unwrap(),
-        mel: floats("mel", &[items, 2 * longest, config.output_size]),
+        tokens,
+        mel: floats("mel", &[items * 2 * longest, config.output_size]),
+        mel_rows: vec![2 * longest; items],
         mel_lengths: lengths.iter().map(|length| 2 * length).collect(),
         speaker_embedding: floats("speaker embedding", &[items, config.spk_embed_dim]),
         samples: (0..items as u64).collect(),
         token_lengths: lengths,
     }
+}
+
+/// The rows of a batch as `[item, frame, bin]`.
+fn padded(tensor: &Tensor, batch: &FlowBatch) -> Tensor {
+    tensor.reshape((batch.len(), batch.mel_rows[0], tensor.dims()[1])).unwrap()
+}
+
+/// The tokens of a batch as a file has them.
+fn tokens(batch: &FlowBatch, config: &FlowConfig) -> Tensor {
+    let (items, ids) = (batch.len(), config.ids_per_token());
+    let longest = batch.tokens.len() / items / ids;
+    let shape = if ids == 1 { vec![items, longest] } else { vec![items, longest, ids] };
+    Tensor::from_vec(batch.tokens.iter().map(|id| i64::from(*id)).collect(), shape, &Device::Cpu).unwrap()
 }
 
 fn bins_first(tensor: &Tensor) -> Tensor {
@@ -119,13 +131,13 @@ pub fn write(path: &Path, number: u64) {
     let batch = batch(&draw, &config);
     let draws = FlowDraws { streaming: number % 2 == 1, ..FlowDraws::from_draw(&draw, &batch, &config).unwrap() };
     let mut tensors: Vec<(String, Tensor)> = vec![
-        ("in.speech_token".into(), batch.tokens.clone()),
+        ("in.speech_token".into(), tokens(&batch, &config)),
         ("in.speech_token_len".into(), lengths(&batch.token_lengths)),
-        ("in.speech_feat".into(), batch.mel.clone()),
+        ("in.speech_feat".into(), padded(&batch.mel, &batch)),
         ("in.speech_feat_len".into(), lengths(&batch.mel_lengths)),
         ("in.embedding".into(), batch.speaker_embedding.clone()),
         ("in.t".into(), Tensor::new(draws.t.clone(), &Device::Cpu).unwrap()),
-        ("in.z".into(), bins_first(&draws.noise)),
+        ("in.z".into(), bins_first(&padded(&draws.noise, &batch))),
         ("in.cfg_keep".into(), Tensor::new(draws.condition_keep.clone(), &Device::Cpu).unwrap()),
         ("in.cond_len".into(), lengths(&draws.prompt_lengths)),
     ];
@@ -165,11 +177,10 @@ fn shake(parameters: &mut Parameters, draw: &Draw) {
 }
 
 fn encoded(flow: &Flow, parameters: &Parameters, batch: &FlowBatch, streaming: bool) -> Tensor {
-    let tokens = batch.tokens.flatten_all().unwrap().to_dtype(DType::U32).unwrap().to_vec1().unwrap();
     let context = Context::inference(parameters);
-    let (frames, _) = flow.encode(&context, &tokens, &batch.token_lengths, streaming, Extent::Padded).unwrap();
+    let (frames, _) = flow.encode(&context, &batch.tokens, &batch.token_lengths, streaming, Extent::Padded).unwrap();
     let width = flow.config().input_size;
-    frames.tensor().reshape((batch.len(), batch.tokens.dim(1).unwrap() * 2, width)).unwrap()
+    frames.tensor().reshape((batch.len(), batch.mel_rows[0], width)).unwrap()
 }
 
 fn generated(
@@ -181,9 +192,8 @@ fn generated(
 ) -> [(String, Tensor); 2] {
     let length = batch.token_lengths[0];
     let ids = flow.config().ids_per_token();
-    let tokens: Vec<i64> = batch.tokens.get(0).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-    let tokens: Vec<u32> = tokens[..length * ids].iter().map(|token| *token as u32).collect();
-    let mel = batch.mel.get(0).unwrap().narrow(0, 0, 2 * prompt).unwrap();
+    let tokens = &batch.tokens[..length * ids];
+    let mel = batch.mel.narrow(0, 0, 2 * prompt).unwrap();
     let request = GenerationRequest {
         tokens: tokens[prompt * ids..].to_vec(),
         speaker_embedding: batch.speaker_embedding.get(0).unwrap().to_vec1().unwrap(),
@@ -197,7 +207,7 @@ fn generated(
         temperature: 1.0,
         streaming: draws.streaming,
     };
-    let noise = draws.noise.narrow(0, 0, 1).unwrap();
+    let noise = padded(&draws.noise, batch).narrow(0, 0, 1).unwrap();
     let used = noise.get(0).unwrap().narrow(0, 0, 2 * length).unwrap();
     let context = Context::inference(parameters);
     let mels = flow.generate_from(&context, &[request], &options, &[used]).unwrap().mels;

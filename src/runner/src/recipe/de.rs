@@ -10,16 +10,21 @@ use super::{pinpoint, suggest};
 
 /// Reads `node`, which stands at the dotted `path`, as a `T`.
 pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, RecipeError> {
-    read(node, path).map_err(|error: Error| {
+    from_shared(node, path, &[])
+}
+
+/// As [`from_node`], of a mapping some of whose keys are for other structs.
+pub(super) fn from_shared<T: de::DeserializeOwned>(node: &Node, path: &str, others: &[&str]) -> Result<T, RecipeError> {
+    read(node, path, others).map_err(|error: Error| {
         let (place, found) = error.found.clone().unwrap_or_else(|| (node.place.clone(), path.to_owned()));
-        let exact = if error.vague { pinpoint::find::<T>(node, path, &found, &error) } else { None };
+        let exact = if error.vague { pinpoint::find::<T>(node, path, others, &found, &error) } else { None };
         let (place, found) = exact.unwrap_or((place, found));
         RecipeError::at(Some(place), found, error.message)
     })
 }
 
-pub(super) fn read<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, Error> {
-    T::deserialize(Reader { node, path: path.to_owned() })
+pub(super) fn read<T: de::DeserializeOwned>(node: &Node, path: &str, others: &[&str]) -> Result<T, Error> {
+    T::deserialize(Reader { node, path: path.to_owned(), others })
 }
 
 /// serde's errors know no place; the innermost reader that sees one adds its own.
@@ -118,9 +123,16 @@ fn plain_words(expected: &str) -> String {
 struct Reader<'a> {
     node: &'a Node,
     path: String,
+    /// Keys of the mapping that are for other structs.
+    others: &'a [&'a str],
 }
 
 impl<'a> Reader<'a> {
+    /// A reader of a value that is for one type alone.
+    fn whole(node: &'a Node, path: String) -> Self {
+        Self { node, path, others: &[] }
+    }
+
     fn child(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -145,17 +157,28 @@ impl<'a> Reader<'a> {
     }
 
     fn refuse_unknown(&self, entries: &[Entry], fields: &[&str]) -> Result<(), Error> {
-        match entries.iter().find(|entry| !fields.contains(&entry.key.as_str())) {
+        let known = [fields, self.others].concat();
+        match entries.iter().find(|entry| !known.contains(&entry.key.as_str())) {
             None => Ok(()),
             Some(entry) => {
-                let message = format!("unknown key{}", suggest::hint(&entry.key, fields));
+                let message = format!("unknown key{}", suggest::hint(&entry.key, &known));
                 Err(Error::at(&entry.key_place, &self.child(&entry.key), message))
             }
         }
     }
 
     fn visit_entries<'de, V: Visitor<'de>>(self, entries: &'a [Entry], visitor: V) -> Result<V::Value, Error> {
-        let access = Entries { parent: &self, entries: entries.iter(), value: None };
+        self.visit_own(entries, None, visitor)
+    }
+
+    /// Visits the entries with one of these keys.
+    fn visit_own<'de, V: Visitor<'de>>(
+        self,
+        entries: &'a [Entry],
+        own: Option<&'static [&'static str]>,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let access = Entries { parent: &self, entries: entries.iter(), own, value: None };
         visitor.visit_map(access).map_err(|e| self.locate(e))
     }
 
@@ -307,6 +330,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
     ) -> Result<V::Value, Error> {
         if let Content::Map(entries) = &self.node.content {
             self.refuse_unknown(entries, fields)?;
+            return self.visit_own(entries, Some(fields), visitor);
         }
         self.deserialize_map(visitor)
     }
@@ -343,6 +367,8 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
 struct Entries<'p, 'a> {
     parent: &'p Reader<'a>,
     entries: std::slice::Iter<'a, Entry>,
+    /// The keys that are visited, where that is not all.
+    own: Option<&'static [&'static str]>,
     value: Option<&'a Entry>,
 }
 
@@ -350,11 +376,14 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(entry) = self.entries.next() else {
+        let own = self.own;
+        let is_own = |entry: &&Entry| own.is_none_or(|own| own.contains(&entry.key.as_str()));
+        let Some(entry) = self.entries.find(is_own) else {
             return Ok(None);
         };
         self.value = Some(entry);
-        let key = Reader { node: &key_node(entry), path: self.parent.child(&entry.key) };
+        let key = key_node(entry);
+        let key = Reader::whole(&key, self.parent.child(&entry.key));
         let located = seed.deserialize(key).map_err(|e| match &e.unknown {
             Some(_) => Error { found: Some((entry.key_place.clone(), self.parent.child(&entry.key))), ..e },
             None => e,
@@ -366,14 +395,14 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
         let Some(entry) = self.value.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        value_of(seed, &Reader { node: &entry.node, path: self.parent.child(&entry.key) })
+        value_of(seed, &Reader::whole(&entry.node, self.parent.child(&entry.key)))
     }
 }
 
 /// Reads a value. A type that is converted from another one after it was read fails outside of the reader: such an error is about the
 /// whole value.
 fn value_of<'de, V: DeserializeSeed<'de>>(seed: V, reader: &Reader<'_>) -> Result<V::Value, Error> {
-    seed.deserialize(Reader { node: reader.node, path: reader.path.clone() }).map_err(|error| reader.locate(error))
+    seed.deserialize(Reader::whole(reader.node, reader.path.clone())).map_err(|error| reader.locate(error))
 }
 
 /// A key as a value, so that maps may have numbers as keys.
@@ -397,7 +426,7 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
         };
         let path = format!("{}[{}]", self.parent.path, self.next);
         self.next += 1;
-        value_of(seed, &Reader { node, path }).map(Some)
+        value_of(seed, &Reader::whole(node, path)).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -418,7 +447,7 @@ impl<'a> Choice<'_, 'a> {
             let message = format!("`{}` needs its settings: `{}: {{…}}`", self.name, self.name);
             return Err(de::Error::custom(message));
         };
-        Ok(Reader { node, path: self.parent.child(self.name) })
+        Ok(Reader::whole(node, self.parent.child(self.name)))
     }
 }
 
@@ -445,9 +474,9 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
         let empty = Node::empty_map(self.parent.node.place.clone());
         match self.value {
-            Some(node) => seed.deserialize(Reader { node, path: self.parent.child(self.name) }),
+            Some(node) => seed.deserialize(Reader::whole(node, self.parent.child(self.name))),
             // All settings left out: their defaults.
-            None => seed.deserialize(Reader { node: &empty, path: self.parent.child(self.name) }),
+            None => seed.deserialize(Reader::whole(&empty, self.parent.child(self.name))),
         }
     }
 
@@ -458,7 +487,7 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
         let empty = Node::empty_map(self.parent.node.place.clone());
         let node = self.value.unwrap_or(&empty);
-        let reader = Reader { node, path: self.parent.child(self.name) };
+        let reader = Reader::whole(node, self.parent.child(self.name));
         de::Deserializer::deserialize_struct(reader, "", fields, visitor)
     }
 }

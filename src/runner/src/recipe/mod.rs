@@ -2,6 +2,7 @@
 
 mod de;
 mod error;
+mod keys;
 mod node;
 mod overlay;
 mod parse;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 pub use error::RecipeError;
+pub use keys::keys_of;
 use node::{Node, Place};
 
 use crate::{Stage, StagePaths};
@@ -122,6 +124,18 @@ impl Recipe {
     pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, RecipeError> {
         match self.inner.root.get(name) {
             Some(entry) if !entry.node.is_null() => de::from_node(&entry.node, name),
+            _ => Ok(T::default()),
+        }
+    }
+
+    /// The value of a dotted key as its type, or the type's default when it is left out or null: a mapping that several structs share.
+    /// Keys of `others` belong to them; any other key that the struct does not have is an error.
+    ///
+    /// # Errors
+    /// As [`section`](Self::section).
+    pub fn shared<T: DeserializeOwned + Default>(&self, key: &str, others: &[&str]) -> Result<T, RecipeError> {
+        match self.find(key) {
+            Some(found) if found.whole && !found.node.is_null() => de::from_shared(found.node, key, others),
             _ => Ok(T::default()),
         }
     }

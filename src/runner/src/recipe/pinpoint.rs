@@ -20,6 +20,7 @@ type Steps = Vec<usize>;
 pub(super) fn find<T: DeserializeOwned>(
     root: &Node,
     path: &str,
+    others: &[&str],
     vague: &str,
     error: &Error,
 ) -> Option<(Place, String)> {
@@ -34,7 +35,7 @@ pub(super) fn find<T: DeserializeOwned>(
     let without = |candidate: &Candidate| {
         let mut pruned = root.clone();
         remove(&mut pruned, &candidate.steps);
-        read::<T>(&pruned, path).err()
+        read::<T>(&pruned, path, others).err()
     };
     let cures = |candidate: &&Candidate| match without(candidate) {
         None => true,

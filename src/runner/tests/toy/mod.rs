@@ -254,22 +254,24 @@ impl Stage for Learn {
             .config(json!({"learn": config, "seed": context.recipe().seed()}))
             .input(input)
             .rows(config.steps)
-            .resumable(RESUMABLE)
+            .resumable(resumable())
             .work(move |work| learn(work, &text, &config, pause));
         Ok(Some(Phase::new("steps", vec![part])))
     }
 }
 
 /// Its results cannot be gone on from: they hold no step.
-const RESUMABLE: Resumable = Resumable {
-    reached,
-    on_stop: "stopping after the step in hand",
-    recorded: |then, _| then.clone(),
-    record: |_, _| Ok(None),
-    ends: &[],
-    end: |_, _, _| Ok(End::Same),
-    restored: |_| None,
-};
+fn resumable() -> Resumable {
+    Resumable {
+        reached,
+        on_stop: "stopping after the step in hand",
+        recorded: std::sync::Arc::new(|then, _| then.clone()),
+        record: |_, _| Ok(None),
+        ends: &[],
+        end: |_, _, _| Ok(End::Same),
+        restored: |_| None,
+    }
+}
 
 /// The newest checkpoint.
 fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {

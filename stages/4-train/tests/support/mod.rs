@@ -172,7 +172,8 @@ impl Toy {
             Ok(recipe) => recipe,
             Err(error) => return (Err(error.into()), String::new()),
         };
-        let stages: Vec<Box<dyn Stage>> = vec![Box::new(ToyPack), Box::new(TrainStage)];
+        let stages: Vec<Box<dyn Stage>> =
+            vec![Box::new(ToyPack), Box::new(TrainStage::new(flowmill_families::registry()))];
         let said = Said::default();
         let reporter = Reporter::to_writers(said.clone(), said.clone());
         let ran = run(&stages, &recipe, &Experiment::of_recipe(&recipe), options, &reporter);

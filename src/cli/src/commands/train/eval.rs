@@ -9,7 +9,12 @@ use crate::table::print_pairs;
 /// Validates and prints.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     place.expect_data()?;
-    let evaluated = flowmill_stage_train::evaluate(&place.recipe, &|number| place.stage_dir(number), &mut Notes);
+    let evaluated = flowmill_stage_train::evaluate(
+        &crate::stages::families(),
+        &place.recipe,
+        &|number| place.stage_dir(number),
+        &mut Notes,
+    );
     let evaluated = evaluated.map_err(|error| Failure::Failed(error.into()))?;
     let weights = if evaluated.averaged { "the moving average" } else { "as trained" };
     let mut pairs = vec![

@@ -57,7 +57,7 @@ impl Place {
             stage.check(&recipe)?;
             // A checkpoint is evaluated without what its training began with, and going back computes nothing.
             match (arguments.eval, arguments.rollback) {
-                (true, _) => TrainSection::read(&recipe)?.check_device(&recipe)?,
+                (true, _) => TrainSection::read(&recipe, &stages::families())?.check_device(&recipe)?,
                 (false, Some(_)) => {}
                 (false, None) => stage.check_files(&recipe)?,
             }

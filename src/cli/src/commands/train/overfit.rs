@@ -8,6 +8,7 @@ use flowmill_train::{Observer, Overfit, OverfitOptions, Progress};
 use super::Place;
 use crate::experiment::command_line;
 use crate::failure::Failure;
+use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
@@ -29,7 +30,13 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
     let interrupt = place.interrupt.clone();
     make_data(place)?;
     let mut printer = Printer { out, interrupt, failed: None };
-    let tried = flowmill_stage_train::try_out(&place.recipe, &|number| place.stage_dir(number), options, &mut printer);
+    let tried = flowmill_stage_train::try_out(
+        &stages::families(),
+        &place.recipe,
+        &|number| place.stage_dir(number),
+        options,
+        &mut printer,
+    );
     if let Some(error) = printer.failed {
         return Err(error.into());
     }

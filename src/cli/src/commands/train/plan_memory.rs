@@ -9,6 +9,7 @@ use super::overfit::{Printer, make_data};
 use crate::doctor::machine;
 use crate::failure::Failure;
 use crate::human;
+use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
@@ -20,7 +21,7 @@ pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
     let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
     let folder = |number| place.stage_dir(number);
-    let plan = flowmill_stage_train::plan_memory(&place.recipe, &folder, usable(), &mut printer);
+    let plan = flowmill_stage_train::plan_memory(&stages::families(), &place.recipe, &folder, usable(), &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }
@@ -68,11 +69,11 @@ fn advice(usable: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowmill_train::{BatchFrames, LargestBatch};
+    use flowmill_train::{BatchCost, LargestBatch};
 
     fn plan(peak: u64, usable: Option<u64>) -> MemoryPlan {
-        let frames = BatchFrames { valid: 900, padded: 1000 };
-        let batch = LargestBatch { epoch: 0, index: 3, items: 4, frames, epochs: 2 };
+        let cost = BatchCost { valid: 900, padded: 1000, unit: "frames" };
+        let batch = LargestBatch { epoch: 0, index: 3, items: 4, cost, epochs: 2 };
         MemoryPlan {
             batch,
             source: Source::Estimated,

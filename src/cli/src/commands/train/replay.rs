@@ -13,7 +13,13 @@ use crate::table::{Align, Cell, Table, print_pairs};
 /// Does the step again and prints what came out beside what the dump holds.
 pub fn run(place: &Place, dump: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     place.expect_data()?;
-    let replayed = flowmill_stage_train::replay(&place.recipe, &|number| place.stage_dir(number), dump, &mut Notes);
+    let replayed = flowmill_stage_train::replay(
+        &crate::stages::families(),
+        &place.recipe,
+        &|number| place.stage_dir(number),
+        dump,
+        &mut Notes,
+    );
     let replayed = replayed.map_err(|error| Failure::Failed(error.into()))?;
     print(&replayed, out)?;
     if !replayed.same_run {

@@ -12,7 +12,15 @@ use crate::failure::Failure;
 pub fn run(place: &Place, step: u64, out: &mut dyn Write) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let (experiment, interrupt) = (&place.experiment, &place.interrupt);
-    let done = flowmill_stage_train::rollback(experiment, step, &command_line(), version, interrupt, &Reporter::new())?;
+    let done = flowmill_stage_train::rollback(
+        &crate::stages::families(),
+        experiment,
+        step,
+        &command_line(),
+        version,
+        interrupt,
+        &Reporter::new(),
+    )?;
     for path in &done.aside {
         writeln!(out, "moved aside: {}", path.display())?;
     }

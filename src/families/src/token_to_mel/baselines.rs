@@ -43,8 +43,8 @@ pub struct Baselines {
     bins: usize,
     frames_per_unit: usize,
     corpus: Cell,
-    units: BTreeMap<i64, Cell>,
-    units_and_speakers: BTreeMap<(i64, String), Cell>,
+    units: BTreeMap<u32, Cell>,
+    units_and_speakers: BTreeMap<(u32, String), Cell>,
 }
 
 impl Baselines {
@@ -55,7 +55,7 @@ impl Baselines {
     }
 
     /// Adds a training utterance: its units, and its mel `[frame][bin]`, cut to whole units.
-    pub fn add(&mut self, speaker: &str, tokens: &[i64], mel: &Features) {
+    pub fn add(&mut self, speaker: &str, tokens: &[u32], mel: &Features) {
         let values = self.bins * self.frames_per_unit;
         for (token, mel) in tokens.iter().zip(mel.data.chunks_exact(values.max(1))) {
             self.corpus.add(mel);
@@ -65,7 +65,7 @@ impl Baselines {
     }
 
     /// The trivial answer for an utterance of `tokens` by `speaker`: a log-mel of a unit's frames per token.
-    pub fn predict(&self, baseline: Baseline, speaker: &str, tokens: &[i64]) -> Features {
+    pub fn predict(&self, baseline: Baseline, speaker: &str, tokens: &[u32]) -> Features {
         let frames = tokens.len() * self.frames_per_unit;
         let mut data = Vec::with_capacity(frames * self.bins);
         for token in tokens {
@@ -74,7 +74,7 @@ impl Baselines {
         Features { data, frames, bins: self.bins }
     }
 
-    fn cell(&self, baseline: Baseline, speaker: &str, token: i64) -> &Cell {
+    fn cell(&self, baseline: Baseline, speaker: &str, token: u32) -> &Cell {
         let unit = || self.units.get(&token).unwrap_or(&self.corpus);
         match baseline {
             Baseline::Corpus => &self.corpus,

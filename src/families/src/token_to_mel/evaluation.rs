@@ -5,15 +5,15 @@ use flowmill_audio::measure::{correlation, log_spectral_distance};
 use flowmill_nn::solvers::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::baselines::{Baseline, Baselines};
-use crate::scores::{Residual, Spread, energy_contour, mean_of, pitch_correlation};
+use super::baselines::{Baseline, Baselines};
+use super::measures::{Residual, Spread, energy_contour, mean_of, pitch_correlation};
 
 /// What is compared for one utterance.
 pub struct Comparison<'a> {
     /// Its speaker, for the baseline per unit and speaker.
     pub speaker: &'a str,
     /// Its units.
-    pub tokens: &'a [i64],
+    pub tokens: &'a [u32],
     /// The mel of the recording.
     pub real_mel: &'a Features,
     /// Samples of the model, at least two, each of the real mel's shape.
@@ -128,6 +128,11 @@ impl Evaluation {
             evaluations: Vec::new(),
             utterances: Vec::new(),
         }
+    }
+
+    /// The baselines, to be completed.
+    pub fn baselines(&mut self) -> &mut Baselines {
+        &mut self.baselines
     }
 
     /// Adds an utterance. `None` when there are fewer than two samples, their shapes differ, or nothing can be compared.

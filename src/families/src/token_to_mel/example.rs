@@ -1,15 +1,19 @@
 //! From a row of a shard to what the flow is trained on.
 
 use std::borrow::Cow;
+use std::path::Path;
 
-use flowmill_audio::features::{Features, MelSpectrogram};
-use flowmill_audio::{AudioError, decode_bytes, resample};
-use flowmill_corpus::Row;
-use flowmill_corpus::shard::speech;
+use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
+use flowmill_audio::{decode_bytes, resample};
+use flowmill_corpus::shard::{ShardIndex, speech};
+use flowmill_corpus::{ColumnError, ColumnSpec, DType, Row};
+use flowmill_family::{BoxError, Derived};
 use flowmill_models::flow::{FlowConfig, FlowItem};
-use flowmill_stage_pack::go_together;
+use flowmill_models::token_lengths::go_together;
+use serde::Deserialize;
 
-use crate::SpeakerEmbedding;
+use super::SpeakerEmbedding;
+use super::error::UseError;
 
 /// Where mels come from.
 pub enum Mels {
@@ -17,6 +21,95 @@ pub enum Mels {
     Stored,
     /// The shards hold none; they are computed from the audio.
     Computed(MelSpectrogram),
+}
+
+impl Mels {
+    /// Of the split of this index.
+    ///
+    /// # Errors
+    /// When the index does not describe its mels, or no mel can be computed as it says.
+    pub fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        let description = MelDescription::of(index)?;
+        Ok(match description.is_stored() {
+            true => Self::Stored,
+            false => Self::Computed(MelSpectrogram::new(description.config)?),
+        })
+    }
+}
+
+/// The part of an index's `mel` that training reads.
+#[derive(Deserialize)]
+struct MelDescription {
+    store: String,
+    config: MelConfig,
+}
+
+impl MelDescription {
+    fn of(index: &ShardIndex) -> Result<Self, BoxError> {
+        serde_json::from_value(index.mel.clone())
+            .map_err(|error| format!("split {}: the mel's description: {error}", index.split).into())
+    }
+
+    fn is_stored(&self) -> bool {
+        self.store != "none"
+    }
+}
+
+/// The columns that items of a split are made of.
+///
+/// # Errors
+/// When the index does not describe its mels.
+pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<ColumnSpec>, BoxError> {
+    let mut columns = vec![speech::speech_token(), embedding.spec()];
+    match MelDescription::of(index)?.is_stored() {
+        true => columns.push(speech::mel(DType::F32)),
+        false => columns.extend(sound()),
+    }
+    Ok(columns)
+}
+
+/// The columns that a recording is decoded from.
+pub fn sound() -> Vec<ColumnSpec> {
+    let names = [speech::WAV, speech::AUDIO_DATA];
+    speech::recording().into_iter().filter(|column| names.contains(&column.name.as_str())).collect()
+}
+
+/// Mels that are computed while training, and by what.
+pub fn derived(index: &ShardIndex) -> Option<Derived> {
+    let description = MelDescription::of(index).ok()?;
+    (!description.is_stored()).then(|| Derived { what: "mels", by: index.mel.clone() })
+}
+
+/// Refuses mels that the model does not make, and splits whose mels were computed in different ways.
+///
+/// # Errors
+/// What does not fit.
+pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
+    let mels = splits.iter().map(|(_, index)| MelDescription::of(index)).collect::<Result<Vec<_>, _>>()?;
+    for ((path, _), mel) in splits.iter().zip(&mels) {
+        check_bins(mel.config.n_mels, config.output_size)?;
+        if mel.config != mels[0].config {
+            let (a, b) = (splits[0].0.display(), path.display());
+            return Err(
+                format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike").into()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Refuses mels of another number of bins than the model makes.
+///
+/// # Errors
+/// The setting that would fit.
+pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
+    )
+    .into())
 }
 
 /// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
@@ -31,7 +124,7 @@ pub fn item(
     mels: &Mels,
 ) -> Result<FlowItem, String> {
     let fail = |problem: String| format!("utterance {}: {problem}", row.id);
-    let column = |error: flowmill_corpus::ColumnError| fail(error.to_string());
+    let column = |error: ColumnError| fail(error.to_string());
     let mel = mel(row, mels).map_err(fail)?;
     let speaker_embedding = row.values(embedding.column()).map_err(column)?;
     let (ratio, bins) = (config.token_mel_ratio, config.output_size);
@@ -90,22 +183,34 @@ fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, String> {
             Ok(Mel { data: Cow::Borrowed(data), frames, bins })
         }
         Mels::Computed(mel) => {
+            let compute = || Ok::<_, UseError>(mel.compute(&recording(row, mel.config())?)?);
             let Features { data, frames, bins } =
-                computed(row, mel).map_err(|error| format!("its mel cannot be computed: {error}"))?;
+                compute().map_err(|error| format!("its mel cannot be computed: {error}"))?;
             Ok(Mel { data: Cow::Owned(data), frames, bins })
         }
     }
 }
 
-fn computed(row: &Row, mel: &MelSpectrogram) -> Result<Features, String> {
-    let column = |error: flowmill_corpus::ColumnError| error.to_string();
-    let (bytes, name) = (row.bytes(speech::AUDIO_DATA).map_err(column)?, row.text(speech::WAV).map_err(column)?);
-    let compute = || -> Result<Features, AudioError> {
-        let audio = decode_bytes(bytes, name)?;
-        let rate = audio.sample_rate;
-        mel.compute(&resample(&audio.into_mono(), rate, mel.config().sample_rate)?)
-    };
-    compute().map_err(|error| error.to_string())
+/// The recording of a row, at the sample rate of the mel.
+///
+/// # Errors
+/// When it cannot be decoded.
+pub fn recording(row: &Row, config: &MelConfig) -> Result<Vec<f32>, UseError> {
+    let audio = decode_bytes(row.bytes(speech::AUDIO_DATA)?, row.text(speech::WAV)?)?;
+    let rate = audio.sample_rate;
+    Ok(resample(&audio.into_mono(), rate, config.sample_rate)?)
+}
+
+/// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
+///
+/// # Errors
+/// When the recording cannot be decoded or is too short.
+pub fn mel_of(row: &Row, config: &MelConfig) -> Result<Features, UseError> {
+    if row.columns.contains_key(speech::MEL) {
+        let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;
+        return Ok(Features::new(data.to_vec(), frames, bins)?);
+    }
+    Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?)
 }
 
 #[cfg(test)]

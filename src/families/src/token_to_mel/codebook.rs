@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use flowmill_family::BoxError;
 use flowmill_models::extractors::dual_kmeans::{self, DualKmeans};
 use flowmill_models::extractors::kmeans::Kmeans;
 use flowmill_models::extractors::{Matrix, State};
 use flowmill_models::flow::FlowConfig;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Parameters, host};
-use flowmill_runner::StageError;
 
 /// The embedding's names in the public `state_dict`s: of one codebook, of two.
 const EMBEDDINGS: [&str; 2] = ["input_embedding.weight", "input_embedding.embedding.weight"];
@@ -24,36 +24,36 @@ pub fn start_from(
     codebook: &Path,
     config: &FlowConfig,
     seed: u64,
-) -> Result<(), StageError> {
-    let state = State::load(codebook).map_err(StageError::other)?;
+) -> Result<(), BoxError> {
+    let state = State::load(codebook)?;
     let blocks = blocks(&state)?;
     let units = blocks.iter().map(|(first, centres)| first + centres.rows()).max().unwrap_or(0);
     if units > config.vocab_size {
         let message =
             format!("the codebook has {units} units, the model {} (train.model.vocab_size)", config.vocab_size);
-        return Err(StageError::new(message));
+        return Err(message.into());
     }
     let Some(id) = EMBEDDINGS.iter().find_map(|name| parameters.find(name)) else {
-        return Err(StageError::new("the model has no embedding of tokens to start from a codebook"));
+        return Err("the model has no embedding of tokens to start from a codebook".into());
     };
     let shape = parameters.tensor(id).dims().to_vec();
     let width = shape.last().copied().unwrap_or(0);
-    let mut weights = host::read(parameters.tensor(id)).map_err(StageError::other)?;
+    let mut weights = host::read(parameters.tensor(id))?;
     for (first, centres) in blocks {
         let rows = project(&standardised(&centres), width, seed);
         weights[first * width..][..rows.len()].copy_from_slice(&rows);
     }
-    let tensor = host::tensor(weights, &shape).map_err(StageError::other)?;
-    parameters.set(id, tensor).map_err(StageError::other)
+    let tensor = host::tensor(weights, &shape)?;
+    Ok(parameters.set(id, tensor)?)
 }
 
 /// The centres of each codebook and the row of the embedding that its first unit has.
-fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, StageError> {
+fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, BoxError> {
     if state.kind() != dual_kmeans::KIND {
-        let kmeans = Kmeans::from_state(state).map_err(StageError::other)?;
+        let kmeans = Kmeans::from_state(state)?;
         return Ok(vec![(0, kmeans.centres().clone())]);
     }
-    let dual = DualKmeans::from_state(state).map_err(StageError::other)?;
+    let dual = DualKmeans::from_state(state)?;
     let [linguistic, semantic] = dual.centres();
     // Between them lies the padding.
     Ok(vec![(0, linguistic.clone()), (dual.codebook().padding() + 1, semantic.clone())])

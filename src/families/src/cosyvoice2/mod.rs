@@ -1,0 +1,34 @@
+//! CosyVoice 2's token-to-mel flow: conformer encoder with upsampling, causal estimator, conditional flow matching.
+
+use std::borrow::Cow;
+
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{Flow, FlowConfig, FlowError, MelNormalisation};
+use flowmill_nn::Parameters;
+
+use crate::token_to_mel::{Kind, TokenToMelFamily};
+
+/// The family.
+pub type CosyVoice2Flow = TokenToMelFamily<CosyVoice2>;
+
+/// What CosyVoice 2's flow has of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CosyVoice2;
+
+impl Kind for CosyVoice2 {
+    const NAME: &'static str = "cosyvoice2-flow";
+    type Config = FlowConfig;
+
+    fn flow(config: &FlowConfig) -> Cow<'_, FlowConfig> {
+        Cow::Borrowed(config)
+    }
+
+    fn normalize(config: &mut FlowConfig, normalization: MelNormalisation) {
+        config.mel_normalisation = Some(normalization);
+    }
+
+    fn build(config: &FlowConfig, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError> {
+        let (flow, parameters) = Flow::new(config, seed)?;
+        Ok((Box::new(flow), parameters))
+    }
+}

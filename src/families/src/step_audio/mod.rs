@@ -1,0 +1,34 @@
+//! Step-Audio's token-to-mel flow: two codebooks, conformer encoder with upsampling, diffusion transformer.
+
+use std::borrow::Cow;
+
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{Flow, FlowConfig, FlowError, MelNormalisation, StepAudioConfig};
+use flowmill_nn::Parameters;
+
+use crate::token_to_mel::{Kind, TokenToMelFamily};
+
+/// The family.
+pub type StepAudioFlow = TokenToMelFamily<StepAudio>;
+
+/// What Step-Audio's flow has of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StepAudio;
+
+impl Kind for StepAudio {
+    const NAME: &'static str = "step-audio-flow";
+    type Config = StepAudioConfig;
+
+    fn flow(config: &StepAudioConfig) -> Cow<'_, FlowConfig> {
+        Cow::Owned(FlowConfig::from(config))
+    }
+
+    fn normalize(config: &mut StepAudioConfig, normalization: MelNormalisation) {
+        config.mel_normalisation = Some(normalization);
+    }
+
+    fn build(config: &StepAudioConfig, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError> {
+        let (flow, parameters) = Flow::new(&FlowConfig::from(config), seed)?;
+        Ok((Box::new(flow), parameters))
+    }
+}

@@ -1,0 +1,42 @@
+//! Why a token-to-mel model could not be used.
+
+use std::path::PathBuf;
+
+use flowmill_models::extractors::{ExtractError, StateError};
+
+/// Why a model could not generate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UseError {
+    /// A row of a shard lacks what the model reads.
+    #[error(transparent)]
+    Column(#[from] flowmill_corpus::ColumnError),
+    /// An extractor's fitted state cannot be used.
+    #[error(transparent)]
+    Extractor(#[from] StateError),
+    /// A recording gives no tokens or no embedding.
+    #[error("{}: {source}", path.display())]
+    Recording {
+        /// The recording.
+        path: PathBuf,
+        /// Why.
+        source: ExtractError,
+    },
+    /// The model could not generate.
+    #[error("generating: {reason}")]
+    Generate {
+        /// Why.
+        reason: String,
+    },
+    /// An option that the model does not have.
+    #[error("{option}: {reason}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// Audio could not be decoded or made.
+    #[error(transparent)]
+    Audio(#[from] flowmill_audio::AudioError),
+}

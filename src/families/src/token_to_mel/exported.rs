@@ -1,0 +1,112 @@
+//! An exported token-to-mel model, ready to generate.
+
+use flowmill_audio::features::{Features, MelConfig};
+use flowmill_family::{BoxError, Loaded};
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{FlowConfig, GenerationOptions, GenerationRequest};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, host};
+
+use super::error::UseError;
+use super::{Kind, SpeakerEmbedding, TokenToMelFamily};
+
+/// What a model generated for one utterance.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    /// A log-mel for each sample.
+    pub mels: Vec<Features>,
+    /// How often the velocity was evaluated for each.
+    pub evaluations: Vec<usize>,
+}
+
+/// A model ready to generate.
+pub struct ExportedModel {
+    network: Box<dyn TokenToMel>,
+    parameters: Parameters,
+    /// The mel that it makes.
+    pub mel: MelConfig,
+    /// Whose embedding it was trained with.
+    pub speaker_embedding: SpeakerEmbedding,
+    /// The published options of inference, with the solver that the model was exported with.
+    pub options: GenerationOptions,
+}
+
+impl ExportedModel {
+    /// Takes over a model that was loaded.
+    ///
+    /// # Errors
+    /// When its description asks for a solver that cannot be.
+    pub fn new<K: Kind>(loaded: Loaded<TokenToMelFamily<K>>) -> Result<Self, BoxError> {
+        let Loaded { description, model, parameters, .. } = loaded;
+        let mut options = model.0.default_options();
+        if let Some(sampling) = &description.sampling {
+            options.solver = sampling.solver()?;
+        }
+        let (mel, speaker_embedding) = (description.mel.config, description.speaker_embedding);
+        Ok(Self { network: model.0, parameters, mel, speaker_embedding, options })
+    }
+
+    fn config(&self) -> &FlowConfig {
+        TokenToMel::config(self.network.as_ref())
+    }
+
+    /// Mel frames that the model makes of one unit.
+    pub fn frames_per_unit(&self) -> usize {
+        self.config().token_mel_ratio.max(1)
+    }
+
+    /// Whether it is a shallow flow, whose inference has a strength.
+    pub fn has_strength(&self) -> bool {
+        self.network.strength().is_some()
+    }
+
+    /// The ids that the model takes of a column `speech_token`, one or two for each token.
+    ///
+    /// # Errors
+    /// [`UseError::Generate`] when they are not tokens of this model.
+    pub fn token_ids(&self, column: &[i64]) -> Result<Vec<u32>, UseError> {
+        self.config().token_ids(column).map_err(|reason| UseError::Generate { reason })
+    }
+
+    /// The first of `ids`, of as many whole tokens as `frames` mel frames have, and their units: the last id of each.
+    pub fn within<'a>(&self, ids: &'a [u32], frames: usize) -> (&'a [u32], Vec<u32>) {
+        let per_token = self.config().ids_per_token();
+        let count = (ids.len() / per_token).min(frames / self.frames_per_unit());
+        let ids = &ids[..count * per_token];
+        (ids, ids.chunks_exact(per_token).filter_map(|token| token.last()).copied().collect())
+    }
+
+    /// `samples` log-mels `[frame][bin]` for the ids `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
+    ///
+    /// # Errors
+    /// [`UseError::Generate`] when tokens or embedding do not fit the model, or the result is not finite.
+    pub fn generate(
+        &self,
+        tokens: &[u32],
+        speaker_embedding: &[f32],
+        options: &GenerationOptions,
+        draw: &Draw,
+        samples: usize,
+    ) -> Result<Samples, UseError> {
+        let failed = |reason: String| UseError::Generate { reason };
+        let request =
+            GenerationRequest { tokens: tokens.to_vec(), speaker_embedding: speaker_embedding.to_vec(), prompt: None };
+        let context = Context::inference(&self.parameters);
+        let ids: Vec<u64> = (0..samples as u64).collect();
+        let requests = vec![request; samples];
+        let generated = self.network.generate(&context, &requests, options, draw, &ids);
+        let generated = generated.map_err(|e| failed(e.to_string()))?;
+        let mels = generated.mels.iter().map(|mel| features(mel).map_err(failed)).collect::<Result<_, _>>()?;
+        Ok(Samples { mels, evaluations: generated.evaluations })
+    }
+}
+
+/// A mel `[frame, bin]` as features; it must be finite.
+pub(super) fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
+    let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
+    let data = host::read(mel).map_err(|e| e.to_string())?;
+    if data.iter().any(|value| !value.is_finite()) {
+        return Err("the model gave a value that is not finite".to_owned());
+    }
+    Features::new(data, frames, bins).map_err(|e| e.to_string())
+}

@@ -1,0 +1,60 @@
+//! What each of the token-to-mel flows has of its own.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+
+use flowmill_family::{KeyError, Settings};
+use flowmill_models::TokenToMel;
+use flowmill_models::flow::{FlowConfig, FlowError, MelNormalisation};
+use flowmill_nn::Parameters;
+
+/// One of the token-to-mel flows.
+pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
+    /// The family's name.
+    const NAME: &'static str;
+    /// Whether inference has a strength, as that of shallow flows.
+    const HAS_STRENGTH: bool = false;
+    /// The settings as recipes and files name them.
+    type Config: Settings;
+
+    /// The settings of its encoder, estimator and mel.
+    fn flow(config: &Self::Config) -> Cow<'_, FlowConfig>;
+
+    /// The key of a setting of [`flow`](Self::flow) below `train.model`.
+    fn flow_key(field: &str) -> String {
+        field.to_owned()
+    }
+
+    /// Checks settings besides those of the flow.
+    ///
+    /// # Errors
+    /// [`FlowError::Config`] names the first that cannot be used, below `train.model`.
+    fn check_own(config: &Self::Config) -> Result<(), FlowError> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Lets the flow run on mels that are normalized so.
+    fn normalize(config: &mut Self::Config, normalization: MelNormalisation);
+
+    /// Builds the network with freshly drawn weights.
+    ///
+    /// # Errors
+    /// When the settings do not fit together.
+    fn build(config: &Self::Config, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError>;
+}
+
+/// Returns the error about a setting of the flow.
+pub(super) fn flow_error<K: Kind>(field: &str, reason: impl Into<String>) -> KeyError {
+    KeyError::new(format!("train.model.{}", K::flow_key(field)), reason)
+}
+
+/// Checks all settings of a model.
+pub(super) fn check<K: Kind>(config: &K::Config) -> Result<(), KeyError> {
+    let located = |error: FlowError, key: &dyn Fn(&str) -> String| match error {
+        FlowError::Config { field, message } => KeyError::new(format!("train.model.{}", key(field)), message),
+        other => KeyError::new("train.model", other.to_string()),
+    };
+    K::flow(config).check().map_err(|error| located(error, &K::flow_key))?;
+    K::check_own(config).map_err(|error| located(error, &str::to_owned))
+}

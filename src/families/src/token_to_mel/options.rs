@@ -1,0 +1,187 @@
+//! The options of the token-to-mel flows in the sections `train` and `export`, and of `flowmill synth`.
+
+use flowmill_corpus::ColumnSpec;
+use flowmill_corpus::shard::speech;
+use flowmill_family::KeyError;
+use flowmill_nn::solvers::{Method, Solver, Tolerances};
+use serde::{Deserialize, Serialize};
+
+/// Options in the section `train`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// The embedding of the speaker that the model is given.
+    pub speaker_embedding: SpeakerEmbedding,
+    /// What the embedding of the speech tokens starts from.
+    pub token_embedding: TokenEmbedding,
+    /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
+    /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
+    pub normalise_mel: bool,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            speaker_embedding: SpeakerEmbedding::default(),
+            token_embedding: TokenEmbedding::default(),
+            normalise_mel: true,
+        }
+    }
+}
+
+/// Which embedding stands for the speaker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpeakerEmbedding {
+    /// The utterance's own, as the public models are trained.
+    #[default]
+    Utterance,
+    /// The mean over the speaker's utterances.
+    Speaker,
+}
+
+impl SpeakerEmbedding {
+    /// The column that holds it.
+    pub fn spec(self) -> ColumnSpec {
+        match self {
+            Self::Utterance => speech::utt_embedding(),
+            Self::Speaker => speech::spk_embedding(),
+        }
+    }
+
+    /// The name of that column.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Utterance => speech::UTT_EMBEDDING,
+            Self::Speaker => speech::SPK_EMBEDDING,
+        }
+    }
+}
+
+/// What the embedding of the speech tokens starts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenEmbedding {
+    /// Random vectors, as the public models start.
+    #[default]
+    Random,
+    /// The centres of stage 2's k-means codebook, standardised and projected at random: units that sound alike start alike.
+    Codebook,
+}
+
+/// Options in the section `export`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportOptions {
+    /// Samples drawn per utterance; their mean estimates the conditional mean mel. At least 2.
+    pub samples: usize,
+    /// How the flow's ODE is solved: on fixed steps (`euler`) or with adaptive ones (`dopri5`).
+    pub solver: Method,
+    /// Euler's steps.
+    pub n_timesteps: usize,
+    /// How exact `dopri5` is, and when it gives up.
+    pub tolerances: Tolerances,
+    /// Strength alpha of a shallow flow; null: the model's own. Other models have none.
+    pub sfm_strength: Option<f32>,
+    /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
+    pub inference_cfg_rate: f64,
+    /// Iterations of the vocoder (fast Griffin-Lim).
+    pub vocoder_iterations: usize,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            samples: 8,
+            solver: Method::Euler,
+            n_timesteps: 10,
+            tolerances: Tolerances::default(),
+            sfm_strength: None,
+            inference_cfg_rate: 0.7,
+            vocoder_iterations: VOCODER_ITERATIONS,
+        }
+    }
+}
+
+/// Iterations of the vocoder unless a recipe says otherwise.
+pub const VOCODER_ITERATIONS: usize = 60;
+
+impl ExportOptions {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// The first key that cannot be used.
+    pub fn check(&self) -> Result<(), KeyError> {
+        let wrong = |key: &str, reason: String| Err(KeyError::new(format!("export.{key}"), format!("{key} {reason}")));
+        for (key, value, least) in [
+            ("samples", self.samples, 2),
+            ("n_timesteps", self.n_timesteps, 1),
+            ("vocoder_iterations", self.vocoder_iterations, 1),
+        ] {
+            if value < least {
+                return wrong(key, format!("is {value}; it must be at least {least}"));
+            }
+        }
+        if let Err(error) = self.tolerances.check() {
+            return wrong("tolerances", error.to_string());
+        }
+        if self.sfm_strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
+            return wrong("sfm_strength", "must lie above 0, up to 100".to_owned());
+        }
+        if !self.inference_cfg_rate.is_finite() || self.inference_cfg_rate < 0.0 {
+            return wrong("inference_cfg_rate", format!("is {}; it must be 0 or more", self.inference_cfg_rate));
+        }
+        Ok(())
+    }
+
+    /// The solver that the options describe.
+    pub fn solver(&self) -> Solver {
+        Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances }
+    }
+}
+
+/// How a model is sampled unless one says otherwise: as its scores were made.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct Sampling {
+    /// How the flow's ODE is solved.
+    pub solver: Method,
+    /// Euler's steps.
+    pub n_timesteps: usize,
+    /// How exact `dopri5` is.
+    pub tolerances: Tolerances,
+}
+
+impl Sampling {
+    /// Of a solver.
+    pub fn of(solver: Solver) -> Self {
+        Self { solver: solver.method, n_timesteps: solver.steps, tolerances: solver.tolerances }
+    }
+
+    /// The solver that it describes.
+    ///
+    /// # Errors
+    /// Steps and tolerances that cannot be met.
+    pub fn solver(&self) -> Result<Solver, String> {
+        if self.n_timesteps == 0 {
+            return Err("sampling.n_timesteps: is 0; it must be at least 1".to_owned());
+        }
+        self.tolerances.check().map_err(|error| format!("sampling.tolerances: {error}"))?;
+        Ok(Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances })
+    }
+}
+
+/// Options of `flowmill synth`; null ones are the model's own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SynthOptions {
+    /// How the flow's ODE is solved; Euler's method where steps are given.
+    pub solver: Option<Method>,
+    /// Euler's steps.
+    pub steps: Option<usize>,
+    /// Strength of a shallow flow.
+    pub strength: Option<f32>,
+    /// Strength of classifier-free guidance.
+    pub guidance: Option<f32>,
+    /// Iterations of the vocoder.
+    pub vocoder_iterations: Option<usize>,
+}

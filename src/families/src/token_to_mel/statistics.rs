@@ -1,0 +1,42 @@
+//! Mean and deviation of the mels that a model is trained on, as stage 3 measured them.
+
+use std::path::PathBuf;
+
+use flowmill_corpus::shard::MelStatistics;
+use flowmill_family::{Artifacts, BoxError};
+use flowmill_models::flow::MelNormalisation;
+
+use super::example::check_bins;
+
+/// The file of the statistics.
+pub fn file(artifacts: &Artifacts) -> PathBuf {
+    artifacts.packed.join("mel_statistics.json")
+}
+
+/// The normalization that follows from the statistics, for mels of so many bins.
+///
+/// # Errors
+/// When there are none, they cannot be read, or they are of another split or number of bins.
+pub fn normalization(artifacts: &Artifacts, bins: usize) -> Result<MelNormalisation, BoxError> {
+    let (path, split) = (file(artifacts), &artifacts.train_split);
+    let shown = path.display();
+    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!(
+            "{shown} is not there: stage 3 takes the statistics to normalise by of the stored mels of train.train_split (`{split}`); without \
+             these set train.normalise_mel: false"
+        ),
+        _ => format!("{shown}: {error}"),
+    })?;
+    let statistics: MelStatistics = serde_json::from_str(&text).map_err(|error| format!("{shown}: {error}"))?;
+    if statistics.split != *split {
+        return Err(format!(
+            "{shown}: the statistics are those of the split `{}`, and train.train_split is `{split}`: run stage 3 again (--stage pack), which \
+             takes them of that split",
+            statistics.split
+        )
+        .into());
+    }
+    check_bins(statistics.mean.len(), bins)?;
+    let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+    Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
+}

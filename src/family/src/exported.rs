@@ -1,0 +1,167 @@
+//! An exported model and what is done with it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::Device;
+use flowmill_corpus::{ColumnSpec, Row};
+use flowmill_nn::Parameters;
+use flowmill_train::BoxError;
+use serde_json::Value;
+
+use crate::{Family, FamilyError, Made};
+
+/// A model with its weights, as it was loaded.
+pub struct Loaded<F: Family> {
+    /// Its settings.
+    pub config: F::Config,
+    /// What `config.json` says besides.
+    pub description: F::Description,
+    /// The network.
+    pub model: F::Model,
+    /// The weights, on `device`.
+    pub parameters: Parameters,
+    /// The folder that it was loaded from, which has the extractors.
+    pub folder: PathBuf,
+    /// What computes it.
+    pub device: Device,
+}
+
+/// What a person gives to a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A recording.
+    Audio(PathBuf),
+    /// A picture.
+    Image(PathBuf),
+    /// A text.
+    Text(String),
+}
+
+/// One use of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is given, in order.
+    pub inputs: Vec<Input>,
+    /// The name of what is made.
+    pub name: String,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone)]
+pub struct Synthesis {
+    /// What was made.
+    pub made: Made,
+    /// Figures about it, in words: `2.50 s`, `10 evaluations`.
+    pub figures: Vec<String>,
+}
+
+/// Uses a model on what a person gives.
+pub trait Synthesizer: Send + Sync {
+    /// Does one request.
+    ///
+    /// # Errors
+    /// When an input is missing or cannot be read, or the model fails.
+    fn run(&self, request: &Request) -> Result<Synthesis, BoxError>;
+}
+
+/// What came of a row: outputs, or why it is rejected.
+pub type Scored = Result<Vec<Made>, String>;
+
+/// Samples and scores a split, next to the trivial answers that a model must beat.
+pub trait Scorer: Send {
+    /// The columns that rows need.
+    fn columns(&self) -> Vec<ColumnSpec>;
+
+    /// Learns the trivial answers from a row that was trained on.
+    ///
+    /// # Errors
+    /// When the row cannot be used.
+    fn learn(&mut self, row: &Row) -> Result<(), BoxError>;
+
+    /// Samples and scores rows; gives a result for each, or for the first ones when `interrupted` says so.
+    ///
+    /// # Errors
+    /// What is no fault of a row.
+    fn score(&mut self, rows: &[Arc<Row>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError>;
+
+    /// The scores of all rows.
+    fn finish(self: Box<Self>, split: &str) -> Report;
+}
+
+/// The scores of a split.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// What `scores.json` holds.
+    pub scores: Value,
+    /// The same in lines for a terminal.
+    pub lines: Vec<String>,
+    /// The figures that the receipt records, by name.
+    pub facts: Vec<(&'static str, f64)>,
+    /// Rows that were scored.
+    pub rows: u64,
+}
+
+/// What a family writes on the card of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// What the model is, such as `token-to-mel flow`.
+    pub kind: String,
+    /// What it does, in a sentence.
+    pub does: String,
+    /// The scores, as Markdown.
+    pub scores: String,
+    /// What public code has to know, as Markdown; empty for nothing.
+    pub public_code: String,
+}
+
+/// A [`Loaded`] model of any family.
+pub trait AnyExported: Send + Sync {
+    /// The family's name.
+    fn family(&self) -> &'static str;
+
+    /// How many weights it has.
+    fn parameter_count(&self) -> usize;
+
+    /// See [`Family::scorer`]; `options` are those of [`Configured::export_options`](crate::Configured::export_options).
+    ///
+    /// # Errors
+    /// As [`Family::scorer`].
+    fn scorer(self: Box<Self>, options: &Value, seed: u64) -> Result<Box<dyn Scorer>, BoxError>;
+
+    /// See [`Family::synthesizer`]; `options` are a mapping with some of [`Family::SynthOptions`].
+    ///
+    /// # Errors
+    /// As [`Family::synthesizer`], and when there is no such option.
+    fn synthesizer(self: Box<Self>, options: Value, seed: u64) -> Result<Box<dyn Synthesizer>, BoxError>;
+
+    /// See [`Family::card`].
+    ///
+    /// # Errors
+    /// As [`Family::card`].
+    fn card(&self, scores: &Value) -> Result<Card, BoxError>;
+}
+
+impl<F: Family> AnyExported for Loaded<F> {
+    fn family(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn parameter_count(&self) -> usize {
+        self.parameters.element_count(true)
+    }
+
+    fn scorer(self: Box<Self>, options: &Value, seed: u64) -> Result<Box<dyn Scorer>, BoxError> {
+        let options = serde_json::from_value(options.clone()).map_err(FamilyError::Options)?;
+        F::scorer(*self, options, seed)
+    }
+
+    fn synthesizer(self: Box<Self>, options: Value, seed: u64) -> Result<Box<dyn Synthesizer>, BoxError> {
+        let options = serde_json::from_value(options).map_err(FamilyError::Options)?;
+        F::synthesizer(*self, options, seed)
+    }
+
+    fn card(&self, scores: &Value) -> Result<Card, BoxError> {
+        F::card(self, scores)
+    }
+}

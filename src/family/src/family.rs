@@ -1,0 +1,322 @@
+//! What a family implements.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use flowmill_audio::features::MelConfig;
+use flowmill_corpus::shard::{RowSizes, ShardIndex};
+use flowmill_corpus::{ColumnSpec, Row};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters};
+use flowmill_train::{BoxError, Loss};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Card, KeyError, Loaded, Made, Scorer, Synthesizer};
+
+/// Settings of a recipe: a struct whose `Default` is the published model or the recommended choice.
+pub trait Settings: Serialize + DeserializeOwned + Default + Clone + Debug + PartialEq + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Default + Clone + Debug + PartialEq + Send + Sync + 'static> Settings for T {}
+
+/// The options of a family that has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoOptions {}
+
+/// The settings of a training that belong to the family.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrainSettings<F: Family> {
+    /// `train.model`.
+    pub config: F::Config,
+    /// The family's own keys of the section `train`.
+    pub options: F::TrainOptions,
+}
+
+/// What stages 1 to 3 make of a column, known from the recipe before anything runs.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Provided {
+    /// A vector for each row.
+    Embedding {
+        /// The vector's length.
+        dimensions: usize,
+    },
+    /// A sequence of indices for each row.
+    Tokens {
+        /// The kind of the extractor.
+        extractor: &'static str,
+        /// How many different indices there are.
+        vocabulary: usize,
+        /// Indices a second.
+        rate: f64,
+        /// Whether the extractor has a vector for each index.
+        has_centers: bool,
+    },
+    /// A mel spectrogram for each row.
+    Mel {
+        /// Its definition.
+        config: MelConfig,
+        /// Whether shards hold it; otherwise it is computed from the recording.
+        stored: bool,
+    },
+}
+
+/// The columns that the sections of a recipe provide, by name; without those of stages that the recipe leaves out.
+pub type Columns = BTreeMap<&'static str, Provided>;
+
+/// What earlier stages left for a training.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifacts {
+    /// The folder of stage 3.
+    pub packed: PathBuf,
+    /// The fitted extractor of stage 1.
+    pub embed: PathBuf,
+    /// The fitted extractor of stage 2.
+    pub tokens: PathBuf,
+    /// The split that is trained on.
+    pub train_split: String,
+}
+
+/// A fitted extractor that belongs to an exported model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FittedExtractor {
+    /// The stage that fitted it: 1 or 2.
+    pub stage: u8,
+    /// Its file in the folder of the model.
+    pub file: &'static str,
+}
+
+/// A part of examples that is computed while training, not read: what it is and what decides it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Derived {
+    /// What is computed, such as `mels`.
+    pub what: &'static str,
+    /// Everything besides the columns that decides it.
+    pub by: Value,
+}
+
+/// A family of models. Everything is a pure function of its arguments.
+pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 'static {
+    /// The name in recipes (`train.model.family`) and exported folders.
+    const NAME: &'static str;
+    /// Options in the section `train` that change no weights; all others belong to the identity of a training.
+    const FREE_OPTIONS: &'static [&'static str] = &[];
+    /// What costs are counted in, in the plural: `frames`, `tokens`, `pixels`.
+    const COST_UNIT: &'static str = "frames";
+    /// The extractors that an exported model needs.
+    const EXTRACTORS: &'static [FittedExtractor] = &[];
+
+    /// `train.model` without `family`. The default is the published model.
+    type Config: Settings;
+    /// The family's own keys of the section `train`.
+    type TrainOptions: Settings;
+    /// The family's own keys of the section `export`: how the model is sampled and scored.
+    type ExportOptions: Settings;
+    /// Options of `flowmill synth`; absent ones are the model's own.
+    type SynthOptions: Settings;
+    /// What `config.json` of a trained or exported model says besides family, settings and adapters. Unknown keys are ignored.
+    type Description: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
+    /// What turns rows of one split into examples.
+    type Reader: Send + Sync + 'static;
+    /// One row, ready to be collated.
+    type Example: Send + Sync + 'static;
+    /// What a loss is computed from.
+    type Batch: Send + 'static;
+    /// The network. Holds no weights: those are in the parameters.
+    type Model: Model<Self>;
+
+    /// Checks that the settings fit together.
+    ///
+    /// # Errors
+    /// The first key that does not.
+    fn check(settings: &TrainSettings<Self>) -> Result<(), KeyError>;
+
+    /// Compares the settings with the columns that the recipe provides.
+    ///
+    /// # Errors
+    /// The key that does not fit, with the value that would.
+    fn check_columns(settings: &TrainSettings<Self>, columns: &Columns) -> Result<(), KeyError>;
+
+    /// Refuses settings that weights from a file (`train.init_from`) would overwrite.
+    ///
+    /// # Errors
+    /// The key.
+    fn check_initial_weights(settings: &TrainSettings<Self>) -> Result<(), KeyError> {
+        let _ = settings;
+        Ok(())
+    }
+
+    /// Checks the options of the section `export`.
+    ///
+    /// # Errors
+    /// The key that cannot be used.
+    fn check_export(config: &Self::Config, options: &Self::ExportOptions) -> Result<(), KeyError>;
+
+    /// Files besides the shards that a training reads, each with the role by which its receipt knows it.
+    fn inputs(settings: &TrainSettings<Self>, artifacts: &Artifacts) -> Vec<(String, PathBuf)> {
+        let _ = (settings, artifacts);
+        Vec::new()
+    }
+
+    /// Completes the settings of the model from what earlier stages measured.
+    ///
+    /// # Errors
+    /// When that cannot be read or does not fit.
+    fn complete(settings: &mut TrainSettings<Self>, artifacts: &Artifacts) -> Result<(), BoxError> {
+        let _ = (settings, artifacts);
+        Ok(())
+    }
+
+    /// The columns that examples of a split are made of.
+    ///
+    /// # Errors
+    /// When the split does not have them.
+    fn columns(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
+
+    /// What examples of a split hold besides its columns, if anything.
+    fn derived(settings: &TrainSettings<Self>, index: &ShardIndex) -> Option<Derived> {
+        let _ = (settings, index);
+        None
+    }
+
+    /// Checks the splits that are trained on together, each with the path of its index.
+    ///
+    /// # Errors
+    /// What does not fit the model or the other splits.
+    fn check_splits(settings: &TrainSettings<Self>, splits: &[(&Path, &ShardIndex)]) -> Result<(), BoxError> {
+        let _ = (settings, splits);
+        Ok(())
+    }
+
+    /// Prepares reading a split.
+    ///
+    /// # Errors
+    /// When its index does not describe what the family needs.
+    fn reader(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
+
+    /// The cost of a row of these sizes, in [`Family::COST_UNIT`]s. A batch costs its most expensive row times its count, at most
+    /// `train.batch.max_frames_in_batch`.
+    fn cost(settings: &TrainSettings<Self>, sizes: &RowSizes<'_>) -> u32 {
+        let _ = settings;
+        sizes.frames()
+    }
+
+    /// The number of elements of the loss for each unit of cost.
+    fn elements_per_cost(settings: &TrainSettings<Self>) -> usize {
+        let _ = settings;
+        1
+    }
+
+    /// Makes the example of a row; `sample` identifies it in random draws.
+    ///
+    /// # Errors
+    /// What is wrong with the row, with its id.
+    fn example(
+        settings: &TrainSettings<Self>,
+        reader: &Self::Reader,
+        row: &Row,
+        sample: u64,
+    ) -> Result<Self::Example, BoxError>;
+
+    /// Makes a batch of examples. Tensors may be on the CPU: they follow the parameters at the first operation that reads both.
+    ///
+    /// # Errors
+    /// When the examples do not fit together.
+    fn collate(
+        settings: &TrainSettings<Self>,
+        examples: Vec<Self::Example>,
+        device: &Device,
+    ) -> Result<Self::Batch, BoxError>;
+
+    /// Builds the network with freshly drawn weights, under the names of the public `state_dict`.
+    ///
+    /// # Errors
+    /// When the settings do not fit together.
+    fn build(config: &Self::Config, seed: u64) -> Result<(Self::Model, Parameters), BoxError>;
+
+    /// Replaces freshly drawn weights by better ones from what earlier stages left.
+    ///
+    /// # Errors
+    /// When that cannot be read or does not fit.
+    fn initialize(
+        settings: &TrainSettings<Self>,
+        parameters: &mut Parameters,
+        artifacts: &Artifacts,
+        seed: u64,
+    ) -> Result<(), BoxError> {
+        let _ = (settings, parameters, artifacts, seed);
+        Ok(())
+    }
+
+    /// Describes a training on the split of this index.
+    ///
+    /// # Errors
+    /// When the index does not say what the description needs.
+    fn describe(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Description, BoxError>;
+
+    /// What the description of an exported model says of how it is sampled (`sampling`); null for nothing.
+    fn sampling(options: &Self::ExportOptions) -> Value {
+        let _ = options;
+        Value::Null
+    }
+
+    /// Writes exported weights in the formats that public code reads; `file` gives the place of a file by its name.
+    ///
+    /// # Errors
+    /// When they cannot be read or written.
+    fn export(
+        config: &Self::Config,
+        weights: &Path,
+        file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
+    ) -> Result<(), BoxError> {
+        let _ = (config, weights, file);
+        Ok(())
+    }
+
+    /// Prepares sampling and scoring a split with a model.
+    ///
+    /// # Errors
+    /// When the options do not fit the model.
+    fn scorer(loaded: Loaded<Self>, options: Self::ExportOptions, seed: u64) -> Result<Box<dyn Scorer>, BoxError>;
+
+    /// Prepares using a model on what a person gives.
+    ///
+    /// # Errors
+    /// When the options do not fit the model, or its folder is not whole.
+    fn synthesizer(
+        loaded: Loaded<Self>,
+        options: Self::SynthOptions,
+        seed: u64,
+    ) -> Result<Box<dyn Synthesizer>, BoxError>;
+
+    /// The card of a model with the scores that its [`Scorer`] reported.
+    ///
+    /// # Errors
+    /// When these are no such scores.
+    fn card(loaded: &Loaded<Self>, scores: &Value) -> Result<Card, BoxError>;
+}
+
+/// A network of a family.
+pub trait Model<F: Family>: Send + Sync + 'static {
+    /// The loss of a batch. Every random number comes from `draw`, told apart by purpose and sample.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model.
+    fn loss(&self, context: &Context<'_>, batch: &F::Batch, draw: Draw) -> Result<Loss, BoxError>;
+
+    /// What the weights make of a few examples, given with their ids; the same from the same weights.
+    ///
+    /// # Errors
+    /// When the model fails or makes something that is not finite.
+    fn preview(
+        &self,
+        context: &Context<'_>,
+        examples: &[(String, F::Example)],
+        description: &F::Description,
+        draw: Draw,
+    ) -> Result<Vec<Made>, BoxError>;
+}

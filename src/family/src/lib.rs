@@ -1,0 +1,30 @@
+//! The contract between the stages and a model family.
+//!
+//! A family is a type that implements [`Family`]: its settings, the columns that it reads of a row, examples and batches, the network with its
+//! loss, previews, export, scores and synthesis. A [`Registry`] holds the families that a program knows. Stages 4 and 6 and the commands take a
+//! family by its name from the registry and use it through [`Configured`], [`AnyModel`] and [`Exported`], so they know none by name.
+//!
+//! | step | functions of [`Family`] |
+//! |---|---|
+//! | the recipe is read and checked | `check`, `check_columns`, `check_initial_weights`, `check_export` |
+//! | stage 4 opens shards | `columns`, `reader`, `cost`, `example`, `collate` |
+//! | stage 4 trains | `complete`, `build`, `initialize`; [`Model::loss`], [`Model::preview`], `describe` |
+//! | stage 6 exports, samples and scores | `sampling`, `export`, `scorer`, `card` |
+//! | `flowmill synth` | `synthesizer` |
+
+mod configured;
+mod error;
+mod exported;
+mod family;
+mod output;
+mod registry;
+
+pub use configured::{AnyModel, Batch, Configured, Examples, Reader, ReaderRow};
+pub use error::{FamilyError, KeyError};
+pub use exported::{AnyExported, Card, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer};
+pub use family::{
+    Artifacts, Columns, Derived, Family, FittedExtractor, Model, NoOptions, Provided, Settings, TrainSettings,
+};
+pub use flowmill_train::{BoxError, Loss};
+pub use output::{Audio, Image, Made, MelOutput, Output};
+pub use registry::{Entry, Registered, Registry};

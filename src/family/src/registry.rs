@@ -1,0 +1,142 @@
+//! The families that a program knows.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use flowmill_runner::{Recipe, RecipeError, keys_of};
+use serde_json::{Map, Value};
+
+use crate::{Configured, Family, FamilyError, TrainSettings};
+
+/// The key of a family's name among the settings of its model.
+const FAMILY: &str = "family";
+
+/// The families that a program knows, the default one first. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry(Vec<Arc<dyn Registered>>);
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// A registered family.
+pub trait Registered: Send + Sync {
+    /// The family's name.
+    fn name(&self) -> &'static str;
+
+    /// The family's own keys of the section `train`.
+    fn train_keys(&self) -> &'static [&'static str];
+
+    /// The published model with its default options.
+    fn published(&self) -> Arc<dyn Configured>;
+
+    /// The settings of a recipe: `train.model`, and the family's own keys of `train`, where `others` are the other keys. Unchecked.
+    ///
+    /// # Errors
+    /// The first key that is unknown or of a wrong type, with its line.
+    fn read(&self, recipe: &Recipe, others: &[&str]) -> Result<Arc<dyn Configured>, RecipeError>;
+
+    /// The settings that a file has: the model's, and options of which missing ones are the default. Unchecked.
+    ///
+    /// # Errors
+    /// When these are not settings of the family.
+    fn described(&self, model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError>;
+}
+
+/// The entry of a family in a registry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Entry<F>(PhantomData<fn() -> F>);
+
+impl<F: Family> Registered for Entry<F> {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn train_keys(&self) -> &'static [&'static str] {
+        keys_of::<F::TrainOptions>()
+    }
+
+    fn published(&self) -> Arc<dyn Configured> {
+        Arc::new(TrainSettings::<F>::default())
+    }
+
+    fn read(&self, recipe: &Recipe, others: &[&str]) -> Result<Arc<dyn Configured>, RecipeError> {
+        let config = recipe.shared("train.model", &[FAMILY])?;
+        let options = recipe.shared("train", others)?;
+        Ok(Arc::new(TrainSettings::<F> { config, options }))
+    }
+
+    fn described(&self, model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError> {
+        let config = serde_json::from_value(model).map_err(FamilyError::Settings)?;
+        let options = serde_json::from_value(Value::Object(options)).map_err(FamilyError::Options)?;
+        Ok(Arc::new(TrainSettings::<F> { config, options }))
+    }
+}
+
+impl Registry {
+    /// A registry without a family.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same registry with one more family.
+    #[must_use]
+    pub fn with<F: Family>(mut self) -> Self {
+        self.0.push(Arc::new(Entry::<F>(PhantomData)));
+        self
+    }
+
+    /// The names of the families.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|family| family.name())
+    }
+
+    /// The family of this name; without one the default.
+    ///
+    /// # Errors
+    /// [`FamilyError::Unknown`].
+    pub fn find(&self, name: Option<&str>) -> Result<&dyn Registered, FamilyError> {
+        let found = self.0.iter().find(|family| name.is_none_or(|name| family.name() == name));
+        found.map(AsRef::as_ref).ok_or_else(|| FamilyError::Unknown {
+            name: name.unwrap_or_default().to_owned(),
+            known: self.names().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The family that a recipe names, or the default.
+    ///
+    /// # Errors
+    /// `train.model.family` when there is no such family, `train.model` when it has settings and no family.
+    pub fn of_recipe(&self, recipe: &Recipe) -> Result<&dyn Registered, RecipeError> {
+        let name: Option<String> = recipe.value("train.model.family")?;
+        if name.is_none() && recipe.sets("train.model") {
+            let example = self.names().next().unwrap_or_default();
+            let reason = format!("a model needs its `family`, such as {{family: {example}}}");
+            return Err(recipe.error("train.model", reason));
+        }
+        self.find(name.as_deref()).map_err(|error| recipe.error("train.model.family", error))
+    }
+
+    /// The model that the settings with their family's name describe, as sections and receipts have them.
+    ///
+    /// # Errors
+    /// When there is no such family, or these are not its settings.
+    pub fn described(&self, mut model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError> {
+        let family = model.as_object_mut().and_then(|settings| settings.shift_remove(FAMILY));
+        self.find(family.as_ref().and_then(Value::as_str))?.described(model, options)
+    }
+}
+
+impl dyn Configured {
+    /// The settings of the model with the family's name first, as a recipe has them.
+    pub fn model(&self) -> Value {
+        let mut model = Map::from_iter([(FAMILY.to_owned(), Value::from(self.family()))]);
+        if let Value::Object(settings) = self.config() {
+            model.extend(settings);
+        }
+        Value::Object(model)
+    }
+}

@@ -1,0 +1,48 @@
+//! The columns that the other sections of a recipe provide, which the model must fit: known before anything runs, so said before.
+
+use flowmill_corpus::shard::MelStore;
+use flowmill_family::{Columns, Provided};
+use flowmill_models::extractors::{Column, ExtractorConfig, ValueType};
+use flowmill_runner::{Recipe, RecipeError};
+use flowmill_stage_embed::EmbedConfig;
+use flowmill_stage_pack::PackConfig;
+use flowmill_stage_tokens::TokensConfig;
+
+use crate::TrainSection;
+
+/// Compares the model with the sections `embed`, `tokens` and `pack`, as far as the recipe has them.
+///
+/// # Errors
+/// The setting of the model that does not fit, with the value that would.
+pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
+    section.model.check_columns(&provided(recipe)?).map_err(|error| error.in_recipe(recipe))
+}
+
+/// What the sections provide.
+fn provided(recipe: &Recipe) -> Result<Columns, RecipeError> {
+    let mut columns = Columns::new();
+    if recipe.gives("embed") {
+        columns.extend(extracted(&EmbedConfig::of(recipe)?.extractor));
+    }
+    if recipe.gives("tokens") {
+        columns.extend(extracted(&TokensConfig::of(recipe)?.extractor));
+    }
+    if recipe.gives("pack") {
+        let mel = PackConfig::of(recipe)?.mel;
+        columns.insert("mel", Provided::Mel { config: mel.config(), stored: mel.store != MelStore::None });
+    }
+    Ok(columns)
+}
+
+/// What an extractor provides.
+fn extracted(extractor: &ExtractorConfig) -> Option<(&'static str, Provided)> {
+    let Column { name, values } = extractor.column();
+    let has_centers = matches!(extractor, ExtractorConfig::Kmeans(_) | ExtractorConfig::DualKmeans(_));
+    match values {
+        ValueType::Embedding { dimensions } => Some((name, Provided::Embedding { dimensions })),
+        ValueType::Tokens { vocabulary, rate } => {
+            Some((name, Provided::Tokens { extractor: extractor.kind(), vocabulary, rate, has_centers }))
+        }
+        _ => None,
+    }
+}

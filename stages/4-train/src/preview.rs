@@ -1,0 +1,61 @@
+//! What the weights generate while they are trained, and how they leave as a model of their own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flowmill_family::{AnyModel, Examples};
+use flowmill_nn::random::Draw;
+use flowmill_nn::{Context, Parameters, low_rank};
+use flowmill_train::checkpoint::MODEL_FILE;
+use flowmill_train::{BoxError, Sample};
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::CONFIG_FILE;
+
+/// Everything besides the weights that it takes to generate and to export.
+pub struct Preview {
+    /// Validation examples; none without a validation split.
+    pub examples: Option<Examples>,
+    /// Key of the noise.
+    pub seed: u64,
+    /// What `config.json` says of the model.
+    pub description: Value,
+    /// The scale of the adapters that the weights hold, if they do.
+    pub adapter_scale: Option<f32>,
+    /// The fitted extractors that belong to the model, and their names in its folder.
+    pub extractors: Vec<(PathBuf, &'static str)>,
+}
+
+impl Preview {
+    /// What the model makes of the examples, from noise that is the same every time.
+    pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
+        let examples = self.examples.as_ref().ok_or("there is no validation split to take utterances from")?;
+        let (context, draw) = (Context::inference(parameters), Draw::new(self.seed).purpose("samples"));
+        let made = model.preview(&context, examples, &self.description, draw)?;
+        let files = made.par_iter().map(|made| made.files(&file_name(&made.name)));
+        Ok(files.collect::<Result<Vec<_>, BoxError>>()?.into_iter().flatten().collect())
+    }
+
+    /// Writes a folder that `flowmill synth --model` takes.
+    pub fn export(&self, parameters: &Parameters, folder: &Path) -> Result<(), BoxError> {
+        let mut tensors: BTreeMap<_, _> = parameters.named_tensors().into_iter().collect();
+        if let Some(scale) = self.adapter_scale {
+            low_rank::merge(&mut tensors, scale)?;
+        }
+        let merged: Vec<_> = tensors.into_iter().collect();
+        flowmill_weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
+        fs::write(folder.join(CONFIG_FILE), format!("{:#}\n", self.description))?;
+        for (source, name) in &self.extractors {
+            flowmill_runner::copy_bytes(source, &folder.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+/// An utterance's id as a file name: anything but letters, digits, `-`, `_` and `.` becomes `_`.
+pub fn file_name(utt: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    utt.trim_start_matches('.').chars().map(safe).collect()
+}
