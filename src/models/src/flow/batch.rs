@@ -66,7 +66,7 @@ impl FlowBatch {
             speakers.extend_from_slice(&item.speaker_embedding);
         }
         let mel_lengths: Vec<usize> = items.iter().map(|item| length(item) * ratio).collect();
-        let (device, frames) = (Device::Cpu, mel_lengths.iter().sum());
+        let (device, frames) = (Device::Cpu, mel_lengths.iter().sum::<usize>());
         Ok(Self {
             tokens,
             token_lengths: items.iter().map(length).collect(),
