@@ -72,6 +72,26 @@ fn every_format_learns_and_half_precision_tells_its_scale() {
 }
 
 #[test]
+fn products_by_the_instruction_for_bf16_train_to_nearly_the_same_losses() {
+    let losses = |by_instruction: &str| {
+        let mini = Mini::packed();
+        let arguments = ["--stop-stage", "train", "--set", "train.precision=bf16"];
+        let output = mini.command("run", &arguments).env("FLOWMILL_BF16_PRODUCTS", by_instruction).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        steps(&mini).iter().map(|line| line["loss"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    let (without, with) = (losses("no"), losses("yes"));
+    assert_eq!(with, losses("yes"), "the same bytes each time");
+    for (without, with) in without.iter().zip(&with) {
+        assert!((without - with).abs() < 0.01 * without, "{without} and {with}");
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw") {
+        assert_ne!(without, with, "the instruction sums up in another order");
+    }
+}
+
+#[test]
 fn killed_while_the_scale_moves_the_files_are_those_of_an_undisturbed_run() {
     let mut random = Random::announced("precision");
     let arguments = [&LIVELY[..], &DROPOUT, &["--set", "train.ema_decay=0.9", "--set", "train.accum_grad=2"]].concat();

@@ -1,8 +1,10 @@
 //! Floating-point rate of the matrix products behind the layers, per shape and thread count; prints processor time so that a
 //! busy machine does not blur it.
 //!
-//! `cargo run --release -p flowmill-nn --example gemm_rate`
+//! `cargo run --release -p flowmill-nn --example gemm_rate [bf16]`; with `FLOWMILL_BF16_PRODUCTS=yes` by the instruction of AVX-512 BF16
+//! on every processor that has it.
 
+use flowmill_nn::Precision;
 use flowmill_nn::kernels::gemm::{Matrix, multiply};
 use flowmill_nn::random::Draw;
 use std::time::Instant;
@@ -15,6 +17,7 @@ fn processor_seconds() -> f64 {
 }
 
 fn main() {
+    let precision = if std::env::args().any(|argument| argument == "bf16") { Precision::Bf16 } else { Precision::Fp32 };
     // rows, inner, columns, and whether the left and right sides are transposed: forward, input gradient, weight gradient.
     let shapes =
         [(1600, 128, 128), (1600, 128, 512), (1600, 512, 128), (1600, 384, 128), (1600, 256, 1024), (800, 512, 2048)];
@@ -32,6 +35,7 @@ fn main() {
             ("dw", dy.transposed(), x, columns, inner),
         ];
         print!("{rows:>5} x {inner:>4} x {columns:>4}:");
+        let kinds = kinds.map(|(name, a, b, m, n)| (name, a.of(precision), b.of(precision), m, n));
         for (name, a, b, m, n) in kinds {
             let mut out = vec![0.0; m * n];
             let (start, before) = (Instant::now(), processor_seconds());

@@ -9,6 +9,7 @@ pub mod elementwise;
 pub mod functions;
 pub mod gate;
 pub mod gemm;
+mod gemm_bf16;
 pub mod item_tasks;
 pub mod norm;
 pub mod reduce;

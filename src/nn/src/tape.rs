@@ -214,6 +214,11 @@ where
     Value::new(output, Some(tape.push(entry)))
 }
 
+/// The number format that an operation on these values is recorded in.
+pub(crate) fn precision(values: &[&Value]) -> Precision {
+    values.iter().find_map(|value| value.tape()).map_or(Precision::Fp32, Tape::precision)
+}
+
 /// Records what `work` computes on these values in single precision, gradients included: for objectives, whose factors leave the range
 /// of narrower formats.
 pub(crate) fn in_single_precision<R>(values: &[&Value], work: impl FnOnce() -> R) -> R {

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::packed::{Packed, Rows};
 use crate::kernels::convolution::{Geometry, pad, taps_outermost};
 use crate::ops::Convolution;
-use crate::{Activation, NnError, Result, Sequences, Value, device, host};
+use crate::{Activation, NnError, Precision, Result, Sequences, Value, device, host};
 
 /// A convolution whose weights do not change: a [`Linear`](super::Linear) on windows that overlap where they lie.
 pub struct Convolution1d {
@@ -37,7 +37,7 @@ impl Convolution1d {
             let message = "kernel, stride and channels must be at least 1, the dilation 1";
             return Err(NnError::invalid("convolution", message));
         }
-        let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding };
+        let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding, precision: Precision::Fp32 };
         let (weight, bias) = (host::contiguous(weight)?, host::contiguous(bias)?);
         if !device::is_fused(&weight) {
             return Ok(Self { weights: Weights::Plain(weight, bias), geometry });

@@ -6,6 +6,7 @@
 use super::gemm::{Matrix, Target, Tiles, multiply_into, multiply_on_one_thread};
 use super::reduce::{sum_rows_serial, sum_vectors};
 use super::shared::Shared;
+use crate::Precision;
 use crate::sequences::Sequences;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -25,6 +26,8 @@ pub struct Geometry {
     pub dilation: usize,
     /// Zeros before and after each item.
     pub padding: [usize; 2],
+    /// The number format of input, weights and gradient.
+    pub precision: Precision,
 }
 
 impl Geometry {
@@ -117,14 +120,14 @@ fn windows<'a>(padded: &'a Padded, geometry: &Geometry, item: usize, rows: Range
     let first = padded.starts[item] + rows.start * geometry.stride + tap * geometry.dilation;
     let shape = [rows.len(), geometry.group() * geometry.inputs];
     let data = if rows.is_empty() { &[][..] } else { &padded.data[first * geometry.inputs..] };
-    Matrix::strided(data, shape, [geometry.stride * geometry.inputs, 1])
+    Matrix::strided(data, shape, [geometry.stride * geometry.inputs, 1]).of(geometry.precision)
 }
 
 /// The weights `[output, tap, input]` of one group of taps as an `[output, tap x input]` matrix.
 fn tap_weights<'a>(weight: &'a [f32], geometry: &Geometry, tap: usize) -> Matrix<'a> {
     let width = geometry.kernel * geometry.inputs;
     let data = &weight[tap * geometry.inputs..];
-    Matrix::strided(data, [geometry.outputs, geometry.group() * geometry.inputs], [width, 1])
+    Matrix::strided(data, [geometry.outputs, geometry.group() * geometry.inputs], [width, 1]).of(geometry.precision)
 }
 
 /// Convolves each item of `x`, `[row, input]`; gives `[row, output]`, zero on rows of no item. `weight` is
@@ -170,11 +173,11 @@ pub fn backward_input(gradient: &[f32], weight: &[f32], geometry: &Geometry, lay
         let rows = layout.whole.ranges()[item].len() + geometry.padding[0] + geometry.padding[1];
         let mut padded = vec![0.0; rows * geometry.inputs];
         let dy = &gradient[result.start * geometry.outputs..result.end * geometry.outputs];
-        let dy = Matrix::row_major(dy, result.len(), geometry.outputs);
+        let dy = Matrix::row_major(dy, result.len(), geometry.outputs).of(geometry.precision);
         for tap in 0..geometry.kernel {
             let strides = [geometry.kernel * geometry.inputs, 1];
             let shape = [geometry.outputs, geometry.inputs];
-            let weight = Matrix::strided(&weight[tap * geometry.inputs..], shape, strides);
+            let weight = Matrix::strided(&weight[tap * geometry.inputs..], shape, strides).of(geometry.precision);
             let offset = tap * geometry.dilation * geometry.inputs;
             let row_stride = geometry.stride * geometry.inputs;
             multiply_on_one_thread(&mut padded[offset.min(rows * geometry.inputs)..], row_stride, dy, weight, true);
@@ -224,10 +227,10 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
         let target = Target { buffer, offset: output * width + tap * geometry.inputs + column, row_stride: width };
         for (item, rows) in layout.output.ranges().iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
             let dy = &gradient[rows.start * geometry.outputs..rows.end * geometry.outputs];
-            let dy = Matrix::row_major(dy, rows.len(), geometry.outputs).column_range(output, end);
+            let dy = Matrix::row_major(dy, rows.len(), geometry.outputs).of(geometry.precision);
             let view = windows(&padded, geometry, item, 0..rows.len(), tap).column_range(column, stop);
             // SAFETY: tasks write different outputs or columns.
-            unsafe { multiply_into(target, dy.transposed(), view, true) };
+            unsafe { multiply_into(target, dy.column_range(output, end).transposed(), view, true) };
         }
     });
     reorder(&dw, geometry.kernel, geometry.inputs)

@@ -1,6 +1,8 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
+use super::gemm_bf16;
 use super::shared::Shared;
+use crate::Precision;
 use crate::host::uninitialized;
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -8,11 +10,12 @@ use rayon::prelude::*;
 /// A strided view of a matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+    precision: Precision,
 }
 
 impl<'a> Matrix<'a> {
@@ -27,7 +30,8 @@ impl<'a> Matrix<'a> {
             let last = along(rows, strides[0]).and_then(|down| down.checked_add(along(columns, strides[1])?));
             assert!(last.is_some_and(|last| last < data.len()), "matrix view out of bounds");
         }
-        Self { data, rows, columns, row_stride: strides[0], column_stride: strides[1] }
+        let [row_stride, column_stride] = strides;
+        Self { data, rows, columns, row_stride, column_stride, precision: Precision::Fp32 }
     }
 
     /// A row-major matrix.
@@ -36,6 +40,12 @@ impl<'a> Matrix<'a> {
     /// When `data` is too short.
     pub fn row_major(data: &'a [f32], rows: usize, columns: usize) -> Self {
         Self::strided(data, [rows, columns], [columns, 1])
+    }
+
+    /// The same matrix, whose numbers are of a format or may be rounded to it. A product of two matrices in bf16 is computed by the
+    /// processor's instruction for it where that is faster.
+    pub fn of(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// How many columns it has.
@@ -51,6 +61,7 @@ impl<'a> Matrix<'a> {
             columns: self.rows,
             row_stride: self.column_stride,
             column_stride: self.row_stride,
+            precision: self.precision,
         }
     }
 
@@ -60,7 +71,7 @@ impl<'a> Matrix<'a> {
         // Of rows without elements nothing is read.
         let offset = if start < end && self.columns > 0 { start * self.row_stride } else { 0 };
         let shape = [end - start, self.columns];
-        Self::strided(&self.data[offset..], shape, [self.row_stride, self.column_stride])
+        Self::strided(&self.data[offset..], shape, [self.row_stride, self.column_stride]).of(self.precision)
     }
 
     /// Some of the columns.
@@ -204,7 +215,12 @@ pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumul
         }
         return;
     }
-    // SAFETY: both views and the target were checked against their slices; nobody else touches the target by the caller's promise.
+    if a.precision == Precision::Bf16 && b.precision == Precision::Bf16 && gemm_bf16::chosen() {
+        // SAFETY: both views and the target were checked against their slices; nobody else touches the target by the caller's promise.
+        // The instruction is chosen only where it is.
+        return unsafe { gemm_bf16::multiply(destination, target.row_stride, a, b, accumulate) };
+    }
+    // SAFETY: as above.
     unsafe {
         gemm::gemm(
             a.rows,

@@ -5,7 +5,7 @@ use crate::gradients::{Flow, Gradient};
 use crate::kernels::convolution::{self as kernel, Geometry, Layout};
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::{Key, RowMap, matrix, sum_rows};
-use crate::tape::record;
+use crate::tape::{precision, record};
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -107,11 +107,12 @@ fn geometry(
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
         return Err(NnError::shape("conv1d bias", format!("[{outputs}]"), bias.dims()));
     }
-    let Convolution { stride, dilation, padding } = settings;
+    let values: Vec<&Value> = [Some(input), Some(weight), bias].into_iter().flatten().collect();
+    let (Convolution { stride, dilation, padding }, precision) = (settings, precision(&values));
     if stride == 0 || dilation == 0 || kernel == 0 || inputs == 0 {
         return Err(NnError::invalid("conv1d", "kernel, stride, dilation and channels must be at least 1"));
     }
-    let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding };
+    let geometry = Geometry { inputs, outputs, kernel, stride, dilation, padding, precision };
     if geometry.output_length(shortest) == 0 {
         let message = format!("an item of {shortest} frames is shorter than the kernel of {kernel} taps");
         return Err(NnError::invalid("conv1d", message));

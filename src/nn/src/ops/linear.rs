@@ -8,8 +8,8 @@ use crate::kernels::gemm::{Matrix, multiply, multiply_then};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
 use crate::ops::row_map::sum_rows;
-use crate::tape::record;
-use crate::{NnError, Result, Value, host};
+use crate::tape::{precision, record};
+use crate::{NnError, Precision, Result, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -18,6 +18,25 @@ struct Sizes {
     rows: usize,
     inputs: usize,
     outputs: usize,
+    /// The number format of input, weight and gradient.
+    precision: Precision,
+}
+
+impl Sizes {
+    /// The input, `[row, input]`.
+    fn input(self, elements: &[f32]) -> Matrix<'_> {
+        Matrix::row_major(elements, self.rows, self.inputs).of(self.precision)
+    }
+
+    /// The weight, `[output, input]`.
+    fn weight(self, elements: &[f32]) -> Matrix<'_> {
+        Matrix::row_major(elements, self.outputs, self.inputs).of(self.precision)
+    }
+
+    /// The output or its gradient, `[row, output]`.
+    fn output(self, elements: &[f32]) -> Matrix<'_> {
+        Matrix::row_major(elements, self.rows, self.outputs).of(self.precision)
+    }
 }
 
 fn sizes(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Sizes> {
@@ -30,7 +49,8 @@ fn sizes(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Sizes> {
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
         return Err(NnError::shape("linear bias", format!("[{outputs}]"), bias.dims()));
     }
-    Ok(Sizes { rows: input.rows(), inputs, outputs })
+    let values: Vec<&Value> = [Some(input), Some(weight), bias].into_iter().flatten().collect();
+    Ok(Sizes { rows: input.rows(), inputs, outputs, precision: precision(&values) })
 }
 
 /// Writes what the product is added to: the bias, the residual, or both.
@@ -54,21 +74,18 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
 
 /// Gives the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation) from that of the product.
 fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias: bool, sizes: Sizes) -> Result<()> {
-    let Sizes { rows, inputs, outputs } = sizes;
-    let gradient = Matrix::row_major(dy, rows, outputs);
+    let gradient = sizes.output(dy);
     if flow.wants(0) {
         let w = host::slice("linear", weight)?;
-        let w = Matrix::row_major(&w, outputs, inputs);
-        flow.give_product(0, input.dims(), gradient, w)?;
+        flow.give_product(0, input.dims(), gradient, sizes.weight(&w))?;
     }
     if flow.wants(1) {
         let x = input.tensor()?;
         let x = host::slice("linear", &x)?;
-        let x = Matrix::row_major(&x, rows, inputs);
-        flow.give_product(1, weight.dims(), gradient.transposed(), x)?;
+        flow.give_product(1, weight.dims(), gradient.transposed(), sizes.input(&x))?;
     }
     if has_bias && flow.wants(2) {
-        flow.give_vec(2, reduce::sum_rows(dy, outputs), &[outputs])?;
+        flow.give_vec(2, reduce::sum_rows(dy, sizes.outputs), &[sizes.outputs])?;
     }
     Ok(())
 }
@@ -107,7 +124,7 @@ impl Operation for Linear {
     }
 
     fn backward(self, [input, weight]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let Sizes { rows, inputs, outputs } = self.sizes;
+        let Sizes { rows, inputs, outputs, .. } = self.sizes;
         let dy = gradient.reshape((rows, outputs))?;
         let mut gradients = vec![None, None];
         if needs[0] {
@@ -126,7 +143,7 @@ impl Operation for Linear {
     }
 
     fn fused(self, values: &[&Value]) -> Result<Value> {
-        let Sizes { rows, inputs, outputs } = self.sizes;
+        let Sizes { rows, outputs, .. } = self.sizes;
         let (input, weight) = (values[0], values[1]);
         let (x, w) = (host::slice("linear", input.tensor())?, host::slice("linear", weight.tensor())?);
         // SAFETY: the product writes every element: it has as many rows and columns.
@@ -135,8 +152,8 @@ impl Operation for Linear {
             self.added(values).map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
         let [bias_slice, residual_slice] = added;
         prepare(&mut out, outputs, bias_slice?.as_deref(), residual_slice?.as_deref());
-        let w = Matrix::row_major(&w, outputs, inputs).transposed();
-        multiply(&mut out, outputs, Matrix::row_major(&x, rows, inputs), w, self.has_bias || self.has_residual);
+        let (x_matrix, w) = (self.sizes.input(&x), self.sizes.weight(&w).transposed());
+        multiply(&mut out, outputs, x_matrix, w, self.has_bias || self.has_residual);
         drop(x);
         let output = host::tensor(out, &self.shape)?;
         Ok(record(output, values, || {
@@ -189,7 +206,7 @@ impl Value {
             return self.linear(weight, bias)?.activate(activation);
         }
         let sizes = sizes(self, weight, bias)?;
-        let Sizes { rows, inputs, outputs } = sizes;
+        let Sizes { rows, outputs, .. } = sizes;
         let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
         // SAFETY: as in `linear_onto`.
         let mut before = unsafe { uninitialized(rows * outputs) };
@@ -197,8 +214,7 @@ impl Value {
         prepare(&mut before, outputs, bias_slice.as_deref(), None);
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
-        let w = Matrix::row_major(&w, outputs, inputs).transposed();
-        let x = Matrix::row_major(&x, rows, inputs);
+        let (x, w) = (sizes.input(&x), sizes.weight(&w).transposed());
         if values.iter().all(|value| !value.is_recorded()) {
             multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, run| activation.apply(run));
             return Ok(Value::new(host::tensor(before, &shape)?, None));
@@ -244,7 +260,7 @@ impl Value {
             return Err(NnError::shape("feed-forward weight", format!("[_, {}]", inner.outputs), second[0].dims()));
         }
         let rows = inner.rows;
-        let outer = Sizes { rows, inputs: width, outputs };
+        let outer = Sizes { rows, inputs: width, outputs, precision: inner.precision };
         let mut shape = self.dims().to_vec();
         shape[self.dims().len() - 1] = outputs;
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
@@ -265,11 +281,9 @@ impl Value {
         {
             let x = host::slice("feed-forward", self.tensor())?;
             let (w1, w2) = (host::slice("feed-forward", w1)?, host::slice("feed-forward", w2)?);
-            let w1 = Matrix::row_major(&w1, width, inner.inputs).transposed();
-            let w2 = Matrix::row_major(&w2, outputs, width).transposed();
-            multiply(&mut before, width, Matrix::row_major(&x, rows, inner.inputs), w1, true);
+            multiply(&mut before, width, inner.input(&x), inner.weight(&w1).transposed(), true);
             let after = activation.map(&before);
-            multiply(&mut out, outputs, Matrix::row_major(&after, rows, width), w2, true);
+            multiply(&mut out, outputs, outer.input(&after), outer.weight(&w2).transposed(), true);
         }
         let output = host::tensor(out, &shape)?;
         let has_residual = residual.is_some();
@@ -277,18 +291,17 @@ impl Value {
             let (input, w1, w2) = (self.keep(), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("feed-forward", gradient.tensor())?;
-                let dy_matrix = Matrix::row_major(&dy, rows, outputs);
+                let dy_matrix = outer.output(&dy);
                 if flow.wants(3) {
                     let after = activation.map(&before);
-                    let after = Matrix::row_major(&after, rows, width);
-                    flow.give_product(3, w2.dims(), dy_matrix.transposed(), after)?;
+                    flow.give_product(3, w2.dims(), dy_matrix.transposed(), outer.input(&after))?;
                 }
                 if flow.wants(4) {
                     flow.give_vec(4, reduce::sum_rows(&dy, outputs), &[outputs])?;
                 }
                 if flow.wants(0) || flow.wants(1) || flow.wants(2) {
                     let w2 = host::slice("feed-forward", &w2)?;
-                    let w2 = Matrix::row_major(&w2, outer.outputs, outer.inputs);
+                    let w2 = outer.weight(&w2);
                     // SAFETY: the product writes every element: it has as many rows and columns.
                     let mut inner_gradient = unsafe { uninitialized(rows * width) };
                     multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |offset, gradient| {

@@ -1,0 +1,433 @@
+//! Matrix products of numbers in bf16 with sums in f32, by the instruction `VDPBF16PS` of AVX-512 BF16.
+//!
+//! The instruction multiplies two pairs of numbers per sum, so both sides are packed in pairs along the inner axis. It takes
+//! subnormal numbers as zero.
+
+use super::gemm::Matrix;
+use std::sync::LazyLock;
+
+/// The environment variable that overrides [`chosen`]: `yes` (where the processor has the instruction) or `no`.
+const VARIABLE: &str = "FLOWMILL_BF16_PRODUCTS";
+
+/// Whether products of numbers in bf16 are computed by the instruction: a property of the processor, so that a training gives the same
+/// result each time it runs on one machine.
+///
+/// AMD's processors execute it at the rate of an f32 multiply-add and so do twice the work. Intel's take four times as long for it: f32
+/// is faster there.
+pub(crate) fn chosen() -> bool {
+    static CHOSEN: LazyLock<bool> = LazyLock::new(|| {
+        supported()
+            && match std::env::var(VARIABLE).as_deref() {
+                Ok("yes") => true,
+                Ok("no") => false,
+                _ => fast(),
+            }
+    });
+    *CHOSEN
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod kernel {
+    use super::Matrix;
+
+    pub(crate) fn supported() -> bool {
+        false
+    }
+
+    pub(super) fn fast() -> bool {
+        false
+    }
+
+    pub(super) unsafe fn multiply(_: *mut f32, _: usize, _: Matrix, _: Matrix, _: bool) {
+        unreachable!("the processor has no such instruction")
+    }
+}
+
+use kernel::fast;
+/// Whether the processor has the instruction.
+pub(crate) use kernel::supported;
+
+/// `target = a b` (or `target += a b` with `accumulate`) on one thread, with both sides rounded to bf16; rows of the target are
+/// `row_stride` elements apart.
+///
+/// # Safety
+/// The processor must have the instruction ([`supported`]). The target must have as many rows as `a` and as many columns as `b`, which
+/// nobody else touches while this runs.
+pub(crate) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
+    // SAFETY: by the caller's promise.
+    unsafe { kernel::multiply(target, row_stride, a, b, accumulate) }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod kernel {
+    use super::Matrix;
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+
+    /// Numbers of a vector.
+    const LANES: usize = 16;
+    /// Rows and vectors of columns that the inner loop sums up in registers.
+    const ROWS: usize = 6;
+    const VECTORS: usize = 4;
+    const COLUMNS: usize = VECTORS * LANES;
+    /// Pairs along the inner axis, rows and columns that are packed at a time: a panel of the right side stays in the first cache.
+    const BLOCK_PAIRS: usize = 128;
+    const BLOCK_ROWS: usize = 16 * ROWS;
+    const BLOCK_COLUMNS: usize = 16 * COLUMNS;
+    /// Distance between packed rows of the left side; not a power of two, so that they do not share the same places of the cache.
+    const LEFT_STRIDE: usize = BLOCK_PAIRS + LANES;
+
+    pub(crate) fn supported() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16")
+    }
+
+    pub(super) fn fast() -> bool {
+        let vendor = __cpuid(0);
+        [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
+    }
+
+    /// One vector of a packed tile per index.
+    type Tile = [__m512i; LANES];
+
+    /// As [`super::multiply`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
+        let (rows, inner, columns) = (a.rows, a.columns, b.columns);
+        let pairs = inner.div_ceil(2);
+        let block_columns = columns.min(BLOCK_COLUMNS).next_multiple_of(COLUMNS);
+        let block_pairs = pairs.min(BLOCK_PAIRS).next_multiple_of(LANES);
+        let mut right = vec![0u32; block_columns * block_pairs];
+        let mut left = vec![0u32; BLOCK_ROWS.min(rows).next_multiple_of(LANES).next_multiple_of(ROWS) * LEFT_STRIDE];
+        for first_column in (0..columns).step_by(BLOCK_COLUMNS) {
+            let width = (columns - first_column).min(BLOCK_COLUMNS);
+            for first_pair in (0..pairs).step_by(BLOCK_PAIRS) {
+                let depth = (pairs - first_pair).min(BLOCK_PAIRS);
+                pack_right(&mut right, b, first_pair, depth, first_column, width);
+                for first_row in (0..rows).step_by(BLOCK_ROWS) {
+                    let height = (rows - first_row).min(BLOCK_ROWS);
+                    pack_left(&mut left, a, first_pair, depth, first_row, height);
+                    for column in (0..width).step_by(COLUMNS) {
+                        let panel = &right[column * depth.next_multiple_of(LANES)..];
+                        for row in (0..height).step_by(ROWS) {
+                            let strip = Strip {
+                                left: &left[row * LEFT_STRIDE..],
+                                right: panel,
+                                depth,
+                                rows: (height - row).min(ROWS),
+                                last: mask((width - column).min(COLUMNS).wrapping_sub(1) % LANES + 1),
+                                row_stride,
+                                add: accumulate || first_pair > 0,
+                            };
+                            // SAFETY: the strip lies within the target, by the caller's promise.
+                            unsafe {
+                                let target = target.add((first_row + row) * row_stride + first_column + column);
+                                match (width - column).min(COLUMNS).div_ceil(LANES) {
+                                    1 => strip.sum::<1>(target),
+                                    2 => strip.sum::<2>(target),
+                                    3 => strip.sum::<3>(target),
+                                    _ => strip.sum::<4>(target),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Some rows of the left side times one panel of the right one.
+    struct Strip<'a> {
+        left: &'a [u32],
+        right: &'a [u32],
+        /// Pairs along the inner axis.
+        depth: usize,
+        rows: usize,
+        /// The columns of the last vector.
+        last: __mmask16,
+        row_stride: usize,
+        /// Whether the target is added to.
+        add: bool,
+    }
+
+    impl Strip<'_> {
+        /// Sums up and writes as many vectors of columns.
+        ///
+        /// # Safety
+        /// The target must have the rows and columns of the strip, which nobody else touches.
+        #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+        unsafe fn sum<const WIDE: usize>(&self, target: *mut f32) {
+            assert!(
+                self.left.len() >= (ROWS - 1) * LEFT_STRIDE + self.depth && self.right.len() >= self.depth * COLUMNS
+            );
+            let mut sums = [[_mm512_setzero_ps(); WIDE]; ROWS];
+            let (mut left, mut right) = (self.left.as_ptr(), self.right.as_ptr());
+            for _ in 0..self.depth {
+                // SAFETY: both sides reach as far, which was checked above.
+                unsafe {
+                    let mut columns = [_mm512_setzero_si512(); WIDE];
+                    for (vector, columns) in columns.iter_mut().enumerate() {
+                        *columns = _mm512_loadu_si512(right.add(vector * LANES).cast());
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let pair = _mm512_set1_epi32((*left.add(row * LEFT_STRIDE)).cast_signed());
+                        for (sum, columns) in sums.iter_mut().zip(columns) {
+                            *sum = _mm512_dpbf16_ps(
+                                *sum,
+                                transmute::<__m512i, __m512bh>(pair),
+                                transmute::<__m512i, __m512bh>(columns),
+                            );
+                        }
+                    }
+                    left = left.add(1);
+                    right = right.add(COLUMNS);
+                }
+            }
+            for (row, sums) in sums.into_iter().enumerate() {
+                if row < self.rows {
+                    for (vector, sum) in sums.into_iter().enumerate() {
+                        let mask = if vector + 1 == WIDE { self.last } else { !0 };
+                        // SAFETY: within the target by the caller's promise; columns beyond it are masked.
+                        unsafe {
+                            let place = target.add(row * self.row_stride + vector * LANES);
+                            let sum =
+                                if self.add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), sum) } else { sum };
+                            _mm512_mask_storeu_ps(place, mask, sum);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Packs rows of the left side as `[row][pair]`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pack_left(packed: &mut [u32], a: Matrix, first_pair: usize, depth: usize, first_row: usize, height: usize) {
+        for row in (0..height).step_by(LANES) {
+            for pair in (0..depth).step_by(LANES) {
+                let tile = by_line(a, first_row + row, (height - row).min(LANES), first_pair + pair);
+                for (index, line) in tile.into_iter().enumerate().take(height - row) {
+                    let place = &mut packed[(row + index) * LEFT_STRIDE + pair..][..LANES];
+                    // SAFETY: the slice has as many numbers.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
+                }
+            }
+        }
+    }
+
+    /// Packs columns of the right side in panels as `[panel][pair][column]`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pack_right(packed: &mut [u32], b: Matrix, first_pair: usize, depth: usize, first_column: usize, width: usize) {
+        let b = b.transposed();
+        let panel = depth.next_multiple_of(LANES) * COLUMNS;
+        for column in (0..width).step_by(LANES) {
+            let packed = &mut packed[column / COLUMNS * panel + column % COLUMNS..];
+            for pair in (0..depth).step_by(LANES) {
+                let tile = by_pair(b, first_column + column, (width - column).min(LANES), first_pair + pair);
+                for (index, line) in tile.into_iter().enumerate() {
+                    let place = &mut packed[(pair + index) * COLUMNS..][..LANES];
+                    // SAFETY: the slice has as many numbers.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
+                }
+            }
+        }
+    }
+
+    /// Up to 16 lines (rows) from `first` on and 16 pairs of columns of a matrix: one vector per line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn by_line(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
+        if matrix.row_stride == 1 && matrix.column_stride != 1 {
+            transposed(across_lines(matrix, first, lines, pair))
+        } else {
+            along_lines(matrix, first, lines, pair)
+        }
+    }
+
+    /// As [`by_line`], one vector per pair.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn by_pair(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
+        if matrix.row_stride == 1 && matrix.column_stride != 1 {
+            across_lines(matrix, first, lines, pair)
+        } else {
+            transposed(along_lines(matrix, first, lines, pair))
+        }
+    }
+
+    /// Reads along lines: one vector per line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn along_lines(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
+        let mut tile = [_mm512_setzero_si512(); LANES];
+        let column = 2 * pair;
+        let count = (matrix.columns - column).min(2 * LANES);
+        for (line, vector) in tile.iter_mut().enumerate().take(lines) {
+            let start = (first + line) * matrix.row_stride + column * matrix.column_stride;
+            let mut copy = [0.0; 2 * LANES];
+            let line = if matrix.column_stride == 1 {
+                &matrix.data[start..start + count]
+            } else {
+                for (index, copy) in copy.iter_mut().enumerate().take(count) {
+                    *copy = matrix.data[start + index * matrix.column_stride];
+                }
+                &copy[..count]
+            };
+            // SAFETY: numbers beyond the slice are masked.
+            let halves = unsafe {
+                [
+                    _mm512_maskz_loadu_ps(mask(count), line.as_ptr()),
+                    _mm512_maskz_loadu_ps(mask(count.saturating_sub(LANES)), line.as_ptr().wrapping_add(LANES)),
+                ]
+            };
+            // SAFETY: both are vectors of 512 bits.
+            *vector = unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0])) };
+        }
+        tile
+    }
+
+    /// Reads across lines that lie next to each other: one vector per pair.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn across_lines(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
+        let mut tile = [_mm512_setzero_si512(); LANES];
+        let read = |column: usize| {
+            if column >= matrix.columns {
+                return _mm512_setzero_si512();
+            }
+            let numbers = &matrix.data[first + column * matrix.column_stride..][..lines];
+            // SAFETY: numbers beyond the slice are masked; both types have 256 bits.
+            unsafe {
+                let numbers = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask(lines), numbers.as_ptr()));
+                _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(numbers))
+            }
+        };
+        for (index, vector) in tile.iter_mut().enumerate() {
+            let column = 2 * (pair + index);
+            *vector = _mm512_or_si512(read(column), _mm512_slli_epi32::<16>(read(column + 1)));
+        }
+        tile
+    }
+
+    /// The first `count` of 16 places.
+    fn mask(count: usize) -> __mmask16 {
+        if count >= LANES { !0 } else { (1 << count) - 1 }
+    }
+
+    /// Swaps the axes of a tile.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[inline]
+    fn transposed(tile: Tile) -> Tile {
+        let mut pairs = [_mm512_setzero_si512(); LANES];
+        for group in (0..LANES).step_by(4) {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|index| tile[group + index]);
+            let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+            let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+            pairs[group] = _mm512_unpacklo_epi64(low[0], low[1]);
+            pairs[group + 1] = _mm512_unpackhi_epi64(low[0], low[1]);
+            pairs[group + 2] = _mm512_unpacklo_epi64(high[0], high[1]);
+            pairs[group + 3] = _mm512_unpackhi_epi64(high[0], high[1]);
+        }
+        // Each vector of `pairs` now has, in its four quarters, four lines of one column each: column `index + 4 quarter`.
+        let mut result = [_mm512_setzero_si512(); LANES];
+        for index in 0..4 {
+            let [a, b, c, d] = [0, 4, 8, 12].map(|group| pairs[group + index]);
+            let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d)];
+            let odd = [_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d)];
+            result[index] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
+            result[index + 8] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
+            result[index + 4] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
+            result[index + 12] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::uninitialized;
+    use crate::random::Draw;
+    use half::bf16;
+
+    /// Sums in double precision over numbers rounded to bf16.
+    fn naive(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f64> {
+        let near = |x: f32| f64::from(bf16::from_f32(x).to_f32());
+        let sum = |r: usize, c: usize| (0..inner).map(|k| near(a[r * inner + k]) * near(b[k * columns + c])).sum();
+        (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| sum(r, c)).collect()
+    }
+
+    fn flipped(elements: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        (0..rows * columns).map(|index| elements[index % rows * columns + index / rows]).collect()
+    }
+
+    #[test]
+    fn products_in_bf16_agree_with_loops_for_all_sizes_and_layouts() {
+        if !supported() {
+            eprintln!("not tested: this processor has no AVX-512 BF16");
+            return;
+        }
+        let draw = Draw::new(3);
+        let sizes = [
+            [1, 1, 1],
+            [5, 7, 3],
+            [6, 2, 64],
+            [7, 31, 65],
+            [16, 32, 16],
+            [17, 33, 47],
+            [200, 33, 300],
+            [97, 600, 17],
+            [13, 257, 1100],
+        ];
+        for [rows, inner, columns] in sizes {
+            let a = draw.purpose("a").normals(rows * inner);
+            let b = draw.purpose("b").normals(inner * columns);
+            let expected = naive(&a, &b, [rows, inner, columns]);
+            let (a_flipped, b_flipped) = (flipped(&a, rows, inner), flipped(&b, inner, columns));
+            // Every other number of a line: no axis lies in one piece.
+            let spread: Vec<f32> = a.iter().flat_map(|x| [*x, f32::NAN]).collect();
+            let lefts = [
+                Matrix::row_major(&a, rows, inner),
+                Matrix::row_major(&a_flipped, inner, rows).transposed(),
+                Matrix::strided(&spread, [rows, inner], [2 * inner, 2]),
+            ];
+            let rights =
+                [Matrix::row_major(&b, inner, columns), Matrix::row_major(&b_flipped, columns, inner).transposed()];
+            for (a, b) in lefts.into_iter().flat_map(|a| rights.map(|b| (a, b))) {
+                let stride = columns + 3;
+                let mut added = vec![1.0; rows * stride];
+                // SAFETY: the target has the rows and columns, and every element is written.
+                let mut fresh = unsafe { uninitialized(rows * columns) };
+                // SAFETY: as above.
+                unsafe {
+                    multiply(added.as_mut_ptr(), stride, a, b, true);
+                    multiply(fresh.as_mut_ptr(), columns, a, b, false);
+                }
+                for (index, expected) in expected.iter().enumerate() {
+                    let place = index / columns * stride + index % columns;
+                    let close = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 2e-4;
+                    assert!(close(fresh[index], *expected), "{rows} {inner} {columns}: {} {expected}", fresh[index]);
+                    assert!(close(added[place], expected + 1.0), "{rows} {inner} {columns} added");
+                }
+                let gaps = added.chunks(stride).all(|row| row[columns..] == [1.0; 3]);
+                assert!(gaps, "the gap between rows is left alone");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_stay_so() {
+        if !supported() {
+            return;
+        }
+        for x in [f32::NAN, f32::INFINITY, f32::from_bits(0x7fff_ffff)] {
+            let (a, b) = ([1.0, x, 1.0], [1.0, 1.0, 1.0]);
+            let mut sum = [0.0];
+            let (a, b) = (Matrix::row_major(&a, 1, 3), Matrix::row_major(&b, 3, 1));
+            // SAFETY: the target has one element.
+            unsafe { multiply(sum.as_mut_ptr(), 1, a, b, false) };
+            assert!(!sum[0].is_finite() && sum[0].is_nan() == x.is_nan(), "{x} gave {}", sum[0]);
+        }
+    }
+}
