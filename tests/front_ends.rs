@@ -80,6 +80,21 @@ fn a_network_runs_on_the_device_that_its_section_or_the_training_names() {
     assert!(!mini.path("exp").exists(), "something was written");
     run("embed.device=cpu").expect_code(0);
     run("embed.device=auto").expect_code(0).expect_words(&["nothing to do"]);
+    // The command line goes before what the section says.
+    let changes = [
+        "--set",
+        "embed.extractor={kind: campplus, weights: campplus.onnx, embedding_size: 24}",
+        "--set",
+        "train.model.spk_embed_dim=24",
+    ];
+    let named = |device: &str| {
+        mini.run(
+            &[&["--stop-stage", "1", "--force", "--set", "embed.device=\"cuda:63\"", "--device", device][..], &changes]
+                .concat(),
+        )
+    };
+    named("cpu").expect_code(0);
+    named("cuda:62").expect_code(2).expect_words(&["embed.device", "cuda:62"]);
     // What is no network needs no device.
     mini.run(&["--stop-stage", "1", "--set", "train.device=\"cuda:63\""]).expect_code(0);
 }

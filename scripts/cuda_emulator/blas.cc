@@ -5,7 +5,9 @@
 #include <library_types.h>
 #include "driver.h"
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <type_traits>
 #include <vector>
@@ -13,7 +15,7 @@
 namespace {
 enum BlasStatus { BLAS_SUCCESS = 0, BLAS_INVALID_VALUE = 7, BLAS_NOT_SUPPORTED = 15 };
 constexpr int OPERATION_NONE = 0;
-constexpr int COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_64F_PEDANTIC = 71;
+constexpr int COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_64F_PEDANTIC = 71, COMPUTE_32F_FAST_TF32 = 77;
 
 template <class T> T load(const void *at, cudaDataType_t type, size_t index) {
     switch (type) {
@@ -32,6 +34,16 @@ template <class T> void store(void *at, cudaDataType_t type, size_t index, T val
     }
 }
 bool is_float(cudaDataType_t type) { return type == CUDA_R_64F || type == CUDA_R_32F || type == CUDA_R_16F || type == CUDA_R_16BF; }
+
+// A number with the 11 significant bits that tensor cores read of single precision.
+template <class T> T rounded_to_tf32(T value) {
+    float single = float(value);
+    uint32_t bits;
+    memcpy(&bits, &single, sizeof bits);
+    bits = (bits + 0x1000) & ~0x1fffu;
+    memcpy(&single, &bits, sizeof bits);
+    return std::isfinite(value) ? T(single) : value;
+}
 
 // A column-major matrix in the memory of the device.
 struct Matrix {
@@ -65,7 +77,7 @@ template <class T> void multiply(int m, int n, int depth, T alpha, T beta, const
 
 template <class T>
 BlasStatus products(int operation_a, int operation_b, int m, int n, int depth, const void *alpha, const Matrix &a, long long step_a,
-                    const Matrix &b, long long step_b, const void *beta, const Matrix &c, long long step_c, int batch) {
+                    const Matrix &b, long long step_b, const void *beta, const Matrix &c, long long step_c, int batch, bool tf32 = false) {
     // What the real library refuses.
     bool transpose_a = operation_a != OPERATION_NONE, transpose_b = operation_b != OPERATION_NONE;
     if (m < 0 || n < 0 || depth < 0 || batch < 0) return BLAS_INVALID_VALUE;
@@ -84,6 +96,10 @@ BlasStatus products(int operation_a, int operation_b, int m, int n, int depth, c
                 size_t at = transpose_b ? j + size_t(l) * b.stride : l + size_t(j) * b.stride;
                 packed_b[size_t(j) * depth + l] = load<T>(b.at, b.type, item * step_b + at);
             }
+        if (tf32) {
+            for (T &value : packed_a) value = rounded_to_tf32(value);
+            for (T &value : packed_b) value = rounded_to_tf32(value);
+        }
         multiply(m, n, depth, *(const T *)alpha, *(const T *)beta, packed_a.data(), packed_b.data(), c, item * step_c);
     }
     return BLAS_SUCCESS;
@@ -105,7 +121,7 @@ int cublasGemmStridedBatchedEx(void *, int operation_a, int operation_b, int m, 
     bool wide = compute == COMPUTE_64F || compute == COMPUTE_64F_PEDANTIC;
     auto run = wide ? products<double> : products<float>;
     return run(operation_a, operation_b, m, n, depth, alpha, {(char *)a, type_a, stride_a}, step_a, {(char *)b, type_b, stride_b}, step_b,
-               beta, {(char *)c, type_c, stride_c}, step_c, batch);
+               beta, {(char *)c, type_c, stride_c}, step_c, batch, compute == COMPUTE_32F_FAST_TF32);
 }
 int cublasSgemmStridedBatched(void *, int operation_a, int operation_b, int m, int n, int depth, const float *alpha, float *a, int stride_a,
                               long long step_a, float *b, int stride_b, long long step_b, const float *beta, float *c, int stride_c,

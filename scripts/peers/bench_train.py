@@ -1,18 +1,21 @@
-"""The parts of scripts/bench_train, one full training step (forward, backward, clip by norm, AdamW) in float32:
+"""The parts of scripts/bench_train, one full training step (forward, backward, clip by norm, AdamW):
 
-    bench_train.py check GOLDEN…                                  whether the PyTorch modules compute loss and gradients of golden files
-    bench_train.py data FOLDER FAMILY RECIPE                      recordings, tokens and a recipe of one batch for Flowmill
-    bench_train.py ours FLOWMILL FOLDER FAMILY STEPS THREADS      steps of `flowmill train --overfit`, as a line of JSON
-    bench_train.py peer FAMILY STEPS THREADS                      steps of PyTorch eager, as a line of JSON
-    bench_train.py table RESULTS                                  medians and ratios of such lines
+    bench_train.py check [--device D] GOLDEN…        whether the PyTorch modules compute loss and gradients of golden files
+    bench_train.py data FOLDER FAMILY RECIPE         recordings, tokens and a recipe of one batch for Flowmill
+    bench_train.py ours FAMILY FLOWMILL FOLDER       steps of `flowmill train --overfit`, as a line of JSON
+    bench_train.py peer FAMILY                       steps of PyTorch, as a line of JSON
+    bench_train.py table RESULTS                     medians and ratios of such lines
 
-FAMILY is cosyvoice2 or step-audio.
+FAMILY is cosyvoice2 or step-audio. See --help of each for its options.
 """
 
+import argparse
+import contextlib
 import json
 import os
 import pathlib
 import random
+import re
 import resource
 import statistics
 import struct
@@ -21,8 +24,17 @@ import sys
 import time
 import wave
 
-ITEMS, TOKENS, SPEAKER = 4, 100, 192
-FRAMES, RATE, HOP = 2 * TOKENS, 24000, 480
+SPEAKER, RATE, HOP = 192, 24000, 480
+SMALL_ENCODER = dict(attention_heads=2, linear_units=32, num_blocks=1, num_up_blocks=1)
+# Sizes at which the script itself can be tried in a moment.
+SMALL = {
+    "cosyvoice2": dict(input_size=16, encoder=SMALL_ENCODER)
+    | dict(estimator=dict(channels=[16], attention_head_dim=8, n_blocks=1, num_mid_blocks=1, num_heads=2)),
+    "step-audio": dict(input_size=16, encoder=SMALL_ENCODER)
+    | dict(estimator=dict(hidden_size=16, depth=1, num_heads=2, head_dim=8, mlp_ratio=4.0)),
+}
+# Steps that are not counted: the first of all; the compiler works in more than one.
+WARM_UP = {"ours": 2, "eager": 2, "compile": 4}
 LEARNING_RATE, CLIP = 1e-4, 5.0
 OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 2e-4
 
@@ -43,21 +55,23 @@ def read_safetensors(path):
     return config, tensors
 
 
-def check(paths):
-    """Every parameter by name, the loss, every gradient."""
+def check(paths, device):
+    """Every parameter by name, the loss, every gradient; without TF32."""
     import torch
 
     from flow_torch import Flow
 
+    set_tf32(False)
     passed = True
     for path in paths:
         config, tensors = read_safetensors(path)
         under = lambda prefix: {name[len(prefix) :]: x for name, x in tensors.items() if name.startswith(prefix)}
         flow = Flow(config)
         flow.load_state_dict(under("param."), strict=True)
-        loss = flow.loss(under("in."))
+        flow.to(device)
+        loss = flow.loss({name: x.to(device) for name, x in under("in.").items()})
         loss.backward()
-        error = lambda found, expected, scale: float((found - expected).abs().max() / (scale.abs().max() + 1e-6))
+        error = lambda found, expected, scale: float((found.cpu() - expected).abs().max() / (scale.abs().max() + 1e-6))
         loss_error = error(loss.detach().reshape(1), tensors["out.loss"].reshape(1), tensors["out.loss"])
         found, expected = {name: weight.grad for name, weight in flow.named_parameters()}, under("grad.")
         # As in `flowmill parity`: a key's bias moves all scores of a query alike, so that its gradient is zero but for rounding, and is
@@ -73,17 +87,28 @@ def check(paths):
     sys.exit(not passed)
 
 
-def data(folder, family, recipe):
+def set_tf32(allowed):
+    """Products and convolutions in float32: by default PyTorch lets cuDNN round to TF32, and cuBLAS not."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def data(folder, family, recipe, options):
     """Noise of exactly so many frames, random tokens and speakers, as files that Flowmill imports."""
     import torch
 
     folder, draw = pathlib.Path(folder), random.Random(7)
-    names = [f"{split}{item}" for split in ("train", "dev") for item in range(ITEMS if split == "train" else 1)]
+    count = options.tokens
+    if count % 3 != 1:
+        sys.exit("--tokens must be one more than a multiple of 3: whole groups of Step-Audio's two codebooks")
+    names = [f"{split}{item:05}" for split in ("train", "dev") for item in range(options.items if split == "train" else 1)]
     (folder / "kaldi").mkdir(parents=True, exist_ok=True)
     for name in names:
         with wave.open(str(folder / "kaldi" / f"{name}.wav"), "wb") as file:
             file.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
-            samples = [draw.randint(-3000, 3000) for _ in range(FRAMES * HOP)]
+            samples = [draw.randint(-3000, 3000) for _ in range(2 * count * HOP)]
             file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
     table = lambda file, value: (folder / "kaldi" / file).write_text("".join(f"{name} {value(name)}\n" for name in sorted(names)))
     table("wav.scp", lambda name: f"{name}.wav")
@@ -95,12 +120,17 @@ def data(folder, family, recipe):
     embeddings = {name: [draw.gauss(0, 1) for _ in range(SPEAKER)] for name in names}
     torch.save(embeddings, folder / "utt2embedding.pt")
     if family == "cosyvoice2":
-        tokens, source = {name: numbers(TOKENS, 6561) for name in names}, "vocabulary: 6561"
+        tokens, source = {name: numbers(count, 6561) for name in names}, "vocabulary: 6561"
     else:
         # Whole groups of two ids of 60 ms and three of 40 ms; Flowmill leaves out the two frames beyond the end of the recording.
-        tokens = {name: {"vq02": numbers(TOKENS // 3 * 2 + 2, 1024), "vq06": numbers(TOKENS + 2, 4096)} for name in names}
+        tokens = {name: {"vq02": numbers(count // 3 * 2 + 2, 1024), "vq06": numbers(count + 2, 4096)} for name in names}
         source = "dual: {linguistic: 1024, semantic: 4096}"
     torch.save(tokens, folder / "utt2speech_token.pt")
+    model = dict(SMALL[family]) if options.small else {}
+    model["encoder"] = model.get("encoder", {}) | {
+        f"{kind}dropout_rate": 0 for kind in ("", "positional_", "attention_")
+    }
+    model["matching"] = {"streaming_rate": 0}
     (folder / "recipe.yaml").write_text(
         f"""base: {pathlib.Path(recipe).resolve()}
 name: bench-train
@@ -110,18 +140,21 @@ prep:
 embed: {{extractor: {{kind: import, embeddings: {folder.resolve()}/utt2embedding.pt, dimensions: {SPEAKER}}}}}
 tokens: {{extractor: {{kind: import, tokens: {folder.resolve()}/utt2speech_token.pt, {source}}}}}
 train:
-  model:
-    encoder: {{dropout_rate: 0, positional_dropout_rate: 0, attention_dropout_rate: 0}}
-    matching: {{streaming_rate: 0}}
+  model: {json.dumps(model)}
+  batch: {{max_frames_in_batch: {2 * count * options.items}}}
   optim: {{lr: {LEARNING_RATE}}}
   grad_clip: {CLIP}
 """
     )
 
 
-def ours(flowmill, folder, steps, threads):
-    """Time between the lines of two steps; the first step is the warm-up. Asked for two batches, Flowmill tells that one holds all."""
-    command = [flowmill, "train", folder, "--overfit", "2", "--steps", str(steps + 1), "--jobs", str(threads)]
+def ours(flowmill, folder, options):
+    """Time between the lines of two steps: Flowmill prints one when all work of a step is done, on a device too. Asked for two batches, it
+    tells that one holds all."""
+    count = options.steps + WARM_UP["ours"]
+    command = [flowmill, "train", folder, "--overfit", "2", "--steps", str(count), "--jobs", str(options.threads)]
+    command += ["--device", options.device]
+    command += ["--set", "train.tf32=true"] if options.precision == "tf32" else ["--set", f"train.precision={options.precision}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines, times = [], []
     for line in process.stdout:
@@ -129,83 +162,136 @@ def ours(flowmill, folder, steps, threads):
         if line.startswith("step "):
             times.append(time.perf_counter())
     _, _, usage = os.wait4(process.pid, 0)
-    if len(times) != steps + 1 or not any("1 batch," in line for line in lines):
-        sys.exit(f"{' '.join(command)} did not do {steps + 1} steps on one batch:\n{''.join(lines)}")
-    return {"step": [after - before for before, after in zip(times, times[1:])], "megabytes": usage.ru_maxrss / 1024}
+    text = "".join(lines)
+    on_device = re.search(r"of the device's memory at the most \((\d+) bytes\)", text)
+    if len(times) != count or "1 batch," not in text or (on_device is None) != (options.device == "cpu"):
+        sys.exit(f"{' '.join(command)} did not do {count} steps on one batch of {options.device}:\n{text}")
+    taken = int(on_device[1]) / 2**20 if on_device else usage.ru_maxrss / 1024
+    steps = [after - before for before, after in zip(times, times[1:])]
+    return {"step": steps[WARM_UP["ours"] - 1 :], "megabytes": taken}
 
 
-def peer(family, steps, threads):
-    """PyTorch as it comes: eager, the default implementation of AdamW. The first step is the warm-up."""
+def peer(family, options):
+    """PyTorch as it comes, eager or compiled; on a GPU with the fused AdamW, which is its fastest one."""
     import torch
 
     from flow_torch import PUBLISHED, Flow
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(7)
-    config = PUBLISHED[family]
-    flow, bins = Flow(config), config["output_size"]
+    set_tf32(options.precision == "tf32")
+    gpu = options.device != "cpu"
+    config = PUBLISHED[family] | (SMALL[family] if options.small else {})
+    flow, bins, items, tokens = Flow(config).to(options.device), config["output_size"], options.items, options.tokens
+    frames = 2 * tokens
     batch = {
-        "speech_token": torch.randint(config["vocab_size"], (ITEMS, TOKENS) + ((2,) if family == "step-audio" else ())),
-        "speech_token_len": torch.full((ITEMS,), TOKENS),
-        "speech_feat": torch.randn(ITEMS, FRAMES, bins),
-        "embedding": torch.randn(ITEMS, config["spk_embed_dim"]),
-        "z": torch.randn(ITEMS, bins, FRAMES),
-        "t": torch.rand(ITEMS),
-        "cfg_keep": torch.ones(ITEMS),
-        "cond_len": torch.zeros(ITEMS, dtype=torch.int64),
+        "speech_token": torch.randint(config["vocab_size"], (items, tokens) + ((2,) if family == "step-audio" else ())),
+        "speech_token_len": torch.full((items,), tokens),
+        "speech_feat": torch.randn(items, frames, bins),
+        "embedding": torch.randn(items, config["spk_embed_dim"]),
+        "z": torch.randn(items, bins, frames),
+        "t": torch.rand(items),
+        "cfg_keep": torch.ones(items),
+        "cond_len": torch.zeros(items, dtype=torch.int64),
     }
-    optimiser = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    result = {part: [] for part in ("step", "forward", "backward", "optimiser")}
-    for step in range(steps + 1):
+    batch = {name: x.to(options.device) for name, x in batch.items()}
+    optimiser = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True if gpu else None)
+    half = options.precision == "bf16"
+    format = torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16) if half else contextlib.nullcontext()
+    compute = torch.compile(flow.loss) if options.mode == "compile" else flow.loss
+    wait = torch.cuda.synchronize if gpu else lambda: None
+    parts = () if gpu else ("forward", "backward", "optimiser")
+    result = {part: [] for part in ("step", *parts)}
+    for step in range(options.steps + WARM_UP[options.mode]):
+        if gpu and step == WARM_UP[options.mode]:
+            torch.cuda.reset_peak_memory_stats()
+        wait()
         times = [time.perf_counter()]
         optimiser.zero_grad(set_to_none=True)
-        loss = flow.loss(batch)
+        with format:
+            loss = compute(batch)
         times.append(time.perf_counter())
         loss.backward()
         times.append(time.perf_counter())
         torch.nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
         optimiser.step()
         loss.item()
+        wait()
         times.append(time.perf_counter())
-        if step > 0:
+        if step >= WARM_UP[options.mode]:
             result["step"].append(times[3] - times[0])
-            for part, before, after in zip(("forward", "backward", "optimiser"), times, times[1:]):
+            for part, before, after in zip(parts, times, times[1:]):
                 result[part].append(after - before)
     result["parameters"] = sum(weight.numel() for weight in flow.parameters())
-    return result | {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    taken = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return result | {"megabytes": taken}
 
 
 def table(path):
+    """A row for each flow and number format; ratios are Flowmill's time and memory over PyTorch's."""
     results = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
-    sides = "Flowmill, s per step | PyTorch, s per step (forward, backward, optimiser) | time | Flowmill, MB | PyTorch, MB | memory"
-    print(f"| flow | parameters | {sides} |\n|---|---|---|---|---|---|---|---|")
-    for family in dict.fromkeys(result["family"] for result in results):
-        runs = {side: [r for r in results if (r["family"], r["side"]) == (family, side)] for side in ("ours", "peer")}
-        median = lambda side, part: statistics.median(x for run in runs[side] for x in run[part])
-        peak = lambda side: statistics.median(run["megabytes"] for run in runs[side])
-        ours, peer = median("ours", "step"), median("peer", "step")
-        parts = ", ".join(f"{median('peer', part):.2f}" for part in ("forward", "backward", "optimiser"))
-        size = f"{runs['peer'][0]['parameters'] / 1e6:.1f} M"
-        memory = f"{peak('ours'):,.0f} | {peak('peer'):,.0f} | {peak('ours') / peak('peer'):.2f}x"
-        print(f"| {family} | {size} | {ours:.2f} | {peer:.2f} ({parts}) | {ours / peer:.2f}x | {memory} |")
+    modes = list(dict.fromkeys(result["side"] for result in results if result["side"] != "ours"))
+    columns = ["flow", "parameters", "format", "Flowmill, s per step"]
+    columns += [column for mode in modes for column in (f"PyTorch {mode}, s per step", "time")]
+    columns += ["Flowmill, MB"] + [column for mode in modes for column in (f"PyTorch {mode}, MB", "memory")]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    for family, precision in dict.fromkeys((result["family"], result["precision"]) for result in results):
+        chosen = [result for result in results if (result["family"], result["precision"]) == (family, precision)]
+        runs = lambda side: [result for result in chosen if result["side"] == side]
+        median = lambda side, part: statistics.median(x for run in runs(side) for x in run[part])
+        peak = lambda side: statistics.median(run["megabytes"] for run in runs(side))
+        size = next((f"{run['parameters'] / 1e6:.1f} M" for run in chosen if "parameters" in run), "")
+        figure = lambda seconds: f"{seconds:.2f}" if seconds >= 1 else f"{seconds:.4f}"
+        row = [family, size, precision, figure(median("ours", "step"))]
+        for mode in modes:
+            cells = ["", ""]
+            if runs(mode):
+                parts = [figure(median(mode, part)) for part in ("forward", "backward", "optimiser") if part in runs(mode)[0]]
+                whole = figure(median(mode, "step")) + (f" ({', '.join(parts)})" if parts else "")
+                cells = [whole, f"{median('ours', 'step') / median(mode, 'step'):.2f}x"]
+            row += cells
+        row.append(f"{peak('ours'):,.0f}")
+        for mode in modes:
+            row += [f"{peak(mode):,.0f}", f"{peak('ours') / peak(mode):.2f}x"] if runs(mode) else ["", ""]
+        print("| " + " | ".join(row) + " |")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, *positional, options=()):
+        added = commands.add_parser(name)
+        for argument in positional:
+            added.add_argument(argument, nargs="+" if argument == "paths" else None)
+        for option in options:
+            added.add_argument(option[0], **option[1])
+
+    batch = [("--items", dict(type=int, default=4)), ("--tokens", dict(type=int, default=100)), ("--small", dict(action="store_true"))]
+    device = ("--device", dict(default="cpu", help="cpu or cuda:N"))
+    run = [("--steps", dict(type=int, default=3)), ("--threads", dict(type=int, default=2)), device]
+    run += [("--precision", dict(default="fp32", choices=["fp32", "tf32", "bf16"]))]
+    mode = ("--mode", dict(default="eager", choices=["eager", "compile"]))
+    command("check", "paths", options=[device])
+    command("data", "folder", "family", "recipe", options=batch)
+    command("ours", "family", "flowmill", "folder", options=run)
+    command("peer", "family", options=[*batch, *run, mode])
+    command("table", "path")
+    return parser.parse_args()
 
 
 def main():
-    command, *arguments = sys.argv[1:]
-    if command == "check":
-        check(arguments)
-    elif command == "data":
-        data(*arguments)
-    elif command == "ours":
-        flowmill, folder, family, steps, threads = arguments
-        print(json.dumps({"family": family, "side": "ours"} | ours(flowmill, folder, int(steps), int(threads))))
-    elif command == "peer":
-        family, steps, threads = arguments
-        print(json.dumps({"family": family, "side": "peer"} | peer(family, int(steps), int(threads))))
-    elif command == "table":
-        table(*arguments)
+    options = arguments()
+    if options.command == "check":
+        check(options.paths, options.device)
+    elif options.command == "data":
+        data(options.folder, options.family, options.recipe, options)
+    elif options.command == "table":
+        table(options.path)
     else:
-        sys.exit(__doc__)
+        measured = ours(options.flowmill, options.folder, options) if options.command == "ours" else peer(options.family, options)
+        side = "ours" if options.command == "ours" else options.mode
+        print(json.dumps({"family": options.family, "side": side, "precision": options.precision} | measured))
 
 
 if __name__ == "__main__":

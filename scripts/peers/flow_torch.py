@@ -39,23 +39,23 @@ class Transpose(nn.Module):
 
 
 def length_mask(lengths, longest):
-    return torch.arange(longest)[None] < lengths[:, None]
+    return torch.arange(longest, device=lengths.device)[None] < lengths[:, None]
 
 
 def sinusoids(times, channels, cosines_first):
     """Encodings of 1000 t. DiT's have the cosines first and stop one step short of the rate 1/10000."""
     half = channels // 2
     steps = half if cosines_first else half - 1
-    rates = torch.exp(torch.arange(half).float() * -(math.log(10000.0) / steps))
+    rates = torch.exp(torch.arange(half, device=times.device).float() * -(math.log(10000.0) / steps))
     angles = 1000.0 * times[:, None] * rates
     parts = (angles.cos(), angles.sin()) if cosines_first else (angles.sin(), angles.cos())
     return torch.cat(parts, -1)
 
 
-def relative_encodings(frames, channels):
+def relative_encodings(frames, channels, device):
     """Of the distances frames - 1 down to 1 - frames: sines at even channels, cosines at odd ones."""
-    rates = torch.exp(torch.arange(0, channels, 2).float() * -(math.log(10000.0) / channels))
-    angles = torch.arange(frames - 1, -frames, -1).float()[:, None] * rates
+    rates = torch.exp(torch.arange(0, channels, 2, device=device).float() * -(math.log(10000.0) / channels))
+    angles = torch.arange(frames - 1, -frames, -1, device=device).float()[:, None] * rates
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
 
     @staticmethod
     def run(blocks, x, mask):
-        encodings = relative_encodings(x.shape[1], x.shape[2])
+        encodings = relative_encodings(x.shape[1], x.shape[2], x.device)
         for block in blocks:
             x = block(x, mask, encodings)
         return x

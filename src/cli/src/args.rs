@@ -104,7 +104,7 @@ pub struct RecipeArgs {
 /// What computes; shared by all commands that compute with a model.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {
-    /// What computes: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; instead of train.device where there is a recipe
+    /// What computes: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; goes before every device that a recipe names
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }

@@ -8,13 +8,20 @@ use flowmill_runner::{Experiment, Recipe, Stage};
 use crate::args::{DeviceArgs, RecipeArgs};
 use crate::failure::Failure;
 
-/// Reads the recipe with the changes of the command line, the device among them.
+/// Keys that name what computes. Stages 1 and 2 follow the first one unless the recipe gives them their own.
+const DEVICE_KEYS: [&str; 3] = ["train.device", "embed.device", "tokens.device"];
+
+/// Reads the recipe with the changes of the command line. A device that it names is that of every stage, also of those that the recipe
+/// gives their own.
 ///
 /// # Errors
 /// A usage error when there is no such recipe, or it is wrong.
 pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe, Failure> {
+    let recipe = load(arguments, stages)?;
+    let Some(name) = device.device else { return Ok(recipe) };
     let mut arguments = arguments.clone();
-    arguments.set.extend(device.device.map(|name| format!("train.device=\"{name}\"")));
+    let keys = DEVICE_KEYS.into_iter().enumerate().filter(|(at, key)| *at == 0 || recipe.sets(key));
+    arguments.set.extend(keys.map(|(_, key)| format!("{key}=\"{name}\"")));
     load(&arguments, stages)
 }
 

@@ -35,9 +35,6 @@ pub enum FlowError {
     /// A layer refused its input.
     #[error(transparent)]
     Nn(#[from] flowmill_nn::NnError),
-    /// candle refused.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
     /// A setting that does not fit the others.
     #[error("flow configuration, `{field}`: {message}")]
     Config {
@@ -54,6 +51,12 @@ pub enum FlowError {
         /// What is wrong with it.
         message: String,
     },
+}
+
+impl From<candle_core::Error> for FlowError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Nn(error.into())
+    }
 }
 
 /// What every fallible function of the flow returns.

@@ -221,6 +221,20 @@ pub fn open(name: DeviceName) -> Result<Device> {
     Ok(device)
 }
 
+/// Waits until a device has done all work that it was given; the CPU has nothing to wait for.
+///
+/// # Errors
+/// When work on the device failed.
+pub fn synchronize(device: &Device) -> Result<()> {
+    Ok(device.synchronize()?)
+}
+
+/// Whether products of single precision on NVIDIA GPUs may round what they multiply to TF32 (11 significant bits; sums stay in single
+/// precision), from now on and everywhere in this process.
+pub fn allow_tf32(allowed: bool) {
+    candle_core::cuda::set_gemm_reduced_precision_f32(allowed);
+}
+
 /// The name of a device, which is never `auto`.
 pub fn name_of(device: &Device) -> DeviceName {
     match device.location() {

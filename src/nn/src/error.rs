@@ -8,7 +8,7 @@ use candle_core::DType;
 pub enum NnError {
     /// candle refused (a shape, a device, memory).
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
     /// Two shapes do not fit together.
     #[error("{operation}: expected {expected}, found {found}")]
     Shape {
@@ -63,6 +63,17 @@ pub enum NnError {
     NotRecorded,
 }
 
+/// What candle says, without the backtrace that it puts into its message when `RUST_BACKTRACE` is set: pages of it would hide the words
+/// that say what to do.
+impl From<candle_core::Error> for NnError {
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            error => Self::Candle(error),
+        }
+    }
+}
+
 impl NnError {
     /// A shape error; `expected` names the axes.
     pub fn shape(operation: &'static str, expected: impl Into<String>, found: &[usize]) -> Self {
@@ -72,5 +83,18 @@ impl NnError {
     /// An argument that is refused.
     pub fn invalid(what: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { what, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_candle_is_told_without_its_backtrace() {
+        let inner = Box::new(candle_core::Error::Msg("out of memory".into()));
+        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+        let error = NnError::from(candle_core::Error::WithBacktrace { inner, backtrace });
+        assert_eq!(error.to_string(), "out of memory");
     }
 }

@@ -2,7 +2,9 @@
 
 mod toy;
 
-use flowmill_runner::{Experiment, Recipe, RecipeError, check, show, to_yaml};
+use std::collections::BTreeMap;
+
+use flowmill_runner::{Experiment, Recipe, RecipeError, check, keys_of, show, to_yaml};
 use toy::{LearnConfig, OptimName, ReadConfig, Toy};
 
 /// The error of a recipe with this text, the folder's name left out.
@@ -262,4 +264,103 @@ fn mistakes_inside_lists_are_told_with_their_index() {
     toy.write("recipe.yaml", "read:\n  sources:\n    - {}\n");
     let error = toy.recipe(&[]).unwrap().section::<Tagged>("read").unwrap_err();
     assert_eq!(words(&toy, &error), "recipe.yaml:3: read.sources[0]: `dir` is missing");
+}
+
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Pace {
+    rate: f64,
+    steps: u32,
+}
+
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Place {
+    folder: String,
+}
+
+#[test]
+fn several_structs_share_a_mapping_and_know_each_others_keys() {
+    let known = [keys_of::<Pace>(), keys_of::<Place>()].concat();
+    assert_eq!(known, ["rate", "steps", "folder"]);
+    let toy = Toy::new(1);
+    let read = |text: &str| {
+        toy.write("recipe.yaml", text);
+        let recipe = toy.recipe(&[])?;
+        Ok((recipe.shared::<Pace>("read", &known)?, recipe.shared::<Place>("read", &known)?))
+    };
+    let pace = Pace { rate: 0.5, steps: 0 };
+    let both = read("read:\n  folder: a\n  rate: 0.5\n").unwrap();
+    assert_eq!(both, (pace, Place { folder: "a".to_owned() }));
+    assert_eq!(read("read:\n").unwrap(), Default::default());
+    for (text, expected) in [
+        ("read:\n  rate: 1\n  foldr: a\n", "recipe.yaml:3: read.foldr: unknown key; did you mean \"folder\"?"),
+        ("read:\n  folder: [a]\n  rate: 1\n", "recipe.yaml:2: read.folder: expected text"),
+        ("read:\n  folder: a\n  steps: -1\n", "recipe.yaml:3: read.steps: expected a whole number"),
+    ] {
+        let error: RecipeError = read(text).unwrap_err();
+        assert!(words(&toy, &error).starts_with(expected), "{error}");
+    }
+}
+
+/// Settings of which one is converted, so that its error names no place within the mapping.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Checked {
+    network: Option<Network>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(try_from = "Settings")]
+struct Network;
+
+#[derive(Debug, serde::Deserialize)]
+struct Settings {
+    #[serde(rename = "extractor")]
+    _extractor: ByKind,
+    #[serde(default)]
+    width: u32,
+    #[serde(default)]
+    depth: u32,
+}
+
+impl TryFrom<Settings> for Network {
+    type Error = String;
+
+    fn try_from(settings: Settings) -> Result<Self, String> {
+        match settings {
+            Settings { width: 9.., .. } => Err("too wide".to_owned()),
+            Settings { depth: 9.., .. } => Err("too deep".to_owned()),
+            _ => Ok(Self),
+        }
+    }
+}
+
+/// Without its kind it is another error, as of extractors.
+#[derive(Debug, serde::Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>")]
+struct ByKind;
+
+impl TryFrom<BTreeMap<String, String>> for ByKind {
+    type Error = &'static str;
+
+    fn try_from(settings: BTreeMap<String, String>) -> Result<Self, Self::Error> {
+        if settings.contains_key("kind") { Ok(Self) } else { Err("an extractor begins with its `kind`") }
+    }
+}
+
+#[test]
+fn a_tag_is_not_blamed_for_what_is_wrong_elsewhere() {
+    let cases = [
+        ("    extractor: {kind: a}\n    width: 10\n", "4: read.network.width: too wide"),
+        ("    width: 10\n    extractor:\n      kind: a\n", "3: read.network.width: too wide"),
+        // Two mistakes.
+        ("    extractor: {kind: a}\n    depth: 10\n    width: 10\n", "5: read.network.width: too wide"),
+    ];
+    for (text, expected) in cases {
+        let toy = Toy::new(1);
+        toy.write("recipe.yaml", &format!("read:\n  network:\n{text}"));
+        let error = toy.recipe(&[]).unwrap().section::<Checked>("read").unwrap_err();
+        assert_eq!(words(&toy, &error), format!("recipe.yaml:{expected}"));
+    }
 }

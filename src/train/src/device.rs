@@ -79,9 +79,9 @@ where
         let failed = batches.iter().find(|batch| text.contains(&pass::training_on(batch))).or(batches.last());
         let Some(batch) = failed else { return error };
         let device = self.parameters.device();
-        let total = device_memory::memory(&device).map(|memory| amount(memory.total));
+        let total = device_memory::memory(&device).map(|memory| memory.total);
         let known = constant(self.parameters, self.config, &*self.optimizer, self.ema.is_some());
-        let known = amount(known.iter().map(|(_, bytes)| bytes).sum());
+        let known: u64 = known.iter().map(|(_, bytes)| bytes).sum();
         let plan = largest(self.data, self.config).map_or(String::new(), |largest| describe(&largest));
         TrainError::DeviceMemory(Box::new(OutOfDeviceMemory {
             device: name_of(&device),
@@ -89,14 +89,27 @@ where
             index: batch.index,
             items: batch.items.len(),
             cost: self.data.cost(&batch.items),
-            memory: format!(
-                "Of {}, {known} are taken from the first step to the last (weights, gradients, optimizer state, averages); activations, which \
-                 grow with the batch, take the rest",
-                total.map_or("its memory".to_owned(), |total| format!("its {total}"))
-            ),
+            memory: shares(known, total),
             plan,
             source: error,
         }))
+    }
+}
+
+/// What the memory of a device is taken by: `known` bytes from the first step to the last, of `total`.
+fn shares(known: u64, total: Option<u64>) -> String {
+    let constant = format!(
+        "{} are taken from the first step to the last (weights, gradients, optimizer state, averages)",
+        amount(known)
+    );
+    match total {
+        Some(total) if known >= total => {
+            format!("{constant}, and it has {}: no batch fits, however small", amount(total))
+        }
+        Some(total) => {
+            format!("Of its {}, {constant}; activations, which grow with the batch, take the rest", amount(total))
+        }
+        None => format!("Of its memory, {constant}; activations, which grow with the batch, take the rest"),
     }
 }
 
@@ -113,4 +126,16 @@ pub fn place(parameters: &mut Parameters, device: &candle_core::Device) -> Resul
 pub(crate) fn sizes(items: usize, cost: BatchCost) -> String {
     let utterances = if items == 1 { "1 utterance".to_owned() } else { format!("{items} utterances") };
     format!("{utterances}, {} {}, {} after padding", cost.valid, cost.unit, cost.padded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_at_all_is_told_apart_from_a_batch_that_is_too_large() {
+        assert!(shares(1_000, Some(2_000)).contains("which grow with the batch"));
+        assert!(shares(2_000, Some(1_000)).contains("no batch fits"));
+        assert!(!shares(2_000, None).contains("no batch fits"));
+    }
 }

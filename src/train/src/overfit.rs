@@ -1,6 +1,8 @@
 //! Whether settings can learn at all: a few batches again and again, with the same draws each time.
 
-use flowmill_nn::{Parameters, host};
+use std::time::Instant;
+
+use flowmill_nn::{Parameters, device, device_memory, host};
 
 use crate::loader::{self, Loaded};
 use crate::optimizer::{GradientNorms, Update, freeze, gradient_norms};
@@ -35,6 +37,8 @@ pub struct Overfit {
     pub parameters: usize,
     /// Those that are as they were, or never had a gradient other than zero.
     pub unchanged: Vec<String>,
+    /// What tensors took at the most of the memory of a device that has its own, in bytes.
+    pub device_memory: Option<u64>,
     /// Whether it was stopped early.
     pub interrupted: bool,
 }
@@ -47,7 +51,8 @@ impl Overfit {
 }
 
 /// Trains on the same few batches, one a step in turn, with the draws of each batch the same every time it comes, at the full learning
-/// rate throughout. Nothing is written; `parameters` are those at the end.
+/// rate throughout. Nothing is written; `parameters` are those at the end. The observer hears of a step when all its work is done, on a
+/// device too.
 ///
 /// # Errors
 /// Those of the first-step check; a loss or gradient that is not finite; whatever the task or the data report.
@@ -73,7 +78,10 @@ where
     let mut losses = Vec::new();
     let mut scale = config.loss_scale().as_ref().map(LossScale::new);
     let mut interrupted = false;
+    let device = parameters.device();
+    device_memory::reset_peak(&device);
     for (step, batch) in (1..=options.steps).zip(batches.iter().cycle()) {
+        let began = Instant::now();
         let (pass, norms) = in_range(task, parameters, config, (step, batch), &mut scale, observer)?;
         if step == 1 {
             coverage::check_first_step(parameters, &norms, observer)?;
@@ -88,13 +96,16 @@ where
         let update = Update::clipped(config, &norms, pass.divisor, rate);
         optimizer.step(parameters, &pass.gradients, update)?;
         losses.push(loss);
-        observer.step(&progress(step, options.steps, &pass, &norms, rate));
+        device::synchronize(&device).map_err(TrainError::tensor("waiting for the device"))?;
+        let (steps, seconds) = (options.steps, began.elapsed().as_secs_f64());
+        observer.step(&Progress { step, steps, rate, seconds, ..Progress::measured(&pass.means, &norms) });
         interrupted = observer.interrupted();
         let (first, last) = ends(&losses, batches.len());
         if interrupted || options.enough.is_some_and(|enough| 1.0 - last / first >= enough) {
             break;
         }
     }
+    let device_memory = device_memory::usage(&device).map(|usage| usage.peak);
     let after = digests(parameters)?;
     let changed = before.iter().zip(&after).zip(reached).map(|((before, after), reached)| reached && before != after);
     let names = parameters.trainable_ids().map(|id| parameters.name(id).to_owned());
@@ -107,6 +118,7 @@ where
         last,
         parameters: before.len(),
         unchanged,
+        device_memory,
         interrupted,
     })
 }
@@ -152,10 +164,6 @@ fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
         Ok(hasher.finalize())
     };
     parameters.trainable_ids().map(digest).collect()
-}
-
-fn progress(step: u64, steps: u64, pass: &pass::Pass, norms: &GradientNorms, rate: f64) -> Progress {
-    Progress { step, steps, rate, ..Progress::measured(&pass.means, norms) }
 }
 
 /// The mean loss of the batches when they were seen first, and when they were seen last.

@@ -6,7 +6,7 @@ use std::thread;
 use candle_core::Device;
 use flowmill_nn::{Parameters, Precision, device_memory};
 
-use crate::device::sizes;
+use crate::device::{is_out_of_memory, sizes};
 use crate::ema::Ema;
 use crate::loader::{self, Ahead, Loaded, Loader};
 use crate::metrics::Measured;
@@ -58,6 +58,8 @@ pub enum Source {
     Measured,
     /// Part of it was, and the whole would not fit.
     Estimated,
+    /// Not even that: the device was full before. The peak is what it has, of which more is needed.
+    Full,
 }
 
 /// Memory at the most, in bytes.
@@ -69,7 +71,7 @@ pub struct MemoryPlan {
     pub source: Source,
     /// Of the whole process.
     pub peak: u64,
-    /// By kind; they add up to the peak.
+    /// By kind; they add up to the peak, but for a device that was full.
     pub kinds: Vec<(&'static str, u64)>,
     /// What there is to take, where that is known: of the device's memory, or as the caller said of the machine's.
     pub usable: Option<u64>,
@@ -126,7 +128,7 @@ impl Meter {
 /// Runs forward pass, backward pass and update on the largest batch there is in any epoch of the run, with as many batches waiting as the
 /// loader keeps, and measures what the process takes, or what tensors take of the device where the parameters are. Nothing is written;
 /// `parameters` are changed. When a part of the batch shows that the whole would take more than there is (`usable` bytes of the machine's
-/// memory, or what the device has), the rest is left out.
+/// memory, or what the device has), the rest is left out. Where the device is full before, the plan says so.
 ///
 /// # Errors
 /// Whatever the task or the data report; [`TrainError::Config`] where the system or the driver does not tell how much memory is taken.
@@ -148,6 +150,31 @@ where
     let usable = meter.usable(usable);
     let batch = largest(data, config)?;
     observer.message(&describe(&batch));
+    match measure(task, parameters, data, config, (&meter, usable), &batch) {
+        Err(error) if is_out_of_memory(&error) => Ok(MemoryPlan {
+            source: Source::Full,
+            peak: usable.unwrap_or_default(),
+            kinds: vec![("weights", weights(parameters, false))],
+            batch,
+            usable,
+        }),
+        plan => plan,
+    }
+}
+
+/// Trains on the largest batch, and on a part of it before.
+fn measure<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    (meter, usable): (&Meter, Option<u64>),
+    batch: &LargestBatch,
+) -> Result<MemoryPlan, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
     let plan = loader::plan(data, batch.epoch)?;
     let items = &plan[batch.index as usize];
     let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
@@ -170,19 +197,22 @@ where
     let to_come = meter.to_come(data);
     let estimate = certain + (required(meter.peak())?.saturating_sub(certain) as f64 * share) as u64;
     if usable.is_some_and(|usable| estimate + to_come > usable) {
-        return Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Estimated, estimate, kinds, to_come) });
+        return Ok(MemoryPlan {
+            usable,
+            ..MemoryPlan::new(batch.clone(), Source::Estimated, estimate, kinds, to_come)
+        });
     }
     meter.reset_peak();
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
     drop(black_box(waiting));
-    run.rehearse(parameters, data, &batch)?;
+    run.rehearse(parameters, data, batch)?;
     for _ in 0..STEPS {
         run.step(parameters, &group)?;
     }
     let peak = required(meter.peak())?;
-    Ok(MemoryPlan { usable, ..MemoryPlan::new(batch, Source::Measured, peak, kinds, meter.to_come(data)) })
+    Ok(MemoryPlan { usable, ..MemoryPlan::new(batch.clone(), Source::Measured, peak, kinds, meter.to_come(data)) })
 }
 
 /// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest

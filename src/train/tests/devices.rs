@@ -276,6 +276,12 @@ fn a_device_without_memory_names_the_batch_and_the_ways_out() {
     let cost = BatchCost { valid: items as u64, padded: items as u64, unit: "items" };
     assert_eq!((found.epoch, found.index, found.items, found.cost), (0, 2, items, cost));
     assert!(matches!(&found.source, TrainError::Task { .. }));
+    // The plan meets it too.
+    let (task, mut parameters) = network(0.0);
+    let plan =
+        flowmill_train::plan_memory(&TooLarge(task), &mut parameters, &data, &config, Some(1 << 40), &mut observer)
+            .unwrap();
+    assert_eq!((plan.source, plan.peak, plan.batch.items), (flowmill_train::Source::Full, 1 << 40, 9));
     let text = found.to_string();
     for words in
         ["gradient_checkpointing", "bf16", "max_frames_in_batch", "train.lora", "--plan-memory", "9 utterances"]

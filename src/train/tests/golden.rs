@@ -63,7 +63,7 @@ fn config(file: &flowmill_weights::WeightFile) -> serde_json::Value {
 #[test]
 fn all_of_the_golden_file_is_that_of_the_public_libraries() {
     let file = file();
-    let compared = parity::check(&config(&file), &file.tensors).unwrap();
+    let compared = parity::check(&config(&file), &file.tensors, &Device::Cpu).unwrap();
     for comparison in &compared {
         println!("{} {:.1e}", comparison.name, comparison.error);
         assert!(comparison.error <= parity::TOLERANCE, "{comparison:?}");
@@ -77,7 +77,7 @@ fn all_of_the_golden_file_is_that_of_the_public_libraries() {
 fn a_file_that_differs_does_not_pass() {
     let file = file();
     let worst = |config: &serde_json::Value, tensors: &parity::Tensors| {
-        let compared = parity::check(config, tensors).unwrap();
+        let compared = parity::check(config, tensors, &Device::Cpu).unwrap();
         compared
             .into_iter()
             .filter(|comparison| comparison.error > parity::TOLERANCE)
@@ -127,7 +127,7 @@ fn a_file_that_cannot_be_checked_says_why() {
     let said = |change: &dyn Fn(&mut serde_json::Value, &mut parity::Tensors)| {
         let (mut config, mut tensors) = (config(&file), file.tensors.clone());
         change(&mut config, &mut tensors);
-        parity::check(&config, &tensors).unwrap_err().to_string()
+        parity::check(&config, &tensors, &Device::Cpu).unwrap_err().to_string()
     };
     let error = said(&|config, _| config["optimisers"]["adam"]["amsgrad"] = true.into());
     assert!(error.contains("optimisers.adam.amsgrad") && error.contains("not known"), "{error}");

@@ -44,9 +44,10 @@ pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 /// Keys that change no weights: how often is measured, written and kept, how loading runs ahead, what is computed twice and
 /// where, when a process stops. And `init_from`, of which the content counts.
 #[cfg(test)]
-const FREE: [&str; 17] = [
+const FREE: [&str; 18] = [
     "init_from",
     "device",
+    "tf32",
     "gradient_checkpointing",
     "max_seconds",
     "validate_every",

@@ -166,8 +166,10 @@ impl Training {
                 }
             }
         }
+        device::allow_tf32(section.settings.tf32);
         place(&mut parameters, &device).map_err(StageError::other)?;
-        tell(format!("computing on {}", in_words(name_of(&device))));
+        let tf32 = if section.settings.tf32 && !device.is_cpu() { ", products in TF32" } else { "" };
+        tell(format!("computing on {}{tf32}", in_words(name_of(&device))));
         let preview = Preview {
             examples: data.examples(section.settings.sample_count)?,
             seed,

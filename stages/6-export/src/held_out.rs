@@ -31,6 +31,8 @@ pub struct HeldOut {
     pub seed: u64,
     /// What computes the model.
     pub device: DeviceName,
+    /// Whether products in single precision may be rounded there.
+    pub tf32: bool,
     /// `config.json` of the model.
     pub description: PathBuf,
     /// Its weights.
@@ -50,6 +52,7 @@ impl HeldOut {
     /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let device = device::open(self.device).map_err(StageError::other)?;
+        device::allow_tf32(self.tf32);
         let model = model_folder::load(&self.registry, &self.description, &self.weights, &device);
         let scorer = model.map_err(StageError::other)?.scorer(&self.options, self.seed);
         let mut scorer = scorer.map_err(StageError::other)?;

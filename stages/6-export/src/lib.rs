@@ -183,6 +183,7 @@ impl Export {
         let work = HeldOut {
             registry: self.registry.clone(),
             device: section.train.settings.device,
+            tf32: section.train.settings.tf32,
             options: section.options,
             max_utterances,
             seed,

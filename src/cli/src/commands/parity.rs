@@ -56,7 +56,7 @@ fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
 
 /// Optimisers and schedules, which are the trainer's.
 fn check_trainer(file: &GoldenFile) -> anyhow::Result<Report> {
-    let compared = trainer::check(file.config(), file.tensors())?;
+    let compared = trainer::check(file.config(), file.tensors(), file.device())?;
     let comparison = |Compared { group, name, error }| Comparison { group, name, error, tolerance: trainer::TOLERANCE };
     let report = Report(compared.into_iter().map(comparison).collect());
     parity::refuse_unchecked(file, &report)?;

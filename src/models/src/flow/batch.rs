@@ -66,7 +66,8 @@ impl FlowBatch {
             speakers.extend_from_slice(&item.speaker_embedding);
         }
         let mel_lengths: Vec<usize> = items.iter().map(|item| length(item) * ratio).collect();
-        let (device, frames) = (Device::Cpu, mel_lengths.iter().sum::<usize>());
+        let device = Device::Cpu;
+        let frames: usize = mel_lengths.iter().sum();
         Ok(Self {
             tokens,
             token_lengths: items.iter().map(length).collect(),

@@ -63,9 +63,6 @@ pub enum ParityError {
     /// A tensor of the file cannot be converted.
     #[error(transparent)]
     Stored(#[from] WeightError),
-    /// candle refused.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
     /// The weights are not those of the model.
     #[error(transparent)]
     UnusableWeights(#[from] UnusableWeights),
@@ -81,6 +78,12 @@ pub enum ParityError {
     /// A feature could not be computed.
     #[error(transparent)]
     Audio(#[from] AudioError),
+}
+
+impl From<candle_core::Error> for ParityError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Nn(error.into())
+    }
 }
 
 impl ParityError {

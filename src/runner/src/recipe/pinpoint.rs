@@ -2,7 +2,8 @@
 //!
 //! serde reads a choice by tag (`family: …` among its settings) through a buffer that knows no places, so an error in
 //! it only says that something in the whole mapping is wrong. The key is found by leaving out one after the other: the
-//! one without which the error is gone is to blame.
+//! one without which the error is gone is to blame. Where another error comes instead, it may be a second mistake, or about
+//! the very value that was left out: a tag may be required. It is a second mistake if leaving out one more value cures it.
 
 use serde::de::DeserializeOwned;
 
@@ -26,25 +27,46 @@ pub(super) fn find<T: DeserializeOwned>(
 ) -> Option<(Place, String)> {
     let mut candidates = Vec::new();
     collect(root, path, &mut Vec::new(), &mut candidates);
-    candidates.retain(|candidate| candidate.path.starts_with(vague) && candidate.path != vague);
+    candidates.retain(|candidate| is_below(&candidate.path, vague));
     if candidates.len() > MAX_TRIES {
         return None;
     }
     // The deepest first, for without a whole mapping every error in it is gone too.
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.steps.len()));
-    let without = |candidate: &Candidate| {
+    let without = |left_out: &[&Candidate]| {
         let mut pruned = root.clone();
-        remove(&mut pruned, &candidate.steps);
+        // From the back, so that the steps to the others still hold.
+        let mut left_out: Vec<&Steps> = left_out.iter().map(|candidate| &candidate.steps).collect();
+        left_out.sort_by(|one, other| other.cmp(one));
+        left_out.into_iter().for_each(|steps| remove(&mut pruned, steps));
         read::<T>(&pruned, path, others).err()
     };
-    let cures = |candidate: &&Candidate| match without(candidate) {
+    // What comes of leaving out each of them.
+    let outcomes: Vec<(&Candidate, Option<Error>)> =
+        candidates.iter().map(|candidate| (candidate, without(&[candidate]))).collect();
+    let differs = |other: &Error| other.message != error.message && !other.missing;
+    let cures = |(candidate, outcome): &&(&Candidate, Option<Error>)| match outcome {
         None => true,
-        Some(other) => other.message != error.message && !other.missing,
+        Some(other) => {
+            let apart = |other: &&Candidate| !is_on_the_way(&candidate.steps, &other.steps);
+            differs(other) && candidates.iter().filter(apart).any(|second| without(&[candidate, second]).is_none())
+        }
     };
-    // The tag itself cannot be left out without being missed.
-    let is_missed = |candidate: &&Candidate| without(candidate).is_some_and(|other| other.missing);
-    let found = candidates.iter().find(cures).or_else(|| candidates.iter().find(is_missed));
-    found.map(|candidate| (candidate.place.clone(), candidate.path.clone()))
+    let found = outcomes.iter().find(cures);
+    // More than two mistakes; and the tag itself, which cannot be left out without being missed.
+    let found = found.or_else(|| outcomes.iter().find(|(_, outcome)| outcome.as_ref().is_some_and(differs)));
+    let found = found.or_else(|| outcomes.iter().find(|(_, other)| other.as_ref().is_some_and(|other| other.missing)));
+    found.map(|(candidate, _)| (candidate.place.clone(), candidate.path.clone()))
+}
+
+/// Whether a path leads to something inside of another one.
+fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| above.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether one of two ways begins with the other.
+fn is_on_the_way(one: &[usize], other: &[usize]) -> bool {
+    one.starts_with(other) || other.starts_with(one)
 }
 
 struct Candidate {

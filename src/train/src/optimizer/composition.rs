@@ -47,7 +47,7 @@ impl Updated {
 
 impl Update {
     /// A gradient as the optimizer takes it: scaled and limited.
-    pub(super) fn tensor(&self, gradient: &Tensor) -> Result<Tensor, NnError> {
+    pub(crate) fn tensor(&self, gradient: &Tensor) -> Result<Tensor, NnError> {
         let scaled = gradient.affine(self.scale, 0.0)?;
         if self.limit.is_infinite() {
             return Ok(scaled);

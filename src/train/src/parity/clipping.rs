@@ -1,17 +1,18 @@
 //! Clipping: the gradients of the first step, their norm, and what is left of them.
 
-use super::{
-    Compared, Result, Tensors, bad_tensor, compare, given_gradients, gradients, parameter_names, parameters, tensor,
-};
+use candle_core::{Device, Tensor};
+use flowmill_nn::{device, host};
+
+use super::{Compared, Result, Tensors, bad_tensor, compare, elements, gradients, parameter_names, parameters, tensor};
 use crate::optimizer::{Update, gradient_norms};
 
-pub(super) fn check(tensors: &Tensors) -> Result<Vec<Compared>> {
+pub(super) fn check(tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
     let expected = tensors.keys().filter(|name| name.starts_with("out.clip_"));
-    expected.map(|name| check_one(tensors, name)).collect()
+    expected.map(|name| check_one(tensors, name, device)).collect()
 }
 
 /// `out.clip_norm_0.5.NAME`: the limit may have a point of its own, the parameter's name is what gradients are given for.
-fn check_one(tensors: &Tensors, name: &str) -> Result<Compared> {
+fn check_one(tensors: &Tensors, name: &str, device: &Device) -> Result<Compared> {
     let unknown = || bad_tensor(name, "is neither `out.clip_norm_LIMIT.NAME` nor `out.clip_value_LIMIT.NAME`");
     let rest = name.strip_prefix("out.clip_").ok_or_else(unknown)?;
     let (kind, rest) = rest.split_once('_').ok_or_else(unknown)?;
@@ -21,8 +22,9 @@ fn check_one(tensors: &Tensors, name: &str) -> Result<Compared> {
     });
     let (limit, parameter) = known.ok_or_else(unknown)?;
     let names: Vec<&str> = parameter_names(tensors).collect();
-    let parameters = parameters(tensors, names.iter().copied())?;
-    let norms = gradient_norms(&parameters, &gradients(tensors, &parameters, 0)?, 1.0)?;
+    let parameters = parameters(tensors, names.iter().copied(), device)?;
+    let gradients = gradients(tensors, &parameters, 0)?;
+    let norms = gradient_norms(&parameters, &gradients, 1.0)?;
     if parameter == "norm" {
         return compare("clipping", name, &[norms.total], tensor(tensors, name)?);
     }
@@ -31,7 +33,14 @@ fn check_one(tensors: &Tensors, name: &str) -> Result<Compared> {
         "value" if limit >= 0.0 => Update { limit, ..Update::new(0.0, 1.0) },
         _ => return Err(unknown()),
     };
-    let given: Vec<f32> = given_gradients(tensors, parameter)?.get(0)?.flatten_all()?.to_vec1()?;
-    let found: Vec<f64> = given.into_iter().map(|value| f64::from(update.gradient(value))).collect();
-    compare("clipping", name, &found, tensor(tensors, name)?)
+    let gradient = parameters.find(parameter).and_then(|id| gradients.get(id)).ok_or_else(unknown)?;
+    compare("clipping", name, &clipped(gradient, update)?, tensor(tensors, name)?)
+}
+
+/// A gradient as optimizers take it: by what their kernels compute on the CPU, else by what their compositions compute.
+fn clipped(gradient: &Tensor, update: Update) -> Result<Vec<f64>> {
+    if device::is_fused(gradient) {
+        return Ok(host::read(gradient)?.into_iter().map(|value| f64::from(update.gradient(value))).collect());
+    }
+    elements(&update.tensor(gradient)?)
 }

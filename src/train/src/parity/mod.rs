@@ -14,8 +14,8 @@ mod settings;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
-use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, random::Draw};
+use candle_core::{DType, Device, Tensor};
+use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, host, random::Draw};
 
 use crate::TrainError;
 
@@ -61,9 +61,12 @@ pub enum ParityError {
     /// A tensor operation failed.
     #[error(transparent)]
     Nn(#[from] NnError),
-    /// candle refused.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+}
+
+impl From<candle_core::Error> for ParityError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Nn(error.into())
+    }
 }
 
 type Result<T> = std::result::Result<T, ParityError>;
@@ -73,13 +76,13 @@ pub fn recognises(config: &serde_json::Value) -> bool {
     ["optimisers", "schedules"].iter().any(|key| config.get(key).is_some_and(serde_json::Value::is_object))
 }
 
-/// Compares all that the file expects.
+/// Compares all that the file expects: optimizers and clipping compute on a device, schedules are numbers of the host.
 ///
 /// # Errors
-/// When settings are not known here, or tensors are missing or do not fit each other.
-pub fn check(config: &serde_json::Value, tensors: &Tensors) -> Result<Vec<Compared>> {
-    let mut compared = optimisers::check(config, tensors)?;
-    compared.extend(clipping::check(tensors)?);
+/// When settings are not known here, tensors are missing or do not fit each other, or the device fails.
+pub fn check(config: &serde_json::Value, tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
+    let mut compared = optimisers::check(config, tensors, device)?;
+    compared.extend(clipping::check(tensors, device)?);
     compared.extend(schedules::check(config, tensors)?);
     Ok(compared)
 }
@@ -113,16 +116,17 @@ fn given_gradients<'a>(tensors: &'a Tensors, parameter: &str) -> Result<&'a Tens
     Ok(gradients)
 }
 
-/// Parameters with their start values.
-fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>) -> Result<Parameters> {
+/// Parameters with their start values, on a device.
+fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>, device: &Device) -> Result<Parameters> {
     let mut parameters = Parameters::new();
     for name in names {
         parameters.add(name, tensor(tensors, &format!("in.{name}"))?.copy()?)?;
     }
+    parameters.to_device(device)?;
     Ok(parameters)
 }
 
-/// The gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters.
+/// The gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters. They are where these are.
 fn gradients(tensors: &Tensors, parameters: &Parameters, step: usize) -> Result<Gradients> {
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(0));
@@ -159,7 +163,7 @@ fn compare(group: &'static str, name: &str, found: &[f64], expected: &Tensor) ->
     Ok(Compared { group, name: name.to_owned(), error: difference / (size + 1e-6) })
 }
 
-/// The elements of a tensor.
+/// The elements of a tensor of any device.
 fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    Ok(host::read(tensor)?.into_iter().map(f64::from).collect())
 }

@@ -1,5 +1,6 @@
 //! Optimisers: parameters after given gradients.
 
+use candle_core::Device;
 use flowmill_nn::Parameters;
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use super::settings::Settings;
 use super::{Compared, Result, Tensors, bad_config, bad_tensor, compare, elements, gradients, parameters, tensor};
 use crate::optimizer::{Adafactor, Adam, AdjustLr, Decay, Muon, OptimConfig, Prodigy, Rule, Sgd, Update};
 
-pub(super) fn check(config: &Value, tensors: &Tensors) -> Result<Vec<Compared>> {
+pub(super) fn check(config: &Value, tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
     let Some(optimisers) = config.get("optimisers").and_then(Value::as_object) else { return Ok(Vec::new()) };
     let steps = config.get("steps").and_then(Value::as_u64).ok_or_else(|| bad_config("steps", "is no count"))?;
     let kept: Option<Vec<u64>> =
@@ -19,7 +20,7 @@ pub(super) fn check(config: &Value, tensors: &Tensors) -> Result<Vec<Compared>> 
     let mut compared = Vec::new();
     for (name, settings) in optimisers {
         let settings = Settings::new("optimisers", name, settings)?;
-        compared.extend(Problem { name, steps, kept: &kept, tensors }.check(&settings)?);
+        compared.extend(Problem { name, steps, kept: &kept, tensors, device }.check(&settings)?);
         settings.finish()?;
     }
     Ok(compared)
@@ -31,13 +32,14 @@ struct Problem<'a> {
     steps: u64,
     kept: &'a [u64],
     tensors: &'a Tensors,
+    device: &'a Device,
 }
 
 impl Problem<'_> {
     fn check(&self, settings: &Settings<'_>) -> Result<Vec<Compared>> {
         let prefix = format!("out.{}.", self.name);
         let names: Vec<&str> = self.tensors.keys().filter_map(|name| name.strip_prefix(prefix.as_str())).collect();
-        let mut parameters = parameters(self.tensors, names.iter().copied())?;
+        let mut parameters = parameters(self.tensors, names.iter().copied(), self.device)?;
         let (config, rule) = rule(settings)?;
         let mut optimizer = rule.build(&config, &parameters)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); names.len()];

@@ -8,6 +8,7 @@ use flowmill_train::{Observer, Overfit, OverfitOptions, Progress};
 use super::Place;
 use crate::experiment::command_line;
 use crate::failure::Failure;
+use crate::human;
 use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
@@ -29,7 +30,7 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
     let options = OverfitOptions { batches: batches.into(), steps: steps.into(), enough };
     let interrupt = place.interrupt.clone();
     make_data(place)?;
-    let mut printer = Printer { out, interrupt, failed: None };
+    let mut printer = Printer::new(out, interrupt);
     let tried = flowmill_stage_train::try_out(
         &stages::families(),
         &place.recipe,
@@ -37,10 +38,12 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
         options,
         &mut printer,
     );
+    let seconds = std::mem::take(&mut printer.seconds);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }
     let tried = tried.map_err(|error| Failure::Failed(error.into()))?;
+    note_costs(&seconds, tried.device_memory);
     summarise(&tried, out)?;
     match (tried.unchanged.is_empty(), tried.interrupted) {
         (_, true) => Err(Failure::Stopped),
@@ -73,9 +76,16 @@ pub struct Printer<'a> {
     pub interrupt: Interrupt,
     /// Why nothing can be printed any more.
     pub failed: Option<std::io::Error>,
+    /// How long each step took.
+    seconds: Vec<f64>,
 }
 
-impl Printer<'_> {
+impl<'a> Printer<'a> {
+    /// A printer that has not printed yet.
+    pub fn new(out: &'a mut dyn Write, interrupt: Interrupt) -> Self {
+        Self { out, interrupt, failed: None, seconds: Vec::new() }
+    }
+
     fn line(&mut self, text: &str) {
         if self.failed.is_none() {
             self.failed = writeln!(self.out, "{text}").and_then(|()| self.out.flush()).err();
@@ -85,7 +95,8 @@ impl Printer<'_> {
 
 impl Observer for Printer<'_> {
     fn step(&mut self, progress: &Progress) {
-        let Progress { step, loss, grad_norm, .. } = progress;
+        let Progress { step, loss, grad_norm, seconds, .. } = progress;
+        self.seconds.push(*seconds);
         self.line(&format!("step {step}  loss {loss:.6}  gradient {grad_norm:.3e}"));
     }
 
@@ -96,6 +107,18 @@ impl Observer for Printer<'_> {
     fn interrupted(&self) -> bool {
         self.interrupt.is_set() || self.failed.is_some()
     }
+}
+
+/// Says how long a step took and what it took of a device's memory: not among the results, which are the same every time.
+fn note_costs(seconds: &[f64], device_memory: Option<u64>) {
+    // The first step also warms up.
+    let mut sorted = if seconds.len() > 1 { seconds[1..].to_vec() } else { seconds.to_vec() };
+    sorted.sort_by(f64::total_cmp);
+    let Some(median) = sorted.get(sorted.len() / 2) else { return };
+    let memory = device_memory.map_or(String::new(), |bytes| {
+        format!("; tensors took {} of the device's memory at the most ({bytes} bytes)", human::bytes(bytes))
+    });
+    style::note(&format!("a step took {median:.4} s (median){memory}"));
 }
 
 /// The first and the last loss, the fall, and the parameters.

@@ -19,7 +19,7 @@ const ROOM: f64 = 0.15;
 /// Measures and prints; fails when the memory does not suffice.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
-    let mut printer = Printer { out, interrupt: place.interrupt.clone(), failed: None };
+    let mut printer = Printer::new(out, place.interrupt.clone());
     let folder = |number| place.stage_dir(number);
     let plan = flowmill_stage_train::plan_memory(&stages::families(), &place.recipe, &folder, usable(), &mut printer);
     if let Some(error) = printer.failed {
@@ -37,18 +37,24 @@ fn usable() -> Option<u64> {
 
 /// Prints the plan; fails when the memory does not suffice.
 fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
-    let source = match plan.source {
-        Source::Measured => "measured",
-        Source::Estimated => "estimated from a part of the batch: the whole would not fit",
+    let peak = human::bytes(plan.peak);
+    let peak = match plan.source {
+        Source::Measured => format!("{peak} (measured)"),
+        Source::Estimated => format!("{peak} (estimated from a part of the batch: the whole would not fit)"),
+        Source::Full => {
+            format!("more than {peak} (the device was full before a part of the batch was done: it does not fit)")
+        }
     };
-    let mut pairs = vec![("peak", format!("{} ({source})", human::bytes(plan.peak)))];
+    let mut pairs = vec![("peak", peak)];
     pairs.extend(plan.kinds.iter().map(|(kind, bytes)| (*kind, human::bytes(*bytes))));
     pairs.extend(plan.usable.map(|usable| ("usable", human::bytes(usable))));
     let pairs: Vec<(String, String)> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     print_pairs(&pairs, 0, out)?;
-    let Some(usable) = plan.usable else { return Ok(()) };
-    if plan.peak > usable {
-        style::error(&format!("training takes {}, {}", human::bytes(plan.peak), advice(usable)));
+    let full = plan.source == Source::Full;
+    let Some(usable) = plan.usable.or(full.then_some(plan.peak)) else { return Ok(()) };
+    if full || plan.peak > usable {
+        let than = if full { "more than " } else { "" };
+        style::error(&format!("training takes {than}{}, {}", human::bytes(plan.peak), advice(usable)));
         return Err(Failure::Told);
     }
     if (plan.peak as f64) * (1.0 + ROOM) > usable as f64 {
@@ -91,6 +97,12 @@ mod tests {
         assert!(text.contains("5.0 GB (estimated") && text.contains("4.0 GB"), "{text}");
         assert!(print(&plan(5_000_000_000, Some(5_400_000_000)), &mut Vec::new()).is_ok());
         assert!(print(&plan(5_000_000_000, None), &mut Vec::new()).is_ok());
+        for usable in [None, Some(5_000_000_000)] {
+            let full = MemoryPlan { source: Source::Full, ..plan(5_000_000_000, usable) };
+            let mut out = Vec::new();
+            assert!(matches!(print(&full, &mut out), Err(Failure::Told)));
+            assert!(String::from_utf8(out).unwrap().contains("more than 5.0 GB"));
+        }
         assert!(advice(1).contains("train.gradient_checkpointing: true"));
     }
 }
