@@ -28,7 +28,7 @@ const COLUMNS: &str = "
 /// Runs the stages up to packing on a manifest `m.jsonl`.
 fn run(corpus: &Corpus, prep: &str, pack: &str) -> Outcome {
     let recipe = format!(
-        "name: c\nmax_rejected: 0.9\nprep:\n  data: [{{dir: m.jsonl, format: manifest}}]\n  split: {{fractions: {{}}}}{prep}\npack: {pack}\ntokens: {{extractor: {{kind: kmeans, k: 4, iterations: 2}}}}\n"
+        "name: c\nmax_rejected: 0.95\nprep:\n  data: [{{dir: m.jsonl, format: manifest}}]\n  split: {{fractions: {{}}}}{prep}\npack: {pack}\ntokens: {{extractor: {{kind: kmeans, k: 4, iterations: 2}}}}\n"
     );
     corpus.write("recipe.yaml", recipe);
     flowmill(corpus.folder.path(), &["run", ".", "--stop-stage", "3"])
@@ -170,7 +170,7 @@ fn columns_that_nothing_gives_name_their_key() {
     let corpus = Corpus::new();
     corpus.write("1.png", png(1));
     corpus.write("m.jsonl", row("a", r#"["1.png"]"#, 1, ""));
-    run(&corpus, COLUMNS, "{columns: [nothing]}").expect_code(1).expect_words(&["pack.columns", "`nothing`"]);
+    run(&corpus, COLUMNS, "{columns: [nothing]}").expect_code(2).expect_words(&["pack.columns", "`nothing`"]);
     for (prep, key) in [
         ("\n  columns: {score: float}", "prep.columns"),
         ("\n  columns: {mel: 'f32 [frame, bin]'}", "prep.columns"),

@@ -38,7 +38,7 @@ pub use schema::columns_of;
 pub use speech::MelStore;
 pub use store::Shards;
 pub use tar::TarShardWriter;
-pub use writer::{ShardOptions, ShardSummary, ShardWriter};
+pub use writer::{ShardOptions, ShardSummary, ShardWriter, without_keys};
 
 /// The field of a row's id.
 pub const ID: &str = "utt";

@@ -164,7 +164,8 @@ impl Probing {
         }
         columns::write(work, output, &kept_extras, &self.config.column_specs())?;
         table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
-        let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
+        // The sum of nothing is -0.
+        let seconds = 0.0 + kept.iter().filter_map(|row| row.duration).sum::<f64>();
         let split = output.split('/').next().unwrap_or_default();
         let by_fallback = kept.iter().filter(|row| row.decoder.is_some()).count();
         let mut report =

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::MelSpectrogram;
-use flowmill_corpus::shard::{ContentHasher, MelStore, ShardEntry, speech};
+use flowmill_corpus::shard::{ContentHasher, MelStore, ShardEntry, speech, without_keys};
 use flowmill_corpus::table::RecordingRow;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::recordings::{PartRecordings, recordings_of_parts};
@@ -67,8 +67,9 @@ fn part(
     let (config, wanted) = (config.clone(), wanted.clone());
     let part = Part::new(stretch.key()).config(own).inputs(stretch.inputs(&wanted)).rows(stretch.rows());
     Ok(contents.declare(part).work(move |work| {
+        let columns = without_keys(wanted.columns());
         let maker = RowMaker {
-            columns: wanted.columns(),
+            columns: &columns,
             root: &root,
             recordings: &recordings,
             mel: mel(&config, &wanted)?,

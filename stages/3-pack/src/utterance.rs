@@ -42,7 +42,7 @@ pub struct RowMel {
 
 /// What rows are made with.
 pub struct RowMaker<'a> {
-    /// The columns of the shard.
+    /// The columns of the shard but for the id and the group.
     pub columns: &'a [ColumnSpec],
     /// The recipe's folder.
     pub root: &'a Path,

@@ -130,7 +130,7 @@ impl ShardWriter {
 }
 
 /// Columns but for the id and the group, which every row has as such.
-pub(super) fn without_keys(columns: &[ColumnSpec]) -> Vec<ColumnSpec> {
+pub fn without_keys(columns: &[ColumnSpec]) -> Vec<ColumnSpec> {
     columns.iter().filter(|column| column.name != ID && column.name != GROUP).cloned().collect()
 }
 
