@@ -166,7 +166,7 @@ impl Reader<'_> {
         if let Some(extra) = extra.as_ref().filter(|extra| !has_audio && extra.has_data()) {
             return self.without_audio(fields, given, extra, place);
         }
-        if !has_audio && !media.is_empty() {
+        if !has_audio && media.iter().any(|role| *role != Role::Audio) {
             let names: Vec<&str> = media.iter().map(|role| role.name()).collect();
             return Err(reject(named(), described(format!("has no medium of {} (prep.media)", names.join(", ")))));
         }
