@@ -34,7 +34,7 @@ fn a_second_run_says_who_holds_the_experiment() {
     let first = start(&mini);
     wait_until_held(&mini);
     let holder = format!("process {}", first.id());
-    let second = mini.run(&[]).expect_code(1).expect_words(&[&holder, "flowmill run ."]);
+    let second = mini.run(&[]).expect_error("locked", 1).expect_words(&[&holder, "flowmill run ."]);
     assert!(second.took < Duration::from_secs(5), "it waited {:?}", second.took);
     mini.flowmill("clean", &["--yes"]).expect_no_panic();
     finish(first).expect_code(0);

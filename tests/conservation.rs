@@ -114,7 +114,10 @@ fn files_of_a_folder_are_recordings_by_extension_or_content() {
     let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
     assert_eq!(ids, ["f", "g", "orphan"]);
     // Fewer may be rejected.
-    corpus.prepare("{dir: data, format: folder}", "max_rejected: 0.3").expect_code(1).expect_words(&["3 of 8 rows"]);
+    corpus
+        .prepare("{dir: data, format: folder}", "max_rejected: 0.3")
+        .expect_error("rejected", 1)
+        .expect_words(&["3 of 8"]);
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn expect_refused(mini: &Mini, settings: &[&str]) {
         let before = mini.tree();
         let refused = mini.run(&[settings, &["--set", change]].concat()).expect_code(2);
         let text = refused.expect_words(&[cause, "--exp DIR"]).text();
-        let told = text.split("\nerror: ").nth(1).or(text.strip_prefix("error: ")).unwrap();
+        let told = text.split("error[would-lose]: ").nth(1).unwrap();
         assert!(!told.contains(&format!("\n  {other}")), "only the cause of {change}: {text}");
         let after = mini.tree();
         // What stage 3 made anew waits there.

@@ -34,7 +34,7 @@ fn used_without(mini: &Mini, settings: &[&str], gone: &Path) {
     // To train anew it is needed, and that is said before anything is touched.
     let before = mini.tree();
     let name = gone.file_name().unwrap().to_str().unwrap();
-    run(&["--stage", "train", "--force"]).expect_code(2).expect_words(&["there is no", name]);
+    run(&["--stage", "train", "--force"]).expect_error("recipe", 2).expect_words(&[name]);
     let checked = [&["recipe", "check", "."], settings].concat();
     flowmill(mini.folder(), &checked).expect_code(2).expect_words(&[name]);
     assert!(before.contents() == mini.tree().contents());

@@ -38,6 +38,7 @@ mod optimisation;
 mod parity;
 mod precision;
 mod readers;
+mod reference;
 mod replacement;
 mod report;
 mod resuming;

@@ -255,7 +255,7 @@ fn manifests_of_other_tools_are_read_or_say_the_way_on() {
         ("a.wav|words", "format: ljspeech"),
     ] {
         corpus.write("m.json", line);
-        corpus.prepare(source, "").expect_code(1).expect_words(&["rows were rejected", "rejected.parquet"]);
+        corpus.prepare(source, "").expect_error("rejected", 1).expect_words(&["rejected.parquet"]);
         assert!(corpus.rejected().iter().all(|row| row.1.contains(words)), "{line}: {:?}", corpus.rejected());
     }
     for (path, words) in

@@ -470,7 +470,11 @@ fn trainings_of_earlier_versions_are_finished_and_go_on() {
     reseal(&mini.exp("4-train/receipts/train.json"), |content| content["config"] = all.clone());
     train(&mini, "mini", &[], &[]).expect_code(0).expect_words(&["nothing to do"]);
     train(&mini, "mini", &["keep.last=9"], &[]).expect_code(0).expect_words(&["nothing to do"]);
-    train(&mini, "mini", &["optim.lr=0.5"], &[]).expect_code(2).expect_words(&["train.optim.lr: 0.001 → 0.5"]);
+    train(&mini, "mini", &["optim.lr=0.5"], &[]).expect_error("would-lose", 2).expect_words(&[
+        "train.optim.lr",
+        "0.001",
+        "0.5",
+    ]);
     train(&mini, "mini", &["max_steps=20"], &[]).expect_code(0).expect_words(&["resuming from step-000012"]);
 
     // A checkpoint of the first format, with a hash in the place of its settings.

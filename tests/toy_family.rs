@@ -20,6 +20,7 @@ use flowmill_nn::{Context, Parameters, Sequences, Value};
 use flowmill_runner::{Experiment, Recipe, RecipeError, Reporter, RunOptions, Stage, StageState};
 use flowmill_stage_export::{Export, Synth, SynthOptions};
 use flowmill_stage_train::TrainStage;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -29,7 +30,7 @@ use crate::support::mini::Mini;
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Toy;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct ToyConfig {
     width: usize,
@@ -41,7 +42,7 @@ impl Default for ToyConfig {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct ToyExport {
     offset: f64,

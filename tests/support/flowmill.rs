@@ -30,6 +30,14 @@ impl Outcome {
         self.expect_no_panic()
     }
 
+    /// Checks the kind of the error (`docs/ERRORS.md`) and its exit code.
+    #[track_caller]
+    pub fn expect_error(self, kind: &str, code: i32) -> Self {
+        let outcome = self.expect_code(code);
+        assert!(outcome.stderr.contains(&format!("error[{kind}]: ")), "not {kind}: {}", outcome.stderr);
+        outcome
+    }
+
     /// Checks that nothing panicked and no backtrace was shown.
     #[track_caller]
     pub fn expect_no_panic(self) -> Self {

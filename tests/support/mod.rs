@@ -4,6 +4,7 @@ pub mod corpus;
 pub mod disturbance;
 pub mod errno;
 pub mod flowmill;
+pub mod json_schema;
 pub mod mini;
 pub mod muxers;
 pub mod parquet;
@@ -11,6 +12,7 @@ pub mod random;
 pub mod tar;
 pub mod training;
 pub mod tree;
+pub mod yaml;
 
 pub use flowmill::{Outcome, flowmill};
 pub use mini::Mini;

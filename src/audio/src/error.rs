@@ -232,7 +232,7 @@ fn codec_in(codec: &str, container: &str) -> String {
     if codec.starts_with(container) { codec.to_owned() } else { format!("{codec} in {container}") }
 }
 
-/// Whether an error of the operating system is one of this machine at this time (a permission, a broken disk, too many open files,
+/// Returns whether an error of the operating system is one of this machine at this time (a permission, a broken disk, too many open files,
 /// too little memory), so that the same file may be read another time; and not one of the file or its name.
 pub fn is_of_machine(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
@@ -249,7 +249,7 @@ pub fn is_of_machine(error: &std::io::Error) -> bool {
 }
 
 impl AudioError {
-    /// Whether this machine at this time is to blame, and not the recording or a setting.
+    /// Returns whether this machine at this time is to blame, and not the recording or a setting.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::File { fault, .. } => fault.is_of_machine(),
@@ -260,7 +260,7 @@ impl AudioError {
 }
 
 impl Fault {
-    /// Whether this machine at this time is to blame, and not the recording.
+    /// Returns whether this machine at this time is to blame, and not the recording.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::Io(error) => is_of_machine(error),
@@ -269,7 +269,7 @@ impl Fault {
         }
     }
 
-    /// Whether the file may be sound in a form that this crate does not decode.
+    /// Returns whether the file may be sound in a form that this crate does not decode.
     pub(crate) fn is_for_fallback(&self) -> bool {
         match self {
             Self::UnsupportedCodec { codec, .. } => beyond_ffmpeg(codec).is_none(),

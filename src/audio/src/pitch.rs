@@ -1,4 +1,4 @@
-//! Fundamental frequency over time: YIN's normalised difference function (de Cheveigné and Kawahara 2002) proposes
+//! Fundamental frequency over time: YIN's normalized difference function (de Cheveigné and Kawahara 2002) proposes
 //! candidates for every frame, and the cheapest path through them decides, voicing included.
 
 use realfft::num_complex::Complex32;
@@ -41,8 +41,8 @@ impl Default for PitchConfig {
     }
 }
 
-/// Pitch of every frame; frame `t` is centred on sample `t * hop + hop / 2`, as the frames of a mel spectrogram that
-/// is not centred are.
+/// Pitch of every frame; frame `t` is centered on sample `t * hop + hop / 2`, as the frames of a mel spectrogram that
+/// is not centered are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PitchTrack {
     /// Pitch in hertz; 0 where unvoiced.
@@ -161,7 +161,7 @@ struct Candidate {
     cost: f32,
 }
 
-/// YIN's cumulative-mean-normalised difference of one frame, for all lags up to the longest.
+/// YIN's cumulative-mean-normalized difference of one frame, for all lags up to the longest.
 struct Difference {
     values: Vec<f32>,
     /// Root mean square of the frame.

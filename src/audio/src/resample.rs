@@ -118,7 +118,7 @@ impl Filters {
     }
 }
 
-/// The windowed sinc at `x` zero crossings from its centre.
+/// The windowed sinc at `x` zero crossings from its center.
 fn weight(x: f64, scale: f64) -> f64 {
     if x.abs() >= LOWPASS_WIDTH {
         return 0.0;

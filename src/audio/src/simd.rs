@@ -25,7 +25,7 @@ macro_rules! vectorised {
 
 pub(crate) use vectorised;
 
-/// Whether the machine has AVX2 and the bit instructions that come with it.
+/// Returns whether the machine has AVX2 and the bit instructions that come with it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn wide_available() -> bool {
@@ -36,7 +36,7 @@ pub(crate) fn wide_available() -> bool {
 }
 
 /// Natural logarithm of a positive, normal number, to within 2 units in the last place; no branches, so that a
-/// loop over it is vectorised.
+/// loop over it is vectorized.
 ///
 /// The mantissa is brought into [2/3, 4/3), where ln m = 2 atanh((m-1)/(m+1)) needs six terms.
 #[inline(always)]

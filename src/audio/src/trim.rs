@@ -26,7 +26,7 @@ const POWER_FLOOR: f64 = 1e-10;
 /// The range of samples, first and one past the last, between silent beginnings and ends; `(0, 0)` if there is
 /// nothing but silence.
 ///
-/// A frame's level is its mean square over `frame_length` samples centred on it (zeros beyond the ends), against the
+/// A frame's level is its mean square over `frame_length` samples centered on it (zeros beyond the ends), against the
 /// loudest frame.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ pub fn trim_silence(samples: &[f32], config: &TrimConfig) -> Result<(usize, usiz
     Ok((first * config.hop_length, ((last + 1) * config.hop_length).min(samples.len())))
 }
 
-/// Mean square of every frame; frame `i` is centred on sample `i * hop_length`.
+/// Mean square of every frame; frame `i` is centered on sample `i * hop_length`.
 fn frame_powers(samples: &[f32], config: &TrimConfig) -> Vec<f64> {
     let half = config.frame_length / 2;
     let padded = samples.len() + 2 * half;

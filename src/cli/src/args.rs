@@ -16,7 +16,7 @@ Exit codes:
   0    done, or nothing to do
   1    a stage failed, or a check did not pass
   2    the command line or the recipe is wrong
-  130  interrupted; run the same command again to go on";
+  130  interrupted; run the same command again to continue";
 
 /// Turns recordings into trained generative models of speech, by numbered stages that a recipe chains.
 ///
@@ -32,7 +32,7 @@ Exit codes:
 ///
 /// Every stage can be run again at any time: what is up to date is left alone,
 /// what is not is redone, and the reason is printed. Results are in exp/NAME
-/// beside the recipe.
+/// in the folder of the recipe.
 #[derive(Debug, Parser)]
 #[command(
     name = "flowmill",
@@ -56,9 +56,9 @@ Exit codes:
   0    done, or nothing to do
   1    a stage failed, or a check did not pass
   2    the command line or the recipe is wrong
-  130  interrupted; run the same command again to go on
+  130  interrupted; run the same command again to continue
 
-Colours are used on a terminal only, and never when NO_COLOR is set."
+Colors are used on a terminal only, and never when NO_COLOR is set."
 )]
 pub struct Cli {
     /// What to do.
@@ -76,6 +76,7 @@ pub enum Command {
     Status(StatusArgs),
     #[command(subcommand)]
     Recipe(RecipeCommand),
+    Reference(ReferenceArgs),
     Inspect(InspectArgs),
     Convert(ConvertArgs),
     Clean(CleanArgs),
@@ -96,7 +97,7 @@ pub struct RecipeArgs {
     /// Change one value of the recipe, for instance train.optim.lr=1e-4; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// The experiment folder [default: exp/NAME beside the recipe]
+    /// The experiment folder [default: exp/NAME in the folder of the recipe]
     #[arg(long, value_name = "DIR")]
     pub exp: Option<PathBuf>,
 }
@@ -104,7 +105,7 @@ pub struct RecipeArgs {
 /// What computes; shared by all commands that compute with a model.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {
-    /// What computes: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; goes before every device that a recipe names
+    /// The device: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; overrides every device that a recipe names
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }
@@ -149,7 +150,7 @@ Exit codes:
   0    done, or nothing to do
   1    a stage failed
   2    the command line or the recipe is wrong
-  130  interrupted; run the same command again to go on"
+  130  interrupted; run the same command again to continue"
 )]
 pub struct RunArgs {
     /// The recipe and its changes.
@@ -170,7 +171,7 @@ pub struct RunArgs {
     /// Read every output and compare its checksum, instead of trusting size and time of change
     #[arg(long)]
     pub verify: bool,
-    /// How many threads to use [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
     /// Wait when another run works on the experiment, instead of failing
@@ -181,11 +182,11 @@ pub struct RunArgs {
     pub quiet: bool,
 }
 
-/// Looks at a recipe's training, or goes back in it. To train, use `flowmill run RECIPE`.
+/// Examines the training of a recipe, or goes back in it. To train, use `flowmill run RECIPE`.
 ///
-/// --overfit N tries training out: a few batches again and again, to see in a minute whether the settings can learn. It
+/// --overfit N trains on a few batches again and again, to see in a minute whether the settings can learn. It
 /// starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
-/// optimiser and clipping. Two things differ from training, so that the loss can fall towards zero on what is repeated:
+/// optimizer and clipping. Two things differ from training, so that the loss can fall towards zero on what is repeated:
 /// every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each time it comes, and the
 /// learning rate is train.optim.lr throughout, without warm-up. Moving average, accumulation, validation and
 /// checkpoints are left out, and nothing is written to the experiment. Stages 0 to 3 run first where they are not up to date.
@@ -195,11 +196,11 @@ pub struct RunArgs {
 /// model will be good.
 ///
 /// --plan-memory looks for the largest batch in all epochs of the run, trains on it with as many batches waiting as the
-/// loader keeps and on some that follow it, and prints the memory that took at the most, by kind. When a part of the batch
+/// loader keeps and on some that follow it, and prints the peak of memory by kind. When a part of the batch
 /// shows that the whole would not fit, the rest is left out and the figure is an estimate.
 ///
-/// --replay DUMP does a step again that was skipped because its loss or gradient was not finite: the same batches and draws
-/// on the weights that lie beside the dump. Printed are the loss of every batch, the norm of every parameter's gradient,
+/// --replay DUMP repeats a step that was skipped because its loss or gradient was not finite: the same batches and draws
+/// on the weights that lie next to the dump. Printed are the loss of every batch, the norm of every parameter's gradient,
 /// and whether they equal the dump's.
 ///
 /// --eval prints the validation loss, and its parts, of the newest sound checkpoint, whether training is finished,
@@ -230,13 +231,13 @@ pub struct TrainArgs {
     /// What computes.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Train on so many batches, the first of the first epoch, again and again
+    /// Train on the first N batches of the first epoch only, again and again
     #[arg(long, group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub overfit: Option<u16>,
     /// Measure the memory that the largest batch takes
     #[arg(long, group = "what")]
     pub plan_memory: bool,
-    /// Do the skipped step of this dump again
+    /// Repeat the skipped step of this dump
     #[arg(long, group = "what", value_name = "DUMP")]
     pub replay: Option<PathBuf>,
     /// Validate the newest checkpoint
@@ -245,11 +246,11 @@ pub struct TrainArgs {
     /// Go back to the checkpoint of this step
     #[arg(long, group = "what", value_name = "STEP")]
     pub rollback: Option<u64>,
-    /// With --overfit: do exactly so many steps, each on one batch [default: until the loss fell by 90 %, at most 1000
-    /// for every batch]
+    /// With --overfit: do exactly N steps, each on one batch [default: until the loss fell by 90 %, at most 1000 for every
+    /// batch]
     #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
-    /// How many threads to use [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
 }
@@ -260,7 +261,7 @@ pub struct TrainArgs {
 /// and at which step. Commands take effect between two steps. A run on a terminal also takes them where it was started,
 /// typed and followed by Enter.
 ///
-///   status            where training stands
+///   status            prints the step, the loss and the rate
 ///   save              writes a checkpoint, which stays until the next one of the schedule
 ///   quit              saves and stops; the same `flowmill run` goes on from there
 ///   eval              validates now
@@ -270,7 +271,7 @@ pub struct TrainArgs {
 ///   loss-scale 65536  sets the scale of the loss in half precision
 ///   save@5000         any of these after step 5000
 ///
-/// `lr` changes what comes out of the training, so it is kept beside the checkpoints, in commands.jsonl: a run that is
+/// `lr` changes the results of the training, so it is kept next to the checkpoints, in commands.jsonl: a run that is
 /// killed and resumed follows it again at the same step.
 #[derive(Debug, Args)]
 #[command(
@@ -332,11 +333,13 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Prints or checks a recipe.
+/// Prints a recipe, checks it, or describes its keys to an editor.
 #[derive(Debug, Subcommand)]
 pub enum RecipeCommand {
     Show(RecipeShowArgs),
     Check(RecipeCheckArgs),
+    /// Prints the JSON schema of recipes, by which editors complete and check keys
+    Schema,
 }
 
 /// Prints the recipe as the stages see it, with every default filled in.
@@ -356,6 +359,27 @@ pub struct RecipeCheckArgs {
     /// The recipe and its changes.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+}
+
+/// Prints a page of the reference as Markdown: every key of a recipe, or every command.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill reference recipe
+  flowmill reference commands > COMMANDS.md")]
+pub struct ReferenceArgs {
+    /// The page
+    #[arg(value_name = "PAGE", value_enum)]
+    pub page: ReferencePage,
+}
+
+/// The pages of the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReferencePage {
+    /// Every key of a recipe
+    Recipe,
+    /// Every command and option
+    Commands,
 }
 
 /// Shows what is in a file: tables, checkpoints, receipts, metrics, recordings
@@ -386,7 +410,7 @@ pub struct InspectArgs {
     /// The files
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// How many rows to show
+    /// Number of rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
     /// Show the texts of Parquet tables whole, however long
@@ -396,9 +420,9 @@ pub struct InspectArgs {
 
 /// Writes the tensors of a weight file in another format, bit for bit.
 ///
-/// Reads .safetensors, PyTorch files (.pt, .pth, .bin; zip and legacy), .npy and ONNX initialisers, told apart by their
+/// Reads .safetensors, PyTorch files (.pt, .pth, .bin; zip and legacy), .npy and ONNX initializers, told apart by their
 /// content. Nothing in a file is executed. Names, shapes and element types stay as they are. Of a PyTorch file that holds
-/// more than a state dict (an optimiser, say) the state dict and the scalars beside it are taken; the rest is named.
+/// more than a state dict (an optimizer, say) the state dict and the scalars next to it are taken; the rest is named.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -441,7 +465,7 @@ pub struct CleanArgs {
     pub yes: bool,
 }
 
-/// Says what this machine has: cores, memory, disk, thread settings, GPU support.
+/// Prints what this machine has: cores, memory, disk, thread settings, GPU support.
 ///
 /// With a recipe it also checks the recipe, the room at its experiment folder, and whether the weights it names are
 /// there.
@@ -457,7 +481,7 @@ pub struct DoctorArgs {
     pub recipe: RecipeArgs,
 }
 
-/// Resynthesises recordings through an exported model.
+/// Resynthesizes recordings through an exported model.
 ///
 /// Every recording goes through the units of the model and back: recording, units, mel, sound.
 #[derive(Debug, Args)]
@@ -475,7 +499,7 @@ pub struct SynthArgs {
     /// Where the sound files and pictures go
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
-    /// How the path from noise to mel is followed [default: the model's own; euler with --steps]
+    /// Solver of the path from noise to mel [default: the model's own; euler with --steps]
     #[arg(long, value_enum)]
     pub solver: Option<SolverName>,
     /// Euler's steps from noise to mel [default: the model's own]
@@ -519,7 +543,7 @@ pub struct ParityArgs {
     /// Show every tensor, not only the worst of each group
     #[arg(long)]
     pub all: bool,
-    /// Where the models compute: cpu, cuda:N, metal or auto; `composition` takes the compositions on the CPU that devices compute by
+    /// The device of the models: cpu, cuda:N, metal or auto; `composition` is the CPU by the operations that devices use
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: ParityDevice,
 }

@@ -96,10 +96,19 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Returns the kind of an error of a recipe or a run, by which `docs/ERRORS.md` explains it.
+fn kind(error: &anyhow::Error) -> Option<&'static str> {
+    let of_run = error.downcast_ref::<RunError>().map(RunError::kind);
+    of_run.or_else(|| error.is::<RecipeError>().then_some(RecipeError::KIND))
+}
+
 /// Prints one error: its message, then each cause that the message does not already contain.
 fn report(error: &anyhow::Error) {
     let mut told = error.to_string();
-    style::error(&told);
+    match kind(error) {
+        Some(kind) => style::error_of_kind(kind, &told),
+        None => style::error(&told),
+    }
     for cause in error.chain().skip(1) {
         let text = cause.to_string();
         if !told.contains(&text) {

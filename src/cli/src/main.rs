@@ -10,6 +10,7 @@ mod experiment;
 mod failure;
 mod human;
 mod inspect;
+mod reference;
 mod report;
 mod stages;
 mod style;

@@ -1,4 +1,4 @@
-//! Colours and the few ways in which lines are marked. Off when not on a terminal, and when `NO_COLOR` is set.
+//! Colors and the few ways in which lines are marked. Off when not on a terminal, and when `NO_COLOR` is set.
 
 use std::fmt::Display;
 
@@ -16,7 +16,7 @@ pub const TITLE: Style = Style::new().bold();
 /// Less important.
 pub const DIM: Style = Style::new().dimmed();
 
-/// `text` in `style`; the stream it is printed to removes the colours where they are not wanted.
+/// `text` in `style`; the stream it is printed to removes the colors where they are not wanted.
 pub fn paint(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
@@ -24,6 +24,11 @@ pub fn paint(style: Style, text: impl Display) -> String {
 /// Prints `error: TEXT`, further lines of the text indented under it.
 pub fn error(text: &str) {
     eprintln!("{} {}", paint(BAD, "error:"), indented(text));
+}
+
+/// Prints `error[KIND]: TEXT` in the same way.
+pub fn error_of_kind(kind: &str, text: &str) {
+    eprintln!("{} {}", paint(BAD, format!("error[{kind}]:")), indented(text));
 }
 
 /// Prints one cause of the error above.

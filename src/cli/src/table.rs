@@ -69,7 +69,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Whether no row was added.
+    /// Returns whether no row was added.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

@@ -1,18 +1,20 @@
 //! How sources are read.
 
-use crate::{ColumnSpec, Role};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What an utterance of a tar file is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+use crate::{ColumnSpec, Role};
+
+/// Where the ids of a tar file's utterances come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ids {
-    /// As its JSON says; by its key when that says nothing.
+    /// Their JSON, or their key where the JSON has no id.
     #[default]
     Json,
-    /// By its key.
+    /// Their key.
     Key,
-    /// By its shard and its key, for shards that each count from zero.
+    /// Their shard and key, for shards that each count from zero.
     Shard,
 }
 

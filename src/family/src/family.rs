@@ -11,6 +11,7 @@ use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters};
 use flowmill_train::{BoxError, Loss};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,12 +19,18 @@ use serde_json::Value;
 use crate::{Card, KeyError, Loaded, Made, Scorer, Synthesizer};
 
 /// Settings of a recipe: a struct whose `Default` is the published model or the recommended choice.
-pub trait Settings: Serialize + DeserializeOwned + Default + Clone + Debug + PartialEq + Send + Sync + 'static {}
+pub trait Settings:
+    Serialize + DeserializeOwned + JsonSchema + Default + Clone + Debug + PartialEq + Send + Sync + 'static
+{
+}
 
-impl<T: Serialize + DeserializeOwned + Default + Clone + Debug + PartialEq + Send + Sync + 'static> Settings for T {}
+impl<T> Settings for T where
+    T: Serialize + DeserializeOwned + JsonSchema + Default + Clone + Debug + PartialEq + Send + Sync + 'static
+{
+}
 
 /// The options of a family that has none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
 

@@ -4,7 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use flowmill_runner::{Recipe, RecipeError, keys_of};
+use flowmill_runner::{Recipe, RecipeError, keys_of, tagged_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
 use crate::{Configured, Family, FamilyError, TrainSettings};
@@ -29,6 +30,15 @@ pub trait Registered: Send + Sync {
 
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
+
+    /// The schema of `train.model`, without the family's name.
+    fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema;
+
+    /// The schema of the family's own keys of the section `train`.
+    fn train_schema(&self, generator: &mut SchemaGenerator) -> Schema;
+
+    /// The schema of the family's own keys of the section `export`.
+    fn export_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
     /// The published model with its default options.
     fn published(&self) -> Arc<dyn Configured>;
@@ -59,6 +69,18 @@ impl<F: Family> Registered for Entry<F> {
         keys_of::<F::TrainOptions>()
     }
 
+    fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        F::Config::json_schema(generator)
+    }
+
+    fn train_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        F::TrainOptions::json_schema(generator)
+    }
+
+    fn export_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        F::ExportOptions::json_schema(generator)
+    }
+
     fn published(&self) -> Arc<dyn Configured> {
         Arc::new(TrainSettings::<F>::default())
     }
@@ -87,6 +109,18 @@ impl Registry {
     pub fn with<F: Family>(mut self) -> Self {
         self.0.push(Arc::new(Entry::<F>(PhantomData)));
         self
+    }
+
+    /// The families.
+    pub fn families(&self) -> impl Iterator<Item = &dyn Registered> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// The schema of `train.model`: the settings of the family that it names.
+    pub fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        let families = self.families().map(|family| (family.name(), family.model_schema(generator)));
+        let description = "A network: its family, and the dimensions of that family. The defaults of a family are its published model.";
+        tagged_schema(description, FAMILY, families)
     }
 
     /// The names of the families.

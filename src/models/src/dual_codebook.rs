@@ -52,12 +52,12 @@ pub enum DualCodebookError {
 }
 
 /// The sizes of the two codebooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualCodebook {
-    /// Entries of the linguistic codebook.
+    /// Entries of the linguistic codebook (vq02).
     pub linguistic: usize,
-    /// Entries of the semantic codebook.
+    /// Entries of the semantic codebook (vq06).
     pub semantic: usize,
 }
 

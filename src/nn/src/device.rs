@@ -5,8 +5,10 @@
 
 use crate::{NnError, Precision, Result, Value, device_memory};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
@@ -166,6 +168,25 @@ impl<'de> Deserialize<'de> for DeviceName {
             }
         }
         deserializer.deserialize_str(Name)
+    }
+}
+
+impl JsonSchema for DeviceName {
+    fn schema_name() -> Cow<'static, str> {
+        "Device".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A device by its name.",
+            "anyOf": [
+                { "const": "auto", "description": "A GPU that works, otherwise the CPU." },
+                { "const": "cpu", "description": "The CPU." },
+                { "const": "cuda", "description": "The first CUDA device." },
+                { "type": "string", "pattern": "^cuda:\\+?[0-9]+$", "description": "A CUDA device by its number, such as `cuda:0`." },
+                { "const": "metal", "description": "Apple's GPU." },
+            ],
+        })
     }
 }
 

@@ -50,6 +50,8 @@ pub mod sequences;
 pub mod solvers;
 pub mod tape;
 pub mod testing;
+#[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]
+mod unused_runtime;
 pub mod value;
 
 pub use context::Context;

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The number format of a recorded computation.
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// Inside of an operation (products, sums, statistics of norms, attention weights) and in losses everything is `f32`. So are data that enter:
 /// they are rounded with the first operation's output. This is what automatic mixed precision computes on devices that accumulate
 /// products in `f32`, but for the order of sums and for roundings between parts of one fused operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Single precision throughout.

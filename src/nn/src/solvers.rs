@@ -9,6 +9,7 @@ pub use euler::euler;
 pub use schedule::TimeSchedule;
 
 use crate::NnError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a solver arrived, and what it cost.
@@ -20,8 +21,8 @@ pub struct Solution {
     pub evaluations: usize,
 }
 
-/// The solvers' names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// A solver of ordinary differential equations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Euler's method on the schedule's steps.

@@ -253,7 +253,7 @@ impl Assessor<'_> {
         planned.recorded().map(hash).collect()
     }
 
-    /// Whether work that an earlier run did is what a part would do now, with nothing in it to try again.
+    /// Returns whether work that an earlier run did is what a part would do now, with nothing in it to try again.
     pub fn fits(&self, planned: &Planned, done: &Receipt) -> Result<bool, StageError> {
         let reasons = self.compare_fingerprint(planned, done.version, &done.config, &done.inputs)?;
         Ok(reasons.is_empty() && done.retried().is_none())
@@ -479,7 +479,7 @@ impl Assessor<'_> {
     }
 }
 
-/// Whether a file that a receipt names is `input`, lies below it, or beside it, as the shards of an index do.
+/// Returns whether a file that a receipt names is `input`, lies below it, or beside it, as the shards of an index do.
 fn goes_with(name: &str, input: &str) -> bool {
     let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
     let beside = folder(input) == folder(name) && input.ends_with(".json");

@@ -110,7 +110,7 @@ impl ContentCache {
         Ok(Some(Content { stamp: Some(stamp), hash }))
     }
 
-    /// Whether nothing is at a path.
+    /// Returns whether nothing is at a path.
     pub fn is_absent(&self, path: &Path) -> Result<bool, StageError> {
         match fs::metadata(path) {
             Ok(_) => Ok(false),

@@ -53,7 +53,7 @@ impl StageError {
         Self::Other(error.into())
     }
 
-    /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
+    /// Returns whether the disk, or the quota on it, is full somewhere down the chain of causes.
     pub fn is_disk_full(&self) -> bool {
         if matches!(self, Self::DiskFull(_)) {
             return true;
@@ -97,7 +97,7 @@ impl From<&str> for StageError {
     }
 }
 
-/// Whether an error of the system means that no more bytes fit: full disk, quota, or the limit on file sizes.
+/// Returns whether an error of the system means that no more bytes fit: full disk, quota, or the limit on file sizes.
 pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)

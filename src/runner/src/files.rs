@@ -35,7 +35,7 @@ pub(crate) fn sync_dir(path: &Path) -> Result<(), StageError> {
     }
 }
 
-/// Whether the file system says that it cannot sync at all, as opposed to having failed to.
+/// Returns whether the file system says that it cannot sync at all, as opposed to having failed to.
 fn cannot_sync(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }

@@ -46,7 +46,7 @@ impl Interrupt {
         self.flag.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether to stop.
+    /// Returns whether to stop.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }

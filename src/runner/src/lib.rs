@@ -65,7 +65,7 @@ pub use lockfile::{Holder, dead_owner, holder};
 pub use part::{End, Part, Phase, Reached, Recorded, Restored, Resumable, WorkRecord};
 pub use reason::ReasonCount;
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection, RejectionReason};
-pub use recipe::{Recipe, RecipeError, keys_of};
+pub use recipe::{Recipe, RecipeError, joined_schema, keys_of, schema, tagged_schema};
 pub use rejects::RejectionKind;
 pub use report::Reporter;
 pub use rollback::{Rollback, RolledBack, rollback};

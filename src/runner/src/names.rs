@@ -48,7 +48,7 @@ impl Names {
     }
 }
 
-/// Whether a receipt's name is of a file in the experiment's folder.
+/// Returns whether a receipt's name is of a file in the experiment's folder.
 pub(crate) fn is_of_experiment(name: &str) -> bool {
     name.starts_with(EXPERIMENT)
 }

@@ -42,7 +42,7 @@ impl Previous {
         }
     }
 
-    /// Whether a killed run was replacing a whole result, for commands that change nothing.
+    /// Returns whether a killed run was replacing a whole result, for commands that change nothing.
     pub fn is_unfinished(dir: &StageDir) -> bool {
         dir.previous().join(SUMMARY).exists() && !dir.summary().exists()
     }
@@ -170,7 +170,7 @@ impl Previous {
         Ok(())
     }
 
-    /// Whether the file of that name, if there is one in its place, is of this result.
+    /// Returns whether the file of that name, if there is one in its place, is of this result.
     fn is_in_place(&self, name: &str) -> bool {
         self.files.contains(name) && !self.root.join(name).exists()
     }

@@ -60,7 +60,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether it says that an input is another.
+    /// Returns whether it says that an input is another.
     pub fn is_of_inputs(&self) -> bool {
         matches!(
             self,
@@ -72,7 +72,7 @@ impl Reason {
         )
     }
 
-    /// Whether it says that the part would be done with other settings or other inputs, rather than once more.
+    /// Returns whether it says that the part would be done with other settings or other inputs, rather than once more.
     pub fn is_of_content(&self) -> bool {
         matches!(self, Self::Field(..)) || (self.is_of_inputs() && !matches!(self, Self::InputMissing(_)))
     }

@@ -54,7 +54,7 @@ impl Reporter {
         self.write(&self.notes, &text.to_string());
     }
 
-    /// Whether nothing is said.
+    /// Returns whether nothing is said.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }

@@ -118,7 +118,7 @@ impl Work<'_> {
         Ok(Some(results).filter(|results| !(self.what.points)(&self.names_of(results)).is_empty()))
     }
 
-    /// Whether unfinished work was begun as the results were, but for its end.
+    /// Returns whether unfinished work was begun as the results were, but for its end.
     fn is_of_same_work(&self, staging: &Path, receipt: &Receipt) -> bool {
         let without_ends = |config: &Value| {
             let mut config = config.clone();

@@ -123,6 +123,22 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// All kinds of errors ([`RunError::kind`]).
+    pub const KINDS: [&str; 12] = [
+        RecipeError::KIND,
+        "usage",
+        "not-finished",
+        "would-lose",
+        "inputs-gone",
+        "locked",
+        "disk-full",
+        "stage",
+        "bug",
+        "rejected",
+        "experiment",
+        "interrupted",
+    ];
+
     /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -131,6 +147,26 @@ impl RunError {
             Self::Kept { source, .. } => source.exit_code(),
             Self::Interrupted => 130,
             _ => 1,
+        }
+    }
+
+    /// Returns the kind of the error, which is printed with it and does not change with the wording; `docs/ERRORS.md` has a section for
+    /// each.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Recipe(_) | Self::Stage { source: StageError::Recipe(_), .. } => RecipeError::KIND,
+            Self::Usage(_) => "usage",
+            Self::NotFinished { .. } => "not-finished",
+            Self::WouldLose { .. } => "would-lose",
+            Self::InputsGone { .. } => "inputs-gone",
+            Self::Kept { source, .. } => source.kind(),
+            Self::Locked { .. } => "locked",
+            Self::Stage { source, .. } | Self::Experiment(source) if source.is_disk_full() => "disk-full",
+            Self::Stage { .. } => "stage",
+            Self::Panic { .. } => "bug",
+            Self::TooManyRejected { .. } => "rejected",
+            Self::Experiment(_) => "experiment",
+            Self::Interrupted => "interrupted",
         }
     }
 

@@ -1,5 +1,7 @@
 //! The contract between a stage and the runner.
 
+use schemars::{Schema, SchemaGenerator};
+
 use crate::{Phase, PlanContext, Recipe, RecipeError, StageError};
 
 /// A numbered step of a recipe: a pure function from declared inputs and its part of the recipe to declared outputs.
@@ -24,19 +26,25 @@ pub trait Stage: Send + Sync {
         StagePaths::default()
     }
 
+    /// The JSON schema of its section; without one the section is anything.
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        let _ = generator;
+        Schema::default()
+    }
+
     /// Outputs (files, or folders with all below) that only people read. That they are gone or changed is said, and is no reason to do
     /// anything again.
     fn logs(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Whether its results may be the same for later stages although its settings or inputs have changed: files at other paths, in another
+    /// Returns whether its results may be the same for later stages although its settings or inputs have changed: files at other paths, in another
     /// container, in another order of parts. Otherwise such a change shows in them.
     fn may_give_the_same(&self) -> bool {
         false
     }
 
-    /// Whether it has resumable parts ([`crate::Part::resumable`]), whose work is not to be lost.
+    /// Returns whether it has resumable parts ([`crate::Part::resumable`]), whose work is not to be lost.
     fn keeps_work(&self) -> bool {
         false
     }

@@ -60,7 +60,7 @@ fn renamed(staging: &Path, prefix: &str) -> PathBuf {
     staging.with_file_name(format!("{prefix}{}", staging.file_name().unwrap_or_default().to_string_lossy()))
 }
 
-/// Whether the resumable work in a staging folder was begun with the same.
+/// Returns whether the resumable work in a staging folder was begun with the same.
 fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
     // As it comes back from a file, so that reading and writing numbers cannot make a difference.
     let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
@@ -258,7 +258,7 @@ impl<'a> Publisher<'a> {
         lock(&self.without_receipt).insert(results.key.clone(), results.clone());
     }
 
-    /// Whether a whole result is being replaced.
+    /// Returns whether a whole result is being replaced.
     pub fn replaces(&self) -> bool {
         self.previous.is_some()
     }

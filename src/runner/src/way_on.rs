@@ -40,12 +40,12 @@ fn is_whole(session: &Session<'_>, stage: &dyn Stage) -> bool {
     store::read_summary(&session.dir(stage)).is_ok_and(|summary| summary.is_some())
 }
 
-/// Whether inputs of a stage are gone too, or it cannot tell.
+/// Returns whether inputs of a stage are gone too, or it cannot tell.
 fn lacks_inputs(session: &Session<'_>, stage: &dyn Stage) -> bool {
     look(session, stage, false, &Reporter::quiet()).map_or(true, |found| found.inputs_gone)
 }
 
-/// Whether a stage reads any of these files; one that cannot tell is taken to.
+/// Returns whether a stage reads any of these files; one that cannot tell is taken to.
 fn reads(session: &Session<'_>, stage: &dyn Stage, files: &HashSet<&str>) -> bool {
     let mut keys = Vec::new();
     let mut phases = 0;

@@ -143,7 +143,7 @@ impl PartWork {
         self.progress.show(&line.to_string())
     }
 
-    /// Whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns
+    /// Returns whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns
     /// [`StageError::Interrupted`].
     pub fn interrupted(&self) -> bool {
         self.interrupt.is_set()

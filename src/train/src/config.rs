@@ -1,6 +1,7 @@
 //! The settings of a training run.
 
 use flowmill_nn::Precision;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,64 +20,103 @@ const MOST_WORKERS: usize = 256;
 
 /// The settings of a training run, as a recipe's section `train` has them: everything that decides its course beside the task, the weights it
 /// starts from and the data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
     /// The key of every random draw.
     #[serde(skip)]
     pub seed: u64,
-    /// The optimiser.
+    /// The optimizer.
     pub optim: OptimConfig,
-    /// The learning rate over the steps.
+    /// The learning rate over the run.
     pub schedule: ScheduleConfig,
-    /// Batches averaged into one step, each by its weight. An epoch's last step may have fewer.
+    /// Batches that are averaged into one step, each by its number of valid frames. The last step of an epoch may
+    /// have fewer.
+    ///
+    /// Counterparts: `accum_grad`, `gradient_accumulation_steps`.
     pub accum_grad: usize,
-    /// Longest gradient allowed: longer ones are scaled down to it; null: no clipping.
+    /// Largest norm of the gradient: longer ones are scaled down to it; `null` is no clipping.
+    ///
+    /// Counterparts: `grad_clip`, `max_grad_norm`.
     pub grad_clip: Option<f64>,
-    /// Largest gradient value allowed, after the clipping by length; null: no clipping.
+    /// Largest absolute value in a gradient, after the clipping by norm; `null` is no clipping.
+    ///
+    /// Counterparts: `clip_grad_value_`.
     pub grad_clip_value: Option<f64>,
-    /// The number format of forward and backward passes; weights and optimiser are always single precision.
+    /// The number format of forward and backward passes; weights, optimizer and moving average are always `fp32`.
+    ///
+    /// Counterparts: `mixed_precision`, `--use_amp`, `bf16: {enabled}`, `fp16: {enabled}`.
     pub precision: Precision,
-    /// The factor on the loss with `precision: fp16`, which alone needs one.
+    /// The factor on the loss, with `precision: fp16` only.
     pub loss_scale: Option<LossScaleConfig>,
-    /// Computes the inside of every block again in the backward pass instead of keeping it: less memory, more time, the same results.
+    /// Recomputes the inside of every block in the backward pass instead of keeping it: less memory, more time, the
+    /// same results bit for bit.
+    ///
+    /// Counterparts: `gradient_checkpointing`, `activation_checkpointing`.
     pub gradient_checkpointing: bool,
-    /// Decay of the moving average of the weights, such as 0.9999; null: none.
+    /// Decay of the moving average of the weights, such as 0.9999, which is validated and saved next to them; `null`
+    /// is none.
+    ///
+    /// Counterparts: `ema_decay`.
     pub ema_decay: Option<f64>,
-    /// Stop after this many steps; null: after `max_epochs`.
+    /// Step that training stops after; `null` leaves the end to `max_epochs`. The first of both counts.
+    ///
+    /// Counterparts: steps.
     pub max_steps: Option<u64>,
-    /// Stop after this many passes over the data; null: after `max_steps`, or 100 when both are null. The first one reached counts.
+    /// Epoch that training stops after; `null` leaves the end to `max_steps`, or is 100 where that is `null` too.
+    ///
+    /// Counterparts: `max_epoch`, `num_train_epochs`.
     pub max_epochs: Option<u64>,
-    /// Ends training when the validation loss does not improve any more; null: never.
+    /// Ends training when the validation loss stops improving, such as `{patience: 10, min_delta: 0}`; `null` is
+    /// never.
     pub early_stopping: Option<EarlyStopping>,
-    /// Saves and stops as on Ctrl-C after this many seconds, so that the next run continues; null: never.
+    /// Seconds after which training saves and stops as on Ctrl-C (exit status 130), so that the same command
+    /// continues it; `null` is no limit.
+    ///
+    /// Counterparts: Slurm's time limit.
     pub max_seconds: Option<u64>,
-    /// Validate every N steps, or `{epochs: N}`; 0: only with every checkpoint.
+    /// Steps between validations, or `{epochs: N}`; 0 is only with every checkpoint.
+    ///
+    /// Counterparts: `validation_steps`.
     pub validate_every: Interval,
-    /// Save a checkpoint every N steps, or `{epochs: N}`; 0: only at the end.
+    /// Steps between checkpoints, or `{epochs: N}`; 0 is only at the end. Every checkpoint is validated.
+    ///
+    /// Counterparts: `save_per_step`, `save_steps`, `--save-step`.
     pub save_every: Interval,
-    /// Write a metrics line every N steps, averaged over them.
+    /// Steps between lines of the metrics (`metrics.jsonl`, TensorBoard, W&B), which hold means over them.
+    ///
+    /// Counterparts: `logging_steps`, `log_interval`, `--log-step`.
     pub log_every: u64,
     /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
     pub log_groups: bool,
-    /// Write histograms of the gradients into the TensorBoard events every N steps; 0: never.
+    /// Steps between histograms of the gradients in the TensorBoard events; 0 is never.
     pub log_gradients: u64,
-    /// Generate a few validation examples every N steps; 0: never.
+    /// Steps between previews: validation utterances generated into `4-train/samples/` (wav and spectrogram) and
+    /// TensorBoard; 0 is never.
+    ///
+    /// Counterparts: `--sample-step`.
     pub sample_every: u64,
-    /// A Weights & Biases run next to the other metrics; null: none.
+    /// An offline run of Weights & Biases; `null` is none.
+    ///
+    /// Counterparts: `wandb.init`, `report_to: wandb`.
     pub wandb: Option<WandbConfig>,
     /// What a Weights & Biases run shows as its configuration.
     #[serde(skip)]
     pub described: Value,
-    /// Which checkpoints stay.
+    /// Checkpoints that stay.
     pub keep: KeepConfig,
-    /// Batches loaded ahead of the one in use.
+    /// Batches loaded ahead, 0 to 1024.
+    ///
+    /// Counterparts: `prefetch`.
     pub prefetch: usize,
-    /// Threads that load batches.
+    /// Threads that load batches, 1 to 256. The share of time spent waiting for them is printed.
+    ///
+    /// Counterparts: `num_workers`, `dataloader_num_workers`.
     pub num_workers: usize,
-    /// The number of skipped steps whose weights are kept for `train --replay`; the newest ones.
+    /// Number of skipped steps, the newest ones, whose weights are kept for `train --replay`.
     pub skipped_weights: u64,
-    /// This many steps in a row without a finite loss and gradient stop the run.
+    /// Steps in a row without a finite loss and gradient that stop the run. Each is skipped, counted and dumped
+    /// (`skipped/step-N.json`).
     pub max_skipped_in_a_row: u64,
 }
 
@@ -114,15 +154,18 @@ impl Default for TrainConfig {
     }
 }
 
-/// Which checkpoints stay: those that any of the three rules wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Checkpoints that stay: those that any of the three rules wants.
+///
+/// Counterparts: `keep`, `average_num`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepConfig {
-    /// The newest so many, at least 1.
+    /// The newest ones, at least 1.
     pub last: usize,
-    /// The best so many by validation loss; of equal ones the earlier.
+    /// The best ones by validation loss; of equal ones the earlier. A validation between two checkpoints that is the
+    /// best so far is saved too, unless this is 0.
     pub best: usize,
-    /// Those at multiples of so many steps; 0: none for this reason.
+    /// Those at multiples of this number of steps; 0 is none for this reason.
     pub every: u64,
 }
 

@@ -2,25 +2,26 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// How often something is done: `500` (steps) or `{epochs: 1}`; 0 is never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// How often something is done: a number of steps such as `500`, or `{epochs: 1}`; 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Interval {
-    /// Every so many steps.
+    /// A number of steps.
     Steps(u64),
-    /// At the end of every so many passes over the data.
+    /// A number of epochs.
     Epochs(Epochs),
 }
 
-/// A number of passes over the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A number of epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Epochs {
-    /// How many.
+    /// Number of epochs.
     pub epochs: u64,
 }
 

@@ -4,6 +4,7 @@
 //! Gradients are computed from the loss times the scale, and divided by it in single precision before they are measured, clipped or used.
 //! A gradient that is not finite although the loss is has left the range of the format: its step is skipped and counted as an overflow.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -12,21 +13,33 @@ use crate::metrics::Exact;
 /// What a scale is multiplied by when it grows, and divided by when it shrinks.
 const STEP: f64 = 2.0;
 
-/// The recipe's `loss_scale` section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of the factor on the loss with `precision: fp16`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossScaleConfig {
-    /// Whether the scale follows the gradients; otherwise it stays at `initial`.
+    /// Adjusts the scale to the gradients; otherwise it stays at `initial`.
+    ///
+    /// Counterparts: `fp16.loss_scale: 0` (dynamic).
     pub dynamic: bool,
     /// The scale of the first step.
+    ///
+    /// Counterparts: `initial_scale_power: 16`, `init_scale`.
     pub initial: f64,
-    /// So many steps in a row without overflow double the scale.
+    /// Steps in a row without an overflow that double the scale.
+    ///
+    /// Counterparts: `loss_scale_window`, `growth_interval`.
     pub window: u64,
-    /// From this many overflows in a row on, each halves the scale: one alone may be a single batch's.
+    /// Overflows in a row from which on each halves the scale: a single one may be that of one batch.
+    ///
+    /// Counterparts: `hysteresis`.
     pub hysteresis: u64,
-    /// Training stops rather than go below.
+    /// Least scale: training stops rather than go below. For tuning public weights, 8192 or more is wise.
+    ///
+    /// Counterparts: `min_loss_scale`.
     pub floor: f64,
-    /// The scale does not grow beyond.
+    /// Largest scale.
+    ///
+    /// Counterparts: VALL-E's ceiling of 2^20.
     pub ceiling: f64,
 }
 

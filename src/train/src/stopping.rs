@@ -2,17 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Observer, TrainConfig, TrainError};
 
-/// Ends training when validation stops improving.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The rule that ends training when validation stops improving.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// So many validations one after the other without an improvement end the run.
+    /// Validations in a row without an improvement that end the run.
+    ///
+    /// Counterparts: `patience`.
     pub patience: u64,
-    /// An improvement is a loss lower than the best by more than this.
+    /// Least decrease of the validation loss that counts as an improvement.
     #[serde(default)]
     pub min_delta: f64,
 }

@@ -8,6 +8,7 @@ use flowmill_corpus::split::Fractions;
 use flowmill_corpus::{ColumnSpec, Ids, Role, hints, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
@@ -68,34 +69,37 @@ pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), Recipe
     Err(recipe.error(key, format!("`{split}` is none of the splits that prep.split makes: {names}")))
 }
 
-/// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of stage 0, `prep`: which recordings there are, which of them are kept, and which split each belongs to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrepConfig {
-    /// Where the data are: a path, or a list of paths or [`Source`]s.
+    /// The data: one path, or a list of paths and of mappings `{dir, format, split, speaker, ids, prefix}`.
     #[serde(deserialize_with = "sources")]
+    #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
-    /// The format of sources that do not say their own.
+    /// Format of the sources that do not say their own. A path that ends in `.tar` is always `webdataset`.
     pub format: Format,
-    /// Train, dev and test.
+    /// How rows are divided into splits such as train, dev and test.
     pub split: SplitConfig,
-    /// Whether `wav.scp` entries that are commands may be run.
+    /// Lets `wav.scp` run commands (`sox … |`). Off by default, because a data directory should not run code.
     pub allow_pipes: bool,
-    /// Whether recordings are opened to learn their duration, rate and channels.
+    /// Opens every recording to learn its duration, sampling rate and channels.
     pub probe: bool,
-    /// What decodes recordings that Flowmill does not decode itself. Without `probe` no recording is opened, so which rows need it is
-    /// not known: all of them name it, and it gets only those that need it.
+    /// The program that decodes recordings that Flowmill does not decode itself (HE-AAC, multichannel AAC, AMR, WMA,
+    /// AC-3, GSM, Speex, WavPack and others). Shards hold such recordings as WAV, and receipts hold the program's
+    /// version. With `probe: false` no recording is opened, so every row names the program as its decoder, although
+    /// it gets only the recordings that need it.
     pub fallback: Fallback,
-    /// Shortest utterance kept, in seconds.
+    /// Shortest utterance that is kept, in seconds.
     pub min_duration: f64,
-    /// Longest utterance kept, in seconds.
+    /// Longest utterance that is kept, in seconds.
     pub max_duration: f64,
-    /// Shortest transcript kept, in characters. With 0, rows without a transcript are kept too; a source in which no row has one is
-    /// read in any case.
+    /// Shortest transcript that is kept, in characters. With 0, rows without a transcript are kept too; a source in
+    /// which no row has a transcript is read in any case.
     pub min_text: usize,
-    /// Longest transcript kept, in characters.
+    /// Longest transcript that is kept, in characters.
     pub max_text: usize,
-    /// Utterances per part.
+    /// Utterances per part, the unit of reruns in stages 0 to 3.
     pub part_size: usize,
     /// The media that rows of a manifest have, of `audio`, `video` and `images`. A row needs one of them, or a reference.
     #[serde(skip_serializing_if = "is_audio")]
@@ -136,30 +140,30 @@ impl Default for PrepConfig {
 }
 
 /// What decodes recordings that Flowmill does not decode itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
-    /// Nothing: they are rejected.
+    /// Nothing: they are rejected, with the name of their format.
     #[default]
     None,
     /// The `ffmpeg` program, where it is installed.
     Ffmpeg,
 }
 
-/// How data are laid out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A layout of data on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A Kaldi data directory.
+    /// A Kaldi data directory with `wav.scp`.
     #[default]
     Kaldi,
-    /// Recordings with a `.txt`, `.lab` or `.json` next to each.
+    /// A folder of recordings with a `.txt`, `.lab` or `.json` next to each.
     Folder,
     /// `metadata.csv` and `wavs/`.
     Ljspeech,
-    /// A JSON-lines manifest as NeMo's.
+    /// A JSON-lines manifest as NeMo writes it.
     Manifest,
-    /// Tar files in which the members of a key are an utterance.
+    /// Tar files in which the members of one key are an utterance.
     Webdataset,
 }
 
@@ -185,26 +189,27 @@ impl Format {
     }
 }
 
-/// One place data come from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A source of data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// The directory (or manifest, or tar file, or a pattern of tar files), relative to the recipe's folder.
+    /// Its directory, manifest, tar file or pattern of tar files (`shards/{000000..000012}.tar`), relative to the
+    /// folder of the recipe. Required.
     pub dir: String,
-    /// Its format, when it is not `prep.format`; what ends in `.tar` is `webdataset` by itself.
+    /// Its format, where it is not that of `prep.format`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The split all its rows belong to (`prep.split.by: given`).
+    /// The split of all its rows; required with `prep.split.by: given`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of formats that name none (`ljspeech`, `kaldi` without `utt2spk`), or of rows that name none (`webdataset`,
-    /// `manifest`).
+    /// The speaker of rows that name none, in `ljspeech`, `manifest` and `webdataset` sources and in `kaldi`
+    /// directories without `utt2spk`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
-    /// What utterances of a `webdataset` are called.
+    /// Where the ids of a `webdataset` source come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Ids>,
-    /// What is put in front of every id of the source.
+    /// Text in front of every id of the source, such as `NAME-`: 1 to 100 bytes without blanks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }
@@ -215,19 +220,20 @@ impl Source {
     }
 }
 
-/// How rows are divided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How rows are divided into splits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// By what.
+    /// What decides the split of a row.
     pub by: SplitBy,
-    /// `by: list`: for every split a file that lists its utterances.
+    /// `by: list`: a file of utterance ids for each split, such as `{train: train.lst, dev: dev.lst}`.
     pub lists: BTreeMap<String, String>,
-    /// `by: fraction`: the share of every split but the rest.
+    /// `by: fraction`: the share of each split but the rest, from 0 to 1.
     pub fractions: BTreeMap<String, f64>,
-    /// `by: fraction`: the split that takes what is left. `by: list`: the split of rows in no list; without it they are rejected.
+    /// `by: fraction`: the split of all other rows; without it `train`. `by: list`: the split of rows in no list;
+    /// without it they are rejected.
     pub rest: Option<String>,
-    /// `by: fraction`: whether single utterances or whole speakers are divided.
+    /// `by: fraction`: what is divided, single utterances or whole speakers.
     pub unit: SplitUnit,
 }
 
@@ -256,27 +262,27 @@ impl SplitConfig {
     }
 }
 
-/// What decides a row's split.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What decides the split of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitBy {
-    /// A hash of its id: stable when rows are added.
+    /// A hash of its id (or of its speaker): it stays the same when rows are added.
     #[default]
     Fraction,
     /// Files that list the ids of each split.
     List,
-    /// The source it comes from.
+    /// The source it comes from: `data: [{dir: data/train, split: train}, {dir: data/dev, split: dev}]`.
     Given,
 }
 
 /// What is divided by fractions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitUnit {
-    /// Every utterance for itself: all speakers may be in all splits.
+    /// Single utterances: a speaker may be in several splits.
     #[default]
     Utterance,
-    /// All utterances of a speaker (or of another group: an actor, a user) together: dev and test have unseen ones.
+    /// Whole speakers (or other groups: actors, users): those of dev and test are not in train.
     #[serde(alias = "group")]
     Speaker,
 }
@@ -518,6 +524,18 @@ fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D:
     }
 
     deserializer.deserialize_any(Sources)
+}
+
+/// The schema of what [`sources`] reads.
+fn sources_schema(generator: &mut SchemaGenerator) -> Schema {
+    let source = generator.subschema_for::<Source>();
+    json_schema!({
+        "anyOf": [
+            { "type": "string", "description": "The path of one source." },
+            source,
+            { "type": "array", "items": { "anyOf": [{ "type": "string" }, source] }, "description": "Several sources." },
+        ],
+    })
 }
 
 /// One entry of the list.

@@ -29,6 +29,7 @@ pub mod rows;
 mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
+use schemars::{Schema, SchemaGenerator};
 
 pub use config::{
     Fallback, Format, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device,
@@ -53,6 +54,10 @@ impl Stage for Prep {
 
     fn version(&self) -> u32 {
         5
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<PrepConfig>()
     }
 
     fn paths(&self) -> StagePaths {

@@ -3,21 +3,21 @@
 use flowmill_models::extractors::{ExtractorConfig, ValueType, statistics::StatisticsConfig};
 use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The section's name.
 pub const SECTION: &str = "embed";
 
-/// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of stage 1, `embed`: the speaker embeddings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbedConfig {
-    /// What makes the embeddings.
+    /// The extractor of the embeddings: `statistics`, `campplus` or `import`, with its settings.
     pub extractor: ExtractorConfig,
-    /// The split that the extractor is fitted on; the training split unless the recipe names one.
+    /// The split that the extractor is fitted on; without it `train.train_split`. Unused by extractors with weights.
     pub fit_on: String,
-    /// What networks run on, `train.device` unless the recipe says otherwise: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or
-    /// `metal`. Another device recomputes nothing.
+    /// The device that networks run on; without it `train.device`. Another device recomputes nothing.
     pub device: DeviceName,
 }
 

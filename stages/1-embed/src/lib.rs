@@ -19,6 +19,7 @@ mod speakers;
 mod table;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
+use schemars::{Schema, SchemaGenerator};
 
 pub use config::EmbedConfig;
 pub use phases::EXTRACTOR;
@@ -41,6 +42,10 @@ impl Stage for Embed {
 
     fn version(&self) -> u32 {
         3
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<EmbedConfig>()
     }
 
     fn paths(&self) -> StagePaths {

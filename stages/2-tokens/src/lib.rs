@@ -17,6 +17,7 @@ mod phases;
 mod usage;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
+use schemars::{Schema, SchemaGenerator};
 
 pub use config::TokensConfig;
 pub use phases::CODEBOOK;
@@ -39,6 +40,10 @@ impl Stage for Tokens {
 
     fn version(&self) -> u32 {
         4
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<TokensConfig>()
     }
 
     fn paths(&self) -> StagePaths {

@@ -4,28 +4,34 @@ use flowmill_audio::AudioError;
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_runner::{Recipe, RecipeError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The section's name.
 pub const SECTION: &str = "pack";
 
-/// Settings of the stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of stage 3, `pack`: the shards that training reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PackConfig {
-    /// What shards are.
+    /// Format of the shards; training reads both.
     pub format: Container,
     /// Rows of stage 0 per shard.
     pub utterances_per_shard: usize,
-    /// The zstd level of Parquet, 1 to 22.
+    /// The zstd level of Parquet shards, 1 to 22.
     pub compression_level: i32,
-    /// The columns of shards, of those that stages 0 to 2 give. Without it: those of the speech flows, and those that `prep.columns` names.
+    /// The columns of shards, of those that stages 0 to 2 give. By default those of the speech flows, and those that `prep.columns` and
+    /// `prep.references` name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Fewest tokens of an utterance that is kept.
+    /// Fewest tokens of an utterance that is kept. Of two codebooks the ids of the mixed sequence count (41.7 per
+    /// second).
     pub min_tokens: usize,
-    /// Most tokens of an utterance that is kept; 0: any number.
+    /// Most tokens of an utterance that is kept; 0 is no limit. Utterances whose tokens and mel differ in length by
+    /// more than 4 tokens and 2 % of the mel are rejected whatever the limits. Tokens at 25 Hz that are one short of,
+    /// or one more than, what CosyVoice's training code expects (one for every 40 ms begun) get or lose a last one,
+    /// and the stage counts such rows.
     pub max_tokens: usize,
     /// The training mel.
     pub mel: MelSection,
@@ -48,14 +54,14 @@ impl Default for PackConfig {
     }
 }
 
-/// Formats of shards; training reads them all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A format of shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Container {
-    /// Parquet with CosyVoice's columns.
+    /// Parquet with the columns that CosyVoice reads.
     #[default]
     Parquet,
-    /// Tar files with a recording, a JSON and a mel per row.
+    /// Tar files with a recording, a JSON and a mel for each row.
     Webdataset,
 }
 
@@ -69,61 +75,68 @@ impl Container {
     }
 }
 
-/// Which mel is stored, and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// The training mel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MelSection {
-    /// Its precision, or `none`.
+    /// The precision that mels are stored with.
     pub store: MelStore,
-    /// Whose mel it is.
+    /// The published definition of the mel.
     pub definition: Definition,
-    /// What differs from that definition.
+    /// Fields that differ from the definition.
     pub overrides: Overrides,
 }
 
-/// Published mel definitions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A published definition of the mel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Definition {
-    /// [`MelConfig::cosyvoice2`].
+    /// CosyVoice 2: 24 kHz, 80 bands to 8 kHz, window 1920, hop 480 (50 frames per second).
     #[default]
     Cosyvoice2,
-    /// [`MelConfig::matcha`].
+    /// Matcha-TTS on LJSpeech: 22.05 kHz, 80 bands to 8 kHz, window 1024, hop 256.
     Matcha,
-    /// [`MelConfig::step_audio`].
+    /// Step-Audio: 24 kHz, 80 bands to 12 kHz, window 2048, hop 480.
     StepAudio,
 }
 
-/// Fields of [`MelConfig`] set otherwise than in the definition.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Fields of the mel that differ from its definition.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
 pub struct Overrides {
+    /// Sampling rate, in hertz.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<u32>,
+    /// Length of the Fourier transform, in samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_fft: Option<usize>,
+    /// Length of the window, in samples, at most `n_fft`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub win_length: Option<usize>,
+    /// Samples from one frame to the next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop_length: Option<usize>,
+    /// Number of mel bands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_mels: Option<usize>,
+    /// Lower edge of the lowest band, in hertz.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fmin: Option<f32>,
+    /// Upper edge of the highest band, in hertz.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fmax: Option<f32>,
 }
 
 /// How list files name other files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListStyle {
-    /// By their names alone: the lists may move with their folder and are the same everywhere; CosyVoice, which opens paths relative
-    /// to its working directory, has to run in that folder.
+    /// By name: the lists may move with their folder. CosyVoice, which opens paths relative to its working directory,
+    /// has to run in that folder.
     #[default]
     Name,
-    /// By absolute paths: CosyVoice may run anywhere, the lists are of this place only.
+    /// By absolute path: CosyVoice may run anywhere, and the lists are of this place only.
     Absolute,
 }
 

@@ -20,6 +20,7 @@ mod utterance;
 mod wanted;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
+use schemars::{Schema, SchemaGenerator};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 
@@ -41,6 +42,10 @@ impl Stage for Pack {
 
     fn version(&self) -> u32 {
         4
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<PackConfig>()
     }
 
     fn may_give_the_same(&self) -> bool {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
 use flowmill_family::{Configured, FamilyError, Registry};
 use flowmill_nn::device::{self, DeviceName};
-use flowmill_runner::{Recipe, RecipeError, keys_of};
+use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
 use flowmill_train::{LoraConfig, RunLength, TrainConfig, TrainError};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -33,33 +34,66 @@ pub struct TrainSection {
 }
 
 /// The keys of the section `train` that say what is trained on and what the weights start from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageSettings {
-    /// Weights to start from: a file, or the folder of a checkpoint or of an exported model; null: random ones.
+    /// Weights to start from: `.pt`, `.pth`, `.bin` or `.safetensors`, an index of shards, or the folder of a
+    /// checkpoint, of an exported model or of a published one (`pytorch_model.bin`; of CosyVoice, known by its
+    /// `cosyvoice*.yaml`, `flow.pt`). All must fit by name and shape, unless `init_partial` is set. A prefix
+    /// (`module.`, `_orig_mod.`, `model.`, `ema_model.`) or a wrapper inside of names is removed where that explains
+    /// all names, and the log says so.
+    ///
+    /// Counterparts: `--ckpt_file`, `--checkpoint`.
     pub init_from: Option<String>,
-    /// Takes what fits of `init_from`, by name and shape, and starts the rest at random; otherwise all must fit.
+    /// Takes what fits of `init_from` by name and shape, lists the rest, and starts the rest at random.
+    ///
+    /// Counterparts: `load_state_dict(strict=False)`.
     pub init_partial: bool,
-    /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves; null: all weights are trained.
+    /// Trains low-rank adapters on the weights of `init_from` instead of the weights themselves.
+    ///
+    /// Counterparts: VALL-E's `--lora`, PEFT's `LoraConfig`.
     pub lora: Option<LoraConfig>,
-    /// The split to train on.
+    /// The split to train on. Stage 3 takes the statistics of mels from it, stage 6 its trivial answers.
+    ///
+    /// Counterparts: `--train_data`.
     pub train_split: String,
-    /// The split to validate on.
+    /// The split to validate on. With `null` nothing is validated: stage 5 averages the last checkpoints, and stage 6
+    /// scores the training split unless `export.split` names another.
+    ///
+    /// Counterparts: `--cv_data`.
     pub validation_split: Option<String>,
-    /// How utterances are shuffled and batched.
+    /// Shuffling and batching of utterances.
     pub batch: BatchConfig,
-    /// The order of the epochs, in phases; the last one lasts to the end.
+    /// The order of utterances in each epoch, as phases such as `[{epochs: 1, order: sorted}, {order: shuffled}]`.
+    /// The last phase lasts to the end.
+    ///
+    /// Counterparts: VALL-E: sorted by duration first, then shuffled, then by speaker.
     pub curriculum: Vec<Phase>,
-    /// The corpora to train on, with the share of each; empty: the recipe's own training split alone.
+    /// Several corpora by weight, such as `[{weight: 1}, {index: ../other/exp/other/3-pack/train, weight: 3}]`. An
+    /// epoch has as many utterances as all corpora together, shared by weight. Empty: the training split of this
+    /// recipe alone.
+    ///
+    /// Counterparts: concatenated `data.list`.
     #[serde(deserialize_with = "mixture::null_is_none")]
+    #[schemars(with = "Option<Vec<MixtureEntry>>")]
     pub mixture: Vec<MixtureEntry>,
-    /// How many validation utterances are generated now and then (`sample_every`), the first of the split; also by command.
+    /// Utterances that are generated at a time, the first ones of the validation split, 1 to 100; also by the command
+    /// `sample`.
+    ///
+    /// Counterparts: `--num-samples`.
     pub sample_count: usize,
-    /// Key of every draw; null: the recipe's `seed`.
+    /// Key of every random draw of the training (first weights, order, dropout, noise); without it the recipe's
+    /// `seed`.
     pub seed: Option<u64>,
-    /// What computes: `auto` (a GPU that works, else the CPU), `cpu`, `cuda:N` or `metal`.
+    /// The device that trains and samples; `--device` of `run`, `train` and `synth` overrides it and those of stages 1
+    /// and 2. GPUs need a build that supports them (docs/DEVICES.md).
+    ///
+    /// Counterparts: `CUDA_VISIBLE_DEVICES`, `--gpu`, `device`.
     pub device: DeviceName,
-    /// Lets NVIDIA GPUs round what products in single precision multiply to TF32: faster, with 11 significant bits. Samples of stage 6 too.
+    /// Lets NVIDIA GPUs round what products in single precision multiply to TF32: faster, with 11 significant bits. The
+    /// samples of stage 6 too.
+    ///
+    /// Counterparts: `torch.set_float32_matmul_precision`, `allow_tf32`.
     pub tf32: bool,
 }
 
@@ -82,22 +116,34 @@ impl Default for StageSettings {
     }
 }
 
-/// How utterances are shuffled and batched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Shuffling and batching of utterances.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// The most that a batch costs after padding: its longest utterance times its count, in mel frames, or in what the family counts
-    /// (tokens, pixels).
+    /// Most that a batch costs after padding: its longest utterance times its number of utterances, in mel frames or in what the family
+    /// counts (tokens, pixels).
+    ///
+    /// Counterparts: `max_frames_in_batch` with `batch_type: dynamic`; VALL-E's batches by total duration.
     pub max_frames_in_batch: u32,
-    /// The most utterances of a batch; 0: no limit but `max_frames_in_batch`.
+    /// Most utterances of a batch; 0 is no limit.
     pub max_utterances_in_batch: u32,
-    /// So many utterances in every batch, whatever their lengths, instead of those two limits; null: the limits.
+    /// Utterances of every batch, whatever their lengths, instead of the two limits; validation has batches of the
+    /// same size.
+    ///
+    /// Counterparts: `batch_type: static`, `batch_size`, `train_batch_size`, `val_batch_size`.
     pub batch_size: Option<u32>,
-    /// Utterances are shuffled within windows of this many.
+    /// Size of the windows, in utterances, that are shuffled.
+    ///
+    /// Counterparts: `shuffle_size`.
     pub shuffle_size: u32,
-    /// Runs of this many are sorted by length before they are cut into batches; 1: no sorting.
+    /// Size of the windows, in utterances, that are sorted by length before they are cut into batches; 1 is no
+    /// sorting.
+    ///
+    /// Counterparts: `sort_size`.
     pub sort_size: u32,
-    /// Width of the buckets of `order: bucketed`, in the same unit.
+    /// Width of the buckets of `order: bucketed`, in the same unit; 50 mel frames are a second.
+    ///
+    /// Counterparts: VALL-E's buckets of 1 s.
     pub bucket_frames: u32,
 }
 
@@ -140,6 +186,25 @@ impl BatchConfig {
 /// The keys of the section that are the same for all families.
 fn own_keys() -> Vec<&'static str> {
     [&["model"], keys_of::<StageSettings>(), keys_of::<TrainConfig>()].concat()
+}
+
+/// Returns the schema of the section with these families.
+pub(crate) fn schema(registry: &Registry, generator: &mut SchemaGenerator) -> Schema {
+    let model = registry.model_schema(generator);
+    let default = registry.names().next();
+    let model = json_schema!({
+        "properties": {
+            "model": {
+                "description": "The network: its family and its dimensions. The defaults of a family are the published model.",
+                "default": { "family": default },
+                "allOf": [model],
+            },
+        },
+    });
+    let mut parts = vec![model];
+    parts.extend(registry.families().map(|family| family.train_schema(generator)));
+    parts.extend([StageSettings::json_schema(generator), TrainConfig::json_schema(generator)]);
+    joined_schema("Settings of stage 4, `train`: the model, the data, and how it is trained.", parts)
 }
 
 /// The struct of those keys of a section that it has, which are taken out.

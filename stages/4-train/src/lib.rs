@@ -34,6 +34,7 @@ use flowmill_runner::{Part, Phase, PlanContext, Recipe, RecipeError, Stage, Stag
 use flowmill_train::SKIPPED_FOLDER;
 use flowmill_train::metrics::{METRICS_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
 pub use config::{BatchConfig, StageSettings, TrainSection};
@@ -95,6 +96,10 @@ impl Stage for TrainStage {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        config::schema(&self.registry, generator)
     }
 
     fn paths(&self) -> StagePaths {

@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The index of a split's shards, in the split's folder.
 pub const INDEX: &str = "index.json";
 
-/// One of the corpora that are trained on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A corpus of a mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixtureEntry {
-    /// `index.json` of its shards, or the folder that it is in, as another recipe packed them; null: this recipe's own training split.
+    /// The `index.json` of its shards, or the folder of that file, as another recipe packed them; without it the
+    /// training split of this recipe.
     #[serde(default)]
     pub index: Option<String>,
-    /// Its share of an epoch's utterances, relative to the others' weights.
+    /// Its share of an epoch's utterances, relative to the weights of the others.
     #[serde(default = "one")]
     pub weight: f64,
 }

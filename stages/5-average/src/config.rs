@@ -2,20 +2,23 @@
 
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_train::{Interval, KeepConfig, RunLength};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which checkpoints are averaged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings of stage 5, `average`: the checkpoints whose weights are averaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AverageSection {
-    /// By which order they are chosen.
+    /// The order that checkpoints are chosen by. Without validation losses the last ones are taken.
     pub which: Which,
-    /// How many; fewer are taken when fewer are there.
+    /// Number of checkpoints; fewer where fewer exist.
+    ///
+    /// Counterparts: `average_num`.
     pub count: usize,
 }
 
 /// An order of checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
     /// The lowest validation losses; of equal ones the earlier.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use choice::{Candidate, choose, order};
 pub use config::{AverageSection, Which};
+use schemars::{Schema, SchemaGenerator};
 
 /// Number of the training stage.
 const TRAIN: u8 = 4;
@@ -41,6 +42,10 @@ impl Stage for AverageStage {
 
     fn version(&self) -> u32 {
         1
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<AverageSection>()
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

@@ -1,8 +1,9 @@
 //! The recipe's `export` section, whose keys the stage and the family read.
 
 use flowmill_family::Registry;
-use flowmill_runner::{Recipe, RecipeError, keys_of};
+use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
 use flowmill_stage_train::{TrainSection, scored_split};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -21,19 +22,29 @@ pub struct ExportSection {
 }
 
 /// The keys of the section `export` that are the same for all families.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageSettings {
-    /// The held-out split that samples and scores come from; null: the one that is validated on, or without any the one that is trained
-    /// on.
+    /// The split that is sampled and scored; without it the validation split, or without that the training split.
     pub split: Option<String>,
-    /// Utterances to sample, in the split's order; 0 for all.
+    /// Utterances to sample, in the order of the split; 0 is all of them.
     pub max_utterances: usize,
-    /// Whether the weights are written in the format of public inference code too, as `flow.pt` of a flow.
+    /// Writes the weights as `flow.pt` too, the state dict that public inference code loads. Code that does not know
+    /// `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them; the model
+    /// card says so.
     pub write_pt: bool,
-    /// Whether adapters (`train.lora`) are merged into the exported weights; otherwise these are what the adapters were trained on.
-    /// In both cases the adapters lie next to them as PEFT reads them.
+    /// Merges adapters (`train.lora`) into the exported weights. The adapters are written next to the weights in the
+    /// format of PEFT in either case.
+    ///
+    /// Counterparts: PEFT's `merge_and_unload`.
     pub merge_adapters: bool,
+}
+
+/// Returns the schema of the section with these families.
+pub(crate) fn schema(registry: &Registry, generator: &mut SchemaGenerator) -> Schema {
+    let mut parts = vec![StageSettings::json_schema(generator)];
+    parts.extend(registry.families().map(|family| family.export_schema(generator)));
+    joined_schema("Settings of stage 6, `export`: how the model is written, sampled and scored.", parts)
 }
 
 impl Default for StageSettings {

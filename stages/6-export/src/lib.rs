@@ -27,6 +27,7 @@ use flowmill_runner::{
 };
 use flowmill_stage_train::training_indexes;
 use flowmill_train::lora::ADAPTER_MODEL;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 pub use config::{ExportSection, StageSettings};
@@ -71,6 +72,10 @@ impl Stage for Export {
 
     fn version(&self) -> u32 {
         3
+    }
+
+    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        config::schema(&self.registry, generator)
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

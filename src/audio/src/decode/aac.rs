@@ -159,7 +159,7 @@ fn sample_rate(bits: &mut Bits<'_>) -> Option<u32> {
     }
 }
 
-/// Whether a sync word of 11 bits follows, and what it announces is there.
+/// Returns whether a sync word of 11 bits follows, and what it announces is there.
 fn announced(bits: &mut Bits<'_>, sync: u32, there: impl Fn(&mut Bits<'_>) -> Option<()>) -> bool {
     bits.read(11) == Some(sync) && there(bits).is_some()
 }

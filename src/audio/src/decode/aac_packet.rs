@@ -10,7 +10,7 @@ const RESERVED: u8 = 12;
 const NOISE: u8 = 13;
 const EIGHT_SHORT: u32 = 2;
 
-/// Whether the packet carries SBR data; `None` if it cannot be read to its end.
+/// Returns whether the packet carries SBR data; `None` if it cannot be read to its end.
 pub(super) fn carries_sbr(packet: &[u8], sample_rate: u32) -> Option<bool> {
     let bands = BANDS.iter().find(|bands| sample_rate >= bands.from)?;
     let mut walk = Walk { bits: Bits::new(packet), bands };

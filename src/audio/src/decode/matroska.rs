@@ -53,7 +53,7 @@ fn track(entry: &[u8]) -> (u64, Track<'_>) {
     (kind, track)
 }
 
-/// Whether the document calls itself WebM.
+/// Returns whether the document calls itself WebM.
 pub(super) fn is_webm(bytes: &[u8]) -> bool {
     let header = Elements::new(bytes).next().filter(|element| element.id == EBML);
     let mut inside = header.map(|header| Elements::new(header.content)).into_iter().flatten();

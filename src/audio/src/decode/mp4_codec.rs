@@ -46,7 +46,7 @@ impl SampleEntry {
         }
     }
 
-    /// Whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
+    /// Returns whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
     pub(super) fn is_big_endian(&self) -> bool {
         matches!(&self.id, b"in24" | b"in32" | b"fl32" | b"fl64") && !self.little_endian
     }

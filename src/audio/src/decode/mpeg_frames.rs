@@ -63,7 +63,7 @@ impl Header {
         }
     }
 
-    /// Whether layer 2 forbids the bit rate for the number of channels; decoders that keep to the standard refuse it.
+    /// Returns whether layer 2 forbids the bit rate for the number of channels; decoders that keep to the standard refuse it.
     pub(super) fn forbidden_bit_rate(&self) -> bool {
         let forbidden: &[u16] = if self.channels == 1 { &[224, 256, 320, 384] } else { &[32, 48, 56, 80] };
         self.layer == 2 && forbidden.contains(&self.kilobits)
@@ -128,7 +128,7 @@ impl<'a> Frames<'a> {
         (continues || followed(self.bytes, end, &header)).then_some(header)
     }
 
-    /// Whether a frame that fits to the previous one starts at `at` and is cut off.
+    /// Returns whether a frame that fits to the previous one starts at `at` and is cut off.
     fn cut_off(&self) -> bool {
         let fits = |header: Header| {
             let continues = self.previous.is_some_and(|previous| previous.same_stream(&header));
@@ -168,13 +168,13 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Whether the file continues at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
+/// Returns whether the file continues at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
 fn followed(bytes: &[u8], end: usize, header: &Header) -> bool {
     let rest = &bytes[end..];
     rest.is_empty() || Header::parse(rest).is_some_and(|next| next.same_stream(header)) || tags::length(rest).is_some()
 }
 
-/// Whether a stream starts with a header that leaves the bit rate free.
+/// Returns whether a stream starts with a header that leaves the bit rate free.
 pub(super) fn is_free_format(bytes: &[u8]) -> bool {
     matches!(bytes, [0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 == 0)
 }

@@ -166,7 +166,7 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
 }
 
 impl Scan {
-    /// Whether the file ends inside a page.
+    /// Returns whether the file ends inside a page.
     pub(super) fn breaks_off(&self) -> bool {
         !self.ended && self.left_over > 0
     }

@@ -44,7 +44,7 @@ impl Encoding {
         format!("{stem}{}", if big_endian { "be" } else { "le" })
     }
 
-    /// Whether samples may lie outside [-1, 1].
+    /// Returns whether samples may lie outside [-1, 1].
     pub(super) fn is_float(self) -> bool {
         matches!(self, Self::Float32 | Self::Float64)
     }

@@ -59,7 +59,7 @@ const UNKNOWN_SIZE: u32 = u32::MAX;
 /// Bytes looked at per place where fields contradict each other.
 const EXCERPT_BYTES: u64 = 1 << 16;
 
-/// Whether a size is one that programs write when they cannot know it: the largest signed or unsigned one, less the
+/// Returns whether a size is one that programs write when they cannot know it: the largest signed or unsigned one, less the
 /// headers and what rounding to whole frames or blocks takes off.
 fn is_open_end(size: u32) -> bool {
     const ROUNDING: u32 = 1 << 16;
@@ -258,7 +258,7 @@ impl<S: Read + Seek> Reader<'_, S> {
         Ok(excerpts)
     }
 
-    /// Whether the bytes from `at` on are something else than a chain of chunks.
+    /// Returns whether the bytes from `at` on are something else than a chain of chunks.
     fn junk_follows(&mut self, at: u64) -> Result<bool, Fault> {
         Ok(self.following(at)?.unaccounted > 0)
     }

@@ -108,12 +108,12 @@ pub fn extension(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether a file that begins with `head` is a recording by its signature.
+/// Returns whether a file that begins with `head` is a recording by its signature.
 pub fn begins_recording(head: &[u8]) -> bool {
     signature(head).is_some()
 }
 
-/// Whether a source of `length` bytes holds a recording, behind tags, zeros or the rest of a frame too.
+/// Returns whether a source of `length` bytes holds a recording, behind tags, zeros or the rest of a frame too.
 ///
 /// # Errors
 /// An error of reading the source.

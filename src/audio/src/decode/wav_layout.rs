@@ -59,7 +59,7 @@ impl Claims {
         Layout { channels: self.channels, bytes }
     }
 
-    /// Whether the samples have to be asked. 24 bits in 4 bytes are legal, and so are 12 bits in 2; only the samples
+    /// Returns whether the samples have to be asked. 24 bits in 4 bytes are legal, and so are 12 bits in 2; only the samples
     /// tell them from a wrong block_align.
     pub(super) fn contradict(&self) -> bool {
         let stated = self.stated().frame();
@@ -167,7 +167,7 @@ impl Claims {
         chosen
     }
 
-    /// Whether the samples speak clearly for the channels of `other` instead of those of `chosen`.
+    /// Returns whether the samples speak clearly for the channels of `other` instead of those of `chosen`.
     fn prefers(&self, chosen: Layout, other: Layout, excerpts: &[Vec<u8>]) -> bool {
         let (few, many) = if other.channels < chosen.channels { (other, chosen) } else { (chosen, other) };
         if few.channels == many.channels || !many.channels.is_multiple_of(few.channels) {
@@ -246,7 +246,7 @@ fn lcm(one: u64, other: u64) -> u64 {
     one / a.max(1) * other
 }
 
-/// Whether a format tag stores every sample for itself.
+/// Returns whether a format tag stores every sample for itself.
 pub(super) fn applies(tag: u16) -> bool {
     matches!(tag, riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW)
 }

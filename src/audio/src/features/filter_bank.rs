@@ -24,7 +24,7 @@ impl MelScale {
         }
     }
 
-    /// The `n_mels + 2` edges and centres of equally wide bands over a range in hertz.
+    /// The `n_mels + 2` edges and centers of equally wide bands over a range in hertz.
     pub(super) fn points(self, n_mels: usize, range: (f64, f64)) -> impl Iterator<Item = f64> {
         let (low, high) = (self.mel(range.0), self.mel(range.1));
         (0..n_mels + 2).map(move |i| self.hertz(low + (high - low) * i as f64 / (n_mels + 1) as f64))

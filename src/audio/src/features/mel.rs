@@ -10,7 +10,7 @@ use crate::error::AudioError;
 use crate::simd::floored_log;
 
 /// Settings of a log-mel spectrogram: reflected at both ends by (n_fft - hop) / 2, periodic Hann window, not
-/// centred, magnitude √(re² + im² + `magnitude_floor`), mel filters, ln(max(·, `log_floor`)).
+/// centered, magnitude √(re² + im² + `magnitude_floor`), mel filters, ln(max(·, `log_floor`)).
 ///
 /// This is the family of HiFi-GAN's `mel_spectrogram`, which Matcha-TTS, CosyVoice 2 and Step-Audio share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ impl MelConfig {
         require(self.log_floor.is_normal() && self.log_floor > 0.0, "log_floor", self.log_floor, || "above 0".into())
     }
 
-    /// Centre of every band, in hertz.
+    /// Center of every band, in hertz.
     pub fn centres(&self) -> Vec<f64> {
         self.mel_scale
             .points(self.n_mels, (f64::from(self.fmin), f64::from(self.fmax)))

@@ -72,7 +72,7 @@ impl Features {
         transposed
     }
 
-    /// Takes the mean over time from every bin (cepstral mean normalisation of one utterance).
+    /// Takes the mean over time from every bin (cepstral mean normalization of one utterance).
     pub fn subtract_mean(&mut self) {
         let mut mean = vec![0.0f64; self.bins];
         for row in self.rows() {

@@ -14,7 +14,7 @@ const HOP: usize = 160;
 /// Range of values below the loudest one, in powers of ten.
 const DYNAMIC_RANGE: f32 = 8.0;
 
-/// Computes Whisper's log-mel of 16 kHz signals: window 400, hop 160, centred, log10 floored 8 below the
+/// Computes Whisper's log-mel of 16 kHz signals: window 400, hop 160, centered, log10 floored 8 below the
 /// utterance's maximum, shifted and scaled to about [-1, 1].
 pub struct WhisperLogMel {
     analysis: Analysis,

@@ -23,7 +23,7 @@ pub(super) fn number(value: f64, step: f64) -> String {
 pub(super) fn frequency_ticks(centres: &[f64]) -> Vec<f64> {
     const WORTHY: [f64; 9] = [125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 12_000.0, 16_000.0];
     let (Some(first), Some(last)) = (centres.first(), centres.last()) else { return Vec::new() };
-    // A little beyond the outer centres is still within the outer bands.
+    // A little beyond the outer centers is still within the outer bands.
     WORTHY.into_iter().filter(|hertz| *hertz >= first * 0.9 && *hertz <= last * 1.06).collect()
 }
 
@@ -32,7 +32,7 @@ pub(super) fn hertz_label(hertz: f64) -> String {
     if hertz >= 1000.0 { format!("{}k", hertz / 1000.0) } else { format!("{hertz}") }
 }
 
-/// Place of a frequency among the centres of the bands, in bands; the first band's middle is at 0.5.
+/// Place of a frequency among the centers of the bands, in bands; the first band's middle is at 0.5.
 pub(super) fn position_of(centres: &[f64], hertz: f64) -> f64 {
     let above = centres.partition_point(|centre| *centre < hertz).clamp(1, centres.len().max(2) - 1);
     let (Some(low), Some(high)) = (centres.get(above - 1), centres.get(above)) else { return 0.5 };

@@ -1,12 +1,12 @@
-//! A colour scale whose lightness rises evenly, from near black through violet and orange to pale yellow.
+//! A color scale whose lightness rises evenly, from near black through violet and orange to pale yellow.
 
 use embedded_graphics::pixelcolor::Rgb888;
 
-/// The colour at a position from 0 to 1: a path through Oklab (Ottosson 2020) on which lightness is linear, so that
+/// The color at a position from 0 to 1: a path through Oklab (Ottosson 2020) on which lightness is linear, so that
 /// equal differences look equal, also in grey.
 pub(super) fn map(position: f32) -> Rgb888 {
     let lightness = 0.12 + 0.85 * position;
-    // The hue turns from violet (290 degrees) over red to yellow (100 + 360 degrees); colours fade at both ends,
+    // The hue turns from violet (290 degrees) over red to yellow (100 + 360 degrees); colors fade at both ends,
     // where the screen has none.
     let hue = (290.0 + 170.0 * position).to_radians();
     let chroma = 0.185 * (std::f32::consts::PI * (0.12 + 0.72 * position)).sin().powf(1.2);

@@ -1,4 +1,4 @@
-//! Pictures of mel spectrograms, one above the other, with axes in seconds and hertz and a colour bar in decibels.
+//! Pictures of mel spectrograms, one above the other, with axes in seconds and hertz and a color bar in decibels.
 
 mod axes;
 mod colour;
@@ -33,13 +33,13 @@ const PANEL_GAP: u32 = 14;
 const AIMED_WIDTH: u32 = 960;
 const AIMED_HEIGHT: u32 = 240;
 const BAR_WIDTH: u32 = 16;
-/// Range of the colours below the loudest value, in decibels.
+/// Range of the colors below the loudest value, in decibels.
 const RANGE_DB: f32 = 80.0;
 const DB_PER_NEPER: f32 = 20.0 / std::f32::consts::LN_10;
 /// Frames and bands that are drawn at most.
 const MOST: usize = 1 << 20;
 
-/// Writes a PNG of `panels` (one or more, top to bottom), on one scale of time and colour, under the heading `title`.
+/// Writes a PNG of `panels` (one or more, top to bottom), on one scale of time and color, under the heading `title`.
 ///
 /// # Errors
 /// [`AudioError::Shape`] if a panel is empty, has not as many bands as `config` or values that are not finite;
@@ -78,7 +78,7 @@ struct Picture<'a> {
     /// Size of the drawn part of a panel, in pixels.
     width: u32,
     height: u32,
-    /// Levels of the ends of the colour scale, in decibels.
+    /// Levels of the ends of the color scale, in decibels.
     low: f32,
     high: f32,
 }
@@ -135,7 +135,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Place of a level on the colour scale, from 0 to 1.
+    /// Place of a level on the color scale, from 0 to 1.
     fn position(&self, decibels: f32) -> f32 {
         ((decibels - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }

@@ -8,6 +8,7 @@ mod doctor;
 mod inspect;
 mod parity;
 mod recipe;
+mod reference;
 mod report;
 mod run;
 mod status;
@@ -32,6 +33,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Report(arguments) => report::run(arguments, out),
         Command::Status(arguments) => status::run(arguments, out),
         Command::Recipe(command) => recipe::run(command, out),
+        Command::Reference(arguments) => reference::run(arguments, out),
         Command::Inspect(arguments) => inspect::run(arguments, out),
         Command::Clean(arguments) => clean::run(arguments, out),
         Command::Convert(arguments) => convert::run(arguments, out),

@@ -1,4 +1,4 @@
-//! `flowmill parity FILE…`: whether models, optimisers and schedules here equal their public implementations.
+//! `flowmill parity FILE…`: whether models, optimizers and schedules here equal their public implementations.
 
 use std::io::Write;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
     checked().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-/// Optimisers and schedules, which are the trainer's.
+/// Optimizers and schedules, which are the trainer's.
 fn check_trainer(file: &GoldenFile) -> anyhow::Result<Report> {
     let compared = trainer::check(file.config(), file.tensors(), file.device())?;
     let comparison = |Compared { group, name, error }| Comparison { group, name, error, tolerance: trainer::TOLERANCE };

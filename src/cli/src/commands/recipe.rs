@@ -1,4 +1,4 @@
-//! `flowmill recipe show` and `flowmill recipe check`.
+//! `flowmill recipe show`, `recipe check` and `recipe schema`.
 
 use std::io::Write;
 
@@ -7,11 +7,12 @@ use crate::experiment::load;
 use crate::failure::Failure;
 use crate::stages;
 
-/// Runs one of the two.
+/// Runs one of them.
 pub fn run(command: &RecipeCommand, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         RecipeCommand::Show(arguments) => show(arguments, out),
         RecipeCommand::Check(arguments) => check(arguments, out),
+        RecipeCommand::Schema => Ok(writeln!(out, "{:#}", flowmill_runner::schema(&stages::all()))?),
     }
 }
 

@@ -59,7 +59,7 @@ fn print_table(found: &[StageStatus], out: &mut dyn Write) -> Result<(), Failure
     Ok(table.print(out)?)
 }
 
-/// The colour of a state.
+/// The color of a state.
 fn state_style(state: StageState) -> anstyle::Style {
     match state {
         StageState::Done => style::GOOD,

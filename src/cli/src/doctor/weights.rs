@@ -54,7 +54,7 @@ fn collect(value: &Value, key: String, folder: &Path, found: &mut Vec<Weights>) 
     }
 }
 
-/// Whether `text` under `key` names a weight file.
+/// Returns whether `text` under `key` names a weight file.
 fn is_weights(key: &str, text: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     let ending = Path::new(text).extension().and_then(|ending| ending.to_str());

@@ -154,7 +154,7 @@ fn text_of(head: &[u8]) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// A word on kinds that are recognised but not shown.
+/// A word on kinds that are recognized but not shown.
 fn hint(head: &[u8]) -> &'static str {
     if head.starts_with(b"\x28\xb5\x2f\xfd") {
         return " (it is zstd-compressed)";

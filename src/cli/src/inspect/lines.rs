@@ -16,7 +16,7 @@ use crate::table::{Align, Cell, Table};
 const LONGEST_LINE: u64 = 16 << 20;
 /// More columns than this are not shown side by side but below each other.
 const COLUMNS: usize = 9;
-/// No more fields than this are summarised.
+/// No more fields than this are summarized.
 const FIELDS: usize = 200;
 
 /// Prints the last `rows` lines and what the numbers did over all of them.

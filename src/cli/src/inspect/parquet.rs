@@ -66,7 +66,7 @@ fn shape_in_row(batch: &RecordBatch, name: &str, axes: &[Axis], row: usize) -> O
     Some(format!("[{}]", sizes?.join(", ")))
 }
 
-/// Whether a table is a stage's `rejected.parquet`.
+/// Returns whether a table is a stage's `rejected.parquet`.
 fn is_rejected(schema: &SchemaRef) -> bool {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     names.starts_with(&["id", "reason", "part"]) && schema.field(1).data_type() == &DataType::Utf8

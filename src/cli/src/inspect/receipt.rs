@@ -17,7 +17,7 @@ const LISTED: usize = 50;
 /// How much of a checksum is shown.
 const CHECKSUM: usize = 16;
 
-/// Whether a JSON value has the fields of a receipt, under its checksum.
+/// Returns whether a JSON value has the fields of a receipt, under its checksum.
 pub fn looks_like_one(value: &Value) -> bool {
     let Some(content) = value.get("content") else { return false };
     ["stage", "key", "config", "inputs", "outputs"].iter().all(|field| content.get(field).is_some())

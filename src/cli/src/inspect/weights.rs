@@ -79,7 +79,7 @@ fn show_values(value: &PickleValue, rows: usize, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// Whether it is a dict with tensors of its own.
+/// Returns whether it is a dict with tensors of its own.
 fn has_tensors(value: &PickleValue) -> bool {
     value.as_dict().is_some_and(|entries| entries.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))))
 }

@@ -11,9 +11,9 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 15.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
-/// Points drawn of one curve; of more, means of neighbours.
+/// Points drawn of one curve; of more, means of neighbors.
 const MOST_POINTS: usize = 1000;
-/// Colours, in turn.
+/// Colors, in turn.
 const COLOURS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
 
 /// A curve.
@@ -150,7 +150,7 @@ fn tidy(value: f64) -> f64 {
     format!("{value:.10e}").parse().unwrap_or(value)
 }
 
-/// The finite points; of many, means of neighbours.
+/// The finite points; of many, means of neighbors.
 fn thinned(points: &[(u64, f64)]) -> Vec<(u64, f64)> {
     let finite: Vec<(u64, f64)> = points.iter().copied().filter(|(_, value)| value.is_finite()).collect();
     let group = finite.len().div_ceil(MOST_POINTS).max(1);

@@ -1,6 +1,6 @@
 //! The page: its frame, tables, and what makes text safe in it.
 
-/// Colours for light and dark, text that wraps, tables that scroll.
+/// Colors for light and dark, text that wraps, tables that scroll.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1b1f24;--dim:#667;--line:#d5d9e0;--back:#fff;--panel:#f6f7f9;--a:#2563b0;--b:#c2410c;--c:#15803d;--d:#7c3aed;--e:#a16207;--f:#0e7490}\
 @media(prefers-color-scheme:dark){:root{--ink:#e4e7ec;--dim:#9aa3b2;--line:#39404c;--back:#14171c;--panel:#1c2027;--a:#6ea8ee;--b:#f59e6b;--c:#5fc98b;--d:#b79bf5;--e:#dfbd5b;--f:#58c4dc}}\
@@ -116,7 +116,7 @@ pub fn table(heads: &[&str], rows: &[Vec<Cell>]) -> String {
     format!("<div class=\"wide\"><table>\n<tr>{heads}</tr>\n{rows}</table></div>\n")
 }
 
-/// A paragraph in a quiet colour.
+/// A paragraph in a quiet color.
 pub fn remark(text: &str) -> String {
     format!("<p class=\"dim\">{}</p>\n", escape(text))
 }

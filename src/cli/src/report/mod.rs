@@ -102,7 +102,7 @@ fn add_damaged(subject: &Subject, page: &mut Page) {
 }
 
 impl Subject<'_> {
-    /// Whether a file is what its receipt says, as far as it has one.
+    /// Returns whether a file is what its receipt says, as far as it has one.
     fn is_sound(&self, path: &Path) -> bool {
         !self.damaged.contains_key(path)
     }

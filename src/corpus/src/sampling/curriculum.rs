@@ -1,31 +1,32 @@
 //! Which order an epoch has: a list of phases.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// In which order the utterances of an epoch come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// An order of the utterances of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Shuffled in windows, sorted by length in smaller ones, the batches of those shuffled again.
+    /// Shuffled in windows, sorted by length in smaller ones; the batches of those are shuffled again.
     #[default]
     Shuffled,
-    /// In buckets of similar length; a batch is of one bucket, and batches come in random order.
+    /// In buckets of similar length: a batch is of one bucket, and batches come in random order.
     Bucketed,
-    /// From short to long; equally long ones shuffled.
+    /// From short to long; equally long ones are shuffled.
     Sorted,
-    /// In rounds that have one utterance of every speaker: all speakers come equally often, whatever they recorded. Speakers with few
-    /// utterances repeat them, of those with many the later epochs bring the rest.
+    /// In rounds with one utterance of every speaker: all speakers come equally often. Speakers with few utterances
+    /// repeat them; of those with many, later epochs bring the rest.
     BySpeaker,
 }
 
 /// Epochs of one order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    /// How many epochs it lasts; of the last phase none: it lasts to the end of training.
+    /// Number of epochs; the last phase has none, because it lasts to the end of training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
-    /// Their order.
+    /// The order of the utterances. Required.
     pub order: Order,
 }
 

@@ -1,15 +1,16 @@
 //! The columns of the speech flows' shards: those of CosyVoice's `tools/make_parquet_list.py`, and the training mel.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{GROUP, ID};
 use crate::{ColumnSpec, DType};
 
-/// Whether and how the training mel is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The precision that the training mel is stored with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MelStore {
-    /// Half precision: an error of at most 0.002 for log-mel values between -4 and 4 and half the space.
+    /// Half precision: half the space, an error of at most 0.002 for log-mel values between -4 and 4.
     #[default]
     Float16,
     /// Single precision.

@@ -33,7 +33,7 @@ use flowmill_models::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
 use flowmill_weights::{Archive, Target, write_archive};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub use error::UseError;
 use exported::ExportedModel;
@@ -64,14 +64,28 @@ pub struct Description {
     pub sampling: Option<Sampling>,
 }
 
-/// The mel that a model makes.
+/// The mel that a model makes, as shards describe it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
 pub struct MelDescription {
-    /// What shards say of it besides, such as the name of its definition.
-    #[serde(flatten)]
-    pub more: Map<String, Value>,
+    /// The whole description, which is written as it was read.
+    whole: Value,
     /// Its definition.
     pub config: MelConfig,
+}
+
+impl TryFrom<Value> for MelDescription {
+    type Error = serde_json::Error;
+
+    fn try_from(whole: Value) -> Result<Self, serde_json::Error> {
+        Ok(Self { config: MelConfig::deserialize(&whole["config"])?, whole })
+    }
+}
+
+impl From<MelDescription> for Value {
+    fn from(description: MelDescription) -> Self {
+        description.whole
+    }
 }
 
 type FlowSettings<K> = TrainSettings<TokenToMelFamily<K>>;

@@ -4,18 +4,23 @@ use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::speech;
 use flowmill_family::KeyError;
 use flowmill_nn::solvers::{Method, Solver, Tolerances};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Options in the section `train`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// The embedding of the speaker that the model is given.
+    /// The embedding that stands for the speaker.
+    ///
+    /// Counterparts: `use_spk_embedding`: `False` (CosyVoice and Step-Audio in training) is `utterance`, `True`
+    /// (their fine-tuning on one speaker) is `speaker`.
     pub speaker_embedding: SpeakerEmbedding,
-    /// What the embedding of the speech tokens starts from.
+    /// First values of the embedding of the speech tokens.
     pub token_embedding: TokenEmbedding,
-    /// Whether the model sees mels of mean 0 and deviation 1 per bin, by the statistics that packing took over the training split.
-    /// The published model sees them as they are. Without effect when `model.mel_normalisation` is given.
+    /// Normalizes mels to mean 0 and deviation 1 per bin, by the statistics of the training split. The exported
+    /// `flow.pt` then makes normalized mels, which `synth` denormalizes and public inference code does not: set
+    /// `false` for weights that public code is to use. Without effect where `model.mel_normalisation` is given.
     pub normalise_mel: bool,
 }
 
@@ -29,11 +34,11 @@ impl Default for TrainOptions {
     }
 }
 
-/// Which embedding stands for the speaker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The embedding that stands for the speaker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeakerEmbedding {
-    /// The utterance's own, as the public models are trained.
+    /// That of the utterance, as the public models are trained.
     #[default]
     Utterance,
     /// The mean over the speaker's utterances.
@@ -58,32 +63,34 @@ impl SpeakerEmbedding {
     }
 }
 
-/// What the embedding of the speech tokens starts from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// First values of the embedding of the speech tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenEmbedding {
     /// Random vectors, as the public models start.
     #[default]
     Random,
-    /// The centres of stage 2's k-means codebook, standardised and projected at random: units that sound alike start alike.
+    /// The centers of stage 2's k-means codebook, standardized and projected at random: units that sound alike start
+    /// alike.
     Codebook,
 }
 
 /// Options in the section `export`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportOptions {
-    /// Samples drawn per utterance; their mean estimates the conditional mean mel. At least 2.
+    /// Samples of each utterance, at least 2; their mean estimates the conditional mean mel.
     pub samples: usize,
-    /// How the flow's ODE is solved: on fixed steps (`euler`) or with adaptive ones (`dopri5`).
+    /// Solver of the flow's differential equation. Its evaluations of the velocity are counted. `synth` takes it over
+    /// unless its options say otherwise.
     pub solver: Method,
-    /// Euler's steps.
+    /// Steps of `euler`.
     pub n_timesteps: usize,
-    /// How exact `dopri5` is, and when it gives up.
+    /// Accuracy of `dopri5`, and when it gives up.
     pub tolerances: Tolerances,
-    /// Strength alpha of a shallow flow; null: the model's own. Other models have none.
+    /// Strength alpha of a shallow flow; without it that of the model. Other families have none.
     pub sfm_strength: Option<f32>,
-    /// Strength r of classifier-free guidance: (1 + r) conditional − r unconditional.
+    /// Strength r of classifier-free guidance: (1 + r) conditional - r unconditional.
     pub inference_cfg_rate: f64,
     /// Iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,
@@ -171,7 +178,7 @@ impl Sampling {
 }
 
 /// Options of `flowmill synth`; null ones are the model's own.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SynthOptions {
     /// How the flow's ODE is solved; Euler's method where steps are given.

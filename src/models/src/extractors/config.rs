@@ -6,6 +6,7 @@ use std::{
 };
 
 use candle_core::Device;
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -23,29 +24,34 @@ use super::{
     step_audio::{self, StepAudioConfig, StepAudioDual},
 };
 
-/// An extractor as a recipe describes it: `{kind: statistics, …}`, the kind first.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// An extractor: its kind, and the settings of that kind. The kind comes first.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExtractorConfig {
-    /// Whitened statistics of log-mel bands; see [`super::statistics`].
+    /// Speaker embeddings without any weights: mean and deviation of log-mel bands and of their slopes, whitened on
+    /// the training split, at unit length.
     Statistics(StatisticsConfig),
-    /// Units at 25 Hz; see [`super::kmeans`].
+    /// Tokens without any weights: the nearest centers of log-mel, level and pitch at 25 Hz, one for every 40 ms that
+    /// a recording begins.
     Kmeans(KmeansConfig),
-    /// What another tool extracted; see [`super::import`].
+    /// Embeddings or tokens that another tool extracted, looked up by id in files of `torch.save` or `pickle.dump`;
+    /// nothing in them is executed. Utterances that a file lacks are rejected, ids of no utterance are counted. A
+    /// wrong size, a token beyond the vocabulary or NaN stops the stage and names the id.
     Import(ImportConfig),
-    /// The CAM++ speaker encoder; see [`super::campplus`].
+    /// Speaker embeddings of the published CAM++ encoder.
     Campplus(CampplusConfig),
-    /// CosyVoice's supervised semantic tokens at 25 Hz; see [`super::s3`].
+    /// The supervised semantic tokens of CosyVoice at 25 Hz.
     #[serde(rename = "s3-tokenizer")]
     S3Tokenizer(S3Config),
-    /// Step-Audio's linguistic tokens; see [`super::paraformer`].
+    /// The linguistic tokens of Step-Audio at 16.7 Hz: nearest centers of the online Paraformer's encoder.
     #[serde(rename = "paraformer-units")]
     ParaformerUnits(ParaformerConfig),
-    /// Step-Audio's two codebooks; see [`super::step_audio`].
+    /// Both codebooks of Step-Audio as its mixed sequence: the groups of 120 ms that both streams fill, of which the
+    /// last needs more than 80 ms.
     #[serde(rename = "step-audio-dual")]
     StepAudioDual(StepAudioConfig),
-    /// Units of two codebooks; see [`super::dual_kmeans`].
+    /// Tokens of two codebooks without any weights, at 16.7 and 25 Hz, as the mixed sequence of Step-Audio.
     #[serde(rename = "dual-kmeans")]
     DualKmeans(DualKmeansConfig),
 }

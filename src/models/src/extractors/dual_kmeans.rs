@@ -9,6 +9,7 @@
 //! Step-Audio's tokenizer: a last group counts when more than 80 of its 120 ms are there.
 
 use flowmill_nn::random::Draw;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kmeans::{self, Kmeans, KmeansConfig, KmeansFit, Normalisation};
@@ -29,18 +30,18 @@ const FRAMES: [usize; 2] = [3, 2];
 const PER_GROUP: [usize; 2] = [LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP];
 
 /// Settings of the `dual-kmeans` extractor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualKmeansConfig {
     /// Units of the linguistic stream.
     pub vq02_size: usize,
     /// Units of the semantic stream.
     pub vq06_size: usize,
-    /// Iterations at most.
+    /// Most iterations.
     pub iterations: usize,
-    /// Units of audio to cluster at most, of each stream; more are sampled.
+    /// Most units of audio to cluster, of each stream; of more a sample is taken.
     pub max_frames: usize,
-    /// Units of audio that one part of the corpus contributes at most, of each stream.
+    /// Most units of audio that one part of the corpus contributes, of each stream.
     pub max_frames_per_part: usize,
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use candle_core::Tensor;
 use flowmill_nn::{Parameters, host};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -21,8 +22,9 @@ const RANDOM: &str = "random";
 const RANDOM_NOTE: &str = "RANDOM, for smoke runs only: what comes out means nothing";
 
 /// Weights as a recipe names them: a file, relative to the recipe's folder, or `random`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum Weights {
     /// A file of the published model.
     File(PathBuf),

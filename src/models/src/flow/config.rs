@@ -9,10 +9,11 @@ pub use step_audio::StepAudioConfig;
 use super::{FlowError, Result};
 use crate::dual_codebook::DualCodebook;
 use flowmill_nn::solvers::TimeSchedule;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Everything that defines a flow.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Dimensions and settings of the CosyVoice 2 flow; the defaults are the published model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlowConfig {
     /// Number of speech tokens.
@@ -30,21 +31,23 @@ pub struct FlowConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
-    /// Tokens that a linear path from the embeddings (of tokens and speaker) straight to the mel looks at, odd, centred; 0
-    /// for none, as in the public model. It learns within a few hundred steps what each unit sounds like and how each
-    /// speaker departs from that; the encoder, whose projection then starts at zero, adds what context tells.
+    /// Width, in tokens, of a linear path from the embeddings (of tokens and speaker) straight to the mel: odd, up to
+    /// 63; 0 is none, as in the public model. It learns within a few hundred steps what each unit sounds like and how
+    /// each speaker departs from that; the encoder, whose projection then starts at zero, adds what context tells.
     #[serde(skip_serializing_if = "is_zero")]
     pub direct_mel_kernel: usize,
     /// The encoder.
     pub encoder: EncoderConfig,
     /// The estimator of the velocity.
+    #[schemars(with = "UNetConfig")]
     pub estimator: EstimatorConfig,
-    /// What the estimator takes beside its state and the encoder's mel.
+    /// Conditions of the estimator besides its state and the encoder's mel, in the order of its input's channels.
     #[serde(skip_serializing_if = "ConditionsConfig::is_default")]
     pub conditions: ConditionsConfig,
     /// The flow matching objective and its inference.
     pub matching: MatchingConfig,
-    /// Mean and deviation of each mel bin; the flow then runs on normalised mels. Absent in the public model.
+    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training fills it in with
+    /// `train.normalise_mel`; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mel_normalisation: Option<MelNormalisation>,
 }
@@ -69,15 +72,15 @@ impl Default for FlowConfig {
     }
 }
 
-/// What the estimator takes beside its state and the encoder's mel, in the order of its input's channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Conditions of the estimator besides its state and the encoder's mel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionsConfig {
-    /// The speaker, projected to as many values as there are bins (`spk_embed_affine_layer`), and the prompt's frames: CosyVoice 2
-    /// and Step-Audio.
+    /// The speaker, projected to as many values as there are bins (`spk_embed_affine_layer`), and the prompt's
+    /// frames: CosyVoice 2 and Step-Audio.
     #[default]
     ProjectedSpeakerAndPrompt,
-    /// The speaker embedding as it is, at unit length, and no prompt: RWKVTTS's shallow flow.
+    /// The speaker embedding as it is, at unit length, and no prompt: the shallow flow of RWKVTTS.
     Speaker,
 }
 
@@ -88,7 +91,7 @@ impl ConditionsConfig {
 }
 
 /// The conformer encoder with upsampling.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Heads of the self-attention.
@@ -105,7 +108,7 @@ pub struct EncoderConfig {
     pub positional_dropout_rate: f32,
     /// Dropout on attention weights.
     pub attention_dropout_rate: f32,
-    /// Tokens per chunk of the chunk-causal masks used for streaming; 0 for full attention there too.
+    /// Tokens per chunk of the chunk-causal masks for streaming; 0 is full attention there too.
     pub static_chunk_size: usize,
 }
 
@@ -125,16 +128,16 @@ impl Default for EncoderConfig {
 }
 
 /// The flow matching objective, what is drawn for it, and the defaults of inference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchingConfig {
     /// Deviation that is left at the end of the path.
     pub sigma_min: f32,
-    /// How the steps of inference are spread over time.
+    /// Spacing of the steps of inference over time.
     pub t_scheduler: TimeSchedule,
     /// Share of the training items whose conditions (encoder, speaker, prompt) are dropped.
     pub training_cfg_rate: f32,
-    /// Strength r of the guidance at inference: (1 + r) conditional - r unconditional.
+    /// Strength r of classifier-free guidance at inference: (1 + r) conditional - r unconditional.
     pub inference_cfg_rate: f32,
     /// Share of the training batches with chunk-causal masks.
     pub streaming_rate: f32,
@@ -142,11 +145,12 @@ pub struct MatchingConfig {
     pub prompt_rate: f32,
     /// Longest prompt as a share of the item's frames.
     pub prompt_fraction: f32,
-    /// Weight of the prior loss, the mean squared error of the encoder's mel against the real one (Grad-TTS; 0 in the
-    /// public model): it teaches the encoder in few steps.
+    /// Weight of the prior loss, the mean squared error of the encoder's mel against the real one (Grad-TTS); 0 in
+    /// the public model. It teaches the encoder in few steps and helps small models learn in minutes.
     pub prior_weight: f32,
-    /// Deviation s of the mel around the encoder's, in the units the flow runs on: the estimator then only corrects the
-    /// exact velocity of a Gaussian of that mean and deviation (preconditioning, as in EDM). Absent in the public model.
+    /// Deviation s of the mel around the encoder's, in the units the flow runs on: the estimator then only corrects
+    /// the exact velocity of a Gaussian of that mean and deviation (preconditioning, as in EDM). It helps small
+    /// models learn in minutes; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaussian_skip: Option<f32>,
 }
@@ -168,7 +172,7 @@ impl Default for MatchingConfig {
 }
 
 /// Mean and deviation of each mel bin over a training corpus.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MelNormalisation {
     /// Mean of each bin.

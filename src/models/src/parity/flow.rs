@@ -125,7 +125,13 @@ fn check_loss(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters
 /// The inputs as a batch. The frames of an item are those of its tokens: the public loss masks by the tokens alone.
 fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
     let token_lengths = file.lengths("in.speech_token_len")?;
-    let (mel, frames) = rows(file.floats("in.speech_feat", 3)?)?;
+    let mel = file.floats("in.speech_feat", 3)?;
+    let (items, _, bins) = mel.dims3()?;
+    if (items, bins) != (token_lengths.len(), flow.config().output_size) {
+        let wanted = format!("[{}, frame, {}]", token_lengths.len(), flow.config().output_size);
+        return Err(ParityError::tensor("in.speech_feat", format!("{:?}", mel.dims()), wanted));
+    }
+    let (mel, frames) = rows(mel)?;
     Ok(FlowBatch {
         tokens: file.integers("in.speech_token")?.into_iter().map(token_id).collect(),
         mel,

@@ -1,18 +1,19 @@
 //! The settings of a shallow flow.
 
 use crate::flow::{FlowConfig, FlowError, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Everything that defines a shallow flow: a flow and its head.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Dimensions and settings of the shallow flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SfmConfig {
-    /// Encoder, estimator and conditions: the settings of the CosyVoice 2 flow. RWKVTTS's published model has `conditions: speaker`
-    /// and an encoder without chunks (`static_chunk_size: 0`).
+    /// Encoder, estimator and conditions: the settings of `cosyvoice2-flow`. The published model of RWKVTTS has
+    /// `conditions: speaker` and an encoder without chunks (`static_chunk_size: 0`).
     pub flow: FlowConfig,
-    /// Dropout in the head.
+    /// Rate of the dropout in the head.
     pub head_dropout: f32,
-    /// The strength alpha of inference: how much further along the path it starts than the head says.
+    /// Strength alpha of inference: how much further along the path it starts than the head says.
     pub sfm_strength: f32,
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Solution, check_length};
 use crate::NnError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Stages of a step; the last one is the first of the next step.
@@ -26,15 +27,15 @@ const SAFETY: f64 = 0.9;
 const SHRINK: f64 = 0.2;
 const GROW: f64 = 10.0;
 
-/// When a step is good enough, and when to give up.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Accuracy of the adaptive solver, and when it gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tolerances {
-    /// Error of a step allowed per magnitude of the state.
+    /// Error of a step that is allowed, per magnitude of the state.
     pub rtol: f64,
-    /// Error of a step allowed in any case.
+    /// Error of a step that is allowed in any case.
     pub atol: f64,
-    /// The most evaluations of the velocity.
+    /// Most evaluations of the velocity.
     pub max_evaluations: usize,
 }
 

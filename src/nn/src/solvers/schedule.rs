@@ -1,5 +1,8 @@
 //! How steps are spread over time.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// How steps are spread over the time from 0 to 1.
@@ -12,6 +15,24 @@ pub enum TimeSchedule {
     /// `1 - cos(pi s / 2)` for s in equal steps: short steps at the start.
     #[default]
     Cosine,
+}
+
+/// By hand: the alias is a name of its own to a recipe.
+impl JsonSchema for TimeSchedule {
+    fn schema_name() -> Cow<'static, str> {
+        "TimeSchedule".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How steps are spread over the time from 0 to 1.",
+            "oneOf": [
+                { "const": "uniform", "description": "Steps of equal size." },
+                { "const": "linear", "description": "The same as `uniform`." },
+                { "const": "cosine", "description": "`1 - cos(pi s / 2)` for s in equal steps: short steps at the start." },
+            ],
+        })
+    }
 }
 
 impl TimeSchedule {

@@ -93,7 +93,7 @@ pub(super) fn remove_dead(experiment: &Experiment, dead: &Holder) -> io::Result<
     fs::rename(&moved, &path)
 }
 
-/// Whether a holder is a process of this machine that does not exist any more.
+/// Returns whether a holder is a process of this machine that does not exist any more.
 fn is_dead(holder: &Holder) -> bool {
     if holder.host != clock::host() {
         return false;

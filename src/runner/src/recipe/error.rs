@@ -13,6 +13,9 @@ pub struct RecipeError {
 }
 
 impl RecipeError {
+    /// Its kind among the errors of a run ([`RunError::kind`](crate::RunError::kind)).
+    pub const KIND: &str = "recipe";
+
     pub(crate) fn new(place: Place, message: impl fmt::Display) -> Self {
         Self { place: Some(place), key: String::new(), message: message.to_string() }
     }

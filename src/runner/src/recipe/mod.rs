@@ -8,6 +8,7 @@ mod overlay;
 mod parse;
 mod pinpoint;
 mod rebase;
+mod schema;
 mod suggest;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 pub use error::RecipeError;
 pub use keys::keys_of;
 use node::{Node, Place};
+pub use schema::{joined_schema, schema, tagged_schema};
 
 use crate::{Stage, StagePaths};
 
@@ -151,12 +153,12 @@ impl Recipe {
         }
     }
 
-    /// Whether the recipe (or its base, or `--set`) gives this dotted key itself.
+    /// Returns whether the recipe (or its base, or `--set`) gives this dotted key itself.
     pub fn gives(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole)
     }
 
-    /// Whether it gives the key something else than null.
+    /// Returns whether it gives the key something else than null.
     pub fn sets(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole && !found.node.is_null())
     }

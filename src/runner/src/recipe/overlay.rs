@@ -7,7 +7,7 @@ use super::node::{Content, Entry, Node, Place};
 use super::parse::parse;
 
 /// Keys whose value decides which other keys a mapping may have.
-const DECIDING: [&str; 2] = ["kind", "family"];
+pub(super) const DECIDING: [&str; 2] = ["kind", "family"];
 
 /// `above` over `below`: mappings are merged key by key, everything else is replaced. So is a mapping of another kind: the
 /// settings of one extractor or model mean nothing to another.
@@ -33,7 +33,7 @@ pub(crate) fn merge(below: Node, above: Node) -> Node {
     }
 }
 
-/// Whether both mappings give a key, with other scalars.
+/// Returns whether both mappings give a key, with other scalars.
 fn differ(below: &Node, above: &Node, key: &str) -> bool {
     let scalar = |node: &Node| match &node.get(key)?.node.content {
         Content::Scalar { raw, .. } => Some(raw.clone()),

@@ -59,12 +59,12 @@ pub(super) fn find<T: DeserializeOwned>(
     found.map(|(candidate, _)| (candidate.place.clone(), candidate.path.clone()))
 }
 
-/// Whether a path leads to something inside of another one.
+/// Returns whether a path leads to something inside of another one.
 fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| above.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// Whether one of two ways begins with the other.
+/// Returns whether one of two ways begins with the other.
 fn is_on_the_way(one: &[usize], other: &[usize]) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }

@@ -6,6 +6,7 @@ mod saved;
 use flowmill_nn::low_rank::LowRankSettings;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{ParameterId, Parameters};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -15,22 +16,33 @@ use crate::optimizer::matches;
 pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
 pub use saved::{AdapterFiles, SavedAdapter};
 
-/// The recipe's `lora` section.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of low-rank adapters. Needs `train.init_from`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
     /// Rank of the adapters.
+    ///
+    /// Counterparts: `r`, `rank`.
     #[serde(default = "default_rank")]
     pub rank: usize,
-    /// The adapters' product is multiplied by this over the rank.
+    /// Factor on the adapters' product, divided by the rank.
+    ///
+    /// Counterparts: `lora_alpha`, `alpha`.
     #[serde(default = "default_alpha")]
     pub alpha: f64,
     /// Rate of the dropout on the adapters' inputs.
+    ///
+    /// Counterparts: `lora_dropout`.
     #[serde(default)]
     pub dropout: f64,
-    /// The linear layers that get one: their modules' names, `*` standing for any characters, such as `encoder.*.linear_q`.
+    /// The linear layers that get an adapter, by name; `*` is any characters, such as `encoder.*.linear_q`. Required.
+    ///
+    /// Counterparts: `target_modules`.
     pub targets: Vec<String>,
-    /// An adapter to go on from, of these layers and this rank: its folder, or its tensors beside their `adapter_config.json`; none: new ones.
+    /// An adapter to continue from, with the same layers and rank: its folder, or its tensors next to their
+    /// `adapter_config.json`.
+    ///
+    /// Counterparts: PEFT's `PeftModel.from_pretrained(is_trainable=True)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
 }

@@ -133,7 +133,7 @@ impl AppendFile {
     }
 }
 
-/// Whether a log is given up for an error: for any but a full disk, where it waits until there is room.
+/// Returns whether a log is given up for an error: for any but a full disk, where it waits until there is room.
 pub(crate) fn is_refused(error: &io::Error) -> bool {
     !is_disk_full(error)
 }

@@ -32,7 +32,7 @@ pub use window::{Measured, Window};
 
 /// JSON lines: one object per logged step and one per validation.
 pub const METRICS_FILE: &str = "metrics.jsonl";
-/// The event file; TensorBoard recognises it by `tfevents` in its name.
+/// The event file; TensorBoard recognizes it by `tfevents` in its name.
 pub const EVENTS_FILE: &str = "tensorboard/events.out.tfevents.0000000000.flowmill";
 
 /// Bytes of each file at some step.
@@ -220,7 +220,7 @@ fn number(value: f64) -> Value {
     json!(shorten(value))
 }
 
-/// The double nearest to the shortest decimal that tells this f32 from its neighbours: few digits, so every JSON reader gets
+/// The double nearest to the shortest decimal that tells this f32 from its neighbors: few digits, so every JSON reader gets
 /// exactly the number that was written.
 pub fn shorten(value: f64) -> f64 {
     // The text of an f32 (`NaN` and `inf` included) is always a number that parses.

@@ -55,7 +55,7 @@ fn histogram_message(histogram: &Histogram) -> Message {
     message.double(5, *sum_squares).doubles(6, limits).doubles(7, counts)
 }
 
-/// Height, width and colours of a picture stand in its first chunk.
+/// Height, width and colors of a picture stand in its first chunk.
 fn image(png: &[u8]) -> Option<Message> {
     const COLOURS: u64 = 3;
     let size = |at: usize| Some(u64::from(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?)));

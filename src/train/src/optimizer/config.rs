@@ -1,6 +1,7 @@
 //! The recipe's `optim` section.
 
 use flowmill_nn::Parameters;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::adafactor::Adafactor;
@@ -12,8 +13,8 @@ use super::sgd::Sgd;
 use super::{GroupConfig, Optimizer};
 use crate::TrainError;
 
-/// Which optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The name of an optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// Adam (Kingma and Ba, arXiv 1412.6980); weight decay is an L2 penalty.
@@ -26,76 +27,124 @@ pub enum OptimizerName {
     Adafactor,
     /// AdamW that estimates its own learning rate; `lr` multiplies the estimate and is 1 as a rule (arXiv 2306.06101).
     Prodigy,
-    /// Orthogonalised momentum for matrices, AdamW for the rest.
+    /// Momentum that is made orthogonal for matrices, AdamW for the rest.
     Muon,
 }
 
-/// The recipe's `optim` section. Settings that only some optimisers have are absent for their defaults, and refused beside any other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of the optimizer. Settings of another optimizer than the chosen one are refused; `null` takes back what a
+/// base recipe gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
-    /// Which optimiser.
+    /// The optimizer.
+    ///
+    /// Counterparts: CosyVoice `optim: adam`; FLOAT and PMG AdamW.
     pub name: OptimizerName,
-    /// The full learning rate, which the schedule scales.
+    /// Full learning rate, which the schedule scales. `prodigy` multiplies its own estimate by it: set 1.
+    ///
+    /// Counterparts: `optim_conf.lr`, `learning_rate`.
     pub lr: f64,
-    /// Weight decay. Decoupled: every update multiplies the weights by `1 - rate * weight_decay`; with `adam` and `sgd` an L2 penalty,
-    /// `weight_decay` times the weights added to the gradient.
+    /// Weight decay. Decoupled: every update multiplies the weights by `1 - rate * weight_decay`. With `adam` and
+    /// `sgd` it is an L2 penalty: `weight_decay` times the weights is added to the gradient.
+    ///
+    /// Counterparts: `weight_decay`.
     pub weight_decay: f64,
     /// Leaves vectors and scalars (biases, gains) out of the weight decay.
+    ///
+    /// Counterparts: RWKVTTS's two parameter groups.
     pub decay_matrices_only: bool,
-    /// Parameters with settings of their own, by name.
+    /// Parameters with settings of their own, by name, such as `[{pattern: "sfm_head.*", lr_multiple: 2.0}]`. The
+    /// first pattern that matches counts; one that matches nothing is an error.
+    ///
+    /// Counterparts: parameter groups; RWKVTTS's SFM head at twice the rate.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
+    #[schemars(with = "Option<Vec<GroupConfig>>")]
     pub groups: Vec<GroupConfig>,
-    /// Decay of the running mean of gradients and of their squares (`adam`, `adamw`, `prodigy`, `muon` for its AdamW); 0.9 and 0.999.
+    /// Decay of the running means of gradients and of their squares (`adam`, `adamw`, `prodigy`, AdamW beside
+    /// `muon`); without it `[0.9, 0.999]`.
+    ///
+    /// Counterparts: `betas`, `adam_beta1`, `adam_beta2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub betas: Option<[f64; 2]>,
-    /// Added to the root of the mean square (`adam`, `adamw`, `prodigy`, `muon` for its AdamW), 1e-8; the least such root (`adafactor`),
-    /// 2^-23.
+    /// Term added to the root of the mean square (`adam`, `adamw`, `prodigy`, AdamW beside `muon`), without it 1e-8;
+    /// the least such root (`adafactor`), without it 2^-23.
+    ///
+    /// Counterparts: `eps`, `adam_epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
-    /// How much is kept of the running sum (`sgd`, 0.9) or mean (`muon`, 0.95) of gradients.
+    /// Share that is kept of the running sum (`sgd`, without it 0.9) or mean (`muon`, without it 0.95) of gradients.
+    ///
+    /// Counterparts: `momentum`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// Looks ahead by one update of that (`sgd`, false; `muon`, true).
+    /// Looks ahead by one update of that sum or mean (`sgd`, without it false; `muon`, without it true).
+    ///
+    /// Counterparts: `nesterov`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nesterov: Option<bool>,
-    /// Leaves out this share of each new gradient (`sgd`); 0.
+    /// Share of each new gradient that is left out (`sgd`); without it 0.
+    ///
+    /// Counterparts: `dampening`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dampening: Option<f64>,
-    /// Exponent of the decay of the moments (`adafactor`); -0.8.
+    /// Exponent of the decay of the moments (`adafactor`); without it -0.8.
+    ///
+    /// Counterparts: `beta2_decay`, `decay_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_rate: Option<f64>,
-    /// The size that a parameter counts as having at least (`adafactor`); 1e-3.
+    /// Least size that a parameter counts as having (`adafactor`); without it 1e-3.
+    ///
+    /// Counterparts: `eps[1]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter_eps: Option<f64>,
-    /// Larger updates (root mean square) are scaled down to this (`adafactor`); 1.
+    /// Largest update, as root mean square; larger ones are scaled down to it (`adafactor`); without it 1.
+    ///
+    /// Counterparts: `d`, `clip_threshold`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_threshold: Option<f64>,
-    /// Decay of the sums behind the estimate (`prodigy`); the root of the second beta.
+    /// Decay of the sums behind the estimate (`prodigy`); without it the root of the second beta.
+    ///
+    /// Counterparts: `beta3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta3: Option<f64>,
-    /// The estimate at the start (`prodigy`); 1e-6.
+    /// The estimate at the start (`prodigy`); without it 1e-6.
+    ///
+    /// Counterparts: `d0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d0: Option<f64>,
-    /// Factor on the estimate (`prodigy`); 1.
+    /// Factor on the estimate (`prodigy`); without it 1.
+    ///
+    /// Counterparts: `d_coef`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d_coef: Option<f64>,
-    /// Most that the estimate may grow by in one update (`prodigy`); no limit.
+    /// Most that the estimate may grow by in one update, as a factor (`prodigy`); without it no limit.
+    ///
+    /// Counterparts: `growth_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth_rate: Option<f64>,
-    /// Corrects for moments that start at zero (`prodigy`); false.
+    /// Corrects for moments that start at zero (`prodigy`); without it false.
+    ///
+    /// Counterparts: `use_bias_correction`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_correction: Option<bool>,
-    /// Keeps the rate out of the estimate's denominator, for schedules with warm-up (`prodigy`); false.
+    /// Keeps the rate out of the estimate's denominator, for schedules with a warm-up (`prodigy`); without it false.
+    ///
+    /// Counterparts: `safeguard_warmup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub safeguard_warmup: Option<bool>,
-    /// Newton-Schulz iterations (`muon`); 5.
+    /// Newton-Schulz iterations (`muon`), 1 to 99; without it 5.
+    ///
+    /// Counterparts: `ns_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_steps: Option<u32>,
-    /// How the learning rate of a matrix follows from its shape (`muon`); `match_rms_adamw`.
+    /// How the learning rate of a matrix follows from its shape (`muon`); without it `match_rms_adamw`.
+    ///
+    /// Counterparts: `adjust_lr_fn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adjust_lr: Option<AdjustLr>,
-    /// The learning rate of AdamW for what is no matrix, as a multiple (`muon`); 1.
+    /// Learning rate of AdamW for what is no matrix, as a multiple of `lr` (`muon`); without it 1.
+    ///
+    /// Counterparts: a second optimizer's `lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest_lr_multiple: Option<f64>,
 }

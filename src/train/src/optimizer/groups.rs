@@ -1,6 +1,7 @@
 //! Groups of parameters with settings of their own, chosen by name.
 
 use flowmill_nn::{ParameterId, Parameters};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OptimConfig, OptimizerName};
@@ -11,22 +12,22 @@ use crate::coverage::shorten;
 const FROZEN_BESIDE_ADAPTERS: &str = ": train.lora freezes all but the adapters; leave the group out, or set optim.groups: [] where a base \
      recipe gives groups";
 
-/// Parameters with settings of their own. A parameter belongs to the first group whose pattern its name matches.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Parameters with settings of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
-    /// The parameters' names; `*` stands for any characters, such as `sfm_head.*`.
+    /// The parameters' names; `*` is any characters, such as `sfm_head.*`. Required.
     pub pattern: String,
-    /// Their learning rate as a multiple of that of the others.
+    /// Their learning rate, as a multiple of that of the others.
     #[serde(default = "one")]
     pub lr_multiple: f64,
-    /// Their weight decay; that of the others when absent. `decay_matrices_only` holds for it too.
+    /// Their weight decay; without it that of the others. `decay_matrices_only` holds for it too.
     #[serde(default)]
     pub weight_decay: Option<f64>,
-    /// Not trained at all.
+    /// Does not train them. They cost neither a gradient nor optimizer state.
     #[serde(default)]
     pub frozen: bool,
-    /// Whether its matrices are trained by Muon, rather than by the AdamW beside it; with `name: muon` only.
+    /// Trains their matrices by Muon (`true`) or by AdamW (`false`); with `name: muon` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<bool>,
 }

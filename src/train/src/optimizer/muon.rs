@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use flowmill_nn::{NnError, Value};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ParameterSettings;
@@ -11,7 +12,7 @@ use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
 /// How the learning rate of a matrix follows from its shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdjustLr {
     /// Times √max(1, rows / columns), as Muon's authors do.

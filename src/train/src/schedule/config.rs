@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
@@ -11,8 +12,8 @@ const WARMUP_STEPS: u64 = 2500;
 /// The floor, as a share of the full rate, when none is given.
 const FINAL_RATIO: f64 = 0.01;
 
-/// The shape of the learning rate over the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The shape of the learning rate over the run. Formulas: docs/TRAINING.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
     /// The same rate throughout.
@@ -58,55 +59,82 @@ impl fmt::Display for ScheduleName {
     }
 }
 
-/// What a schedule counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The unit that a schedule counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
     /// Steps.
     #[default]
     Step,
-    /// Passes over the data; the rate is the same throughout one, and what is called steps in the settings are epochs.
+    /// Epochs: the rate is the same throughout one, and what is called steps in the settings are epochs.
     Epoch,
 }
 
-/// The recipe's `schedule` section. Settings that mean nothing to the shape are refused; null stands for a setting that is not given,
-/// so that a variant of a recipe can change the shape alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The learning rate over the run. Settings that the shape does not have are refused; `null` takes back what a base
+/// recipe gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
-    /// Which shape.
+    /// The shape.
+    ///
+    /// Counterparts: `scheduler`, `lr_scheduler`.
     pub name: ScheduleName,
-    /// What it counts.
+    /// The unit that the schedule counts.
+    ///
+    /// Counterparts: a scheduler stepped once per epoch.
     #[serde(skip_serializing_if = "is_per_step")]
     pub per: Per,
-    /// Steps until the full rate is reached, where there is a warm-up; 2500.
+    /// Steps until the full rate is reached, in shapes with a warm-up.
+    ///
+    /// Counterparts: `warmup_steps`, `lr_warmup_steps`.
     #[serde(deserialize_with = "default_warmup_steps")]
+    #[schemars(with = "Option<u64>")]
     pub warmup_steps: u64,
-    /// The floor as a fraction of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`); 0.01.
+    /// The floor as a share of the full rate (`cosine`, `warmup_cosine`, `noam_hold_annealing`).
+    ///
+    /// Counterparts: FLOAT's 1 %.
     #[serde(deserialize_with = "default_final_ratio")]
+    #[schemars(with = "Option<f64>")]
     pub final_ratio: f64,
     /// The floor as a learning rate, instead of `final_ratio`.
+    ///
+    /// Counterparts: `learning_rate_final`, `eta_min`, `min_lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_lr: Option<f64>,
-    /// Steps at the full rate (`noam_hold_annealing`); 0.
+    /// Steps at the full rate (`noam_hold_annealing`); without it 0.
+    ///
+    /// Counterparts: `hold_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_steps: Option<u64>,
-    /// The power of the step that the rate falls with (`noam_hold_annealing`); 0.5.
+    /// Power of the step that the rate falls with (`noam_hold_annealing`); without it 0.5.
+    ///
+    /// Counterparts: `decay_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_rate: Option<f64>,
-    /// After so many steps beyond the warm-up the rate has fallen to 1/√2 (`warmup_inverse_sqrt`); `warmup_steps`.
+    /// Steps beyond the warm-up after which the rate has fallen to 1/√2 (`warmup_inverse_sqrt`); without it
+    /// `warmup_steps`.
+    ///
+    /// Counterparts: `timescale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timescale: Option<u64>,
-    /// The width of the model (`noam`); 512.
+    /// Width of the model (`noam`); without it 512.
+    ///
+    /// Counterparts: `model_size`, `d_model`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_width: Option<u64>,
-    /// The share of the run in which the rate rises (`one_cycle`); 0.3.
+    /// Share of the run in which the rate rises (`one_cycle`); without it 0.3.
+    ///
+    /// Counterparts: `pct_start`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rise: Option<f64>,
-    /// The full rate over that of the first step (`one_cycle`); 25.
+    /// The full rate over that of the first step (`one_cycle`); without it 25.
+    ///
+    /// Counterparts: `div_factor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub div_factor: Option<f64>,
-    /// The rate of the first step over that of the last (`one_cycle`); 10000.
+    /// The rate of the first step over that of the last (`one_cycle`); without it 10000.
+    ///
+    /// Counterparts: `final_div_factor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_div_factor: Option<f64>,
 }

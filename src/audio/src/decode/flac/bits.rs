@@ -44,7 +44,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Whether everything read so far was there.
+    /// Returns whether everything read so far was there.
     pub(super) fn check(&self) -> Result<(), Ended> {
         if self.next * 8 - self.count as usize <= self.bytes.len() * 8 { Ok(()) } else { Err(Ended) }
     }

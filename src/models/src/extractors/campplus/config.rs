@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Campplus, Dimensions, KIND, extractor::to_state};
@@ -12,19 +13,20 @@ use crate::extractors::{
 };
 
 /// Settings of the `campplus` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CampplusConfig {
-    /// Its weights: `.onnx`, `.pt`, `.bin` or `.safetensors`, or `random`.
+    /// Weights of the encoder, `.onnx`, `.pt`, `.bin` or `.safetensors`, relative to the folder of the recipe; or
+    /// `random`, to try a run without any. Required.
     pub weights: Option<Weights>,
-    /// The length of the embedding: that of the weights.
+    /// Length of the embedding: that of the weights.
     pub embedding_size: usize,
-    /// How large an encoder with random weights is.
+    /// Size of an encoder with random weights.
     pub random_size: RandomSize,
 }
 
 /// Sizes of encoders with random weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RandomSize {
     /// A fortieth of the published work.

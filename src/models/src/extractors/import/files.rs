@@ -1,8 +1,10 @@
 //! One file or several: the public recipes write one per split, and a recipe may say which is whose.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -55,6 +57,24 @@ impl Serialize for Files {
 impl<'de> Deserialize<'de> for Files {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PathOrList)
+    }
+}
+
+impl JsonSchema for Files {
+    fn schema_name() -> Cow<'static, str> {
+        "Files".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Files, relative to the folder of the recipe.",
+            "anyOf": [
+                { "type": "string", "description": "One file." },
+                { "type": "array", "items": { "type": "string" }, "description": "Several files." },
+                { "type": "object", "additionalProperties": { "type": "string" }, "description": "A file for each split." },
+                { "type": "null", "description": "No file." },
+            ],
+        })
     }
 }
 

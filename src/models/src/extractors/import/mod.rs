@@ -12,6 +12,7 @@ mod vocabulary_offset;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use file::{ImportError, read_embeddings, read_tokens};
@@ -24,26 +25,30 @@ use crate::dual_codebook::{DualCodebook, MIXED_RATE};
 /// The extractor's kind.
 pub const KIND: &str = "import";
 
-/// Settings of an import: `embeddings`, or `tokens`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Settings of the `import` extractor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImportConfig {
-    /// `utt2embedding.pt`, one or several, relative to the recipe's folder.
+    /// `utt2embedding.pt`: one file, or a list with one for each split. An utterance that two files have must have
+    /// the same value in both.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub embeddings: Files,
-    /// `spk2embedding.pt`, one or several, or one for each split; without it, speakers have the mean of their utterances.
+    /// `spk2embedding.pt`: one file, a list, or a mapping from splits to files. Without it, speakers have the mean of
+    /// their utterances. A speaker of several splits has the embedding of the row's own split: that of the file in
+    /// the utterances' folder, or of the file with the split's name in its path.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub speakers: Files,
     /// Values of an embedding.
     pub dimensions: usize,
-    /// `utt2speech_token.pt`, one or several.
+    /// `utt2speech_token.pt`: one file, or a list with one for each split.
     #[serde(skip_serializing_if = "Files::is_empty")]
     pub tokens: Files,
-    /// How many different tokens there are; with `dual`, what the codebooks have.
+    /// Number of different tokens; with `dual` that of the codebooks.
     pub vocabulary: usize,
-    /// Tokens per second; with `dual`, those of the mixed sequence.
+    /// Tokens per second, which stage 3 compares with the mel; with `dual` those of the mixed sequence.
     pub rate: f64,
-    /// The sizes of the two codebooks, when `tokens` holds two streams.
+    /// The sizes of the two codebooks, where `tokens` holds two streams: `vq0206`, or `vq02` and `vq06`, under each
+    /// id. Ids that Step-Audio's tokenizer moved up by 65536 are moved back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dual: Option<DualCodebook>,
 }

@@ -29,6 +29,7 @@ mod seeding;
 mod usage;
 
 use flowmill_nn::random::Draw;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::usage::Usage;
@@ -49,31 +50,31 @@ const FRAMES_PER_UNIT: usize = 2;
 
 /// Settings of the `kmeans` extractor. The weights are factors on features in nepers (natural logarithms of
 /// amplitudes).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KmeansConfig {
-    /// How many units there are.
+    /// Number of units.
     pub k: usize,
-    /// Iterations at most.
+    /// Most iterations.
     pub iterations: usize,
-    /// Training frames to cluster at most; more are sampled.
+    /// Most training frames to cluster; of more a sample is taken.
     pub max_frames: usize,
-    /// Frames that one part of the corpus contributes at most.
+    /// Most frames that one part of the corpus contributes.
     pub max_frames_per_part: usize,
-    /// Mel frames to either side of a unit's own two that its slope is taken over too.
+    /// Mel frames to either side of a unit's own two that its slope includes.
     pub context: usize,
-    /// Weight of the slope of every band; 0 leaves it out.
+    /// Weight of the slope of every band, a factor on features in nepers; 0 leaves it out.
     pub slope_weight: f32,
     /// Weight of the level; 0 leaves it out.
     pub level_weight: f32,
     /// Weight of the logarithm of the fundamental frequency (and, a fifth of it, of voicing); 0 leaves both out.
     pub pitch_weight: f32,
-    /// What is taken from the features first.
+    /// What is subtracted from the features first.
     pub normalise: Normalisation,
 }
 
-/// What is taken from the features of `kmeans` before they are quantised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What is subtracted from the features of `kmeans` before they are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalisation {
     /// Nothing: units tell loud from soft and one voice from another.

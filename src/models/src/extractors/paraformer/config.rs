@@ -8,6 +8,7 @@ use std::{
 use candle_core::{Device, Tensor};
 use flowmill_nn::{host, random::Draw};
 use flowmill_weights::{Archive, Format};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -25,14 +26,16 @@ const NO_CMVN: &str = "none";
 const FIRST: &str = "encoders0.0.norm1.weight";
 
 /// Settings of the `paraformer-units` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParaformerConfig {
-    /// The weights of the online Paraformer, `.pt` or `.safetensors` (its other parts are left alone), or `random`.
+    /// Weights of the online Paraformer, `model.pt` or `.safetensors` (other parts of the file are ignored), or
+    /// `random`. Required.
     pub weights: Option<Weights>,
-    /// The centres, `.npy` (or the only tensor of another weight file); not needed with random weights.
+    /// The centers, `linguistic_tokenizer.npy` (or the only tensor of another weight file); not needed with random
+    /// weights.
     pub centres: Option<PathBuf>,
-    /// The normalisation of the input, `am.mvn`, or `none`; not needed with random weights.
+    /// The normalization of the input, `am.mvn`, or `none`; not needed with random weights.
     pub cmvn: Option<String>,
     /// Heads of the attention.
     pub heads: usize,

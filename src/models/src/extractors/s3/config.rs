@@ -4,6 +4,7 @@ use std::path::Path;
 
 use flowmill_nn::random::Draw;
 use flowmill_weights::{Archive, Format};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,17 +17,19 @@ use crate::extractors::{
 };
 
 /// Settings of the `s3-tokenizer` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct S3Config {
-    /// Which of the published tokenizers.
+    /// The version of the published tokenizer.
     pub version: Version,
-    /// Its weights: `.onnx`, `.pt` or `.safetensors`, or `random`.
+    /// Its weights, the published `speech_tokenizer_v1.onnx` or `speech_tokenizer_v2.onnx`, a `.pt` or a
+    /// `.safetensors`, relative to the folder of the recipe; or `random`. An attribute of a graph that the network
+    /// does not have is an error. Required.
     pub weights: Option<Weights>,
-    /// Heads of the attention; one for every 64 channels, as published, when left out.
+    /// Heads of the attention; without it one for every 64 channels, as published.
     pub heads: Option<usize>,
-    /// The epsilons of the layer normalizations: those of an `.onnx` are in its graph, of other weights they are those of
-    /// s3tokenizer 0.3.0 (1e-5) when left out.
+    /// Epsilons of the layer normalizations. An `.onnx` has them in its graph; for other weights they are those of
+    /// s3tokenizer 0.3.0 (`1e-5`), and `{attn_ln: 1e-6}` gives those of 0.2.0.
     pub layer_norm_epsilon: Option<LayerNormEpsilon>,
 }
 

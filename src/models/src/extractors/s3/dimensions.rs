@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::extractors::UnusableWeights;
@@ -13,8 +14,8 @@ const HEAD_WIDTH: usize = 64;
 /// Numbers of three levels that index an entry of the second version's codebook.
 pub(super) const FSQ_DIGITS: usize = 8;
 
-/// Which of the published tokenizers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A version of the published tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Version {
     /// `speech_tokenizer_v1` at 25 Hz: learned entries, the nearest wins.

@@ -1,7 +1,9 @@
 //! The epsilons of the layer normalizations of a block.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -51,6 +53,21 @@ impl LayerNormEpsilon {
     }
 }
 
+impl JsonSchema for LayerNormEpsilon {
+    fn schema_name() -> Cow<'static, str> {
+        "LayerNormEpsilon".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "number", "description": "The epsilon of all of them." },
+                generator.subschema_for::<Each>(),
+            ],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for LayerNormEpsilon {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NumberOrMap)
@@ -59,10 +76,13 @@ impl<'de> Deserialize<'de> for LayerNormEpsilon {
 
 struct NumberOrMap;
 
-#[derive(Deserialize)]
+/// The epsilons one by one.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Each {
+    /// In front of the attention.
     attn_ln: f64,
+    /// In front of the feed-forward layers.
     mlp_ln: f64,
 }
 

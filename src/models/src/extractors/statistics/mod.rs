@@ -12,6 +12,7 @@ mod measure;
 mod moments;
 mod whitening;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::{measure::Measure, moments::Moments, whitening::Whitening};
@@ -27,15 +28,15 @@ pub const KIND: &str = "statistics";
 const VALUES_PER_BAND: usize = 4;
 
 /// Settings of the `statistics` extractor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StatisticsConfig {
     /// Mel bands from 60 to 7600 Hz; the embedding has four values for each.
     pub n_mels: usize,
-    /// Frames quieter than the loudest by more than this many decibels are left out.
+    /// Largest distance of a frame from the loudest one, in decibels; quieter frames are left out.
     pub gate_db: f32,
     /// How far the correlation matrix is drawn to the identity before whitening, above 0 and at most 1. With 1 every
-    /// dimension is only standardised.
+    /// dimension is only standardized.
     pub shrinkage: f64,
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{KIND, prepare::Preparation};
@@ -24,24 +25,24 @@ const LINGUISTIC: Keys = Keys {
 };
 
 /// Settings of the `step-audio-dual` extractor.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StepAudioConfig {
-    /// The linguistic tokenizer.
+    /// The linguistic tokenizer: the settings of `paraformer-units`.
     pub linguistic: ParaformerConfig,
-    /// The semantic tokenizer, S3 version 1.
+    /// The semantic tokenizer: S3, version 1.
     pub semantic: SemanticConfig,
     /// What is done to recordings first.
     pub prepare: Preparation,
 }
 
-/// The semantic tokenizer of the `step-audio-dual` extractor.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// Settings of the semantic tokenizer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SemanticConfig {
-    /// Its weights: `.onnx`, `.pt` or `.safetensors`, or `random`.
+    /// Its weights, the published `speech_tokenizer_v1.onnx`, `.pt` or `.safetensors`, or `random`. Required.
     pub weights: Option<Weights>,
-    /// Heads of the attention; one for every 64 channels, as published, when left out.
+    /// Heads of the attention; without it one for every 64 channels, as published.
     pub heads: Option<usize>,
 }
 

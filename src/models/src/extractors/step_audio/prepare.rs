@@ -1,6 +1,7 @@
 //! What Step-Audio does to a recording before it is tokenised.
 
 use flowmill_audio::{AudioError, TrimConfig, trim_silence};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Samples per second.
@@ -24,13 +25,14 @@ const KEPT: usize = (0.27 * SAMPLE_RATE) as usize;
 /// Samples of a unit.
 const UNIT: usize = 240;
 
-/// What is done to recordings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What is done to recordings before they are tokenized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preparation {
     /// Scales the recording to a peak of 0.999.
     pub normalise_energy: bool,
-    /// Trims silence at both ends, but for 0.05 s before and 0.22 s after.
+    /// Trims silence at both ends, but for 0.05 s before and 0.22 s after, as Step-Audio's tokenizer does. Off,
+    /// because the tokens of a trimmed recording do not fit the mel of the whole one.
     pub trim: bool,
 }
 

@@ -2,6 +2,7 @@
 
 use super::check_sizes;
 use crate::flow::{FlowError, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The network that estimates the velocity. Written as its settings alone: the family of a model says which one it has.
@@ -82,11 +83,11 @@ impl EstimatorConfig {
 }
 
 /// The causal one-dimensional U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and sees a frame ahead
-    /// where it does.
+    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and looks
+    /// ahead by one frame where it does.
     pub channels: Vec<usize>,
     /// Dropout in the transformer blocks.
     pub dropout: f32,
@@ -98,7 +99,7 @@ pub struct UNetConfig {
     pub num_mid_blocks: usize,
     /// Attention heads.
     pub num_heads: usize,
-    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
     pub static_chunk_size: usize,
 }
 
@@ -117,12 +118,12 @@ impl Default for UNetConfig {
 }
 
 /// The diffusion transformer with causal convolutions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DitConfig {
     /// Channels between blocks.
     pub hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Attention heads.
     pub num_heads: usize,
@@ -130,7 +131,7 @@ pub struct DitConfig {
     pub head_dim: usize,
     /// Channels inside of the feed-forward part of a block, as a multiple of `hidden_size`.
     pub mlp_ratio: f64,
-    /// Frames per chunk of the chunk-causal masks used for streaming; 0 for no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
     pub static_chunk_size: usize,
 }
 

@@ -4,10 +4,11 @@ use super::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero,
 };
 use crate::dual_codebook::DualCodebook;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The Step-Audio token-to-mel flow: two codebooks, a conformer encoder, a diffusion transformer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Dimensions and settings of the Step-Audio flow; the defaults are the published model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepAudioConfig {
     /// Entries of the coarse (linguistic) codebook.
@@ -26,7 +27,8 @@ pub struct StepAudioConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
-    /// As [`FlowConfig::direct_mel_kernel`].
+    /// Width, in tokens, of a linear path from the embeddings straight to the mel, as in `cosyvoice2-flow`; 0 is
+    /// none, as in the public model.
     #[serde(skip_serializing_if = "is_zero")]
     pub direct_mel_kernel: usize,
     /// The encoder.
@@ -35,7 +37,8 @@ pub struct StepAudioConfig {
     pub estimator: DitConfig,
     /// The flow matching objective and its inference.
     pub matching: MatchingConfig,
-    /// Mean and deviation of each mel bin; the flow then runs on normalised mels. Absent in the public model.
+    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training fills it in with
+    /// `train.normalise_mel`; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mel_normalisation: Option<MelNormalisation>,
 }

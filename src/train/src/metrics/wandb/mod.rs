@@ -9,6 +9,7 @@ mod records;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,25 +19,29 @@ use crate::TrainError;
 /// The folder of the run in that of the training, as `wandb sync` finds it.
 pub const WANDB_FOLDER: &str = "wandb";
 
-/// The recipe's `wandb` section: how the run is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings of an offline run of Weights & Biases in `4-train/wandb/`, which `wandb sync` uploads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WandbConfig {
-    /// The project that it belongs to.
+    /// The project that the run belongs to. Required.
+    ///
+    /// Counterparts: `wandb.init(project)`.
     pub project: String,
-    /// Its name; null: the experiment's.
+    /// Name of the run; without it that of the experiment.
+    ///
+    /// Counterparts: `wandb.init(name)`.
     #[serde(default)]
     pub name: Option<String>,
-    /// The user or team; null: that of whoever uploads it.
+    /// The user or team; without it that of whoever uploads the run.
     #[serde(default)]
     pub entity: Option<String>,
-    /// The group that it is shown with.
+    /// The group that the run is shown with.
     #[serde(default)]
     pub group: Option<String>,
-    /// What it can be found by.
+    /// Tags that the run can be found by.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// What is to be known of it.
+    /// A description of the run.
     #[serde(default)]
     pub notes: Option<String>,
 }

@@ -1,4 +1,4 @@
-"""Compares Flowmill's optimisers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimisers."""
+"""Compares Flowmill's optimisers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimizers."""
 
 import json
 import random

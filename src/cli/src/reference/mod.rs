@@ -1,0 +1,18 @@
+//! The reference as Markdown: every key of a recipe and every command, from their own documentation.
+
+mod commands;
+mod recipe;
+
+pub use commands::commands;
+pub use recipe::recipe;
+
+/// Text for a cell of a table: one line, no bar that would end the cell.
+fn cell(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    paragraphs.collect::<Vec<_>>().join("<br>").replace('|', "\\|")
+}
+
+/// Returns whether `text` is code already, or the code that shows it.
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
