@@ -210,7 +210,7 @@ fn columns_of_any_shape_come_back_from_both_formats() {
             ColumnSpec::new("count", DType::I32),
             ColumnSpec::new("other", DType::F32),
         ] {
-            let error = Shards::open(&index, &[wrong.clone()], 0).unwrap().fetch(&[0]).unwrap_err();
+            let error = Shards::open(&index, std::slice::from_ref(&wrong), 0).unwrap().fetch(&[0]).unwrap_err();
             assert!(matches!(error, CorpusError::Structure { .. }), "{file}: {wrong}: {error}");
             assert!(error.to_string().contains(&format!("`{}`", wrong.name)), "{file}: {error}");
         }
