@@ -10,6 +10,7 @@ mod bad_recipes;
 mod batches;
 mod best_checkpoint;
 mod codecs;
+mod columns;
 mod commands;
 mod conservation;
 mod crash;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow};
+use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
+use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_family::{
     BoxError, Card, Columns, Family, FittedExtractor, Image, Input, KeyError, Loaded, Loss, Made, Model, NoOptions,
     Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer, TrainSettings,
@@ -75,6 +76,7 @@ fn pixel(name: &str, number: f32) -> Made {
 
 impl Family for Toy {
     const NAME: &'static str = "toy-linear";
+    const COST_UNIT: &'static str = "rows";
     const EXTRACTORS: &'static [FittedExtractor] = &[FittedExtractor { stage: 1, file: "embedding.safetensors" }];
 
     type Config = ToyConfig;
@@ -107,20 +109,21 @@ impl Family for Toy {
         if options.offset < 0.0 { Err(KeyError::new("export.offset", "is negative")) } else { Ok(()) }
     }
 
-    fn columns(_: &TrainSettings<Self>, _: &ShardIndex) -> Result<Vec<Column>, BoxError> {
-        Ok(vec![Column::Utt, Column::UttEmbedding])
+    fn columns(_: &TrainSettings<Self>, _: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError> {
+        Ok(vec![speech::utt_embedding()])
     }
 
     fn reader(_: &TrainSettings<Self>, _: &ShardIndex) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn cost(_: &TrainSettings<Self>, _: u32) -> u32 {
+    fn cost(_: &TrainSettings<Self>, _: &RowSizes<'_>) -> u32 {
         1
     }
 
-    fn example(settings: &TrainSettings<Self>, (): &(), row: &ShardRow, _: u64) -> Result<(Vec<f32>, f32), BoxError> {
-        Ok((row.utt_embedding[..settings.config.width].to_vec(), target(&row.utt_embedding)))
+    fn example(settings: &TrainSettings<Self>, (): &(), row: &Row, _: u64) -> Result<(Vec<f32>, f32), BoxError> {
+        let embedding = row.values::<f32>(speech::UTT_EMBEDDING)?;
+        Ok((embedding[..settings.config.width].to_vec(), target(embedding)))
     }
 
     fn collate(
@@ -197,23 +200,24 @@ struct ToyScorer {
 }
 
 impl Scorer for ToyScorer {
-    fn columns(&self) -> Vec<Column> {
-        vec![Column::Utt, Column::UttEmbedding]
+    fn columns(&self) -> Vec<ColumnSpec> {
+        vec![speech::utt_embedding()]
     }
 
-    fn learn(&mut self, row: &ShardRow) -> Result<(), BoxError> {
-        self.seen.push(target(&row.utt_embedding));
+    fn learn(&mut self, row: &Row) -> Result<(), BoxError> {
+        self.seen.push(target(row.values(speech::UTT_EMBEDDING)?));
         Ok(())
     }
 
-    fn score(&mut self, rows: &[Arc<ShardRow>], _: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError> {
+    fn score(&mut self, rows: &[Arc<Row>], _: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError> {
         let mean = self.seen.iter().sum::<f32>() / self.seen.len() as f32;
         let mut scored = Vec::new();
         for row in rows {
-            let (inputs, wanted) = (&row.utt_embedding[..self.loaded.config.width], target(&row.utt_embedding));
+            let embedding = row.values::<f32>(speech::UTT_EMBEDDING)?;
+            let (inputs, wanted) = (&embedding[..self.loaded.config.width], target(embedding));
             let made = self.loaded.model.predict(&self.loaded.parameters, inputs)?;
             self.errors.push([(made - wanted).powi(2), (mean - wanted).powi(2)]);
-            scored.push(Ok(vec![pixel(&row.utt, made)]));
+            scored.push(Ok(vec![pixel(&row.id, made)]));
         }
         Ok(scored)
     }

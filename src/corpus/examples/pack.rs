@@ -4,7 +4,8 @@
 
 use std::time::Instant;
 
-use flowmill_corpus::shard::{MelStore, ShardOptions, ShardRow, ShardWriter};
+use flowmill_corpus::shard::{MelStore, ShardOptions, ShardWriter, speech};
+use flowmill_corpus::{Array, Row};
 
 /// Speech tokens per second.
 const TOKEN_RATE: f64 = 25.0;
@@ -24,21 +25,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn pack(files: &[String], seconds: f64, folder: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let options = ShardOptions { mel: MelStore::None, ..ShardOptions::default() };
+    let options = ShardOptions { columns: speech::columns(MelStore::None), ..ShardOptions::default() };
     let mut writer = ShardWriter::create(&folder.join("shard.parquet"), &options)?;
     for file in files {
-        writer.push(ShardRow {
-            utt: file.clone(),
-            wav: file.clone(),
-            audio_data: std::fs::read(file)?,
-            spk: "speaker".to_owned(),
-            utt_embedding: vec![0.1; 192],
-            spk_embedding: vec![0.1; 192],
-            speech_token: (0..(seconds * TOKEN_RATE) as i64).collect(),
-            duration: seconds,
-            sample_rate: 16_000,
-            ..ShardRow::default()
-        })?;
+        let columns = [
+            (speech::WAV, Array::text(file)),
+            (speech::AUDIO_DATA, Array::scalar(std::fs::read(file)?)),
+            (speech::TEXT, Array::text("")),
+            (speech::UTT_EMBEDDING, Array::vector(vec![0.1f32; 192])),
+            (speech::SPK_EMBEDDING, Array::vector(vec![0.1f32; 192])),
+            (speech::SPEECH_TOKEN, Array::vector((0..(seconds * TOKEN_RATE) as i64).collect())),
+            (speech::DURATION, Array::scalar(seconds)),
+            (speech::SAMPLE_RATE, Array::scalar(16_000i32)),
+        ];
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        writer.push(Row { id: file.clone(), group: "speaker".to_owned(), columns, ..Row::default() })?;
     }
     writer.finish()?;
     Ok(())

@@ -48,6 +48,17 @@ impl DType {
     }
 }
 
+impl DType {
+    /// The type of a name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Every type.
+    pub const ALL: [Self; 8] =
+        [Self::F16, Self::F32, Self::F64, Self::I32, Self::I64, Self::U8, Self::Text, Self::Bytes];
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -296,6 +307,14 @@ impl Array {
         };
         Ok(Self { shape: self.shape, data })
     }
+
+    /// The same numbers rounded to half precision; `None` where a value is none of single precision, or none that half precision has.
+    pub fn to_half(self) -> Option<Self> {
+        let ArrayData::F32(values) = self.data else { return None };
+        let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
+        let fits = values.iter().all(|value| value.is_finite());
+        fits.then_some(Self { shape: self.shape, data: ArrayData::F16(values) })
+    }
 }
 
 /// Values in a type that holds all of them exactly.
@@ -338,6 +357,8 @@ mod tests {
             }
         }
         assert_eq!(types[0].clone().widened(DType::F64).unwrap().values::<f64>(), Ok(&[0.5][..]));
+        assert_eq!(types[1].clone().to_half().unwrap(), types[0]);
+        assert!(Array::vector(vec![0.0, 1e6f32]).to_half().is_none());
         assert_eq!(types[5].clone().widened(DType::I64).unwrap().values::<i64>(), Ok(&[7][..]));
     }
 }

@@ -43,6 +43,44 @@ impl ColumnSpec {
         Self { name: name.into(), dtype, axes: Vec::new(), required: true, docs: String::new() }
     }
 
+    /// Reads what a recipe says of a column, as it is shown: `f32 [frame, channel 512]`, `text (optional)`, `i64`.
+    ///
+    /// # Errors
+    /// What is wrong, to follow the column's name.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (text, required) = match text.strip_suffix("(optional)") {
+            Some(rest) => (rest.trim_end(), false),
+            None => (text, true),
+        };
+        let (dtype, shape) = match text.split_once('[') {
+            Some((dtype, shape)) => {
+                let shape = shape.strip_suffix(']').ok_or_else(|| format!("`{text}` lacks the `]` of its shape"))?;
+                (dtype.trim_end(), shape)
+            }
+            None => (text, ""),
+        };
+        let dtype = DType::of_name(dtype).ok_or_else(|| {
+            let names = DType::ALL.map(DType::name).join(", ");
+            format!("`{dtype}` is no type of values; there are {names}, with axes as in `f32 [frame, channel 512]`")
+        })?;
+        let axis = |axis: &str| {
+            let mut words = axis.split_whitespace();
+            let (name, size) = (words.next().unwrap_or_default(), words.next().map(str::parse::<usize>));
+            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            match (size.transpose(), words.next()) {
+                (Ok(size), None) if is_name => Ok(Axis { name: name.to_owned(), size }),
+                _ => Err(format!(
+                    "`{}` is no axis; an axis is a name, or a name and a size (`channel 512`)",
+                    axis.trim()
+                )),
+            }
+        };
+        let axes = if shape.trim().is_empty() { Ok(Vec::new()) } else { shape.split(',').map(axis).collect() };
+        Ok(Self { axes: axes?, required, ..Self::new(name, dtype) })
+    }
+
     /// Adds an axis of which every row has its own size, inside the others.
     #[must_use]
     pub fn axis(mut self, name: impl Into<String>) -> Self {
@@ -191,6 +229,17 @@ pub fn check_row(specs: &[ColumnSpec], row: &Row) -> Result<(), ColumnError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_written_as_they_are_shown() {
+        for text in ["f64 []", "f32 [frame, channel 512]", "text [] (optional)", "i64 [level 8, frame] (optional)"] {
+            assert_eq!(ColumnSpec::parse("x", text).unwrap().to_string(), format!("x: {text}"));
+        }
+        assert_eq!(ColumnSpec::parse("x", " u8 ").unwrap(), ColumnSpec::new("x", DType::U8));
+        for text in ["", "float", "f32 [", "f32 [a 1 2]", "f32 [512]", "f32 [a -1]", "f32 [a,]", "f32 [a] maybe"] {
+            assert!(ColumnSpec::parse("x", text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_row_is_checked_column_by_column_and_across_columns() {

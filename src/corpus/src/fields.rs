@@ -108,6 +108,16 @@ impl Object {
         self.0.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// The value of a field that holds something.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// What a row of other media than recordings says of its group.
+    pub(crate) fn group(&self) -> Result<Option<String>, String> {
+        word(&self.0, &["group"])
+    }
+
     /// The id alone, to name a row whose other fields are wrong.
     pub(crate) fn id(&self) -> Option<String> {
         word(&self.0, names("id")).ok().flatten()
@@ -223,7 +233,7 @@ fn without_nan(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// A value's type in words.
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

@@ -56,4 +56,4 @@ pub use error::CorpusError;
 pub use options::{Ids, ReadOptions};
 pub use reading::{Reading, Rejection};
 pub use row::{MediaRef, Role, Row};
-pub use utterances::{Utterance, UtteranceRow, Utterances};
+pub use utterances::{Extra, Utterance, UtteranceRow, Utterances};

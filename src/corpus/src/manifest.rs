@@ -2,6 +2,7 @@
 //! text, duration, offset, speaker, language and id. One JSON array of such objects is read too, and one object of them by their ids
 //! as SpeechBrain writes it.
 
+mod extras;
 mod layout;
 
 use std::borrow::Cow;
@@ -14,13 +15,14 @@ use serde_json::Value;
 
 use crate::delimited::Table;
 use crate::encoding;
-use crate::fields::Object;
+use crate::fields::{Fields, Object};
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::reading::{Candidate, Rejection};
 use crate::samples::{extension, stem};
+use crate::utterances::Extra;
 use crate::values::BadPath;
-use crate::{CorpusError, ReadOptions, Reading, ids, values};
+use crate::{CorpusError, ReadOptions, Reading, Role, ids, values};
 use layout::Layout;
 
 /// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. Without an id of its own, a row is named
@@ -152,8 +154,22 @@ impl Reader<'_> {
         let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
         let object = object.map_err(|problem| reject(key.clone(), described(problem)))?;
         let named = || object.id().or(key.clone()).or_else(|| object.audio().map(|audio| id_of(&audio, None)));
-        let fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
+        let mut fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
+        if fields.speaker.is_none() && self.options.asks_for_more() {
+            fields.speaker = object.group().map_err(|problem| reject(named(), described(problem)))?;
+        }
         let given = fields.id.clone().or(key.clone());
+        let extra =
+            extras::read(&object, &self.prefix, self.options).map_err(|problem| reject(named(), described(problem)))?;
+        let media = self.options.media;
+        let has_audio = fields.audio.is_some() && (media.is_empty() || media.contains(&Role::Audio));
+        if let Some(extra) = extra.as_ref().filter(|extra| !has_audio && extra.has_data()) {
+            return self.without_audio(fields, given, extra, place);
+        }
+        if !has_audio && media.iter().any(|role| *role != Role::Audio) {
+            let names: Vec<&str> = media.iter().map(|role| role.name()).collect();
+            return Err(reject(named(), described(format!("has no medium of {} (prep.media)", names.join(", ")))));
+        }
         let Some(audio) = fields.audio.as_deref() else {
             let problem = layout::other_tool(&object, &place).unwrap_or_else(|| {
                 let names = "audio_filepath, path, wav, file_name, audio …";
@@ -189,7 +205,41 @@ impl Reader<'_> {
             start,
             end: start.zip(fields.duration).map(|(start, duration)| start + duration),
             duration: fields.duration,
+            extra,
             place,
+        })
+    }
+
+    /// A row that has other media than a recording.
+    fn without_audio(
+        &self,
+        fields: Fields,
+        given: Option<String>,
+        extra: &Extra,
+        place: String,
+    ) -> Result<Candidate, Rejection> {
+        let first = extra.media.values().flatten().next();
+        let made_up = first.map_or_else(|| place.clone(), |medium| id_of(&medium.0, None));
+        let id = given.clone().unwrap_or_else(|| made_up.clone());
+        let described = |problem: String| Rejection {
+            id: id.clone(),
+            reason: format!("bad line in the manifest: {place} {problem}"),
+        };
+        values::id(&id).map_err(&described)?;
+        let text = values::transcript(fields.text.as_deref().unwrap_or_default()).map_err(&described)?;
+        let text = text.map(Cow::into_owned).ok_or_else(|| format!("{place} has no text"));
+        Ok(Candidate {
+            origin: given.is_none().then_some(made_up),
+            speaker: fields.speaker.or_else(|| self.options.speaker.map(str::to_owned)),
+            text,
+            language: fields.language,
+            wav: String::new(),
+            start: None,
+            end: None,
+            duration: None,
+            extra: Some(extra.clone()),
+            place,
+            id,
         })
     }
 }

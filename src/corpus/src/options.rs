@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{ColumnSpec, Role};
+
 /// Where the ids of a tar file's utterances come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -27,4 +29,18 @@ pub struct ReadOptions<'a> {
     pub ids: Ids,
     /// Whether single rows without a transcript are kept. A source in which no row has one is read without transcripts anyway.
     pub rows_without_text: bool,
+    /// The media that rows of a manifest have; none: recordings.
+    pub media: &'a [Role],
+    /// The fields of a manifest that hold ids of other rows.
+    pub references: &'a [String],
+    /// Columns that rows of a manifest have beyond those of an utterance.
+    pub columns: &'a [ColumnSpec],
+}
+
+impl ReadOptions<'_> {
+    /// Whether rows may have more than utterances have.
+    pub(crate) fn asks_for_more(&self) -> bool {
+        let other_media = self.media.iter().any(|role| *role != Role::Audio);
+        other_media || !self.references.is_empty() || !self.columns.is_empty()
+    }
 }

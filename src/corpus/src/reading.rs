@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use crate::ids::{self, Named};
+use crate::utterances::Extra;
 use crate::{CorpusError, ReadOptions, UtteranceRow, Utterances};
 
 /// A row that was left out, and why.
@@ -48,6 +49,7 @@ pub(crate) struct Candidate {
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
     pub(crate) duration: Option<f64>,
+    pub(crate) extra: Option<Extra>,
     /// Where it was found, to show: `m.jsonl:12`.
     pub(crate) place: String,
 }
@@ -105,7 +107,8 @@ impl Reading {
         ids::tell_apart(&mut rows);
         rows.par_sort_by(|a, b| a.id.cmp(&b.id));
         let keep_all = options.rows_without_text || !texts;
-        if !texts && !rows.is_empty() {
+        // What has no recording needs no transcript.
+        if !texts && rows.iter().any(|row| !row.wav.is_empty()) {
             self.warnings.push(NO_TRANSCRIPTS.into());
         }
         let mut first: Option<&Candidate> = None;
@@ -116,7 +119,9 @@ impl Reading {
             }
             first = Some(row);
             match &row.text {
-                Err(why) if !keep_all => self.reject(&row.id, format!("no transcript: {why}; {KEEP_WITHOUT_TEXT}")),
+                Err(why) if !keep_all && !row.wav.is_empty() => {
+                    self.reject(&row.id, format!("no transcript: {why}; {KEEP_WITHOUT_TEXT}"))
+                }
                 text => {
                     self.utterances.push(UtteranceRow {
                         utt: &row.id,
@@ -127,6 +132,7 @@ impl Reading {
                         start: row.start,
                         end: row.end,
                         duration: row.duration,
+                        extra: row.extra.as_ref(),
                         ..UtteranceRow::default()
                     });
                     if row.origin.is_some() {

@@ -385,6 +385,7 @@ impl Sample {
             start: None,
             end: None,
             duration: fields.duration,
+            extra: None,
             place: store.shown(&recording.name),
         })
     }

@@ -1,16 +1,13 @@
-//! Training shards: Parquet files with the columns CosyVoice's `tools/make_parquet_list.py` writes, plus the training mel.
+//! Training shards: Parquet files whose schema follows from a list of [`ColumnSpec`](crate::ColumnSpec)s.
 //!
-//! | column | type | what |
+//! | field | type | what |
 //! |---|---|---|
-//! | `utt` `wav` `text` `spk` | string | id, path as the data say, transcript, speaker |
-//! | `audio_data` | binary | the recording's own bytes; a cut WAV for a piece of a longer recording |
-//! | `utt_embedding` `spk_embedding` | list of float32 | of the utterance, of its speaker |
-//! | `speech_token` | list of int64 | |
-//! | `lang` | string or null | |
-//! | `duration` `sample_rate` | float64, int32 | seconds and Hz of `audio_data` |
-//! | `mel` | list of float16 or float32 | frame after frame, `mel_frames` × `mel_bins` values |
-//! | `mel_frames` `mel_bins` | int32 | the layout of `mel` |
+//! | `utt` `spk` | string | the row's id and its group (the speaker) |
+//! | a column without axes | the type of its values | null where an optional one is missing |
+//! | a column with one axis | list of values | |
+//! | a column with two axes or more | list of values, and int32 fields `NAME_AXISs` | row-major, with the size of every axis: `mel`, `mel_frames`, `mel_bins` |
 //!
+//! The speech flows' columns are those of CosyVoice's `tools/make_parquet_list.py`, and the training mel ([`speech`]).
 //! Or, with the same rows, WebDataset tar files ([`TarShardWriter`]).
 //!
 //! Row groups are small (8 MiB or 50 rows) and pages smaller still, so that single rows can be fetched without reading their
@@ -18,26 +15,32 @@
 //! has digests of their columns ([`SplitContent`]).
 
 mod cache;
-mod columns;
 mod content;
 mod decode;
+mod encode;
 mod index;
 mod lists;
 mod mel_statistics;
 mod reader;
-mod row;
+mod schema;
+pub mod speech;
 mod store;
 mod tallying;
 mod tar;
 mod writer;
 
-pub use columns::{Column, MelStore};
 pub use content::{ColumnDigests, ContentHasher, SplitContent};
-pub use index::{MadeBy, ShardEntry, ShardIndex};
+pub use index::{MadeBy, RowSizes, ShardEntry, ShardIndex};
 pub use lists::{ListPaths, write_data_list, write_row_lists, write_shard_lists};
 pub use mel_statistics::MelStatistics;
 pub use reader::ShardReader;
-pub use row::{Mel, ShardRow};
+pub use schema::columns_of;
+pub use speech::MelStore;
 pub use store::Shards;
 pub use tar::TarShardWriter;
-pub use writer::{ShardOptions, ShardSummary, ShardWriter};
+pub use writer::{ShardOptions, ShardSummary, ShardWriter, without_keys};
+
+/// The field of a row's id.
+pub const ID: &str = "utt";
+/// The field of a row's group.
+pub const GROUP: &str = "spk";

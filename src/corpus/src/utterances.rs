@@ -1,6 +1,27 @@
 //! Utterances: one as a plain struct, many as a columnar table.
 
+use std::collections::BTreeMap;
+
 use crate::strings::Strings;
+use crate::{Array, MediaRef, Role};
+
+/// What a row has beyond an utterance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Extra {
+    /// The media but for the recording.
+    pub media: BTreeMap<Role, Vec<MediaRef>>,
+    /// The ids of other rows, by the name of the reference.
+    pub references: BTreeMap<String, Vec<String>>,
+    /// Columns that the recipe names.
+    pub columns: BTreeMap<String, Array>,
+}
+
+impl Extra {
+    /// Whether it has what a row can consist of: media, or references to other rows.
+    pub fn has_data(&self) -> bool {
+        !self.media.is_empty() || !self.references.is_empty()
+    }
+}
 
 /// One utterance, the row every stage works on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +70,7 @@ impl Utterance {
             channels: self.channels,
             channel: self.channel,
             decoder: self.decoder.as_deref(),
+            extra: None,
         }
     }
 }
@@ -69,6 +91,8 @@ pub struct UtteranceRow<'a> {
     pub channels: Option<u32>,
     pub channel: Option<u32>,
     pub decoder: Option<&'a str>,
+    /// What [`Utterance`] does not have.
+    pub extra: Option<&'a Extra>,
 }
 
 impl UtteranceRow<'_> {
@@ -108,6 +132,8 @@ pub struct Utterances {
     channel: Vec<u32>,
     /// Whether the row's id was made of the name of its recording; rows beyond its end have ids that the data give.
     made_up: Vec<bool>,
+    /// What rows have beyond an utterance; rows beyond its end have nothing.
+    extras: Vec<Option<Box<Extra>>>,
 }
 
 /// The channel of a row that names none.
@@ -127,6 +153,7 @@ impl Utterances {
             duration: Vec::with_capacity(rows),
             channel: Vec::with_capacity(rows),
             made_up: Vec::new(),
+            extras: Vec::new(),
         }
     }
 
@@ -146,6 +173,10 @@ impl Utterances {
         self.end.push(row.end.unwrap_or(f64::NAN));
         self.duration.push(row.duration.unwrap_or(f64::NAN));
         self.channel.push(row.channel.unwrap_or(NO_CHANNEL));
+        if let Some(extra) = row.extra {
+            self.extras.resize(self.len() - 1, None);
+            self.extras.push(Some(Box::new(extra.clone())));
+        }
     }
 
     /// Notes that the id of the row that was appended last was made of the name of its recording.
@@ -195,6 +226,7 @@ impl Utterances {
             channels: None,
             channel: Some(self.channel[index]).filter(|channel| *channel != NO_CHANNEL),
             decoder: None,
+            extra: self.extras.get(index).and_then(Option::as_deref),
         }
     }
 

@@ -2,47 +2,57 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use flowmill_corpus::ReadOptions;
 use flowmill_corpus::kaldi::read_directory;
 use flowmill_corpus::shard::{
-    Column, ListPaths, Mel, MelStore, ShardEntry, ShardIndex, ShardOptions, ShardReader, ShardRow, ShardSummary,
-    ShardWriter, Shards, TarShardWriter, write_data_list, write_row_lists, write_shard_lists,
+    ListPaths, MelStore, ShardEntry, ShardIndex, ShardOptions, ShardReader, ShardSummary, ShardWriter, Shards,
+    TarShardWriter, speech, write_data_list, write_row_lists, write_shard_lists,
 };
-use flowmill_corpus::{CorpusError, file_checksum};
+use flowmill_corpus::{Array, ColumnSpec, CorpusError, DType, Row, file_checksum};
 use support::data;
 
 /// Rows with the corpus' real audio and text; embeddings, tokens and mels are plain functions of the row's number.
-fn rows() -> Vec<ShardRow> {
+fn rows(store: MelStore) -> Vec<Row> {
     let reading = read_directory(&data(), "libri6", &ReadOptions::default()).unwrap();
-    let row = |(number, row): (usize, flowmill_corpus::UtteranceRow<'_>)| ShardRow {
-        utt: row.utt.to_owned(),
-        wav: row.wav.to_owned(),
-        audio_data: fs::read(data().join(row.wav)).unwrap(),
-        text: row.text.to_owned(),
-        spk: row.spk.to_owned(),
-        utt_embedding: (0..192).map(|n| (number * n) as f32 / 100.0).collect(),
-        spk_embedding: vec![1.0; 192],
-        speech_token: (0..number as i64 + 1).collect(),
-        lang: (number % 2 == 0).then(|| "en".to_owned()),
-        duration: 1.0 + number as f64,
-        sample_rate: 16_000,
-        mel: Some(mel(number)),
+    let row = |(number, row): (usize, flowmill_corpus::UtteranceRow<'_>)| {
+        let mut columns = vec![
+            (speech::WAV, Array::text(row.wav)),
+            (speech::AUDIO_DATA, Array::scalar(fs::read(data().join(row.wav)).unwrap())),
+            (speech::TEXT, Array::text(row.text)),
+            (speech::UTT_EMBEDDING, Array::vector((0..192).map(|n| (number * n) as f32 / 100.0).collect())),
+            (speech::SPK_EMBEDDING, Array::vector(vec![1f32; 192])),
+            (speech::SPEECH_TOKEN, Array::vector((0..number as i64 + 1).collect())),
+            (speech::DURATION, Array::scalar(1.0 + number as f64)),
+            (speech::SAMPLE_RATE, Array::scalar(16_000i32)),
+        ];
+        if number % 2 == 0 {
+            columns.push((speech::LANG, Array::text("en")));
+        }
+        match store {
+            MelStore::Float16 => columns.push((speech::MEL, mel(number).to_half().unwrap())),
+            MelStore::Float32 => columns.push((speech::MEL, mel(number))),
+            MelStore::None => {}
+        }
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        Row { id: row.utt.to_owned(), group: row.spk.to_owned(), columns, ..Row::default() }
     };
     reading.utterances.iter().enumerate().map(row).collect()
 }
 
 /// Values that half precision holds exactly.
-fn mel(number: usize) -> Mel {
+fn mel(number: usize) -> Array {
     let frames = 100 + 7 * number;
-    Mel { data: (0..frames * 80).map(|n| (n % 2000) as f32 / 256.0 - 4.0).collect(), frames, bins: 80 }
+    Array::new(vec![frames, 80], (0..frames * 80).map(|n| (n % 2000) as f32 / 256.0 - 4.0).collect()).unwrap()
 }
 
-fn write(path: &Path, rows: &[ShardRow], mel: MelStore) -> ShardSummary {
-    let options = ShardOptions { mel, metadata: vec![("note".into(), "a test".into())], ..Default::default() };
+fn write(path: &Path, rows: &[Row], mel: MelStore) -> ShardSummary {
+    let metadata = vec![("note".into(), "a test".into())];
+    let options = ShardOptions { columns: speech::columns(mel), metadata, ..Default::default() };
     let mut writer = ShardWriter::create(path, &options).unwrap();
     for row in rows {
         writer.push(row.clone()).unwrap();
@@ -50,23 +60,24 @@ fn write(path: &Path, rows: &[ShardRow], mel: MelStore) -> ShardSummary {
     writer.finish().unwrap()
 }
 
-fn entry(file: &str, rows: &[ShardRow], summary: &ShardSummary) -> ShardEntry {
+fn entry(file: &str, rows: &[Row], summary: &ShardSummary) -> ShardEntry {
     ShardEntry {
         file: file.into(),
         rows: summary.rows,
         bytes: summary.bytes,
         blake3: summary.checksum.to_string(),
-        seconds: rows.iter().map(|row| row.duration).sum(),
-        utterances: rows.iter().map(|row| row.utt.clone()).collect(),
-        frames: rows.iter().map(|row| row.mel.as_ref().unwrap().frames as u32).collect(),
+        seconds: rows.iter().map(|row| *row.value::<f64>(speech::DURATION).unwrap()).sum(),
+        utterances: rows.iter().map(|row| row.id.clone()).collect(),
+        axes: BTreeMap::new(),
+        frames: rows.iter().map(|row| row.column(speech::MEL).unwrap().shape()[0] as u32).collect(),
     }
 }
 
 #[test]
 fn rows_come_back_as_they_went_in() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = rows();
     for store in [MelStore::Float16, MelStore::Float32] {
+        let rows = rows(store);
         let path = dir.path().join("shard.parquet");
         let summary = write(&path, &rows, store);
         assert_eq!((summary.rows, summary.bytes), (60, fs::metadata(&path).unwrap().len()));
@@ -75,8 +86,10 @@ fn rows_come_back_as_they_went_in() {
         assert_eq!(reader.rows(), 60);
         assert!(reader.row_groups().iter().all(|rows| *rows <= 50), "{:?}", reader.row_groups());
         assert_eq!(reader.key_values(), [("note".to_owned(), "a test".to_owned())]);
-        let read: Vec<ShardRow> = reader.iter(&Column::ALL).unwrap().collect::<Result<_, _>>().unwrap();
+        let read: Vec<Row> = reader.iter(&speech::columns(store)).unwrap().collect::<Result<_, _>>().unwrap();
         assert_eq!(read, rows);
+        let read = reader.iter(&[speech::mel(DType::F32)]).unwrap().next().unwrap().unwrap();
+        assert_eq!(read.column(speech::MEL), Ok(&mel(0)), "half precision widens");
     }
 }
 
@@ -84,7 +97,10 @@ fn rows_come_back_as_they_went_in() {
 fn the_same_rows_give_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a.parquet"), dir.path().join("b.parquet"));
-    assert_eq!(write(&a, &rows(), MelStore::Float16), write(&b, &rows(), MelStore::Float16));
+    assert_eq!(
+        write(&a, &rows(MelStore::Float16), MelStore::Float16),
+        write(&b, &rows(MelStore::Float16), MelStore::Float16)
+    );
     assert_eq!(fs::read(a).unwrap(), fs::read(b).unwrap());
 }
 
@@ -92,47 +108,170 @@ fn the_same_rows_give_the_same_bytes() {
 fn without_a_mel_there_is_no_such_column() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shard.parquet");
-    let mut rows = rows();
-    rows.iter_mut().for_each(|row| row.mel = None);
+    let rows = rows(MelStore::None);
     write(&path, &rows, MelStore::None);
     let reader = ShardReader::open(&path).unwrap();
     assert!(reader.schema().iter().all(|(name, _)| !name.starts_with("mel")));
-    assert_eq!(reader.iter(&Column::ALL).unwrap().next().unwrap().unwrap(), rows[0]);
+    assert_eq!(reader.iter(&speech::columns(MelStore::None)).unwrap().next().unwrap().unwrap(), rows[0]);
 }
 
 #[test]
 fn a_row_that_does_not_fit_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let options = ShardOptions::default();
+    let options = ShardOptions { columns: speech::columns(MelStore::Float16), ..ShardOptions::default() };
     let mut writer = ShardWriter::create(&dir.path().join("shard.parquet"), &options).unwrap();
-    let row = rows().remove(0);
-    let mut refuse = |mel: Option<Mel>| writer.push(ShardRow { mel, ..row.clone() }).unwrap_err().to_string();
-    assert!(refuse(None).contains("`1688-142285-0000`: it has no mel"));
-    assert!(refuse(Some(Mel { data: vec![0.0; 5], frames: 2, bins: 2 })).contains("5 values for 2 frames of 2 bins"));
-    assert!(refuse(Some(Mel { data: vec![1e6; 4], frames: 2, bins: 2 })).contains("half precision"));
+    let row = rows(MelStore::None).remove(0);
+    let mut refuse = |mel: Option<Array>| {
+        let mut row = row.clone();
+        row.columns.extend(mel.map(|mel| (speech::MEL.to_owned(), mel)));
+        let error = writer.push(row).unwrap_err();
+        assert!(matches!(error, CorpusError::Structure { .. }));
+        let error = error.to_string();
+        assert!(error.contains("`1688-142285-0000`") && error.contains("`mel`"), "{error}");
+    };
+    refuse(None);
+    refuse(Some(mel(0)));
+    refuse(Some(Array::vector(vec![half::f16::ONE; 80])));
+    refuse(Some(Array::text("mel")));
+    let twice = vec![ColumnSpec::new("x", DType::F32).axis("a").axis("b"), ColumnSpec::new("x_as", DType::I32)];
+    let options = ShardOptions { columns: twice, ..ShardOptions::default() };
+    assert!(ShardWriter::create(&dir.path().join("twice.parquet"), &options).is_err());
+}
+
+/// Columns of every type and of several shapes, some missing.
+fn columns_of_all_kinds() -> (Vec<ColumnSpec>, Vec<Row>) {
+    let specs = vec![
+        ColumnSpec::new("codes", DType::I64).fixed_axis("level", 8).axis("frame"),
+        ColumnSpec::new("latents", DType::F32).axis("frame").fixed_axis("channel", 16),
+        ColumnSpec::new("cube", DType::U8).axis("row").axis("column").fixed_axis("colour", 3),
+        ColumnSpec::new("emotion", DType::F16).fixed_axis("class", 7).optional(),
+        ColumnSpec::new("score", DType::F64),
+        ColumnSpec::new("count", DType::I32).optional(),
+        ColumnSpec::new("tags", DType::Text).axis("tag"),
+        ColumnSpec::new("image_data", DType::Bytes).axis("image"),
+        ColumnSpec::new("video_data", DType::Bytes).optional(),
+    ];
+    let row = |number: usize| {
+        let frames = 3 * number;
+        let mut columns: BTreeMap<String, Array> = BTreeMap::new();
+        let mut put = |name: &str, array: Array| drop(columns.insert(name.to_owned(), array));
+        put("codes", Array::new(vec![8, frames], (0..8 * frames as i64).collect()).unwrap());
+        put("latents", Array::new(vec![frames, 16], (0..16 * frames).map(|v| v as f32 / 3.0).collect()).unwrap());
+        put("cube", Array::new(vec![2, number, 3], (0..6 * number).map(|v| v as u8).collect()).unwrap());
+        put("score", Array::scalar(0.1 * number as f64));
+        put("tags", Array::vector(vec!["a,b".to_owned(), String::new()]));
+        put("image_data", Array::vector((0..number).map(|n| vec![n as u8; 5 * n]).collect::<Vec<_>>()));
+        if number % 2 == 1 {
+            put("emotion", Array::vector(vec![half::f16::from_f32(1.0 / 7.0); 7]));
+            put("count", Array::scalar(-1i32));
+            put("video_data", Array::scalar(vec![1u8, 2, 3]));
+        }
+        Row { id: format!("row-{number}"), group: "user".to_owned(), columns, ..Row::default() }
+    };
+    (specs, (0..5).map(row).collect())
+}
+
+#[test]
+fn columns_of_any_shape_come_back_from_both_formats() {
+    let dir = tempfile::tempdir().unwrap();
+    let (specs, rows) = columns_of_all_kinds();
+    let options = ShardOptions { columns: specs.clone(), ..ShardOptions::default() };
+    let (parquet, tar) = (dir.path().join("s.parquet"), dir.path().join("s.tar"));
+    let mut writer = ShardWriter::create(&parquet, &options).unwrap();
+    rows.iter().for_each(|row| writer.push(row.clone()).unwrap());
+    writer.finish().unwrap();
+    let mut writer = TarShardWriter::create(&tar, &specs).unwrap();
+    rows.iter().for_each(|row| writer.push(row, "wav").unwrap());
+    writer.finish().unwrap();
+    let entry = |file: &str| ShardEntry {
+        file: file.into(),
+        rows: 5,
+        blake3: file_checksum(&dir.path().join(file)).unwrap().to_string(),
+        utterances: rows.iter().map(|row| row.id.clone()).collect(),
+        frames: vec![0; 5],
+        ..ShardEntry::default()
+    };
+    for file in ["s.parquet", "s.tar"] {
+        let index = dir.path().join("index.json");
+        ShardIndex::new("train", serde_json::Value::Null, vec![entry(file)]).write(&index).unwrap();
+        let read = Shards::open(&index, &specs, 0).unwrap().fetch(&[3, 0, 4, 1, 2]).unwrap();
+        for (row, number) in read.iter().zip([3, 0, 4, 1, 2]) {
+            assert_eq!(**row, rows[number], "{file}");
+        }
+        let wide = ColumnSpec::new("emotion", DType::F64).axis("class").optional();
+        let read = Shards::open(&index, &[wide], 0).unwrap().fetch(&[1]).unwrap();
+        assert_eq!(read[0].columns["emotion"].dtype(), DType::F64);
+        for wrong in [
+            ColumnSpec::new("codes", DType::I64).fixed_axis("level", 9).axis("frame"),
+            ColumnSpec::new("codes", DType::I64).axis("frame"),
+            ColumnSpec::new("codes", DType::I32).fixed_axis("level", 8).axis("frame"),
+            ColumnSpec::new("score", DType::F32),
+            ColumnSpec::new("tags", DType::I64).axis("tag"),
+            ColumnSpec::new("count", DType::I32),
+            ColumnSpec::new("other", DType::F32),
+        ] {
+            let error = Shards::open(&index, std::slice::from_ref(&wrong), 0).unwrap().fetch(&[0]).unwrap_err();
+            assert!(matches!(error, CorpusError::Structure { .. }), "{file}: {wrong}: {error}");
+            assert!(error.to_string().contains(&format!("`{}`", wrong.name)), "{file}: {error}");
+        }
+    }
+}
+
+#[test]
+fn counts_in_a_file_are_not_taken_on_trust() {
+    use arrow::array::{ArrayRef, Float32Builder, Int32Array, ListBuilder, RecordBatch, StringArray};
+    let dir = tempfile::tempdir().unwrap();
+    let write = |frames: i32, bins: i32, values: &[Option<f32>]| {
+        let mut mel = ListBuilder::new(Float32Builder::new());
+        values.iter().for_each(|value| mel.values().append_option(*value));
+        mel.append(true);
+        let strings = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+        let count = |count: i32| Arc::new(Int32Array::from(vec![count])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([
+            ("utt", strings("a")),
+            ("spk", strings("s")),
+            ("mel", Arc::new(mel.finish()) as ArrayRef),
+            ("mel_frames", count(frames)),
+            ("mel_bins", count(bins)),
+        ])
+        .unwrap();
+        let path = dir.path().join("s.parquet");
+        let file = fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        ShardReader::open(&path).unwrap().fetch(&[0], &[speech::mel(DType::F32)])
+    };
+    let six = [Some(0.5); 6];
+    assert_eq!(write(2, 3, &six).unwrap()[0].column(speech::MEL).unwrap().shape(), [2, 3]);
+    for (frames, bins) in [(3, 3), (-2, -3), (i32::MAX, i32::MAX), (0, 0), (6, 0)] {
+        assert!(matches!(write(frames, bins, &six), Err(CorpusError::Structure { .. })), "{frames} {bins}");
+    }
+    assert!(write(2, 3, &[Some(0.5), None, Some(0.5), Some(0.5), Some(0.5), Some(0.5)]).is_err());
 }
 
 #[test]
 fn single_rows_are_fetched_without_reading_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shard.parquet");
-    let rows = rows();
+    let rows = rows(MelStore::Float16);
     write(&path, &rows, MelStore::Float16);
     let reader = ShardReader::open(&path).unwrap();
     let wanted = [0, 7, 31, 52, 59];
-    let read = reader.fetch(&wanted, &[Column::Utt, Column::Mel, Column::SpeechToken]).unwrap();
+    let read = reader.fetch(&wanted, &[speech::mel(DType::F16), speech::speech_token()]).unwrap();
     for (row, at) in read.iter().zip(wanted) {
-        assert_eq!((&row.utt, &row.mel, &row.speech_token), (&rows[at].utt, &rows[at].mel, &rows[at].speech_token));
-        assert!(row.audio_data.is_empty() && row.text.is_empty());
+        assert_eq!((&row.id, &row.group), (&rows[at].id, &rows[at].group));
+        assert_eq!(row.columns.len(), 2);
+        assert!([speech::MEL, speech::SPEECH_TOKEN].iter().all(|name| row.column(name) == rows[at].column(name)));
     }
-    assert!(reader.fetch(&[60], &[Column::Utt]).unwrap_err().to_string().contains("60 rows"));
-    assert!(reader.fetch(&[3, 2], &[Column::Utt]).is_err());
+    assert!(matches!(reader.fetch(&[60], &[]), Err(CorpusError::Structure { .. })));
+    assert!(reader.fetch(&[3, 2], &[]).is_err());
 }
 
 #[test]
 fn a_split_is_one_list_of_rows_and_its_shards_are_verified() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = rows();
+    let rows = rows(MelStore::Float16);
     let mut entries = Vec::new();
     for (number, rows) in rows.chunks(25).enumerate() {
         let file = format!("shard-{number:05}.parquet");
@@ -144,15 +283,19 @@ fn a_split_is_one_list_of_rows_and_its_shards_are_verified() {
     index.write(&path).unwrap();
     assert_eq!(ShardIndex::read(&path).unwrap(), index);
     // A cache that holds about three rows.
-    let shards = Shards::open(&path, &[Column::Utt, Column::Mel], 3 * 200_000).unwrap();
+    let shards = Shards::open(&path, &[speech::mel(DType::F16)], 3 * 100_000).unwrap();
     assert_eq!((shards.len(), shards.shard_sizes()), (60, vec![25, 25, 10]));
-    assert_eq!(shards.lengths().len(), 60);
-    assert_eq!(shards.id(25), rows[25].utt);
+    assert_eq!(
+        shards.sizes().map(|sizes| sizes.frames()).collect::<Vec<_>>(),
+        (0..60).map(|n| 100 + 7 * n).collect::<Vec<u32>>()
+    );
+    assert_eq!(shards.id(25), rows[25].id);
     for items in [vec![59, 0, 24, 25, 0], vec![0, 30], (0..60).rev().collect::<Vec<u32>>()] {
         let read = shards.fetch(&items).unwrap();
         assert_eq!(read.len(), items.len());
         for (row, item) in read.iter().zip(items) {
-            assert_eq!((&row.utt, &row.mel), (&rows[item as usize].utt, &rows[item as usize].mel));
+            let own = &rows[item as usize];
+            assert_eq!((&row.id, row.column(speech::MEL)), (&own.id, own.column(speech::MEL)));
         }
     }
     assert!(shards.fetch(&[60]).is_err());
@@ -161,7 +304,7 @@ fn a_split_is_one_list_of_rows_and_its_shards_are_verified() {
     let mut bytes = fs::read(&victim).unwrap();
     bytes[1000] ^= 1;
     fs::write(&victim, bytes).unwrap();
-    let shards = Shards::open(&path, &[Column::Utt], 0).unwrap();
+    let shards = Shards::open(&path, &[], 0).unwrap();
     assert!(shards.fetch(&[3]).is_ok());
     assert!(matches!(shards.fetch(&[30]), Err(CorpusError::Checksum { .. })));
 }
@@ -169,11 +312,11 @@ fn a_split_is_one_list_of_rows_and_its_shards_are_verified() {
 #[test]
 fn lists_as_cosyvoice_reads_them() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = &rows()[..3];
+    let rows = &rows(MelStore::Float16)[..3];
     let summary = write(&dir.path().join("shard-00000.parquet"), rows, MelStore::Float16);
     let entry = entry("shard-00000.parquet", rows, &summary);
     let paths = ListPaths { prefix: "exp/x/".into() };
-    let speakers: BTreeSet<String> = rows.iter().map(|row| row.spk.clone()).collect();
+    let speakers: BTreeSet<String> = rows.iter().map(|row| row.group.clone()).collect();
     write_shard_lists(dir.path(), 0, &entry, &speakers, &paths).unwrap();
     write_data_list(dir.path(), std::slice::from_ref(&entry), &paths).unwrap();
     write_row_lists(dir.path(), &[entry], &paths).unwrap();
@@ -193,7 +336,7 @@ fn pages_of_the_large_columns_hold_few_rows() {
     use parquet::file::metadata::PageIndexPolicy;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shard.parquet");
-    write(&path, &rows(), MelStore::Float16);
+    write(&path, &rows(MelStore::Float16), MelStore::Float16);
     let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Required);
     let metadata = ArrowReaderMetadata::load(&fs::File::open(&path).unwrap(), options).unwrap();
     let metadata = metadata.metadata();
@@ -212,21 +355,14 @@ fn pages_of_the_large_columns_hold_few_rows() {
 #[test]
 fn tar_shards_hold_the_rows_of_parquet_shards() {
     let dir = tempfile::tempdir().unwrap();
-    let mut rows = rows();
-    rows.truncate(12);
-    rows[3].utt = "odd/../na me.of % an ü utterance".into();
-    rows[5].lang = None;
     for store in [MelStore::Float16, MelStore::Float32, MelStore::None] {
-        for row in &mut rows {
-            row.mel = (store != MelStore::None).then(|| Mel {
-                data: (0..240).map(|v| v as f32 / 8.0).collect(),
-                frames: 3,
-                bins: 80,
-            });
-        }
+        let mut rows = rows(store);
+        rows.truncate(12);
+        rows[3].id = "odd/../na me.of % an ü utterance".into();
+        let columns = speech::columns(store);
         let mut bytes = Vec::new();
         for name in ["one.tar", "two.tar"] {
-            let mut writer = TarShardWriter::create(&dir.path().join(name), store).unwrap();
+            let mut writer = TarShardWriter::create(&dir.path().join(name), &columns).unwrap();
             rows.iter().for_each(|row| writer.push(row, "flac").unwrap());
             let summary = writer.finish().unwrap();
             let content = fs::read(dir.path().join(name)).unwrap();
@@ -240,21 +376,21 @@ fn tar_shards_hold_the_rows_of_parquet_shards() {
             rows: 12,
             bytes: bytes[0].len() as u64,
             blake3: flowmill_corpus::Checksum::of(&bytes[0]).to_string(),
-            utterances: rows.iter().map(|row| row.utt.clone()).collect(),
+            utterances: rows.iter().map(|row| row.id.clone()).collect(),
             frames: vec![3; 12],
             ..ShardEntry::default()
         };
         let index = dir.path().join("index.json");
         ShardIndex::new("train", serde_json::Value::Null, vec![entry]).write(&index).unwrap();
-        let shards = Shards::open(&index, &Column::ALL, 1 << 20).unwrap();
+        let shards = Shards::open(&index, &columns, 1 << 20).unwrap();
         let found = shards.fetch(&[7, 3, 0, 11]).unwrap();
         for (row, number) in found.iter().zip([7, 3, 0, 11]) {
             assert_eq!(**row, rows[number]);
         }
-        let few = Shards::open(&index, &[Column::Utt, Column::SpeechToken], 1 << 20).unwrap().fetch(&[2]).unwrap();
-        assert!(few[0].audio_data.is_empty() && few[0].mel.is_none() && few[0].speech_token == rows[2].speech_token);
+        let few = Shards::open(&index, &[speech::speech_token()], 1 << 20).unwrap().fetch(&[2]).unwrap();
+        assert!(few[0].columns.len() == 1 && few[0].column("speech_token") == rows[2].column("speech_token"));
         fs::write(dir.path().join("one.tar"), &bytes[0][..bytes[0].len() - 512]).unwrap();
-        let error = Shards::open(&index, &Column::ALL, 0).unwrap().fetch(&[0]).unwrap_err().to_string();
+        let error = Shards::open(&index, &columns, 0).unwrap().fetch(&[0]).unwrap_err().to_string();
         assert!(error.contains("BLAKE3"), "{error}");
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow};
+use flowmill_corpus::shard::{RowSizes, ShardIndex};
+use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters};
 use flowmill_runner::{Recipe, RecipeError, keys_of};
@@ -31,7 +32,7 @@ pub struct Examples(Box<dyn Any + Send + Sync>);
 #[derive(Clone, Copy)]
 pub struct ReaderRow<'a> {
     /// The row.
-    pub row: &'a ShardRow,
+    pub row: &'a Row,
     /// The reader of its split.
     pub reader: &'a Reader,
     /// What identifies it in random draws.
@@ -60,11 +61,12 @@ pub trait Configured: Debug + Send + Sync {
     fn sampling(&self, export_options: &Value) -> Result<Value, BoxError>;
     fn inputs(&self, artifacts: &Artifacts) -> Vec<(String, PathBuf)>;
     fn completed(&self, artifacts: &Artifacts) -> Result<Arc<dyn Configured>, BoxError>;
-    fn columns(&self, index: &ShardIndex) -> Result<Vec<Column>, BoxError>;
+    fn columns(&self, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
     fn derived(&self, index: &ShardIndex) -> Option<Derived>;
     fn check_splits(&self, splits: &[(&Path, &ShardIndex)]) -> Result<(), BoxError>;
     fn reader(&self, index: &ShardIndex) -> Result<Reader, BoxError>;
-    fn cost(&self, length: u32) -> u32;
+    fn cost(&self, sizes: &RowSizes<'_>) -> u32;
+    fn cost_unit(&self) -> &'static str;
     fn elements_per_cost(&self) -> usize;
     /// The batch of some rows.
     fn batch(&self, rows: &[ReaderRow<'_>], device: &Device) -> Result<Batch, BoxError>;
@@ -200,7 +202,7 @@ impl<F: Family> Configured for TrainSettings<F> {
         Ok(Arc::new(settings))
     }
 
-    fn columns(&self, index: &ShardIndex) -> Result<Vec<Column>, BoxError> {
+    fn columns(&self, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError> {
         F::columns(self, index)
     }
 
@@ -216,8 +218,12 @@ impl<F: Family> Configured for TrainSettings<F> {
         Ok(Reader(Box::new(F::reader(self, index)?)))
     }
 
-    fn cost(&self, length: u32) -> u32 {
-        F::cost(self, length)
+    fn cost(&self, sizes: &RowSizes<'_>) -> u32 {
+        F::cost(self, sizes)
+    }
+
+    fn cost_unit(&self) -> &'static str {
+        F::COST_UNIT
     }
 
     fn elements_per_cost(&self) -> usize {
@@ -230,7 +236,7 @@ impl<F: Family> Configured for TrainSettings<F> {
     }
 
     fn examples(&self, rows: &[ReaderRow<'_>]) -> Result<Examples, BoxError> {
-        let named = |row: &ReaderRow<'_>| Ok((row.row.utt.clone(), self.example(row)?));
+        let named = |row: &ReaderRow<'_>| Ok((row.row.id.clone(), self.example(row)?));
         let examples: Vec<(String, F::Example)> = rows.iter().map(named).collect::<Result<_, BoxError>>()?;
         Ok(Examples(Box::new(examples)))
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
-use flowmill_corpus::shard::{Column, ShardRow};
+use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::Parameters;
 use flowmill_train::BoxError;
 use serde_json::Value;
@@ -71,19 +71,19 @@ pub type Scored = Result<Vec<Made>, String>;
 /// Samples and scores a split, next to the trivial answers that a model must beat.
 pub trait Scorer: Send {
     /// The columns that rows need.
-    fn columns(&self) -> Vec<Column>;
+    fn columns(&self) -> Vec<ColumnSpec>;
 
     /// Learns the trivial answers from a row that was trained on.
     ///
     /// # Errors
     /// When the row cannot be used.
-    fn learn(&mut self, row: &ShardRow) -> Result<(), BoxError>;
+    fn learn(&mut self, row: &Row) -> Result<(), BoxError>;
 
     /// Samples and scores rows; gives a result for each, or for the first ones when `interrupted` says so.
     ///
     /// # Errors
     /// What is no fault of a row.
-    fn score(&mut self, rows: &[Arc<ShardRow>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError>;
+    fn score(&mut self, rows: &[Arc<Row>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError>;
 
     /// The scores of all rows.
     fn finish(self: Box<Self>, split: &str) -> Report;

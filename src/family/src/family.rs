@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use flowmill_audio::features::MelConfig;
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow};
+use flowmill_corpus::shard::{RowSizes, ShardIndex};
+use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters};
 use flowmill_train::{BoxError, Loss};
@@ -111,6 +112,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const NAME: &'static str;
     /// Options in the section `train` that change no weights; all others belong to the identity of a training.
     const FREE_OPTIONS: &'static [&'static str] = &[];
+    /// What costs are counted in, in the plural: `frames`, `tokens`, `pixels`.
+    const COST_UNIT: &'static str = "frames";
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];
 
@@ -179,7 +182,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     ///
     /// # Errors
     /// When the split does not have them.
-    fn columns(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Vec<Column>, BoxError>;
+    fn columns(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
 
     /// What examples of a split hold besides its columns, if anything.
     fn derived(settings: &TrainSettings<Self>, index: &ShardIndex) -> Option<Derived> {
@@ -202,10 +205,11 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// When its index does not describe what the family needs.
     fn reader(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
 
-    /// The cost of a row of this length, in the unit of `train.batch.max_frames_in_batch`.
-    fn cost(settings: &TrainSettings<Self>, length: u32) -> u32 {
+    /// The cost of a row of these sizes, in [`Family::COST_UNIT`]s. A batch costs its most expensive row times its count, at most
+    /// `train.batch.max_frames_in_batch`.
+    fn cost(settings: &TrainSettings<Self>, sizes: &RowSizes<'_>) -> u32 {
         let _ = settings;
-        length
+        sizes.frames()
     }
 
     /// The number of elements of the loss for each unit of cost.
@@ -221,7 +225,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     fn example(
         settings: &TrainSettings<Self>,
         reader: &Self::Reader,
-        row: &ShardRow,
+        row: &Row,
         sample: u64,
     ) -> Result<Self::Example, BoxError>;
 

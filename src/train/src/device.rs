@@ -9,7 +9,7 @@ use crate::last_save::amount;
 use crate::loader::Loaded;
 use crate::plan_memory::{constant, describe, largest};
 use crate::train::Run;
-use crate::{BatchFrames, DataSource, Observer, Task, TrainError, pass};
+use crate::{BatchCost, DataSource, Observer, Task, TrainError, pass};
 
 /// What drivers call it when a device has no memory left.
 const OUT_OF_MEMORY: [&str; 2] = ["OUT_OF_MEMORY", "kIOGPUCommandBufferCallbackErrorOutOfMemory"];
@@ -20,7 +20,7 @@ const OUT_OF_MEMORY: [&str; 2] = ["OUT_OF_MEMORY", "kIOGPUCommandBufferCallbackE
     "{device} has no memory left for batch {index} of epoch {epoch} ({}). {memory}. The same command resumes from the newest checkpoint. \
      What helps: train.gradient_checkpointing: true (the same training: it resumes); for a new training also train.precision: bf16, a lower \
      train.batch.max_frames_in_batch with train.accum_grad raised by as much, or adapters (train.lora) instead of all weights. `flowmill train \
-     RECIPE --plan-memory` measures before a run; {plan}. The cause: {source}", sizes(*.items, *.frames)
+     RECIPE --plan-memory` measures before a run; {plan}. The cause: {source}", sizes(*.items, *.cost)
 )]
 pub struct OutOfDeviceMemory {
     /// The device.
@@ -31,8 +31,8 @@ pub struct OutOfDeviceMemory {
     pub index: u64,
     /// How many items it has.
     pub items: usize,
-    /// Their frames.
-    pub frames: BatchFrames,
+    /// What they cost.
+    pub cost: BatchCost,
     /// How much there is, and what of it is known.
     pub memory: String,
     /// Which batch is the largest of the run.
@@ -88,7 +88,7 @@ where
             epoch: batch.epoch,
             index: batch.index,
             items: batch.items.len(),
-            frames: self.data.frames(&batch.items),
+            cost: self.data.cost(&batch.items),
             memory: shares(known, total),
             plan,
             source: error,
@@ -123,9 +123,9 @@ pub fn place(parameters: &mut Parameters, device: &candle_core::Device) -> Resul
 }
 
 /// What a batch is like, for an error.
-pub(crate) fn sizes(items: usize, frames: BatchFrames) -> String {
+pub(crate) fn sizes(items: usize, cost: BatchCost) -> String {
     let utterances = if items == 1 { "1 utterance".to_owned() } else { format!("{items} utterances") };
-    format!("{utterances}, {} frames, {} after padding", frames.valid, frames.padded)
+    format!("{utterances}, {} {}, {} after padding", cost.valid, cost.unit, cost.padded)
 }
 
 #[cfg(test)]

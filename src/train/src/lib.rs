@@ -58,7 +58,7 @@ pub use lora::LoraConfig;
 pub use loss_scale::{LossScale, LossScaleConfig, Overflow};
 pub use optimizer::OptimConfig;
 pub use overfit::{Overfit, OverfitOptions, overfit};
-pub use plan_memory::{BatchFrames, LargestBatch, MemoryPlan, Source, plan_memory};
+pub use plan_memory::{BatchCost, LargestBatch, MemoryPlan, Source, plan_memory};
 pub use replay::{Replay, replay};
 pub use samples::{Media, Sample, samples_step};
 pub use schedule::ScheduleConfig;

@@ -27,11 +27,13 @@ const ELEMENT: u64 = 4;
 
 /// What a batch asks of the model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BatchFrames {
-    /// Frames of its items.
+pub struct BatchCost {
+    /// The costs of its items in all.
     pub valid: u64,
-    /// Its longest item times their number.
+    /// The cost of its most expensive item times their number.
     pub padded: u64,
+    /// What costs are counted in: `frames`, `tokens`, `pixels`.
+    pub unit: &'static str,
 }
 
 /// The batch that asks for most.
@@ -43,8 +45,8 @@ pub struct LargestBatch {
     pub index: u64,
     /// How many items it has.
     pub items: usize,
-    /// Their frames.
-    pub frames: BatchFrames,
+    /// What they cost.
+    pub cost: BatchCost,
     /// How many epochs were looked at.
     pub epochs: u64,
 }
@@ -187,7 +189,7 @@ where
     let ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
     let mut run = Run { task, config, optimizer, ema };
     meter.reset_peak();
-    let share = data.frames(items).padded as f64 / data.frames(&part.items).padded.max(1) as f64;
+    let share = data.cost(items).padded as f64 / data.cost(&part.items).padded.max(1) as f64;
     run.step(parameters, std::slice::from_ref(&part))?;
     let kinds = run.kinds(parameters, program);
     let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
@@ -219,7 +221,7 @@ fn part<'a, D: DataSource>(data: &D, plan: &'a [Vec<u32>], items: &'a [u32]) -> 
     if items.len() > 1 {
         return &items[..items.len().div_ceil(PROBE)];
     }
-    plan.iter().map(Vec::as_slice).min_by_key(|items| data.frames(items).padded).unwrap_or(items)
+    plan.iter().map(Vec::as_slice).min_by_key(|items| data.cost(items).padded).unwrap_or(items)
 }
 
 /// What takes part in a step.
@@ -256,7 +258,7 @@ impl<T: Task> Run<'_, T> {
             }
             Ok(())
         })?;
-        let largest = data.validation().into_iter().max_by_key(|items| data.frames(items).padded);
+        let largest = data.validation().into_iter().max_by_key(|items| data.cost(items).padded);
         let Some(items) = largest else { return Ok(()) };
         pass::validate_batch(self.task, parameters, data, self.config.seed, (0, &items), &mut Measured::default())
     }
@@ -294,7 +296,7 @@ pub(crate) fn constant(
     kinds
 }
 
-/// The batch with the most frames after padding, of equal ones the one with the most valid ones, then the first.
+/// The batch that costs most after padding, of equal ones the one with the most valid ones, then the first.
 pub(crate) fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch, TrainError> {
     let (epochs, steps) = (config.max_epochs.unwrap_or(EPOCHS).min(EPOCHS), config.max_steps.unwrap_or(u64::MAX));
     let (mut largest, mut looked, mut done) = (None::<LargestBatch>, 0, 0u64);
@@ -302,10 +304,10 @@ pub(crate) fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<L
         let batches = loader::plan(data, looked)?;
         let left = usize::try_from(steps - done).unwrap_or(usize::MAX).saturating_mul(config.accum_grad);
         for (index, items) in batches.iter().enumerate().take(left) {
-            let frames = data.frames(items);
-            let more = |than: &LargestBatch| (frames.padded, frames.valid) > (than.frames.padded, than.frames.valid);
+            let cost = data.cost(items);
+            let more = |than: &LargestBatch| (cost.padded, cost.valid) > (than.cost.padded, than.cost.valid);
             if largest.as_ref().is_none_or(more) {
-                let batch = LargestBatch { epoch: looked, index: index as u64, items: items.len(), frames, epochs: 0 };
+                let batch = LargestBatch { epoch: looked, index: index as u64, items: items.len(), cost, epochs: 0 };
                 largest = Some(batch);
             }
         }
@@ -317,8 +319,8 @@ pub(crate) fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<L
 }
 
 pub(crate) fn describe(batch: &LargestBatch) -> String {
-    let LargestBatch { epoch, index, items, frames, epochs } = batch;
-    format!("the largest batch of {epochs} epochs is number {index} of epoch {epoch}: {}", sizes(*items, *frames))
+    let LargestBatch { epoch, index, items, cost, epochs } = batch;
+    format!("the largest batch of {epochs} epochs is number {index} of epoch {epoch}: {}", sizes(*items, *cost))
 }
 
 fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {

@@ -9,7 +9,7 @@ use crate::metrics::Measured;
 use crate::optimizer::GradientNorms;
 use crate::samples::Sample;
 use crate::steering::{Answer, Request};
-use crate::{BatchFrames, BoxError, Freeable, TrainError};
+use crate::{BatchCost, BoxError, Freeable, TrainError};
 
 /// A loss, averaged over what it was computed from.
 #[derive(Debug)]
@@ -57,10 +57,10 @@ pub trait DataSource: Sync {
     /// The batches to validate on, always the same; empty for no validation.
     fn validation(&self) -> Vec<Vec<u32>>;
 
-    /// What a batch of these items asks of the model; without frames to tell, each item counts as one.
-    fn frames(&self, items: &[u32]) -> BatchFrames {
+    /// What a batch of these items asks of the model; each item counts as one unless the source knows better.
+    fn cost(&self, items: &[u32]) -> BatchCost {
         let count = items.len() as u64;
-        BatchFrames { valid: count, padded: count }
+        BatchCost { valid: count, padded: count, unit: "items" }
     }
 
     /// Bytes that reading will keep at the most beyond those that it keeps now, such as a cache that is not full yet.

@@ -12,7 +12,7 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Gradients, Parameters, Precision, Tape, Value, host, testing};
 use flowmill_train::checkpoint::{self, read_state};
 use flowmill_train::optimizer::{AdjustLr, Changes, GroupConfig, OptimizerName, Update, gradient_norms};
-use flowmill_train::{BatchFrames, BoxError, DataSource, Loss, OptimConfig, Summary, Task, TrainConfig, TrainError};
+use flowmill_train::{BatchCost, BoxError, DataSource, Loss, OptimConfig, Summary, Task, TrainConfig, TrainError};
 use support::{FolderStore, OPTIMISERS, Recorder, Rows, Samples, assert_same_tree, config, network, run, tree};
 
 /// Where something is computed other than by the CPU's kernels.
@@ -279,8 +279,8 @@ fn a_device_without_memory_names_the_batch_and_the_ways_out() {
         flowmill_train::train(&TooLarge(task), &mut parameters, &data, &config, folder.path(), &store, &mut observer);
     let Err(TrainError::DeviceMemory(found)) = error else { panic!("{error:?}") };
     let items = data.batches(0).unwrap()[2].len();
-    let frames = BatchFrames { valid: items as u64, padded: items as u64 };
-    assert_eq!((found.epoch, found.index, found.items, found.frames), (0, 2, items, frames));
+    let cost = BatchCost { valid: items as u64, padded: items as u64, unit: "items" };
+    assert_eq!((found.epoch, found.index, found.items, found.cost), (0, 2, items, cost));
     assert!(matches!(&found.source, TrainError::Task { .. }));
     // The plan meets it too.
     let (task, mut parameters) = network(0.0);

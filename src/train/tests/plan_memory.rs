@@ -2,7 +2,7 @@
 
 mod support;
 
-use flowmill_train::{BatchFrames, DataSource, MemoryPlan, Source, TrainConfig, TrainError, plan_memory};
+use flowmill_train::{BatchCost, DataSource, MemoryPlan, Source, TrainConfig, TrainError, plan_memory};
 use support::{Recorder, Samples, config, network};
 
 fn plan(data: &Samples, config: &TrainConfig, usable: Option<u64>) -> (MemoryPlan, Vec<String>) {
@@ -17,8 +17,8 @@ fn the_largest_batch_of_all_epochs_that_the_run_reaches_is_run() {
     // Batches of 3, 4 and 9 in turn: the third is the largest.
     let data = Samples::new(32, &[3, 4, 9]);
     let (found, messages) = plan(&data, &config(100), None);
-    let frames = BatchFrames { valid: 9, padded: 9 };
-    assert_eq!((found.batch.index, found.batch.items, found.batch.frames), (2, 9, frames));
+    let cost = BatchCost { valid: 9, padded: 9, unit: "items" };
+    assert_eq!((found.batch.index, found.batch.items, found.batch.cost), (2, 9, cost));
     assert_eq!(found.batch.epochs, 100_u64.div_ceil(data.batches(0).unwrap().len() as u64));
     assert_eq!(found.source, Source::Measured);
     assert!(messages.iter().any(|text| text.contains("number 2 of epoch 0: 9 utterances")), "{messages:?}");

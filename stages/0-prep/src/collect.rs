@@ -11,6 +11,7 @@ use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
 
 use crate::merge::merged;
+use crate::references;
 use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
 /// Where a row is: which source, which row of it.
@@ -101,7 +102,8 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
         let (reading, of_machine) = read_or_reject(config, source, root);
         rows_in += reading.lines;
         // Nothing, or no transcript: these may lie where another format has them.
-        let hint = match reading.utterances.iter().all(|row| row.text.is_empty()) {
+        let has_no_text = reading.utterances.iter().all(|row| row.text.is_empty() && row.extra.is_none());
+        let hint = match has_no_text {
             true => hints::of_source(&root.join(&source.dir), config.format_of(source).name()),
             false => None,
         };
@@ -121,7 +123,8 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
         }
         tables.push(utterances);
     }
-    let places = merged(&config.data, &mut tables, work);
+    let mut places = merged(&config.data, &mut tables, work);
+    references::resolve(&config.data, &tables, &mut places, work);
     let splits = divide(config, root, &tables, places, work)?;
     Ok(Collection { tables, splits, rows_in })
 }
@@ -154,11 +157,15 @@ fn tell(work: &PartWork, source: &Source, line: &str) {
 
 /// Reads one source.
 fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
+    let columns = config.column_specs();
     let options = ReadOptions {
         allow_pipes: config.allow_pipes,
         speaker: source.speaker.as_deref(),
         ids: source.ids.unwrap_or_default(),
         rows_without_text: config.min_text == 0,
+        media: &config.media,
+        references: &config.references,
+        columns: &columns,
     };
     match config.format_of(source) {
         Format::Kaldi => kaldi::read_directory(root, &source.dir, &options),

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{Ids, hints, webdataset};
+use flowmill_corpus::{ColumnSpec, Ids, Role, hints, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -24,6 +25,14 @@ pub const TRAIN_SPLIT: &str = "train";
 /// When the key is no text.
 pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
     Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
+}
+
+/// Whether the rows of a recipe have recordings (`prep.media`): without, stages 1 and 2, which read sound, have nothing to do.
+///
+/// # Errors
+/// The key of the section `prep` that is wrong.
+pub fn has_recordings(recipe: &Recipe) -> Result<bool, RecipeError> {
+    Ok(!recipe.gives(SECTION) || PrepConfig::of(recipe)?.media.contains(&Role::Audio))
 }
 
 /// Returns the device that is trained on (`train.device`): networks of earlier stages run there too, unless their sections name another.
@@ -92,6 +101,21 @@ pub struct PrepConfig {
     pub max_text: usize,
     /// Utterances per part, the unit of reruns in stages 0 to 3.
     pub part_size: usize,
+    /// The media that rows of a manifest have, of `audio`, `video` and `images`. A row needs one of them, or a reference.
+    #[serde(skip_serializing_if = "is_audio")]
+    pub media: Vec<Role>,
+    /// Fields of a manifest that hold ids of other rows, one or a list. A row is rejected where a row that it names is not there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+    /// Fields of a manifest that are kept as columns: their types and axes by their names, such as `score: f64`,
+    /// `caption: text (optional)`, `latents: f32 [frame, channel 512]`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
+}
+
+/// Whether rows have recordings and nothing else.
+fn is_audio(media: &Vec<Role>) -> bool {
+    media.as_slice() == [Role::Audio]
 }
 
 impl Default for PrepConfig {
@@ -108,6 +132,9 @@ impl Default for PrepConfig {
             min_text: 1,
             max_text: 2000,
             part_size: 1000,
+            media: vec![Role::Audio],
+            references: Vec::new(),
+            columns: BTreeMap::new(),
         }
     }
 }
@@ -255,7 +282,8 @@ pub enum SplitUnit {
     /// Single utterances: a speaker may be in several splits.
     #[default]
     Utterance,
-    /// Whole speakers: those of dev and test are not in train.
+    /// Whole speakers (or other groups: actors, users): those of dev and test are not in train.
+    #[serde(alias = "group")]
     Speaker,
 }
 
@@ -310,7 +338,60 @@ impl PrepConfig {
             let (least, most) = (self.min_text, self.max_text);
             return Some(("max_text", format!("no text has at least {least} and at most {most} characters")));
         }
-        self.split_problem()
+        self.columns_problem().or_else(|| self.split_problem())
+    }
+
+    /// The columns of `prep.columns`, by name.
+    pub fn column_specs(&self) -> Vec<ColumnSpec> {
+        // The section was checked with the recipe: all can be read.
+        self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok()).collect()
+    }
+
+    /// Whether rows may have more than utterances have.
+    pub(crate) fn has_extras(&self) -> bool {
+        !is_audio(&self.media) || !self.references.is_empty() || !self.columns.is_empty()
+    }
+
+    /// The first thing wrong with media, references and columns.
+    fn columns_problem(&self) -> Option<(&'static str, String)> {
+        if self.media.is_empty() {
+            return Some(("media", "name at least one of audio, video, images".into()));
+        }
+        if self.has_extras()
+            && let Some(source) = self.data.iter().find(|source| self.format_of(source) != Format::Manifest)
+        {
+            let problem = format!("media, references and columns are of `format: manifest`; {} is not one", source.dir);
+            return Some(("data", problem));
+        }
+        let reserved: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
+        let is_plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let is_taken = |name: &str| {
+            let media = [Role::Video.name(), Role::Images.name()].into_iter();
+            let bytes = crate::columns::MEDIA_BYTES.into_iter().map(|(_, name)| name);
+            reserved.iter().any(|own| own == name) || media.chain(bytes).any(|own| own == name)
+        };
+        for (key, name) in self
+            .references
+            .iter()
+            .map(|name| ("references", name))
+            .chain(self.columns.keys().map(|name| ("columns", name)))
+        {
+            if !is_plain(name) {
+                return Some((key, format!("`{name}`: a name has letters, digits and `_` only")));
+            }
+            if is_taken(name) {
+                return Some((
+                    key,
+                    format!("`{name}` is a column of Flowmill's own; rename the field in the manifest"),
+                ));
+            }
+        }
+        if let Some(name) = self.references.iter().find(|name| self.columns.contains_key(*name)) {
+            return Some(("references", format!("`{name}` is a column of prep.columns too")));
+        }
+        let wrong =
+            |(name, text): (&String, &String)| Some(format!("`{name}`: {}", ColumnSpec::parse(name, text).err()?));
+        self.columns.iter().find_map(wrong).map(|problem| ("columns", problem))
     }
 
     /// The splits that rows can belong to; which of them get any is known when the data are read.

@@ -12,6 +12,8 @@ use flowmill_corpus::table::RowColumns;
 use flowmill_runner::{Part, StageError};
 use serde_json::{Value, json};
 
+use crate::columns::Media;
+
 /// The role of a part's recordings among its inputs.
 const RECORDING: &str = "recording";
 
@@ -52,7 +54,21 @@ impl Contents {
         Ok(())
     }
 
+    /// Adds the media of a row but for its recording.
+    pub fn add_media(&mut self, id: &str, media: &Media) {
+        self.text(id);
+        for (role, media) in media {
+            self.text(role.name());
+            self.hasher.update(&(media.len() as u64).to_le_bytes());
+            media.iter().for_each(|medium| self.add_recording(&medium.0));
+        }
+    }
+
     fn add_recording(&mut self, wav: &str) {
+        if wav.is_empty() {
+            // A row of other media.
+            return;
+        }
         let source = Source::of(wav);
         let Some(file) = source.file(&self.root) else {
             // A command is known by its words alone.

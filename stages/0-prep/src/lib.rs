@@ -5,20 +5,26 @@
 //! | read | `read` | `manifests/SPLIT/rows-00000.parquet`: what the index files say, validated and split |
 //! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with what the recordings are, filtered; `warnings/SPLIT/part-00000.jsonl`: what was odd about recordings that are kept, when anything was |
 //!
+//! Rows with videos or pictures, references to other rows, or columns that `prep.columns` names have these in `SPLIT/media-00000.parquet`
+//! and `SPLIT/columns-00000.parquet` ([`columns`]).
+//!
 //! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and there is no second.
 //! A changed recording thus repeats one part, a changed index file the reading and those parts whose rows it changed.
 
 mod collect;
+pub mod columns;
 mod config;
 pub mod contents;
 mod fallback;
 mod filter;
 pub mod import;
 mod listing;
+mod media;
 mod merge;
 mod probe;
 mod read;
 pub mod recordings;
+mod references;
 pub mod rows;
 mod warnings;
 
@@ -26,8 +32,8 @@ use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError
 use schemars::{Schema, SchemaGenerator};
 
 pub use config::{
-    Fallback, Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device, check_split,
-    train_device, train_split,
+    Fallback, Format, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device,
+    check_split, has_recordings, train_device, train_split,
 };
 
 /// The stage.

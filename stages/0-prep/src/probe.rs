@@ -6,17 +6,18 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use flowmill_audio::media::{self, StandIn};
+use flowmill_audio::media::{HEAD_BYTES, StandIn};
 use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Utterance, hints, table};
+use flowmill_corpus::{Extra, Utterance, hints, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
 
+use crate::columns::{self, ExtraRow};
 use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
-use crate::{Format, PrepConfig, fallback, filter};
+use crate::{Format, PrepConfig, fallback, filter, media};
 
 /// How far a segment may reach beyond its recording, in seconds, before it is refused rather than cut (as Kaldi's
 /// extract-segments does by default).
@@ -39,6 +40,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     for receipt in context.receipts(0)?.into_iter().filter(|receipt| receipt.key == KEY) {
         tables.extend(receipt.outputs());
     }
+    tables.retain(|table| key_of(table).is_some());
     let wavs = tables.par_iter().map(|manifest| table::read_wav_column(manifest).map_err(StageError::other));
     let wavs: Vec<Vec<String>> = wavs.collect::<Result<_, _>>()?;
     let shared = Arc::new(shared_recordings(&wavs));
@@ -60,7 +62,7 @@ fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
     let mut first_part: HashMap<&str, usize> = HashMap::new();
     let mut shared = SharedRecordings::new();
     for (part, wavs) in parts.iter().enumerate() {
-        for wav in wavs {
+        for wav in wavs.iter().filter(|wav| !wav.is_empty()) {
             if *first_part.entry(wav).or_insert(part) != part && !shared.contains_key(wav) {
                 shared.insert(wav.clone(), OnceLock::new());
             }
@@ -68,6 +70,9 @@ fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
     }
     shared
 }
+
+/// What a row has beyond an utterance, and why it cannot be used, if so.
+type CheckedExtra = (Extra, Result<(), RejectionReason>);
 
 /// Plans one part.
 fn part(
@@ -81,7 +86,14 @@ fn part(
     let key =
         key_of(manifest).ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
     let root = context.recipe_dir().to_path_buf();
-    let mut files: Vec<PathBuf> = wavs.iter().filter_map(|wav| Source::of(wav).file(&root)).collect();
+    let recordings = wavs.iter().filter(|wav| !wav.is_empty());
+    let mut files: Vec<PathBuf> = recordings.filter_map(|wav| Source::of(wav).file(&root)).collect();
+    if config.has_extras() {
+        let media = columns::read_media(manifest)?;
+        files.extend(media.values().flat_map(BTreeMap::values).flatten().filter_map(|m| m.source().file(&root)));
+        let tables = [columns::media_of(manifest), columns::columns_of(manifest)];
+        files.extend(tables.into_iter().filter(|table| table.exists()));
+    }
     files.sort_unstable();
     files.dedup();
     let mut own = json!({ "filter": filters(config) });
@@ -120,13 +132,17 @@ impl Probing {
         let rows = table::read_utterances(manifest).map_err(StageError::other)?;
         let rows_in = rows.len() as u64;
         let recordings = self.recordings(&rows, work)?;
+        let extras = self.extras(manifest, work)?;
         let mut kept = Vec::with_capacity(rows.len());
         for mut row in rows {
             let utt = row.utt.clone();
-            let completed = match &*recordings[&row.wav] {
-                Ok(recording) => self.complete(&mut row, recording).map_err(RejectionReason::from),
-                Err(reason) => Err(reason.clone().with(&hint(&self.config, &self.root, &row.wav))),
+            let completed = match recordings.get(&row.wav).map(|recording| &**recording) {
+                Some(Ok(recording)) => self.complete(&mut row, recording).map_err(RejectionReason::from),
+                Some(Err(reason)) => Err(reason.clone().with(&hint(&self.config, &self.root, &row.wav))),
+                // A row of other media.
+                None => Ok(()),
             };
+            let completed = completed.and_then(|()| extras.get(&utt).map_or(Ok(()), |(_, checked)| checked.clone()));
             let refused =
                 || filter::text(&self.config, &row.text).or_else(|| filter::duration(&self.config, row.duration));
             match completed.err().or_else(|| refused().map(RejectionReason::from)) {
@@ -136,13 +152,20 @@ impl Probing {
         }
         let mut warnings = Warnings::default();
         for row in &kept {
-            if let Ok(recording) = &*recordings[&row.wav] {
+            if let Some(Ok(recording)) = recordings.get(&row.wav).map(|recording| &**recording) {
                 warnings.note(row, &recording.warnings, recording.sample_rate);
             }
         }
         warnings.publish(work, output.trim_end_matches(".parquet"))?;
+        let mut kept_extras: Vec<ExtraRow<'_>> = Vec::new();
+        for row in &kept {
+            let extra = extras.get(&row.utt).map(|(extra, _)| extra);
+            kept_extras.extend(extra.map(|extra| ExtraRow { id: &row.utt, group: &row.spk, extra }));
+        }
+        columns::write(work, output, &kept_extras, &self.config.column_specs())?;
         table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
-        let seconds: f64 = kept.iter().filter_map(|row| row.duration).sum();
+        // The sum of nothing is -0.
+        let seconds = 0.0 + kept.iter().filter_map(|row| row.duration).sum::<f64>();
         let split = output.split('/').next().unwrap_or_default();
         let by_fallback = kept.iter().filter(|row| row.decoder.is_some()).count();
         let mut report =
@@ -153,10 +176,28 @@ impl Probing {
         Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
     }
 
+    /// What rows have beyond utterances, and whether their media can be used.
+    fn extras(&self, manifest: &Path, work: &PartWork) -> Result<BTreeMap<String, CheckedExtra>, StageError> {
+        if !self.config.has_extras() {
+            return Ok(BTreeMap::new());
+        }
+        let extras = columns::read(manifest, &self.config.column_specs(), &self.config.references)?;
+        let checked = extras.into_par_iter().map(|(id, extra)| {
+            if work.interrupted() {
+                return Err(StageError::Interrupted);
+            }
+            let checked = media::check(&extra.media, &self.root);
+            Ok((id, (extra, checked)))
+        });
+        checked.collect()
+    }
+
     /// Probes every recording of the rows once, in parallel.
     fn recordings(&self, rows: &[Utterance], work: &PartWork) -> Result<BTreeMap<String, Probed>, StageError> {
         let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
         rows.iter().for_each(|row| *uses.entry(row.wav.as_str()).or_default() += 1);
+        // Rows of other media.
+        work.advance(uses.remove("").unwrap_or(0));
         let uses: Vec<(&str, u64)> = uses.into_iter().collect();
         let probed = uses.par_iter().map(|(wav, rows)| {
             if work.interrupted() {
@@ -242,17 +283,15 @@ impl Probing {
 /// What lies in the place of a recording that cannot be decoded, if it is something known.
 fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
     let (path, offset, length) = match source {
-        Source::File(path) => (root.join(path), 0, media::HEAD_BYTES as u64),
-        Source::Member(member) => {
-            (root.join(member.archive), member.offset, member.length.min(media::HEAD_BYTES as u64))
-        }
+        Source::File(path) => (root.join(path), 0, HEAD_BYTES as u64),
+        Source::Member(member) => (root.join(member.archive), member.offset, member.length.min(HEAD_BYTES as u64)),
         Source::Pipe(_) => return None,
     };
     let mut head = Vec::new();
     let mut file = File::open(path).ok()?;
     file.seek(SeekFrom::Start(offset)).ok()?;
     file.take(length).read_to_end(&mut head).ok()?;
-    media::stand_in(&head)
+    flowmill_audio::media::stand_in(&head)
 }
 
 /// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.

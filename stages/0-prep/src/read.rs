@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::collect::{Collection, collect};
+use crate::columns::{self, ExtraRow};
 use crate::listing::dependencies;
 use crate::{PrepConfig, fallback, filter};
 
@@ -28,6 +29,9 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "part_size": config.part_size,
         "recordings": depends.listings,
     });
+    if config.has_extras() {
+        own["extras"] = json!({ "media": config.media, "references": config.references, "columns": config.columns });
+    }
     // Without a second phase the filters are applied here, and every row may need the fallback.
     let program = fallback::installed(config).filter(|_| !config.probe);
     if !config.probe {
@@ -86,7 +90,12 @@ fn write(
             if work.interrupted() {
                 return Err(StageError::Interrupted);
             }
-            let path = work.output(&output_name(config, split.name, part))?;
+            let output = output_name(config, split.name, part);
+            let extras =
+                chunk.rows().filter_map(|row| Some(ExtraRow { id: row.utt, group: row.spk, extra: row.extra? }));
+            let extras: Vec<ExtraRow<'_>> = extras.collect();
+            columns::write(work, &output, &extras, &config.column_specs())?;
+            let path = work.output(&output)?;
             let rows = chunk.rows().map(|row| UtteranceRow { decoder: program, ..row });
             table::write_rows(&path, rows).map_err(StageError::other)
         })?;

@@ -77,6 +77,9 @@ impl Stage for Embed {
     }
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        if !flowmill_stage_prep::has_recordings(context.recipe())? {
+            return Ok(None);
+        }
         phases::plan(phase, context)
     }
 }

@@ -78,6 +78,9 @@ impl Stage for Tokens {
     }
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        if !flowmill_stage_prep::has_recordings(context.recipe())? {
+            return Ok(None);
+        }
         phases::plan(phase, context)
     }
 }

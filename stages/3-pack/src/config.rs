@@ -2,7 +2,7 @@
 
 use flowmill_audio::AudioError;
 use flowmill_audio::features::MelConfig;
-use flowmill_corpus::shard::MelStore;
+use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,10 @@ pub struct PackConfig {
     pub utterances_per_shard: usize,
     /// The zstd level of Parquet shards, 1 to 22.
     pub compression_level: i32,
+    /// The columns of shards, of those that stages 0 to 2 give. By default those of the speech flows, and those that `prep.columns` and
+    /// `prep.references` name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
     /// Fewest tokens of an utterance that is kept. Of two codebooks the ids of the mixed sequence count (41.7 per
     /// second).
     pub min_tokens: usize,
@@ -41,6 +45,7 @@ impl Default for PackConfig {
             format: Container::default(),
             utterances_per_shard: 1000,
             compression_level: 3,
+            columns: None,
             min_tokens: 1,
             max_tokens: 0,
             mel: MelSection::default(),
@@ -166,11 +171,14 @@ impl PackConfig {
     /// # Errors
     /// The key that is wrong.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
-        let config: Self = recipe.section(SECTION)?;
-        match config.problem() {
-            Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
-            None => Ok(config),
+        let mut config: Self = recipe.section(SECTION)?;
+        if let Some((key, message)) = config.problem() {
+            return Err(recipe.error(&format!("{SECTION}.{key}"), message));
         }
+        if config.columns.as_ref().is_some_and(|names| !names.iter().any(|name| name == speech::MEL)) {
+            config.mel.store = MelStore::None;
+        }
+        Ok(config)
     }
 
     /// Why an utterance of so many tokens is left out, if it is. The part before the colon is the same for all of its kind.
@@ -185,6 +193,10 @@ impl PackConfig {
 
     /// The first thing wrong, with its key.
     fn problem(&self) -> Option<(String, String)> {
+        let names_mel = self.columns.iter().flatten().any(|name| name == speech::MEL);
+        if names_mel && self.mel.store == MelStore::None {
+            return Some(("columns".into(), "names `mel`, and mel.store is none".into()));
+        }
         if self.utterances_per_shard == 0 {
             return Some(("utterances_per_shard".into(), "a shard has at least one row".into()));
         }

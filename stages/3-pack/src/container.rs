@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use flowmill_corpus::CorpusError;
-use flowmill_corpus::shard::{ShardOptions, ShardRow, ShardSummary, ShardWriter, TarShardWriter};
+use flowmill_corpus::shard::{ShardOptions, ShardSummary, ShardWriter, TarShardWriter, speech};
+use flowmill_corpus::{ColumnSpec, CorpusError, Row};
 
 use crate::{Container, PackConfig};
 
@@ -16,17 +16,18 @@ pub enum Writer {
 }
 
 impl Writer {
-    /// Starts a shard.
+    /// Starts a shard with these columns.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn create(config: &PackConfig, path: &Path) -> Result<Self, CorpusError> {
-        let mel = config.mel.store;
+    pub fn create(config: &PackConfig, columns: &[ColumnSpec], path: &Path) -> Result<Self, CorpusError> {
         match config.format {
-            Container::Webdataset => TarShardWriter::create(path, mel).map(|writer| Self::Webdataset(Box::new(writer))),
+            Container::Webdataset => {
+                TarShardWriter::create(path, columns).map(|writer| Self::Webdataset(Box::new(writer)))
+            }
             Container::Parquet => {
                 let options = ShardOptions {
-                    mel,
+                    columns: columns.to_vec(),
                     compression_level: config.compression_level,
                     metadata: vec![("flowmill.mel".into(), config.mel.describe().to_string())],
                 };
@@ -39,12 +40,13 @@ impl Writer {
     ///
     /// # Errors
     /// When it does not fit the shard or cannot be written.
-    pub fn push(&mut self, row: ShardRow) -> Result<(), CorpusError> {
+    pub fn push(&mut self, row: Row) -> Result<(), CorpusError> {
         match self {
             Self::Parquet(writer) => writer.push(row),
             // Named by what it is: the original may have had a wrong name, or be a piece cut out.
             Self::Webdataset(writer) => {
-                writer.push(&row, flowmill_audio::extension(&row.audio_data).unwrap_or("audio"))
+                let recording = row.bytes(speech::AUDIO_DATA).unwrap_or_default();
+                writer.push(&row, flowmill_audio::extension(recording).unwrap_or("audio"))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::file_checksum;
 use flowmill_corpus::shard::{
-    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, write_data_list, write_row_lists,
+    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, speech, write_data_list, write_row_lists,
     write_shard_lists,
 };
 use flowmill_models::extractors::State;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
 use crate::statistics::Moments;
+use crate::wanted::Wanted;
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
@@ -27,7 +28,7 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
             records.entry(split).or_default().push(path);
         }
     }
-    let extractors = extractors(context)?;
+    let extractors = extractors(config, context)?;
     let part =
         |(split, records): (&String, &Vec<PathBuf>)| index_part(config, &own, split, records.clone(), &extractors);
     let mut parts: Vec<Part> = records.iter().map(part).collect();
@@ -42,9 +43,13 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
 type Extractor = (&'static str, PathBuf);
 
 /// The extractors of stages 1 and 2: the file that each leaves in its stage's own folder.
-fn extractors(context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
+fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
     let mut found = Vec::new();
-    for (stage, column) in [(1, "utt_embedding"), (2, "speech_token")] {
+    let wanted = Wanted::of(config, context)?;
+    for (stage, column) in [(1, speech::UTT_EMBEDDING), (2, speech::SPEECH_TOKEN)] {
+        if !wanted.has(column) {
+            continue;
+        }
         let folder = context.stage_dir(stage);
         let is_extractor = |path: &PathBuf| {
             path.parent() == Some(&folder) && path.extension().is_some_and(|extension| extension == "safetensors")

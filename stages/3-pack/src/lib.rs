@@ -17,6 +17,7 @@ mod record;
 mod sources;
 mod statistics;
 mod utterance;
+mod wanted;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 use schemars::{Schema, SchemaGenerator};

@@ -1,14 +1,17 @@
 //! What a shard's part tells the index: a small JSON file beside the shard.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::{ColumnDigests, ShardEntry};
 use flowmill_runner::StageError;
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::Moments;
+use crate::utterance::PackedRow;
+use crate::wanted::is_of_speech;
 
 /// What is in a shard.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,29 @@ pub struct ShardRecord {
 }
 
 impl ShardRecord {
+    /// Notes a row.
+    pub fn add(&mut self, made: &PackedRow, columns: &[ColumnSpec]) {
+        if let Some(moments) = &made.moments {
+            self.moments.merge(moments);
+        }
+        let entry = &mut self.entry;
+        entry.utterances.push(made.row.id.clone());
+        entry.frames.push(as_u32(made.frames));
+        entry.seconds += made.seconds;
+        self.speakers.insert(made.row.group.clone());
+        let mut sizes: BTreeMap<&str, u32> = BTreeMap::new();
+        for column in columns.iter().filter(|column| !is_of_speech(&column.name)) {
+            let shape = made.row.columns.get(&column.name).map_or(&[][..], |array| array.shape());
+            for (at, axis) in column.axes.iter().enumerate().filter(|(_, axis)| axis.size.is_none()) {
+                let size = sizes.entry(&axis.name).or_default();
+                *size = (*size).max(as_u32(shape.get(at).copied().unwrap_or(0)));
+            }
+        }
+        for (axis, size) in sizes {
+            entry.axes.entry(axis.to_owned()).or_default().push(size);
+        }
+    }
+
     /// Writes it as JSON.
     ///
     /// # Errors
@@ -42,4 +68,8 @@ impl ShardRecord {
         let text = fs::read_to_string(path).map_err(|e| StageError::file(path, e))?;
         serde_json::from_str(&text).map_err(|e| StageError::new(format!("{}: {e}", path.display())))
     }
+}
+
+fn as_u32(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use flowmill_corpus::shard::{ShardReader, speech};
 use flowmill_corpus::table::RecordingRow;
-use flowmill_corpus::{Utterance, table};
+use flowmill_corpus::{Array, ColumnSpec, Row, Utterance, table};
 use flowmill_runner::{PlanContext, StageError};
+use flowmill_stage_prep::columns::{self, Media};
 use flowmill_stage_prep::contents::Contents;
 use rayon::prelude::*;
+
+use crate::wanted::Wanted;
 
 /// The columns of stage 0's tables that shards hold or are made by, paths aside.
 const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channel", "decoder"];
@@ -16,6 +20,8 @@ const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channe
 #[derive(Clone, Debug)]
 struct Tables {
     rows: PathBuf,
+    /// The columns that the data give.
+    given: PathBuf,
     embeddings: PathBuf,
     tokens: PathBuf,
     /// The recordings of its rows.
@@ -41,16 +47,16 @@ pub struct Stretch {
     speakers: PathBuf,
 }
 
-/// A row with what the stages before made of it; `None` where they set it aside.
+/// A row with what the stages before made of it.
 pub struct Joined {
     /// The row of stage 0.
     pub utterance: Utterance,
-    /// Its tokens, of stage 2.
-    pub tokens: Option<Vec<i64>>,
-    /// Its embedding, of stage 1.
-    pub utt_embedding: Option<Vec<f32>>,
-    /// Its speaker's embedding, of stage 1.
-    pub spk_embedding: Option<Vec<f32>>,
+    /// The columns of stages 0 to 2.
+    pub columns: BTreeMap<String, Array>,
+    /// Its media but for the recording.
+    pub media: Media,
+    /// Why it cannot be packed: an earlier stage gave no value.
+    pub missing: Option<String>,
 }
 
 /// The stretches of all splits, `size` rows of stage 0 each.
@@ -90,7 +96,8 @@ fn all_tables(context: &PlanContext) -> Result<Vec<(String, Tables)>, StageError
         .map(|(split, name)| {
             let rows = prep.join(&name);
             let recordings = table::read_recordings(&rows).map_err(StageError::other)?;
-            Ok((split, Tables { rows, embeddings: embed.join(&name), tokens: tokens.join(&name), recordings }))
+            let given = columns::columns_of(&rows);
+            Ok((split, Tables { rows, given, embeddings: embed.join(&name), tokens: tokens.join(&name), recordings }))
         })
         .collect()
 }
@@ -130,23 +137,31 @@ impl Stretch {
         self.pieces.iter().map(|piece| (piece.to - piece.from) as u64).sum()
     }
 
-    /// The tables of stages 1 and 2 that it reads.
-    pub fn inputs(&self) -> Vec<PathBuf> {
-        let mut inputs = vec![self.speakers.clone()];
+    /// The tables that it reads for these columns, but for the rows of stage 0 and where their media lie.
+    pub fn inputs(&self, wanted: &Wanted) -> Vec<PathBuf> {
+        let mut inputs = Vec::new();
+        if wanted.needs(1) {
+            inputs.push(self.speakers.clone());
+        }
         for Piece { tables, .. } in &self.pieces {
-            inputs.extend([tables.embeddings.clone(), tables.tokens.clone()]);
+            inputs.extend((wanted.needs(0) && tables.given.exists()).then(|| tables.given.clone()));
+            inputs.extend(wanted.needs(1).then(|| tables.embeddings.clone()));
+            inputs.extend(wanted.needs(2).then(|| tables.tokens.clone()));
         }
         inputs
     }
 
-    /// What its rows are, wherever they and their recordings lie; `root` is the recipe's folder.
+    /// What its rows are, wherever they and their media lie; `root` is the recipe's folder.
     ///
     /// # Errors
     /// When a table cannot be read.
-    pub fn contents(&self, root: &Path) -> Result<Contents, StageError> {
+    pub fn contents(&self, root: &Path, wanted: &Wanted) -> Result<Contents, StageError> {
         let mut contents = Contents::new(root);
         for Piece { tables, from, to } in &self.pieces {
             contents.add(&tables.rows, COLUMNS, Some(*from..*to))?;
+            if wanted.has_media() {
+                columns::read_media(&tables.rows)?.iter().for_each(|(id, media)| contents.add_media(id, media));
+            }
         }
         Ok(contents)
     }
@@ -164,32 +179,86 @@ impl Stretch {
         self.pieces.iter().map(|piece| [piece.from, piece.to]).collect()
     }
 
-    /// Its rows, in stage 0's order.
+    /// Its rows with the columns that earlier stages give, in stage 0's order. Rows that stage 2 set aside are left out, they were counted
+    /// there.
     ///
     /// # Errors
-    /// When a table cannot be read.
-    pub fn read(&self) -> Result<Vec<Joined>, StageError> {
-        let speakers = lookup(table::read_embeddings(&self.speakers, "spk", "spk_embedding"))?;
+    /// When a table cannot be read, or no table has a column that is wanted.
+    pub fn read(&self, wanted: &Wanted) -> Result<Vec<Joined>, StageError> {
+        let speakers = match wanted.has(speech::SPK_EMBEDDING) {
+            true => table::read_embeddings(&self.speakers, "spk", speech::SPK_EMBEDDING).map_err(StageError::other)?,
+            false => Vec::new(),
+        };
+        let speakers: BTreeMap<String, Vec<f32>> = speakers.into_iter().collect();
         let mut rows = Vec::new();
         for Piece { tables, from, to } in &self.pieces {
-            let mut tokens = lookup(table::read_tokens(&tables.tokens, "utt", "speech_token"))?;
-            let mut embeddings = lookup(table::read_embeddings(&tables.embeddings, "utt", "utt_embedding"))?;
-            // A speaker whose embedding depends on the split has it in the row.
-            let own = table::read_optional_embeddings(&tables.embeddings, "utt", "spk_embedding");
-            let own: BTreeMap<String, Vec<f32>> = own.map_err(StageError::other)?.into_iter().collect();
             let utterances = table::read_utterances(&tables.rows).map_err(StageError::other)?;
-            rows.extend(utterances.into_iter().take(*to).skip(*from).map(|utterance| Joined {
-                tokens: tokens.remove(&utterance.utt),
-                utt_embedding: embeddings.remove(&utterance.utt),
-                spk_embedding: own.get(&utterance.utt).or_else(|| speakers.get(&utterance.spk)).cloned(),
-                utterance,
-            }));
+            let mut given = Given::open(tables, wanted)?;
+            for utterance in utterances.into_iter().take(*to).skip(*from) {
+                rows.extend(given.join(utterance, wanted, &speakers));
+            }
         }
         Ok(rows)
     }
 }
 
-/// The rows of a table by their ids.
-fn lookup<T>(rows: Result<Vec<(String, T)>, flowmill_corpus::CorpusError>) -> Result<BTreeMap<String, T>, StageError> {
-    Ok(rows.map_err(StageError::other)?.into_iter().collect())
+/// The columns that the tables of earlier stages give, by the ids of rows.
+struct Given {
+    /// Of stages 0 to 2: the columns that each gives, and the rows that have them.
+    stages: Vec<(u8, Vec<ColumnSpec>, BTreeMap<String, Row>)>,
+    media: BTreeMap<String, Media>,
+}
+
+impl Given {
+    /// Reads the wanted columns of a set of tables.
+    fn open(tables: &Tables, wanted: &Wanted) -> Result<Self, StageError> {
+        let mut stages = Vec::new();
+        for (stage, path) in [(0, &tables.given), (1, &tables.embeddings), (2, &tables.tokens)] {
+            let mut columns = wanted.given_by(stage);
+            // Stage 0 leaves no table where no row has such a column.
+            if columns.is_empty() || (stage == 0 && !path.exists()) {
+                continue;
+            }
+            // The embedding of a row's speaker is here where it depends on the split, and else in the table of speakers.
+            let of_speaker = columns.iter_mut().filter(|column| column.name == speech::SPK_EMBEDDING);
+            of_speaker.for_each(|column| column.required = false);
+            let table = ShardReader::open_table(path).map_err(StageError::other)?;
+            let rows = table.iter(&columns).map_err(StageError::other)?;
+            let rows = rows.map(|row| row.map(|row| (row.id.clone(), row)).map_err(StageError::other));
+            stages.push((stage, columns, rows.collect::<Result<_, _>>()?));
+        }
+        let media = if wanted.has_media() { columns::read_media(&tables.rows)? } else { BTreeMap::new() };
+        Ok(Self { stages, media })
+    }
+
+    /// A row of stage 0 with its columns; `None` for one that stage 2 set aside.
+    fn join(&mut self, utterance: Utterance, wanted: &Wanted, speakers: &BTreeMap<String, Vec<f32>>) -> Option<Joined> {
+        let (mut columns, mut missing) = (BTreeMap::new(), None);
+        for (stage, of_stage, rows) in &mut self.stages {
+            match rows.remove(&utterance.utt) {
+                Some(row) => columns.extend(row.columns),
+                None if *stage == 2 => return None,
+                None => missing = missing.or_else(|| Some(set_aside(*stage, of_stage))),
+            }
+        }
+        if wanted.has(speech::SPK_EMBEDDING) && !columns.contains_key(speech::SPK_EMBEDDING) {
+            match speakers.get(&utterance.spk) {
+                Some(values) => drop(columns.insert(speech::SPK_EMBEDDING.to_owned(), Array::vector(values.clone()))),
+                None => {
+                    missing = missing.or_else(|| Some("no embedding of its speaker: stage 1 set it aside".to_owned()))
+                }
+            }
+        }
+        let media = self.media.remove(&utterance.utt).unwrap_or_default();
+        Some(Joined { utterance, columns, media, missing })
+    }
+}
+
+/// The reason of a row that a table does not have.
+fn set_aside(stage: u8, columns: &[ColumnSpec]) -> String {
+    let what = match columns.first().map(|column| column.name.as_str()) {
+        Some(speech::UTT_EMBEDDING | speech::SPK_EMBEDDING) | None => "embedding".to_owned(),
+        Some(name) => format!("`{name}`"),
+    };
+    format!("no {what}: stage {stage} set it aside")
 }

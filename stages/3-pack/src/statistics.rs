@@ -1,6 +1,7 @@
 //! Mean and deviation per mel bin, in double precision, by merging partial sums in a fixed order.
 
-use flowmill_corpus::shard::{Mel, MelStatistics};
+use flowmill_audio::features::Features;
+use flowmill_corpus::shard::MelStatistics;
 use serde::{Deserialize, Serialize};
 
 /// Running moments of every bin.
@@ -16,13 +17,8 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Adds the frames of one mel.
-    pub fn add(&mut self, mel: &Mel) {
-        self.merge(&Self::of(mel));
-    }
-
     /// The moments of one mel.
-    fn of(mel: &Mel) -> Self {
+    pub fn of(mel: &Features) -> Self {
         let frames = mel.frames.max(1) as f64;
         let mut mean = vec![0.0; mel.bins];
         for frame in mel.data.chunks_exact(mel.bins.max(1)) {
@@ -73,13 +69,11 @@ mod tests {
     #[test]
     fn merged_moments_are_those_of_all_frames() {
         let values: Vec<f32> = (0..600).map(|n| ((n * 37) % 101) as f32 / 7.0 - 5.0).collect();
-        let mel = |range: std::ops::Range<usize>| Mel {
-            data: values[range.start * 3..range.end * 3].to_vec(),
-            frames: range.len(),
-            bins: 3,
+        let mel = |range: std::ops::Range<usize>| {
+            Features::new(values[range.start * 3..range.end * 3].to_vec(), range.len(), 3).unwrap()
         };
         let mut merged = Moments::default();
-        [0..7, 7..120, 120..200].into_iter().for_each(|range| merged.add(&mel(range)));
+        [0..7, 7..120, 120..200].into_iter().for_each(|range| merged.merge(&Moments::of(&mel(range))));
         let (merged, whole) = (merged.statistics("train"), Moments::of(&mel(0..200)).statistics("train"));
         assert_eq!(merged.frames, 200);
         for bin in 0..3 {

@@ -3,52 +3,162 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use flowmill_audio::features::MelSpectrogram;
+use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{Audio, decode_bytes, resample, write_wav};
-use flowmill_corpus::Utterance;
-use flowmill_corpus::shard::{Mel, ShardRow};
+use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::{Array, ColumnSpec, CorpusError, MediaRef, Role, Row, Utterance, column};
 use flowmill_runner::RejectionReason;
+use flowmill_stage_prep::columns::MEDIA_BYTES;
 use flowmill_stage_prep::recordings::{PartRecordings, RecordingError};
 use flowmill_stage_prep::rows::decoder;
 
+use crate::lengths::Lengths;
 use crate::sources::Joined;
+use crate::statistics::Moments;
+
+/// A row ready to be written.
+pub struct PackedRow {
+    /// The row.
+    pub row: Row,
+    /// Frames of its mel; where none is stored, as many as its duration will have.
+    pub frames: usize,
+    /// Seconds of its recording.
+    pub seconds: f64,
+    /// The moments of its mel; `None` when no mel is stored.
+    pub moments: Option<Moments>,
+}
 
 /// A row ready to be written, or why it cannot be.
-pub type Made = Result<ShardRow, RejectionReason>;
+pub type Made = Result<PackedRow, RejectionReason>;
 
-/// Makes one row; `mel` is `None` when no mel is stored.
-pub fn make_row(row: &Joined, root: &Path, recordings: &PartRecordings, mel: Option<&MelSpectrogram>) -> Made {
-    let utterance = &row.utterance;
-    let missing = |what: &str, stage: u8| format!("no {what}: stage {stage} set it aside");
-    let speech_token = row.tokens.clone().ok_or_else(|| missing("tokens", 2))?;
-    let utt_embedding = row.utt_embedding.clone().ok_or_else(|| missing("embedding", 1))?;
-    let spk_embedding = row.spk_embedding.clone().ok_or_else(|| missing("embedding of its speaker", 1))?;
-    let is_whole = utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none();
-    let (audio_data, audio) = if is_whole {
-        whole(utterance, root)?
-    } else {
-        let piece = recordings.row(utterance).audio().map_err(|error| match error {
-            RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, root),
+/// The mel of rows: how it is computed, and how it is stored.
+pub struct RowMel {
+    /// What computes it.
+    pub spectrogram: MelSpectrogram,
+    /// Its precision, or that it is not stored.
+    pub store: MelStore,
+}
+
+/// What rows are made with.
+pub struct RowMaker<'a> {
+    /// The columns of the shard but for the id and the group.
+    pub columns: &'a [ColumnSpec],
+    /// The recipe's folder.
+    pub root: &'a Path,
+    /// The recordings of the part's rows.
+    pub recordings: &'a PartRecordings,
+    /// The mel; `None` when none is stored.
+    pub mel: Option<RowMel>,
+    /// How the mel is defined.
+    pub mel_config: MelConfig,
+    /// How many mel frames belong to how many tokens; `None` when no tokens are packed.
+    pub lengths: Option<Lengths>,
+}
+
+impl RowMaker<'_> {
+    /// Makes one row, and says whether its tokens were completed.
+    pub fn make(&self, joined: &Joined) -> (Made, bool) {
+        let mut completed = false;
+        (self.made(joined, &mut completed), completed)
+    }
+
+    fn made(&self, joined: &Joined, completed: &mut bool) -> Made {
+        let utterance = &joined.utterance;
+        if let Some(reason) = &joined.missing {
+            return Err(reason.clone().into());
+        }
+        let mut columns = joined.columns.clone();
+        let mut put = |name: &str, array: Array| {
+            if self.has(name) {
+                columns.insert(name.to_owned(), array);
+            }
+        };
+        put(speech::WAV, Array::text(&utterance.wav));
+        put(speech::TEXT, Array::text(&utterance.text));
+        utterance.lang.iter().for_each(|lang| put(speech::LANG, Array::text(lang)));
+        let (mut frames, mut seconds, mut moments) = (0, 0.0, None);
+        if RECORDING.iter().any(|name| self.has(name)) {
+            let (audio_data, audio) = self.recording(utterance)?;
+            seconds = audio.seconds();
+            put(speech::AUDIO_DATA, Array::scalar(audio_data));
+            put(speech::DURATION, Array::scalar(seconds));
+            let rate =
+                i32::try_from(audio.sample_rate).map_err(|_| format!("{} Hz are no sample rate", audio.sample_rate))?;
+            put(speech::SAMPLE_RATE, Array::scalar(rate));
+            frames = self.mel_config.frames((seconds * f64::from(self.mel_config.sample_rate)).ceil() as usize);
+            if let Some(mel) = &self.mel {
+                let features = compute(&audio, &mel.spectrogram)?;
+                (frames, moments) = (features.frames, Some(Moments::of(&features)));
+                put(speech::MEL, stored(features, mel.store)?);
+            }
+            if let (Some(lengths), Some(tokens)) = (self.lengths, columns.get_mut(speech::SPEECH_TOKEN)) {
+                let samples = (seconds * f64::from(audio.sample_rate)).round() as u64;
+                let mut ids = tokens.values::<i64>().map_err(|error| error.to_string())?.to_vec();
+                if lengths.complete(&mut ids, samples, audio.sample_rate) {
+                    *completed = true;
+                }
+                if let Some(reason) = lengths.refuses(ids.len(), frames) {
+                    return Err(reason.into());
+                }
+                *tokens = Array::vector(ids);
+            }
+        }
+        for (role, name) in MEDIA_BYTES.into_iter().filter(|(_, name)| self.has(name)) {
+            let media = joined.media.get(&role).map(Vec::as_slice).unwrap_or_default();
+            let read = |media: &MediaRef| {
+                let bytes = media.source().read(self.root, &PipeLimits::default());
+                bytes.map_err(|e| self.unreadable(role, &e))
+            };
+            let bytes = media.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let array = match role {
+                Role::Images => Some(Array::vector(bytes)),
+                Role::Audio | Role::Video => bytes.into_iter().next().map(Array::scalar),
+            };
+            columns.extend(array.map(|array| (name.to_owned(), array)));
+        }
+        let row = Row { id: utterance.utt.clone(), group: utterance.spk.clone(), columns, ..Row::default() };
+        column::check_row(self.columns, &row).map_err(|error| format!("bad column: {error}"))?;
+        Ok(PackedRow { row, frames, seconds, moments })
+    }
+
+    /// The reason of a medium that cannot be read any more.
+    fn unreadable(&self, role: Role, error: &CorpusError) -> RejectionReason {
+        let problem = error.to_string().replace(&format!("{}/", self.root.display()), "");
+        RejectionReason::of(format!("unreadable {role}: {problem}"), error.is_of_machine())
+    }
+
+    /// Whether the shard has a column.
+    fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name == name)
+    }
+
+    /// The bytes of a row's recording or of its piece of one, and what is in them.
+    fn recording(&self, utterance: &Utterance) -> Result<(Vec<u8>, Audio), RejectionReason> {
+        if utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none() {
+            return whole(utterance, self.root);
+        }
+        let piece = self.recordings.row(utterance).audio().map_err(|error| match error {
+            RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, self.root),
             problem @ RecordingError::Channel { .. } => format!("no such channel: {problem}").into(),
             RecordingError::Segment(problem) => format!("segment outside its recording: {problem}").into(),
         })?;
-        (wav_bytes(&piece)?, piece)
-    };
-    Ok(ShardRow {
-        utt: utterance.utt.clone(),
-        wav: utterance.wav.clone(),
-        audio_data,
-        text: utterance.text.clone(),
-        spk: utterance.spk.clone(),
-        utt_embedding,
-        spk_embedding,
-        speech_token,
-        lang: utterance.lang.clone(),
-        duration: audio.seconds(),
-        sample_rate: audio.sample_rate,
-        mel: mel.map(|mel| compute(&audio, mel)).transpose()?,
-    })
+        Ok((wav_bytes(&piece)?, piece))
+    }
+}
+
+/// The columns that a recording is decoded for.
+const RECORDING: [&str; 4] = [speech::AUDIO_DATA, speech::DURATION, speech::SAMPLE_RATE, speech::MEL];
+
+/// A mel as it is stored.
+fn stored(features: Features, store: MelStore) -> Result<Array, String> {
+    let array = Array::new(vec![features.frames, features.bins], features.data).map_err(|error| error.to_string())?;
+    match store {
+        MelStore::Float16 => array.to_half().ok_or_else(|| {
+            "bad column: `mel` has a value beyond half precision; set pack.mel.store: float32".to_owned()
+        }),
+        MelStore::Float32 | MelStore::None => Ok(array),
+    }
 }
 
 /// A recording that is an utterance: its own bytes, and what is in them. What only the fallback decodes is kept as a WAV file, which
@@ -84,12 +194,9 @@ fn wav_bytes(piece: &Audio) -> Result<Vec<u8>, String> {
 }
 
 /// The training mel.
-fn compute(audio: &Audio, mel: &MelSpectrogram) -> Result<Mel, String> {
+fn compute(audio: &Audio, mel: &MelSpectrogram) -> Result<Features, String> {
     let fail = |e: flowmill_audio::AudioError| format!("no mel: {e}");
     let samples = resample(&audio.mono(), audio.sample_rate, mel.config().sample_rate).map_err(fail)?;
     let features = mel.compute(&samples).map_err(fail)?;
-    if features.frames == 0 {
-        return Err("no mel: shorter than one frame".into());
-    }
-    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+    if features.frames == 0 { Err("no mel: shorter than one frame".into()) } else { Ok(features) }
 }

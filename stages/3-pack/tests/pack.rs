@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flowmill_audio::features::{MelConfig, MelSpectrogram};
-use flowmill_corpus::shard::{Column, MelStatistics, ShardIndex, ShardReader, Shards};
+use flowmill_corpus::DType;
+use flowmill_corpus::shard::{MelStatistics, MelStore, ShardIndex, ShardReader, Shards, speech};
 use flowmill_corpus::table;
 use flowmill_runner::{
     Experiment, Part, PartReport, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions, RunSummary,
@@ -144,23 +145,25 @@ fn shards_hold_what_the_stages_before_left() {
     let index = ShardIndex::read(&packed(dir.path(), "train/index.json")).unwrap();
     assert_eq!((index.rows, index.shards.len()), (46, 3));
     assert_eq!(index.mel["definition"], "cosyvoice2");
-    let shards = Shards::open(&packed(dir.path(), "train/index.json"), &Column::ALL, 1 << 20).unwrap();
+    let shards =
+        Shards::open(&packed(dir.path(), "train/index.json"), &speech::columns(MelStore::Float32), 1 << 20).unwrap();
     assert_eq!(shards.id(0), "1688-142285-0001");
     let row = shards.fetch(&[0]).unwrap().remove(0);
     let original = fs::read(repository().join("data/libri6/audio/1688/1688-142285-0001.flac")).unwrap();
-    assert_eq!(row.audio_data, original);
-    assert_eq!(row.wav, "data/libri6/audio/1688/1688-142285-0001.flac");
-    assert_eq!((row.utt_embedding.len(), row.spk_embedding[0], row.sample_rate), (192, 0.5, 16_000));
+    assert_eq!(row.bytes("audio_data"), Ok(original.as_slice()));
+    assert_eq!(row.text("wav"), Ok("data/libri6/audio/1688/1688-142285-0001.flac"));
+    assert_eq!(row.values::<f32>("utt_embedding").unwrap().len(), 192);
+    assert_eq!((row.values::<f32>("spk_embedding").unwrap()[0], row.value("sample_rate")), (0.5, Ok(&16_000i32)));
     let audio = flowmill_audio::decode_bytes(&original, "").unwrap();
     let samples = flowmill_audio::resample(&audio.mono(), 16_000, 24_000).unwrap();
     let mel = MelSpectrogram::new(MelConfig::cosyvoice2()).unwrap().compute(&samples).unwrap();
-    let stored = row.mel.as_ref().unwrap();
-    assert_eq!((stored.frames, stored.bins), (mel.frames, 80));
-    assert_eq!(shards.lengths()[0] as usize, mel.frames);
-    let worst = stored.data.iter().zip(&mel.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (stored, shape) = row.matrix::<f32>("mel").unwrap();
+    assert_eq!(shape, [mel.frames, 80]);
+    assert_eq!(shards.sizes().next().unwrap().frames() as usize, mel.frames);
+    let worst = stored.iter().zip(&mel.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.005, "{worst}");
     // About 50 frames and 25 tokens a second.
-    assert!((mel.frames as f64 - 2.0 * row.speech_token.len() as f64).abs() < 4.0);
+    assert!((mel.frames as f64 - 2.0 * row.column("speech_token").unwrap().len() as f64).abs() < 4.0);
 }
 
 #[test]
@@ -170,11 +173,11 @@ fn utterances_of_too_few_or_too_many_tokens_are_rejected_with_the_reason() {
     let pack = &summary.stages[3];
     assert_eq!(pack.rows_in, pack.rows_out + pack.rejected);
     let index = packed(dir.path(), "train/index.json");
-    let shards = Shards::open(&index, &Column::ALL, 1 << 20).unwrap();
+    let shards = Shards::open(&index, &speech::columns(MelStore::Float32), 1 << 20).unwrap();
     let items: Vec<u32> = (0..shards.len() as u32).collect();
     let rows = shards.fetch(&items).unwrap();
     assert!(!rows.is_empty() && rows.len() < 46);
-    assert!(rows.iter().all(|row| (60..=400).contains(&row.speech_token.len())));
+    assert!(rows.iter().all(|row| (60..=400).contains(&row.column("speech_token").unwrap().len())));
     let error = run_in(dir.path(), "pack: {min_tokens: 9, max_tokens: 8}\n", 2).unwrap_err().to_string();
     assert!(error.contains("min_tokens"), "{error}");
 }
@@ -191,10 +194,11 @@ fn lists_and_statistics_are_those_of_the_shards() {
     let statistics: MelStatistics = serde_json::from_str(&text("mel_statistics.json")).unwrap();
     let (mut frames, mut sum, mut squares) = (0u64, vec![0.0f64; 80], vec![0.0f64; 80]);
     for shard in ["train/shard-00000.parquet", "train/shard-00001.parquet", "train/shard-00002.parquet"] {
-        for row in ShardReader::open(&packed(dir.path(), shard)).unwrap().iter(&[Column::Mel]).unwrap() {
-            let mel = row.unwrap().mel.unwrap();
-            frames += mel.frames as u64;
-            for frame in mel.data.chunks(80) {
+        for row in ShardReader::open(&packed(dir.path(), shard)).unwrap().iter(&[speech::mel(DType::F32)]).unwrap() {
+            let row = row.unwrap();
+            let (mel, shape) = row.matrix::<f32>("mel").unwrap();
+            frames += shape[0] as u64;
+            for frame in mel.chunks(80) {
                 for (bin, value) in frame.iter().enumerate() {
                     sum[bin] += f64::from(*value);
                     squares[bin] += f64::from(*value).powi(2);
@@ -249,12 +253,12 @@ fn pieces_of_a_recording_become_waves_of_their_own() {
     let summary = run_in(dir.path(), sections, 2).unwrap();
     assert_eq!(summary.stages[3].rows_out, 2);
     let reader = ShardReader::open(&packed(dir.path(), "train/shard-00000.parquet")).unwrap();
-    let rows: Vec<_> = reader.iter(&Column::ALL).unwrap().map(Result::unwrap).collect();
+    let rows: Vec<_> = reader.iter(&speech::columns(MelStore::None)).unwrap().map(Result::unwrap).collect();
     let whole = flowmill_audio::decode_file(repository().join("data/libri6/audio/1688/1688-142285-0000.flac")).unwrap();
-    let piece = flowmill_audio::decode_bytes(&rows[1].audio_data, "piece").unwrap();
+    let piece = flowmill_audio::decode_bytes(rows[1].bytes("audio_data").unwrap(), "piece").unwrap();
     // The recording has 16 bits, so a piece of it has the very same samples.
     assert_eq!(piece.samples[0], whole.samples[0][40_000..64_000]);
-    assert_eq!(rows[1].duration, 1.5);
+    assert_eq!(rows[1].value("duration"), Ok(&1.5f64));
     let index = ShardIndex::read(&packed(dir.path(), "train/index.json")).unwrap();
     assert_eq!(index.shards[0].frames, [100, 75]);
     assert!(!packed(dir.path(), "mel_statistics.json").exists());

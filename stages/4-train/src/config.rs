@@ -120,7 +120,8 @@ impl Default for StageSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Most mel frames of a batch after padding: its longest utterance times its number of utterances.
+    /// Most that a batch costs after padding: its longest utterance times its number of utterances, in mel frames or in what the family
+    /// counts (tokens, pixels).
     ///
     /// Counterparts: `max_frames_in_batch` with `batch_type: dynamic`; VALL-E's batches by total duration.
     pub max_frames_in_batch: u32,
@@ -140,7 +141,7 @@ pub struct BatchConfig {
     ///
     /// Counterparts: `sort_size`.
     pub sort_size: u32,
-    /// Width of the buckets of `order: bucketed`, in mel frames; 50 are a second.
+    /// Width of the buckets of `order: bucketed`, in the same unit; 50 mel frames are a second.
     ///
     /// Counterparts: VALL-E's buckets of 1 s.
     pub bucket_frames: u32,
@@ -155,7 +156,7 @@ impl Default for BatchConfig {
             batch_size: None,
             shuffle_size: options.shuffle_size,
             sort_size: options.sort_size,
-            bucket_frames: options.bucket_frames,
+            bucket_frames: options.bucket_width,
         }
     }
 }
@@ -177,7 +178,7 @@ impl BatchConfig {
     fn size(&self) -> BatchSize {
         match self.batch_size {
             Some(size) => BatchSize::Static(size),
-            None => BatchSize::Dynamic { frames: self.max_frames_in_batch, utterances: self.max_utterances_in_batch },
+            None => BatchSize::Dynamic { budget: self.max_frames_in_batch, utterances: self.max_utterances_in_batch },
         }
     }
 }
@@ -405,7 +406,14 @@ impl TrainSection {
     pub fn sampling(&self) -> SamplingOptions {
         let BatchConfig { shuffle_size, sort_size, bucket_frames, .. } = self.settings.batch;
         let (curriculum, seed) = (self.settings.curriculum.clone(), self.settings.seed.unwrap_or_default());
-        SamplingOptions { size: self.settings.batch.size(), shuffle_size, sort_size, bucket_frames, curriculum, seed }
+        SamplingOptions {
+            size: self.settings.batch.size(),
+            shuffle_size,
+            sort_size,
+            bucket_width: bucket_frames,
+            curriculum,
+            seed,
+        }
     }
 
     /// Whether the order of some epoch needs to know the speakers.

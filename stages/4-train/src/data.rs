@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use flowmill_corpus::Row;
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow, Shards};
+use flowmill_corpus::shard::{GROUP, ID, ShardIndex, Shards};
 use flowmill_family::{Batch, Configured, Examples, Reader, ReaderRow};
 use flowmill_runner::StageError;
-use flowmill_train::{BatchFrames, BoxError, DataSource};
+use flowmill_train::{BatchCost, BoxError, DataSource};
 
 use crate::TrainSection;
 use crate::identity::{CorpusIdentity, DataIdentity};
@@ -80,11 +81,13 @@ struct Split {
     reader: Reader,
 }
 
-/// All columns of a split that a training by `section` reads; `None` when its index does not describe them.
-pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<Column>> {
-    let mut read = section.model.columns(index).ok()?;
+/// The names of all columns of a split that a training by `section` depends on; `None` when its index does not describe them.
+pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<String>> {
+    let columns = section.model.columns(index).ok()?;
+    let mut read: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+    read.push(ID.to_owned());
     if section.balances_speakers() {
-        read.push(Column::Spk);
+        read.push(GROUP.to_owned());
     }
     Some(read)
 }
@@ -113,13 +116,13 @@ impl TrainingData {
         let sizes = splits.iter().flat_map(|split| split.shards.shard_sizes()).collect();
         let mut speakers = Vec::new();
         for split in splits.iter().filter(|_| section.balances_speakers()) {
-            speakers.extend(split.shards.speakers().map_err(StageError::other)?);
+            speakers.extend(split.shards.groups().map_err(StageError::other)?);
         }
         if let Some(validation) = &paths.validation {
             splits.push(Split::open(validation, model.as_ref(), CACHE_BYTES)?);
         }
-        let lengths = splits.iter().flat_map(|split| split.shards.lengths());
-        let (starts, costs) = (starts(&splits)?, lengths.map(|length| model.cost(length)).collect());
+        let sizes_of_rows = splits.iter().flat_map(|split| split.shards.sizes());
+        let (starts, costs) = (starts(&splits)?, sizes_of_rows.map(|sizes| model.cost(&sizes)).collect());
         let (model, sampling) = (model.clone(), section.sampling());
         Ok(Self { splits, starts, costs, train_len, sizes, speakers, parts, model, sampling, device })
     }
@@ -165,16 +168,21 @@ impl TrainingData {
         self.model.examples(&rows).map(Some).map_err(StageError::other)
     }
 
-    /// The training utterances that are longer than a batch may be; each is a batch of its own.
+    /// The training utterances that cost more than a batch may; each is a batch of its own.
     pub fn oversized(&self) -> Vec<&str> {
         let items = BatchPlan::validation(self.corpus(), &self.sampling).oversized;
         items.into_iter().map(|item| self.id(item)).collect()
     }
 
+    /// What batches are budgeted in.
+    pub fn cost_unit(&self) -> &'static str {
+        self.model.cost_unit()
+    }
+
     /// What is trained on, for the sampler.
     fn corpus(&self) -> Corpus<'_> {
         Corpus {
-            lengths: &self.costs[..self.train_len],
+            costs: &self.costs[..self.train_len],
             shards: &self.sizes,
             speakers: &self.speakers,
             parts: &self.parts,
@@ -189,9 +197,9 @@ impl TrainingData {
     }
 
     /// Rows by number, each with the reader of its split.
-    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<ShardRow>, &Reader)>, BoxError> {
+    fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<Row>, &Reader)>, BoxError> {
         let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
-        let mut rows: Vec<Option<(Arc<ShardRow>, &Reader)>> = vec![None; items.len()];
+        let mut rows: Vec<Option<(Arc<Row>, &Reader)>> = vec![None; items.len()];
         for (index, split) in self.splits.iter().enumerate() {
             let here: Vec<usize> = (0..items.len()).filter(|&at| places[at].0 == index).collect();
             let local: Vec<u32> = here.iter().map(|&at| places[at].1).collect();
@@ -222,16 +230,17 @@ impl DataSource for TrainingData {
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {
-        let (start, lengths) = (self.train_len as u32, &self.costs[self.train_len..]);
-        let batches = BatchPlan::validation(Corpus { lengths, ..Corpus::default() }, &self.sampling).batches;
+        let (start, costs) = (self.train_len as u32, &self.costs[self.train_len..]);
+        let batches = BatchPlan::validation(Corpus { costs, ..Corpus::default() }, &self.sampling).batches;
         batches.into_iter().map(|batch| batch.into_iter().map(|item| item + start).collect()).collect()
     }
 
-    fn frames(&self, items: &[u32]) -> BatchFrames {
-        let length = |&item: &u32| self.costs.get(item as usize).copied().map(u64::from);
-        let lengths: Vec<u64> = items.iter().filter_map(length).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        BatchFrames { valid: lengths.iter().sum(), padded: longest * lengths.len() as u64 }
+    fn cost(&self, items: &[u32]) -> BatchCost {
+        let cost = |&item: &u32| self.costs.get(item as usize).copied().map(u64::from);
+        let costs: Vec<u64> = items.iter().filter_map(cost).collect();
+        let most = costs.iter().copied().max().unwrap_or(0);
+        let unit = self.model.cost_unit();
+        BatchCost { valid: costs.iter().sum(), padded: most * costs.len() as u64, unit }
     }
 
     fn still_to_keep(&self) -> u64 {

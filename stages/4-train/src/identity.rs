@@ -97,7 +97,8 @@ impl CorpusIdentity {
         };
         let content = || {
             let (index, digests) = (ShardIndex::read(path).ok()?, SplitContent::of(path)?);
-            let digest = digests.digest(&index, &data::columns_read(&index, section)?)?;
+            let columns = data::columns_read(&index, section)?;
+            let digest = digests.digest(&index, &columns.iter().map(String::as_str).collect::<Vec<_>>())?;
             let derived = section.model.derived(&index).map(|derived| {
                 let by = blake3::hash(derived.by.to_string().as_bytes()).to_hex();
                 format!(", {} {}", derived.what, &by[..16])

@@ -320,9 +320,9 @@ fn announce(tell: &dyn Fn(String), data: &TrainingData) {
     }
     let oversized = data.oversized();
     if let Some(first) = oversized.first() {
-        let count = oversized.len();
+        let (count, unit) = (oversized.len(), data.cost_unit());
         tell(format!(
-            "{count} utterances are longer than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
+            "{count} utterances cost more {unit} than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
         ));
     }
 }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flowmill_corpus::shard::{Column, Shards};
+use flowmill_corpus::ColumnSpec;
+use flowmill_corpus::shard::Shards;
 use flowmill_family::{Made, Registry, Report, Scored, Scorer};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{PartReport, PartWork, StageError};
@@ -79,7 +80,7 @@ impl HeldOut {
                 return Err(StageError::Interrupted);
             }
             let publish = |(row, scored)| publish(work, row, scored);
-            rows.par_iter().map(|row| row.utt.as_str()).zip(scored).try_for_each(publish)?;
+            rows.par_iter().map(|row| row.id.as_str()).zip(scored).try_for_each(publish)?;
         }
         Ok(items.len() as u64)
     }
@@ -118,7 +119,7 @@ fn learn(scorer: &mut dyn Scorer, index: &Path, work: &PartWork) -> Result<(), S
     Ok(())
 }
 
-fn open(index: &Path, columns: &[Column]) -> Result<Shards, StageError> {
+fn open(index: &Path, columns: &[ColumnSpec]) -> Result<Shards, StageError> {
     Shards::open(index, columns, CACHE_BYTES).map_err(StageError::other)
 }
 

@@ -10,8 +10,9 @@ use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::file::metadata::ParquetMetaData;
 use anyhow::{Context, Result, anyhow};
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use flowmill_corpus::Axis;
 
 use crate::human;
 use crate::style;
@@ -33,7 +34,8 @@ pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
         .context("its footer cannot be read; the file was cut or changed")?;
     print_summary(builder.metadata(), out)?;
-    print_columns(builder.schema(), builder.metadata(), out)?;
+    let shapes = shapes(builder.schema());
+    print_columns(builder.schema(), builder.metadata(), &shapes, out)?;
     print_row_groups(builder.metadata(), out)?;
     let rejected = is_rejected(builder.schema());
     let first = guarded(|| first_rows(builder, rows)).context("its rows cannot be read")?;
@@ -41,7 +43,27 @@ pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result
         let reasons = guarded(|| reasons(path)).context("its rows cannot be read")?;
         print_reasons(reasons, out)?;
     }
-    print_rows(&first, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
+    print_rows(&first, &shapes, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
+}
+
+/// The axes of columns of two axes and more, by the columns' names.
+type Shapes = BTreeMap<String, Vec<Axis>>;
+
+/// The shapes that a shard's schema tells.
+fn shapes(schema: &SchemaRef) -> Shapes {
+    let (columns, _) = flowmill_corpus::shard::columns_of(schema);
+    columns.into_iter().filter(|column| column.axes.len() > 1).map(|column| (column.name, column.axes)).collect()
+}
+
+/// The shape of a column in one row, from the fields with the sizes of its axes: `[8, 150]`.
+fn shape_in_row(batch: &RecordBatch, name: &str, axes: &[Axis], row: usize) -> Option<String> {
+    let size = |axis: &Axis| {
+        let sizes = batch.column_by_name(&format!("{name}_{}s", axis.name))?;
+        let sizes = sizes.as_primitive_opt::<Int32Type>().filter(|sizes| sizes.is_valid(row))?;
+        Some(sizes.value(row).to_string())
+    };
+    let sizes: Option<Vec<String>> = axes.iter().map(size).collect();
+    Some(format!("[{}]", sizes?.join(", ")))
 }
 
 /// Returns whether a table is a stage's `rejected.parquet`.
@@ -112,8 +134,8 @@ fn print_summary(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> 
     Ok(print_pairs(&pairs, 2, out)?)
 }
 
-/// Prints one line per column: type, compressed and plain size, compression.
-fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
+/// Prints one line per column: type with its axes, compressed and plain size, compression.
+fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, shapes: &Shapes, out: &mut dyn Write) -> Result<()> {
     let columns = [
         ("column", Align::Left),
         ("type", Align::Left),
@@ -131,9 +153,13 @@ fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, out: &mut dyn W
                 codec = chunk.compression_codec_name();
             }
         }
+        let axes = shapes.get(field.name()).map(|axes| {
+            let names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
+            human::shortened(&format!(" [{}]", names.join(", ")), 60)
+        });
         table.row([
             Cell::from(human::shortened(field.name(), 60)),
-            Cell::styled(type_name(field.data_type()), style::DIM),
+            Cell::styled(type_name(field.data_type()) + &axes.unwrap_or_default(), style::DIM),
             Cell::from(human::bytes(stored)),
             Cell::from(human::bytes(plain)),
             Cell::from(codec),
@@ -181,7 +207,7 @@ fn print_row_groups(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<(
 }
 
 /// Prints rows, each as a block of `column  value`, at most `text` characters of a value.
-fn print_rows(batches: &[RecordBatch], text: usize, out: &mut dyn Write) -> Result<()> {
+fn print_rows(batches: &[RecordBatch], shapes: &Shapes, text: usize, out: &mut dyn Write) -> Result<()> {
     let mut number = 0_u64;
     for batch in batches {
         for row in 0..batch.num_rows() {
@@ -191,7 +217,12 @@ fn print_rows(batches: &[RecordBatch], text: usize, out: &mut dyn Write) -> Resu
                 .fields()
                 .iter()
                 .zip(batch.columns())
-                .map(|(field, column)| (human::shortened(field.name(), 60), cell(column.as_ref(), row, text)))
+                .map(|(field, column)| {
+                    let shape = shapes.get(field.name());
+                    let shape = shape.and_then(|axes| shape_in_row(batch, field.name(), axes, row));
+                    let shape = shape.map(|shape| shape + " ").unwrap_or_default();
+                    (human::shortened(field.name(), 60), shape + &cell(column.as_ref(), row, text))
+                })
                 .collect();
             print_pairs(&pairs, 2, out)?;
             number += 1;

@@ -90,9 +90,10 @@ fn holds_rows(object: &Map<String, Value>) -> bool {
     holds && !is_row(object)
 }
 
-/// Whether an object names a recording.
+/// Whether an object names a recording, a video or pictures.
 fn is_row(object: &Map<String, Value>) -> bool {
-    Object::of(Value::Object(object.clone())).is_ok_and(|row| row.audio().is_some())
+    Object::of(Value::Object(object.clone()))
+        .is_ok_and(|row| row.audio().is_some() || row.has("video") || row.has("images"))
 }
 
 /// What to do with an object of an unknown layout.

@@ -7,30 +7,30 @@ use super::{Corpus, Order, SamplingOptions, curriculum, order};
 /// How large batches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// A number of utterances, whatever their lengths; the last batch of a run may have fewer.
+    /// A number of utterances, whatever they cost; the last batch of a run may have fewer.
     Static(u32),
     /// As many utterances as fit.
     Dynamic {
-        /// The most frames after padding: the longest utterance times the count.
-        frames: u32,
-        /// The most utterances; 0: no limit but the frames.
+        /// The most that a batch costs after padding: its most expensive utterance times its count.
+        budget: u32,
+        /// The most utterances; 0: no limit but the budget.
         utterances: u32,
     },
 }
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self::Dynamic { frames: 10_000, utterances: 0 }
+        Self::Dynamic { budget: 10_000, utterances: 0 }
     }
 }
 
 impl BatchSize {
-    /// The most padded frames and the most utterances.
+    /// The most that a batch costs after padding, and the most utterances.
     fn limits(self) -> (u64, usize) {
         match self {
             Self::Static(utterances) => (u64::MAX, utterances.max(1) as usize),
-            Self::Dynamic { frames, utterances: 0 } => (u64::from(frames), usize::MAX),
-            Self::Dynamic { frames, utterances } => (u64::from(frames), utterances as usize),
+            Self::Dynamic { budget, utterances: 0 } => (u64::from(budget), usize::MAX),
+            Self::Dynamic { budget, utterances } => (u64::from(budget), utterances as usize),
         }
     }
 
@@ -48,7 +48,7 @@ impl BatchSize {
 pub struct BatchPlan {
     /// Utterances of every batch, longest first (ties in stored order).
     pub batches: Vec<Vec<u32>>,
-    /// Utterances longer than the frame budget; each is a batch of its own.
+    /// Utterances that cost more than the budget; each is a batch of its own.
     pub oversized: Vec<u32>,
 }
 
@@ -73,8 +73,8 @@ impl BatchPlan {
 
     /// Batches for validation: all utterances from short to long, the same every time.
     pub fn validation(corpus: Corpus<'_>, options: &SamplingOptions) -> Self {
-        let mut order: Vec<Drawn> = (0..corpus.lengths.len() as u32).map(Drawn::once).collect();
-        order.sort_by_key(|&drawn| corpus.length(drawn));
+        let mut order: Vec<Drawn> = (0..corpus.costs.len() as u32).map(Drawn::once).collect();
+        order.sort_by_key(|&drawn| corpus.cost(drawn));
         let mut plan = Self { batches: Vec::new(), oversized: Vec::new() };
         plan.cut(corpus, &order, options.size);
         plan
@@ -84,18 +84,18 @@ impl BatchPlan {
     fn cut(&mut self, corpus: Corpus<'_>, run: &[Drawn], size: BatchSize) {
         let (budget, most) = size.limits();
         let mut batch: Vec<Drawn> = Vec::new();
-        let mut longest = 0u64;
+        let mut most_expensive = 0u64;
         for &drawn in run {
-            let frames = u64::from(corpus.length(drawn));
-            if frames > budget {
+            let cost = u64::from(corpus.cost(drawn));
+            if cost > budget {
                 self.oversized.push(drawn.item());
             }
-            let padded = longest.max(frames) * (batch.len() as u64 + 1);
+            let padded = most_expensive.max(cost) * (batch.len() as u64 + 1);
             if !batch.is_empty() && (padded > budget || batch.len() == most) {
                 self.close(corpus, std::mem::take(&mut batch));
-                longest = 0;
+                most_expensive = 0;
             }
-            longest = longest.max(frames);
+            most_expensive = most_expensive.max(cost);
             batch.push(drawn);
         }
         if !batch.is_empty() {
@@ -105,7 +105,7 @@ impl BatchPlan {
 
     /// Ends a batch: longest first, as padded sequences are usually fed.
     fn close(&mut self, corpus: Corpus<'_>, mut batch: Vec<Drawn>) {
-        batch.sort_by_key(|&drawn| (std::cmp::Reverse(corpus.length(drawn)), drawn.item()));
+        batch.sort_by_key(|&drawn| (std::cmp::Reverse(corpus.cost(drawn)), drawn.item()));
         self.batches.push(batch.into_iter().map(Drawn::item).collect());
     }
 }

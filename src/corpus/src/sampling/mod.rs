@@ -1,4 +1,4 @@
-//! Epochs and batches from lengths alone: which utterances, in which order, in which batches, before any data is read.
+//! Epochs and batches from the costs of rows alone (their frames, tokens or pixels, as the family counts them): which utterances, in which order, in which batches, before any data is read.
 //!
 //! An epoch is planned in three steps, each a pure function of seed and epoch (keys are hashed, never drawn from a generator with
 //! a state), so that neither loader threads nor the number of ranks change it and resuming needs no replay:
@@ -8,7 +8,7 @@
 //! 3. how the order is cut into batches of a [`BatchSize`] ([`BatchPlan`]), which [`rank_share`] deals out to ranks.
 //!
 //! The shuffled order is CosyVoice's: shuffle in a window, sort in a smaller one, batch until *longest × count* would pass a
-//! frame budget.
+//! budget.
 
 mod batches;
 pub mod curriculum;
@@ -32,8 +32,8 @@ pub struct SamplingOptions {
     pub shuffle_size: u32,
     /// Within shuffled windows, runs of this many are sorted by length so that a batch holds similar ones; 1: no sorting.
     pub sort_size: u32,
-    /// Width in frames of the buckets of [`Order::Bucketed`], at least 1.
-    pub bucket_frames: u32,
+    /// Width of the buckets of [`Order::Bucketed`] in units of cost, at least 1.
+    pub bucket_width: u32,
     /// The order of every epoch; see [`curriculum::check`].
     pub curriculum: Vec<Phase>,
     /// The seed of every order.
@@ -46,19 +46,19 @@ impl Default for SamplingOptions {
             size: BatchSize::default(),
             shuffle_size: 10_000,
             sort_size: 500,
-            bucket_frames: 50,
+            bucket_width: 50,
             curriculum: vec![Phase::default()],
             seed: 0,
         }
     }
 }
 
-/// What there is to sample, in stored order: one length per utterance, and how they are grouped.
+/// What there is to sample, in stored order: the cost of every utterance, and how they are grouped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Corpus<'a> {
-    /// Frames of every utterance.
-    pub lengths: &'a [u32],
-    /// Utterances per shard, in order; they add up to `lengths.len()`. Empty: every part is one shard.
+    /// The cost of every utterance, in whatever unit the budget is.
+    pub costs: &'a [u32],
+    /// Utterances per shard, in order; they add up to `costs.len()`. Empty: every part is one shard.
     pub shards: &'a [u32],
     /// Number of every utterance's speaker, for [`Order::BySpeaker`]; of different parts they are different speakers. Empty: one speaker.
     pub speakers: &'a [u32],
@@ -79,7 +79,7 @@ impl Corpus<'_> {
     /// The utterances of every part, as ranges of numbers.
     fn ranges(&self) -> Vec<std::ops::Range<u32>> {
         if self.parts.is_empty() {
-            return std::iter::once(0..self.lengths.len() as u32).collect();
+            return std::iter::once(0..self.costs.len() as u32).collect();
         }
         let mut start = 0;
         self.parts
@@ -91,8 +91,8 @@ impl Corpus<'_> {
             .collect()
     }
 
-    /// The length of an utterance.
-    fn length(&self, draw: share::Drawn) -> u32 {
-        self.lengths[draw.item() as usize]
+    /// The cost of an utterance.
+    fn cost(&self, draw: share::Drawn) -> u32 {
+        self.costs[draw.item() as usize]
     }
 }

@@ -26,13 +26,13 @@ pub(super) fn runs(corpus: Corpus<'_>, options: &SamplingOptions, order: Order, 
             let mut all: Vec<Drawn> =
                 parts.flat_map(|(range, quota)| share::plain(range, quota, seed, epoch)).collect();
             Key::new(seed, epoch, "utterance").sort(&mut all);
-            let width = options.bucket_frames.max(1);
+            let width = options.bucket_width.max(1);
             if order == Order::Sorted {
-                all.sort_by_key(|&drawn| corpus.length(drawn));
+                all.sort_by_key(|&drawn| corpus.cost(drawn));
                 return vec![all];
             }
-            all.sort_by_key(|&drawn| corpus.length(drawn) / width);
-            let same = |a: &Drawn, b: &Drawn| corpus.length(*a) / width == corpus.length(*b) / width;
+            all.sort_by_key(|&drawn| corpus.cost(drawn) / width);
+            let same = |a: &Drawn, b: &Drawn| corpus.cost(*a) / width == corpus.cost(*b) / width;
             all.chunk_by(same).map(<[Drawn]>::to_vec).collect()
         }
     }
@@ -108,7 +108,7 @@ fn windows(corpus: Corpus<'_>, order: Vec<Drawn>, options: &SamplingOptions) -> 
     let window = |window: &[Drawn]| {
         let mut window = window.to_vec();
         if options.sort_size > 1 {
-            window.sort_by_key(|&drawn| corpus.length(drawn));
+            window.sort_by_key(|&drawn| corpus.cost(drawn));
         }
         window
     };

@@ -36,7 +36,7 @@ impl From<Drawn> for u64 {
 
 /// How many utterances of an epoch each part gives: as many as there are, shared by weight (largest remainders first).
 pub(super) fn quotas(corpus: Corpus<'_>) -> Vec<u64> {
-    let total = corpus.lengths.len() as u64;
+    let total = corpus.costs.len() as u64;
     if corpus.parts.is_empty() {
         return vec![total];
     }

@@ -10,7 +10,7 @@ fn lengths() -> Vec<u32> {
 
 fn options(order: Order) -> SamplingOptions {
     SamplingOptions {
-        size: BatchSize::Dynamic { frames: 4000, utterances: 0 },
+        size: BatchSize::Dynamic { budget: 4000, utterances: 0 },
         shuffle_size: 300,
         sort_size: 100,
         seed: 7,
@@ -34,7 +34,7 @@ const ORDERS: [Order; 4] = [Order::Shuffled, Order::Bucketed, Order::Sorted, Ord
 #[test]
 fn the_shuffled_order_is_that_of_the_first_release() {
     let lengths = lengths();
-    let corpus = Corpus { lengths: &lengths, shards: &[400, 250, 350], ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, shards: &[400, 250, 350], ..Corpus::default() };
     let mut hasher = blake3::Hasher::new();
     for epoch in 0..3 {
         hasher.update(format!("{:?}", plan(corpus, &options(Order::Shuffled), epoch)).as_bytes());
@@ -45,7 +45,7 @@ fn the_shuffled_order_is_that_of_the_first_release() {
 #[test]
 fn no_batch_passes_the_budget_and_what_is_not_balanced_comes_once() {
     let (lengths, speakers) = (lengths(), speakers());
-    let corpus = Corpus { lengths: &lengths, shards: &[400, 250, 350], speakers: &speakers, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, shards: &[400, 250, 350], speakers: &speakers, ..Corpus::default() };
     for (order, epoch) in ORDERS.into_iter().flat_map(|order| [(order, 0), (order, 1), (order, 2)]) {
         let batches = plan(corpus, &options(order), epoch);
         let mut seen: Vec<u32> = batches.concat();
@@ -64,7 +64,7 @@ fn no_batch_passes_the_budget_and_what_is_not_balanced_comes_once() {
 fn every_order_is_a_function_of_seed_and_epoch() {
     let (lengths, speakers) = (lengths(), speakers());
     let parts = [Part { utterances: 400, weight: 3.0 }, Part { utterances: 600, weight: 1.0 }];
-    let corpus = Corpus { lengths: &lengths, shards: &[400, 600], speakers: &speakers, parts: &parts };
+    let corpus = Corpus { costs: &lengths, shards: &[400, 600], speakers: &speakers, parts: &parts };
     for order in ORDERS {
         let options = options(order);
         assert_eq!(plan(corpus, &options, 3), plan(corpus, &options, 3), "{order:?}");
@@ -76,7 +76,7 @@ fn every_order_is_a_function_of_seed_and_epoch() {
 #[test]
 fn padding_stays_small_and_shuffled_batches_are_not_in_order_of_length() {
     let lengths = lengths();
-    let corpus = Corpus { lengths: &lengths, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, ..Corpus::default() };
     for order in [Order::Shuffled, Order::Bucketed] {
         let batches = plan(corpus, &options(order), 0);
         let padded: u32 = batches.iter().map(|b| lengths[b[0] as usize] * b.len() as u32).sum();
@@ -90,7 +90,7 @@ fn padding_stays_small_and_shuffled_batches_are_not_in_order_of_length() {
 #[test]
 fn sorted_goes_from_short_to_long_and_a_bucket_holds_similar_lengths() {
     let lengths = lengths();
-    let corpus = Corpus { lengths: &lengths, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, ..Corpus::default() };
     let length = |item: &u32| lengths[*item as usize];
     let sorted = plan(corpus, &options(Order::Sorted), 0);
     for pair in sorted.windows(2) {
@@ -105,7 +105,7 @@ fn sorted_goes_from_short_to_long_and_a_bucket_holds_similar_lengths() {
 #[test]
 fn speakers_come_equally_often_and_in_turn_whatever_they_recorded() {
     let (lengths, speakers) = (lengths(), speakers());
-    let corpus = Corpus { lengths: &lengths, speakers: &speakers, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, speakers: &speakers, ..Corpus::default() };
     let mut options = options(Order::BySpeaker);
     options.sort_size = 1;
     options.size = BatchSize::Static(6);
@@ -128,7 +128,7 @@ fn speakers_come_equally_often_and_in_turn_whatever_they_recorded() {
 fn a_mixture_has_its_shares_everywhere_and_leaves_nothing_out_for_long() {
     let lengths = lengths();
     let parts = [Part { utterances: 200, weight: 3.0 }, Part { utterances: 800, weight: 1.0 }];
-    let corpus = Corpus { lengths: &lengths, shards: &[200, 500, 300], parts: &parts, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, shards: &[200, 500, 300], parts: &parts, ..Corpus::default() };
     let (mut options, mut counts) = (options(Order::Shuffled), vec![0; 1000]);
     options.sort_size = 1;
     options.size = BatchSize::Static(100);
@@ -153,7 +153,7 @@ fn a_mixture_has_its_shares_everywhere_and_leaves_nothing_out_for_long() {
 fn weights_by_size_are_one_corpus() {
     let lengths = lengths();
     let parts = [Part { utterances: 400, weight: 0.4 }, Part { utterances: 600, weight: 0.6 }];
-    let corpus = Corpus { lengths: &lengths, parts: &parts, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, parts: &parts, ..Corpus::default() };
     let mut items = plan(corpus, &options(Order::Shuffled), 2).concat();
     items.sort_unstable();
     assert_eq!(items, (0..1000).collect::<Vec<_>>());
@@ -162,7 +162,7 @@ fn weights_by_size_are_one_corpus() {
 #[test]
 fn static_batches_have_their_size() {
     let lengths = lengths();
-    let corpus = Corpus { lengths: &lengths, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, ..Corpus::default() };
     let static_size = SamplingOptions { size: BatchSize::Static(7), ..options(Order::Shuffled) };
     let batches = plan(corpus, &static_size, 0);
     assert_eq!(batches.iter().filter(|batch| batch.len() != 7).map(Vec::len).collect::<Vec<_>>(), [1000 % 7]);
@@ -171,7 +171,7 @@ fn static_batches_have_their_size() {
 #[test]
 fn an_utterance_beyond_the_budget_is_alone_and_named() {
     let lengths = [100, 9000, 100];
-    let corpus = Corpus { lengths: &lengths, ..Corpus::default() };
+    let corpus = Corpus { costs: &lengths, ..Corpus::default() };
     let plan = BatchPlan::validation(corpus, &options(Order::Shuffled));
     assert_eq!(plan.batches, [vec![0, 2], vec![1]]);
     assert_eq!(plan.oversized, [1]);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::ShardRow;
+use crate::Row;
 
 /// Rows by number, the least recently used dropped first when they take more than a budget.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(super) struct RowCache {
     budget: usize,
     bytes: usize,
     clock: u64,
-    rows: HashMap<u32, (u64, Arc<ShardRow>)>,
+    rows: HashMap<u32, (u64, Arc<Row>)>,
     by_use: BTreeMap<u64, u32>,
 }
 
@@ -37,7 +37,7 @@ impl RowCache {
     }
 
     /// A row, when it is held.
-    pub(super) fn get(&mut self, item: u32) -> Option<Arc<ShardRow>> {
+    pub(super) fn get(&mut self, item: u32) -> Option<Arc<Row>> {
         self.clock += 1;
         let (used, row) = self.rows.get_mut(&item)?;
         self.by_use.remove(used);
@@ -47,7 +47,7 @@ impl RowCache {
     }
 
     /// Holds a row, dropping others where it must; a row beyond the whole budget is not held.
-    pub(super) fn put(&mut self, item: u32, row: &Arc<ShardRow>) {
+    pub(super) fn put(&mut self, item: u32, row: &Arc<Row>) {
         if row.size() > self.budget || self.rows.contains_key(&item) {
             return;
         }
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_row_goes_first() {
-        let row = Arc::new(ShardRow { audio_data: vec![0; 1000], ..ShardRow::default() });
+        let row = Arc::new(Row { id: "x".repeat(1000), ..Row::default() });
         let mut cache = RowCache::new(row.size() * 2);
         cache.put(1, &row);
         cache.put(2, &row);

@@ -5,88 +5,77 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use serde::{Deserialize, Serialize};
 
-use super::{Column, MelStore, ShardIndex, ShardRow};
-use crate::CorpusError;
+use super::schema::with_keys;
+use super::{GROUP, ID, MelStore, ShardIndex, speech};
+use crate::{Array, ArrayData, ColumnSpec, CorpusError, Row};
 
 /// The `format` that the file declares.
 const FORMAT: &str = "flowmill-content";
 /// The version this code writes and reads.
 const VERSION: u32 = 1;
-/// The columns that have a digest: those that are data, rather than where data came from or what follows from others.
-const COLUMNS: [Column; 9] = [
-    Column::Utt,
-    Column::AudioData,
-    Column::Text,
-    Column::Spk,
-    Column::UttEmbedding,
-    Column::SpkEmbedding,
-    Column::SpeechToken,
-    Column::Lang,
-    Column::Mel,
-];
+/// Columns without a digest: where data came from, and what follows from others.
+const NOT_DATA: [&str; 3] = [speech::WAV, speech::DURATION, speech::SAMPLE_RATE];
 
 /// The digest of every column of a shard, by the column's name.
 pub type ColumnDigests = BTreeMap<String, String>;
 
 /// Digests the rows of a shard as they are written.
 pub struct ContentHasher {
-    store: MelStore,
-    hashers: Vec<(Column, blake3::Hasher)>,
+    hashers: Vec<(String, blake3::Hasher)>,
 }
 
 impl ContentHasher {
-    /// No rows yet; mels will be stored as `store` says.
-    pub fn new(store: MelStore) -> Self {
-        Self { store, hashers: COLUMNS.iter().map(|&column| (column, blake3::Hasher::new())).collect() }
+    /// No rows yet, of a shard with these columns.
+    pub fn new(columns: &[ColumnSpec]) -> Self {
+        let names = with_keys(columns).into_iter().map(|column| column.name);
+        let data = names.filter(|name| !NOT_DATA.contains(&name.as_str()));
+        Self { hashers: data.map(|name| (name, blake3::Hasher::new())).collect() }
     }
 
     /// Adds a row.
-    pub fn add(&mut self, row: &ShardRow) {
-        for (column, hasher) in &mut self.hashers {
-            match column {
-                Column::Utt => bytes(hasher, row.utt.as_bytes()),
-                Column::AudioData => {
+    pub fn add(&mut self, row: &Row) {
+        for (name, hasher) in &mut self.hashers {
+            match (name.as_str(), row.columns.get(name)) {
+                (ID, _) => bytes(hasher, row.id.as_bytes()),
+                (GROUP, _) => bytes(hasher, row.group.as_bytes()),
+                (_, None) => bytes(hasher, b"\0"),
+                (speech::AUDIO_DATA, Some(array)) => {
                     // A decoder may go by the ending of a name.
-                    let ending = Path::new(&row.wav).extension().and_then(|ending| ending.to_str());
-                    bytes(hasher, ending.unwrap_or_default().as_bytes());
-                    bytes(hasher, &row.audio_data);
+                    let ending = Path::new(row.text(speech::WAV).unwrap_or_default()).extension();
+                    bytes(hasher, ending.and_then(|ending| ending.to_str()).unwrap_or_default().as_bytes());
+                    add_array(hasher, array);
                 }
-                Column::Text => bytes(hasher, row.text.as_bytes()),
-                Column::Spk => bytes(hasher, row.spk.as_bytes()),
-                Column::UttEmbedding => floats(hasher, row.utt_embedding.iter().copied()),
-                Column::SpkEmbedding => floats(hasher, row.spk_embedding.iter().copied()),
-                Column::SpeechToken => {
-                    bytes(hasher, &row.speech_token.iter().flat_map(|token| token.to_le_bytes()).collect::<Vec<u8>>());
-                }
-                Column::Lang => bytes(hasher, row.lang.as_deref().unwrap_or("\0").as_bytes()),
-                Column::Mel => {
-                    let Some(mel) = &row.mel else { continue };
-                    number(hasher, mel.frames as u64);
-                    let values = mel.data.iter().copied();
-                    match self.store {
-                        MelStore::Float16 => floats(hasher, values.map(|value| f16::from_f32(value).to_f32())),
-                        MelStore::Float32 => floats(hasher, values),
-                        MelStore::None => {}
-                    }
-                }
-                Column::Wav | Column::Duration | Column::SampleRate => {}
+                (_, Some(array)) => add_array(hasher, array),
             }
         }
     }
 
     /// The digests of all rows.
     pub fn finish(self) -> ColumnDigests {
-        let digest = |(column, hasher): (Column, blake3::Hasher)| (key(column), hasher.finalize().to_hex().to_string());
-        self.hashers.into_iter().map(digest).collect()
+        self.hashers.into_iter().map(|(name, hasher)| (name, hasher.finalize().to_hex().to_string())).collect()
     }
 }
 
-/// The name that a column's digest has.
-fn key(column: Column) -> String {
-    column.names()[0].to_owned()
+/// Adds the sizes of an array's outer axes, and its values: half precision as single, which is the same number.
+fn add_array(hasher: &mut blake3::Hasher, array: &Array) {
+    if let [outer @ .., _] = array.shape() {
+        outer.iter().for_each(|&size| number(hasher, size as u64));
+    }
+    match array.data() {
+        ArrayData::F16(values) => numbers(hasher, values, |value| value.to_f32().to_le_bytes()),
+        ArrayData::F32(values) => numbers(hasher, values, |value| value.to_le_bytes()),
+        ArrayData::F64(values) => numbers(hasher, values, |value| value.to_le_bytes()),
+        ArrayData::I32(values) => numbers(hasher, values, |value| value.to_le_bytes()),
+        ArrayData::I64(values) => numbers(hasher, values, |value| value.to_le_bytes()),
+        ArrayData::U8(values) => bytes(hasher, values),
+        ArrayData::Text(values) => values.iter().for_each(|value| bytes(hasher, value.as_bytes())),
+        ArrayData::Bytes(values) => values.iter().for_each(|value| bytes(hasher, value)),
+    }
+    if matches!(array.data(), ArrayData::Text(_) | ArrayData::Bytes(_)) && !array.shape().is_empty() {
+        number(hasher, array.len() as u64);
+    }
 }
 
 fn number(hasher: &mut blake3::Hasher, number: u64) {
@@ -98,8 +87,8 @@ fn bytes(hasher: &mut blake3::Hasher, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
-fn floats(hasher: &mut blake3::Hasher, values: impl Iterator<Item = f32>) {
-    bytes(hasher, &values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+fn numbers<T: Copy, const N: usize>(hasher: &mut blake3::Hasher, values: &[T], to_bytes: impl Fn(T) -> [u8; N]) {
+    bytes(hasher, &values.iter().flat_map(|&value| to_bytes(value)).collect::<Vec<u8>>());
 }
 
 /// The digests of a split's shards: `content.json` next to `index.json`.
@@ -149,11 +138,12 @@ impl SplitContent {
     }
 
     /// A digest of these columns of all rows, their lengths, and how they are divided into shards. `None` where the digests are not those
-    /// of the index's shards.
-    pub fn digest(&self, index: &ShardIndex, columns: &[Column]) -> Option<String> {
+    /// of the index's shards, or one has no such column.
+    pub fn digest(&self, index: &ShardIndex, columns: &[&str]) -> Option<String> {
         if self.shards.len() != index.shards.len() {
             return None;
         }
+        let names = in_order(columns);
         let mut hasher = blake3::Hasher::new();
         for (content, entry) in self.shards.iter().zip(&index.shards) {
             if content.blake3 != entry.blake3 {
@@ -161,69 +151,95 @@ impl SplitContent {
             }
             number(&mut hasher, entry.rows);
             entry.frames.iter().for_each(|&frames| number(&mut hasher, u64::from(frames)));
-            for &column in COLUMNS.iter().filter(|column| columns.contains(column)) {
-                bytes(&mut hasher, content.columns.get(&key(column))?.as_bytes());
+            for name in &names {
+                bytes(&mut hasher, content.columns.get(*name)?.as_bytes());
             }
         }
         Some(hasher.finalize().to_hex()[..32].to_owned())
     }
 }
 
+/// The columns that have a digest, each once: those of the speech flows in the order of their shards, then the others by name.
+fn in_order<'a>(columns: &[&'a str]) -> Vec<&'a str> {
+    let known: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
+    let place = |name: &str| known.iter().position(|known| known == name).unwrap_or(known.len());
+    let mut names: Vec<&str> = columns.iter().copied().filter(|name| !NOT_DATA.contains(name)).collect();
+    names.sort_by_key(|name| (place(name), *name));
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::shard::{Mel, ShardEntry};
+    use half::f16;
 
-    fn row() -> ShardRow {
-        ShardRow {
-            utt: "a".to_owned(),
-            wav: "x/1.flac".to_owned(),
-            audio_data: vec![1, 2],
-            speech_token: vec![3, 4],
-            utt_embedding: vec![0.5],
-            mel: Some(Mel { data: vec![0.1, 0.2], frames: 1, bins: 2 }),
-            ..ShardRow::default()
-        }
+    use super::*;
+    use crate::shard::ShardEntry;
+
+    fn row() -> Row {
+        let columns = [
+            (speech::WAV, Array::text("x/1.flac")),
+            (speech::AUDIO_DATA, Array::scalar(vec![1u8, 2])),
+            (speech::SPEECH_TOKEN, Array::vector(vec![3i64, 4])),
+            (speech::UTT_EMBEDDING, Array::vector(vec![0.5f32])),
+            (speech::MEL, mel(&[0.1, 0.2])),
+        ];
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        Row { id: "a".to_owned(), columns, ..Row::default() }
     }
 
-    fn digest(store: MelStore, columns: &[Column], change: impl FnOnce(&mut ShardRow)) -> String {
+    fn mel(values: &[f32]) -> Array {
+        Array::new(vec![1, values.len()], values.to_vec()).unwrap()
+    }
+
+    fn digest(columns: &[&str], change: impl FnOnce(&mut Row)) -> String {
         let mut row = row();
         change(&mut row);
-        let mut hasher = ContentHasher::new(store);
+        let mut hasher = ContentHasher::new(&speech::columns(MelStore::Float32));
         hasher.add(&row);
         let entry = ShardEntry { rows: 1, frames: vec![1], blake3: "file".to_owned(), ..ShardEntry::default() };
         let index = ShardIndex::new("train", serde_json::Value::Null, vec![entry]);
         SplitContent::new([("file".to_owned(), hasher.finish())]).digest(&index, columns).unwrap()
     }
 
+    fn set(row: &mut Row, name: &str, array: Array) {
+        row.columns.insert(name.to_owned(), array);
+    }
+
     #[test]
     fn only_what_is_read_counts() {
-        let (half, read) = (MelStore::Float16, [Column::Utt, Column::Wav, Column::SpeechToken, Column::Mel]);
-        let same = digest(half, &read, |_| {});
-        assert_eq!(digest(half, &read, |row| row.wav = "/far/2.wav".to_owned()), same);
-        assert_eq!(digest(half, &read, |row| row.audio_data = vec![9]), same);
-        assert_eq!(digest(half, &read, |row| row.utt_embedding = vec![9.0]), same);
-        let rounded = |row: &mut ShardRow| {
-            row.mel.iter_mut().flat_map(|mel| &mut mel.data).for_each(|v| *v = f16::from_f32(*v).to_f32())
-        };
-        assert_eq!(digest(MelStore::Float32, &read, rounded), same, "the same numbers");
-        assert_ne!(digest(MelStore::Float32, &read, |_| {}), same);
-        assert_ne!(digest(half, &read, |row| row.utt = "b".to_owned()), same);
-        assert_ne!(digest(half, &read, |row| row.speech_token[1] = 5), same);
-        let audio = [Column::AudioData];
-        assert_eq!(digest(half, &audio, |row| row.wav = "y.flac".to_owned()), digest(half, &audio, |_| {}));
-        assert_ne!(digest(half, &audio, |row| row.wav = "1.mp3".to_owned()), digest(half, &audio, |_| {}));
+        let read = [ID, speech::WAV, speech::SPEECH_TOKEN, speech::MEL];
+        let same = digest(&read, |_| {});
+        assert_eq!(digest(&[speech::MEL, speech::SPEECH_TOKEN, ID], |_| {}), same, "in any order");
+        assert_eq!(digest(&read, |row| set(row, speech::WAV, Array::text("/far/2.wav"))), same);
+        assert_eq!(digest(&read, |row| set(row, speech::AUDIO_DATA, Array::scalar(vec![9u8]))), same);
+        assert_eq!(digest(&read, |row| set(row, speech::UTT_EMBEDDING, Array::vector(vec![9f32]))), same);
+        let halves = || Array::new(vec![1, 2], [0.1, 0.2].map(f16::from_f32).to_vec()).unwrap();
+        let rounded = digest(&read, |row| set(row, speech::MEL, halves()));
+        assert_ne!(rounded, same);
+        assert_eq!(digest(&read, |row| set(row, speech::MEL, halves().widened(crate::DType::F32).unwrap())), rounded);
+        assert_ne!(
+            digest(&read, |row| set(row, speech::MEL, Array::new(vec![2, 1], vec![0.1f32, 0.2]).unwrap())),
+            same
+        );
+        assert_ne!(digest(&read, |row| row.id = "b".to_owned()), same);
+        assert_ne!(digest(&read, |row| set(row, speech::SPEECH_TOKEN, Array::vector(vec![3i64, 5]))), same);
+        let audio = [speech::AUDIO_DATA];
+        let named = |name: &'static str| digest(&audio, move |row| set(row, speech::WAV, Array::text(name)));
+        assert_eq!(named("y.flac"), digest(&audio, |_| {}));
+        assert_ne!(named("1.mp3"), digest(&audio, |_| {}));
     }
 
     #[test]
     fn digests_of_other_files_say_nothing() {
-        let content = SplitContent::new([("file".to_owned(), ContentHasher::new(MelStore::None).finish())]);
+        let content = SplitContent::new([("file".to_owned(), ContentHasher::new(&[]).finish())]);
         let index = |blake3: &str| {
             let entry = ShardEntry { blake3: blake3.to_owned(), ..ShardEntry::default() };
             ShardIndex::new("train", serde_json::Value::Null, vec![entry])
         };
-        assert!(content.digest(&index("file"), &[Column::Utt]).is_some());
-        assert_eq!(content.digest(&index("other"), &[Column::Utt]), None);
-        assert_eq!(content.digest(&ShardIndex::new("train", serde_json::Value::Null, vec![]), &[Column::Utt]), None);
+        assert!(content.digest(&index("file"), &[ID]).is_some());
+        assert_eq!(content.digest(&index("file"), &[speech::MEL]), None);
+        assert_eq!(content.digest(&index("other"), &[ID]), None);
+        assert_eq!(content.digest(&ShardIndex::new("train", serde_json::Value::Null, vec![]), &[ID]), None);
     }
 }

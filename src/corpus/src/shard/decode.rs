@@ -1,130 +1,147 @@
-//! Arrow record batches of a shard as rows.
+//! Arrow record batches of a shard as rows. Nothing in a file is taken on trust: types, counts and missing values are checked.
 
-use arrow::array::{
-    Array, AsArray, BinaryArray, Float64Array, Int32Array, ListArray, PrimitiveArray, RecordBatch, StringArray,
-};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type, Int32Type, Int64Type};
-use arrow::error::ArrowError;
+use arrow::array::{Array as _, ArrayRef, ArrowPrimitiveType, AsArray, ListArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int32Type, Int64Type, UInt8Type};
 
-use super::{Mel, ShardRow};
+use super::schema::{columns_of, dtype, size_names};
+use super::{GROUP, ID};
+use crate::{Array, ArrayData, ColumnSpec, DType, Row};
 
-/// The columns of a batch; those not read are absent.
-struct Fields<'a> {
-    utt: Option<&'a StringArray>,
-    wav: Option<&'a StringArray>,
-    audio_data: Option<&'a BinaryArray>,
-    text: Option<&'a StringArray>,
-    spk: Option<&'a StringArray>,
-    utt_embedding: Option<&'a ListArray>,
-    spk_embedding: Option<&'a ListArray>,
-    speech_token: Option<&'a ListArray>,
-    lang: Option<&'a StringArray>,
-    duration: Option<&'a Float64Array>,
-    sample_rate: Option<&'a Int32Array>,
-    mel: Option<&'a ListArray>,
-    mel_frames: Option<&'a Int32Array>,
-    mel_bins: Option<&'a Int32Array>,
-}
-
-/// The rows of a batch; columns that are not there leave their field empty.
-pub(super) fn rows(batch: &RecordBatch) -> Result<Vec<ShardRow>, ArrowError> {
-    let fields = Fields {
-        utt: strings(batch, "utt")?,
-        wav: strings(batch, "wav")?,
-        audio_data: typed(batch, "audio_data", |array| array.as_binary_opt())?,
-        text: strings(batch, "text")?,
-        spk: strings(batch, "spk")?,
-        utt_embedding: list(batch, "utt_embedding")?,
-        spk_embedding: list(batch, "spk_embedding")?,
-        speech_token: list(batch, "speech_token")?,
-        lang: strings(batch, "lang")?,
-        duration: typed(batch, "duration", |array| array.as_primitive_opt::<Float64Type>())?,
-        sample_rate: counts(batch, "sample_rate")?,
-        mel: list(batch, "mel")?,
-        mel_frames: counts(batch, "mel_frames")?,
-        mel_bins: counts(batch, "mel_bins")?,
-    };
-    (0..batch.num_rows()).map(|row| fields.row(row)).collect()
-}
-
-impl Fields<'_> {
-    fn row(&self, row: usize) -> Result<ShardRow, ArrowError> {
-        Ok(ShardRow {
-            utt: string(self.utt, row),
-            wav: string(self.wav, row),
-            audio_data: self.audio_data.map(|array| array.value(row).to_vec()).unwrap_or_default(),
-            text: string(self.text, row),
-            spk: string(self.spk, row),
-            utt_embedding: numbers::<Float32Type>(self.utt_embedding, row)?,
-            spk_embedding: numbers::<Float32Type>(self.spk_embedding, row)?,
-            speech_token: numbers::<Int64Type>(self.speech_token, row)?,
-            lang: self.lang.filter(|array| array.is_valid(row)).map(|array| array.value(row).to_owned()),
-            duration: self.duration.map_or(0.0, |array| array.value(row)),
-            sample_rate: count(self.sample_rate, row)? as u32,
-            mel: self.mel(row)?,
-        })
-    }
-
-    fn mel(&self, row: usize) -> Result<Option<Mel>, ArrowError> {
-        let Some(lists) = self.mel else { return Ok(None) };
-        let data = match lists.value_type() {
-            DataType::Float16 => {
-                numbers::<Float16Type>(Some(lists), row)?.into_iter().map(half::f16::to_f32).collect::<Vec<f32>>()
+/// Checks that a file with these fields has the columns, in types that hold exactly in the wanted ones.
+pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -> Result<(), String> {
+    let (there, _) = columns_of(schema);
+    for column in columns {
+        let Ok(field) = schema.field_with_name(&column.name) else {
+            if column.required {
+                let have: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                return Err(format!("has no column `{}`; it has {}", column.name, have.join(", ")));
             }
-            _ => numbers::<Float32Type>(Some(lists), row)?,
+            continue;
         };
-        let (frames, bins) = (count(self.mel_frames, row)?, count(self.mel_bins, row)?);
-        if frames.checked_mul(bins) != Some(data.len()) {
-            let problem =
-                format!("row {row}: a mel of {} values cannot have {frames} frames of {bins} bins", data.len());
-            return Err(ArrowError::SchemaError(problem));
+        let element = match field.data_type() {
+            DataType::List(item) if !column.axes.is_empty() => Some(item.data_type()),
+            other if column.axes.is_empty() => Some(other),
+            _ => None,
+        };
+        if element.and_then(dtype).is_none_or(|found| !found.widens_to(column.dtype)) {
+            let list = if column.axes.is_empty() { "" } else { "lists of " };
+            let (name, wanted, found) = (&column.name, column.dtype, field.data_type());
+            return Err(format!("column `{name}` has the type {found}, expected {list}{wanted}"));
         }
-        Ok(Some(Mel { data, frames, bins }))
+        let axes = there.iter().find(|there| there.name == column.name).map_or(0, |there| there.axes.len());
+        if axes > column.axes.len() {
+            let wanted = column.shape_text();
+            return Err(format!("column `{}` has {axes} axes, expected the axes {wanted}", column.name));
+        }
+        for name in size_names(column) {
+            let field = schema.field_with_name(&name).map_err(|_| {
+                format!(
+                    "column `{}` has the axes {}, but there is no column `{name}`",
+                    column.name,
+                    column.shape_text()
+                )
+            })?;
+            if *field.data_type() != DataType::Int32 {
+                return Err(format!("column `{name}` has the type {}, expected Int32", field.data_type()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A column of a batch with the sizes of its axes.
+struct Values<'a> {
+    column: &'a ColumnSpec,
+    values: &'a ArrayRef,
+    sizes: Vec<&'a ArrayRef>,
+}
+
+/// The rows of a batch with the given columns. The file was checked for them ([`check`]).
+pub(super) fn rows(batch: &RecordBatch, columns: &[ColumnSpec]) -> Result<Vec<Row>, String> {
+    let key = |name: &str| -> Option<&StringArray> { batch.column_by_name(name)?.as_string_opt::<i32>() };
+    let ids = key(ID).ok_or_else(|| format!("has no column `{ID}` of strings"))?;
+    // Tables of single columns have ids only.
+    let groups = key(GROUP);
+    let mut found = Vec::with_capacity(columns.len());
+    for column in columns.iter().filter(|column| column.name != ID && column.name != GROUP) {
+        let Some(values) = batch.column_by_name(&column.name) else { continue };
+        let names = size_names(column);
+        let sizes: Vec<&ArrayRef> = names.iter().filter_map(|name| batch.column_by_name(name)).collect();
+        if sizes.len() != names.len() {
+            return Err(format!("column `{}` lacks the sizes of its axes", column.name));
+        }
+        found.push(Values { column, values, sizes });
+    }
+    let row = |at: usize| -> Result<Row, String> {
+        let id = ids.value(at).to_owned();
+        let mut row =
+            Row { group: groups.map(|groups| groups.value(at).to_owned()).unwrap_or_default(), ..Row::default() };
+        for values in &found {
+            let fail = |problem: String| format!("row `{id}`: column `{}` {problem}", values.column.name);
+            if let Some(array) = values.row(at).map_err(fail)? {
+                row.columns.insert(values.column.name.clone(), array);
+            } else if values.column.required {
+                return Err(fail("has no value".to_owned()));
+            }
+        }
+        Ok(Row { id, ..row })
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+impl Values<'_> {
+    /// The value of one row; `None` where it is missing.
+    fn row(&self, at: usize) -> Result<Option<Array>, String> {
+        if self.values.is_null(at) {
+            return Ok(None);
+        }
+        let (shape, elements) = match self.values.as_list_opt::<i32>() {
+            Some(lists) => self.list(lists, at)?,
+            None => (Vec::new(), self.values.slice(at, 1)),
+        };
+        if elements.null_count() > 0 {
+            return Err("has a missing value in its list".to_owned());
+        }
+        let data = elements_of(&elements).ok_or_else(|| format!("has the type {}", elements.data_type()))?;
+        let array = Array::from_data(shape, data).and_then(|array| array.widened(self.column.dtype));
+        let array = array.map_err(|error| error.to_string())?;
+        self.column.check(&array).map_err(|error| error.to_string())?;
+        Ok(Some(array))
+    }
+
+    /// The shape and the elements of one row's list.
+    fn list(&self, lists: &ListArray, at: usize) -> Result<(Vec<usize>, ArrayRef), String> {
+        let elements = lists.value(at);
+        if self.sizes.is_empty() {
+            return Ok((vec![elements.len()], elements));
+        }
+        let size = |array: &&ArrayRef| {
+            let sizes = array.as_primitive_opt::<Int32Type>().filter(|array| array.is_valid(at));
+            let size = sizes.map(|sizes| sizes.value(at));
+            size.and_then(|size| usize::try_from(size).ok()).ok_or_else(|| match size {
+                Some(size) => format!("has the size {size} along an axis"),
+                None => "lacks the size of an axis".to_owned(),
+            })
+        };
+        Ok((self.sizes.iter().map(size).collect::<Result<_, _>>()?, elements))
     }
 }
 
-/// A column by name and type; `None` when it is not in the batch.
-fn typed<'a, T>(
-    batch: &'a RecordBatch,
-    name: &str,
-    cast: impl FnOnce(&'a dyn Array) -> Option<&'a T>,
-) -> Result<Option<&'a T>, ArrowError> {
-    let Some(array) = batch.column_by_name(name) else { return Ok(None) };
-    match cast(array.as_ref()) {
-        Some(typed) => Ok(Some(typed)),
-        None => Err(ArrowError::SchemaError(format!("column `{name}` has the type {}", array.data_type()))),
+/// The elements of an Arrow array without missing values; `None` for a type that shards do not have.
+fn elements_of(elements: &ArrayRef) -> Option<ArrayData> {
+    fn numbers<T: ArrowPrimitiveType>(elements: &ArrayRef) -> Option<Vec<T::Native>> {
+        Some(elements.as_primitive_opt::<T>()?.values().to_vec())
     }
-}
-
-fn strings<'a>(batch: &'a RecordBatch, name: &str) -> Result<Option<&'a StringArray>, ArrowError> {
-    typed(batch, name, |array| array.as_string_opt::<i32>())
-}
-
-fn counts<'a>(batch: &'a RecordBatch, name: &str) -> Result<Option<&'a Int32Array>, ArrowError> {
-    typed(batch, name, |array| array.as_primitive_opt::<Int32Type>())
-}
-
-fn list<'a>(batch: &'a RecordBatch, name: &str) -> Result<Option<&'a ListArray>, ArrowError> {
-    typed(batch, name, |array| array.as_list_opt::<i32>())
-}
-
-/// A string of a column that may be absent.
-fn string(array: Option<&StringArray>, row: usize) -> String {
-    array.map(|array| array.value(row).to_owned()).unwrap_or_default()
-}
-
-/// A count of a column that may be absent.
-fn count(array: Option<&Int32Array>, row: usize) -> Result<usize, ArrowError> {
-    let value = array.map_or(0, |array| array.value(row));
-    usize::try_from(value).map_err(|_| ArrowError::SchemaError(format!("row {row} has the count {value}")))
-}
-
-/// The numbers of one list of a column that may be absent.
-fn numbers<T: ArrowPrimitiveType>(lists: Option<&ListArray>, row: usize) -> Result<Vec<T::Native>, ArrowError> {
-    let Some(lists) = lists else { return Ok(Vec::new()) };
-    let values = lists.value(row);
-    let values: &PrimitiveArray<T> = values
-        .as_primitive_opt()
-        .ok_or_else(|| ArrowError::SchemaError(format!("a list of {} where numbers should be", values.data_type())))?;
-    Ok(values.values().to_vec())
+    Some(match dtype(elements.data_type())? {
+        DType::F16 => ArrayData::F16(numbers::<Float16Type>(elements)?),
+        DType::F32 => ArrayData::F32(numbers::<Float32Type>(elements)?),
+        DType::F64 => ArrayData::F64(numbers::<Float64Type>(elements)?),
+        DType::I32 => ArrayData::I32(numbers::<Int32Type>(elements)?),
+        DType::I64 => ArrayData::I64(numbers::<Int64Type>(elements)?),
+        DType::U8 => ArrayData::U8(numbers::<UInt8Type>(elements)?),
+        DType::Text => ArrayData::Text(elements.as_string_opt::<i32>()?.iter().flatten().map(str::to_owned).collect()),
+        DType::Bytes => {
+            ArrayData::Bytes(elements.as_binary_opt::<i32>()?.iter().flatten().map(<[u8]>::to_vec).collect())
+        }
+    })
 }

@@ -31,6 +31,35 @@ pub struct ShardEntry {
     pub utterances: Vec<String>,
     /// Every row's length in mel frames, in order: what sampling needs.
     pub frames: Vec<u32>,
+    /// Every row's size along the free axes of columns that are not the speech flows', by the axis: what other costs are reckoned by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub axes: BTreeMap<String, Vec<u32>>,
+}
+
+/// The sizes of a row, as its index has them.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSizes<'a> {
+    shard: &'a ShardEntry,
+    row: usize,
+}
+
+impl RowSizes<'_> {
+    /// Mel frames; 0 for a row without a recording.
+    pub fn frames(&self) -> u32 {
+        self.shard.frames.get(self.row).copied().unwrap_or(0)
+    }
+
+    /// The size along a free axis of columns that are not the speech flows'; `None` where no column has the axis.
+    pub fn axis(&self, name: &str) -> Option<u32> {
+        self.shard.axes.get(name)?.get(self.row).copied()
+    }
+}
+
+impl ShardEntry {
+    /// The sizes of its rows, in order.
+    pub fn sizes(&self) -> impl Iterator<Item = RowSizes<'_>> {
+        (0..self.frames.len()).map(|row| RowSizes { shard: self, row })
+    }
 }
 
 /// What made a column: two columns of the same numbers mean the same only if this is the same.
@@ -112,7 +141,8 @@ impl ShardIndex {
         }
         for shard in &index.shards {
             let rows = usize::try_from(shard.rows).unwrap_or(usize::MAX);
-            if shard.utterances.len() != rows || shard.frames.len() != rows {
+            let sizes = std::iter::once(&shard.frames).chain(shard.axes.values());
+            if shard.utterances.len() != rows || sizes.into_iter().any(|sizes| sizes.len() != rows) {
                 return Err(fail(format!("gives {} {rows} rows but other numbers of ids or lengths", shard.file)));
             }
             if shard.file.contains('/') || shard.file.starts_with('.') {

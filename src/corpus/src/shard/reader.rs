@@ -1,16 +1,20 @@
 //! Reading a shard: all its rows in order, or any few of them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
 };
 use parquet::file::metadata::PageIndexPolicy;
 
-use super::{Column, ShardRow, decode};
-use crate::CorpusError;
+use super::schema::{columns_of, size_names};
+use super::{GROUP, ID, decode};
+use crate::{ColumnSpec, CorpusError, Row};
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 64;
@@ -28,8 +32,19 @@ impl ShardReader {
     /// # Errors
     /// [`CorpusError::Io`] when it cannot be opened, [`CorpusError::Shard`] when it is no Parquet file.
     pub fn open(path: &Path) -> Result<Self, CorpusError> {
+        Self::with(path, ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional))
+    }
+
+    /// Reads the footer of a table that Polars or another tool wrote: columns have the types of Parquet, whatever those were in memory.
+    ///
+    /// # Errors
+    /// As [`ShardReader::open`].
+    pub fn open_table(path: &Path) -> Result<Self, CorpusError> {
+        Self::with(path, ArrowReaderOptions::new().with_skip_arrow_metadata(true))
+    }
+
+    fn with(path: &Path, options: ArrowReaderOptions) -> Result<Self, CorpusError> {
         let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
-        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| CorpusError::shard(path, e))?;
         Ok(Self { path: path.to_path_buf(), metadata })
     }
@@ -49,7 +64,17 @@ impl ShardReader {
             .collect()
     }
 
-    /// The names and Arrow types of its columns.
+    /// Its columns, as far as shards have such, and the names of its other fields. The file does not say which axes have a fixed size.
+    pub fn columns(&self) -> (Vec<ColumnSpec>, Vec<String>) {
+        columns_of(self.metadata.schema())
+    }
+
+    /// Whether it has a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.metadata.schema().field_with_name(name).is_ok()
+    }
+
+    /// The names and Arrow types of its fields.
     pub fn schema(&self) -> Vec<(String, String)> {
         let fields = self.metadata.schema().fields().iter();
         fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
@@ -67,24 +92,29 @@ impl ShardReader {
     /// All rows in order, with the given columns, in bounded memory.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when the file cannot be opened; each row may fail with [`CorpusError::Shard`].
+    /// [`CorpusError::Io`] when the file cannot be opened; [`CorpusError::Structure`] when it lacks a column or has it in
+    /// another type; each row may fail with [`CorpusError::Shard`] or [`CorpusError::Structure`].
     pub fn iter(
         &self,
-        columns: &[Column],
-    ) -> Result<impl Iterator<Item = Result<ShardRow, CorpusError>> + use<>, CorpusError> {
+        columns: &[ColumnSpec],
+    ) -> Result<impl Iterator<Item = Result<Row, CorpusError>> + use<>, CorpusError> {
         let batches = self.batches(columns, None)?;
-        let path = self.path.clone();
-        Ok(batches.flat_map(move |batch| match batch.and_then(|batch| decode::rows(&batch)) {
+        let (path, columns) = (self.path.clone(), columns.to_vec());
+        let rows = move |batch: Result<RecordBatch, ArrowError>| {
+            let batch = batch.map_err(|e| CorpusError::shard(&path, e))?;
+            decode::rows(&batch, &columns).map_err(|problem| CorpusError::structure(&path, problem))
+        };
+        Ok(batches.flat_map(move |batch| match rows(batch) {
             Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(e) => vec![Err(CorpusError::shard(&path, e))],
+            Err(error) => vec![Err(error)],
         }))
     }
 
     /// The rows with the given numbers, which must ascend, with the given columns. Reads only the pages these rows are in.
     ///
     /// # Errors
-    /// [`CorpusError::Structure`] for a row that does not exist; [`CorpusError::Io`] and [`CorpusError::Shard`].
-    pub fn fetch(&self, rows: &[usize], columns: &[Column]) -> Result<Vec<ShardRow>, CorpusError> {
+    /// [`CorpusError::Structure`] for a row that does not exist, or a column that does not or is of another type; [`CorpusError::Io`] and [`CorpusError::Shard`].
+    pub fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         let have = self.rows();
         if let Some(row) = rows.iter().find(|row| **row >= have) {
             return Err(CorpusError::structure(&self.path, format!("has {have} rows, row {row} was asked for")));
@@ -95,7 +125,8 @@ impl ShardReader {
         let mut found = Vec::with_capacity(rows.len());
         for batch in self.batches(columns, Some(rows))? {
             let batch = batch.map_err(|e| CorpusError::shard(&self.path, e))?;
-            found.extend(decode::rows(&batch).map_err(|e| CorpusError::shard(&self.path, e))?);
+            let rows = decode::rows(&batch, columns);
+            found.extend(rows.map_err(|problem| CorpusError::structure(&self.path, problem))?);
         }
         if found.len() != rows.len() {
             let problem = format!("gave {} rows where {} were asked for", found.len(), rows.len());
@@ -105,12 +136,15 @@ impl ShardReader {
     }
 
     /// Record batches with the given columns of all rows or of some.
-    fn batches(&self, columns: &[Column], rows: Option<&[usize]>) -> Result<ParquetRecordBatchReader, CorpusError> {
+    fn batches(&self, columns: &[ColumnSpec], rows: Option<&[usize]>) -> Result<ParquetRecordBatchReader, CorpusError> {
+        decode::check(self.metadata.schema(), columns)
+            .map_err(|problem| CorpusError::structure(&self.path, problem))?;
         let file = File::open(&self.path).map_err(|e| CorpusError::io("read", &self.path, e))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let wanted: Vec<usize> = (0..builder.schema().fields().len())
-            .filter(|&at| columns.iter().any(|c| c.names().contains(&builder.schema().field(at).name().as_str())))
-            .collect();
+        let own = columns.iter().flat_map(|column| std::iter::once(column.name.clone()).chain(size_names(column)));
+        let names: BTreeSet<String> = [ID, GROUP].map(str::to_owned).into_iter().chain(own).collect();
+        let fields = builder.schema().fields();
+        let wanted: Vec<usize> = (0..fields.len()).filter(|&at| names.contains(fields[at].name())).collect();
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
         let mut builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
         if let Some(rows) = rows {

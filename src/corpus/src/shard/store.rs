@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::RowCache;
 use super::tar::TarShardReader;
-use super::{Column, ShardIndex, ShardReader, ShardRow};
-use crate::CorpusError;
+use super::{RowSizes, ShardEntry, ShardIndex, ShardReader};
+use crate::{ColumnSpec, CorpusError, Row};
 
 /// A split's shards as one list of rows, read on demand. Each shard's checksum is verified when it is first touched. May be used from
 /// several threads at once.
@@ -15,7 +15,7 @@ use crate::CorpusError;
 pub struct Shards {
     folder: PathBuf,
     index: ShardIndex,
-    columns: Vec<Column>,
+    columns: Vec<ColumnSpec>,
     /// The number of every shard's first row, and at the end the number of rows.
     starts: Vec<u32>,
     readers: Vec<Mutex<Option<Reader>>>,
@@ -38,7 +38,7 @@ impl Reader {
         }
     }
 
-    fn fetch(&self, rows: &[usize], columns: &[Column]) -> Result<Vec<ShardRow>, CorpusError> {
+    fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         match self {
             Self::Parquet(reader) => reader.fetch(rows, columns),
             Self::Tar(reader) => reader.fetch(rows, columns),
@@ -51,7 +51,7 @@ impl Shards {
     ///
     /// # Errors
     /// As [`ShardIndex::read`]; [`CorpusError::Structure`] for a split of more than 2³² rows.
-    pub fn open(index_path: &Path, columns: &[Column], cache_bytes: usize) -> Result<Self, CorpusError> {
+    pub fn open(index_path: &Path, columns: &[ColumnSpec], cache_bytes: usize) -> Result<Self, CorpusError> {
         let index = ShardIndex::read(index_path)?;
         let mut starts = vec![0u32];
         for shard in &index.shards {
@@ -79,9 +79,9 @@ impl Shards {
         self.len() == 0
     }
 
-    /// Every row's length in mel frames: what [`crate::sampling`] takes.
-    pub fn lengths(&self) -> Vec<u32> {
-        self.index.shards.iter().flat_map(|shard| shard.frames.iter().copied()).collect()
+    /// The sizes of every row: what costs for [`crate::sampling`] are reckoned by.
+    pub fn sizes(&self) -> impl Iterator<Item = RowSizes<'_>> {
+        self.index.shards.iter().flat_map(ShardEntry::sizes)
     }
 
     /// How many rows every shard has: what [`crate::sampling`] takes.
@@ -89,19 +89,19 @@ impl Shards {
         self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
-    /// The number of every row's speaker, counted from 0 in the order in which they first appear: what [`crate::sampling`] takes. Reads
-    /// that column of every shard.
+    /// The number of every row's group (its speaker), counted from 0 in the order in which they first appear: what [`crate::sampling`]
+    /// takes. Reads that column of every shard.
     ///
     /// # Errors
     /// As [`Shards::fetch`].
-    pub fn speakers(&self) -> Result<Vec<u32>, CorpusError> {
+    pub fn groups(&self) -> Result<Vec<u32>, CorpusError> {
         let mut known = HashMap::<String, u32>::new();
         let mut numbers = Vec::with_capacity(self.len());
         for (shard, size) in self.shard_sizes().into_iter().enumerate() {
             let rows: Vec<usize> = (0..size as usize).collect();
-            for row in self.reader(shard)?.fetch(&rows, &[Column::Spk])? {
+            for row in self.reader(shard)?.fetch(&rows, &[])? {
                 let next = known.len() as u32;
-                numbers.push(*known.entry(row.spk).or_insert(next));
+                numbers.push(*known.entry(row.group).or_insert(next));
             }
         }
         Ok(numbers)
@@ -134,9 +134,9 @@ impl Shards {
     ///
     /// # Errors
     /// [`CorpusError::Checksum`] for a shard that is not what the index says, [`CorpusError::Structure`] for a row that does not
-    /// exist, [`CorpusError::Io`] and [`CorpusError::Shard`].
-    pub fn fetch(&self, items: &[u32]) -> Result<Vec<Arc<ShardRow>>, CorpusError> {
-        let mut found: Vec<Option<Arc<ShardRow>>> = {
+    /// exist or a column that it lacks, [`CorpusError::Io`] and [`CorpusError::Shard`].
+    pub fn fetch(&self, items: &[u32]) -> Result<Vec<Arc<Row>>, CorpusError> {
+        let mut found: Vec<Option<Arc<Row>>> = {
             let mut cache = lock(&self.cache);
             items.iter().map(|&item| cache.get(item)).collect()
         };
@@ -157,7 +157,7 @@ impl Shards {
     }
 
     /// Reads ascending rows from their shards.
-    fn read(&self, items: &[u32]) -> Result<Vec<Arc<ShardRow>>, CorpusError> {
+    fn read(&self, items: &[u32]) -> Result<Vec<Arc<Row>>, CorpusError> {
         let mut rows = Vec::with_capacity(items.len());
         let mut rest = items;
         while let Some(&first) = rest.first() {

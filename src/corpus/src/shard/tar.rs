@@ -1,7 +1,8 @@
 //! Shards as WebDataset tar files: the same rows as in Parquet, as members that any tool can take out.
 //!
-//! A row is `KEY.json` (id, speaker, text, language, embeddings, tokens), the recording's own bytes as `KEY.flac` or whatever it is,
-//! and `KEY.mel.npy` when a mel is stored, one behind the other. The key is the utterance's id, with `%`, `.`, `/` and the like written
+//! A row is `KEY.json` (id, speaker, text, language, embeddings, tokens, strings of other columns), the recording's own bytes as
+//! `KEY.flac` or whatever it is, and every other column one behind the other: numbers as `KEY.NAME.npy` (such as `KEY.mel.npy`), bytes as
+//! `KEY.NAME.0.bin`, `KEY.NAME.1.bin` …. The key is the utterance's id, with `%`, `.`, `/` and the like written
 //! as `%2E`, because WebDataset takes a key to end at its first dot; the JSON has the id as it is. No times, no owners: the same rows
 //! give the same bytes.
 
@@ -15,8 +16,10 @@ pub use writer::TarShardWriter;
 
 /// Behind the key: the row in words and numbers.
 const JSON: &str = "json";
-/// Behind the key: the training mel.
-const MEL: &str = "mel.npy";
+/// Behind the key and the name of a column of numbers.
+const NPY: &str = ".npy";
+/// Behind the key, the name of a column of bytes, and the number of a value.
+const BIN: &str = ".bin";
 
 /// An utterance's id as a key.
 fn key(utt: &str) -> String {

@@ -8,6 +8,9 @@ use flowmill_models::extractors::{ExtractError, StateError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UseError {
+    /// A row of a shard lacks what the model reads.
+    #[error(transparent)]
+    Column(#[from] flowmill_corpus::ColumnError),
     /// An extractor's fitted state cannot be used.
     #[error(transparent)]
     Extractor(#[from] StateError),

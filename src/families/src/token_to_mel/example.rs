@@ -4,14 +4,16 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
-use flowmill_audio::{AudioError, decode_bytes, resample};
-use flowmill_corpus::shard::{Column, Mel, ShardIndex, ShardRow};
+use flowmill_audio::{decode_bytes, resample};
+use flowmill_corpus::shard::{ShardIndex, speech};
+use flowmill_corpus::{ColumnError, ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Derived};
 use flowmill_models::flow::{FlowConfig, FlowItem};
 use flowmill_models::token_lengths::go_together;
 use serde::Deserialize;
 
 use super::SpeakerEmbedding;
+use super::error::UseError;
 
 /// Where mels come from.
 pub enum Mels {
@@ -57,14 +59,19 @@ impl MelDescription {
 ///
 /// # Errors
 /// When the index does not describe its mels.
-pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<Column>, BoxError> {
-    let embedding = match embedding {
-        SpeakerEmbedding::Utterance => Column::UttEmbedding,
-        SpeakerEmbedding::Speaker => Column::SpkEmbedding,
-    };
-    let stored = MelDescription::of(index)?.is_stored();
-    let own = if stored { &[Column::Mel][..] } else { &[Column::Wav, Column::AudioData] };
-    Ok([&[Column::Utt, Column::SpeechToken, embedding][..], own].concat())
+pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<ColumnSpec>, BoxError> {
+    let mut columns = vec![speech::speech_token(), embedding.spec()];
+    match MelDescription::of(index)?.is_stored() {
+        true => columns.push(speech::mel(DType::F32)),
+        false => columns.extend(sound()),
+    }
+    Ok(columns)
+}
+
+/// The columns that a recording is decoded from.
+pub fn sound() -> Vec<ColumnSpec> {
+    let names = [speech::WAV, speech::AUDIO_DATA];
+    speech::recording().into_iter().filter(|column| names.contains(&column.name.as_str())).collect()
 }
 
 /// Mels that are computed while training, and by what.
@@ -110,20 +117,19 @@ pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
 /// # Errors
 /// What is wrong with the row, by its id.
 pub fn item(
-    row: &ShardRow,
+    row: &Row,
     sample: u64,
     config: &FlowConfig,
     embedding: SpeakerEmbedding,
     mels: &Mels,
 ) -> Result<FlowItem, String> {
-    let fail = |problem: String| format!("utterance {}: {problem}", row.utt);
+    let fail = |problem: String| format!("utterance {}: {problem}", row.id);
+    let column = |error: ColumnError| fail(error.to_string());
     let mel = mel(row, mels).map_err(fail)?;
-    let speaker_embedding = match embedding {
-        SpeakerEmbedding::Utterance => &row.utt_embedding,
-        SpeakerEmbedding::Speaker => &row.spk_embedding,
-    };
+    let speaker_embedding = row.values(embedding.column()).map_err(column)?;
     let (ratio, bins) = (config.token_mel_ratio, config.output_size);
-    let (mut tokens, ids) = (config.token_ids(&row.speech_token).map_err(fail)?, config.ids_per_token());
+    let speech_token = row.values(speech::SPEECH_TOKEN).map_err(column)?;
+    let (mut tokens, ids) = (config.token_ids(speech_token).map_err(fail)?, config.ids_per_token());
     let count = whole_tokens(tokens.len() / ids, mel.frames, ratio).map_err(fail)?;
     tokens.truncate(count * ids);
     if mel.bins != bins {
@@ -163,58 +169,69 @@ fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, String> {
     Ok(embedding.to_vec())
 }
 
-fn mel<'a>(row: &'a ShardRow, mels: &Mels) -> Result<Cow<'a, Mel>, String> {
-    match (mels, &row.mel) {
-        (_, Some(mel)) => Ok(Cow::Borrowed(mel)),
-        (Mels::Stored, None) => Err("its shard holds no mel".to_owned()),
-        (Mels::Computed(mel), None) => {
-            computed(row, mel).map(Cow::Owned).map_err(|error| format!("its mel cannot be computed: {error}"))
-        }
-    }
+/// A mel, frame after frame.
+struct Mel<'a> {
+    data: Cow<'a, [f32]>,
+    frames: usize,
+    bins: usize,
 }
 
-fn computed(row: &ShardRow, mel: &MelSpectrogram) -> Result<Mel, AudioError> {
-    let features = mel.compute(&recording(row, mel.config())?)?;
-    Ok(Mel { data: features.data, frames: features.frames, bins: features.bins })
+fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, String> {
+    match mels {
+        Mels::Stored => {
+            let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL).map_err(|error| error.to_string())?;
+            Ok(Mel { data: Cow::Borrowed(data), frames, bins })
+        }
+        Mels::Computed(mel) => {
+            let compute = || Ok::<_, UseError>(mel.compute(&recording(row, mel.config())?)?);
+            let Features { data, frames, bins } =
+                compute().map_err(|error| format!("its mel cannot be computed: {error}"))?;
+            Ok(Mel { data: Cow::Owned(data), frames, bins })
+        }
+    }
 }
 
 /// The recording of a row, at the sample rate of the mel.
 ///
 /// # Errors
 /// When it cannot be decoded.
-pub fn recording(row: &ShardRow, config: &MelConfig) -> Result<Vec<f32>, AudioError> {
-    let audio = decode_bytes(&row.audio_data, &row.wav)?;
+pub fn recording(row: &Row, config: &MelConfig) -> Result<Vec<f32>, UseError> {
+    let audio = decode_bytes(row.bytes(speech::AUDIO_DATA)?, row.text(speech::WAV)?)?;
     let rate = audio.sample_rate;
-    resample(&audio.into_mono(), rate, config.sample_rate)
+    Ok(resample(&audio.into_mono(), rate, config.sample_rate)?)
 }
 
 /// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
 ///
 /// # Errors
 /// When the recording cannot be decoded or is too short.
-pub fn mel_of(row: &ShardRow, config: &MelConfig) -> Result<Features, AudioError> {
-    match &row.mel {
-        Some(mel) => Features::new(mel.data.clone(), mel.frames, mel.bins),
-        None => MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?),
+pub fn mel_of(row: &Row, config: &MelConfig) -> Result<Features, UseError> {
+    if row.columns.contains_key(speech::MEL) {
+        let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;
+        return Ok(Features::new(data.to_vec(), frames, bins)?);
     }
+    Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use flowmill_corpus::Array;
+
     use super::*;
 
-    fn row(tokens: usize, frames: usize) -> ShardRow {
-        ShardRow {
-            utt: "a".to_owned(),
-            speech_token: (0..tokens as i64).collect(),
-            spk_embedding: vec![0.5; 4],
-            utt_embedding: vec![0.25; 4],
-            mel: Some(Mel { data: (0..frames * 3).map(|value| value as f32).collect(), frames, bins: 3 }),
-            ..ShardRow::default()
-        }
+    fn row(tokens: usize, frames: usize) -> Row {
+        let mel: Vec<f32> = (0..frames * 3).map(|value| value as f32).collect();
+        let columns = [
+            (speech::SPEECH_TOKEN, Array::vector((0..tokens as i64).collect::<Vec<_>>())),
+            (speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 4])),
+            (speech::UTT_EMBEDDING, Array::vector(vec![0.25f32; 4])),
+            (speech::MEL, Array::new(vec![frames, 3], mel).unwrap()),
+        ];
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        Row { id: "a".to_owned(), columns, ..Row::default() }
     }
 
-    fn made(row: &ShardRow) -> Result<FlowItem, String> {
+    fn made(row: &Row) -> Result<FlowItem, String> {
         let config = FlowConfig { vocab_size: 50, output_size: 3, spk_embed_dim: 4, ..FlowConfig::default() };
         item(row, 7, &config, SpeakerEmbedding::Speaker, &Mels::Stored)
     }
@@ -231,18 +248,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_trained_on_is_named() {
-        type Change = fn(&mut ShardRow);
+        type Change = fn(&mut Row);
+        fn set(row: &mut Row, name: &str, array: Array) {
+            row.columns.insert(name.to_owned(), array);
+        }
+        fn tokens(row: &mut Row, at: usize, token: i64) {
+            let mut tokens = row.values::<i64>(speech::SPEECH_TOKEN).unwrap().to_vec();
+            tokens[at] = token;
+            set(row, speech::SPEECH_TOKEN, Array::vector(tokens));
+        }
         let with = |change: Change| {
             let mut row = row(20, 40);
             change(&mut row);
             made(&row).unwrap_err()
         };
         let cases: [(Change, &str); 5] = [
-            (|row| row.speech_token[3] = 50, "token 50 is not in the vocabulary of 50"),
-            (|row| row.speech_token[3] = -1, "token -1"),
-            (|row| row.spk_embedding[1] = f32::NAN, "not finite"),
-            (|row| row.spk_embedding.truncate(3), "3 values instead of 4"),
-            (|row| row.mel = None, "no mel"),
+            (|row| tokens(row, 3, 50), "token 50 is not in the vocabulary of 50"),
+            (|row| tokens(row, 3, -1), "token -1"),
+            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5, f32::NAN, 0.5, 0.5])), "not finite"),
+            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 3])), "3 values instead of 4"),
+            (|row| drop(row.columns.remove(speech::MEL)), "`mel`"),
         ];
         for (change, expected) in cases {
             let error = with(change);

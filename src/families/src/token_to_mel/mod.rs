@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use flowmill_audio::features::MelConfig;
-use flowmill_corpus::shard::{Column, ShardIndex, ShardRow};
+use flowmill_corpus::shard::ShardIndex;
+use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_family::{
     Artifacts, BoxError, Card, Columns, Derived, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
     TrainSettings,
@@ -146,7 +147,7 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         Ok(())
     }
 
-    fn columns(settings: &FlowSettings<K>, index: &ShardIndex) -> Result<Vec<Column>, BoxError> {
+    fn columns(settings: &FlowSettings<K>, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError> {
         example::columns(index, settings.options.speaker_embedding)
     }
 
@@ -166,12 +167,7 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         K::flow(&settings.config).output_size
     }
 
-    fn example(
-        settings: &FlowSettings<K>,
-        mels: &example::Mels,
-        row: &ShardRow,
-        sample: u64,
-    ) -> Result<FlowItem, BoxError> {
+    fn example(settings: &FlowSettings<K>, mels: &example::Mels, row: &Row, sample: u64) -> Result<FlowItem, BoxError> {
         let flow = K::flow(&settings.config);
         Ok(example::item(row, sample, &flow, settings.options.speaker_embedding, mels)?)
     }

@@ -1,5 +1,7 @@
 //! The options of the token-to-mel flows in the sections `train` and `export`, and of `flowmill synth`.
 
+use flowmill_corpus::ColumnSpec;
+use flowmill_corpus::shard::speech;
 use flowmill_family::KeyError;
 use flowmill_nn::solvers::{Method, Solver, Tolerances};
 use schemars::JsonSchema;
@@ -41,6 +43,24 @@ pub enum SpeakerEmbedding {
     Utterance,
     /// The mean over the speaker's utterances.
     Speaker,
+}
+
+impl SpeakerEmbedding {
+    /// The column that holds it.
+    pub fn spec(self) -> ColumnSpec {
+        match self {
+            Self::Utterance => speech::utt_embedding(),
+            Self::Speaker => speech::spk_embedding(),
+        }
+    }
+
+    /// The name of that column.
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Utterance => speech::UTT_EMBEDDING,
+            Self::Speaker => speech::SPK_EMBEDDING,
+        }
+    }
 }
 
 /// First values of the embedding of the speech tokens.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use flowmill_audio::features::{Features, MelSpectrogram};
-use flowmill_corpus::shard::{Column, ShardRow};
+use flowmill_corpus::shard::speech;
+use flowmill_corpus::{ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Made, MelOutput, Output, Report, Scored, Scorer};
 use flowmill_models::flow::GenerationOptions;
 use flowmill_nn::random::Draw;
@@ -13,21 +14,9 @@ use serde_json::json;
 use super::baselines::Baselines;
 use super::error::UseError;
 use super::evaluation::{Comparison, Evaluation};
-use super::example::{mel_of, recording};
+use super::example::{mel_of, recording, sound};
 use super::exported::{ExportedModel, Samples};
-use super::{ExportOptions, SpeakerEmbedding, card, waveform};
-
-/// The columns that generating and comparing need.
-const COLUMNS: [Column; 8] = [
-    Column::Utt,
-    Column::Spk,
-    Column::Wav,
-    Column::AudioData,
-    Column::SpeechToken,
-    Column::UttEmbedding,
-    Column::SpkEmbedding,
-    Column::Mel,
-];
+use super::{ExportOptions, card, waveform};
 
 /// Samples a model and compares it with recordings and with mean mels.
 pub struct MelScorer {
@@ -39,7 +28,7 @@ pub struct MelScorer {
 
 /// An utterance with everything that is compared.
 struct Generated {
-    row: Arc<ShardRow>,
+    row: Arc<Row>,
     /// The units that were generated from, one per token.
     units: Vec<u32>,
     real_mel: Features,
@@ -70,14 +59,11 @@ impl MelScorer {
         Ok(Self { model, options, seed, evaluation })
     }
 
-    fn generate(&self, row: Arc<ShardRow>) -> Result<Generated, UseError> {
+    fn generate(&self, row: Arc<Row>) -> Result<Generated, UseError> {
         let real_wav = recording(&row, &self.model.mel)?;
         let real_mel = MelSpectrogram::new(self.model.mel.clone())?.compute(&real_wav)?;
-        let embedding = match self.model.speaker_embedding {
-            SpeakerEmbedding::Utterance => &row.utt_embedding,
-            SpeakerEmbedding::Speaker => &row.spk_embedding,
-        };
-        let ids = self.model.token_ids(&row.speech_token)?;
+        let embedding = row.values(self.model.speaker_embedding.column())?;
+        let ids = self.model.token_ids(row.values(speech::SPEECH_TOKEN)?)?;
         let (ids, units) = self.model.within(&ids, real_mel.frames);
         let options = GenerationOptions {
             solver: self.options.solver(),
@@ -85,7 +71,7 @@ impl MelScorer {
             guidance: self.options.inference_cfg_rate as f32,
             ..self.model.options
         };
-        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.utt));
+        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.id));
         let Samples { mels: samples, evaluations } =
             self.model.generate(ids, embedding, &options, &draw, self.options.samples)?;
         Ok(Generated { row, units, real_mel, real_wav, samples, evaluations })
@@ -104,7 +90,7 @@ impl MelScorer {
         let Audible { generated, output, real_pitch, pitch } = audible;
         let Generated { row, units, real_mel, real_wav, samples, evaluations } = generated;
         let comparison = Comparison {
-            speaker: &row.spk,
+            speaker: &row.group,
             tokens: &units,
             real_mel: &real_mel,
             samples: &samples,
@@ -115,29 +101,31 @@ impl MelScorer {
             generated_pitch: &pitch,
             hop_length: self.model.mel.hop_length,
         };
-        if self.evaluation.add(&row.utt, &comparison).is_none() {
+        if self.evaluation.add(&row.id, &comparison).is_none() {
             return Err("its samples cannot be compared with its recording".to_owned());
         }
-        let title = format!("{} (speaker {})", row.utt, row.spk);
-        let made = Made { name: row.utt.clone(), title, output: Output::Mel(output), real: Some(real_mel) };
+        let title = format!("{} (speaker {})", row.id, row.group);
+        let made = Made { name: row.id.clone(), title, output: Output::Mel(output), real: Some(real_mel) };
         Ok(vec![made])
     }
 }
 
 impl Scorer for MelScorer {
-    fn columns(&self) -> Vec<Column> {
-        COLUMNS.to_vec()
+    fn columns(&self) -> Vec<ColumnSpec> {
+        let features = [speech::speech_token(), speech::utt_embedding(), speech::spk_embedding()];
+        let mel = speech::mel(DType::F32).optional();
+        sound().into_iter().chain(features).chain([mel]).collect()
     }
 
-    fn learn(&mut self, row: &ShardRow) -> Result<(), BoxError> {
-        let ids = self.model.token_ids(&row.speech_token)?;
+    fn learn(&mut self, row: &Row) -> Result<(), BoxError> {
+        let ids = self.model.token_ids(row.values(speech::SPEECH_TOKEN)?)?;
         let mel = mel_of(row, &self.model.mel)?;
         let (_, units) = self.model.within(&ids, mel.frames);
-        self.evaluation.baselines().add(&row.spk, &units, &mel);
+        self.evaluation.baselines().add(&row.group, &units, &mel);
         Ok(())
     }
 
-    fn score(&mut self, rows: &[Arc<ShardRow>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError> {
+    fn score(&mut self, rows: &[Arc<Row>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError> {
         let rows = rows.iter().take_while(|_| !interrupted());
         let generated: Vec<_> = rows.map(|row| self.generate(row.clone()).map_err(|error| error.to_string())).collect();
         let make_audible = |generated| match generated {

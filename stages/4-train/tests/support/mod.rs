@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use flowmill_audio::features::MelConfig;
-use flowmill_corpus::shard::{Mel, MelStore, ShardEntry, ShardIndex, ShardOptions, ShardRow, ShardWriter};
+use flowmill_corpus::shard::{MelStore, ShardEntry, ShardIndex, ShardOptions, ShardWriter, speech};
+use flowmill_corpus::{Array, Row};
 use flowmill_nn::random::Draw;
 use flowmill_runner::{
     Experiment, Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions,
@@ -67,11 +68,11 @@ impl Stage for ToyPack {
 
 fn pack_split(work: &PartWork, split: &str, count: u64, token_offset: i64) -> Result<(), StageError> {
     let path = work.output(&format!("{split}/shard-00000.parquet"))?;
-    let options = ShardOptions { mel: MelStore::Float32, ..ShardOptions::default() };
+    let options = ShardOptions { columns: speech::columns(MelStore::Float32), ..ShardOptions::default() };
     let mut writer = ShardWriter::create(&path, &options).map_err(StageError::other)?;
-    let rows: Vec<ShardRow> = (0..count).map(|number| utterance(split, number, token_offset)).collect();
-    let frames = rows.iter().map(|row| row.mel.as_ref().map_or(0, |mel| mel.frames as u32)).collect();
-    let utterances = rows.iter().map(|row| row.utt.clone()).collect();
+    let rows: Vec<Row> = (0..count).map(|number| utterance(split, number, token_offset)).collect();
+    let frames = rows.iter().map(|row| row.columns[speech::MEL].shape()[0] as u32).collect();
+    let utterances = rows.iter().map(|row| row.id.clone()).collect();
     for row in rows {
         writer.push(row).map_err(StageError::other)?;
     }
@@ -84,13 +85,14 @@ fn pack_split(work: &PartWork, split: &str, count: u64, token_offset: i64) -> Re
         seconds: 1.0,
         utterances,
         frames,
+        ..ShardEntry::default()
     };
     let mel = json!({ "definition": "cosyvoice2", "store": "float32", "config": MelConfig { n_mels: BINS, ..MelConfig::cosyvoice2() } });
     let index = ShardIndex::new(split, mel, vec![entry]);
     index.write(&work.output(&format!("{split}/index.json"))?).map_err(StageError::other)
 }
 
-fn utterance(split: &str, number: u64, token_offset: i64) -> ShardRow {
+fn utterance(split: &str, number: u64, token_offset: i64) -> Row {
     let draw = Draw::new(1).purpose(split).sample(number);
     let (speaker, length) = (number % 3, 12 + draw.below_at(0, 20) as usize);
     let embedding = Draw::new(2).sample(speaker).normals(SPEAKER_VALUES);
@@ -101,14 +103,22 @@ fn utterance(split: &str, number: u64, token_offset: i64) -> ShardRow {
     let value = |frame: usize, bin: usize| (tokens[frame / 2] as f32 * 0.2 - embedding[bin % SPEAKER_VALUES]) * 0.8;
     let data =
         (0..frames).flat_map(|frame| (0..BINS).map(move |bin| (frame, bin))).map(|(frame, bin)| value(frame, bin));
-    ShardRow {
-        utt: format!("{split}-{number}"),
-        spk: format!("speaker-{speaker}"),
-        utt_embedding: embedding.clone(),
-        spk_embedding: embedding.clone(),
-        mel: Some(Mel { data: data.collect(), frames, bins: BINS }),
-        speech_token: tokens.clone(),
-        ..ShardRow::default()
+    let columns = [
+        (speech::WAV, Array::text("")),
+        (speech::AUDIO_DATA, Array::scalar(Vec::<u8>::new())),
+        (speech::TEXT, Array::text("")),
+        (speech::DURATION, Array::scalar(0f64)),
+        (speech::SAMPLE_RATE, Array::scalar(0i32)),
+        (speech::UTT_EMBEDDING, Array::vector(embedding.clone())),
+        (speech::SPK_EMBEDDING, Array::vector(embedding.clone())),
+        (speech::SPEECH_TOKEN, Array::vector(tokens.clone())),
+        (speech::MEL, Array::new(vec![frames, BINS], data.collect::<Vec<f32>>()).expect("whole frames")),
+    ];
+    Row {
+        id: format!("{split}-{number}"),
+        group: format!("speaker-{speaker}"),
+        columns: columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect(),
+        ..Row::default()
     }
 }
 

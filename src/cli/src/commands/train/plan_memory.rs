@@ -75,11 +75,11 @@ fn advice(usable: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowmill_train::{BatchFrames, LargestBatch};
+    use flowmill_train::{BatchCost, LargestBatch};
 
     fn plan(peak: u64, usable: Option<u64>) -> MemoryPlan {
-        let frames = BatchFrames { valid: 900, padded: 1000 };
-        let batch = LargestBatch { epoch: 0, index: 3, items: 4, frames, epochs: 2 };
+        let cost = BatchCost { valid: 900, padded: 1000, unit: "frames" };
+        let batch = LargestBatch { epoch: 0, index: 3, items: 4, cost, epochs: 2 };
         MemoryPlan {
             batch,
             source: Source::Estimated,

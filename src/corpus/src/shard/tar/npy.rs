@@ -1,46 +1,70 @@
-//! Mels as NumPy's `.npy`, version 1.0: `[frame][bin]`, half or single precision.
+//! Arrays of numbers as NumPy's `.npy`, version 1.0, in row-major order.
 
 use half::f16;
 
-use crate::shard::{Mel, MelStore};
+use crate::{Array, ArrayData};
 
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 /// Where the header's text begins.
 const TEXT: usize = MAGIC.len() + 2;
 /// The content begins at a multiple of this.
 const ALIGNMENT: usize = 64;
+/// The most axes that an array of a shard has.
+const MAX_AXES: usize = 16;
 
-/// A mel as a file's bytes; `None` when none is stored.
-pub(super) fn encode(mel: &Mel, store: MelStore) -> Option<Vec<u8>> {
-    let (kind, content): (&str, Vec<u8>) = match store {
-        MelStore::None => return None,
-        MelStore::Float16 => ("<f2", mel.data.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()),
-        MelStore::Float32 => ("<f4", mel.data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+/// An array as a file's bytes; `None` for strings, or for more axes than [`MAX_AXES`].
+pub(super) fn encode(array: &Array) -> Option<Vec<u8>> {
+    fn bytes<T: Copy, const N: usize>(values: &[T], to_bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+        values.iter().flat_map(|&value| to_bytes(value)).collect()
+    }
+    let (kind, content): (&str, Vec<u8>) = match array.data() {
+        ArrayData::F16(values) => ("<f2", bytes(values, f16::to_le_bytes)),
+        ArrayData::F32(values) => ("<f4", bytes(values, f32::to_le_bytes)),
+        ArrayData::F64(values) => ("<f8", bytes(values, f64::to_le_bytes)),
+        ArrayData::I32(values) => ("<i4", bytes(values, i32::to_le_bytes)),
+        ArrayData::I64(values) => ("<i8", bytes(values, i64::to_le_bytes)),
+        ArrayData::U8(values) => ("|u1", values.clone()),
+        ArrayData::Text(_) | ArrayData::Bytes(_) => return None,
     };
-    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}, {}), }}", mel.frames, mel.bins);
+    if array.shape().len() > MAX_AXES {
+        return None;
+    }
+    let sizes: Vec<String> = array.shape().iter().map(usize::to_string).collect();
+    // Python's tuples: `()`, `(3,)`, `(3, 4)`.
+    let comma = if sizes.len() == 1 { "," } else { "" };
+    let sizes = sizes.join(", ");
+    let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sizes}{comma}), }}");
     let length = (TEXT + text.len() + 1).next_multiple_of(ALIGNMENT) - TEXT;
     text.extend(std::iter::repeat_n(' ', length - text.len() - 1));
     text.push('\n');
-    // Two numbers of at most twenty digits each: far less than 65,536 bytes.
+    // Sixteen numbers of at most twenty digits each: far less than 65,536 bytes.
     let length = (length as u16).to_le_bytes();
     Some([MAGIC, &length, text.as_bytes(), &content].concat())
 }
 
-/// The mel of a file that [`encode`] made.
-pub(super) fn decode(bytes: &[u8]) -> Result<Mel, String> {
-    let parsed = header(bytes).and_then(|(text, content)| Some((shape(text)?, text.contains("'<f2'"), content)));
-    let Some(((frames, bins), half, content)) = parsed else {
-        return Err("its mel is no NumPy array of two dimensions in half or single precision".into());
-    };
-    let data: Vec<f32> = if half {
-        content.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-    } else {
-        content.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-    };
-    if frames.checked_mul(bins) != Some(data.len()) {
-        return Err(format!("its mel of {} values cannot have {frames} frames of {bins} bins", data.len()));
+/// The array of a file that [`encode`] made.
+pub(super) fn decode(bytes: &[u8]) -> Result<Array, String> {
+    fn numbers<T, const N: usize>(content: &[u8], of_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {
+        // A rest that is no whole number makes too few of them for the shape, or else there is none.
+        content.as_chunks::<N>().0.iter().map(|&bytes| of_bytes(bytes)).collect()
     }
-    Ok(Mel { data, frames, bins })
+    let parsed = header(bytes).and_then(|(text, content)| Some((shape(text)?, kind(text)?, content)));
+    let Some((shape, kind, content)) = parsed else {
+        return Err("is no NumPy array of numbers in row-major order".into());
+    };
+    let (data, width) = match kind {
+        "<f2" => (ArrayData::F16(numbers(content, f16::from_le_bytes)), 2),
+        "<f4" => (ArrayData::F32(numbers(content, f32::from_le_bytes)), 4),
+        "<f8" => (ArrayData::F64(numbers(content, f64::from_le_bytes)), 8),
+        "<i4" => (ArrayData::I32(numbers(content, i32::from_le_bytes)), 4),
+        "<i8" => (ArrayData::I64(numbers(content, i64::from_le_bytes)), 8),
+        "|u1" => (ArrayData::U8(content.to_vec()), 1),
+        other => return Err(format!("is a NumPy array of the type {other}")),
+    };
+    if content.len() % width != 0 {
+        return Err(format!("ends within a value, after {} bytes", content.len()));
+    }
+    Array::from_data(shape, data).map_err(|error| error.to_string())
 }
 
 /// The header's text and the content.
@@ -49,15 +73,24 @@ fn header(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (text, content) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
     let text = std::str::from_utf8(text).ok()?;
-    let known = text.contains("'<f2'") || text.contains("'<f4'");
-    (known && text.contains("'fortran_order': False")).then_some((text, content))
+    text.contains("'fortran_order': False").then_some((text, content))
 }
 
-/// The two numbers of `'shape': (200, 80)`.
-fn shape(text: &str) -> Option<(usize, usize)> {
+/// The type of `'descr': '<f4'`.
+fn kind(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("'descr': '")?;
+    rest.split_once('\'').map(|(kind, _)| kind)
+}
+
+/// The numbers of `'shape': (200, 80)`.
+fn shape(text: &str) -> Option<Vec<usize>> {
     let (_, shape) = text.split_once("'shape': (")?;
-    let (frames, bins) = shape.split_once(')')?.0.split_once(", ")?;
-    Some((frames.parse().ok()?, bins.parse().ok()?))
+    let sizes = shape.split_once(')')?.0.trim_end_matches(',');
+    if sizes.is_empty() {
+        return Some(Vec::new());
+    }
+    let sizes: Option<Vec<usize>> = sizes.split(", ").map(|size| size.parse().ok()).collect();
+    sizes.filter(|sizes| sizes.len() <= MAX_AXES)
 }
 
 #[cfg(test)]
@@ -65,15 +98,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mels_come_back_and_damage_is_told() {
-        let mel = Mel { data: (0..12).map(|value| value as f32 / 4.0).collect(), frames: 4, bins: 3 };
-        for store in [MelStore::Float16, MelStore::Float32] {
-            let bytes = encode(&mel, store).unwrap();
-            assert_eq!((bytes.len() - if store == MelStore::Float16 { 24 } else { 48 }) % 64, 0);
-            assert_eq!(decode(&bytes).unwrap(), mel);
+    fn arrays_come_back_and_damage_is_an_error() {
+        let arrays = [
+            Array::new(vec![4, 3], (0..12).map(|value| f16::from_f32(value as f32 / 4.0)).collect()).unwrap(),
+            Array::new(vec![2, 2, 3], (0..12).map(|value| value as f32 / 4.0).collect()).unwrap(),
+            Array::vector(vec![0.1f64, f64::NEG_INFINITY]),
+            Array::vector(vec![-1i32]),
+            Array::new(vec![2, 2], vec![i64::MIN, -1, 0, i64::MAX]).unwrap(),
+            Array::vector(vec![7u8, 255]),
+            Array::scalar(0.25f64),
+        ];
+        for array in arrays {
+            let bytes = encode(&array).unwrap();
+            assert_eq!(decode(&bytes).unwrap(), array);
             for cut in 0..bytes.len() {
                 assert!(decode(&bytes[..cut]).is_err(), "{cut}");
             }
         }
+        assert!(encode(&Array::text("a")).is_none());
     }
 }

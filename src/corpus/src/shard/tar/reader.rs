@@ -1,16 +1,17 @@
 //! Reading a tar shard: any few of its rows.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::sidecar::Sidecar;
-use super::{JSON, MEL, npy};
-use crate::CorpusError;
-use crate::shard::{Column, ShardRow};
+use super::{BIN, JSON, NPY, npy};
+use crate::shard::{GROUP, ID, speech};
 use crate::source::MAX_MEMBER_BYTES;
 use crate::tar::{Member, MemberKind, Members};
+use crate::{Array, ColumnSpec, CorpusError, DType, Row};
 
 /// Where a member's bytes are.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,30 @@ struct Span {
 struct Places {
     json: Option<Span>,
     audio: Option<Span>,
-    mel: Option<Span>,
+    /// Columns of numbers by name.
+    arrays: BTreeMap<String, Span>,
+    /// Columns of bytes by name: their values in order.
+    bytes: BTreeMap<String, Vec<Span>>,
+}
+
+impl Places {
+    /// Notes a member by what is behind its key; whether it is one that packed shards have.
+    fn add(&mut self, extension: &str, span: Span) -> bool {
+        if let Some(name) = extension.strip_suffix(NPY) {
+            self.arrays.insert(name.to_owned(), span);
+        } else if let Some((name, number)) = extension.strip_suffix(BIN).and_then(|stem| stem.rsplit_once('.')) {
+            let values = self.bytes.entry(name.to_owned()).or_default();
+            if number.parse() != Ok(values.len()) {
+                return false;
+            }
+            values.push(span);
+        } else if extension == JSON {
+            self.json = Some(span);
+        } else {
+            self.audio = Some(span);
+        }
+        true
+    }
 }
 
 /// A tar shard's rows by their places; the file itself is opened for each read.
@@ -55,28 +79,25 @@ impl TarShardReader {
                 rows.push(Places::default());
             }
             // A row was pushed just above or before.
-            if let Some(row) = rows.last_mut() {
-                let place = match extension {
-                    JSON => &mut row.json,
-                    MEL => &mut row.mel,
-                    _ => &mut row.audio,
-                };
-                *place = Some(Span { offset: member.offset, size: member.size });
+            let span = Span { offset: member.offset, size: member.size };
+            if rows.last_mut().is_some_and(|row| !row.add(extension, span)) {
+                let name = String::from_utf8_lossy(&member.name).into_owned();
+                return Err(CorpusError::structure(path, format!("holds `{name}` out of order")));
             }
         }
         Ok(Self { path: path.to_path_buf(), rows: rows.into() })
     }
 
-    /// The rows with the given numbers, with the given columns (of the small ones, all).
+    /// The rows with the given numbers, with the given columns.
     ///
     /// # Errors
-    /// [`CorpusError::Structure`] for a row that does not exist or is not of this form, [`CorpusError::Io`].
-    pub(in crate::shard) fn fetch(&self, rows: &[usize], columns: &[Column]) -> Result<Vec<ShardRow>, CorpusError> {
+    /// [`CorpusError::Structure`] for a row that does not exist, is not of this form, or lacks a column; [`CorpusError::Io`].
+    pub(in crate::shard) fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         let file = File::open(&self.path).map_err(|e| CorpusError::io("read", &self.path, e))?;
         rows.iter().map(|&row| self.row(&file, row, columns)).collect()
     }
 
-    fn row(&self, file: &File, number: usize, columns: &[Column]) -> Result<ShardRow, CorpusError> {
+    fn row(&self, file: &File, number: usize, columns: &[ColumnSpec]) -> Result<Row, CorpusError> {
         let fail = |problem: String| CorpusError::structure(&self.path, problem);
         let have = self.rows.len();
         let places =
@@ -84,17 +105,54 @@ impl TarShardReader {
         let json = places.json.ok_or_else(|| fail(format!("row {number} has no .{JSON}")))?;
         let sidecar: Sidecar = serde_json::from_slice(&self.bytes(file, json)?)
             .map_err(|e| fail(format!("row {number}: its .{JSON} is not of a packed shard: {e}")))?;
-        let mut row = ShardRow::from(sidecar);
-        if columns.contains(&Column::AudioData) {
-            let audio = places.audio.ok_or_else(|| fail(format!("row {number} ({}) has no recording", row.utt)))?;
-            row.audio_data = self.bytes(file, audio)?;
-        }
-        if let Some(mel) = places.mel.filter(|_| columns.contains(&Column::Mel)) {
-            let bytes = self.bytes(file, mel)?;
-            row.mel =
-                Some(npy::decode(&bytes).map_err(|problem| fail(format!("row {number} ({}): {problem}", row.utt)))?);
+        let mut small = sidecar.into_row().map_err(|problem| fail(format!("row {number}: {problem}")))?;
+        let mut row = Row { id: small.id.clone(), group: small.group.clone(), ..Row::default() };
+        for column in columns.iter().filter(|column| column.name != ID && column.name != GROUP) {
+            let name = &column.name;
+            let fail = |problem: String| fail(format!("row `{}`: column `{name}` {problem}", small.id));
+            let array = match small.columns.remove(name) {
+                Some(array) => Some(array),
+                None => self.column(file, places, column)?.map_err(fail)?,
+            };
+            match array {
+                Some(array) => {
+                    let array = array.widened(column.dtype).map_err(|error| fail(error.to_string()))?;
+                    column.check(&array).map_err(|error| fail(error.to_string()))?;
+                    row.columns.insert(name.clone(), array);
+                }
+                None if column.required => return Err(fail("is not there".to_owned())),
+                None => {}
+            }
         }
         Ok(row)
+    }
+
+    /// A column that has members of its own; `None` where it has none. The inner result is of the member's content.
+    fn column(
+        &self,
+        file: &File,
+        places: &Places,
+        column: &ColumnSpec,
+    ) -> Result<Result<Option<Array>, String>, CorpusError> {
+        let name = &column.name;
+        if let Some(&span) = places.arrays.get(name) {
+            return Ok(npy::decode(&self.bytes(file, span)?).map(Some));
+        }
+        if column.dtype != DType::Bytes {
+            return Ok(Ok(None));
+        }
+        if let Some(span) = places.audio.filter(|_| name == speech::AUDIO_DATA) {
+            return Ok(Ok(Some(Array::scalar(self.bytes(file, span)?))));
+        }
+        let Some(spans) = places.bytes.get(name) else {
+            // No value has no member.
+            return Ok(Ok((!column.axes.is_empty()).then(|| Array::vector(Vec::<Vec<u8>>::new()))));
+        };
+        let mut values = spans.iter().map(|&span| self.bytes(file, span)).collect::<Result<Vec<_>, _>>()?;
+        if column.axes.is_empty() && values.len() == 1 {
+            return Ok(Ok(values.pop().map(Array::scalar)));
+        }
+        Ok(Ok(Some(Array::vector(values))))
     }
 
     /// A member's bytes; opening made sure that they are there.

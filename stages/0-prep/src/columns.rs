@@ -1,0 +1,164 @@
+//! What rows have beyond utterances: media in `media-00000.parquet`, references and columns in `columns-00000.parquet`, next to
+//! `part-00000.parquet` of the same rows. A part whose rows have none has no such table.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::shard::{ShardOptions, ShardReader, ShardWriter};
+use flowmill_corpus::{Array, ColumnSpec, DType, Extra, MediaRef, Role, Row};
+use flowmill_runner::{PartWork, StageError};
+
+/// The media of a row but for its recording.
+pub type Media = BTreeMap<Role, Vec<MediaRef>>;
+
+/// The columns that hold the bytes of media in shards.
+pub const MEDIA_BYTES: [(Role, &str); 2] = [(Role::Video, "video_data"), (Role::Images, "image_data")];
+
+/// The column with the bytes of a medium.
+pub fn bytes_of(role: Role) -> ColumnSpec {
+    let name = MEDIA_BYTES.iter().find(|(own, _)| *own == role).map_or("audio_data", |(_, name)| name);
+    let column = ColumnSpec::new(name, DType::Bytes).docs(format!("{role}, in their own format"));
+    if role == Role::Images { column.axis("image") } else { column }
+}
+
+/// The column of a reference to other rows.
+pub fn reference(name: &str) -> ColumnSpec {
+    ColumnSpec::new(name, DType::Text).axis("row").optional().docs("ids of other rows")
+}
+
+/// The columns of the table of media.
+fn media_columns() -> Vec<ColumnSpec> {
+    vec![
+        ColumnSpec::new(Role::Video.name(), DType::Text).optional(),
+        ColumnSpec::new(Role::Images.name(), DType::Text).axis("image").optional(),
+    ]
+}
+
+/// The table of media that belongs to a table of rows.
+pub fn media_of(rows: &Path) -> PathBuf {
+    sibling(rows, "media")
+}
+
+/// The table of columns that belongs to a table of rows.
+pub fn columns_of(rows: &Path) -> PathBuf {
+    sibling(rows, "columns")
+}
+
+/// `…/KIND-00000.parquet` of `…/part-00000.parquet` or `…/rows-00000.parquet`.
+fn sibling(rows: &Path, kind: &str) -> PathBuf {
+    let name = rows.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let number = name.split_once('-').map_or(name, |(_, number)| number);
+    rows.with_file_name(format!("{kind}-{number}"))
+}
+
+/// What a row has beyond an utterance, with its id and its group.
+pub struct ExtraRow<'a> {
+    /// The row's id.
+    pub id: &'a str,
+    /// The row's group.
+    pub group: &'a str,
+    /// What it has.
+    pub extra: &'a Extra,
+}
+
+/// Writes the tables that belong to the table of rows `output`, as far as rows have what they hold.
+///
+/// # Errors
+/// When a table cannot be written.
+pub fn write(work: &PartWork, output: &str, rows: &[ExtraRow<'_>], columns: &[ColumnSpec]) -> Result<(), StageError> {
+    let out = Path::new(output);
+    let name = |path: PathBuf| path.to_string_lossy().into_owned();
+    let row = |row: &ExtraRow<'_>, columns| Row {
+        id: row.id.to_owned(),
+        group: row.group.to_owned(),
+        columns,
+        ..Row::default()
+    };
+    if rows.iter().any(|row| !row.extra.media.is_empty()) {
+        let media = |extra: &Extra| {
+            let paths = |(role, media): (&Role, &Vec<MediaRef>)| {
+                let paths: Vec<String> = media.iter().map(|medium| medium.0.clone()).collect();
+                let array = match (*role, paths.as_slice()) {
+                    (Role::Images, _) => Array::vector(paths),
+                    (_, [path, ..]) => Array::text(path),
+                    (_, []) => return None,
+                };
+                Some((role.name().to_owned(), array))
+            };
+            extra.media.iter().filter_map(paths).collect()
+        };
+        let rows = rows.iter().map(|own| row(own, media(own.extra)));
+        write_table(&work.output(&name(media_of(out)))?, media_columns(), rows)?;
+    }
+    let mut names: Vec<&String> = rows.iter().flat_map(|row| row.extra.references.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let specs: Vec<ColumnSpec> = columns.iter().cloned().chain(names.into_iter().map(|name| reference(name))).collect();
+    if !specs.is_empty() && !rows.is_empty() {
+        let values = |extra: &Extra| {
+            let references = extra.references.iter().map(|(name, ids)| (name.clone(), Array::vector(ids.clone())));
+            extra.columns.clone().into_iter().chain(references).collect()
+        };
+        let rows = rows.iter().map(|own| row(own, values(own.extra)));
+        write_table(&work.output(&name(columns_of(out)))?, specs, rows)?;
+    }
+    Ok(())
+}
+
+fn write_table(path: &Path, columns: Vec<ColumnSpec>, rows: impl Iterator<Item = Row>) -> Result<(), StageError> {
+    let mut writer =
+        ShardWriter::create(path, &ShardOptions { columns, ..ShardOptions::default() }).map_err(StageError::other)?;
+    for row in rows {
+        writer.push(row).map_err(StageError::other)?;
+    }
+    writer.finish().map(drop).map_err(StageError::other)
+}
+
+/// The media of the rows of a table, by their ids; none where it has none.
+///
+/// # Errors
+/// When the table cannot be read.
+pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
+    let path = media_of(rows);
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let table = ShardReader::open(&path).map_err(StageError::other)?;
+    let media = |row: Row| {
+        let of = |role: Role| {
+            let paths = row.values::<String>(role.name()).ok()?;
+            Some((role, paths.iter().cloned().map(MediaRef).collect()))
+        };
+        (row.id.clone(), [Role::Video, Role::Images].into_iter().filter_map(of).collect())
+    };
+    let read = table.iter(&media_columns()).map_err(StageError::other)?;
+    read.map(|row| row.map(media).map_err(StageError::other)).collect()
+}
+
+/// What the rows of a table have beyond utterances, by their ids.
+///
+/// # Errors
+/// When a table cannot be read.
+pub fn read(rows: &Path, columns: &[ColumnSpec], references: &[String]) -> Result<BTreeMap<String, Extra>, StageError> {
+    let mut extras: BTreeMap<String, Extra> = BTreeMap::new();
+    for (id, media) in read_media(rows)? {
+        extras.entry(id).or_default().media = media;
+    }
+    let path = columns_of(rows);
+    if !path.exists() {
+        return Ok(extras);
+    }
+    let specs: Vec<ColumnSpec> = columns.iter().cloned().chain(references.iter().map(|name| reference(name))).collect();
+    let table = ShardReader::open(&path).map_err(StageError::other)?;
+    for row in table.iter(&specs).map_err(StageError::other)? {
+        let row = row.map_err(StageError::other)?;
+        let extra = extras.entry(row.id).or_default();
+        for (name, array) in row.columns {
+            match array.values::<String>() {
+                Ok(ids) if references.contains(&name) => drop(extra.references.insert(name, ids.to_vec())),
+                _ => drop(extra.columns.insert(name, array)),
+            }
+        }
+    }
+    Ok(extras)
+}

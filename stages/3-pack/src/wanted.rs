@@ -1,0 +1,147 @@
+//! Which columns shards get, and which stage's tables give them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use flowmill_corpus::ColumnSpec;
+use flowmill_corpus::shard::{GROUP, ID, MelStore, ShardReader, speech};
+use flowmill_runner::{PlanContext, Recipe, RecipeError, StageError};
+use flowmill_stage_prep::PrepConfig;
+use flowmill_stage_prep::columns::{self, MEDIA_BYTES};
+
+use crate::PackConfig;
+
+/// The columns of shards in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    columns: Vec<ColumnSpec>,
+    /// The stage whose tables give a column, by its name; none of what is made of recordings and of the rows of stage 0.
+    stages: BTreeMap<String, u8>,
+}
+
+/// Whether a column is one of the speech flows'.
+pub fn is_of_speech(name: &str) -> bool {
+    name == ID || name == GROUP || has(&speech::columns(MelStore::Float32), name)
+}
+
+fn has(columns: &[ColumnSpec], name: &str) -> bool {
+    columns.iter().any(|column| column.name == name)
+}
+
+impl Wanted {
+    /// The columns that `pack.columns` names; without it those of the speech flows, and those that `prep.columns` names.
+    ///
+    /// # Errors
+    /// The key `pack.columns`, for a column that no stage gives; when a table of stages 1 and 2 cannot be read.
+    pub fn of(config: &PackConfig, context: &PlanContext) -> Result<Self, StageError> {
+        let recipe = context.recipe();
+        let of_data = of_data(recipe)?;
+        let of_speech = speech::columns(config.mel.store);
+        let mut wanted = Self { columns: Vec::new(), stages: BTreeMap::new() };
+        let Some(names) = &config.columns else {
+            of_speech.into_iter().for_each(|column| wanted.add_of_speech(column));
+            of_data.into_iter().for_each(|column| wanted.add(column, Some(0)));
+            return Ok(wanted);
+        };
+        of_speech.iter().filter(|column| names.contains(&column.name)).for_each(|c| wanted.add_of_speech(c.clone()));
+        for name in names.iter().filter(|name| !has(&of_speech, name)) {
+            if let Some((role, _)) = MEDIA_BYTES.iter().find(|(_, column)| column == name) {
+                wanted.add(columns::bytes_of(*role), None);
+            } else if let Some(column) = of_data.iter().find(|column| column.name == *name) {
+                wanted.add(column.clone(), Some(0));
+            } else {
+                let (column, stage) =
+                    extracted(name, context)?.ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
+                wanted.add(column, Some(stage));
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn add_of_speech(&mut self, column: ColumnSpec) {
+        let stage = match column.name.as_str() {
+            speech::UTT_EMBEDDING | speech::SPK_EMBEDDING => Some(1),
+            speech::SPEECH_TOKEN => Some(2),
+            _ => None,
+        };
+        self.add(column, stage);
+    }
+
+    fn add(&mut self, column: ColumnSpec, stage: Option<u8>) {
+        self.stages.extend(stage.map(|stage| (column.name.clone(), stage)));
+        if !has(&self.columns, &column.name) {
+            self.columns.push(column);
+        }
+    }
+
+    /// The columns.
+    pub fn columns(&self) -> &[ColumnSpec] {
+        &self.columns
+    }
+
+    /// Whether there is a column of this name.
+    pub fn has(&self, name: &str) -> bool {
+        has(&self.columns, name)
+    }
+
+    /// The columns that tables of a stage give.
+    pub fn given_by(&self, stage: u8) -> Vec<ColumnSpec> {
+        self.columns.iter().filter(|column| self.stages.get(&column.name) == Some(&stage)).cloned().collect()
+    }
+
+    /// Whether a table of a stage is needed.
+    pub fn needs(&self, stage: u8) -> bool {
+        self.stages.values().any(|own| *own == stage)
+    }
+
+    /// Whether the bytes of media other than recordings are packed.
+    pub fn has_media(&self) -> bool {
+        MEDIA_BYTES.iter().any(|(_, name)| self.has(name))
+    }
+
+    /// The columns in words, where they are others than the speech flows'.
+    pub fn beyond_speech(&self) -> Option<Vec<String>> {
+        let mut of_speech = speech::columns(MelStore::None);
+        of_speech.retain(|column| !self.has(&column.name) && column.name != ID && column.name != GROUP);
+        let is_speech = of_speech.is_empty() && self.columns.iter().all(|column| is_of_speech(&column.name));
+        (!is_speech).then(|| self.columns.iter().map(ToString::to_string).collect())
+    }
+}
+
+/// The columns and references that stage 0 takes over from the data.
+fn of_data(recipe: &Recipe) -> Result<Vec<ColumnSpec>, RecipeError> {
+    // A recipe that works on with packed data may have no section of stage 0.
+    if !recipe.gives("prep") {
+        return Ok(Vec::new());
+    }
+    let config = PrepConfig::of(recipe)?;
+    let references = config.references.iter().map(|name| columns::reference(name));
+    Ok(config.column_specs().into_iter().chain(references).collect())
+}
+
+/// A column that a table of stage 1 or 2 has beyond the speech flows', and the stage.
+fn extracted(name: &str, context: &PlanContext) -> Result<Option<(ColumnSpec, u8)>, StageError> {
+    for stage in [1, 2] {
+        let folder = context.stage_dir(stage);
+        let is_table = |path: &PathBuf| {
+            let name = path.strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or_default();
+            name.ends_with(".parquet") && name.contains("/part-")
+        };
+        // A stage that is not finished gives nothing.
+        let Ok(receipts) = context.receipts(stage) else { continue };
+        let Some(path) = receipts.iter().flat_map(|receipt| receipt.outputs()).find(is_table) else { continue };
+        let (columns, _) = ShardReader::open_table(&path).map_err(StageError::other)?.columns();
+        if let Some(column) = columns.into_iter().find(|column| column.name == name) {
+            return Ok(Some((ColumnSpec { required: true, ..column }, stage)));
+        }
+    }
+    Ok(None)
+}
+
+fn no_such_column(recipe: &Recipe, name: &str, of_speech: &[ColumnSpec], of_data: &[ColumnSpec]) -> RecipeError {
+    let have = of_speech.iter().chain(of_data).map(|column| column.name.as_str());
+    let have: Vec<&str> = have.chain(MEDIA_BYTES.iter().map(|(_, name)| *name)).collect();
+    let problem =
+        format!("no stage gives the column `{name}`; there are {}, and what prep.columns names", have.join(", "));
+    recipe.error("pack.columns", problem)
+}
