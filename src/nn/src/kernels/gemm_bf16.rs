@@ -12,8 +12,8 @@ const VARIABLE: &str = "FLOWMILL_BF16_PRODUCTS";
 /// Whether products of numbers in bf16 are computed by the instruction: a property of the processor, so that a training gives the same
 /// result each time it runs on one machine.
 ///
-/// AMD's processors execute it at the rate of an f32 multiply-add and so do twice the work. Intel's take four times as long for it: f32
-/// is faster there.
+/// Intel's processors take four times as long for it as for an f32 multiply-add (measured, docs/BENCHMARKS.md): f32 is faster there. On AMD's, PyTorch's
+/// training in bf16, whose products use it, takes 0.57 of the time of f32 (Zen 5); this kernel was not measured there.
 pub(crate) fn chosen() -> bool {
     static CHOSEN: LazyLock<bool> = LazyLock::new(|| {
         supported()
