@@ -9,7 +9,7 @@ use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type};
 use crate::support::corpus::{Corpus, wav};
 use crate::support::{Outcome, flowmill, parquet};
 
-/// What begins as a PNG does; nothing decodes it.
+/// Bytes that begin as a PNG does; nothing decodes them.
 fn png(number: u8) -> Vec<u8> {
     [b"\x89PNG\r\n\x1a\n".as_slice(), &vec![number; 40 + usize::from(number)]].concat()
 }

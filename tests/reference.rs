@@ -34,7 +34,7 @@ fn recipes() -> Vec<PathBuf> {
     found
 }
 
-/// Whether the runner takes `recipe`, an overlay or a whole one, in a folder of its own.
+/// Returns whether the runner takes `recipe`, an overlay or a whole one, in a folder of its own.
 fn is_taken(folder: &Path, recipe: &Value) -> bool {
     // JSON is YAML.
     fs::write(folder.join("tried.yaml"), recipe.to_string()).unwrap();
@@ -158,7 +158,7 @@ fn every_key_of_a_whole_recipe_is_in_the_schema_with_a_description() {
     assert_eq!(undescribed, [""; 0]);
 }
 
-/// Whether a path is one of a pattern of `docs/FORMATS.md`, in which words in capitals stand for others.
+/// Returns whether a path is one of a pattern of `docs/FORMATS.md`, in which words in capitals stand for others.
 fn fits(pattern: &str, path: &str) -> bool {
     let allowed = |word: &str, c: char| match word {
         "NNNNN" => c.is_ascii_digit(),

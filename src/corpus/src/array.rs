@@ -37,7 +37,7 @@ impl DType {
         }
     }
 
-    /// Whether every value of this type is one of the other type, exactly.
+    /// Returns whether every value of this type is one of the other type, exactly.
     pub fn widens_to(self, other: Self) -> bool {
         use DType::{F16, F32, F64, I32, I64, U8};
         self == other
@@ -73,7 +73,7 @@ pub enum ArrayError {
     Shape {
         /// The shape.
         shape: Vec<usize>,
-        /// How many values there are.
+        /// Returns the number of values.
         values: usize,
     },
     /// The elements have another type, which does not hold exactly in the wanted one.
@@ -228,12 +228,12 @@ impl Array {
         &self.shape
     }
 
-    /// How many elements there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         for_each_type!(&self.data, values => values.len())
     }
 
-    /// Whether there is no element.
+    /// Returns whether there is no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,4 +1,4 @@
-//! What a column of rows holds: its type, its named axes, and whether every row needs it.
+//! The specification of a column: its type, its named axes, and whether every row needs it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::array::{Array, DType, shape_text};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Axis {
-    /// What is counted along it, in the singular: `frame`, `level`, `bin`.
+    /// Name of the unit along it, in the singular: `frame`, `level`, `bin`.
     pub name: String,
     /// Its size in every row; `None`: every row has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,9 +30,9 @@ pub struct ColumnSpec {
     /// Its axes from the outermost to the innermost; none: a single value. Axes of one name have one size within a row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub axes: Vec<Axis>,
-    /// Whether every row has it.
+    /// True if every row has it.
     pub required: bool,
-    /// What it is, for people.
+    /// Description for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub docs: String,
 }
@@ -46,7 +46,7 @@ impl ColumnSpec {
     /// Reads what a recipe says of a column, as it is shown: `f32 [frame, channel 512]`, `text (optional)`, `i64`.
     ///
     /// # Errors
-    /// What is wrong, to follow the column's name.
+    /// The problem, as words that follow the column's name.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (text, required) = match text.strip_suffix("(optional)") {
@@ -144,7 +144,7 @@ impl fmt::Display for ColumnSpec {
     }
 }
 
-/// What is wrong with the columns of a row. Whoever knows the row names it.
+/// A problem with the columns of a row. The caller adds the row's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnError {
     /// The row does not have the column.
@@ -160,9 +160,9 @@ pub enum ColumnError {
     Type {
         /// The column.
         column: String,
-        /// What it holds.
+        /// The type and shape found.
         found: DType,
-        /// What it should hold.
+        /// The type and shape expected.
         wanted: DType,
     },
     /// The column has another shape.

@@ -113,7 +113,7 @@ impl Object {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    /// What a row of other media than recordings says of its group.
+    /// Names of fields with the group of a row that has no recording.
     pub(crate) fn group(&self) -> Result<Option<String>, String> {
         word(&self.0, &["group"])
     }

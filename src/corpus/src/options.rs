@@ -38,7 +38,7 @@ pub struct ReadOptions<'a> {
 }
 
 impl ReadOptions<'_> {
-    /// Whether rows may have more than utterances have.
+    /// Returns whether rows may have more than utterances have.
     pub(crate) fn asks_for_more(&self) -> bool {
         let other_media = self.media.iter().any(|role| *role != Role::Audio);
         other_media || !self.references.is_empty() || !self.columns.is_empty()

@@ -10,7 +10,7 @@ use crate::array::{Array, ArrayError, DType, Element};
 use crate::column::ColumnError;
 use crate::source::Source;
 
-/// What a medium of a row is for.
+/// The role of a medium in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -58,7 +58,7 @@ impl MediaRef {
 pub struct Row {
     /// The id, unique in an experiment.
     pub id: String,
-    /// What rows of one kind share and splits may keep together: the speaker, the actor, the user.
+    /// Group of the row, which splits may keep together: the speaker, the actor, the user.
     pub group: String,
     /// The media by role, as they were given; of `audio` and `video` there is one.
     pub media: BTreeMap<Role, Vec<MediaRef>>,

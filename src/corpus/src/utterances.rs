@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::strings::Strings;
 use crate::{Array, MediaRef, Role};
 
-/// What a row has beyond an utterance.
+/// Parts of a row beyond an utterance.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extra {
     /// The media but for the recording.
@@ -17,7 +17,7 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// Whether it has what a row can consist of: media, or references to other rows.
+    /// Returns whether it has what a row can consist of: media, or references to other rows.
     pub fn has_data(&self) -> bool {
         !self.media.is_empty() || !self.references.is_empty()
     }
@@ -91,7 +91,7 @@ pub struct UtteranceRow<'a> {
     pub channels: Option<u32>,
     pub channel: Option<u32>,
     pub decoder: Option<&'a str>,
-    /// What [`Utterance`] does not have.
+    /// The part that [`Utterance`] lacks.
     pub extra: Option<&'a Extra>,
 }
 
@@ -132,7 +132,7 @@ pub struct Utterances {
     channel: Vec<u32>,
     /// Whether the row's id was made of the name of its recording; rows beyond its end have ids that the data give.
     made_up: Vec<bool>,
-    /// What rows have beyond an utterance; rows beyond its end have nothing.
+    /// Parts of rows beyond an utterance, by position; missing entries are empty.
     extras: Vec<Option<Box<Extra>>>,
 }
 

@@ -35,7 +35,7 @@ pub struct ReaderRow<'a> {
     pub row: &'a Row,
     /// The reader of its split.
     pub reader: &'a Reader,
-    /// What identifies it in random draws.
+    /// Number that identifies it in random draws.
     pub sample: u64,
 }
 

@@ -8,7 +8,7 @@ use flowmill_runner::{Recipe, RecipeError};
 pub struct KeyError {
     /// The key of the recipe, in full: `train.model.vocab_size`.
     pub key: String,
-    /// What is wrong with its value.
+    /// The problem with its value.
     pub reason: String,
 }
 
@@ -48,7 +48,7 @@ pub enum FamilyError {
     /// Data of one family were given to another.
     #[error("these are no {what} of the family `{family}`")]
     Foreign {
-        /// What was given.
+        /// The value given.
         what: &'static str,
         /// The family that it was given to.
         family: &'static str,

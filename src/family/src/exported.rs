@@ -15,7 +15,7 @@ use crate::{Family, FamilyError, Made};
 pub struct Loaded<F: Family> {
     /// Its settings.
     pub config: F::Config,
-    /// What `config.json` says besides.
+    /// The family's part of `config.json`.
     pub description: F::Description,
     /// The network.
     pub model: F::Model,
@@ -23,11 +23,11 @@ pub struct Loaded<F: Family> {
     pub parameters: Parameters,
     /// The folder that it was loaded from, which has the extractors.
     pub folder: PathBuf,
-    /// What computes it.
+    /// The device that computes it.
     pub device: Device,
 }
 
-/// What a person gives to a model.
+/// A request to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A recording.
@@ -41,16 +41,16 @@ pub enum Input {
 /// One use of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// What is given, in order.
+    /// The inputs, in order.
     pub inputs: Vec<Input>,
     /// The name of what is made.
     pub name: String,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone)]
 pub struct Synthesis {
-    /// What was made.
+    /// The output.
     pub made: Made,
     /// Figures about it, in words: `2.50 s`, `10 evaluations`.
     pub figures: Vec<String>,
@@ -65,7 +65,7 @@ pub trait Synthesizer: Send + Sync {
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError>;
 }
 
-/// What came of a row: outputs, or why it is rejected.
+/// The result of a row: outputs, or the reason of its rejection.
 pub type Scored = Result<Vec<Made>, String>;
 
 /// Samples and scores a split, next to the trivial answers that a model must beat.
@@ -82,7 +82,7 @@ pub trait Scorer: Send {
     /// Samples and scores rows; gives a result for each, or for the first ones when `interrupted` says so.
     ///
     /// # Errors
-    /// What is no fault of a row.
+    /// An error that is no fault of a row.
     fn score(&mut self, rows: &[Arc<Row>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError>;
 
     /// The scores of all rows.
@@ -92,7 +92,7 @@ pub trait Scorer: Send {
 /// The scores of a split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// What `scores.json` holds.
+    /// The content of `scores.json`.
     pub scores: Value,
     /// The same in lines for a terminal.
     pub lines: Vec<String>,
@@ -102,16 +102,16 @@ pub struct Report {
     pub rows: u64,
 }
 
-/// What a family writes on the card of a model.
+/// A family's part of a model card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {
-    /// What the model is, such as `token-to-mel flow`.
+    /// Term for the model, such as `token-to-mel flow`.
     pub kind: String,
-    /// What it does, in a sentence.
+    /// A sentence on its purpose.
     pub does: String,
     /// The scores, as Markdown.
     pub scores: String,
-    /// What public code has to know, as Markdown; empty for nothing.
+    /// Notes for users of public code, as Markdown; may be empty.
     pub public_code: String,
 }
 
@@ -120,7 +120,7 @@ pub trait AnyExported: Send + Sync {
     /// The family's name.
     fn family(&self) -> &'static str;
 
-    /// How many weights it has.
+    /// Number of weights.
     fn parameter_count(&self) -> usize;
 
     /// See [`Family::scorer`]; `options` are those of [`Configured::export_options`](crate::Configured::export_options).

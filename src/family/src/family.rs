@@ -1,4 +1,4 @@
-//! What a family implements.
+//! The traits that a family implements.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -43,7 +43,7 @@ pub struct TrainSettings<F: Family> {
     pub options: F::TrainOptions,
 }
 
-/// What stages 1 to 3 make of a column, known from the recipe before anything runs.
+/// A column as stages 1 to 3 will provide it, known from the recipe before anything runs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Provided {
@@ -56,18 +56,18 @@ pub enum Provided {
     Tokens {
         /// The kind of the extractor.
         extractor: &'static str,
-        /// How many different indices there are.
+        /// Number of different indices.
         vocabulary: usize,
         /// Indices a second.
         rate: f64,
-        /// Whether the extractor has a vector for each index.
+        /// True if the extractor has a vector for each index.
         has_centers: bool,
     },
     /// A mel spectrogram for each row.
     Mel {
         /// Its definition.
         config: MelConfig,
-        /// Whether shards hold it; otherwise it is computed from the recording.
+        /// True if shards hold it; otherwise it is computed from the recording.
         stored: bool,
     },
 }
@@ -75,7 +75,7 @@ pub enum Provided {
 /// The columns that the sections of a recipe provide, by name; without those of stages that the recipe leaves out.
 pub type Columns = BTreeMap<&'static str, Provided>;
 
-/// What earlier stages left for a training.
+/// Files of earlier stages that a training reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The folder of stage 3.
@@ -100,7 +100,7 @@ pub struct FittedExtractor {
 /// A part of examples that is computed while training, not read: what it is and what decides it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
-    /// What is computed, such as `mels`.
+    /// The computed part, such as `mels`.
     pub what: &'static str,
     /// Everything besides the columns that decides it.
     pub by: Value,
@@ -112,7 +112,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const NAME: &'static str;
     /// Options in the section `train` that change no weights; all others belong to the identity of a training.
     const FREE_OPTIONS: &'static [&'static str] = &[];
-    /// What costs are counted in, in the plural: `frames`, `tokens`, `pixels`.
+    /// Unit of costs, in the plural: `frames`, `tokens`, `pixels`.
     const COST_UNIT: &'static str = "frames";
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];
@@ -125,13 +125,13 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     type ExportOptions: Settings;
     /// Options of `flowmill synth`; absent ones are the model's own.
     type SynthOptions: Settings;
-    /// What `config.json` of a trained or exported model says besides family, settings and adapters. Unknown keys are ignored.
+    /// Part of a model's `config.json` after family, settings and adapters. Unknown keys are ignored.
     type Description: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
-    /// What turns rows of one split into examples.
+    /// Converter of one split's rows to examples.
     type Reader: Send + Sync + 'static;
     /// One row, ready to be collated.
     type Example: Send + Sync + 'static;
-    /// What a loss is computed from.
+    /// A batch of examples, the input of the loss.
     type Batch: Send + 'static;
     /// The network. Holds no weights: those are in the parameters.
     type Model: Model<Self>;
@@ -184,7 +184,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// When the split does not have them.
     fn columns(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
 
-    /// What examples of a split hold besides its columns, if anything.
+    /// Returns the part of examples that is no column of the split, if there is one.
     fn derived(settings: &TrainSettings<Self>, index: &ShardIndex) -> Option<Derived> {
         let _ = (settings, index);
         None
@@ -193,7 +193,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Checks the splits that are trained on together, each with the path of its index.
     ///
     /// # Errors
-    /// What does not fit the model or the other splits.
+    /// A mismatch with the model or the other splits.
     fn check_splits(settings: &TrainSettings<Self>, splits: &[(&Path, &ShardIndex)]) -> Result<(), BoxError> {
         let _ = (settings, splits);
         Ok(())
@@ -221,7 +221,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Makes the example of a row; `sample` identifies it in random draws.
     ///
     /// # Errors
-    /// What is wrong with the row, with its id.
+    /// A problem with the row, with its id.
     fn example(
         settings: &TrainSettings<Self>,
         reader: &Self::Reader,
@@ -265,7 +265,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// When the index does not say what the description needs.
     fn describe(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Description, BoxError>;
 
-    /// What the description of an exported model says of how it is sampled (`sampling`); null for nothing.
+    /// Returns the settings of sampling for an exported model's description (`sampling`); null for none.
     fn sampling(options: &Self::ExportOptions) -> Value {
         let _ = options;
         Value::Null
@@ -315,7 +315,7 @@ pub trait Model<F: Family>: Send + Sync + 'static {
     /// When the batch does not fit the model.
     fn loss(&self, context: &Context<'_>, batch: &F::Batch, draw: Draw) -> Result<Loss, BoxError>;
 
-    /// What the weights make of a few examples, given with their ids; the same from the same weights.
+    /// Generates from a few examples, given with their ids; the same weights give the same outputs.
     ///
     /// # Errors
     /// When the model fails or makes something that is not finite.

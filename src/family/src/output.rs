@@ -1,4 +1,4 @@
-//! What models make, and how it becomes files.
+//! Outputs of models, and the files that hold them.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use flowmill_audio::features::{Features, MelConfig};
 use flowmill_audio::spectrogram_image::{Panel, write_png};
 use flowmill_train::{BoxError, Media, Sample};
 
-/// What a model made of one request.
+/// A model's output for one request.
 #[derive(Debug, Clone)]
 pub enum Output {
     /// A log-mel spectrogram with its waveform.
@@ -60,11 +60,11 @@ pub struct Image {
 /// An output with its name, and for a picture of both what it should be like.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// What it was made of, such as the id of a row.
+    /// Name of its source, such as the id of a row.
     pub name: String,
     /// The title of a picture.
     pub title: String,
-    /// What was made.
+    /// The output.
     pub output: Output,
     /// The real log-mel that a made one is shown under.
     pub real: Option<Features>,

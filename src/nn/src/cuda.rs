@@ -45,7 +45,7 @@ impl Kernels {
         self.ptx.get_or_init(compile).as_ref().map(String::as_str).map_err(String::as_str)
     }
 
-    /// Whether there are kernels for a tensor: it is on a CUDA device, has an element type that they know and at least one element. Where
+    /// Returns whether there are kernels for a tensor: it is on a CUDA device, has an element type that they know and at least one element. Where
     /// NVRTC is missing, compositions compute.
     pub fn serve(&self, tensor: &Tensor) -> bool {
         let known = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16) && tensor.elem_count() > 0;

@@ -250,7 +250,7 @@ pub fn synchronize(device: &Device) -> Result<()> {
     Ok(device.synchronize()?)
 }
 
-/// Whether products of single precision on NVIDIA GPUs may round what they multiply to TF32 (11 significant bits; sums stay in single
+/// Allows or forbids products of single precision on NVIDIA GPUs to round what they multiply to TF32 (11 significant bits; sums stay in single
 /// precision), from now on and everywhere in this process.
 pub fn allow_tf32(allowed: bool) {
     candle_core::cuda::set_gemm_reduced_precision_f32(allowed);

@@ -63,7 +63,7 @@ pub enum NnError {
     NotRecorded,
 }
 
-/// What candle says, without the backtrace that it puts into its message when `RUST_BACKTRACE` is set: pages of it would hide the words
+/// Returns candle's message without the backtrace that it puts into its message when `RUST_BACKTRACE` is set: pages of it would hide the words
 /// that say what to do.
 impl From<candle_core::Error> for NnError {
     fn from(error: candle_core::Error) -> Self {

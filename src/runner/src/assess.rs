@@ -479,7 +479,7 @@ impl Assessor<'_> {
     }
 }
 
-/// Returns whether a file that a receipt names is `input`, lies below it, or beside it, as the shards of an index do.
+/// Returns whether a file that a receipt names is `input`, lies below it, or is in its folder, as the shards of an index are.
 fn goes_with(name: &str, input: &str) -> bool {
     let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
     let beside = folder(input) == folder(name) && input.ends_with(".json");

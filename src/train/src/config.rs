@@ -18,7 +18,7 @@ const MOST_PREFETCH: usize = 1024;
 /// The most threads that load.
 const MOST_WORKERS: usize = 256;
 
-/// The settings of a training run, as a recipe's section `train` has them: everything that decides its course beside the task, the weights it
+/// The settings of a training run, as a recipe's section `train` has them: everything that decides its course except the task, the weights it
 /// starts from and the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -100,7 +100,7 @@ pub struct TrainConfig {
     ///
     /// Counterparts: `wandb.init`, `report_to: wandb`.
     pub wandb: Option<WandbConfig>,
-    /// What a Weights & Biases run shows as its configuration.
+    /// The configuration that a Weights & Biases run shows.
     #[serde(skip)]
     pub described: Value,
     /// Checkpoints that stay.

@@ -31,7 +31,7 @@ pub struct OutOfDeviceMemory {
     pub index: u64,
     /// How many items it has.
     pub items: usize,
-    /// What they cost.
+    /// Their cost.
     pub cost: BatchCost,
     /// How much there is, and what of it is known.
     pub memory: String,
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// What the memory of a device is taken by: `known` bytes from the first step to the last, of `total`.
+/// Use of a device's memory: `known` bytes from the first step to the last, of `total`.
 fn shares(known: u64, total: Option<u64>) -> String {
     let constant = format!(
         "{} are taken from the first step to the last (weights, gradients, optimizer state, averages)",

@@ -223,7 +223,7 @@ pub enum TrainError {
     /// A weight file could not be read or written.
     #[error("{what}: {source}")]
     Weights {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// The reason.
         source: WeightError,

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// How often something is done: a number of steps such as `500`, or `{epochs: 1}`; 0 is never.
+/// Interval of an action: a number of steps such as `500`, or `{epochs: 1}`; 0 is never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Interval {

@@ -37,7 +37,7 @@ pub struct Overfit {
     pub parameters: usize,
     /// Those that are as they were, or never had a gradient other than zero.
     pub unchanged: Vec<String>,
-    /// What tensors took at the most of the memory of a device that has its own, in bytes.
+    /// Peak memory of tensors, in bytes, on a device with memory of its own.
     pub device_memory: Option<u64>,
     /// Whether it was stopped early.
     pub interrupted: bool,

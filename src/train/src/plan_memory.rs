@@ -32,7 +32,7 @@ pub struct BatchCost {
     pub valid: u64,
     /// The cost of its most expensive item times their number.
     pub padded: u64,
-    /// What costs are counted in: `frames`, `tokens`, `pixels`.
+    /// Unit of costs: `frames`, `tokens`, `pixels`.
     pub unit: &'static str,
 }
 
@@ -45,7 +45,7 @@ pub struct LargestBatch {
     pub index: u64,
     /// How many items it has.
     pub items: usize,
-    /// What they cost.
+    /// Their cost.
     pub cost: BatchCost,
     /// How many epochs were looked at.
     pub epochs: u64,

@@ -57,7 +57,7 @@ pub trait DataSource: Sync {
     /// The batches to validate on, always the same; empty for no validation.
     fn validation(&self) -> Vec<Vec<u32>>;
 
-    /// What a batch of these items asks of the model; each item counts as one unless the source knows better.
+    /// Returns the cost of a batch of these items; by default each item costs one.
     fn cost(&self, items: &[u32]) -> BatchCost {
         let count = items.len() as u64;
         BatchCost { valid: count, padded: count, unit: "items" }

@@ -1,10 +1,10 @@
-//! What can go wrong with weight files.
+//! Errors of weight files.
 
 use std::path::Path;
 
 use crate::ElementType;
 
-/// Why weights cannot be read, converted or written.
+/// An error of reading, converting or writing weights.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
@@ -13,7 +13,7 @@ pub enum WeightError {
     File {
         /// The file.
         path: String,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do.
         message: String,
     },
     /// An index that no tensor of the file has.

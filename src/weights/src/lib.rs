@@ -42,10 +42,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-/// What every fallible function of this crate returns.
+/// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, WeightError>;
 
-/// What the readers return: the message alone, the file's name is added at the end.
+/// The result of the readers: an error is the message alone, and the caller adds the file's name.
 type Parsed<T> = std::result::Result<T, String>;
 
 /// Tensors of a file by name, and what else it holds.

@@ -1,4 +1,4 @@
-//! What rows have beyond utterances: media in `media-00000.parquet`, references and columns in `columns-00000.parquet`, next to
+//! Parts of rows beyond utterances: media in `media-00000.parquet`, references and columns in `columns-00000.parquet`, next to
 //! `part-00000.parquet` of the same rows. A part whose rows have none has no such table.
 
 use std::collections::BTreeMap;
@@ -51,13 +51,13 @@ fn sibling(rows: &Path, kind: &str) -> PathBuf {
     rows.with_file_name(format!("{kind}-{number}"))
 }
 
-/// What a row has beyond an utterance, with its id and its group.
+/// Parts of a row beyond an utterance, with its id and its group.
 pub struct ExtraRow<'a> {
     /// The row's id.
     pub id: &'a str,
     /// The row's group.
     pub group: &'a str,
-    /// What it has.
+    /// Its parts.
     pub extra: &'a Extra,
 }
 
@@ -135,7 +135,7 @@ pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
     read.map(|row| row.map(media).map_err(StageError::other)).collect()
 }
 
-/// What the rows of a table have beyond utterances, by their ids.
+/// Parts of a table's rows beyond utterances, by id.
 ///
 /// # Errors
 /// When a table cannot be read.

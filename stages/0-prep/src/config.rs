@@ -27,7 +27,7 @@ pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
     Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
 }
 
-/// Whether the rows of a recipe have recordings (`prep.media`): without, stages 1 and 2, which read sound, have nothing to do.
+/// Returns whether the rows of a recipe have recordings (`prep.media`): without, stages 1 and 2, which read sound, have nothing to do.
 ///
 /// # Errors
 /// The key of the section `prep` that is wrong.
@@ -79,7 +79,7 @@ pub struct PrepConfig {
     pub data: Vec<Source>,
     /// Format of the sources that do not say their own. A path that ends in `.tar` is always `webdataset`.
     pub format: Format,
-    /// How rows are divided into splits such as train, dev and test.
+    /// Division of rows into splits such as train, dev and test.
     pub split: SplitConfig,
     /// Lets `wav.scp` run commands (`sox … |`). Off by default, because a data directory should not run code.
     pub allow_pipes: bool,
@@ -113,7 +113,7 @@ pub struct PrepConfig {
     pub columns: BTreeMap<String, String>,
 }
 
-/// Whether rows have recordings and nothing else.
+/// Returns whether rows have recordings and nothing else.
 fn is_audio(media: &Vec<Role>) -> bool {
     media.as_slice() == [Role::Audio]
 }
@@ -220,11 +220,11 @@ impl Source {
     }
 }
 
-/// How rows are divided into splits.
+/// Division of rows into splits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// What decides the split of a row.
+    /// Unit that stays within one split.
     pub by: SplitBy,
     /// `by: list`: a file of utterance ids for each split, such as `{train: train.lst, dev: dev.lst}`.
     pub lists: BTreeMap<String, String>,
@@ -262,7 +262,7 @@ impl SplitConfig {
     }
 }
 
-/// What decides the split of a row.
+/// Unit that stays within one split.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitBy {
@@ -347,7 +347,7 @@ impl PrepConfig {
         self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok()).collect()
     }
 
-    /// Whether rows may have more than utterances have.
+    /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
         !is_audio(&self.media) || !self.references.is_empty() || !self.columns.is_empty()
     }

@@ -68,13 +68,13 @@ fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
     Ok((head, size))
 }
 
-/// Whether a file that begins so is a picture.
+/// Returns whether a file that begins so is a picture.
 fn is_picture(head: &[u8]) -> bool {
     let begins: [&[u8]; 7] = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"];
     begins.iter().any(|begin| head.starts_with(begin)) || is_riff(head, b"WEBP")
 }
 
-/// Whether a file that begins so is a video.
+/// Returns whether a file that begins so is a video.
 fn is_video(head: &[u8]) -> bool {
     let begins: [&[u8]; 3] = [b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3"];
     let boxes: [&[u8]; 4] = [b"ftyp", b"moov", b"mdat", b"wide"];

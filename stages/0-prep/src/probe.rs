@@ -71,7 +71,7 @@ fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
     shared
 }
 
-/// What a row has beyond an utterance, and why it cannot be used, if so.
+/// Parts of a row beyond an utterance, and the reason of its rejection, if any.
 type CheckedExtra = (Extra, Result<(), RejectionReason>);
 
 /// Plans one part.
@@ -176,7 +176,7 @@ impl Probing {
         Ok(warnings.facts().fold(report, |report, (name, count)| report.fact(name, count)))
     }
 
-    /// What rows have beyond utterances, and whether their media can be used.
+    /// Checks the media of rows and keeps their parts beyond utterances.
     fn extras(&self, manifest: &Path, work: &PartWork) -> Result<BTreeMap<String, CheckedExtra>, StageError> {
         if !self.config.has_extras() {
             return Ok(BTreeMap::new());

@@ -1,4 +1,4 @@
-//! Whether the tokens and the mel of an utterance are of the same speech.
+//! The check that the tokens and the mel of an utterance are of the same speech.
 
 use flowmill_audio::features::MelConfig;
 use flowmill_models::extractors::ValueType;

@@ -80,7 +80,7 @@ fn part(
     }))
 }
 
-/// What computes the mels, when they are stored.
+/// The extractor of mels, when they are stored.
 fn mel(config: &PackConfig, wanted: &Wanted) -> Result<Option<RowMel>, StageError> {
     if !wanted.has(speech::MEL) || config.mel.store == MelStore::None {
         return Ok(None);

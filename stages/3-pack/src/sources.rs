@@ -55,7 +55,7 @@ pub struct Joined {
     pub columns: BTreeMap<String, Array>,
     /// Its media but for the recording.
     pub media: Media,
-    /// Why it cannot be packed: an earlier stage gave no value.
+    /// The reason why it cannot be packed: an earlier stage gave no value.
     pub missing: Option<String>,
 }
 
@@ -151,7 +151,7 @@ impl Stretch {
         inputs
     }
 
-    /// What its rows are, wherever they and their media lie; `root` is the recipe's folder.
+    /// Digest of its rows, wherever they and their media lie; `root` is the recipe's folder.
     ///
     /// # Errors
     /// When a table cannot be read.

@@ -34,13 +34,13 @@ pub type Made = Result<PackedRow, RejectionReason>;
 
 /// The mel of rows: how it is computed, and how it is stored.
 pub struct RowMel {
-    /// What computes it.
+    /// The extractor that computes it.
     pub spectrogram: MelSpectrogram,
     /// Its precision, or that it is not stored.
     pub store: MelStore,
 }
 
-/// What rows are made with.
+/// The settings and extractors that rows are made with.
 pub struct RowMaker<'a> {
     /// The columns of the shard but for the id and the group.
     pub columns: &'a [ColumnSpec],
@@ -50,9 +50,9 @@ pub struct RowMaker<'a> {
     pub recordings: &'a PartRecordings,
     /// The mel; `None` when none is stored.
     pub mel: Option<RowMel>,
-    /// How the mel is defined.
+    /// Definition of the mel.
     pub mel_config: MelConfig,
-    /// How many mel frames belong to how many tokens; `None` when no tokens are packed.
+    /// The ratio of mel frames to tokens; `None` when no tokens are packed.
     pub lengths: Option<Lengths>,
 }
 
@@ -128,7 +128,7 @@ impl RowMaker<'_> {
         RejectionReason::of(format!("unreadable {role}: {problem}"), error.is_of_machine())
     }
 
-    /// Whether the shard has a column.
+    /// Returns whether the shard has a column.
     fn has(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name)
     }

@@ -19,7 +19,7 @@ pub struct Wanted {
     stages: BTreeMap<String, u8>,
 }
 
-/// Whether a column is one of the speech flows'.
+/// Returns whether a column is one of the speech flows'.
 pub fn is_of_speech(name: &str) -> bool {
     name == ID || name == GROUP || has(&speech::columns(MelStore::Float32), name)
 }
@@ -79,7 +79,7 @@ impl Wanted {
         &self.columns
     }
 
-    /// Whether there is a column of this name.
+    /// Returns whether there is a column of this name.
     pub fn has(&self, name: &str) -> bool {
         has(&self.columns, name)
     }
@@ -89,12 +89,12 @@ impl Wanted {
         self.columns.iter().filter(|column| self.stages.get(&column.name) == Some(&stage)).cloned().collect()
     }
 
-    /// Whether a table of a stage is needed.
+    /// Returns whether a table of a stage is needed.
     pub fn needs(&self, stage: u8) -> bool {
         self.stages.values().any(|own| *own == stage)
     }
 
-    /// Whether the bytes of media other than recordings are packed.
+    /// Returns whether the bytes of media other than recordings are packed.
     pub fn has_media(&self) -> bool {
         MEDIA_BYTES.iter().any(|(_, name)| self.has(name))
     }

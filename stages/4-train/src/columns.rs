@@ -18,7 +18,7 @@ pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError>
     section.model.check_columns(&provided(recipe)?).map_err(|error| error.in_recipe(recipe))
 }
 
-/// What the sections provide.
+/// Returns the columns that the sections provide.
 fn provided(recipe: &Recipe) -> Result<Columns, RecipeError> {
     let mut columns = Columns::new();
     if recipe.gives("embed") {
@@ -34,7 +34,7 @@ fn provided(recipe: &Recipe) -> Result<Columns, RecipeError> {
     Ok(columns)
 }
 
-/// What an extractor provides.
+/// Returns the column that an extractor provides.
 fn extracted(extractor: &ExtractorConfig) -> Option<(&'static str, Provided)> {
     let Column { name, values } = extractor.column();
     let has_centers = matches!(extractor, ExtractorConfig::Kmeans(_) | ExtractorConfig::DualKmeans(_));

@@ -22,12 +22,12 @@ const DEFAULT_EPOCHS: u64 = 100;
 /// The most utterances that are generated now and then while training waits.
 const MOST_SAMPLES: usize = 100;
 
-/// What is trained, on what, and how: the section `train`, whose keys several structs read.
+/// The section `train`, whose keys several structs read: model, data and settings of a training.
 #[derive(Debug, Clone)]
 pub struct TrainSection {
     /// The model, with the family's own keys of the section.
     pub model: Arc<dyn Configured>,
-    /// What it is trained on and starts from.
+    /// Data of the training, and the weights it starts from.
     pub settings: StageSettings,
     /// The loop.
     pub run: TrainConfig,

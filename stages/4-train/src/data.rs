@@ -174,7 +174,7 @@ impl TrainingData {
         items.into_iter().map(|item| self.id(item)).collect()
     }
 
-    /// What batches are budgeted in.
+    /// Unit of a batch's budget.
     pub fn cost_unit(&self) -> &'static str {
         self.model.cost_unit()
     }

@@ -1,4 +1,4 @@
-//! What the weights generate while they are trained, and how they leave as a model of their own.
+//! Samples of the weights in training, and their export as a model.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ pub struct Preview {
     pub examples: Option<Examples>,
     /// Key of the noise.
     pub seed: u64,
-    /// What `config.json` says of the model.
+    /// The description of the model for `config.json`.
     pub description: Value,
     /// The scale of the adapters that the weights hold, if they do.
     pub adapter_scale: Option<f32>,
@@ -29,7 +29,7 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// What the model makes of the examples, from noise that is the same every time.
+    /// Samples of the examples, from noise that is the same every time.
     pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         let examples = self.examples.as_ref().ok_or("there is no validation split to take utterances from")?;
         let (context, draw) = (Context::inference(parameters), Draw::new(self.seed).purpose("samples"));

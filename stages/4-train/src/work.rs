@@ -44,7 +44,7 @@ pub struct Training {
     pub section: TrainSection,
     /// The shards.
     pub data: DataPaths,
-    /// What earlier stages left for the model.
+    /// Files of earlier stages for the model.
     pub artifacts: Artifacts,
     /// The fitted extractors that belong to it.
     pub extractors: Vec<(PathBuf, &'static str)>,
@@ -276,7 +276,7 @@ pub fn extractors(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Vec
     section.model.extractors().iter().map(|extractor| (path(extractor.stage), extractor.file)).collect()
 }
 
-/// What earlier stages leave for a training.
+/// Returns the files of earlier stages that a training reads.
 fn artifacts(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
     Artifacts {
         packed: folder(PACK),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// The section's name.
 pub const SECTION: &str = "export";
 
-/// What is exported, and how it is sampled and scored.
+/// The section `export`: the model to export, its sampling and its scores.
 #[derive(Debug, Clone)]
 pub struct ExportSection {
     /// The keys that are the same for all families.

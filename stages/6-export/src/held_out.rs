@@ -31,7 +31,7 @@ pub struct HeldOut {
     pub seed: u64,
     /// What computes the model.
     pub device: DeviceName,
-    /// Whether products in single precision may be rounded there.
+    /// True if products in single precision may be rounded there.
     pub tf32: bool,
     /// `config.json` of the model.
     pub description: PathBuf,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::ExportError;
 use crate::model_folder::{self, CONFIG, WEIGHTS};
 
-/// How to use a model.
+/// Options of using a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SynthOptions {
     /// Options of the family, a mapping; absent ones are the model's own.
@@ -21,7 +21,7 @@ pub struct SynthOptions {
     pub device: DeviceName,
 }
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Synthesized {
     /// The files, the main one first.

@@ -35,7 +35,7 @@ pub fn commands() -> String {
     text
 }
 
-/// What it does, how it is called, its arguments and options, examples and exit codes.
+/// Writes a command's purpose, usage, arguments, options, examples and exit codes.
 fn describe(command: &Command, text: &mut String) {
     let about = command.get_long_about().or(command.get_about()).map(StyledStr::to_string).unwrap_or_default();
     prose(&about, text);

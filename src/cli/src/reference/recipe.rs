@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What a reference stands for.
+    /// Returns the schema that a reference points to.
     fn resolve(&self, schema: &'a Value) -> &'a Value {
         let reference = |schema: &Value| schema.get("$ref")?.as_str()?.strip_prefix('#').map(str::to_owned);
         let inner = match &schema["allOf"] {
@@ -220,7 +220,7 @@ fn description(schema: &Value) -> &str {
     schema["description"].as_str().unwrap_or_default()
 }
 
-/// What a property says of itself, or else what its type says.
+/// Returns a property's own description, or else that of its type.
 fn described<'v>(property: &'v Value, resolved: &'v Value) -> &'v str {
     match description(property) {
         "" => description(resolved),

@@ -1,4 +1,4 @@
-//! What a row of a manifest has beyond an utterance: videos and pictures, references to other rows, and columns that the recipe names.
+//! Parts of a manifest's row beyond an utterance: videos and pictures, references to other rows, and columns that the recipe names.
 
 use serde_json::Value;
 

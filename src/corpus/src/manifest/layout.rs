@@ -90,7 +90,7 @@ fn holds_rows(object: &Map<String, Value>) -> bool {
     holds && !is_row(object)
 }
 
-/// Whether an object names a recording, a video or pictures.
+/// Returns whether an object names a recording, a video or pictures.
 fn is_row(object: &Map<String, Value>) -> bool {
     Object::of(Value::Object(object.clone()))
         .is_ok_and(|row| row.audio().is_some() || row.has("video") || row.has("images"))

@@ -53,7 +53,7 @@ impl Default for SamplingOptions {
     }
 }
 
-/// What there is to sample, in stored order: the cost of every utterance, and how they are grouped.
+/// The utterances to sample, in stored order: the cost of every utterance, and how they are grouped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Corpus<'a> {
     /// The cost of every utterance, in whatever unit the budget is.

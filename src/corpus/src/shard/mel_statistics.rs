@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What `mel_statistics.json` holds.
+/// The content of `mel_statistics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelStatistics {
     /// The split it was taken over.
     pub split: String,
-    /// How many frames.
+    /// Number of frames.
     pub frames: u64,
     /// Mean of every bin.
     pub mean: Vec<f64>,

@@ -69,7 +69,7 @@ impl ShardReader {
         columns_of(self.metadata.schema())
     }
 
-    /// Whether it has a field of this name.
+    /// Returns whether it has a field of this name.
     pub fn has(&self, name: &str) -> bool {
         self.metadata.schema().field_with_name(name).is_ok()
     }

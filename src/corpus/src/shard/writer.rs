@@ -185,7 +185,7 @@ fn properties(
     Ok(properties.build())
 }
 
-/// Whether rows are likely to have equal values, so that a dictionary of them saves space.
+/// Returns whether rows are likely to have equal values, so that a dictionary of them saves space.
 fn repeats(column: &ColumnSpec) -> bool {
     match column.name.as_str() {
         ID | speech::WAV | speech::TEXT => false,

@@ -11,7 +11,7 @@ use crate::token_to_mel::{Kind, TokenToMelFamily};
 /// The family.
 pub type CosyVoice2Flow = TokenToMelFamily<CosyVoice2>;
 
-/// What CosyVoice 2's flow has of its own.
+/// The kind of CosyVoice 2's flow.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CosyVoice2;
 

@@ -12,7 +12,7 @@ use crate::token_to_mel::{Kind, TokenToMelFamily};
 /// The family.
 pub type ShallowFlow = TokenToMelFamily<Shallow>;
 
-/// What a shallow flow has of its own.
+/// The kind of shallow flows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shallow;
 

@@ -11,7 +11,7 @@ use crate::token_to_mel::{Kind, TokenToMelFamily};
 /// The family.
 pub type StepAudioFlow = TokenToMelFamily<StepAudio>;
 
-/// What Step-Audio's flow has of its own.
+/// The kind of Step-Audio's flow.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepAudio;
 

@@ -1,4 +1,4 @@
-//! What the card of a model says of it, and its scores in words.
+//! The model card: a description of the model and its scores in words.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use super::evaluation::Scores;
 /// The setting by which a model runs on mels of mean 0 and deviation 1.
 const NORMALISED: &str = "train.normalise_mel";
 
-/// What a model does, in a sentence.
+/// Returns a sentence on the model's purpose.
 pub fn does(config: &FlowConfig, mel: &MelConfig) -> String {
     let rate = f64::from(mel.sample_rate) / mel.hop_length as f64;
     let (units, bins) = (units(config, rate), mel.n_mels);
@@ -32,7 +32,7 @@ fn units(config: &FlowConfig, mel_rate: f64) -> String {
     }
 }
 
-/// What public inference code does not know of a model, as the settings of a recipe that are to be changed.
+/// Returns the features that public inference code lacks, as settings of a recipe to change.
 pub fn departures(config: &FlowConfig) -> Vec<&'static str> {
     let departures = [
         (config.mel_normalisation.is_some(), NORMALISED),
@@ -47,7 +47,7 @@ fn hertz(rate: f64) -> String {
     format!("{} Hz", (rate * 10.0).round() / 10.0)
 }
 
-/// What keeps `flow.pt` from public inference code, if anything.
+/// Returns the reason why public inference code cannot load `flow.pt`, if there is one.
 pub fn public_code(departures: &[&str]) -> String {
     if departures.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! Whether the model fits the columns that earlier stages of the same recipe make: known before anything runs, so said before.
+//! The check of the model against the columns that earlier stages of the same recipe make, before anything runs.
 
 use flowmill_audio::features::MelConfig;
 use flowmill_family::{Columns, KeyError, Provided, TrainSettings};
@@ -9,7 +9,7 @@ use flowmill_models::token_lengths::rate_read;
 use super::kind::flow_error;
 use super::{Kind, TokenEmbedding, TokenToMelFamily};
 
-/// How far the rates of tokens and mel may be from the model's ratio, as a share: 16.7 tokens a second stand for 50 frames in threes.
+/// Largest distance of the rates of tokens and mel from the model's ratio, as a share: 16.7 tokens a second stand for 50 frames in threes.
 const SHARE_OF_RATES: f64 = 0.01;
 
 /// The columns that the model reads.

@@ -1,10 +1,10 @@
-//! Why a token-to-mel model could not be used.
+//! Errors of using a token-to-mel model.
 
 use std::path::PathBuf;
 
 use flowmill_models::extractors::{ExtractError, StateError};
 
-/// Why a model could not generate.
+/// An error of generation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UseError {
@@ -33,7 +33,7 @@ pub enum UseError {
     Option {
         /// The option.
         option: &'static str,
-        /// Why it cannot be used.
+        /// The reason.
         reason: String,
     },
     /// Audio could not be decoded or made.

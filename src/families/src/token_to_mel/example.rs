@@ -83,7 +83,7 @@ pub fn derived(index: &ShardIndex) -> Option<Derived> {
 /// Refuses mels that the model does not make, and splits whose mels were computed in different ways.
 ///
 /// # Errors
-/// What does not fit.
+/// The mismatch.
 pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
     let mels = splits.iter().map(|(_, index)| MelDescription::of(index)).collect::<Result<Vec<_>, _>>()?;
     for ((path, _), mel) in splits.iter().zip(&mels) {
@@ -115,7 +115,7 @@ pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
 /// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
 ///
 /// # Errors
-/// What is wrong with the row, by its id.
+/// A problem with the row, with its id.
 pub fn item(
     row: &Row,
     sample: u64,
@@ -143,7 +143,7 @@ pub fn item(
     })
 }
 
-/// How many tokens have all their frames.
+/// Returns the number of tokens with all their frames.
 fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, String> {
     if !go_together((tokens * ratio) as f64, frames, ratio as f64) {
         return Err(format!(

@@ -10,12 +10,12 @@ use flowmill_nn::{Context, Parameters, host};
 use super::error::UseError;
 use super::{Kind, SpeakerEmbedding, TokenToMelFamily};
 
-/// What a model generated for one utterance.
+/// Samples that a model generated for one utterance.
 #[derive(Debug, Clone)]
 pub struct Samples {
     /// A log-mel for each sample.
     pub mels: Vec<Features>,
-    /// How often the velocity was evaluated for each.
+    /// Number of velocity evaluations for each.
     pub evaluations: Vec<usize>,
 }
 
@@ -55,7 +55,7 @@ impl ExportedModel {
         self.config().token_mel_ratio.max(1)
     }
 
-    /// Whether it is a shallow flow, whose inference has a strength.
+    /// Returns whether it is a shallow flow, whose inference has a strength.
     pub fn has_strength(&self) -> bool {
         self.network.strength().is_some()
     }

@@ -1,4 +1,4 @@
-//! What each of the token-to-mel flows has of its own.
+//! The differences between the token-to-mel flows.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use flowmill_nn::Parameters;
 pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
     /// The family's name.
     const NAME: &'static str;
-    /// Whether inference has a strength, as that of shallow flows.
+    /// True if inference has a strength, as that of shallow flows.
     const HAS_STRENGTH: bool = false;
     /// The settings as recipes and files name them.
     type Config: Settings;

@@ -52,14 +52,14 @@ const TORCH_WEIGHTS: &str = "flow.pt";
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TokenToMelFamily<K>(PhantomData<fn() -> K>);
 
-/// What the description of a model says of its mel, its speaker and its sampling.
+/// The description of a model's mel, speaker and sampling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
     /// The mel that it makes.
     pub mel: MelDescription,
     /// Whose embedding it was trained with.
     pub speaker_embedding: SpeakerEmbedding,
-    /// How it is sampled; trainings and older folders do not say.
+    /// Settings of sampling; absent in trainings and older folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }

@@ -147,14 +147,14 @@ impl ExportOptions {
     }
 }
 
-/// How a model is sampled unless one says otherwise: as its scores were made.
+/// Default settings of sampling: those of the model's scores.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Sampling {
-    /// How the flow's ODE is solved.
+    /// Solver of the flow's ODE.
     pub solver: Method,
     /// Euler's steps.
     pub n_timesteps: usize,
-    /// How exact `dopri5` is.
+    /// Error tolerance of `dopri5`.
     pub tolerances: Tolerances,
 }
 
@@ -181,7 +181,7 @@ impl Sampling {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SynthOptions {
-    /// How the flow's ODE is solved; Euler's method where steps are given.
+    /// Solver of the flow's ODE; Euler's method where steps are given.
     pub solver: Option<Method>,
     /// Euler's steps.
     pub steps: Option<usize>,

@@ -13,7 +13,7 @@ pub fn file(artifacts: &Artifacts) -> PathBuf {
     artifacts.packed.join("mel_statistics.json")
 }
 
-/// The normalization that follows from the statistics, for mels of so many bins.
+/// The normalization that follows from the statistics, for mels of `bins` bins.
 ///
 /// # Errors
 /// When there are none, they cannot be read, or they are of another split or number of bins.

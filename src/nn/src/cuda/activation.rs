@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 static KERNELS: Kernels = Kernels::new("activation", &[include_str!("elements.cuh"), include_str!("activation.cu")]);
 
-/// Whether there are kernels for a tensor.
+/// Returns whether there are kernels for a tensor.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }

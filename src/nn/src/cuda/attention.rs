@@ -6,12 +6,12 @@ use candle_core::{DType, Tensor};
 
 static KERNELS: Kernels = Kernels::new("attention", &[include_str!("elements.cuh"), include_str!("attention.cu")]);
 
-/// Whether there are kernels for a tensor. In fp16 the composition computes: the gradients of the biases stay closer to double precision there.
+/// Returns whether there are kernels for a tensor. In fp16 the composition computes: the gradients of the biases stay closer to double precision there.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
     tensor.dtype() != DType::F16 && KERNELS.serve(tensor)
 }
 
-/// How the rows of a batch are cut.
+/// The rows of a batch, cut into items.
 pub(crate) struct Layout<'a> {
     pub(crate) items: usize,
     pub(crate) heads: usize,
@@ -33,7 +33,7 @@ impl Layout<'_> {
         launch.count(self.items)?.count(self.heads)?.count(self.time)?.count(self.channels)
     }
 
-    /// Whether the maps have as many entries as there are positions or rows.
+    /// Checks that the maps have as many entries as there are positions or rows.
     fn check(&self, entries: [usize; 2]) -> Result<()> {
         let maps = self.maps.into_iter().zip(entries);
         maps.filter_map(|(map, entries)| Some((map?, entries)))

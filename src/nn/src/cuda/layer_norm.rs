@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 
 static KERNELS: Kernels = Kernels::new("layer norm", &[include_str!("elements.cuh"), include_str!("layer_norm.cu")]);
 
-/// What the rows are multiplied by and what is added to them.
+/// Scale and shift of the rows.
 #[derive(Clone, Copy)]
 pub(crate) enum Affine<'a> {
     /// The same for all rows, `[channel]`.
@@ -27,7 +27,7 @@ pub(crate) struct Forward {
     pub(crate) scale: Tensor,
 }
 
-/// Whether there are kernels for a tensor.
+/// Returns whether there are kernels for a tensor.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }

@@ -5,7 +5,7 @@ use super::{Kernels, Launch, address, uninitialized};
 use crate::{NnError, Result};
 use candle_core::{DType, Device, Tensor};
 
-/// What sources of kernels over lists begin with.
+/// The head of the sources of kernels over lists.
 pub const PRELUDE: &str = concat!(include_str!("elements.cuh"), include_str!("lists.cuh"));
 
 /// Elements of one block.
@@ -13,16 +13,16 @@ const CHUNK: usize = 1 << 14;
 /// Threads of a block.
 const THREADS: usize = 256;
 
-/// What a kernel works on at a time: tensors of as many elements each, and numbers.
+/// An entry of a kernel's list: tensors of equal size, and numbers.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
     /// Contiguous, in single precision, on one device.
     pub tensors: Vec<&'a Tensor>,
-    /// What else the kernel reads.
+    /// Further inputs of the kernel.
     pub numbers: Vec<f32>,
 }
 
-/// Whether a kernel of the source can work on tensors.
+/// Returns whether a kernel of the source can work on tensors.
 pub fn serve<'a>(kernels: &Kernels, mut tensors: impl Iterator<Item = &'a Tensor>) -> bool {
     tensors.all(|tensor| tensor.dtype() == DType::F32 && tensor.is_contiguous() && kernels.serve(tensor))
 }

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 
 static KERNELS: Kernels = Kernels::new("rows", &[include_str!("elements.cuh"), include_str!("rows.cu")]);
 
-/// Whether there are kernels for a tensor.
+/// Returns whether there are kernels for a tensor.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }
@@ -26,7 +26,7 @@ pub(crate) fn gather(source: &Tensor, map: &Tensor, taps: usize) -> Result<Tenso
     }
 }
 
-/// What the windows of a convolution see, `[row', channel x tap]`, of `x` `[row, channel]`, which [`serves`] allows; `map` names the row of each
+/// Gathers the windows of a convolution, `[row', channel x tap]`, of `x` `[row, channel]`, which [`serves`] allows; `map` names the row of each
 /// window and tap.
 pub(crate) fn unfold(x: &Tensor, map: &Tensor, taps: usize) -> Result<Tensor> {
     let (x, width) = (x.contiguous()?, x.dim(1)?);

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 /// The environment variable that overrides [`chosen`]: `yes` (where the processor has the instruction) or `no`.
 const VARIABLE: &str = "FLOWMILL_BF16_PRODUCTS";
 
-/// Whether products of numbers in bf16 are computed by the instruction: a property of the processor, so that a training gives the same
+/// Returns whether products of numbers in bf16 are computed by the instruction: a property of the processor, so that a training gives the same
 /// result each time it runs on one machine.
 ///
 /// Intel's processors take four times as long for it as for an f32 multiply-add (measured, docs/BENCHMARKS.md): f32 is faster there. On AMD's, PyTorch's
@@ -44,7 +44,7 @@ mod kernel {
 }
 
 use kernel::fast;
-/// Whether the processor has the instruction.
+/// Returns whether the processor has the instruction.
 pub(crate) use kernel::supported;
 
 /// `target = a b` (or `target += a b` with `accumulate`) on one thread, with both sides rounded to bf16; rows of the target are
@@ -147,7 +147,7 @@ mod kernel {
         /// The columns of the last vector.
         last: __mmask16,
         row_stride: usize,
-        /// Whether the target is added to.
+        /// True if the target is added to.
         add: bool,
     }
 

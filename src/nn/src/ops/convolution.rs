@@ -169,7 +169,7 @@ impl Convolve {
         self.layout.valid.cache().map(key, || Ok(windows.readers(self.geometry.kernel)))
     }
 
-    /// Whether windows have their taps innermost, as the weight has them: by the CUDA kernels. Compositions gather whole rows, so that taps
+    /// Returns whether windows have their taps innermost, as the weight has them: by the CUDA kernels. Compositions gather whole rows, so that taps
     /// come before channels.
     fn taps_innermost(&self, input: &Tensor) -> bool {
         #[cfg(feature = "cuda")]
@@ -190,7 +190,7 @@ impl Convolve {
         swap(weight, [inputs, kernel, 1], &[outputs, kernel * inputs])
     }
 
-    /// What each output row sees, `[row', tap x input]` or `[row', input x tap]`.
+    /// Gathers the window of each output row, `[row', tap x input]` or `[row', input x tap]`.
     fn unfold(&self, input: &Tensor, innermost: bool) -> Result<Tensor> {
         let Geometry { inputs, kernel, .. } = self.geometry;
         let windows = self.windows()?;

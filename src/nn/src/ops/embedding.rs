@@ -35,7 +35,7 @@ struct Embed {
     shape: Vec<usize>,
 }
 
-/// What the backward pass needs.
+/// The state saved for the backward pass.
 struct Looked {
     entries: usize,
     /// The indices; for the CUDA kernel followed by [`Embed::readers`].

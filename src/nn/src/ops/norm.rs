@@ -58,7 +58,7 @@ pub(super) struct Normalize {
     pub(super) has_weight: bool,
     pub(super) has_bias: bool,
     pub(super) epsilon: f32,
-    /// What the gradient of the input is added to, `[row, channel]`.
+    /// Accumulator for the gradient of the input, `[row, channel]`.
     #[cfg(feature = "cuda")]
     pub(super) arrived: Option<Tensor>,
 }

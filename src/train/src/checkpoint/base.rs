@@ -44,7 +44,7 @@ pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainE
 pub fn write_base(parameters: &Parameters, path: &Path) -> Result<(), TrainError> {
     let tensors = named(parameters, left_out(parameters));
     flowmill_weights::write(path, &tensors, &BTreeMap::new())
-        .map_err(TrainError::weights("writing what the adapters stand beside"))
+        .map_err(TrainError::weights("writing the base weights of the adapters"))
 }
 
 /// Refuses a checkpoint of adapters that stand beside other weights than those at hand.

@@ -60,13 +60,13 @@ pub struct OptimConfig {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     #[schemars(with = "Option<Vec<GroupConfig>>")]
     pub groups: Vec<GroupConfig>,
-    /// Decay of the running means of gradients and of their squares (`adam`, `adamw`, `prodigy`, AdamW beside
+    /// Decay of the running means of gradients and of their squares (`adam`, `adamw`, `prodigy`, AdamW with
     /// `muon`); without it `[0.9, 0.999]`.
     ///
     /// Counterparts: `betas`, `adam_beta1`, `adam_beta2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub betas: Option<[f64; 2]>,
-    /// Term added to the root of the mean square (`adam`, `adamw`, `prodigy`, AdamW beside `muon`), without it 1e-8;
+    /// Term added to the root of the mean square (`adam`, `adamw`, `prodigy`, AdamW with `muon`), without it 1e-8;
     /// the least such root (`adafactor`), without it 2^-23.
     ///
     /// Counterparts: `eps`, `adam_epsilon`.
@@ -137,7 +137,7 @@ pub struct OptimConfig {
     /// Counterparts: `ns_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_steps: Option<u32>,
-    /// How the learning rate of a matrix follows from its shape (`muon`); without it `match_rms_adamw`.
+    /// Adjustment of the learning rate to a matrix's shape (`muon`); without it `match_rms_adamw`.
     ///
     /// Counterparts: `adjust_lr_fn`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use super::slot::Figures;
 
 static KERNELS: Kernels = Kernels::new("the optimizer", &[lists::PRELUDE, include_str!("multi_tensor.cu")]);
 
-/// Whether the kernels can work on tensors. There is at least one.
+/// Returns whether the kernels can work on tensors. There is at least one.
 pub(crate) fn serve<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> bool {
     let mut tensors = tensors.peekable();
     tensors.peek().is_some() && lists::serve(&KERNELS, tensors)

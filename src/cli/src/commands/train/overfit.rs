@@ -76,7 +76,7 @@ pub struct Printer<'a> {
     pub interrupt: Interrupt,
     /// Why nothing can be printed any more.
     pub failed: Option<std::io::Error>,
-    /// How long each step took.
+    /// Duration of each step.
     seconds: Vec<f64>,
 }
 

@@ -118,7 +118,7 @@ impl Sidecar {
     }
 }
 
-/// Whether JSON can hold the numbers.
+/// Returns whether JSON can hold the numbers.
 fn all_finite(values: &[f32]) -> bool {
     values.iter().all(|value| value.is_finite())
 }

@@ -82,7 +82,7 @@ impl TarShardWriter {
     }
 }
 
-/// Whether a column's name can stand in the name of a member.
+/// Returns whether a column's name can stand in the name of a member.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }

@@ -69,11 +69,11 @@ pub struct KmeansConfig {
     pub level_weight: f32,
     /// Weight of the logarithm of the fundamental frequency (and, a fifth of it, of voicing); 0 leaves both out.
     pub pitch_weight: f32,
-    /// What is subtracted from the features first.
+    /// Normalization of the features.
     pub normalise: Normalisation,
 }
 
-/// What is subtracted from the features of `kmeans` before they are quantized.
+/// Normalization of `kmeans` features: the vector that is subtracted before they are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalisation {

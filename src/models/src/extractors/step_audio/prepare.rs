@@ -25,7 +25,7 @@ const KEPT: usize = (0.27 * SAMPLE_RATE) as usize;
 /// Samples of a unit.
 const UNIT: usize = 240;
 
-/// What is done to recordings before they are tokenized.
+/// Preparation of recordings before they are tokenized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preparation {

@@ -32,7 +32,7 @@ pub(super) struct Saved {
     pub(super) relative: Option<Relative>,
     /// Rows of the keys.
     pub(super) key_shape: Vec<usize>,
-    /// Whether the CUDA kernels serve.
+    /// True if the CUDA kernels serve.
     #[cfg(feature = "cuda")]
     pub(super) by_kernel: bool,
 }

@@ -27,19 +27,19 @@ pub(super) struct ModulatedNorm {
     /// The places of shift and scale among the vectors.
     pub(super) places: [usize; 2],
     pub(super) epsilon: f32,
-    /// What the gradient of the input is added to, `[row, channel]`.
+    /// Accumulator for the gradient of the input, `[row, channel]`.
     #[cfg(feature = "cuda")]
     pub(super) arrived: Option<Tensor>,
 }
 
-/// What the backward pass of a modulated norm needs.
+/// The state saved for the backward pass of a modulated norm.
 pub(super) struct Saved {
     dtype: DType,
     /// `(x - mean) / deviation`, and `1 / deviation` of each row.
     normal: Tensor,
     scale: Tensor,
     vectors: Tensor,
-    /// Whether the CUDA kernels serve.
+    /// True if the CUDA kernels serve.
     #[cfg(feature = "cuda")]
     by_kernel: bool,
 }
