@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import pathlib
-import random
 import re
 import resource
 import statistics
@@ -22,9 +21,9 @@ import struct
 import subprocess
 import sys
 import time
-import wave
 
-SPEAKER, RATE, HOP = 192, 24000, 480
+import random_corpus
+
 SMALL_ENCODER = dict(attention_heads=2, linear_units=32, num_blocks=1, num_up_blocks=1)
 # Sizes at which the script itself can be tried in a moment.
 SMALL = {
@@ -96,56 +95,23 @@ def set_tf32(allowed):
 
 
 def data(folder, family, recipe, options):
-    """Noise of exactly so many frames, random tokens and speakers, as files that Flowmill imports."""
-    import torch
-
-    folder, draw = pathlib.Path(folder), random.Random(7)
+    """A corpus of recordings of one length, and a recipe whose only batch holds all of it."""
     count = options.tokens
     if count % 3 != 1:
         sys.exit("--tokens must be one more than a multiple of 3: whole groups of Step-Audio's two codebooks")
-    names = [f"{split}{item:05}" for split in ("train", "dev") for item in range(options.items if split == "train" else 1)]
-    (folder / "kaldi").mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with wave.open(str(folder / "kaldi" / f"{name}.wav"), "wb") as file:
-            file.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
-            samples = [draw.randint(-3000, 3000) for _ in range(2 * count * HOP)]
-            file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
-    table = lambda file, value: (folder / "kaldi" / file).write_text("".join(f"{name} {value(name)}\n" for name in sorted(names)))
-    table("wav.scp", lambda name: f"{name}.wav")
-    table("text", lambda name: "NOISE")
-    table("utt2spk", lambda name: "someone")
-    for split in ("train", "dev"):
-        (folder / f"{split}.list").write_text("".join(f"{name}\n" for name in names if name.startswith(split)))
-    numbers = lambda count, entries: [draw.randrange(entries) for _ in range(count)]
-    embeddings = {name: [draw.gauss(0, 1) for _ in range(SPEAKER)] for name in names}
-    torch.save(embeddings, folder / "utt2embedding.pt")
-    if family == "cosyvoice2":
-        tokens, source = {name: numbers(count, 6561) for name in names}, "vocabulary: 6561"
-    else:
-        # Whole groups of two ids of 60 ms and three of 40 ms; Flowmill leaves out the two frames beyond the end of the recording.
-        tokens = {name: {"vq02": numbers(count // 3 * 2 + 2, 1024), "vq06": numbers(count + 2, 4096)} for name in names}
-        source = "dual: {linguistic: 1024, semantic: 4096}"
-    torch.save(tokens, folder / "utt2speech_token.pt")
+    lengths = {f"train{item:05}": count for item in range(options.items)} | {"dev00000": count}
     model = dict(SMALL[family]) if options.small else {}
     model["encoder"] = model.get("encoder", {}) | {
         f"{kind}dropout_rate": 0 for kind in ("", "positional_", "attention_")
     }
     model["matching"] = {"streaming_rate": 0}
-    (folder / "recipe.yaml").write_text(
-        f"""base: {pathlib.Path(recipe).resolve()}
-name: bench-train
-prep:
-  data: {folder.resolve()}/kaldi
-  split: {{by: list, lists: {{train: {folder.resolve()}/train.list, dev: {folder.resolve()}/dev.list}}}}
-embed: {{extractor: {{kind: import, embeddings: {folder.resolve()}/utt2embedding.pt, dimensions: {SPEAKER}}}}}
-tokens: {{extractor: {{kind: import, tokens: {folder.resolve()}/utt2speech_token.pt, {source}}}}}
-train:
+    settings = f"""train:
   model: {json.dumps(model)}
   batch: {{max_frames_in_batch: {2 * count * options.items}}}
   optim: {{lr: {LEARNING_RATE}}}
   grad_clip: {CLIP}
 """
-    )
+    random_corpus.write(folder, family, recipe, "bench-train", lengths, settings)
 
 
 def ours(flowmill, folder, options):
@@ -182,18 +148,8 @@ def peer(family, options):
     set_tf32(options.precision == "tf32")
     gpu = options.device != "cpu"
     config = PUBLISHED[family] | (SMALL[family] if options.small else {})
-    flow, bins, items, tokens = Flow(config).to(options.device), config["output_size"], options.items, options.tokens
-    frames = 2 * tokens
-    batch = {
-        "speech_token": torch.randint(config["vocab_size"], (items, tokens) + ((2,) if family == "step-audio" else ())),
-        "speech_token_len": torch.full((items,), tokens),
-        "speech_feat": torch.randn(items, frames, bins),
-        "embedding": torch.randn(items, config["spk_embed_dim"]),
-        "z": torch.randn(items, bins, frames),
-        "t": torch.rand(items),
-        "cfg_keep": torch.ones(items),
-        "cond_len": torch.zeros(items, dtype=torch.int64),
-    }
+    flow = Flow(config).to(options.device)
+    batch = random_corpus.batch(config, family, [options.tokens] * options.items)
     batch = {name: x.to(options.device) for name, x in batch.items()}
     optimiser = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True if gpu else None)
     half = options.precision == "bf16"

@@ -13,11 +13,10 @@ launch for every few hundred blocks. Widths do not change the counts.
 
 import collections
 import pathlib
-import random
 import re
-import struct
 import sys
-import wave
+
+import random_corpus
 
 LENGTHS = (40, 36, 33, 27)  # tokens of the items of the batch
 SMALL = {
@@ -61,18 +60,7 @@ def peer(family):
     published = flow_torch.PUBLISHED[family]
     encoder = published["encoder"] | dict(attention_heads=2, linear_units=32)
     config = published | dict(input_size=16, vocab_size=64, encoder=encoder, estimator=published["estimator"] | SMALL[family])
-    lengths, items = torch.tensor(LENGTHS), len(LENGTHS)
-    longest, bins = max(LENGTHS), config["output_size"]
-    batch = {
-        "speech_token": torch.randint(64, (items, longest) + ((2,) if family == "step-audio" else ())),
-        "speech_token_len": lengths,
-        "speech_feat": torch.randn(items, 2 * longest, bins),
-        "embedding": torch.randn(items, config["spk_embed_dim"]),
-        "z": torch.randn(items, bins, 2 * longest),
-        "t": torch.rand(items),
-        "cfg_keep": torch.ones(items),
-        "cond_len": torch.zeros(items, dtype=torch.int64),
-    }
+    batch = random_corpus.batch(config, family, LENGTHS)
     for variant in ("foreach", "fused"):
         flow = flow_torch.Flow(config)
         optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-4, **{variant: True})
@@ -99,42 +87,11 @@ def peer(family):
 
 
 def data(folder, family, recipe):
-    """Noise, random tokens and speakers, as files that Flowmill imports; a recipe whose only batch holds them all."""
-    import torch
-
-    folder, draw = pathlib.Path(folder), random.Random(7)
+    """A corpus and a recipe whose only batch holds all of it."""
     lengths = {f"train{item}": length for item, length in enumerate(LENGTHS)} | {"dev0": LENGTHS[0]}
-    (folder / "kaldi").mkdir(parents=True, exist_ok=True)
-    for name, length in lengths.items():
-        with wave.open(str(folder / "kaldi" / f"{name}.wav"), "wb") as file:
-            file.setparams((1, 2, 24000, 0, "NONE", "not compressed"))
-            file.writeframes(struct.pack(f"<{960 * length}h", *(draw.randint(-3000, 3000) for _ in range(960 * length))))
-    table = lambda file, value: (folder / "kaldi" / file).write_text("".join(f"{name} {value(name)}\n" for name in sorted(lengths)))
-    table("wav.scp", lambda name: f"{name}.wav")
-    table("text", lambda name: "NOISE")
-    table("utt2spk", lambda name: "someone")
-    for split in ("train", "dev"):
-        (folder / f"{split}.list").write_text("".join(f"{name}\n" for name in lengths if name.startswith(split)))
-    numbers = lambda count, entries: [draw.randrange(entries) for _ in range(count)]
-    torch.save({name: [draw.gauss(0, 1) for _ in range(192)] for name in lengths}, folder / "utt2embedding.pt")
-    if family == "cosyvoice2":
-        tokens, source = {name: numbers(length, 6561) for name, length in lengths.items()}, "vocabulary: 6561"
-    else:
-        groups = lambda length: {"vq02": numbers(length // 3 * 2 + 2, 1024), "vq06": numbers(length + 2, 4096)}
-        tokens, source = {name: groups(length) for name, length in lengths.items()}, "dual: {linguistic: 1024, semantic: 4096}"
-    torch.save(tokens, folder / "utt2speech_token.pt")
     estimator = ", ".join(f"{key}: {value}" for key, value in SMALL[family].items())
     dropouts = "dropout_rate: 0, positional_dropout_rate: 0, attention_dropout_rate: 0"
-    (folder / "recipe.yaml").write_text(
-        f"""base: {pathlib.Path(recipe).resolve()}
-name: count-launches
-prep:
-  data: {folder.resolve()}/kaldi
-  min_duration: 0.1
-  split: {{by: list, lists: {{train: {folder.resolve()}/train.list, dev: {folder.resolve()}/dev.list}}}}
-embed: {{extractor: {{kind: import, embeddings: {folder.resolve()}/utt2embedding.pt, dimensions: 192}}}}
-tokens: {{extractor: {{kind: import, tokens: {folder.resolve()}/utt2speech_token.pt, {source}}}}}
-train:
+    settings = f"""train:
   model:
     input_size: 16
     encoder: {{attention_heads: 2, linear_units: 32, {dropouts}}}
@@ -149,7 +106,7 @@ train:
   validate_every: 1000
   save_every: 1000
 """
-    )
+    random_corpus.write(folder, family, recipe, "count-launches", lengths, settings)
 
 
 def ours(title, fewer, more):
