@@ -225,6 +225,20 @@ pub(crate) unsafe fn uninitialized(shape: impl Into<Shape>, dtype: DType, like: 
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
 }
 
+/// A matrix `[item, n x channel]` in single precision for the sums that a kernel takes over the rows of each item: it writes `written` of the n
+/// vectors of every item, the others are 0.
+///
+/// # Safety
+/// A kernel writes as many vectors, all different, before anything reads one.
+unsafe fn sums([items, vectors, width]: [usize; 3], written: usize, like: &Tensor) -> Result<Tensor> {
+    let shape = (items, vectors * width);
+    if written == vectors {
+        // SAFETY: as the caller promises.
+        return unsafe { uninitialized(shape, DType::F32, like) };
+    }
+    Ok(Tensor::zeros(shape, DType::F32, like.device())?)
+}
+
 /// Refuses a tensor of another shape or element type than a kernel takes.
 fn expect(operation: &'static str, tensor: &Tensor, dims: &[usize], dtype: DType) -> Result<()> {
     if tensor.dims() == dims && tensor.dtype() == dtype {

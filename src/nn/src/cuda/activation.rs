@@ -64,10 +64,12 @@ pub(crate) fn finish(
     if let Some(bias) = bias {
         expect("bias", bias, &[width], product.dtype())?;
     }
-    if let Some(residual) = residual.filter(|residual| residual.elem_count() != product.elem_count()) {
-        return Err(NnError::shape("residual", format!("{:?}", product.dims()), residual.dims()));
-    }
     let elements = product.elem_count();
+    let differs = |residual: &&Tensor| residual.elem_count() != elements || residual.dtype() != product.dtype();
+    if let Some(residual) = residual.filter(differs) {
+        let expected = format!("{:?} in {:?}", product.dims(), product.dtype());
+        return Err(NnError::shape("residual", expected, residual.dims()));
+    }
     let launch = Launch::typed(&KERNELS, "finish", product)?.long(elements).count(width)?;
     let kind = if activation == Activation::Identity { 0 } else { number(activation)? };
     // SAFETY: the kernel reads and writes as many elements as product, residual and result have, and `width` of the bias.

@@ -56,18 +56,13 @@ __device__ void merge(Count query_count, Count key_count, Sizes s, const unsigne
 // The gradients of the biases of `split`: sums over all positions, of the first by item and of the second by head (blockIdx.y).
 // blockDim = (32, at most 32), gridDim = (columns / 32, 2); out is [2][head x channel].
 template <class T> __device__ void sum_positions(Sizes s, const T *first, const T *second, float *out) {
-    __shared__ float sums[32][33];
     unsigned width = s.heads * s.channels, column = blockIdx.x * 32 + threadIdx.x, head = column / s.channels, channel = column % s.channels;
     float sum = 0;
     if (column < width)
         for (unsigned position = threadIdx.y; position < s.items * s.time; position += blockDim.y)
             sum += load((blockIdx.y ? second + by_head(s, position, head) : first + by_item(s, position, head)) + channel);
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= width) return;
-    float total = 0;
-    for (unsigned i = 0; i < blockDim.y; i++) total += sums[i][threadIdx.x];
-    out[blockIdx.y * width + column] = total;
+    sum = column_sum(sum);
+    if (threadIdx.y == 0 && column < width) out[blockIdx.y * width + column] = sum;
 }
 
 #define KERNELS(T, type) \

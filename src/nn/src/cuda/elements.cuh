@@ -33,9 +33,21 @@ __device__ inline void store(F16 *at, float value) {
 }
 template <class T> __device__ inline float load_or(const T *at, size_t index, float otherwise) { return at ? load(at + index) : otherwise; }
 
-__device__ inline float warp_sum(float value) {
+template <class T> __device__ inline T warp_sum(T value) {
     for (int bits = 16; bits > 0; bits >>= 1) value += __shfl_xor_sync(0xffffffffu, value, bits);
     return value;
+}
+// The sum over threadIdx.y, taken in a fixed order; in the threads with threadIdx.y = 0. All threads of the block call it;
+// blockDim = (32, at most 32).
+__device__ inline float column_sum(float value) {
+    __shared__ float sums[32][33];
+    __syncthreads();
+    sums[threadIdx.y][threadIdx.x] = value;
+    __syncthreads();
+    if (threadIdx.y) return 0;
+    float total = 0;
+    for (unsigned i = 0; i < blockDim.y; i++) total += sums[i][threadIdx.x];
+    return total;
 }
 // The elements of a launch over `count` of them, each for one thread.
 #define FOR_ELEMENTS(i, count) \

@@ -59,7 +59,6 @@ __device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, f
 template <class T>
 __device__ void parameter_gradients(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *dy, const float *normal,
                                     float *of_weight, float *of_bias) {
-    __shared__ float sums[2][32][33];
     unsigned column = blockIdx.x * 32 + threadIdx.x;
     unsigned start = ranges ? ranges[2 * blockIdx.y] : 0, end = ranges ? ranges[2 * blockIdx.y + 1] : rows;
     float weight = 0, bias = 0;
@@ -70,15 +69,9 @@ __device__ void parameter_gradients(unsigned rows, unsigned width, unsigned stri
             weight += d * normal[at];
             bias += d;
         }
-    sums[0][threadIdx.y][threadIdx.x] = weight;
-    sums[1][threadIdx.y][threadIdx.x] = bias;
-    __syncthreads();
+    weight = column_sum(weight);
+    bias = column_sum(bias);
     if (threadIdx.y || column >= width) return;
-    weight = bias = 0;
-    for (unsigned i = 0; i < blockDim.y; i++) {
-        weight += sums[0][i][threadIdx.x];
-        bias += sums[1][i][threadIdx.x];
-    }
     of_weight[size_t(blockIdx.y) * stride + column] = weight;
     of_bias[size_t(blockIdx.y) * stride + column] = bias;
 }

@@ -2,7 +2,7 @@
 //! input and one for weight and bias.
 
 use super::rows::Vector;
-use super::{Kernels, Launch, expect, uninitialized};
+use super::{Kernels, Launch, expect, sums, uninitialized};
 use crate::{NnError, Result};
 use candle_core::{DType, Tensor};
 
@@ -114,17 +114,13 @@ pub(crate) fn parameter_gradients(
     let ((rows, width), dy) = (normal.dims2()?, dy.contiguous()?);
     expect("layer norm", &dy, &[rows, width], dy.dtype())?;
     let items = ranges.map_or(Ok(1), |ranges| ranges.dim(0))?;
-    let stride = vectors * width;
-    let sums = if vectors == 2 {
-        // SAFETY: the kernel writes both vectors of every item.
-        unsafe { uninitialized((items, stride), DType::F32, &dy)? }
-    } else {
-        Tensor::zeros((items, stride), DType::F32, dy.device())?
-    };
-    let [of_weight, of_bias] = [weight, bias].map(|place| sums.narrow(1, place * width, width));
-    let launch = Launch::typed(&KERNELS, "parameter_gradients", &dy)?.count(rows)?.count(width)?.count(stride)?;
-    let launch = launch.tensor(ranges)?.tensor(&dy)?.tensor(normal)?.strided(&of_weight?)?.strided(&of_bias?)?;
+    let launch = Launch::typed(&KERNELS, "parameter_gradients", &dy)?.count(rows)?.count(width)?;
+    let launch = launch.count(vectors * width)?.tensor(ranges)?.tensor(&dy)?.tensor(normal)?;
     // SAFETY: ranges are of rows of `dy`; the kernel writes `width` columns of each item from each vector's first on.
-    unsafe { launch.over_columns(width, items, rows)? };
-    Ok(sums)
+    unsafe {
+        let out = sums([items, vectors, width], 2, &dy)?;
+        let [of_weight, of_bias] = [weight, bias].map(|place| out.narrow(1, place * width, width));
+        launch.strided(&of_weight?)?.strided(&of_bias?)?.over_columns(width, items, rows)?;
+        Ok(out)
+    }
 }

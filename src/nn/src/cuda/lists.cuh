@@ -26,7 +26,7 @@ __device__ inline Piece piece(unsigned entries, unsigned words, const Count *tab
 // The sum over the block, taken in a fixed order; in the first thread.
 __device__ inline double block_sum(double value) {
     __shared__ double sums[8];
-    for (int bits = 16; bits > 0; bits >>= 1) value += __shfl_xor_sync(0xffffffffu, value, bits);
+    value = warp_sum(value);
     __syncthreads();
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
     __syncthreads();

@@ -1,16 +1,10 @@
 // What moves, scales and sums rows. A map names for each row the row that it is, or NOTHING.
 
-// out[row] = the sum of source[map[row x taps + tap]] over the taps.
-template <class T>
-__device__ void gather(Count count, unsigned width, unsigned taps, const unsigned *map, const T *source, T *out) {
+// out[row] = source[map[row]].
+template <class T> __device__ void gather(Count count, unsigned width, const unsigned *map, const T *source, T *out) {
     FOR_ELEMENTS(i, count) {
-        Count row = i / width, column = i % width;
-        float sum = 0;
-        for (unsigned tap = 0; tap < taps; tap++) {
-            unsigned from = map[row * taps + tap];
-            if (from != NOTHING) sum += load(source + size_t(from) * width + column);
-        }
-        store(out + i, sum);
+        unsigned from = map[i / width];
+        store(out + i, from == NOTHING ? 0 : load(source + size_t(from) * width + i % width));
     }
 }
 
@@ -47,17 +41,17 @@ template <class T> __device__ void swap(Count count, unsigned a, unsigned b, uns
     }
 }
 
-// y = base + x (offset + gain) + shift, with gain and shift of the row's item, in rows `stride` apart; y = base on rows of no item. What is
-// absent is 0, but an absent gain leaves x as it is.
+// y = base + x gain + shift, with gain and shift of the row's item, in rows `stride` apart; y = base on rows of no item. What is absent is
+// 0, but an absent gain leaves x as it is.
 template <class T>
-__device__ void modulate(Count count, unsigned width, unsigned stride, float offset, const unsigned *map, const T *base, const T *x,
-                         const T *gain, const T *shift, T *y) {
+__device__ void modulate(Count count, unsigned width, unsigned stride, const unsigned *map, const T *base, const T *x, const T *gain,
+                         const T *shift, T *y) {
     FOR_ELEMENTS(i, count) {
         unsigned item = map[i / width];
         float value = load_or(base, i, 0);
         if (item != NOTHING) {
             size_t at = size_t(item) * stride + i % width;
-            if (x) value += load(x + i) * (gain ? offset + load(gain + at) : 1);
+            if (x) value += load(x + i) * load_or(gain, at, 1);
             value += load_or(shift, at, 0);
         }
         store(y + i, value);
@@ -68,7 +62,6 @@ __device__ void modulate(Count count, unsigned width, unsigned stride, float off
 // blockDim = (32, at most 32), gridDim = (columns / 32, items).
 template <class T>
 __device__ void sum_items(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *x, const T *y, float *out) {
-    __shared__ float sums[32][33];
     unsigned column = blockIdx.x * 32 + threadIdx.x;
     unsigned start = ranges ? ranges[2 * blockIdx.y] : 0, end = ranges ? ranges[2 * blockIdx.y + 1] : rows;
     float sum = 0;
@@ -77,12 +70,8 @@ __device__ void sum_items(unsigned rows, unsigned width, unsigned stride, const 
             size_t at = size_t(row) * width + column;
             sum += load(x + at) * load_or(y, at, 1);
         }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= width) return;
-    float total = 0;
-    for (unsigned i = 0; i < blockDim.y; i++) total += sums[i][threadIdx.x];
-    out[size_t(blockIdx.y) * stride + column] = total;
+    sum = column_sum(sum);
+    if (threadIdx.y == 0 && column < width) out[size_t(blockIdx.y) * stride + column] = sum;
 }
 
 // table[entries[i]] = the sum of dy[places[j]] over j from starts[i] to before starts[i + 1]; one thread per channel.
@@ -98,8 +87,8 @@ __device__ void sum_places(Count count, unsigned width, const unsigned *entries,
 }
 
 #define KERNELS(T, type) \
-    extern "C" __global__ void gather_##type(Count count, unsigned width, unsigned taps, const unsigned *map, const T *source, T *out) { \
-        gather(count, width, taps, map, source, out); \
+    extern "C" __global__ void gather_##type(Count count, unsigned width, const unsigned *map, const T *source, T *out) { \
+        gather(count, width, map, source, out); \
     } \
     extern "C" __global__ void unfold_##type(Count count, unsigned width, unsigned taps, const unsigned *map, const T *x, T *seen) { \
         unfold(count, width, taps, map, x, seen); \
@@ -110,9 +99,9 @@ __device__ void sum_places(Count count, unsigned width, const unsigned *entries,
     extern "C" __global__ void swap_##type(Count count, unsigned a, unsigned b, unsigned inner, const T *x, T *y) { \
         swap(count, a, b, inner, x, y); \
     } \
-    extern "C" __global__ void modulate_##type(Count count, unsigned width, unsigned stride, float offset, const unsigned *map, const T *base, \
-                                               const T *x, const T *gain, const T *shift, T *y) { \
-        modulate(count, width, stride, offset, map, base, x, gain, shift, y); \
+    extern "C" __global__ void modulate_##type(Count count, unsigned width, unsigned stride, const unsigned *map, const T *base, const T *x, \
+                                               const T *gain, const T *shift, T *y) { \
+        modulate(count, width, stride, map, base, x, gain, shift, y); \
     } \
     extern "C" __global__ void sum_items_##type(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *x, \
                                                 const T *y, float *out) { \

@@ -1,6 +1,6 @@
 //! Rows moved, scaled and summed: one launch each, with maps that are on the device already.
 
-use super::{Kernels, Launch, expect, uninitialized};
+use super::{Kernels, Launch, expect, sums, uninitialized};
 use crate::Result;
 use candle_core::{DType, Tensor};
 
@@ -11,16 +11,15 @@ pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }
 
-/// For each of the rows of `map` / `taps` the sum of `taps` rows of the source `[row, channel]`, which [`serves`] allows.
-pub(crate) fn gather(source: &Tensor, map: &Tensor, taps: usize) -> Result<Tensor> {
-    let (source, width) = (source.contiguous()?, source.dim(1)?);
-    let shape = (map.elem_count() / taps, width);
-    let elements = shape.0 * width;
-    let launch = Launch::typed(&KERNELS, "gather", &source)?.long(elements).count(width)?.count(taps)?;
-    expect("gather rows", map, &[shape.0 * taps], DType::U32)?;
-    // SAFETY: maps name rows of their source only (`RowMap`), and have `taps` entries for each row of the result.
+/// The rows of the source `[row, channel]`, which [`serves`] allows, that `map` names; zeros where it names none.
+pub(crate) fn gather(source: &Tensor, map: &Tensor) -> Result<Tensor> {
+    let (source, width, rows) = (source.contiguous()?, source.dim(1)?, map.elem_count());
+    let elements = rows * width;
+    let launch = Launch::typed(&KERNELS, "gather", &source)?.long(elements).count(width)?;
+    expect("gather rows", map, &[rows], DType::U32)?;
+    // SAFETY: maps name rows of their source only (`RowMap`).
     unsafe {
-        let out = uninitialized(shape, source.dtype(), &source)?;
+        let out = uninitialized((rows, width), source.dtype(), &source)?;
         launch.tensor(map)?.tensor(&source)?.tensor(&out)?.over(elements, 1)?;
         Ok(out)
     }
@@ -73,12 +72,11 @@ pub(crate) fn swap(x: &Tensor, [a, b, inner]: [usize; 3], shape: &[usize]) -> Re
 /// One of the vectors of every item: the matrix `[item, n x channel]` and the vector's place among the n.
 pub(crate) type Vector<'a> = (&'a Tensor, usize);
 
-/// `base + x * (offset + gain) + shift`, rows `[row, channel]` that [`serves`] allows, with gain and shift of the row's item; `map` names
+/// `base + x * gain + shift`, rows `[row, channel]` that [`serves`] allows, with gain and shift of the row's item; `map` names
 /// the item of each row. What is absent is 0; without a gain, x stays as it is. On rows of no item only the base counts.
 pub(crate) fn modulate(
     base: Option<&Tensor>,
     x: Option<&Tensor>,
-    offset: f32,
     gain: Option<Vector>,
     shift: Option<Vector>,
     map: &Tensor,
@@ -94,7 +92,7 @@ pub(crate) fn modulate(
     let [gain_at, shift_at] = vectors;
     let stride = gain.or(shift).map_or(Ok(0), |(vectors, _)| vectors.dim(1))?;
     let launch = Launch::typed(&KERNELS, "modulate", like)?.long(rows * width).count(width)?.count(stride)?;
-    let launch = launch.number(offset).tensor(map)?.tensor(base.as_ref())?.tensor(x.as_ref())?;
+    let launch = launch.tensor(map)?.tensor(base.as_ref())?.tensor(x.as_ref())?;
     let launch = launch.strided(gain_at?.as_ref())?.strided(shift_at?.as_ref())?;
     // SAFETY: maps name items only, all of which have rows of `stride` elements, `width` of them from the vector's first on.
     unsafe {
@@ -119,18 +117,14 @@ pub(crate) fn sum_items(
         expect("sum of rows", y, x.dims(), x.dtype())?;
     }
     let items = ranges.map_or(Ok(1), |ranges| ranges.dim(0))?;
-    let stride = vectors * width;
-    let out = if vectors == 1 {
-        // SAFETY: the kernel writes all columns of all items.
-        unsafe { uninitialized((items, stride), DType::F32, &x)? }
-    } else {
-        Tensor::zeros((items, stride), DType::F32, x.device())?
-    };
-    let launch = Launch::typed(&KERNELS, "sum_items", &x)?.count(rows)?.count(width)?.count(stride)?;
+    let launch = Launch::typed(&KERNELS, "sum_items", &x)?.count(rows)?.count(width)?.count(vectors * width)?;
     let launch = launch.tensor(ranges)?.tensor(&x)?.tensor(y.as_ref())?;
     // SAFETY: ranges are of rows of x; the kernel writes `width` columns of each item from the vector's first on.
-    unsafe { launch.strided(&out.narrow(1, place * width, width)?)?.over_columns(width, items, rows)? };
-    Ok(out)
+    unsafe {
+        let out = sums([items, vectors, width], 1, &x)?;
+        launch.strided(&out.narrow(1, place * width, width)?)?.over_columns(width, items, rows)?;
+        Ok(out)
+    }
 }
 
 /// The gradient of a table of `entries` rows in single precision, from that of the rows that were read, `[row, channel]`, which [`serves`]

@@ -17,10 +17,10 @@ pub(crate) fn forward(
     scale: f32,
     heads: usize,
 ) -> Result<Tensor> {
-    let (items, _, time, keys) = mask.dims4()?;
+    let (items, _, time, _) = mask.dims4()?;
     let rows = items * heads * time;
     expect("softmax", scores, &[items * heads, time, time], scores.dtype())?;
-    expect("softmax", mask, &[items, 1, time, keys], DType::F32)?;
+    expect("softmax", mask, &[items, 1, time, time], DType::F32)?;
     if let Some(distances) = distances {
         expect("softmax", distances, &[heads, items * time, 2 * time - 1], scores.dtype())?;
     }

@@ -110,20 +110,21 @@ mod kernel {
                     pack_left(&mut left, a, first_pair, depth, first_row, height);
                     for column in (0..width).step_by(COLUMNS) {
                         let panel = &right[column * depth.next_multiple_of(LANES)..];
+                        let across = (width - column).min(COLUMNS);
                         for row in (0..height).step_by(ROWS) {
                             let strip = Strip {
                                 left: &left[row * LEFT_STRIDE..],
                                 right: panel,
                                 depth,
                                 rows: (height - row).min(ROWS),
-                                last: mask((width - column).min(COLUMNS).wrapping_sub(1) % LANES + 1),
+                                last: mask((across - 1) % LANES + 1),
                                 row_stride,
                                 add: accumulate || first_pair > 0,
                             };
                             // SAFETY: the strip lies within the target, by the caller's promise.
                             unsafe {
                                 let target = target.add((first_row + row) * row_stride + first_column + column);
-                                match (width - column).min(COLUMNS).div_ceil(LANES) {
+                                match across.div_ceil(LANES) {
                                     1 => strip.sum::<1>(target),
                                     2 => strip.sum::<2>(target),
                                     3 => strip.sum::<3>(target),

@@ -78,7 +78,7 @@ impl Operation for Embed {
         let readers = self.readers();
         let all = [&self.indices[..], &readers.concat()].concat();
         let index = Tensor::from_slice(&all, all.len(), table.device())?;
-        let rows = gather(table, &index.narrow(0, 0, count)?, 1)?.reshape(self.shape.as_slice())?;
+        let rows = gather(table, &index.narrow(0, 0, count)?)?.reshape(self.shape.as_slice())?;
         Ok(Some((rows, Looked { entries: table.dim(0)?, index, read: Some(readers[0].len()) })))
     }
 

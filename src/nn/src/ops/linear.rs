@@ -23,6 +23,11 @@ struct Sizes {
 }
 
 impl Sizes {
+    /// The shape of the output for an input.
+    fn shape(self, input: &Value) -> Vec<usize> {
+        [&input.dims()[..input.dims().len() - 1], &[self.outputs]].concat()
+    }
+
     /// The input, `[row, input]`.
     fn input(self, elements: &[f32]) -> Matrix<'_> {
         Matrix::row_major(elements, self.rows, self.inputs).of(self.precision)
@@ -218,8 +223,7 @@ impl Value {
     /// When the shapes do not fit.
     pub fn linear_onto(&self, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
         let sizes = sizes(self, weight, bias)?;
-        let mut shape = self.dims().to_vec();
-        shape[self.dims().len() - 1] = sizes.outputs;
+        let shape = sizes.shape(self);
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("linear residual", format!("{shape:?}"), residual.dims()));
         }
@@ -238,9 +242,8 @@ impl Value {
             return self.linear(weight, bias);
         }
         let sizes = sizes(self, weight, bias)?;
-        let Sizes { rows, outputs, .. } = sizes;
+        let (Sizes { rows, outputs, .. }, shape) = (sizes, sizes.shape(self));
         if composed(&values) {
-            let shape = [&self.dims()[..self.dims().len() - 1], &[outputs]].concat();
             let has_bias = bias.is_some();
             return apply(Linear { sizes, activation, shape, has_bias, has_residual: false }, &values);
         }
@@ -249,8 +252,6 @@ impl Value {
         let mut before = unsafe { uninitialized(rows * outputs) };
         let bias_slice = bias.map(|bias| host::slice("linear", bias.tensor())).transpose()?;
         prepare(&mut before, outputs, bias_slice.as_deref(), None);
-        let mut shape = self.dims().to_vec();
-        shape[self.dims().len() - 1] = outputs;
         let (x, w) = (sizes.input(&x), sizes.weight(&w).transposed());
         if values.iter().all(|value| !value.is_recorded()) {
             multiply_then(&mut before, outputs, x, w, bias.is_some(), |_, run| activation.apply(run));
@@ -298,8 +299,7 @@ impl Value {
         }
         let rows = inner.rows;
         let outer = Sizes { rows, inputs: width, outputs, precision: inner.precision };
-        let mut shape = self.dims().to_vec();
-        shape[self.dims().len() - 1] = outputs;
+        let shape = outer.shape(self);
         if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
             return Err(NnError::shape("feed-forward residual", format!("{shape:?}"), residual.dims()));
         }

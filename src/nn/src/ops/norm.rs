@@ -55,27 +55,48 @@ impl LayerNorm {
 /// The composition of a layer norm without its activation; inputs `x` and, where they are, weight and bias. Statistics are of single
 /// precision at least and about the mean: candle's own layer norm takes the difference of two squares, which loses small deviations.
 pub(super) struct Normalize {
-    pub(super) has_weight: bool,
-    pub(super) has_bias: bool,
-    pub(super) epsilon: f32,
+    has_weight: bool,
+    has_bias: bool,
+    epsilon: f32,
     /// Accumulator for the gradient of the input, `[row, channel]`.
     #[cfg(feature = "cuda")]
-    pub(super) arrived: Option<Tensor>,
+    arrived: Option<Tensor>,
+}
+
+impl Normalize {
+    pub(super) fn new(has_weight: bool, has_bias: bool, epsilon: f32) -> Self {
+        Self {
+            has_weight,
+            has_bias,
+            epsilon,
+            #[cfg(feature = "cuda")]
+            arrived: None,
+        }
+    }
 }
 
 /// What the composition of a layer norm keeps.
 pub(super) struct Normalized {
-    dtype: DType,
-    shape: Vec<usize>,
+    /// Of the input.
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
     /// `(x - mean) / deviation`.
     pub(super) normal: Tensor,
     /// `1 / deviation` of each row.
     pub(super) scale: Tensor,
     /// In single precision at least, or for the kernels in the type of the input.
-    weight: Option<Tensor>,
+    pub(super) weight: Option<Tensor>,
     /// Whether the CUDA kernels serve.
     #[cfg(feature = "cuda")]
-    by_kernel: bool,
+    pub(super) by_kernel: bool,
+}
+
+#[cfg(feature = "cuda")]
+impl Normalized {
+    /// Returns whether the kernels can add to what has arrived as the gradient of the input.
+    pub(super) fn takes(&self, arrived: &Tensor) -> bool {
+        self.by_kernel && arrived.dtype() == self.dtype && arrived.device().same_device(self.normal.device())
+    }
 }
 
 impl Operation for Normalize {
@@ -127,7 +148,7 @@ impl Operation for Normalize {
 
     #[cfg(feature = "cuda")]
     fn onto(&mut self, saved: &Normalized, arrived: &Tensor) -> bool {
-        if saved.by_kernel && arrived.dtype() == saved.dtype && arrived.device().same_device(saved.normal.device()) {
+        if saved.takes(arrived) {
             self.arrived = matrix(arrived).ok();
         }
         self.arrived.is_some()
@@ -203,14 +224,7 @@ impl Value {
         }
         let values: Vec<&Value> = [Some(self), weight, bias].into_iter().flatten().collect();
         if composed(&values) {
-            let (has_weight, has_bias, epsilon) = (weight.is_some(), bias.is_some(), settings.epsilon);
-            let plain = Normalize {
-                has_weight,
-                has_bias,
-                epsilon,
-                #[cfg(feature = "cuda")]
-                arrived: None,
-            };
+            let plain = Normalize::new(weight.is_some(), bias.is_some(), settings.epsilon);
             return apply(plain, &values)?.activate(settings.activation);
         }
         let [gain, offset] = [weight, bias].map(|value| value.map(|value| value.tensor().clone()));

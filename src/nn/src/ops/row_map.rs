@@ -113,11 +113,6 @@ impl RowMap {
         if taps == 1 {
             return self.gather(source);
         }
-        #[cfg(feature = "cuda")]
-        if crate::cuda::rows::serves(source) && !self.rows.is_empty() {
-            self.check(source)?;
-            return crate::cuda::rows::gather(source, &self.indices(source.device())?, taps);
-        }
         let width = source.dim(1)?;
         Ok(crate::device::wide(&self.gather(source)?)?.reshape((self.rows.len() / taps, taps, width))?.sum(1)?)
     }
@@ -141,7 +136,7 @@ impl RowMap {
         let indices = self.indices(source.device())?;
         #[cfg(feature = "cuda")]
         if crate::cuda::rows::serves(source) {
-            return crate::cuda::rows::gather(source, &indices, 1);
+            return crate::cuda::rows::gather(source, &indices);
         }
         Ok(source.index_select(&indices, 0)?)
     }
@@ -292,6 +287,34 @@ pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
         return Ok(Tensor::zeros((items.len(), width), tensor.dtype(), tensor.device())?);
     }
     Ok(padded.reshape((items.len(), time, width))?.sum(1)?)
+}
+
+/// One of several vectors of every item, `[item, channel]`.
+pub(crate) fn vector(vectors: &Tensor, place: usize, width: usize) -> Result<Tensor> {
+    crate::device::contiguous(&vectors.narrow(1, place * width, width)?)
+}
+
+/// `base + gate * x`, rows `[.., channel]`, with the gate of the row's item: one of the vectors `[item, n x channel]`, by its place. An absent
+/// base is 0.
+pub(crate) fn gated(
+    base: Option<&Tensor>,
+    x: &Tensor,
+    (vectors, place): (&Tensor, usize),
+    rows: &Sequences,
+) -> Result<Tensor> {
+    let map = rows.map(Key::Expand)?;
+    #[cfg(feature = "cuda")]
+    if crate::cuda::rows::serves(x) {
+        let map = map.indices(x.device())?;
+        let sum = crate::cuda::rows::modulate(base, Some(x), Some((vectors, place)), None, &map)?;
+        return Ok(sum.reshape(x.dims())?);
+    }
+    let width = x.dims().last().copied().unwrap_or(1);
+    let change = (x * map.gather(&vector(vectors, place, width)?)?.reshape(x.dims())?)?;
+    match base {
+        Some(base) => Ok((base + change)?),
+        None => Ok(change),
+    }
 }
 
 /// A tensor of `[outer, a, b, inner]` elements as `[outer, b, a, inner]` of the given shape, in row-major order.

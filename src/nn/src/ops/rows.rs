@@ -5,7 +5,7 @@ use crate::gradients::{Flow, Gradient};
 use crate::kernels::elementwise::{add_assign_serial, add_to_rows, zip_rows, zip_rows_serial};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
-use crate::ops::row_map::{self, Key, RowMap, matrix, sum_products, sum_rows};
+use crate::ops::row_map::{self, Key, RowMap, gated, matrix, sum_products, sum_rows};
 use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
@@ -387,7 +387,7 @@ impl Operation for AddItems {
         #[cfg(feature = "cuda")]
         if crate::cuda::rows::serves(x) {
             let map = map.indices(x.device())?;
-            let sum = crate::cuda::rows::modulate(Some(x), None, 0.0, None, Some((items, 0)), &map)?;
+            let sum = crate::cuda::rows::modulate(Some(x), None, None, Some((items, 0)), &map)?;
             return Ok((sum.reshape(x.dims())?, ()));
         }
         Ok(((x + map.gather(items)?.reshape(x.dims())?)?, ()))
@@ -404,28 +404,16 @@ struct ScaleItems {
     rows: Sequences,
 }
 
-impl ScaleItems {
-    fn scaled(&self, x: &Tensor, items: &Tensor) -> Result<Tensor> {
-        let map = self.rows.map(Key::Expand)?;
-        #[cfg(feature = "cuda")]
-        if crate::cuda::rows::serves(x) {
-            let map = map.indices(x.device())?;
-            let product = crate::cuda::rows::modulate(None, Some(x), 0.0, Some((items, 0)), None, &map)?;
-            return Ok(product.reshape(x.dims())?);
-        }
-        Ok((x * map.gather(items)?.reshape(x.dims())?)?)
-    }
-}
-
 impl Operation for ScaleItems {
     type Saved = [Tensor; 2];
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
-        Ok((self.scaled(&inputs[0], &inputs[1])?, [inputs[0].clone(), inputs[1].clone()]))
+        let [input, items] = [&inputs[0], &inputs[1]];
+        Ok((gated(None, input, (items, 0), &self.rows)?, [input.clone(), items.clone()]))
     }
 
     fn backward(self, [input, items]: [Tensor; 2], gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let of_input = needs[0].then(|| self.scaled(gradient, &items)).transpose()?;
+        let of_input = needs[0].then(|| gated(None, gradient, (&items, 0), &self.rows)).transpose()?;
         let of_items = || row_map::sum_items(&matrix(&(gradient * &input)?)?, &self.rows);
         Ok(vec![of_input, needs[1].then(of_items).transpose()?])
     }

@@ -97,8 +97,9 @@ impl UpdateRule for Adam {
         let kernel = Adam::kernel(self, step);
         let Kernel { scale, limit, penalty, keep, mean_weight, .. } = kernel;
         let Kernel { square_keep, square_weight, root_correction, eps, step_size, .. } = kernel;
-        let (gradient, moments) = ([scale, limit, penalty, keep], [mean_weight, square_keep, square_weight]);
-        Some(("adam", [&gradient[..], &moments, &[root_correction, eps, step_size]].concat()))
+        let numbers =
+            vec![scale, limit, penalty, keep, mean_weight, square_keep, square_weight, root_correction, eps, step_size];
+        Some(("adam", numbers))
     }
 
     fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError> {

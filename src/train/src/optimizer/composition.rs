@@ -72,6 +72,16 @@ pub(super) fn sum_of_squares(tensor: &Tensor) -> Result<Tensor, NnError> {
     Ok(wide(tensor)?.sqr()?.sum_all()?)
 }
 
+/// The sum of squares of each tensor, in one copy; by a CUDA kernel where there is one for them.
+pub(super) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>, NnError> {
+    #[cfg(feature = "cuda")]
+    if super::multi_tensor::serve(tensors.iter().copied()) {
+        return super::multi_tensor::sums_of_squares(tensors);
+    }
+    let sums = tensors.iter().map(|tensor| sum_of_squares(tensor)).collect::<Result<Vec<_>, _>>()?;
+    fetch(&sums)
+}
+
 /// In the element type that sums over whole tensors are taken in: double precision where the device has it.
 pub(super) fn wide(tensor: &Tensor) -> Result<Tensor, NnError> {
     let dtype = if matches!(tensor.device(), Device::Metal(_)) { DType::F32 } else { DType::F64 };

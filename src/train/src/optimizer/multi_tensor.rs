@@ -9,10 +9,9 @@ use super::slot::Figures;
 
 static KERNELS: Kernels = Kernels::new("the optimizer", &[lists::PRELUDE, include_str!("multi_tensor.cu")]);
 
-/// Returns whether the kernels can work on tensors. There is at least one.
+/// Returns whether the kernels can work on tensors.
 pub(crate) fn serve<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> bool {
-    let mut tensors = tensors.peekable();
-    tensors.peek().is_some() && lists::serve(&KERNELS, tensors)
+    lists::serve(&KERNELS, tensors)
 }
 
 /// The sum of squares of each tensor, in one copy.

@@ -67,14 +67,8 @@ fn squares(
 
 /// The same of gradients on any device.
 fn composed_squares(ids: &[ParameterId], gradients: &Gradients) -> Result<Vec<Option<f64>>, NnError> {
-    let there = ids.iter().filter_map(|id| gradients.get(*id));
-    #[cfg(feature = "cuda")]
-    if super::multi_tensor::serve(there.clone()) {
-        let mut found = super::multi_tensor::sums_of_squares(&there.collect::<Vec<_>>())?.into_iter();
-        return Ok(ids.iter().map(|id| gradients.get(*id).and_then(|_| found.next())).collect());
-    }
-    let scalars = there.map(composition::sum_of_squares).collect::<Result<Vec<_>, _>>()?;
-    let mut found = composition::fetch(&scalars)?.into_iter();
+    let there: Vec<_> = ids.iter().filter_map(|id| gradients.get(*id)).collect();
+    let mut found = composition::sums_of_squares(&there)?.into_iter();
     Ok(ids.iter().map(|id| gradients.get(*id).and_then(|_| found.next())).collect())
 }
 

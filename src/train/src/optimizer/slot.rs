@@ -72,8 +72,8 @@ impl Slots {
         })
     }
 
-    /// Updates every parameter that has a gradient; gives the figures of each, in order. This is the one place that chooses: kernels
-    /// change arrays of the CPU in place, several parameters at a time; elsewhere compositions make new tensors.
+    /// Updates every parameter that has a gradient; gives the figures of each, in order. On the CPU, kernels change arrays in place, several
+    /// parameters at a time. Elsewhere, where `visit_together` has no kernel for the rule or the tensors, compositions make new tensors.
     pub(super) fn visit(
         &mut self,
         parameters: &mut Parameters,

@@ -37,6 +37,19 @@ pub(super) struct Saved {
     pub(super) by_kernel: bool,
 }
 
+impl Saved {
+    /// The gradients of the weights, in single precision at least, and of the values, from that of their product.
+    pub(super) fn of_product(&self, dy: &Tensor) -> Result<[Tensor; 2]> {
+        let mut of_weights = wide(&dy.matmul(&self.values.t()?)?)?;
+        let mut dropped = self.weights.clone();
+        if let Some(factors) = &self.dropout {
+            of_weights = (of_weights * factors)?;
+            dropped = (dropped * factors)?;
+        }
+        Ok([of_weights, dropped.to_dtype(self.values.dtype())?.t()?.matmul(dy)?])
+    }
+}
+
 /// What the backward pass needs of relative positions.
 pub(super) struct Relative {
     /// The queries with the position bias, `[head, item x time, channel]`.
@@ -194,6 +207,15 @@ impl Attend {
         let near = encodings.narrow(0, given / 2 + 1 - time, 2 * time - 1)?;
         swap(&near, [2 * time - 1, heads, head_width], &[heads, 2 * time - 1, head_width])
     }
+
+    /// The gradient of all `given` encodings, from that of [`distances`](Self::distances).
+    pub(super) fn of_encodings(&self, near: &Tensor, given: usize) -> Result<Tensor> {
+        let Settings { heads, head_width, .. } = self.settings;
+        let time = self.time();
+        let rows = swap(near, [heads, 2 * time - 1, head_width], &[2 * time - 1, heads * head_width])?;
+        let outside = given / 2 + 1 - time;
+        Ok(rows.pad_with_zeros(0, outside, outside)?)
+    }
 }
 
 /// `[_, time, 2 time - 1]` to `[_, time, time]`: `out[i, j] = x[i, time - 1 - i + j]`, by reading the rows at another pitch.
@@ -269,17 +291,10 @@ impl Operation for Attend {
         if saved.by_kernel {
             return self.backward_by_kernel(saved, gradient);
         }
-        let Saved { content, keys, values, weights, dropout, relative, key_shape, .. } = saved;
-        let dtype: DType = content.dtype();
         let dy = self.split(&matrix(gradient)?, &self.queries)?;
-        let mut slopes = wide(&dy.matmul(&values.t()?)?)?;
-        let mut dropped = weights.clone();
-        if let Some(factors) = &dropout {
-            slopes = (slopes * factors)?;
-            dropped = (dropped * factors)?;
-        }
-        let of_values = dropped.to_dtype(dtype)?.t()?.matmul(&dy)?;
-        let (slopes, of_distances) = self.slopes(&slopes, &weights, relative.is_some(), dtype)?;
+        let [of_weights, of_values] = saved.of_product(&dy)?;
+        let Saved { content, keys, weights, relative, key_shape, .. } = saved;
+        let (slopes, of_distances) = self.slopes(&of_weights, &weights, relative.is_some(), content.dtype())?;
         let of_content = slopes.matmul(&keys)?;
         let of_keys = slopes.t()?.matmul(&content)?;
         let to_keys =
@@ -292,11 +307,7 @@ impl Operation for Attend {
         };
         let of_distances = self.by_head(&of_distances)?;
         let of_position = self.by_item(&of_distances.matmul(&encodings)?)?;
-        let time = self.time();
-        let of_encodings = of_distances.t()?.matmul(&position)?;
-        let of_encodings = of_encodings.transpose(0, 1)?.contiguous()?.reshape((2 * time - 1, ()))?;
-        let outside = given / 2 + 1 - time;
-        let of_encodings = of_encodings.pad_with_zeros(0, outside, outside)?;
+        let of_encodings = self.of_encodings(&of_distances.t()?.matmul(&position)?, given)?;
         let of_queries = to_queries(&(&of_content + &of_position)?)?;
         let biases = [self.of_bias(&of_content)?, self.of_bias(&of_position)?];
         let [content_bias, position_bias] = biases.map(Some);

@@ -1,16 +1,11 @@
 //! Modulated norms and gated sums as compositions, with CUDA kernels in their place where they serve.
 
-use crate::device::{contiguous, wide};
+use crate::device::wide;
 use crate::ops::norm::{Normalize, Normalized, composed_input_gradient};
 use crate::ops::operation::Operation;
-use crate::ops::row_map::{Key, sum_items};
+use crate::ops::row_map::{Key, gated, sum_items, vector};
 use crate::{Result, Sequences};
-use candle_core::{DType, Tensor};
-
-/// One of several vectors of every item, `[item, channel]`.
-fn vector(vectors: &Tensor, place: usize, width: usize) -> Result<Tensor> {
-    contiguous(&vectors.narrow(1, place * width, width)?)
-}
+use candle_core::Tensor;
 
 /// The gradient of all vectors `[item, n x channel]` from those of some, by their places, in single precision at least.
 fn of_vectors(parts: &[(usize, Tensor)], count: usize) -> Result<Tensor> {
@@ -32,18 +27,6 @@ pub(super) struct ModulatedNorm {
     pub(super) arrived: Option<Tensor>,
 }
 
-/// The state saved for the backward pass of a modulated norm.
-pub(super) struct Saved {
-    dtype: DType,
-    /// `(x - mean) / deviation`, and `1 / deviation` of each row.
-    normal: Tensor,
-    scale: Tensor,
-    vectors: Tensor,
-    /// True if the CUDA kernels serve.
-    #[cfg(feature = "cuda")]
-    by_kernel: bool,
-}
-
 impl ModulatedNorm {
     /// 1 + scale of each row's item; 0 on rows of no item.
     fn gains(&self, vectors: &Tensor, width: usize) -> Result<Tensor> {
@@ -53,78 +36,59 @@ impl ModulatedNorm {
 }
 
 impl Operation for ModulatedNorm {
-    type Saved = Saved;
+    /// What the norm keeps, and the vectors.
+    type Saved = (Normalized, Tensor);
 
     #[cfg(feature = "cuda")]
-    fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Saved)>> {
-        use crate::cuda::layer_norm::{Affine, forward, serves};
+    fn cuda(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Self::Saved)>> {
+        use crate::cuda::layer_norm::{Affine, Forward, forward, serves};
         let ([shift, scale], [x, vectors]) = (self.places, [&inputs[0], &inputs[1]]);
         if !serves(x) {
             return Ok(None);
         }
         let map = self.rows.map(Key::Expand)?.indices(x.device())?;
         let affine = Affine::Items { weight: (vectors, scale), bias: (vectors, shift), map: &map };
-        let done = forward(x, affine, self.epsilon)?;
-        let saved = Saved {
-            dtype: x.dtype(),
-            normal: done.normal,
-            scale: done.scale,
-            vectors: vectors.clone(),
-            by_kernel: true,
-        };
-        Ok(Some((done.output, saved)))
+        let Forward { output, normal, scale } = forward(x, affine, self.epsilon)?;
+        let (dtype, shape) = (x.dtype(), x.dims().to_vec());
+        let norm = Normalized { dtype, shape, normal, scale, weight: None, by_kernel: true };
+        Ok(Some((output, (norm, vectors.clone()))))
     }
 
-    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Saved)> {
+    fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
         let [x, vectors] = [&inputs[0], &inputs[1]];
         let (width, dtype) = (x.dim(1)?, x.dtype());
-        let plain = Normalize {
-            has_weight: false,
-            has_bias: false,
-            epsilon: self.epsilon,
-            #[cfg(feature = "cuda")]
-            arrived: None,
-        };
-        let (_, Normalized { normal, scale, .. }) = plain.forward(&inputs[..1])?;
+        let (_, norm) = Normalize::new(false, false, self.epsilon).forward(&inputs[..1])?;
         let shift = wide(&vector(vectors, self.places[0], width)?)?;
         let shift = self.rows.map(Key::Expand)?.gather(&shift)?;
-        let output = ((&normal * self.gains(vectors, width)?)? + shift)?.to_dtype(dtype)?;
-        let saved = Saved {
-            dtype,
-            normal,
-            scale,
-            vectors: vectors.clone(),
-            #[cfg(feature = "cuda")]
-            by_kernel: false,
-        };
-        Ok((output, saved))
+        let output = ((&norm.normal * self.gains(vectors, width)?)? + shift)?.to_dtype(dtype)?;
+        Ok((output, (norm, vectors.clone())))
     }
 
     #[cfg(feature = "cuda")]
-    fn onto(&mut self, saved: &Saved, arrived: &Tensor) -> bool {
-        if saved.by_kernel && arrived.dtype() == saved.dtype && arrived.device().same_device(saved.normal.device()) {
+    fn onto(&mut self, (norm, _): &Self::Saved, arrived: &Tensor) -> bool {
+        if norm.takes(arrived) {
             self.arrived = Some(arrived.clone());
         }
         self.arrived.is_some()
     }
 
-    fn backward(self, saved: Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        let width = saved.normal.dim(1)?;
-        let count = saved.vectors.dim(1)? / width.max(1);
+    fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let (norm, vectors) = saved;
+        let width = norm.normal.dim(1)?;
+        let count = vectors.dim(1)? / width.max(1);
         #[cfg(feature = "cuda")]
-        if saved.by_kernel {
-            return self.cuda_backward(&saved, gradient, needs, count);
+        if norm.by_kernel {
+            return self.cuda_backward(&norm, &vectors, gradient, needs, count);
         }
-        let Saved { dtype, normal, scale, vectors, .. } = &saved;
         let dy = wide(gradient)?;
         let input = || -> Result<Tensor> {
-            let of_normal = (&dy * self.gains(vectors, width)?)?;
-            Ok(composed_input_gradient(&of_normal, normal, scale)?.to_dtype(*dtype)?)
+            let of_normal = (&dy * self.gains(&vectors, width)?)?;
+            Ok(composed_input_gradient(&of_normal, &norm.normal, &norm.scale)?.to_dtype(norm.dtype)?)
         };
         let of_input = needs[0].then(input).transpose()?;
         let given = || {
             let [shift, scale] = self.places;
-            let parts = [(shift, sum_items(&dy, &self.rows)?), (scale, sum_items(&(&dy * normal)?, &self.rows)?)];
+            let parts = [(shift, sum_items(&dy, &self.rows)?), (scale, sum_items(&(&dy * &norm.normal)?, &self.rows)?)];
             of_vectors(&parts, count)
         };
         Ok(vec![of_input, needs[1].then(given).transpose()?])
@@ -136,18 +100,19 @@ impl ModulatedNorm {
     /// The backward pass by CUDA kernels, of a forward pass by them.
     fn cuda_backward(
         &self,
-        saved: &Saved,
+        norm: &Normalized,
+        vectors: &Tensor,
         gradient: &Tensor,
         needs: &[bool],
         count: usize,
     ) -> Result<Vec<Option<Tensor>>> {
         use crate::cuda::layer_norm::{Affine, input_gradient, parameter_gradients};
-        let ([shift, scale], Saved { dtype, normal, vectors, .. }) = (self.places, saved);
-        let dy = gradient.to_dtype(*dtype)?;
+        let ([shift, scale], normal) = (self.places, &norm.normal);
+        let dy = gradient.to_dtype(norm.dtype)?;
         let map = self.rows.map(Key::Expand)?.indices(dy.device())?;
         let affine = Affine::Items { weight: (vectors, scale), bias: (vectors, shift), map: &map };
         let of_input =
-            needs[0].then(|| input_gradient(&dy, normal, &saved.scale, affine, self.arrived.as_ref())).transpose()?;
+            needs[0].then(|| input_gradient(&dy, normal, &norm.scale, affine, self.arrived.as_ref())).transpose()?;
         let given = || {
             let ranges = self.rows.ranges_on(dy.device())?;
             parameter_gradients(&dy, normal, Some(&ranges), [scale, shift], count)
@@ -163,27 +128,14 @@ pub(super) struct AddGated {
     pub(super) gate: usize,
 }
 
-impl AddGated {
-    /// `base + gate * update`.
-    fn gated(&self, base: Option<&Tensor>, update: &Tensor, vectors: &Tensor) -> Result<Tensor> {
-        #[cfg(feature = "cuda")]
-        if crate::cuda::rows::serves(update) {
-            let map = self.rows.map(Key::Expand)?.indices(update.device())?;
-            return crate::cuda::rows::modulate(base, Some(update), 0.0, Some((vectors, self.gate)), None, &map);
-        }
-        let gates = vector(vectors, self.gate, update.dim(1)?)?;
-        let change = (update * self.rows.map(Key::Expand)?.gather(&gates)?)?;
-        Ok(base.map_or(Ok(change.clone()), |base| base + &change)?)
-    }
-}
-
 impl Operation for AddGated {
     /// The update and the vectors.
     type Saved = [Tensor; 2];
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, [Tensor; 2])> {
         let [base, update, vectors] = [&inputs[0], &inputs[1], &inputs[2]];
-        Ok((self.gated(Some(base), update, vectors)?, [update.clone(), vectors.clone()]))
+        let sum = gated(Some(base), update, (vectors, self.gate), &self.rows)?;
+        Ok((sum, [update.clone(), vectors.clone()]))
     }
 
     fn backward(
@@ -192,7 +144,7 @@ impl Operation for AddGated {
         gradient: &Tensor,
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let of_update = needs[1].then(|| self.gated(None, gradient, &vectors)).transpose()?;
+        let of_update = needs[1].then(|| gated(None, gradient, (&vectors, self.gate), &self.rows)).transpose()?;
         let given = || {
             let count = vectors.dim(1)? / update.dim(1)?.max(1);
             #[cfg(feature = "cuda")]
