@@ -136,8 +136,6 @@ pub trait Element: Clone + Sized + sealed::Sealed {
     fn wrap(values: Vec<Self>) -> ArrayData;
     /// The elements of an array of exactly this type.
     fn slice(data: &ArrayData) -> Option<&[Self]>;
-    /// The elements of an array of exactly this type, taken out.
-    fn take(data: ArrayData) -> Option<Vec<Self>>;
 }
 
 mod sealed {
@@ -154,9 +152,6 @@ macro_rules! elements {
                 ArrayData::$variant(values)
             }
             fn slice(data: &ArrayData) -> Option<&[Self]> {
-                if let ArrayData::$variant(values) = data { Some(values) } else { None }
-            }
-            fn take(data: ArrayData) -> Option<Vec<Self>> {
                 if let ArrayData::$variant(values) = data { Some(values) } else { None }
             }
         }
@@ -241,11 +236,6 @@ impl Array {
     /// The elements.
     pub fn data(&self) -> &ArrayData {
         &self.data
-    }
-
-    /// The shape and the elements, taken out.
-    pub fn into_parts(self) -> (Vec<usize>, ArrayData) {
-        (self.shape, self.data)
     }
 
     /// About how many bytes it takes in memory.

@@ -159,11 +159,11 @@ impl Reader<'_> {
             fields.speaker = object.group().map_err(|problem| reject(named(), described(problem)))?;
         }
         let given = fields.id.clone().or(key.clone());
-        let extra =
+        let mut extra =
             extras::read(&object, &self.prefix, self.options).map_err(|problem| reject(named(), described(problem)))?;
         let media = self.options.media;
         let has_audio = fields.audio.is_some() && (media.is_empty() || media.contains(&Role::Audio));
-        if let Some(extra) = extra.as_ref().filter(|extra| !has_audio && extra.has_data()) {
+        if let Some(extra) = extra.take_if(|extra| !has_audio && extra.has_data()) {
             return self.without_audio(fields, given, extra, place);
         }
         if !has_audio && media.iter().any(|role| *role != Role::Audio) {
@@ -215,7 +215,7 @@ impl Reader<'_> {
         &self,
         fields: Fields,
         given: Option<String>,
-        extra: &Extra,
+        extra: Extra,
         place: String,
     ) -> Result<Candidate, Rejection> {
         let first = extra.media.values().flatten().next();
@@ -237,7 +237,7 @@ impl Reader<'_> {
             start: None,
             end: None,
             duration: None,
-            extra: Some(extra.clone()),
+            extra: Some(extra),
             place,
             id,
         })

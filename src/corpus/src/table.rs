@@ -14,7 +14,7 @@ use std::path::Path;
 
 use polars::prelude::*;
 
-pub use lists::{read_embeddings, read_optional_embeddings, read_tokens, write_embeddings, write_tokens};
+pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
 pub use rows::RowColumns;
 
 use crate::{CorpusError, Utterance, UtteranceRow};

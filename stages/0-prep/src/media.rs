@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use flowmill_audio::is_of_machine;
-use flowmill_audio::media::{HEAD_BYTES, stand_in};
+use flowmill_audio::media::{HEAD_BYTES, StandIn, stand_in};
 use flowmill_corpus::source::{MAX_MEMBER_BYTES, Source};
 use flowmill_corpus::{MediaRef, Role};
 use flowmill_runner::RejectionReason;
@@ -31,8 +31,7 @@ fn check_one(role: Role, medium: &MediaRef, root: &Path) -> Result<(), Rejection
         |error: io::Error| RejectionReason::of(format!("unreadable {what}: {name}: {error}"), is_of_machine(&error));
     let (head, size) = head(&medium.source(), root).map_err(unreadable)?;
     if let Some(found) = stand_in(&head) {
-        let kind = found.kind.trim_start_matches("an ").trim_start_matches("a ");
-        return Err(format!("{kind} instead of a {what}: {name}; {}", found.advice).into());
+        return Err(instead(found, what, name).into());
     }
     if size > MAX_MEMBER_BYTES {
         return Err(format!("unusable {what}: {name} has {size} bytes, at most {MAX_MEMBER_BYTES} are taken").into());
@@ -43,6 +42,12 @@ fn check_one(role: Role, medium: &MediaRef, root: &Path) -> Result<(), Rejection
         Role::Images => (is_picture(&head), "PNG, JPEG, WebP, GIF, BMP or TIFF"),
     };
     if is_known { Ok(()) } else { Err(format!("unusable {what}: {name} does not begin as {kinds} does").into()) }
+}
+
+/// Says that something else lies in the place of a medium.
+pub fn instead(found: StandIn, what: &str, name: &str) -> String {
+    let kind = found.kind.trim_start_matches("an ").trim_start_matches("a ");
+    format!("{kind} instead of a {what}: {name}; {}", found.advice)
 }
 
 /// The first bytes of a medium, and its size.

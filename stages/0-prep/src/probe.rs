@@ -232,14 +232,7 @@ impl Probing {
             }
         };
         let info = info.map_err(|e| match stand_in(&source, &self.root) {
-            Some(found) => RejectionReason::of(
-                format!(
-                    "{} instead of a recording: {wav}; {}",
-                    found.kind.trim_start_matches("an ").trim_start_matches("a "),
-                    found.advice
-                ),
-                e.is_of_machine(),
-            ),
+            Some(found) => RejectionReason::of(media::instead(found, "recording", wav), e.is_of_machine()),
             None => unreadable(&e, e.is_of_machine()),
         })?;
         Ok(Recording {

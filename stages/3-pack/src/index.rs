@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
 use crate::statistics::Moments;
-use crate::wanted::Wanted;
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
@@ -45,9 +44,8 @@ type Extractor = (&'static str, PathBuf);
 /// The extractors of stages 1 and 2: the file that each leaves in its stage's own folder.
 fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
     let mut found = Vec::new();
-    let wanted = Wanted::of(config, context)?;
     for (stage, column) in [(1, speech::UTT_EMBEDDING), (2, speech::SPEECH_TOKEN)] {
-        if !wanted.has(column) {
+        if config.columns.as_ref().is_some_and(|names| !names.iter().any(|name| name == column)) {
             continue;
         }
         let folder = context.stage_dir(stage);
@@ -134,7 +132,7 @@ fn statistics_part(config: &PackConfig, train_split: String, records: Vec<PathBu
         for path in &records {
             moments.merge(&ShardRecord::read(path)?.moments);
         }
-        let path = work.output("mel_statistics.json")?;
+        let path = work.output(flowmill_corpus::shard::MEL_STATISTICS_FILE)?;
         let text = serde_json::to_string_pretty(&moments.statistics(&train_split)).map_err(StageError::other)?;
         std::fs::write(&path, text + "\n").map_err(|e| StageError::file(&path, e))?;
         Ok(PartReport::summary())

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::MelSpectrogram;
+use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::{ContentHasher, MelStore, ShardEntry, speech, without_keys};
 use flowmill_corpus::table::RecordingRow;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -15,7 +16,7 @@ use crate::lengths::Lengths;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, RowMaker, RowMel};
-use crate::wanted::Wanted;
+use crate::wanted::{Wanted, is_of_speech};
 use crate::{Container, PackConfig};
 
 /// About how many rows a thread has in hand at a time.
@@ -72,17 +73,18 @@ fn part(
             columns: &columns,
             root: &root,
             recordings: &recordings,
-            mel: mel(&config, &wanted)?,
+            mel: mel(&config)?,
             mel_config: config.mel.config(),
             lengths,
+            completed: AtomicU64::new(0),
         };
-        Packer { config: &config, wanted: &wanted, maker, work, completed: AtomicU64::new(0) }.run(&stretch)
+        Packer { config: &config, wanted: &wanted, maker, work }.run(&stretch)
     }))
 }
 
 /// The extractor of mels, when they are stored.
-fn mel(config: &PackConfig, wanted: &Wanted) -> Result<Option<RowMel>, StageError> {
-    if !wanted.has(speech::MEL) || config.mel.store == MelStore::None {
+fn mel(config: &PackConfig) -> Result<Option<RowMel>, StageError> {
+    if config.mel.store == MelStore::None {
         return Ok(None);
     }
     let spectrogram = MelSpectrogram::new(config.mel.config()).map_err(StageError::other)?;
@@ -95,8 +97,6 @@ struct Packer<'a> {
     wanted: &'a Wanted,
     maker: RowMaker<'a>,
     work: &'a PartWork,
-    /// Rows whose tokens were completed.
-    completed: AtomicU64,
 }
 
 impl Packer<'_> {
@@ -115,11 +115,12 @@ impl Packer<'_> {
         let columns = self.wanted.columns();
         let mut writer = Writer::create(self.config, columns, &shard).map_err(StageError::other)?;
         let (mut record, mut content) = (ShardRecord::default(), ContentHasher::new(columns));
+        let others: Vec<ColumnSpec> = columns.iter().filter(|column| !is_of_speech(&column.name)).cloned().collect();
         let mut write = |window: &[Joined], made: Vec<Made>| -> Result<(), StageError> {
             for (row, made) in window.iter().zip(made) {
                 match made {
                     Ok(made) => {
-                        record.add(&made, columns);
+                        record.add(&made, &others);
                         content.add(&made.row);
                         writer.push(made.row).map_err(StageError::other)?;
                     }
@@ -147,7 +148,7 @@ impl Packer<'_> {
         (record.entry.rows, record.entry.bytes) = (summary.rows, summary.bytes);
         record.entry.blake3 = summary.checksum.to_string();
         record.write(&self.work.output(&format!("{}.json", stretch.key()))?)?;
-        Ok(match self.completed.load(Ordering::Relaxed) {
+        Ok(match self.maker.completed.load(Ordering::Relaxed) {
             0 => report(given, &record.entry),
             rows => report(given, &record.entry).fact("tokens completed", rows),
         })
@@ -155,14 +156,7 @@ impl Packer<'_> {
 
     /// Makes the rows of a window.
     fn make(&self, window: &[Joined]) -> Vec<Made> {
-        let make = |row: &Joined| {
-            let (made, completed) = self.maker.make(row);
-            if completed {
-                self.completed.fetch_add(1, Ordering::Relaxed);
-            }
-            made
-        };
-        window.par_iter().with_max_len(1).map(make).collect()
+        window.par_iter().with_max_len(1).map(|row| self.maker.make(row)).collect()
     }
 }
 

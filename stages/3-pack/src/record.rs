@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::statistics::Moments;
 use crate::utterance::PackedRow;
-use crate::wanted::is_of_speech;
 
 /// What is in a shard.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,8 +27,8 @@ pub struct ShardRecord {
 }
 
 impl ShardRecord {
-    /// Notes a row.
-    pub fn add(&mut self, made: &PackedRow, columns: &[ColumnSpec]) {
+    /// Adds a row; `others` are the shard's columns other than the speech flows'.
+    pub fn add(&mut self, made: &PackedRow, others: &[ColumnSpec]) {
         if let Some(moments) = &made.moments {
             self.moments.merge(moments);
         }
@@ -39,7 +38,7 @@ impl ShardRecord {
         entry.seconds += made.seconds;
         self.speakers.insert(made.row.group.clone());
         let mut sizes: BTreeMap<&str, u32> = BTreeMap::new();
-        for column in columns.iter().filter(|column| !is_of_speech(&column.name)) {
+        for column in others {
             let shape = made.row.columns.get(&column.name).map_or(&[][..], |array| array.shape());
             for (at, axis) in column.axes.iter().enumerate().filter(|(_, axis)| axis.size.is_none()) {
                 let size = sizes.entry(&axis.name).or_default();

@@ -1,13 +1,15 @@
 //! A row of a shard: the bytes of its recording or segment, and its mel.
 
+use std::fmt::Display;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{Audio, decode_bytes, resample, write_wav};
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Array, ColumnSpec, CorpusError, MediaRef, Role, Row, Utterance, column};
+use flowmill_corpus::{Array, ColumnSpec, MediaRef, Role, Row, Utterance, column};
 use flowmill_runner::RejectionReason;
 use flowmill_stage_prep::columns::MEDIA_BYTES;
 use flowmill_stage_prep::recordings::{PartRecordings, RecordingError};
@@ -54,16 +56,13 @@ pub struct RowMaker<'a> {
     pub mel_config: MelConfig,
     /// The ratio of mel frames to tokens; `None` when no tokens are packed.
     pub lengths: Option<Lengths>,
+    /// The number of rows whose tokens were completed.
+    pub completed: AtomicU64,
 }
 
 impl RowMaker<'_> {
-    /// Makes one row, and says whether its tokens were completed.
-    pub fn make(&self, joined: &Joined) -> (Made, bool) {
-        let mut completed = false;
-        (self.made(joined, &mut completed), completed)
-    }
-
-    fn made(&self, joined: &Joined, completed: &mut bool) -> Made {
+    /// Makes one row.
+    pub fn make(&self, joined: &Joined) -> Made {
         let utterance = &joined.utterance;
         if let Some(reason) = &joined.missing {
             return Err(reason.clone().into());
@@ -96,7 +95,7 @@ impl RowMaker<'_> {
                 let samples = (seconds * f64::from(audio.sample_rate)).round() as u64;
                 let mut ids = tokens.values::<i64>().map_err(|error| error.to_string())?.to_vec();
                 if lengths.complete(&mut ids, samples, audio.sample_rate) {
-                    *completed = true;
+                    self.completed.fetch_add(1, Ordering::Relaxed);
                 }
                 if let Some(reason) = lengths.refuses(ids.len(), frames) {
                     return Err(reason.into());
@@ -108,7 +107,7 @@ impl RowMaker<'_> {
             let media = joined.media.get(&role).map(Vec::as_slice).unwrap_or_default();
             let read = |media: &MediaRef| {
                 let bytes = media.source().read(self.root, &PipeLimits::default());
-                bytes.map_err(|e| self.unreadable(role, &e))
+                bytes.map_err(|e| unreadable(role.name(), &e, e.is_of_machine(), self.root))
             };
             let bytes = media.iter().map(read).collect::<Result<Vec<_>, _>>()?;
             let array = match role {
@@ -122,12 +121,6 @@ impl RowMaker<'_> {
         Ok(PackedRow { row, frames, seconds, moments })
     }
 
-    /// The reason of a medium that cannot be read any more.
-    fn unreadable(&self, role: Role, error: &CorpusError) -> RejectionReason {
-        let problem = error.to_string().replace(&format!("{}/", self.root.display()), "");
-        RejectionReason::of(format!("unreadable {role}: {problem}"), error.is_of_machine())
-    }
-
     /// Returns whether the shard has a column.
     fn has(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name)
@@ -139,7 +132,9 @@ impl RowMaker<'_> {
             return whole(utterance, self.root);
         }
         let piece = self.recordings.row(utterance).audio().map_err(|error| match error {
-            RecordingError::Unreadable { problem, of_machine } => unreadable(&problem, of_machine, self.root),
+            RecordingError::Unreadable { problem, of_machine } => {
+                unreadable("recording", problem, of_machine, self.root)
+            }
             problem @ RecordingError::Channel { .. } => format!("no such channel: {problem}").into(),
             RecordingError::Segment(problem) => format!("segment outside its recording: {problem}").into(),
         })?;
@@ -166,10 +161,10 @@ fn stored(features: Features, store: MelStore) -> Result<Array, String> {
 fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), RejectionReason> {
     let wav = &utterance.wav;
     let source = Source::of(wav);
-    let bytes =
-        source.read(root, &PipeLimits::default()).map_err(|e| unreadable(&e.to_string(), e.is_of_machine(), root))?;
+    let bytes = source.read(root, &PipeLimits::default());
+    let bytes = bytes.map_err(|e| unreadable("recording", &e, e.is_of_machine(), root))?;
     let is_command = matches!(source, Source::Pipe(_));
-    let unreadable = |e: flowmill_audio::AudioError| unreadable(&e.to_string(), is_command || e.is_of_machine(), root);
+    let unreadable = |e: flowmill_audio::AudioError| unreadable("recording", &e, is_command || e.is_of_machine(), root);
     match decode_bytes(&bytes, wav) {
         Ok(audio) => Ok((bytes, audio)),
         Err(_) if utterance.decoder.is_some() => {
@@ -180,10 +175,10 @@ fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), Rejecti
     }
 }
 
-/// The reason of a recording that cannot be used, the same wherever the recipe lies.
-fn unreadable(problem: &str, of_machine: bool, root: &Path) -> RejectionReason {
-    let problem = problem.replace(&format!("{}/", root.display()), "");
-    RejectionReason::of(format!("unreadable recording: {problem}"), of_machine)
+/// The reason of a recording or other medium that cannot be used, the same wherever the recipe lies.
+fn unreadable(what: &str, problem: impl Display, of_machine: bool, root: &Path) -> RejectionReason {
+    let problem = problem.to_string().replace(&format!("{}/", root.display()), "");
+    RejectionReason::of(format!("unreadable {what}: {problem}"), of_machine)
 }
 
 /// A piece as a WAV file.

@@ -21,7 +21,7 @@ pub struct Wanted {
 
 /// Returns whether a column is one of the speech flows'.
 pub fn is_of_speech(name: &str) -> bool {
-    name == ID || name == GROUP || has(&speech::columns(MelStore::Float32), name)
+    has(&speech::columns(MelStore::Float32), name)
 }
 
 fn has(columns: &[ColumnSpec], name: &str) -> bool {

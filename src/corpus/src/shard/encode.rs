@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 
 use super::schema::{data_type, list_item};
 use super::{GROUP, ID};
-use crate::{Array, ArrayData, ColumnSpec, DType, Row};
+use crate::{Array, ColumnSpec, DType, Element, Row};
 
 /// Rows as a record batch. The rows were checked against the columns.
 pub(super) fn batch(schema: &Arc<Schema>, columns: &[ColumnSpec], rows: &[Row]) -> Result<RecordBatch, ArrowError> {
@@ -57,75 +57,51 @@ fn too_large(size: usize) -> ArrowError {
 
 /// The values of one column.
 fn values_of(column: &ColumnSpec, values: &[Option<&Array>]) -> Result<ArrayRef, ArrowError> {
-    macro_rules! numbers {
-        ($type:ty, $variant:ident) => {
-            build(
-                column,
-                PrimitiveBuilder::<$type>::new(),
-                values,
-                |builder, array| match array.data() {
-                    ArrayData::$variant(values) => append::<$type>(builder, values),
-                    _ => Err(other_type(column, array)),
-                },
-                PrimitiveBuilder::append_null,
-            )
-        };
-    }
     match column.dtype {
-        DType::F16 => numbers!(Float16Type, F16),
-        DType::F32 => numbers!(Float32Type, F32),
-        DType::F64 => numbers!(Float64Type, F64),
-        DType::I32 => numbers!(Int32Type, I32),
-        DType::I64 => numbers!(Int64Type, I64),
-        DType::U8 => numbers!(UInt8Type, U8),
-        DType::Text => build(
-            column,
-            StringBuilder::new(),
-            values,
-            |builder, array| match array.data() {
-                ArrayData::Text(values) => {
-                    values.iter().for_each(|value| builder.append_value(value));
-                    Ok(())
-                }
-                _ => Err(other_type(column, array)),
-            },
-            StringBuilder::append_null,
-        ),
-        DType::Bytes => {
-            let bytes = |array: &&Array| match array.data() {
-                ArrayData::Bytes(values) => values.iter().map(Vec::len).sum(),
-                _ => 0,
+        DType::F16 => numbers::<Float16Type>(column, values),
+        DType::F32 => numbers::<Float32Type>(column, values),
+        DType::F64 => numbers::<Float64Type>(column, values),
+        DType::I32 => numbers::<Int32Type>(column, values),
+        DType::I64 => numbers::<Int64Type>(column, values),
+        DType::U8 => numbers::<UInt8Type>(column, values),
+        DType::Text => {
+            let append = |builder: &mut StringBuilder, texts: &[String]| {
+                texts.iter().for_each(|text| builder.append_value(text));
             };
-            let capacity = values.iter().flatten().map(bytes).sum();
-            build(
-                column,
-                BinaryBuilder::with_capacity(values.len(), capacity),
-                values,
-                |builder, array| match array.data() {
-                    ArrayData::Bytes(values) => {
-                        values.iter().for_each(|value| builder.append_value(value));
-                        Ok(())
-                    }
-                    _ => Err(other_type(column, array)),
-                },
-                BinaryBuilder::append_null,
-            )
+            build(column, StringBuilder::new(), values, append, StringBuilder::append_null)
+        }
+        DType::Bytes => {
+            let strings = values.iter().flatten().filter_map(|array| array.values::<Vec<u8>>().ok()).flatten();
+            let builder = BinaryBuilder::with_capacity(values.len(), strings.map(Vec::len).sum());
+            let append = |builder: &mut BinaryBuilder, strings: &[Vec<u8>]| {
+                strings.iter().for_each(|string| builder.append_value(string));
+            };
+            build(column, builder, values, append, BinaryBuilder::append_null)
         }
     }
 }
 
+/// The values of a column of numbers.
+fn numbers<P: ArrowPrimitiveType>(column: &ColumnSpec, values: &[Option<&Array>]) -> Result<ArrayRef, ArrowError>
+where
+    P::Native: Element,
+{
+    let builder = PrimitiveBuilder::<P>::new();
+    build(column, builder, values, PrimitiveBuilder::append_slice, PrimitiveBuilder::append_null)
+}
+
 /// A plain field, or a list where the column has axes.
-fn build<B: ArrayBuilder>(
+fn build<B: ArrayBuilder, T: Element>(
     column: &ColumnSpec,
     mut builder: B,
     values: &[Option<&Array>],
-    append: impl Fn(&mut B, &Array) -> Result<(), ArrowError>,
+    append: impl Fn(&mut B, &[T]),
     append_null: impl Fn(&mut B),
 ) -> Result<ArrayRef, ArrowError> {
     if column.axes.is_empty() {
         for value in values {
             match value {
-                Some(array) => append(&mut builder, array)?,
+                Some(array) => append(&mut builder, elements(column, array)?),
                 None => append_null(&mut builder),
             }
         }
@@ -134,18 +110,17 @@ fn build<B: ArrayBuilder>(
     let mut lists = ListBuilder::new(builder).with_field(list_item(data_type(column.dtype)));
     for value in values {
         if let Some(array) = value {
-            append(lists.values(), array)?;
+            append(lists.values(), elements(column, array)?);
         }
         lists.append(value.is_some());
     }
     Ok(Arc::new(lists.finish()))
 }
 
-fn append<T: ArrowPrimitiveType>(builder: &mut PrimitiveBuilder<T>, values: &[T::Native]) -> Result<(), ArrowError> {
-    builder.append_slice(values);
-    Ok(())
-}
-
-fn other_type(column: &ColumnSpec, array: &Array) -> ArrowError {
-    ArrowError::SchemaError(format!("column `{}` is of {}, a row has {}", column.name, column.dtype, array.dtype()))
+/// The elements of a row's value.
+fn elements<'a, T: Element>(column: &ColumnSpec, array: &'a Array) -> Result<&'a [T], ArrowError> {
+    array.values().map_err(|_| {
+        let (name, wanted, found) = (&column.name, column.dtype, array.dtype());
+        ArrowError::SchemaError(format!("column `{name}` is of {wanted}, a row has {found}"))
+    })
 }

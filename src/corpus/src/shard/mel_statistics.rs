@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The content of `mel_statistics.json`.
+/// The file of the statistics, in the folder of stage 3.
+pub const MEL_STATISTICS_FILE: &str = "mel_statistics.json";
+
+/// The content of [`MEL_STATISTICS_FILE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelStatistics {

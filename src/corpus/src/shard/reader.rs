@@ -69,11 +69,6 @@ impl ShardReader {
         columns_of(self.metadata.schema())
     }
 
-    /// Returns whether it has a field of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.metadata.schema().field_with_name(name).is_ok()
-    }
-
     /// The names and Arrow types of its fields.
     pub fn schema(&self) -> Vec<(String, String)> {
         let fields = self.metadata.schema().fields().iter();

@@ -39,7 +39,7 @@ fn fields(column: &ColumnSpec) -> Vec<Field> {
 }
 
 /// The names of the fields with the sizes of a column's axes; a list has its size itself.
-pub(super) fn size_names(column: &ColumnSpec) -> Vec<String> {
+pub fn size_names(column: &ColumnSpec) -> Vec<String> {
     match column.axes.len() {
         0 | 1 => Vec::new(),
         _ => column.axes.iter().map(|axis| format!("{}_{}s", column.name, axis.name)).collect(),

@@ -52,7 +52,19 @@ impl Shards {
     /// # Errors
     /// As [`ShardIndex::read`]; [`CorpusError::Structure`] for a split of more than 2³² rows.
     pub fn open(index_path: &Path, columns: &[ColumnSpec], cache_bytes: usize) -> Result<Self, CorpusError> {
-        let index = ShardIndex::read(index_path)?;
+        Self::with_index(index_path, ShardIndex::read(index_path)?, columns, cache_bytes)
+    }
+
+    /// Opens a split as [`Shards::open`] does, by the `index` that was read from `index_path`.
+    ///
+    /// # Errors
+    /// [`CorpusError::Structure`] for a split of more than 2³² rows.
+    pub fn with_index(
+        index_path: &Path,
+        index: ShardIndex,
+        columns: &[ColumnSpec],
+        cache_bytes: usize,
+    ) -> Result<Self, CorpusError> {
         let mut starts = vec![0u32];
         for shard in &index.shards {
             let next = u64::from(starts[starts.len() - 1]) + shard.rows;

@@ -23,18 +23,6 @@ pub fn read_embeddings(path: &Path, key: &str, value: &str) -> Result<Vec<(Strin
     read(path, key, value, |list| Ok(list.f32()?.iter().collect()))
 }
 
-/// As [`read_embeddings`]; none when the table has no column `value`.
-///
-/// # Errors
-/// As [`read_embeddings`].
-pub fn read_optional_embeddings(path: &Path, key: &str, value: &str) -> Result<Vec<(String, Vec<f32>)>, CorpusError> {
-    let frame = read_frame(path, None)?;
-    if frame.column(value).is_err() {
-        return Ok(Vec::new());
-    }
-    rows_of(path, &frame, key, value, |list| Ok(list.f32()?.iter().collect()))
-}
-
 /// Writes tokens: column `key` (`utt`) and column `value` (`speech_token`, `List<i64>`).
 ///
 /// # Errors
@@ -77,18 +65,9 @@ fn read<N>(
     value: &str,
     numbers: impl Fn(&Series) -> PolarsResult<Vec<Option<N>>>,
 ) -> Result<Vec<(String, Vec<N>)>, CorpusError> {
-    rows_of(path, &read_frame(path, None)?, key, value, numbers)
-}
-
-fn rows_of<N>(
-    path: &Path,
-    frame: &DataFrame,
-    key: &str,
-    value: &str,
-    numbers: impl Fn(&Series) -> PolarsResult<Vec<Option<N>>>,
-) -> Result<Vec<(String, Vec<N>)>, CorpusError> {
     let fail = |e| CorpusError::table(path, e);
-    let ids = required_strings(path, frame, key)?;
+    let frame = read_frame(path, None)?;
+    let ids = required_strings(path, &frame, key)?;
     let lists = frame.column(value).and_then(|c| c.list()).map_err(fail)?;
     let missing = |id: &str| CorpusError::structure(path, format!("`{id}` has a missing value in `{value}`"));
     let mut rows = Vec::with_capacity(ids.len());

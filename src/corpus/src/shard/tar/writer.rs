@@ -51,8 +51,8 @@ impl TarShardWriter {
             let Some(array) = row.columns.get(name) else { continue };
             match array.data() {
                 ArrayData::Bytes(values) if name == speech::AUDIO_DATA && column.axes.is_empty() => {
-                    let bytes = values.iter().flatten().copied().collect::<Vec<u8>>();
-                    self.out.append(&format!("{key}.{extension}"), &bytes).map_err(fail)?;
+                    // `check` found no axes, so there is exactly one value.
+                    self.out.append(&format!("{key}.{extension}"), &values[0]).map_err(fail)?;
                 }
                 ArrayData::Bytes(values) if array.shape().len() < 2 => {
                     for (number, value) in values.iter().enumerate() {
