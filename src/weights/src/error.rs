@@ -39,7 +39,17 @@ pub enum WeightError {
     NotOnHost,
     /// candle refused a conversion or a copy.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+}
+
+/// Returns candle's message without the backtrace that it puts into its message when `RUST_BACKTRACE` is set.
+impl From<candle_core::Error> for WeightError {
+    fn from(error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            error => Self::Candle(error),
+        }
+    }
 }
 
 impl WeightError {
@@ -49,5 +59,18 @@ impl WeightError {
             Self::File { path: own, message } if Path::new(&own) == path => message,
             other => other.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_candle_is_given_without_its_backtrace() {
+        let inner = Box::new(candle_core::Error::Msg("no such conversion".into()));
+        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+        let error = WeightError::from(candle_core::Error::WithBacktrace { inner, backtrace });
+        assert_eq!(error.to_string(), "no such conversion");
     }
 }

@@ -1,6 +1,7 @@
 //! `.safetensors`: round trip and refusals.
 
 use candle_core::{Device, Tensor};
+use crate::support::refusal;
 use flowmill_weights::WeightError;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,14 +23,6 @@ fn bytes() -> Vec<u8> {
     flowmill_weights::to_bytes(&tensors(), &metadata, Path::new("m.safetensors")).unwrap()
 }
 
-/// The message about bytes that are no good file.
-fn refusal(bytes: &[u8]) -> String {
-    match flowmill_weights::from_bytes(bytes, Path::new("m.safetensors")).unwrap_err() {
-        WeightError::File { path, message } if path == "m.safetensors" => message,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn what_is_written_is_read_back_bit_for_bit() {
     let file = flowmill_weights::from_bytes(&bytes(), Path::new("m.safetensors")).unwrap();
@@ -48,7 +41,7 @@ fn what_is_written_is_read_back_bit_for_bit() {
 fn damaged_and_non_finite_files_are_refused_with_their_reason() {
     let good = bytes();
     for cut in [0, 4] {
-        assert!(refusal(&good[..cut]).starts_with("it is "));
+        assert!(refusal(&good[..cut]).starts_with("x.pt: it is "));
     }
     for cut in [40, good.len() - 1] {
         assert!(refusal(&good[..cut]).contains("not a whole safetensors file"));
