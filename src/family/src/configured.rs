@@ -48,8 +48,6 @@ pub trait Configured: Debug + Send + Sync {
     fn config(&self) -> Value;
     /// The family's own keys of the section `train`.
     fn options(&self) -> Map<String, Value>;
-    /// Those of them that change no weights.
-    fn free_options(&self) -> &'static [&'static str];
     fn extractors(&self) -> &'static [FittedExtractor];
     fn check(&self) -> Result<(), KeyError>;
     fn check_columns(&self, columns: &Columns) -> Result<(), KeyError>;
@@ -154,10 +152,6 @@ impl<F: Family> Configured for TrainSettings<F> {
             Value::Object(options) => options,
             _ => Map::new(),
         }
-    }
-
-    fn free_options(&self) -> &'static [&'static str] {
-        F::FREE_OPTIONS
     }
 
     fn extractors(&self) -> &'static [FittedExtractor] {

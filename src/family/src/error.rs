@@ -42,9 +42,6 @@ pub enum FamilyError {
     /// The options are not those of the family.
     #[error("{0}")]
     Options(#[source] serde_json::Error),
-    /// A setting of a described model cannot be used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
     /// Data of one family were given to another.
     #[error("these are no {what} of the family `{family}`")]
     Foreign {

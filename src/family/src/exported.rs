@@ -117,9 +117,6 @@ pub struct Card {
 
 /// A [`Loaded`] model of any family.
 pub trait AnyExported: Send + Sync {
-    /// The family's name.
-    fn family(&self) -> &'static str;
-
     /// Number of weights.
     fn parameter_count(&self) -> usize;
 
@@ -143,10 +140,6 @@ pub trait AnyExported: Send + Sync {
 }
 
 impl<F: Family> AnyExported for Loaded<F> {
-    fn family(&self) -> &'static str {
-        F::NAME
-    }
-
     fn parameter_count(&self) -> usize {
         self.parameters.element_count(true)
     }

@@ -110,8 +110,6 @@ pub struct Derived {
 pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 'static {
     /// The name in recipes (`train.model.family`) and exported folders.
     const NAME: &'static str;
-    /// Options in the section `train` that change no weights; all others belong to the identity of a training.
-    const FREE_OPTIONS: &'static [&'static str] = &[];
     /// Unit of costs, in the plural: `frames`, `tokens`, `pixels`.
     const COST_UNIT: &'static str = "frames";
     /// The extractors that an exported model needs.

@@ -2,7 +2,7 @@
 //!
 //! A family is a type that implements [`Family`]: its settings, the columns that it reads of a row, examples and batches, the network with its
 //! loss, previews, export, scores and synthesis. A [`Registry`] holds the families that a program knows. Stages 4 and 6 and the commands take a
-//! family by its name from the registry and use it through [`Configured`], [`AnyModel`] and [`Exported`], so they know none by name.
+//! family by its name from the registry and use it through [`Configured`], [`AnyModel`] and [`AnyExported`], so they know none by name.
 //!
 //! | step | functions of [`Family`] |
 //! |---|---|
@@ -27,4 +27,4 @@ pub use family::{
 };
 pub use flowmill_train::{BoxError, Loss};
 pub use output::{Audio, Image, Made, MelOutput, Output};
-pub use registry::{Entry, Registered, Registry};
+pub use registry::{Registered, Registry};

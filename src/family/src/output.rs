@@ -80,7 +80,6 @@ impl Made {
         let file = |name: &str, media, bytes| Sample { name: name.to_owned(), media, bytes };
         match &self.output {
             Output::Mel(MelOutput { mel, config, waveform }) => {
-                let sound = Audio { samples: waveform.clone(), sample_rate: config.sample_rate };
                 let mut panels = Vec::new();
                 if let Some(real) = &self.real {
                     panels.push(Panel { title: "real", log_mel: real });
@@ -88,13 +87,15 @@ impl Made {
                 panels.push(Panel { title: "generated", log_mel: mel });
                 let mut picture = Vec::new();
                 write_png(&mut picture, &self.title, &panels, config)?;
-                Ok(vec![file(name, Media::Wav, wav(&sound)?), file(name, Media::Png, picture)])
+                Ok(vec![file(name, Media::Wav, wav(waveform, config.sample_rate)?), file(name, Media::Png, picture)])
             }
-            Output::Audio(audio) => Ok(vec![file(name, Media::Wav, wav(audio)?)]),
+            Output::Audio(Audio { samples, sample_rate }) => {
+                Ok(vec![file(name, Media::Wav, wav(samples, *sample_rate)?)])
+            }
             Output::Video { frames, rate, audio } => {
                 let mut files = vec![file(name, Media::Png, png(frames, Some(*rate))?)];
-                if let Some(audio) = audio {
-                    files.push(file(name, Media::Wav, wav(audio)?));
+                if let Some(Audio { samples, sample_rate }) = audio {
+                    files.push(file(name, Media::Wav, wav(samples, *sample_rate)?));
                 }
                 Ok(files)
             }
@@ -109,9 +110,9 @@ impl Made {
     }
 }
 
-fn wav(audio: &Audio) -> Result<Vec<u8>, BoxError> {
+fn wav(samples: &[f32], sample_rate: u32) -> Result<Vec<u8>, BoxError> {
     let mut bytes = Cursor::new(Vec::new());
-    flowmill_audio::write_wav(&mut bytes, &audio.samples, audio.sample_rate)?;
+    flowmill_audio::write_wav(&mut bytes, samples, sample_rate)?;
     Ok(bytes.into_inner())
 }
 

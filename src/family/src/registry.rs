@@ -40,9 +40,6 @@ pub trait Registered: Send + Sync {
     /// The schema of the family's own keys of the section `export`.
     fn export_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
-    /// The published model with its default options.
-    fn published(&self) -> Arc<dyn Configured>;
-
     /// The settings of a recipe: `train.model`, and the family's own keys of `train`, where `others` are the other keys. Unchecked.
     ///
     /// # Errors
@@ -57,8 +54,7 @@ pub trait Registered: Send + Sync {
 }
 
 /// The entry of a family in a registry.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Entry<F>(PhantomData<fn() -> F>);
+struct Entry<F>(PhantomData<fn() -> F>);
 
 impl<F: Family> Registered for Entry<F> {
     fn name(&self) -> &'static str {
@@ -79,10 +75,6 @@ impl<F: Family> Registered for Entry<F> {
 
     fn export_schema(&self, generator: &mut SchemaGenerator) -> Schema {
         F::ExportOptions::json_schema(generator)
-    }
-
-    fn published(&self) -> Arc<dyn Configured> {
-        Arc::new(TrainSettings::<F>::default())
     }
 
     fn read(&self, recipe: &Recipe, others: &[&str]) -> Result<Arc<dyn Configured>, RecipeError> {

@@ -1,6 +1,6 @@
 //! The columns that the other sections of a recipe provide, which the model must fit: known before anything runs, so said before.
 
-use flowmill_corpus::shard::MelStore;
+use flowmill_corpus::shard::speech::{MEL, MelStore};
 use flowmill_family::{Columns, Provided};
 use flowmill_models::extractors::{Column, ExtractorConfig, ValueType};
 use flowmill_runner::{Recipe, RecipeError};
@@ -29,7 +29,7 @@ fn provided(recipe: &Recipe) -> Result<Columns, RecipeError> {
     }
     if recipe.gives("pack") {
         let mel = PackConfig::of(recipe)?.mel;
-        columns.insert("mel", Provided::Mel { config: mel.config(), stored: mel.store != MelStore::None });
+        columns.insert(MEL, Provided::Mel { config: mel.config(), stored: mel.store != MelStore::None });
     }
     Ok(columns)
 }

@@ -239,15 +239,6 @@ impl TrainSection {
         Ok(section)
     }
 
-    /// The published model of the default family, trained by the default settings.
-    ///
-    /// # Errors
-    /// When the registry is empty.
-    pub fn published(registry: &Registry) -> Result<Self, FamilyError> {
-        let model = registry.find(None)?.published();
-        Ok(Self { model, settings: StageSettings::default(), run: TrainConfig::default() })
-    }
-
     /// The section of this JSON, as [`to_json`](Self::to_json) writes it; keys that are left out have their defaults.
     ///
     /// # Errors

@@ -264,7 +264,7 @@ impl Split {
         let index = ShardIndex::read(path).map_err(StageError::other)?;
         let about = |error: BoxError| StageError::new(format!("{}: {error}", path.display()));
         let (columns, reader) = (model.columns(&index).map_err(about)?, model.reader(&index).map_err(about)?);
-        let shards = Shards::open(path, &columns, cache_bytes).map_err(StageError::other)?;
+        let shards = Shards::with_index(path, index, &columns, cache_bytes).map_err(StageError::other)?;
         Ok(Self { shards, reader })
     }
 

@@ -191,8 +191,7 @@ fn listed(section: &TrainSection) -> Map<String, Value> {
     for key in DECIDING.iter().chain(&ENDS) {
         fields.insert((*key).to_owned(), all.get(*key).cloned().unwrap_or_default());
     }
-    let free = section.model.free_options();
-    fields.extend(section.model.options().into_iter().filter(|(key, _)| !free.contains(&key.as_str())));
+    fields.extend(section.model.options());
     let without = |value: Option<&mut Value>, path: &str| {
         if let Some(settings) = value.and_then(Value::as_object_mut) {
             settings.remove(path);
@@ -218,7 +217,7 @@ mod tests {
     }
 
     fn published() -> TrainSection {
-        TrainSection::published(&registry()).unwrap()
+        section(json!({}))
     }
 
     fn same(then: &Value, now: &Value) -> bool {

@@ -61,9 +61,6 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of what was generated during training.
 pub const SAMPLES: &str = "samples";
 
-/// The number of the stage.
-pub const NUMBER: u8 = work::TRAIN;
-
 /// The stage.
 #[derive(Debug, Clone)]
 pub struct TrainStage {

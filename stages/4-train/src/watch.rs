@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use flowmill_family::Configured;
 use flowmill_runner::PartWork;
 use flowmill_train::steering::{Answer, Control, Request, Source, Terminal};
 use flowmill_train::{Freeable, Observer, Progress, process_memory};
@@ -22,8 +23,10 @@ pub struct Watch<'a> {
     /// Steps the bar has been told of.
     advanced: u64,
     since: Totals,
-    /// Elements of the loss for each frame, by which weights of losses are frames.
+    /// Number of elements of the loss for each unit of cost: a loss's weight divided by it is in units of cost.
     elements: usize,
+    /// Unit of costs, such as `frames`.
+    unit: &'static str,
     aside: PathBuf,
     results: &'a Path,
     control: Option<Control>,
@@ -60,7 +63,7 @@ impl Totals {
 impl<'a> Watch<'a> {
     /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal. `results` is where
     /// what the work leaves will lie.
-    pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, elements: usize) -> Self {
+    pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, model: &dyn Configured) -> Self {
         let control = Control::open(experiment);
         if let Err(error) = &control {
             work.message(format!("`flowmill ctl` cannot reach this run: {}: {error}", experiment.display()));
@@ -76,7 +79,8 @@ impl<'a> Watch<'a> {
             shown: Instant::now(),
             advanced: 0,
             since: Totals::default(),
-            elements,
+            elements: model.elements_per_cost(),
+            unit: model.cost_unit(),
             aside: experiment.join(ASIDE),
             results,
             control: control.ok(),
@@ -101,9 +105,9 @@ impl<'a> Watch<'a> {
     fn rates(&self) -> String {
         let Totals { items, weight, seconds, data_wait, .. } = &self.since;
         let seconds = seconds.max(1e-9);
-        let (samples, frames) = (*items as f64 / seconds, weight / self.elements.max(1) as f64 / seconds);
+        let (samples, costs) = (*items as f64 / seconds, weight / self.elements.max(1) as f64 / seconds);
         let wait = 100.0 * data_wait / seconds;
-        let mut text = format!("{samples:.1} samples/s · {frames:.0} frames/s · data wait {wait:.0} %");
+        let mut text = format!("{samples:.1} samples/s · {costs:.0} {}/s · data wait {wait:.0} %", self.unit);
         if let Some(bytes) = process_memory::resident() {
             text += &format!(" · {} MB", bytes / 1_000_000);
         }

@@ -181,8 +181,8 @@ impl Training {
     }
 
     fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
-        let elements = prepared.config.elements_per_cost();
-        let (store, mut watch) = (StagedCheckpoints(work), Watch::new(work, &self.experiment, &self.results, elements));
+        let store = StagedCheckpoints(work);
+        let mut watch = Watch::new(work, &self.experiment, &self.results, prepared.config.as_ref());
         let Prepared { data, task, parameters, .. } = prepared;
         let trained =
             flowmill_train::train(task, parameters, data, &self.section.run, &work.staging_dir(), &store, &mut watch);
@@ -190,7 +190,7 @@ impl Training {
     }
 
     /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
-    fn publish(&self, work: &PartWork, Prepared { config, parameters, .. }: &Prepared) -> Result<(), StageError> {
+    fn publish(&self, work: &PartWork, Prepared { task, parameters, .. }: &Prepared) -> Result<(), StageError> {
         let mut logs: Vec<(String, String)> = [METRICS_FILE, EVENTS_FILE, SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER]
             .iter()
             .map(|name| ((*name).to_owned(), (*name).to_owned()))
@@ -219,7 +219,7 @@ impl Training {
             checkpoint::write_base(parameters, &work.output(BASE_FILE)?).map_err(StageError::other)?;
         }
         let path = work.output(CONFIG_FILE)?;
-        std::fs::write(&path, format!("{:#}\n", self.describe(config.as_ref())?))
+        std::fs::write(&path, format!("{:#}\n", task.preview.description))
             .map_err(|error| StageError::file(&path, error))
     }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use flowmill_family::{AnyExported, BoxError, Registry};
+use flowmill_family::{AnyExported, Registry};
 use flowmill_nn::{Parameters, low_rank};
 use flowmill_stage_train::Adapted;
 use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
@@ -48,17 +48,14 @@ pub fn load(
     let family = registry.find(Some(&description.family)).map_err(|e| describe(e.to_string()))?;
     let model = family.described(description.model, Map::new()).map_err(|e| describe(e.to_string()))?;
     model.check().map_err(|e| describe(e.to_string()))?;
-    let mut failed = None;
     let folder = config.parent().unwrap_or(Path::new(""));
     let loaded = model.load(&json, folder, device, &mut |parameters| {
         let adapters = description.lora.as_ref().filter(|adapted| !adapted.merged);
-        let result = load_weights(parameters, weights, adapters).and_then(|()| Ok(parameters.to_device(device)?));
-        result.map_err(|error| {
-            failed = Some(error);
-            BoxError::from("the weights cannot be loaded")
-        })
+        load_weights(parameters, weights, adapters)?;
+        Ok(parameters.to_device(device).map_err(ExportError::Device)?)
     });
-    loaded.map_err(|error| failed.unwrap_or_else(|| describe(error.to_string())))
+    // Errors of the weights are this crate's own; all others come from the description.
+    loaded.map_err(|error| error.downcast().map_or_else(|error| describe(error.to_string()), |own| *own))
 }
 
 /// Sets every parameter from the weights at `path`, merged with the adapters in the same folder where `adapters` says that there are some.

@@ -1,6 +1,7 @@
 //! The check of the model against the columns that earlier stages of the same recipe make, before anything runs.
 
 use flowmill_audio::features::MelConfig;
+use flowmill_corpus::shard::speech::{MEL, SPEECH_TOKEN, UTT_EMBEDDING};
 use flowmill_family::{Columns, KeyError, Provided, TrainSettings};
 use flowmill_models::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_models::flow::FlowConfig;
@@ -12,19 +13,12 @@ use super::{Kind, TokenEmbedding, TokenToMelFamily};
 /// Largest distance of the rates of tokens and mel from the model's ratio, as a share: 16.7 tokens a second stand for 50 frames in threes.
 const SHARE_OF_RATES: f64 = 0.01;
 
-/// The columns that the model reads.
-pub const TOKENS: &str = "speech_token";
-/// The column of speaker embeddings.
-pub const EMBEDDING: &str = "utt_embedding";
-/// The column of mels.
-pub const MEL: &str = "mel";
-
 /// Compares the model with what stages 1 to 3 provide, as far as the recipe has them.
 pub(super) fn check<K: Kind>(settings: &TrainSettings<TokenToMelFamily<K>>, columns: &Columns) -> Result<(), KeyError> {
     let (flow, options) = (K::flow(&settings.config), &settings.options);
     let refuse = |field, reason| Err(flow_error::<K>(field, reason));
     let mel = columns.get(MEL);
-    if let Some(&Provided::Tokens { extractor, vocabulary, rate, has_centers }) = columns.get(TOKENS) {
+    if let Some(&Provided::Tokens { extractor, vocabulary, rate, has_centers }) = columns.get(SPEECH_TOKEN) {
         if options.token_embedding == TokenEmbedding::Codebook && !has_centers {
             let reason = format!(
                 "`codebook` starts from the centres of kmeans or dual-kmeans; {extractor} has none: use `random`"
@@ -36,7 +30,7 @@ pub(super) fn check<K: Kind>(settings: &TrainSettings<TokenToMelFamily<K>>, colu
             check_ratio(flow.token_mel_ratio, rate, config).or_else(|reason| refuse("token_mel_ratio", reason))?;
         }
     }
-    if let Some(&Provided::Embedding { dimensions }) = columns.get(EMBEDDING)
+    if let Some(&Provided::Embedding { dimensions }) = columns.get(UTT_EMBEDDING)
         && flow.spk_embed_dim != dimensions
     {
         let reason = format!("{} does not fit: stage 1 gives embeddings of {dimensions}", flow.spk_embed_dim);

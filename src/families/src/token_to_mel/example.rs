@@ -5,7 +5,7 @@ use std::path::Path;
 
 use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::{decode_bytes, resample};
-use flowmill_corpus::shard::{ShardIndex, speech};
+use flowmill_corpus::shard::{MelStore, ShardIndex, speech};
 use flowmill_corpus::{ColumnError, ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Derived};
 use flowmill_models::flow::{FlowConfig, FlowItem};
@@ -29,7 +29,7 @@ impl Mels {
     /// # Errors
     /// When the index does not describe its mels, or no mel can be computed as it says.
     pub fn of(index: &ShardIndex) -> Result<Self, BoxError> {
-        let description = MelDescription::of(index)?;
+        let description = StoredMel::of(index)?;
         Ok(match description.is_stored() {
             true => Self::Stored,
             false => Self::Computed(MelSpectrogram::new(description.config)?),
@@ -39,19 +39,19 @@ impl Mels {
 
 /// The part of an index's `mel` that training reads.
 #[derive(Deserialize)]
-struct MelDescription {
-    store: String,
+struct StoredMel {
+    store: MelStore,
     config: MelConfig,
 }
 
-impl MelDescription {
+impl StoredMel {
     fn of(index: &ShardIndex) -> Result<Self, BoxError> {
         serde_json::from_value(index.mel.clone())
             .map_err(|error| format!("split {}: the mel's description: {error}", index.split).into())
     }
 
     fn is_stored(&self) -> bool {
-        self.store != "none"
+        self.store != MelStore::None
     }
 }
 
@@ -61,7 +61,7 @@ impl MelDescription {
 /// When the index does not describe its mels.
 pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<ColumnSpec>, BoxError> {
     let mut columns = vec![speech::speech_token(), embedding.spec()];
-    match MelDescription::of(index)?.is_stored() {
+    match StoredMel::of(index)?.is_stored() {
         true => columns.push(speech::mel(DType::F32)),
         false => columns.extend(sound()),
     }
@@ -76,7 +76,7 @@ pub fn sound() -> Vec<ColumnSpec> {
 
 /// Mels that are computed while training, and by what.
 pub fn derived(index: &ShardIndex) -> Option<Derived> {
-    let description = MelDescription::of(index).ok()?;
+    let description = StoredMel::of(index).ok()?;
     (!description.is_stored()).then(|| Derived { what: "mels", by: index.mel.clone() })
 }
 
@@ -85,7 +85,7 @@ pub fn derived(index: &ShardIndex) -> Option<Derived> {
 /// # Errors
 /// The mismatch.
 pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
-    let mels = splits.iter().map(|(_, index)| MelDescription::of(index)).collect::<Result<Vec<_>, _>>()?;
+    let mels = splits.iter().map(|(_, index)| StoredMel::of(index)).collect::<Result<Vec<_>, _>>()?;
     for ((path, _), mel) in splits.iter().zip(&mels) {
         check_bins(mel.config.n_mels, config.output_size)?;
         if mel.config != mels[0].config {
@@ -201,16 +201,16 @@ pub fn recording(row: &Row, config: &MelConfig) -> Result<Vec<f32>, UseError> {
     Ok(resample(&audio.into_mono(), rate, config.sample_rate)?)
 }
 
-/// The mel of a row: the shard's own, or computed from the recording where the shard holds none (`pack.mel.store: none`).
+/// The mel of a row: the shard's own, or computed by `spectrogram` from the recording where the shard holds none (`pack.mel.store: none`).
 ///
 /// # Errors
 /// When the recording cannot be decoded or is too short.
-pub fn mel_of(row: &Row, config: &MelConfig) -> Result<Features, UseError> {
+pub fn mel_of(row: &Row, spectrogram: &MelSpectrogram) -> Result<Features, UseError> {
     if row.columns.contains_key(speech::MEL) {
         let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;
         return Ok(Features::new(data.to_vec(), frames, bins)?);
     }
-    Ok(MelSpectrogram::new(config.clone())?.compute(&recording(row, config)?)?)
+    Ok(spectrogram.compute(&recording(row, spectrogram.config())?)?)
 }
 
 #[cfg(test)]

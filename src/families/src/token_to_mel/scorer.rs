@@ -24,6 +24,8 @@ pub struct MelScorer {
     options: ExportOptions,
     seed: u64,
     evaluation: Evaluation,
+    /// The computation of the model's mel.
+    spectrogram: MelSpectrogram,
 }
 
 /// An utterance with everything that is compared.
@@ -49,19 +51,20 @@ impl MelScorer {
     /// A scorer of a model.
     ///
     /// # Errors
-    /// A strength for a model that has none.
+    /// A strength for a model that has none, and a mel that cannot be computed.
     pub fn new(model: ExportedModel, options: ExportOptions, seed: u64) -> Result<Self, UseError> {
         if options.sfm_strength.is_some() && !model.has_strength() {
             let reason = "is set, but the model is no shallow flow: it has no strength".to_owned();
             return Err(UseError::Option { option: "export.sfm_strength", reason });
         }
         let evaluation = Evaluation::new(Baselines::new(model.mel.n_mels, model.frames_per_unit()));
-        Ok(Self { model, options, seed, evaluation })
+        let spectrogram = MelSpectrogram::new(model.mel.clone())?;
+        Ok(Self { model, options, seed, evaluation, spectrogram })
     }
 
     fn generate(&self, row: Arc<Row>) -> Result<Generated, UseError> {
         let real_wav = recording(&row, &self.model.mel)?;
-        let real_mel = MelSpectrogram::new(self.model.mel.clone())?.compute(&real_wav)?;
+        let real_mel = self.spectrogram.compute(&real_wav)?;
         let embedding = row.values(self.model.speaker_embedding.column())?;
         let ids = self.model.token_ids(row.values(speech::SPEECH_TOKEN)?)?;
         let (ids, units) = self.model.within(&ids, real_mel.frames);
@@ -119,7 +122,7 @@ impl Scorer for MelScorer {
 
     fn learn(&mut self, row: &Row) -> Result<(), BoxError> {
         let ids = self.model.token_ids(row.values(speech::SPEECH_TOKEN)?)?;
-        let mel = mel_of(row, &self.model.mel)?;
+        let mel = mel_of(row, &self.spectrogram)?;
         let (_, units) = self.model.within(&ids, mel.frames);
         self.evaluation.baselines().add(&row.group, &units, &mel);
         Ok(())

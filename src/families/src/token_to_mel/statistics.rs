@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::shard::MelStatistics;
+use flowmill_corpus::shard::{MEL_STATISTICS_FILE, MelStatistics};
 use flowmill_family::{Artifacts, BoxError};
 use flowmill_models::flow::MelNormalisation;
 
@@ -10,7 +10,7 @@ use super::example::check_bins;
 
 /// The file of the statistics.
 pub fn file(artifacts: &Artifacts) -> PathBuf {
-    artifacts.packed.join("mel_statistics.json")
+    artifacts.packed.join(MEL_STATISTICS_FILE)
 }
 
 /// The normalization that follows from the statistics, for mels of `bins` bins.

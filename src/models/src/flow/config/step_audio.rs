@@ -64,30 +64,6 @@ impl Default for StepAudioConfig {
     }
 }
 
-impl StepAudioConfig {
-    /// The settings of a flow of this family; `None` for another.
-    pub fn of(flow: &FlowConfig) -> Option<Self> {
-        let (Some(codebook), EstimatorConfig::Dit(estimator)) = (flow.dual_codebook, &flow.estimator) else {
-            return None;
-        };
-        Some(Self {
-            vq02_size: codebook.linguistic,
-            vq06_size: codebook.semantic,
-            vocab_size: flow.vocab_size,
-            input_size: flow.input_size,
-            output_size: flow.output_size,
-            spk_embed_dim: flow.spk_embed_dim,
-            token_mel_ratio: flow.token_mel_ratio,
-            pre_lookahead_len: flow.pre_lookahead_len,
-            direct_mel_kernel: flow.direct_mel_kernel,
-            encoder: flow.encoder.clone(),
-            estimator: estimator.clone(),
-            matching: flow.matching.clone(),
-            mel_normalisation: flow.mel_normalisation.clone(),
-        })
-    }
-}
-
 impl From<&StepAudioConfig> for FlowConfig {
     fn from(config: &StepAudioConfig) -> Self {
         Self {
