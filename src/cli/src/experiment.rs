@@ -8,8 +8,11 @@ use flowmill_runner::{Experiment, Recipe, Stage};
 use crate::args::{DeviceArgs, RecipeArgs};
 use crate::failure::Failure;
 
-/// Keys that name what computes. Stages 1 and 2 follow the first one unless the recipe gives them their own.
-const DEVICE_KEYS: [&str; 3] = ["train.device", "embed.device", "tokens.device"];
+/// The key of the device of all stages.
+const DEVICE_KEY: &str = "train.device";
+
+/// Keys of stages that may have a device of their own; without one they follow [`DEVICE_KEY`].
+const OWN_DEVICE_KEYS: [&str; 2] = ["embed.device", "tokens.device"];
 
 /// Reads the recipe with the changes of the command line. A device that it names is that of every stage, also of those that the recipe
 /// gives their own.
@@ -20,8 +23,8 @@ pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn St
     let recipe = load(arguments, stages)?;
     let Some(name) = device.device else { return Ok(recipe) };
     let mut arguments = arguments.clone();
-    let keys = DEVICE_KEYS.into_iter().enumerate().filter(|(at, key)| *at == 0 || recipe.sets(key));
-    arguments.set.extend(keys.map(|(_, key)| format!("{key}=\"{name}\"")));
+    let own = OWN_DEVICE_KEYS.into_iter().filter(|key| recipe.sets(key));
+    arguments.set.extend(std::iter::once(DEVICE_KEY).chain(own).map(|key| format!("{key}=\"{name}\"")));
     load(&arguments, stages)
 }
 

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, anyhow};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use flowmill_corpus::Axis;
+use flowmill_corpus::ColumnSpec;
+use flowmill_corpus::shard::size_names;
 
 use crate::human;
 use crate::style;
@@ -46,23 +47,22 @@ pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result
     print_rows(&first, &shapes, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
 }
 
-/// The axes of columns of two axes and more, by the columns' names.
-type Shapes = BTreeMap<String, Vec<Axis>>;
+/// The columns of two axes and more, by their names.
+type Shapes = BTreeMap<String, ColumnSpec>;
 
 /// The shapes that a shard's schema tells.
 fn shapes(schema: &SchemaRef) -> Shapes {
     let (columns, _) = flowmill_corpus::shard::columns_of(schema);
-    columns.into_iter().filter(|column| column.axes.len() > 1).map(|column| (column.name, column.axes)).collect()
+    columns.into_iter().filter(|column| column.axes.len() > 1).map(|column| (column.name.clone(), column)).collect()
 }
 
 /// The shape of a column in one row, from the fields with the sizes of its axes: `[8, 150]`.
-fn shape_in_row(batch: &RecordBatch, name: &str, axes: &[Axis], row: usize) -> Option<String> {
-    let size = |axis: &Axis| {
-        let sizes = batch.column_by_name(&format!("{name}_{}s", axis.name))?;
-        let sizes = sizes.as_primitive_opt::<Int32Type>().filter(|sizes| sizes.is_valid(row))?;
-        Some(sizes.value(row).to_string())
+fn shape_in_row(batch: &RecordBatch, column: &ColumnSpec, row: usize) -> Option<String> {
+    let size = |name: &String| {
+        let sizes = batch.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
+        sizes.is_valid(row).then(|| sizes.value(row).to_string())
     };
-    let sizes: Option<Vec<String>> = axes.iter().map(size).collect();
+    let sizes: Option<Vec<String>> = size_names(column).iter().map(size).collect();
     Some(format!("[{}]", sizes?.join(", ")))
 }
 
@@ -153,8 +153,8 @@ fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, shapes: &Shapes
                 codec = chunk.compression_codec_name();
             }
         }
-        let axes = shapes.get(field.name()).map(|axes| {
-            let names: Vec<&str> = axes.iter().map(|axis| axis.name.as_str()).collect();
+        let axes = shapes.get(field.name()).map(|column| {
+            let names: Vec<&str> = column.axes.iter().map(|axis| axis.name.as_str()).collect();
             human::shortened(&format!(" [{}]", names.join(", ")), 60)
         });
         table.row([
@@ -219,7 +219,7 @@ fn print_rows(batches: &[RecordBatch], shapes: &Shapes, text: usize, out: &mut d
                 .zip(batch.columns())
                 .map(|(field, column)| {
                     let shape = shapes.get(field.name());
-                    let shape = shape.and_then(|axes| shape_in_row(batch, field.name(), axes, row));
+                    let shape = shape.and_then(|column| shape_in_row(batch, column, row));
                     let shape = shape.map(|shape| shape + " ").unwrap_or_default();
                     (human::shortened(field.name(), 60), shape + &cell(column.as_ref(), row, text))
                 })

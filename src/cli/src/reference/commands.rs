@@ -82,8 +82,7 @@ fn spelling(argument: &Arg) -> String {
 }
 
 fn meaning(argument: &Arg) -> String {
-    let help = argument.get_long_help().or(argument.get_help()).map(StyledStr::to_string).unwrap_or_default();
-    let mut text = help;
+    let mut text = argument.get_long_help().or(argument.get_help()).map(StyledStr::to_string).unwrap_or_default();
     let choices: Vec<String> = argument
         .get_possible_values()
         .iter()

@@ -12,7 +12,7 @@ fn cell(text: &str) -> String {
     paragraphs.collect::<Vec<_>>().join("<br>").replace('|', "\\|")
 }
 
-/// Returns whether `text` is code already, or the code that shows it.
+/// Returns text as code.
 fn code(text: &str) -> String {
     format!("`{text}`")
 }

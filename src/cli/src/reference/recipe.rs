@@ -38,11 +38,11 @@ pub fn recipe(schema: &Value) -> String {
     let (sections, own): (Vec<_>, Vec<_>) =
         properties.into_iter().flatten().partition(|(_, property)| page.fields(property).is_some());
     page.heading("## Keys of the recipe itself", "");
-    page.table(own.into_iter(), "", "the recipe");
+    page.table(own.into_iter(), "the recipe");
     for (name, section) in sections {
         page.heading(&format!("## {}", code(name)), description(page.resolve(section)));
         let fields = page.fields(section).into_iter().flatten();
-        page.table(fields, "", name);
+        page.table(fields, name);
     }
     for (tag, title) in TAGS {
         let Some(union) = page.tagged.get(tag).copied() else { continue };
@@ -51,7 +51,7 @@ pub fn recipe(schema: &Value) -> String {
             let name = alternative["properties"][tag]["const"].as_str().unwrap_or_default();
             page.heading(&format!("### {}", code(&format!("{tag}: {name}"))), description(alternative));
             let fields = page.fields(alternative).into_iter().flatten().filter(|(key, _)| *key != tag);
-            page.table(fields, "", &format!("{tag}: {name}"));
+            page.table(fields, &format!("{tag}: {name}"));
         }
     }
     page.text
@@ -74,19 +74,12 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn table<'p>(&mut self, properties: impl Iterator<Item = (&'p String, &'p Value)>, prefix: &str, place: &str)
-    where
-        'a: 'p,
-        'p: 'a,
-    {
+    fn table(&mut self, properties: impl Iterator<Item = (&'a String, &'a Value)>, place: &str) {
         self.text += "\n| key | type | default | meaning |\n|---|---|---|---|\n";
-        self.rows(properties, prefix, place);
+        self.rows(properties, "", place);
     }
 
-    fn rows<'p>(&mut self, properties: impl Iterator<Item = (&'p String, &'p Value)>, prefix: &str, place: &str)
-    where
-        'p: 'a,
-    {
+    fn rows(&mut self, properties: impl Iterator<Item = (&'a String, &'a Value)>, prefix: &str, place: &str) {
         for (name, property) in properties {
             let key = format!("{prefix}{name}");
             let mut meaning = cell(described(property, self.resolve(property)));

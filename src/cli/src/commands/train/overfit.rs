@@ -38,8 +38,8 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
         options,
         &mut printer,
     );
-    let seconds = std::mem::take(&mut printer.seconds);
-    if let Some(error) = printer.failed {
+    let Printer { seconds, failed, .. } = printer;
+    if let Some(error) = failed {
         return Err(error.into());
     }
     let tried = tried.map_err(|error| Failure::Failed(error.into()))?;
