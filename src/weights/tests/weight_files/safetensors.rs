@@ -1,7 +1,7 @@
 //! `.safetensors`: round trip and refusals.
 
-use candle_core::{Device, Tensor};
 use crate::support::refusal;
+use candle_core::{Device, Tensor};
 use flowmill_weights::WeightError;
 use std::collections::BTreeMap;
 use std::path::Path;
