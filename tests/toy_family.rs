@@ -8,11 +8,11 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
+use flowmill_extract::{Media, State, extractors};
 use flowmill_family::{
     BoxError, Card, Columns, Family, FittedExtractor, Image, Input, KeyError, Loaded, Loss, Made, Model, NoOptions,
     Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer, TrainSettings,
 };
-use flowmill_models::extractors::{self, Extracted, Media, State};
 use flowmill_nn::init::Builder;
 use flowmill_nn::layers::Linear;
 use flowmill_nn::random::Draw;
@@ -241,12 +241,13 @@ impl Synthesizer for ToySynthesizer {
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError> {
         let [Input::Audio(path)] = request.inputs.as_slice() else { return Err("a recording is needed".into()) };
         let Loaded { folder, device, model, parameters, config, .. } = &self.0;
-        let extractor = extractors::from_state(&State::load(&folder.join("embedding.safetensors"))?, device)?;
+        let extractor = extractors::registry().open(&State::load(&folder.join("embedding.safetensors"))?, device)?;
         let audio = flowmill_audio::Decoder::with_ffmpeg().decode_file(path)?;
         let media = Media::audio(move || Ok::<_, flowmill_audio::AudioError>(audio.clone()));
-        let Extracted::Embedding(embedding) = extractor.extract(&media)? else { return Err("no embedding".into()) };
+        let values = extractor.extract(&media)?;
+        let embedding = values.as_embedding().ok_or("no embedding")?;
         let made = model.predict(parameters, &embedding[..config.width])?;
-        let error = (made - target(&embedding)).abs();
+        let error = (made - target(embedding)).abs();
         Ok(Synthesis { made: pixel(&request.name, made), figures: vec![format!("{error:.3}")] })
     }
 }
@@ -259,9 +260,9 @@ fn registry() -> Registry {
 fn stages() -> Vec<Box<dyn Stage>> {
     vec![
         Box::new(flowmill_stage_prep::Prep),
-        Box::new(flowmill_stage_embed::Embed),
-        Box::new(flowmill_stage_tokens::Tokens),
-        Box::new(flowmill_stage_pack::Pack),
+        Box::new(flowmill_stage_embed::Embed::new(extractors::registry())),
+        Box::new(flowmill_stage_tokens::Tokens::new(extractors::registry())),
+        Box::new(flowmill_stage_pack::Pack::new(extractors::registry())),
         Box::new(TrainStage::new(registry())),
         Box::new(flowmill_stage_average::AverageStage),
         Box::new(Export::new(registry())),

@@ -15,15 +15,20 @@ pub fn families() -> Registry {
     flowmill_families::registry()
 }
 
+/// All extractors.
+pub fn extractors() -> flowmill_extract::Registry {
+    flowmill_extract::extractors::registry()
+}
+
 /// All stages, by number.
 pub fn all() -> Vec<Box<dyn Stage>> {
-    let families = families();
+    let (families, extractors) = (families(), extractors());
     vec![
         Box::new(Prep),
-        Box::new(Embed),
-        Box::new(Tokens),
-        Box::new(Pack),
-        Box::new(TrainStage::new(families.clone())),
+        Box::new(Embed::new(extractors.clone())),
+        Box::new(Tokens::new(extractors.clone())),
+        Box::new(Pack::new(extractors.clone())),
+        Box::new(TrainStage::new(families.clone()).with_extractors(extractors)),
         Box::new(AverageStage),
         Box::new(Export::new(families)),
     ]

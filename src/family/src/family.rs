@@ -70,10 +70,15 @@ pub enum Provided {
         /// True if shards hold it; otherwise it is computed from the recording.
         stored: bool,
     },
+    /// Any other array for each row.
+    Other {
+        /// Its type and axes.
+        spec: ColumnSpec,
+    },
 }
 
 /// The columns that the sections of a recipe provide, by name; without those of stages that the recipe leaves out.
-pub type Columns = BTreeMap<&'static str, Provided>;
+pub type Columns = BTreeMap<String, Provided>;
 
 /// Files of earlier stages that a training reads.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,8 @@
-//! The networks and extractors, one module per family, named as their papers name them.
+//! The networks, one module per family, named as their papers name them, and their comparison with public implementations.
 //!
-//! Built on `flowmill-nn` (layers, tape) and `flowmill-audio` (features). Knows nothing of corpora, recipes, stages or the training loop: a
-//! model here is a pure function of parameters, a batch and random draws.
+//! Built on `flowmill-nn` (layers, tape), `flowmill-audio` (features) and `flowmill-extract` (the form of its tokens). Knows nothing of corpora,
+//! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
-pub mod dual_codebook;
-pub mod extractors;
 pub mod flow;
 pub mod parity;
 pub mod sfm;

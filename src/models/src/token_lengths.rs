@@ -1,6 +1,6 @@
 //! The check that tokens and a mel are of the same speech, for packing and training.
 
-use crate::dual_codebook::{GROUP, SEMANTIC_PER_GROUP, is_mixed_rate};
+use flowmill_extract::dual_codebook::{GROUP, SEMANTIC_PER_GROUP, is_mixed_rate};
 
 /// Tokens and frames of one utterance may differ by this many tokens, as rounding at both ends makes them …
 const SLACK_TOKENS: f64 = 4.0;

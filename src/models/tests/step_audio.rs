@@ -3,8 +3,8 @@
 mod support;
 
 use candle_core::Tensor;
+use flowmill_extract::dual_codebook::DualCodebook;
 use flowmill_models::TokenToMel;
-use flowmill_models::dual_codebook::DualCodebook;
 use flowmill_models::flow::{
     DitConfig, EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, GenerationRequest, StepAudioConfig,
 };

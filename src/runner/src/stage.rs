@@ -110,12 +110,19 @@ pub trait Stage: Send + Sync {
 }
 
 /// The keys of a section that hold paths.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct StagePaths {
     /// Dotted, below the section; `[]` for each item of a list, `*` for each entry of a mapping: `data.[].dir`.
-    pub keys: &'static [&'static str],
+    pub keys: Vec<String>,
     /// What may stand there and is no path.
-    pub words: &'static [&'static str],
+    pub words: Vec<&'static str>,
+}
+
+impl StagePaths {
+    /// These keys, which hold nothing but paths.
+    pub fn of(keys: &[&str]) -> Self {
+        Self { keys: keys.iter().map(|&key| key.to_owned()).collect(), words: Vec::new() }
+    }
 }
 
 /// The folder of a stage inside its experiment: `0-prep`.

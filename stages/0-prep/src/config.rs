@@ -27,12 +27,12 @@ pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
     Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
 }
 
-/// Returns whether the rows of a recipe have recordings (`prep.media`): without, stages 1 and 2, which read sound, have nothing to do.
+/// Returns whether the rows of a recipe have one of these media (`prep.media`). A recipe without the section `prep` may have all.
 ///
 /// # Errors
 /// The key of the section `prep` that is wrong.
-pub fn has_recordings(recipe: &Recipe) -> Result<bool, RecipeError> {
-    Ok(!recipe.gives(SECTION) || PrepConfig::of(recipe)?.media.contains(&Role::Audio))
+pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
+    Ok(!recipe.gives(SECTION) || PrepConfig::of(recipe)?.media.iter().any(|role| roles.contains(role)))
 }
 
 /// Returns the device that is trained on (`train.device`): networks of earlier stages run there too, unless their sections name another.

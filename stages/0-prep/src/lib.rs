@@ -17,7 +17,6 @@ mod config;
 pub mod contents;
 mod fallback;
 mod filter;
-pub mod import;
 mod listing;
 mod media;
 mod merge;
@@ -33,7 +32,7 @@ use schemars::{Schema, SchemaGenerator};
 
 pub use config::{
     Fallback, Format, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device,
-    check_split, has_recordings, train_device, train_split,
+    check_split, has_media, train_device, train_split,
 };
 
 /// The stage.
@@ -61,7 +60,7 @@ impl Stage for Prep {
     }
 
     fn paths(&self) -> StagePaths {
-        StagePaths { keys: &["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"], words: &[] }
+        StagePaths::of(&["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"])
     }
 
     fn may_give_the_same(&self) -> bool {

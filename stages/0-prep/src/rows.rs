@@ -1,18 +1,15 @@
-//! What this stage leaves, for the stages that run extractors over rows: the parts to work on and their rows.
+//! The results of this stage, for the stages that run extractors over rows: the parts to work on and their rows.
 
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use flowmill_corpus::{
     Utterance,
     table::{self, RecordingRow},
 };
-use flowmill_models::extractors::{self, ExtractError, Extractor, Media, MediaError, RowEvents, RowWork, State};
-use flowmill_nn::device::{self, DeviceName};
-use flowmill_runner::{PartWork, PlanContext, RejectionReason, StageError};
+use flowmill_runner::{PlanContext, StageError};
 use rayon::prelude::*;
 
 use crate::contents::Contents;
@@ -127,91 +124,4 @@ fn name_of(table: &Path) -> Option<(String, String)> {
 /// When it cannot be read.
 pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
     table::read_utterances(&table.path).map_err(StageError::other)
-}
-
-/// What an extractor sees of an utterance of the part that `recordings` belong to.
-pub fn media(recordings: &PartRecordings, utterance: &Utterance) -> Media {
-    let recording = recordings.row(utterance);
-    Media::audio(move || recording.audio().map_err(|error| MediaError::new(&error, error.is_of_machine())))
-}
-
-/// An utterance's id.
-pub fn id(utterance: &Utterance) -> &str {
-    &utterance.utt
-}
-
-/// Tells the runner about rows.
-pub struct Events<'w> {
-    /// The part at work.
-    pub work: &'w PartWork,
-    /// Whether a rejected row is to be counted: once per stage, where its value is extracted, not where it is only
-    /// measured.
-    pub count_rejected: bool,
-}
-
-impl RowEvents for Events<'_> {
-    fn reject(&self, id: &str, reason: &ExtractError) {
-        if self.count_rejected {
-            self.work.reject(id, RejectionReason::of(reason, reason.is_of_machine()));
-        } else if reason.is_of_machine() {
-            self.work.incomplete(reason);
-        }
-    }
-
-    fn advance(&self, rows: u64) {
-        self.work.advance(rows);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.work.interrupted()
-    }
-
-    fn threads(&self) -> usize {
-        self.work.threads()
-    }
-}
-
-/// The driver's errors as the runner's.
-pub fn stage_error(error: RowWork) -> StageError {
-    match error {
-        RowWork::Interrupted(_) => StageError::Interrupted,
-        other => StageError::other(other),
-    }
-}
-
-/// A fitted extractor in a file. It is loaded when a part first asks for it, shared by all parts of a phase, and freed with the last
-/// of them.
-pub struct SharedExtractor {
-    path: PathBuf,
-    device: DeviceName,
-    loaded: Mutex<Option<Arc<dyn Extractor>>>,
-}
-
-impl SharedExtractor {
-    /// The extractor in this file, which need not be there yet, to run on a device.
-    pub fn new(path: &Path, device: DeviceName) -> Self {
-        Self { path: path.to_owned(), device, loaded: Mutex::new(None) }
-    }
-
-    /// The extractor.
-    ///
-    /// # Errors
-    /// When the file is not a whole extractor, or there is no such device.
-    pub fn get(&self) -> Result<Arc<dyn Extractor>, StageError> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(extractor) = &*loaded {
-            return Ok(Arc::clone(extractor));
-        }
-        // On a thread outside of the pool: what loading does in parallel must not let this thread take up another part, which
-        // would wait for the lock that is held here.
-        let load = || {
-            let state = State::load(&self.path).map_err(StageError::other)?;
-            let device = device::open(self.device).map_err(StageError::other)?;
-            extractors::from_state(&state, &device).map_err(StageError::other)
-        };
-        let result = std::thread::scope(|scope| scope.spawn(load).join());
-        let extractor: Arc<dyn Extractor> = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?.into();
-        *loaded = Some(Arc::clone(&extractor));
-        Ok(extractor)
-    }
 }

@@ -4,32 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flowmill_corpus::Utterance;
-use flowmill_models::extractors::import::{Choice, Files, ImportConfig, SpeakerFiles, read_embeddings};
-use flowmill_runner::{PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::import as prep_import;
-use flowmill_stage_prep::rows::{self as prep, Table};
+use flowmill_corpus::shard::speech;
+use flowmill_extract::extractors::import::{Choice, Files, ImportConfig, SpeakerFiles, read_embeddings};
+use flowmill_runner::{PartReport, PartWork, StageError};
+use flowmill_stage_extract::{lacks, look_up};
+use flowmill_stage_prep::rows::Table;
 
-use crate::phases::{EXTRACTOR, SPEAKERS, average};
-use crate::table;
+use crate::{SPEAKERS, table};
 
-/// The phases: the import, and the speakers' means unless these are imported too.
-pub(crate) fn plan(import: &ImportConfig, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
-    match phase {
-        0 => import_all(import, context).map(Some),
-        1 if import.speakers.is_empty() => average(context).map(Some),
-        _ => Ok(None),
-    }
-}
-
-fn import_all(import: &ImportConfig, context: &PlanContext) -> Result<Phase, StageError> {
-    let tables = prep::tables(context)?;
-    let (import, root) = (import.clone(), context.recipe_dir().to_owned());
-    let part = prep_import::part(&import, &tables, &["utt", "spk"], context)?
-        .work(move |work| run(work, &import, &root, &tables));
-    Ok(Phase::new("importing embeddings", vec![part]))
-}
-
-fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) -> Result<PartReport, StageError> {
+/// Looks up the rows of all tables, and writes the tables and the embeddings of speakers.
+pub(crate) fn run(
+    work: &PartWork,
+    import: &ImportConfig,
+    root: &Path,
+    tables: &[Table],
+) -> Result<PartReport, StageError> {
     let embeddings = read_embeddings(&import.embeddings.below(root), import.dimensions).map_err(StageError::other)?;
     warn_of_zeros(work, "utterances", &embeddings);
     let speakers = (!import.speakers.is_empty()).then(|| SpeakerFiles::read(import, root)).transpose();
@@ -37,9 +26,9 @@ fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) ->
     for (_, embeddings) in speakers.iter().flat_map(SpeakerFiles::iter) {
         warn_of_zeros(work, "speakers", embeddings);
     }
-    let column = import.column().name;
+    let column = speech::UTT_EMBEDDING;
     let mut used = UsedSpeakers::default();
-    let report = prep_import::look_up(
+    let report = look_up(
         work,
         tables,
         embeddings,
@@ -63,7 +52,6 @@ fn run(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) ->
             table::write(&path, column, &rows, speakers.filter(|_| differ).as_deref())
         },
     )?;
-    import.state().save(&work.output(EXTRACTOR)?).map_err(StageError::other)?;
     let Some(speakers) = &speakers else { return Ok(report) };
     let names = used.names();
     let unused = speakers.speakers().iter().filter(|speaker| !names.contains(**speaker)).count();
@@ -154,7 +142,7 @@ impl<'s> UsedSpeakers<'s> {
 
 /// The reason of a row that no file knows.
 fn not_imported(files: &Files, what: &str) -> String {
-    format!("not imported: {}", prep_import::lacks(files, what))
+    format!("not imported: {}", lacks(files, what))
 }
 
 /// Tells of embeddings that say nothing: what a failed extraction often leaves.

@@ -10,76 +10,91 @@
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files. Where files
 //! of several splits differ in a speaker's embedding, the rows have a column `spk_embedding` and the table of speakers a column `split`.
 //!
-//! Which extractor runs is the recipe's choice, as long as it gives embeddings; the stage knows none of them.
+//! Which extractor runs is the recipe's choice, as long as it does not give tokens; the stage knows none of them. Where it gives other
+//! columns than an embedding, the tables have these, and speakers have no mean.
 
-mod config;
 mod imported;
-mod phases;
 mod speakers;
 mod table;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
-use schemars::{Schema, SchemaGenerator};
+use std::path::{Path, PathBuf};
 
-pub use config::EmbedConfig;
-pub use phases::EXTRACTOR;
+use flowmill_corpus::Utterance;
+use flowmill_extract::extractors::import::ImportConfig;
+use flowmill_extract::{Column, Extracted, Facts, ValueType};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_extract::{ExtractStage, Extraction, Section, write_table};
+use flowmill_stage_prep::rows::{self as prep, Table};
+
+/// The fitted extractor, relative to the stage's folder.
+pub const EXTRACTOR: &str = "extractor.safetensors";
+
+/// The speakers' means, relative to the stage's folder.
+pub(crate) const SPEAKERS: &str = "spk2embedding.parquet";
 
 /// The stage.
-pub struct Embed;
+pub type Embed = ExtractStage<Embeddings>;
 
-impl Stage for Embed {
-    fn number(&self) -> u8 {
-        1
+/// What stage 1 has of its own: tables with speakers, and the means of speakers.
+pub struct Embeddings;
+
+impl Extraction for Embeddings {
+    const NUMBER: u8 = 1;
+    const NAME: &'static str = "embed";
+    const TITLE: &'static str = "embeddings per utterance and speaker";
+    const VERSION: u32 = 3;
+    const ABOUT: &'static str = "Settings of stage 1, `embed`: the speaker embeddings.";
+    const ABOUT_EXTRACTOR: &'static str =
+        "The extractor of the embeddings: `statistics`, `campplus` or `import`, with its settings.";
+    const VALUES: &'static str = "embeddings";
+    const NEEDS: &'static str = "an embedding";
+    const READS: &'static [&'static str] = &["utt", "spk", "start", "end", "channel", "decoder"];
+    const IMPORT_READS: &'static [&'static str] = &["utt", "spk"];
+    const FITTED: &'static str = EXTRACTOR;
+
+    fn takes(columns: &[Column]) -> bool {
+        !columns.iter().any(|column| matches!(column.values, ValueType::Tokens { .. }))
     }
 
-    fn name(&self) -> &'static str {
-        config::SECTION
+    fn write(path: &Path, columns: &[Column], rows: Vec<(&Utterance, Extracted)>) -> Result<Facts, StageError> {
+        let [Column { spec, values: ValueType::Embedding { .. } }] = columns else {
+            return write_table(path, columns, rows).map(|()| Facts::new());
+        };
+        let rows: Vec<table::UtteranceEmbedding> = rows
+            .into_iter()
+            .filter_map(|(row, value)| Some((row.utt.clone(), row.spk.clone(), value.as_embedding()?.to_vec())))
+            .collect();
+        table::write(path, &spec.name, &rows, None).map(|()| Facts::new())
     }
 
-    fn title(&self) -> &'static str {
-        "embeddings per utterance and speaker"
+    fn import(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) -> Result<PartReport, StageError> {
+        imported::run(work, import, root, tables)
     }
 
-    fn version(&self) -> u32 {
-        3
-    }
-
-    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<EmbedConfig>()
-    }
-
-    fn paths(&self) -> StagePaths {
-        StagePaths {
-            keys: &[
-                "extractor.weights",
-                "extractor.embeddings",
-                "extractor.embeddings.[]",
-                "extractor.speakers",
-                "extractor.speakers.[]",
-                "extractor.speakers.*",
-            ],
-            words: &["random"],
-        }
-    }
-
-    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        EmbedConfig::of(recipe)?.check_split(recipe)
-    }
-
-    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let config = EmbedConfig::of(recipe)?;
-        config.check_device(recipe)?;
-        config.check_files(recipe)
-    }
-
-    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
-        Ok(serde_json::json!(EmbedConfig::of(recipe)?))
-    }
-
-    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
-        if !flowmill_stage_prep::has_recordings(context.recipe())? {
+    fn summarize(section: &Section, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        if section.extractor.import().is_some_and(|import| !import.speakers.is_empty()) {
             return Ok(None);
         }
-        phases::plan(phase, context)
+        let is_embedding = |column: &Column| matches!(column.values, ValueType::Embedding { .. });
+        let Some(column) = section.extractor.columns().into_iter().find(is_embedding) else { return Ok(None) };
+        let table = |table: Table| context.stage_dir(Self::NUMBER).join(format!("{}.parquet", table.key));
+        let tables: Vec<PathBuf> = prep::tables(context)?.into_iter().map(table).collect();
+        let part = Part::new("speakers").inputs(tables.clone()).work(move |work| average(work, &column, &tables));
+        Ok(Some(Phase::new("averaging per speaker", vec![part])))
     }
+}
+
+/// Writes the means of speakers over the rows of all tables.
+fn average(work: &PartWork, column: &Column, tables: &[PathBuf]) -> Result<PartReport, StageError> {
+    let mut means = speakers::Means::default();
+    for path in tables {
+        for row in table::read(path, &column.spec)? {
+            let (speaker, embedding) = row?;
+            means.add(speaker, &embedding);
+        }
+    }
+    let means = means.finish();
+    let path = work.output(SPEAKERS)?;
+    flowmill_corpus::table::write_embeddings(&path, "spk", "spk_embedding", &means).map_err(StageError::other)?;
+    Ok(PartReport::summary().fact("speakers", means.len()))
 }

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use flowmill_corpus::table;
+use flowmill_corpus::shard::ShardReader;
+use flowmill_corpus::{ColumnSpec, table};
 use flowmill_runner::StageError;
-use polars::prelude::*;
+use polars::prelude::{
+    Column as Series, DataFrame, DataType, Float32Type, IntoColumn, ListBuilderTrait, ListPrimitiveChunkedBuilder,
+    PolarsResult, StringChunkedBuilder,
+};
 
 /// An utterance's id, its speaker's, and the embedding.
 pub(crate) type UtteranceEmbedding = (String, String, Vec<f32>);
@@ -43,13 +47,13 @@ fn frame(column: &str, rows: &[UtteranceEmbedding], speakers: Option<&[&[f32]]>)
     DataFrame::new(rows.len(), columns)
 }
 
-fn texts<'t>(name: &str, values: impl ExactSizeIterator<Item = &'t str>) -> Column {
+fn texts<'t>(name: &str, values: impl ExactSizeIterator<Item = &'t str>) -> Series {
     let mut builder = StringChunkedBuilder::new(name.into(), values.len());
     values.for_each(|value| builder.append_value(value));
     builder.finish().into_column()
 }
 
-fn lists(name: &str, rows: &[&[f32]]) -> Column {
+fn lists(name: &str, rows: &[&[f32]]) -> Series {
     let values = rows.iter().map(|row| row.len()).sum();
     let mut builder =
         ListPrimitiveChunkedBuilder::<Float32Type>::new(name.into(), rows.len(), values, DataType::Float32);
@@ -57,19 +61,24 @@ fn lists(name: &str, rows: &[&[f32]]) -> Column {
     builder.finish().into_column()
 }
 
-pub(crate) fn read(path: &Path, column: &str) -> Result<Vec<UtteranceEmbedding>, StageError> {
-    let embeddings = table::read_embeddings(path, "utt", column).map_err(StageError::other)?;
-    let frame = table::read_frame(path, Some(vec!["spk".to_owned()])).map_err(StageError::other)?;
-    let speakers = frame.column("spk").and_then(|column| column.str().cloned()).map_err(StageError::other)?;
-    let row = |((utt, embedding), spk): ((String, Vec<f32>), Option<&str>)| {
-        (utt, spk.unwrap_or_default().to_owned(), embedding)
-    };
-    Ok(embeddings.into_iter().zip(speakers.iter()).map(row).collect())
+/// Reads the speakers and embeddings of the rows of a table.
+pub(crate) fn read(
+    path: &Path,
+    column: &ColumnSpec,
+) -> Result<impl Iterator<Item = Result<(String, Vec<f32>), StageError>> + use<>, StageError> {
+    let (name, table) = (column.name.clone(), ShardReader::open_table(path).map_err(StageError::other)?);
+    let rows = table.iter(std::slice::from_ref(column)).map_err(StageError::other)?;
+    Ok(rows.map(move |row| {
+        let row = row.map_err(StageError::other)?;
+        let embedding = row.values::<f32>(&name).map_err(StageError::other)?.to_vec();
+        Ok((row.group, embedding))
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowmill_extract::Column;
 
     #[test]
     fn a_table_gives_back_its_rows_even_when_it_has_none() {
@@ -78,7 +87,9 @@ mod tests {
         let rows = vec![("u1".into(), "s".into(), vec![0.5, -1.0]), ("u2".into(), "t".into(), vec![2.0, 3.0])];
         for rows in [rows, Vec::new()] {
             write(&path, "utt_embedding", &rows, None).unwrap();
-            assert_eq!(read(&path, "utt_embedding").unwrap(), rows);
+            let read = read(&path, &Column::embedding("utt_embedding", 2).spec).unwrap();
+            let expected: Vec<_> = rows.into_iter().map(|(_, speaker, embedding)| (speaker, embedding)).collect();
+            assert_eq!(read.collect::<Result<Vec<_>, _>>().unwrap(), expected);
         }
     }
 }

@@ -3,13 +3,18 @@
 mod support;
 
 use flowmill_corpus::table::read_embeddings;
+use flowmill_extract::extractors::registry;
 use flowmill_stage_embed::Embed;
 use support::{Miniature, ROWS, tree};
+
+fn stage() -> Embed {
+    Embed::new(registry())
+}
 
 #[test]
 fn every_utterance_and_speaker_has_an_embedding_or_a_reason() {
     let miniature = Miniature::new("");
-    let outcome = miniature.run(Embed, &[], 2).unwrap().stages.remove(1);
+    let outcome = miniature.run(stage(), &[], 2).unwrap().stages.remove(1);
     assert_eq!((outcome.rows_in, outcome.rows_out, outcome.rejected), (ROWS, ROWS - 1, 1));
     let dev = read_embeddings(&miniature.path("1-embed/dev/part-00000.parquet"), "utt", "utt_embedding").unwrap();
     let ids: Vec<&str> = dev.iter().map(|(utt, _)| utt.as_str()).collect();
@@ -31,16 +36,16 @@ fn every_utterance_and_speaker_has_an_embedding_or_a_reason() {
 #[test]
 fn only_what_a_change_concerns_runs_again() {
     let miniature = Miniature::new("");
-    assert_eq!(miniature.ran(Embed, &[]).len(), 2 + 1 + 3 + 1);
-    assert!(miniature.ran(Embed, &[]).is_empty());
-    assert!(miniature.ran(Embed, &["seed=4"]).is_empty(), "nothing is drawn");
-    let again = miniature.ran(Embed, &["embed.extractor={kind: statistics, shrinkage: 0.5}"]);
+    assert_eq!(miniature.ran(stage(), &[]).len(), 2 + 1 + 3 + 1);
+    assert!(miniature.ran(stage(), &[]).is_empty());
+    assert!(miniature.ran(stage(), &["seed=4"]).is_empty(), "nothing is drawn");
+    let again = miniature.ran(stage(), &["embed.extractor={kind: statistics, shrinkage: 0.5}"]);
     assert!(!again.iter().any(|key| key.starts_with("measure/")), "{again:?}");
     assert!(again.contains(&"fit".to_owned()) && again.contains(&"speakers".to_owned()), "{again:?}");
     let table = miniature.path("1-embed/dev/part-00000.parquet");
     let before = std::fs::read(&table).unwrap();
     std::fs::remove_file(&table).unwrap();
-    let again = miniature.ran(Embed, &["embed.extractor={kind: statistics, shrinkage: 0.5}"]);
+    let again = miniature.ran(stage(), &["embed.extractor={kind: statistics, shrinkage: 0.5}"]);
     assert_eq!(again, ["dev/part-00000"]);
     assert_eq!(std::fs::read(&table).unwrap(), before);
 }
@@ -48,14 +53,14 @@ fn only_what_a_change_concerns_runs_again() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let (one, three) = (Miniature::new(""), Miniature::new(""));
-    one.run(Embed, &[], 1).unwrap();
-    three.run(Embed, &[], 3).unwrap();
+    one.run(stage(), &[], 1).unwrap();
+    three.run(stage(), &[], 3).unwrap();
     assert_eq!(tree(&one.path("1-embed")), tree(&three.path("1-embed")));
 }
 
 #[test]
 fn mistakes_in_the_recipe_are_named() {
-    let message = |recipe: &str| Miniature::new(recipe).run(Embed, &[], 1).unwrap_err().to_string();
+    let message = |recipe: &str| Miniature::new(recipe).run(stage(), &[], 1).unwrap_err().to_string();
     for (recipe, words) in [
         ("embed: {extractor: {kind: statistics, shrinkage: 2}}", ["embed.extractor.shrinkage", "at most 1"]),
         ("embed: {extractor: {kind: statistics, n_mel: 40}}", ["embed.extractor.n_mel", "n_mels"]),
@@ -74,12 +79,12 @@ fn mistakes_in_the_recipe_are_named() {
 #[test]
 fn an_encoder_with_weights_of_its_own_measures_nothing() {
     let miniature = Miniature::new("embed: {extractor: {kind: campplus, weights: random}}");
-    assert_eq!(miniature.ran(Embed, &[]).len(), 1 + 3 + 1);
+    assert_eq!(miniature.ran(stage(), &[]).len(), 1 + 3 + 1);
     let dev = read_embeddings(&miniature.path("1-embed/dev/part-00000.parquet"), "utt", "utt_embedding").unwrap();
     assert!(dev.iter().all(|(_, embedding)| embedding.len() == 192));
-    assert!(miniature.ran(Embed, &[]).is_empty());
-    assert_eq!(miniature.ran(Embed, &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
-    let again = miniature.ran(Embed, &["embed.extractor.embedding_size=64"]);
+    assert!(miniature.ran(stage(), &[]).is_empty());
+    assert_eq!(miniature.ran(stage(), &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
+    let again = miniature.ran(stage(), &["embed.extractor.embedding_size=64"]);
     assert_eq!(again.len(), 1 + 3 + 1, "{again:?}");
 }
 
@@ -87,7 +92,7 @@ fn an_encoder_with_weights_of_its_own_measures_nothing() {
 fn the_number_of_threads_changes_no_byte_of_an_encoder() {
     let recipe = "embed: {extractor: {kind: campplus, weights: random}}";
     let (one, three) = (Miniature::new(recipe), Miniature::new(recipe));
-    one.run(Embed, &[], 1).unwrap();
-    three.run(Embed, &[], 3).unwrap();
+    one.run(stage(), &[], 1).unwrap();
+    three.run(stage(), &[], 3).unwrap();
     assert_eq!(tree(&one.path("1-embed")), tree(&three.path("1-embed")));
 }

@@ -9,78 +9,92 @@
 //!
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
 //!
-//! Which extractor runs is the recipe's choice, as long as it gives tokens; the stage knows none of them.
+//! Which extractor runs is the recipe's choice, as long as it does not give embeddings; the stage knows none of them. Where it gives other
+//! columns than tokens, the tables have these, and no units are counted.
 
-mod config;
 mod imported;
-mod phases;
 mod usage;
 
-use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
-use schemars::{Schema, SchemaGenerator};
+use std::path::{Path, PathBuf};
 
-pub use config::TokensConfig;
-pub use phases::CODEBOOK;
+use flowmill_corpus::shard::ShardReader;
+use flowmill_corpus::{Utterance, table};
+use flowmill_extract::extractors::import::ImportConfig;
+use flowmill_extract::{Column, Extracted, Facts, ValueType};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_extract::{ExtractStage, Extraction, Section, write_json, write_table};
+use flowmill_stage_prep::rows::{self as prep, Table};
+
+/// The fitted extractor, relative to the stage's folder.
+pub const CODEBOOK: &str = "codebook.safetensors";
+
+/// How the units are used.
+const USAGE: &str = "usage.json";
 
 /// The stage.
-pub struct Tokens;
+pub type Tokens = ExtractStage<Units>;
 
-impl Stage for Tokens {
-    fn number(&self) -> u8 {
-        2
+/// What stage 2 has of its own: tables of units, and how splits use the units.
+pub struct Units;
+
+impl Extraction for Units {
+    const NUMBER: u8 = 2;
+    const NAME: &'static str = "tokens";
+    const TITLE: &'static str = "discrete units per utterance";
+    const VERSION: u32 = 4;
+    const ABOUT: &'static str = "Settings of stage 2, `tokens`: the speech tokens.";
+    const ABOUT_EXTRACTOR: &'static str = "The extractor of the tokens: `kmeans`, `dual-kmeans`, `s3-tokenizer`, \
+                                           `paraformer-units`, `step-audio-dual` or `import`, with its settings.";
+    const VALUES: &'static str = "tokens";
+    const NEEDS: &'static str = "tokens";
+    const READS: &'static [&'static str] = &["utt", "start", "end", "channel", "decoder"];
+    const IMPORT_READS: &'static [&'static str] = &["utt"];
+    const FITTED: &'static str = CODEBOOK;
+    const FIT_FACTS: Option<&'static str> = Some("codebook.json");
+
+    fn takes(columns: &[Column]) -> bool {
+        !columns.iter().any(|column| matches!(column.values, ValueType::Embedding { .. }))
     }
 
-    fn name(&self) -> &'static str {
-        config::SECTION
+    fn write(path: &Path, columns: &[Column], rows: Vec<(&Utterance, Extracted)>) -> Result<Facts, StageError> {
+        let [Column { spec, values: ValueType::Tokens { .. } }] = columns else {
+            return write_table(path, columns, rows).map(|()| Facts::new());
+        };
+        let tokens: Vec<(String, Vec<i64>)> =
+            rows.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.as_tokens()?.to_vec()))).collect();
+        table::write_tokens(path, "utt", &spec.name, &tokens).map_err(StageError::other)?;
+        let count: usize = tokens.iter().map(|(_, tokens)| tokens.len()).sum();
+        Ok(vec![("tokens".to_owned(), count.into())])
     }
 
-    fn title(&self) -> &'static str {
-        "discrete units per utterance"
+    fn import(work: &PartWork, import: &ImportConfig, root: &Path, tables: &[Table]) -> Result<PartReport, StageError> {
+        imported::run(work, import, root, tables)
     }
 
-    fn version(&self) -> u32 {
-        4
+    fn summarize(section: &Section, context: &PlanContext) -> Result<Option<Phase>, StageError> {
+        let is_tokens = |column: &Column| matches!(column.values, ValueType::Tokens { .. });
+        let Some(column) = section.extractor.columns().into_iter().find(is_tokens) else { return Ok(None) };
+        let own = context.stage_dir(Self::NUMBER);
+        let table = |part: Table| (part.split, own.join(format!("{}.parquet", part.key)));
+        let tables: Vec<(String, PathBuf)> = prep::tables(context)?.into_iter().map(table).collect();
+        let part = Part::new("usage")
+            .input(own.join(CODEBOOK))
+            .inputs(tables.iter().map(|(_, table)| table))
+            .work(move |work| count(work, &column, &tables));
+        Ok(Some(Phase::new("counting units", vec![part])))
     }
+}
 
-    fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<TokensConfig>()
-    }
-
-    fn paths(&self) -> StagePaths {
-        StagePaths {
-            keys: &[
-                "extractor.weights",
-                "extractor.centres",
-                "extractor.cmvn",
-                "extractor.tokens",
-                "extractor.tokens.[]",
-                "extractor.linguistic.weights",
-                "extractor.linguistic.centres",
-                "extractor.linguistic.cmvn",
-                "extractor.semantic.weights",
-            ],
-            words: &["random", "none"],
+/// Counts the units of all tables.
+fn count(work: &PartWork, column: &Column, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
+    let mut counts = usage::Counts::new(column.values);
+    for (split, path) in tables {
+        let table = ShardReader::open_table(path).map_err(StageError::other)?;
+        for row in table.iter(std::slice::from_ref(&column.spec)).map_err(StageError::other)? {
+            let row = row.map_err(StageError::other)?;
+            counts.add(split, row.values(column.name()).map_err(StageError::other)?);
         }
     }
-
-    fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        TokensConfig::of(recipe)?.check_split(recipe)
-    }
-
-    fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let config = TokensConfig::of(recipe)?;
-        config.check_device(recipe)?;
-        config.check_files(recipe)
-    }
-
-    fn show(&self, recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
-        Ok(serde_json::json!(TokensConfig::of(recipe)?))
-    }
-
-    fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
-        if !flowmill_stage_prep::has_recordings(context.recipe())? {
-            return Ok(None);
-        }
-        phases::plan(phase, context)
-    }
+    write_json(&work.output(USAGE)?, &counts.to_json())?;
+    Ok(counts.facts().into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use flowmill_models::extractors::{Facts, ValueType, kmeans::Usage};
+use flowmill_extract::extractors::kmeans::Usage;
+use flowmill_extract::{Facts, ValueType};
 use serde_json::{Map, Value, json};
 
 /// Units by split.

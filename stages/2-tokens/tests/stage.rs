@@ -3,15 +3,20 @@
 mod support;
 
 use flowmill_corpus::table::read_tokens;
+use flowmill_extract::extractors::registry;
 use flowmill_stage_tokens::Tokens;
 use support::{Miniature, ROWS, tree};
 
 const RECIPE: &str = "tokens: {extractor: {kind: kmeans, k: 64}}";
 
+fn stage() -> Tokens {
+    Tokens::new(registry())
+}
+
 #[test]
 fn every_utterance_has_its_units_or_a_reason() {
     let miniature = Miniature::new(RECIPE);
-    let outcome = miniature.run(Tokens, &[], 2).unwrap().stages.remove(1);
+    let outcome = miniature.run(stage(), &[], 2).unwrap().stages.remove(1);
     assert_eq!((outcome.rows_in, outcome.rows_out, outcome.rejected), (ROWS, ROWS - 1, 1));
     let dev = read_tokens(&miniature.path("2-tokens/dev/part-00000.parquet"), "utt", "speech_token").unwrap();
     let ids: Vec<&str> = dev.iter().map(|(utt, _)| utt.as_str()).collect();
@@ -30,26 +35,26 @@ fn every_utterance_has_its_units_or_a_reason() {
 #[test]
 fn only_what_a_change_concerns_runs_again() {
     let miniature = Miniature::new(RECIPE);
-    assert_eq!(miniature.ran(Tokens, &[]).len(), 2 + 1 + 3 + 1);
-    assert!(miniature.ran(Tokens, &[]).is_empty());
-    let again = miniature.ran(Tokens, &["tokens.extractor.k=32"]);
+    assert_eq!(miniature.ran(stage(), &[]).len(), 2 + 1 + 3 + 1);
+    assert!(miniature.ran(stage(), &[]).is_empty());
+    let again = miniature.ran(stage(), &["tokens.extractor.k=32"]);
     assert!(again.contains(&"fit".to_owned()) && again.contains(&"usage".to_owned()), "{again:?}");
     assert!(!again.iter().any(|key| key.starts_with("measure/")), "{again:?}");
-    let again = miniature.ran(Tokens, &["tokens.extractor.k=32", "seed=4"]);
+    let again = miniature.ran(stage(), &["tokens.extractor.k=32", "seed=4"]);
     assert!(again.contains(&"measure/train/part-00001".to_owned()), "the seed decides which frames are sampled");
 }
 
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let (one, three) = (Miniature::new(RECIPE), Miniature::new(RECIPE));
-    one.run(Tokens, &[], 1).unwrap();
-    three.run(Tokens, &[], 3).unwrap();
+    one.run(stage(), &[], 1).unwrap();
+    three.run(stage(), &[], 3).unwrap();
     assert_eq!(tree(&one.path("2-tokens")), tree(&three.path("2-tokens")));
 }
 
 #[test]
 fn mistakes_in_the_recipe_are_named() {
-    let message = |recipe: &str| Miniature::new(recipe).run(Tokens, &[], 1).unwrap_err().to_string();
+    let message = |recipe: &str| Miniature::new(recipe).run(stage(), &[], 1).unwrap_err().to_string();
     for (recipe, words) in [
         ("tokens: {extractor: {kind: kmeans, k: 1}}", ["tokens.extractor.k", "2 to 65536"]),
         ("tokens: {extractor: {kind: kmeans, pitch_wieght: 3}}", ["tokens.extractor.pitch_wieght", "pitch_weight"]),
@@ -67,20 +72,20 @@ fn mistakes_in_the_recipe_are_named() {
 #[test]
 fn a_tokenizer_with_weights_of_its_own_measures_nothing() {
     let miniature = Miniature::new("tokens: {extractor: {kind: s3-tokenizer, version: v2, weights: random}}");
-    assert_eq!(miniature.ran(Tokens, &[]).len(), 1 + 3 + 1);
+    assert_eq!(miniature.ran(stage(), &[]).len(), 1 + 3 + 1);
     let dev = read_tokens(&miniature.path("2-tokens/dev/part-00000.parquet"), "utt", "speech_token").unwrap();
     assert!(dev.iter().all(|(_, tokens)| tokens.len() == 50 && tokens.iter().all(|token| (0..6561).contains(token))));
     let codebook = std::fs::read_to_string(miniature.path("2-tokens/codebook.json")).unwrap();
     assert!(codebook.contains("RANDOM"), "{codebook}");
-    assert!(miniature.ran(Tokens, &[]).is_empty());
-    assert_eq!(miniature.ran(Tokens, &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
-    let again = miniature.ran(Tokens, &["tokens.extractor.version=v1"]);
+    assert!(miniature.ran(stage(), &[]).is_empty());
+    assert_eq!(miniature.ran(stage(), &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
+    let again = miniature.ran(stage(), &["tokens.extractor.version=v1"]);
     assert_eq!(again.len(), 1 + 3 + 1, "{again:?}");
 }
 
 #[test]
 fn weights_that_cannot_be_used_are_named() {
-    let message = |recipe: &str| Miniature::new(recipe).run(Tokens, &[], 1).unwrap_err().to_string();
+    let message = |recipe: &str| Miniature::new(recipe).run(stage(), &[], 1).unwrap_err().to_string();
     let missing = message("tokens: {extractor: {kind: s3-tokenizer}}");
     assert!(missing.contains("tokens.extractor.weights") && missing.contains("speech_tokenizer_v2.onnx"), "{missing}");
     let absent = message("tokens: {extractor: {kind: s3-tokenizer, weights: no/such.onnx}}");

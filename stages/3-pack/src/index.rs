@@ -8,12 +8,13 @@ use flowmill_corpus::shard::{
     ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, speech, write_data_list, write_row_lists,
     write_shard_lists,
 };
-use flowmill_models::extractors::State;
+use flowmill_extract::State;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
 use crate::statistics::Moments;
+use crate::wanted::Wanted;
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
@@ -39,13 +40,17 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
 }
 
 /// A column's name, and the file of the extractor that made it.
-type Extractor = (&'static str, PathBuf);
+type Extractor = (String, PathBuf);
 
 /// The extractors of stages 1 and 2: the file that each leaves in its stage's own folder.
 fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
     let mut found = Vec::new();
-    for (stage, column) in [(1, speech::UTT_EMBEDDING), (2, speech::SPEECH_TOKEN)] {
-        if config.columns.as_ref().is_some_and(|names| !names.iter().any(|name| name == column)) {
+    let wanted = Wanted::of(config, context)?;
+    for stage in [1, 2] {
+        // Embeddings of speakers are means of those of utterances.
+        let mut columns = wanted.given_by(stage);
+        columns.retain(|column| column.name != speech::SPK_EMBEDDING);
+        if columns.is_empty() {
             continue;
         }
         let folder = context.stage_dir(stage);
@@ -53,7 +58,9 @@ fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extracto
             path.parent() == Some(&folder) && path.extension().is_some_and(|extension| extension == "safetensors")
         };
         let outputs = context.receipts(stage)?.iter().flat_map(|receipt| receipt.outputs()).find(is_extractor);
-        found.extend(outputs.map(|path| (column, path)));
+        found.extend(
+            outputs.into_iter().flat_map(|path| columns.iter().map(move |own| (own.name.clone(), path.clone()))),
+        );
     }
     Ok(found)
 }
@@ -63,7 +70,7 @@ fn made_by(extractors: &[Extractor]) -> Result<BTreeMap<String, MadeBy>, StageEr
     let entry = |(column, path): &Extractor| {
         let kind = State::load(path).map_err(StageError::other)?.kind().to_owned();
         let blake3 = file_checksum(path).map_err(StageError::other)?.to_string();
-        Ok(((*column).to_owned(), MadeBy { kind, blake3 }))
+        Ok((column.clone(), MadeBy { kind, blake3 }))
     };
     extractors.iter().map(entry).collect()
 }

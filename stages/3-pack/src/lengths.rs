@@ -1,10 +1,11 @@
 //! The check that the tokens and the mel of an utterance are of the same speech.
 
 use flowmill_audio::features::MelConfig;
-use flowmill_models::extractors::ValueType;
+use flowmill_corpus::shard::speech;
+use flowmill_extract::{Column, Registry, ValueType};
 use flowmill_models::token_lengths::{go_together, rate_read};
 use flowmill_runner::{Recipe, RecipeError};
-use flowmill_stage_tokens::TokensConfig;
+use flowmill_stage_tokens::Tokens;
 
 /// Tokens a second that CosyVoice 2 pads recordings to.
 const COSYVOICE_RATE: u64 = 25;
@@ -22,13 +23,17 @@ impl Lengths {
     /// Of tokens as stage 2 describes them, and of a mel.
     ///
     /// # Errors
-    /// When the recipe's section `tokens` is wrong.
-    pub fn of(recipe: &Recipe, mel: &MelConfig) -> Result<Self, RecipeError> {
-        let token_rate = match TokensConfig::of(recipe)?.extractor.column().values {
-            ValueType::Tokens { rate, .. } => rate,
-            // The section refuses what gives no tokens.
-            _ => 0.0,
+    /// When the recipe's section `tokens` is wrong or its extractor gives no tokens.
+    pub fn of(extractors: &Registry, recipe: &Recipe, mel: &MelConfig) -> Result<Self, RecipeError> {
+        let extractor = Tokens::section(extractors, recipe)?.extractor;
+        let rate = |column: &Column| match column.values {
+            ValueType::Tokens { rate, .. } if column.name() == speech::SPEECH_TOKEN => Some(rate),
+            _ => None,
         };
+        let token_rate = extractor.columns().iter().find_map(rate).ok_or_else(|| {
+            let problem = format!("{} gives no `{}`, which `pack.columns` has", extractor.kind(), speech::SPEECH_TOKEN);
+            recipe.error("tokens.extractor.kind", problem)
+        })?;
         Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
     }
 
@@ -75,7 +80,7 @@ impl Lengths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flowmill_models::dual_codebook::MIXED_RATE;
+    use flowmill_extract::dual_codebook::MIXED_RATE;
 
     #[test]
     fn a_token_that_is_missing_or_too_many_at_the_end_is_repeated_or_dropped() {

@@ -19,13 +19,23 @@ mod statistics;
 mod utterance;
 mod wanted;
 
+use flowmill_extract::Registry;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError};
 use schemars::{Schema, SchemaGenerator};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 
 /// The stage.
-pub struct Pack;
+pub struct Pack {
+    extractors: Registry,
+}
+
+impl Pack {
+    /// The stage with the extractors that a recipe can name for stages 1 and 2.
+    pub fn new(extractors: Registry) -> Self {
+        Self { extractors }
+    }
+}
 
 impl Stage for Pack {
     fn number(&self) -> u8 {
@@ -63,7 +73,7 @@ impl Stage for Pack {
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let config = PackConfig::of(context.recipe())?;
         match phase {
-            0 => pack::phase(&config, context).map(Some),
+            0 => pack::phase(&config, &self.extractors, context).map(Some),
             1 => index::phase(&config, context).map(Some),
             _ => Ok(None),
         }

@@ -6,6 +6,7 @@ use flowmill_audio::features::MelSpectrogram;
 use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::{ContentHasher, MelStore, ShardEntry, speech, without_keys};
 use flowmill_corpus::table::RecordingRow;
+use flowmill_extract::Registry;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::recordings::{PartRecordings, recordings_of_parts};
 use rayon::prelude::*;
@@ -23,13 +24,14 @@ use crate::{Container, PackConfig};
 const ROWS_PER_THREAD: usize = 16;
 
 /// Plans the shards.
-pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
+pub fn phase(config: &PackConfig, extractors: &Registry, context: &PlanContext) -> Result<Phase, StageError> {
     let wanted = Wanted::of(config, context)?;
     for stage in [1, 2].into_iter().filter(|stage| wanted.needs(*stage)) {
         context.receipts(stage)?;
     }
     let stretches = stretches(context, config.utterances_per_shard)?;
-    let lengths = wanted.has(speech::SPEECH_TOKEN).then(|| Lengths::of(context.recipe(), &config.mel.config()));
+    let lengths =
+        wanted.has(speech::SPEECH_TOKEN).then(|| Lengths::of(extractors, context.recipe(), &config.mel.config()));
     let lengths = lengths.transpose()?;
     let rows: Vec<Vec<RecordingRow>> = stretches.iter().map(Stretch::recordings).collect();
     let rows: Vec<&[RecordingRow]> = rows.iter().map(Vec::as_slice).collect();

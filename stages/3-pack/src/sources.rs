@@ -140,7 +140,7 @@ impl Stretch {
     /// The tables that it reads for these columns, but for the rows of stage 0 and where their media lie.
     pub fn inputs(&self, wanted: &Wanted) -> Vec<PathBuf> {
         let mut inputs = Vec::new();
-        if wanted.needs(1) {
+        if wanted.has(speech::SPK_EMBEDDING) {
             inputs.push(self.speakers.clone());
         }
         for Piece { tables, .. } in &self.pieces {

@@ -8,6 +8,7 @@ use flowmill_audio::features::{MelConfig, MelSpectrogram};
 use flowmill_corpus::DType;
 use flowmill_corpus::shard::{MelStatistics, MelStore, ShardIndex, ShardReader, Shards, speech};
 use flowmill_corpus::table;
+use flowmill_extract::extractors::registry;
 use flowmill_runner::{
     Experiment, Part, PartReport, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions, RunSummary,
     Stage, StageError, run,
@@ -108,7 +109,7 @@ fn run_in(dir: &Path, sections: &str, jobs: usize) -> Result<RunSummary, RunErro
         Box::new(Prep),
         Box::new(StandIn { number: 1, name: "embed", without: "1998-15444-0003" }),
         Box::new(StandIn { number: 2, name: "tokens", without: "1688-142285-0000" }),
-        Box::new(Pack),
+        Box::new(Pack::new(registry())),
     ];
     let options = RunOptions { jobs, ..RunOptions::default() };
     run(&stages, &recipe, &Experiment::of_recipe(&recipe), &options, &Reporter::quiet())

@@ -1,7 +1,7 @@
 //! Corpora whose features were made by different extractors: unit 17 of one codebook is another sound than unit 17 of another.
 
 use flowmill_corpus::shard::MadeBy;
-use flowmill_models::extractors::import;
+use flowmill_extract::extractors::import;
 
 use crate::leakage::Indexed;
 

@@ -1,12 +1,12 @@
 //! The columns that the other sections of a recipe provide, which the model must fit: known before anything runs, so said before.
 
 use flowmill_corpus::shard::speech::{MEL, MelStore};
+use flowmill_extract::{Chosen, Registry, ValueType};
 use flowmill_family::{Columns, Provided};
-use flowmill_models::extractors::{Column, ExtractorConfig, ValueType};
 use flowmill_runner::{Recipe, RecipeError};
-use flowmill_stage_embed::EmbedConfig;
+use flowmill_stage_embed::Embed;
 use flowmill_stage_pack::PackConfig;
-use flowmill_stage_tokens::TokensConfig;
+use flowmill_stage_tokens::Tokens;
 
 use crate::TrainSection;
 
@@ -14,35 +14,41 @@ use crate::TrainSection;
 ///
 /// # Errors
 /// The setting of the model that does not fit, with the value that would.
-pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
-    section.model.check_columns(&provided(recipe)?).map_err(|error| error.in_recipe(recipe))
+pub fn check(section: &TrainSection, extractors: &Registry, recipe: &Recipe) -> Result<(), RecipeError> {
+    section.model.check_columns(&provided(extractors, recipe)?).map_err(|error| error.in_recipe(recipe))
 }
 
 /// Returns the columns that the sections provide.
-fn provided(recipe: &Recipe) -> Result<Columns, RecipeError> {
+fn provided(extractors: &Registry, recipe: &Recipe) -> Result<Columns, RecipeError> {
     let mut columns = Columns::new();
     if recipe.gives("embed") {
-        columns.extend(extracted(&EmbedConfig::of(recipe)?.extractor));
+        columns.extend(extracted(&Embed::section(extractors, recipe)?.extractor));
     }
     if recipe.gives("tokens") {
-        columns.extend(extracted(&TokensConfig::of(recipe)?.extractor));
+        columns.extend(extracted(&Tokens::section(extractors, recipe)?.extractor));
     }
     if recipe.gives("pack") {
         let mel = PackConfig::of(recipe)?.mel;
-        columns.insert(MEL, Provided::Mel { config: mel.config(), stored: mel.store != MelStore::None });
+        columns.insert(MEL.to_owned(), Provided::Mel { config: mel.config(), stored: mel.store != MelStore::None });
     }
     Ok(columns)
 }
 
-/// Returns the column that an extractor provides.
-fn extracted(extractor: &ExtractorConfig) -> Option<(&'static str, Provided)> {
-    let Column { name, values } = extractor.column();
-    let has_centers = matches!(extractor, ExtractorConfig::Kmeans(_) | ExtractorConfig::DualKmeans(_));
-    match values {
-        ValueType::Embedding { dimensions } => Some((name, Provided::Embedding { dimensions })),
+/// Returns the columns that an extractor provides.
+fn extracted(extractor: &Chosen) -> Columns {
+    let (kind, has_centers) = (extractor.kind(), extractor.has_centers());
+    let provided = |values| match values {
+        ValueType::Embedding { dimensions } => Some(Provided::Embedding { dimensions }),
         ValueType::Tokens { vocabulary, rate } => {
-            Some((name, Provided::Tokens { extractor: extractor.kind(), vocabulary, rate, has_centers }))
+            Some(Provided::Tokens { extractor: kind, vocabulary, rate, has_centers })
         }
         _ => None,
-    }
+    };
+    let columns = extractor.columns().into_iter();
+    columns
+        .map(|column| {
+            let provided = provided(column.values);
+            (column.spec.name.clone(), provided.unwrap_or(Provided::Other { spec: column.spec }))
+        })
+        .collect()
 }

@@ -65,12 +65,19 @@ pub const SAMPLES: &str = "samples";
 #[derive(Debug, Clone)]
 pub struct TrainStage {
     registry: Registry,
+    extractors: flowmill_extract::Registry,
 }
 
 impl TrainStage {
     /// The stage with the families that a recipe can name.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        Self { registry, extractors: flowmill_extract::extractors::registry() }
+    }
+
+    /// The same stage with other extractors that a recipe can name for stages 1 and 2.
+    #[must_use]
+    pub fn with_extractors(self, extractors: flowmill_extract::Registry) -> Self {
+        Self { extractors, ..self }
     }
 
     fn read(&self, recipe: &Recipe) -> Result<TrainSection, RecipeError> {
@@ -100,7 +107,7 @@ impl Stage for TrainStage {
     }
 
     fn paths(&self) -> StagePaths {
-        StagePaths { keys: &["init_from", "lora.init_from", "mixture.[].index"], words: &[] }
+        StagePaths::of(&["init_from", "lora.init_from", "mixture.[].index"])
     }
 
     fn logs(&self) -> &'static [&'static str] {
@@ -114,7 +121,7 @@ impl Stage for TrainStage {
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let section = self.read(recipe)?;
         splits::check_names(&section, recipe)?;
-        columns::check(&section, recipe)
+        columns::check(&section, &self.extractors, recipe)
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {

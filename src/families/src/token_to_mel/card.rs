@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use flowmill_audio::features::MelConfig;
-use flowmill_models::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
+use flowmill_extract::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
 use flowmill_models::flow::FlowConfig;
 use flowmill_nn::solvers::Method;
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use flowmill_extract::extractors::dual_kmeans::{self, DualKmeans};
+use flowmill_extract::extractors::kmeans::Kmeans;
+use flowmill_extract::{Matrix, State};
 use flowmill_family::BoxError;
-use flowmill_models::extractors::dual_kmeans::{self, DualKmeans};
-use flowmill_models::extractors::kmeans::Kmeans;
-use flowmill_models::extractors::{Matrix, State};
 use flowmill_models::flow::FlowConfig;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Parameters, host};

@@ -2,8 +2,8 @@
 
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::speech::{MEL, SPEECH_TOKEN, UTT_EMBEDDING};
+use flowmill_extract::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_family::{Columns, KeyError, Provided, TrainSettings};
-use flowmill_models::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_models::flow::FlowConfig;
 use flowmill_models::token_lengths::rate_read;
 

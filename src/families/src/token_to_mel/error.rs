@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_models::extractors::{ExtractError, StateError};
+use flowmill_extract::{ExtractError, StateError};
 
 /// An error of generation.
 #[derive(Debug, thiserror::Error)]

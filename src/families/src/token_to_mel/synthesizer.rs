@@ -6,8 +6,9 @@ use candle_core::Device;
 use flowmill_audio::Decoder;
 use flowmill_audio::features::MelSpectrogram;
 use flowmill_audio::measure::log_spectral_distance;
+use flowmill_extract::extractors::registry;
+use flowmill_extract::{ExtractError, Extractor, Media, State};
 use flowmill_family::{BoxError, Input, Made, Output, Request, Synthesis, Synthesizer};
-use flowmill_models::extractors::{self, ExtractError, Extracted, Extractor, Media, State};
 use flowmill_models::flow::GenerationOptions;
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Method;
@@ -65,15 +66,13 @@ impl Resynthesizer {
         let tokens = self.tokens.extract(&media).map_err(rejected)?;
         let embedding = self.speaker.extract(&media).map_err(rejected)?;
         let wrong = || UseError::Generate { reason: "the extractors give values of another kind".to_owned() };
-        let (Extracted::Tokens(tokens), Extracted::Embedding(embedding)) = (tokens, embedding) else {
-            return Err(wrong());
-        };
+        let (tokens, embedding) = tokens.as_tokens().zip(embedding.as_embedding()).ok_or_else(wrong)?;
         let mel = &self.model.mel;
         let samples = media.as_audio("synth").and_then(|a| a.mono_at(mel.sample_rate)).map_err(rejected)?;
         let real = MelSpectrogram::new(mel.clone())?.compute(&samples)?;
         let draw = Draw::new(self.seed).purpose("synth");
-        let ids = self.model.token_ids(&tokens)?;
-        let mut samples = self.model.generate(&ids, &embedding, &self.generation(), &draw, 1)?;
+        let ids = self.model.token_ids(tokens)?;
+        let mut samples = self.model.generate(&ids, embedding, &self.generation(), &draw, 1)?;
         let generated = samples.mels.pop().ok_or_else(wrong)?;
         let distance = log_spectral_distance(&generated, &real)?;
         let iterations = self.options.vocoder_iterations.unwrap_or(VOCODER_ITERATIONS);
@@ -101,5 +100,5 @@ impl Synthesizer for Resynthesizer {
 /// Loads the fitted extractor kept in `path`, to run on a device.
 fn load_extractor(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, UseError> {
     let state = State::load(path)?;
-    Ok(extractors::from_state(&state, device)?)
+    Ok(registry().open(&state, device)?)
 }

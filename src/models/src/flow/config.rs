@@ -7,7 +7,7 @@ pub use estimator::{DitConfig, EstimatorConfig, UNetConfig};
 pub use step_audio::StepAudioConfig;
 
 use super::{FlowError, Result};
-use crate::dual_codebook::DualCodebook;
+use flowmill_extract::dual_codebook::DualCodebook;
 use flowmill_nn::solvers::TimeSchedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

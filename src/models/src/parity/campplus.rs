@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::{GoldenFile, ParityError, Report, Result};
-use crate::extractors::campplus::Campplus;
+use flowmill_extract::extractors::campplus::Campplus;
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let encoder = Campplus::from_state_dict(file.parameters(), file.device())?;

@@ -4,9 +4,9 @@ use flowmill_audio::AudioError;
 use flowmill_nn::{LoadReport, NnError};
 use flowmill_weights::WeightError;
 
-use crate::extractors::campplus::CampplusError;
-use crate::extractors::{ExtractError, UnusableWeights};
 use crate::flow::FlowError;
+use flowmill_extract::extractors::campplus::CampplusError;
+use flowmill_extract::{ExtractError, UnusableWeights};
 
 /// Why a golden file cannot be checked. Which file it is, the caller knows.
 #[derive(Debug, thiserror::Error)]

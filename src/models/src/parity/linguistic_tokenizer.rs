@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::{GoldenFile, ParityError, Report, Result};
-use crate::extractors::Matrix;
-use crate::extractors::paraformer::{Checkpoint, Chunking, Encoder, LinguisticTokenizer, Stacking};
+use flowmill_extract::Matrix;
+use flowmill_extract::extractors::paraformer::{Checkpoint, Chunking, Encoder, LinguisticTokenizer, Stacking};
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let tokenizer = tokenizer(file)?;

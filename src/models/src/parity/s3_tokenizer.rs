@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::{Value, host};
 
 use super::{GoldenFile, ParityError, Report, Result};
-use crate::extractors::s3::{
+use flowmill_extract::extractors::s3::{
     Checkpoint, Dimensions, Frames, Hidden, LayerNormEpsilon, S3Tokenizer, Version, open_graph, pieces,
 };
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use flowmill_models::dual_codebook::DualCodebook;
+use flowmill_extract::dual_codebook::DualCodebook;
 use flowmill_models::flow::{
     DitConfig, EncoderConfig, EstimatorConfig, Extent, Flow, FlowBatch, FlowConfig, FlowDraws, GenerationOptions,
     GenerationRequest, Prompt, UNetConfig,

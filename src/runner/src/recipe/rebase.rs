@@ -12,9 +12,9 @@ pub(crate) fn rebase(root: &mut Node, folder: &Path, stages: &[(&str, StagePaths
         return;
     }
     for (section, paths) in stages {
-        for key in paths.keys {
+        for key in &paths.keys {
             let steps: Vec<&str> = std::iter::once(*section).chain(key.split('.')).collect();
-            each(root, &steps, &mut |node: &mut Node| prefix(node, folder, paths.words));
+            each(root, &steps, &mut |node: &mut Node| prefix(node, folder, &paths.words));
         }
     }
 }

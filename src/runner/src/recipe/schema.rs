@@ -69,7 +69,8 @@ pub fn tagged_schema(
     alternatives: impl IntoIterator<Item = (&'static str, Schema)>,
 ) -> Schema {
     let alternative = |(name, mut schema): (&'static str, Schema)| {
-        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        let properties = schema.ensure_object().entry("properties").or_insert_with(|| json!({}));
+        if let Value::Object(properties) = properties {
             properties.shift_insert(0, tag.to_owned(), json!({ "type": "string", "const": name }));
         }
         schema

@@ -3,7 +3,7 @@
 use super::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero,
 };
-use crate::dual_codebook::DualCodebook;
+use flowmill_extract::dual_codebook::DualCodebook;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,169 @@
+//! What can go wrong with a row, a configuration, or a fitted state.
+
+use std::path::PathBuf;
+
+use flowmill_corpus::{ColumnError, Role};
+use flowmill_weights::WeightError;
+
+/// Why one row gives no value; the row is rejected with this as its reason.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExtractError {
+    /// The row's media could not be read or decoded.
+    #[error("{0}")]
+    Media(String),
+    /// This machine could not give the row's media; it may another time.
+    #[error("{0}")]
+    Machine(String),
+    /// The row does not have a medium that this extractor reads.
+    #[error("{extractor} reads {wanted}, which the row does not have")]
+    NoMedia {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// The medium.
+        wanted: Role,
+    },
+    /// The recording is shorter than the extractor's smallest unit.
+    #[error("too short for {extractor}: {seconds:.3} s of audio, at least {needed:.3} s")]
+    TooShort {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// How long the recording is, in seconds.
+        seconds: f64,
+        /// How long it has to be, in seconds.
+        needed: f64,
+    },
+    /// A network refused what it was given.
+    #[error(transparent)]
+    Network(#[from] flowmill_nn::NnError),
+    /// The audio could not be resampled or turned into features.
+    #[error(transparent)]
+    Audio(#[from] flowmill_audio::AudioError),
+    /// The extractor gave a value that its column does not hold.
+    #[error("{extractor} gave a value that is not one of its column: {source}")]
+    Value {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// What is wrong with it.
+        source: Box<ColumnError>,
+    },
+    /// The extractor gave another number of values than it has columns.
+    #[error("{extractor} gave {found} values for {wanted} columns")]
+    Values {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// The number of values.
+        found: usize,
+        /// The number of columns.
+        wanted: usize,
+    },
+    /// The extractor computed something that is not a number.
+    #[error("{extractor} gave a value that is not finite")]
+    NotFinite {
+        /// The extractor's kind.
+        extractor: &'static str,
+    },
+}
+
+impl ExtractError {
+    /// Whether this machine at this time is to blame, and not the row.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Self::Machine(_) => true,
+            Self::Audio(error) => error.is_of_machine(),
+            _ => false,
+        }
+    }
+}
+
+/// Weights that are not those of the model they were given to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnusableWeights(pub String);
+
+impl From<flowmill_nn::NnError> for UnusableWeights {
+    fn from(error: flowmill_nn::NnError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<WeightError> for UnusableWeights {
+    fn from(error: WeightError) -> Self {
+        match error {
+            // Who says whose weights these are names the file.
+            WeightError::File { message, .. } => Self(message),
+            other => Self(other.to_string()),
+        }
+    }
+}
+
+/// A setting of an extractor that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct ConfigError {
+    /// The setting's key inside the extractor's configuration.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub reason: String,
+}
+
+impl ConfigError {
+    /// An error about one field.
+    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
+        Self { field, reason: reason.into() }
+    }
+}
+
+/// A fitted state, or a part of one, that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a state.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The state lacks an array, or has it in another shape or type.
+    #[error("the state of {kind} has no array {array:?} of type {wanted}")]
+    Missing {
+        /// The extractor's kind.
+        kind: String,
+        /// The array's name.
+        array: String,
+        /// The expected type and shape.
+        wanted: String,
+    },
+    /// The state belongs to another kind of extractor or to other settings.
+    #[error("the state belongs to {found:?}, not to {wanted:?}; fit the extractor again")]
+    Foreign {
+        /// The kind it was asked for.
+        wanted: String,
+        /// The kind that it names.
+        found: String,
+    },
+    /// There was nothing to fit on.
+    #[error("{kind} cannot be fitted: {reason}")]
+    NotEnough {
+        /// The extractor's kind.
+        kind: &'static str,
+        /// What is missing.
+        reason: String,
+    },
+    /// The result is not a number.
+    #[error("fitting {kind} gave a value that is not finite")]
+    NotFinite {
+        /// The extractor's kind.
+        kind: &'static str,
+    },
+}

@@ -1,0 +1,25 @@
+//! The extractors that a recipe can name, one folder each, and the registry with a line for each.
+
+pub mod campplus;
+pub mod dual_kmeans;
+pub mod import;
+pub mod kmeans;
+pub mod paraformer;
+pub mod s3;
+pub mod statistics;
+pub mod step_audio;
+
+use crate::Registry;
+
+/// The extractors, in the order of the recipe's reference. A stage whose recipe names none takes the first that gives what it needs.
+pub fn registry() -> Registry {
+    Registry::new()
+        .with::<statistics::StatisticsConfig>()
+        .with::<kmeans::KmeansConfig>()
+        .with::<import::ImportConfig>()
+        .with::<campplus::CampplusConfig>()
+        .with::<s3::S3Config>()
+        .with::<paraformer::ParaformerConfig>()
+        .with::<step_audio::StepAudioConfig>()
+        .with::<dual_kmeans::DualKmeansConfig>()
+}

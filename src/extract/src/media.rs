@@ -1,0 +1,123 @@
+//! What a row offers an extractor.
+
+use std::sync::OnceLock;
+
+use flowmill_audio::Audio;
+use flowmill_corpus::Role;
+
+use crate::ExtractError;
+
+type LoadFiles = dyn Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync;
+
+/// The media of one row, loaded when an extractor asks for them.
+#[derive(Default)]
+pub struct Media {
+    audio: Option<LazyAudio>,
+    files: Option<Box<LoadFiles>>,
+}
+
+impl Media {
+    /// A recording that `load` decodes when an extractor first asks for it.
+    pub fn audio<E: Into<MediaError>>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
+        Self { audio: Some(LazyAudio::new(load)), files: None }
+    }
+
+    /// The same media with others, whose files `load` reads: the video, or the pictures in their order; none that the row does not have.
+    #[must_use]
+    pub fn with_files(self, load: impl Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync + 'static) -> Self {
+        Self { files: Some(Box::new(load)), ..self }
+    }
+
+    /// The recording of a row, for an extractor that listens.
+    ///
+    /// # Errors
+    /// [`ExtractError::NoMedia`] if the row has none.
+    pub fn as_audio(&self, extractor: &'static str) -> Result<&LazyAudio, ExtractError> {
+        self.audio.as_ref().ok_or(ExtractError::NoMedia { extractor, wanted: Role::Audio })
+    }
+
+    /// The files of a row's video or pictures, in their own formats, for an extractor that watches.
+    ///
+    /// # Errors
+    /// [`ExtractError::NoMedia`] if the row has none; why a file cannot be read.
+    pub fn files(&self, extractor: &'static str, role: Role) -> Result<Vec<Vec<u8>>, ExtractError> {
+        let files = self.files.as_ref().map(|load| load(role)).transpose().map_err(ExtractError::from)?;
+        files.filter(|files| !files.is_empty()).ok_or(ExtractError::NoMedia { extractor, wanted: role })
+    }
+}
+
+/// Why media cannot be had. Anything that can be shown is a reason of the media themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaError {
+    reason: String,
+    of_machine: bool,
+}
+
+impl MediaError {
+    /// A reason of the media, or of this machine at this time.
+    pub fn new(reason: impl std::fmt::Display, of_machine: bool) -> Self {
+        Self { reason: reason.to_string(), of_machine }
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for MediaError {
+    fn from(error: E) -> Self {
+        Self::new(error, false)
+    }
+}
+
+impl From<MediaError> for ExtractError {
+    fn from(MediaError { reason, of_machine }: MediaError) -> Self {
+        if of_machine { Self::Machine(reason) } else { Self::Media(reason) }
+    }
+}
+
+type Load = dyn Fn() -> Result<Audio, MediaError> + Send + Sync;
+
+/// A recording that is decoded once, when it is first needed, and dropped with its row.
+pub struct LazyAudio {
+    load: Box<Load>,
+    decoded: OnceLock<Result<Mono, MediaError>>,
+}
+
+struct Mono {
+    samples: Vec<f32>,
+    sample_rate: u32,
+}
+
+impl LazyAudio {
+    /// A recording that `load` decodes; `load` applies the row's segment.
+    pub fn new<E: Into<MediaError>>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
+        Self { load: Box::new(move || load().map_err(Into::into)), decoded: OnceLock::new() }
+    }
+
+    /// The mean of the channels at the given sample rate (Hz).
+    ///
+    /// # Errors
+    /// [`ExtractError::Media`] with the decoder's reason, or the resampler's.
+    pub fn mono_at(&self, sample_rate: u32) -> Result<Vec<f32>, ExtractError> {
+        let mono = self.mono()?;
+        Ok(flowmill_audio::resample(&mono.samples, mono.sample_rate, sample_rate)?)
+    }
+
+    /// How long the recording is, in seconds.
+    ///
+    /// # Errors
+    /// [`ExtractError::Media`] with the decoder's reason.
+    pub fn seconds(&self) -> Result<f64, ExtractError> {
+        let mono = self.mono()?;
+        Ok(mono.samples.len() as f64 / f64::from(mono.sample_rate))
+    }
+
+    fn mono(&self) -> Result<&Mono, ExtractError> {
+        let decoded = self.decoded.get_or_init(|| {
+            let audio = (self.load)()?;
+            let sample_rate = audio.sample_rate;
+            if sample_rate == 0 {
+                return Err("the sample rate is 0".into());
+            }
+            Ok(Mono { samples: audio.into_mono(), sample_rate })
+        });
+        decoded.as_ref().map_err(|error| error.clone().into())
+    }
+}

@@ -1,0 +1,178 @@
+//! The phases of a stage that runs an extractor over rows, and the work of their parts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flowmill_corpus::{Role, Utterance};
+use flowmill_extract::extractors::import::ImportConfig;
+use flowmill_extract::{Extractor, Fit, Registry};
+use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_prep::columns;
+use flowmill_stage_prep::contents::{Contents, without_paths};
+use flowmill_stage_prep::recordings::PartRecordings;
+use flowmill_stage_prep::rows::{self as prep, PrepPart, Table};
+use serde_json::{Map, Value, json};
+
+use crate::rows::{Events, PartRows, SharedExtractor, id, reads_files, stage_error};
+use crate::{Extraction, Section, import};
+
+/// The role of an extractor's weights among the inputs.
+const WEIGHTS: &str = "weights";
+
+/// The parts of a phase.
+pub(crate) fn plan<S: Extraction>(
+    extractors: &Registry,
+    section: &Section,
+    phase: usize,
+    context: &PlanContext,
+) -> Result<Option<Phase>, StageError> {
+    let stage = Planned { section, context };
+    match (phase, section.extractor.import()) {
+        (0, Some(imported)) => stage.import::<S>(imported).map(Some),
+        (1, Some(_)) | (3, None) => S::summarize(section, context),
+        (0, None) => stage.measure::<S>().map(Some),
+        (1, None) => stage.fit::<S>().map(Some),
+        (2, None) => stage.extract::<S>(extractors).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// A stage of a recipe that is planned.
+struct Planned<'p> {
+    section: &'p Section,
+    context: &'p PlanContext,
+}
+
+impl Planned<'_> {
+    fn fitter(&self) -> Result<Box<dyn Fit>, StageError> {
+        let (recipe, extractor) = (self.context.recipe(), &self.section.extractor);
+        extractor.fit(recipe.seed(), self.context.recipe_dir()).map_err(StageError::other)
+    }
+
+    /// The part of the configuration that random draws depend on.
+    fn seed(&self) -> Option<u64> {
+        self.section.extractor.reads_seed().then(|| self.context.recipe().seed())
+    }
+
+    /// The tables with what the extractor reads of their rows.
+    fn parts<S: Extraction>(&self, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
+        let mut parts = prep::parts(self.context, tables, S::READS)?;
+        if reads_files(self.section.extractor.media()) {
+            parts.iter_mut().try_for_each(|part| add_files(&mut part.contents, &part.table))?;
+        }
+        Ok(parts)
+    }
+
+    fn measure<S: Extraction>(&self) -> Result<Phase, StageError> {
+        let Some(learning) = self.section.extractor.learning() else {
+            return Ok(Phase::new("nothing to measure", Vec::new()));
+        };
+        let fit_on = &self.section.own.fit_on;
+        let tables = prep::tables_of(self.context, fit_on, &format!("{}.fit_on", S::NAME))?;
+        let fit: Arc<dyn Fit> = self.fitter()?.into();
+        let (media, root) = (self.section.extractor.media(), self.context.recipe_dir());
+        let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
+            let (fit, root) = (Arc::clone(&fit), root.to_owned());
+            let config = json!({"extractor": learning, "seed": self.seed(), "utterances": contents.digest()});
+            let part = Part::new(format!("measure/{}", table.key)).config(config).rows(rows);
+            contents.declare(part.work(move |work| measure_part(work, &*fit, &recordings, &table, media, &root)))
+        };
+        let parts = self.parts::<S>(tables)?.into_iter().map(part).collect();
+        Ok(Phase::new(format!("measuring {fit_on}"), parts))
+    }
+
+    /// The contributions of parts to the fit; those that an extractor which learned has left are nothing to one that does not.
+    fn measured<S: Extraction>(&self) -> Result<Vec<PathBuf>, StageError> {
+        match self.section.extractor.learning() {
+            Some(_) => prep::outputs(self.context, S::NUMBER, "measure/"),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn fit<S: Extraction>(&self) -> Result<Phase, StageError> {
+        let (extractor, measured, fit) = (&self.section.extractor, self.measured::<S>()?, self.fitter()?);
+        let settings = without_paths(json!(extractor), WEIGHTS, &extractor.weight_files());
+        let part = Part::new("fit")
+            .config(json!({"extractor": settings, "seed": self.seed()}))
+            .inputs(measured.clone())
+            .starting(|part| part.inputs_as(WEIGHTS, extractor.files_read(self.context.recipe_dir())))
+            .work(move |work| fit_all::<S>(work, &*fit, &measured));
+        Ok(Phase::new(format!("fitting {}", extractor.kind()), vec![part]))
+    }
+
+    fn extract<S: Extraction>(&self, extractors: &Registry) -> Result<Phase, StageError> {
+        let fitted = self.context.stage_dir(S::NUMBER).join(S::FITTED);
+        let extractor = Arc::new(SharedExtractor::new(extractors.clone(), &fitted, self.section.own.device));
+        let (media, root) = (self.section.extractor.media(), self.context.recipe_dir());
+        let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
+            let (extractor, root) = (Arc::clone(&extractor), root.to_owned());
+            let config = json!({ "utterances": contents.digest() });
+            let part = Part::new(table.key.clone()).config(config).input(&fitted).rows(rows);
+            contents.declare(part.work(move |work| {
+                let rows = PartRows::read(&table, &recordings, media, &root)?;
+                extract_part::<S>(work, &*extractor.get()?, &rows, &table)
+            }))
+        };
+        let parts = self.parts::<S>(prep::tables(self.context)?)?;
+        Ok(Phase::new(format!("extracting {}", S::VALUES), parts.into_iter().map(part).collect()))
+    }
+
+    fn import<S: Extraction>(&self, imported: &ImportConfig) -> Result<Phase, StageError> {
+        let tables = prep::tables(self.context)?;
+        let (imported, root) = (imported.clone(), self.context.recipe_dir().to_owned());
+        let part = import::part(&imported, &tables, S::IMPORT_READS, self.context)?;
+        let part = part.work(move |work| {
+            let report = S::import(work, &imported, &root, &tables)?;
+            imported.state().save(&work.output(S::FITTED)?).map_err(StageError::other)?;
+            Ok(report)
+        });
+        Ok(Phase::new(format!("importing {}", S::VALUES), vec![part]))
+    }
+}
+
+/// Adds the videos and pictures of a table's rows to what a part reads.
+fn add_files(contents: &mut Contents, table: &Table) -> Result<(), StageError> {
+    columns::read_media(&table.path)?.iter().for_each(|(id, media)| contents.add_media(id, media));
+    Ok(())
+}
+
+fn measure_part(
+    work: &PartWork,
+    fit: &dyn Fit,
+    recordings: &PartRecordings,
+    table: &Table,
+    media: &[Role],
+    root: &Path,
+) -> Result<PartReport, StageError> {
+    let rows = PartRows::read(table, recordings, media, root)?;
+    let events = Events { work, count_rejected: false };
+    let media = |row: &Utterance| rows.media(row);
+    let (state, used) = flowmill_extract::fit_rows(fit, &rows.rows, &events, id, media).map_err(stage_error)?;
+    state.save(&work.output(&format!("measure/{}.safetensors", table.key))?).map_err(StageError::other)?;
+    Ok(PartReport::summary().fact("measured", used))
+}
+
+fn fit_all<S: Extraction>(work: &PartWork, fit: &dyn Fit, measured: &[PathBuf]) -> Result<PartReport, StageError> {
+    let fitted = flowmill_extract::fit_parts(fit, measured).map_err(StageError::other)?;
+    fitted.state.save(&work.output(S::FITTED)?).map_err(StageError::other)?;
+    if let Some(file) = S::FIT_FACTS {
+        let facts: Map<String, Value> = fitted.facts.iter().cloned().collect();
+        let about = json!({"kind": fitted.state.kind(), "settings": fitted.state.settings(), "fit": facts});
+        crate::table::write_json(&work.output(file)?, &about)?;
+    }
+    Ok(fitted.facts.into_iter().fold(PartReport::summary(), |report, (name, value)| report.fact(name, value)))
+}
+
+fn extract_part<S: Extraction>(
+    work: &PartWork,
+    extractor: &dyn Extractor,
+    rows: &PartRows<'_>,
+    table: &Table,
+) -> Result<PartReport, StageError> {
+    let events = Events { work, count_rejected: true };
+    let media = |row: &Utterance| rows.media(row);
+    let values = flowmill_extract::apply(extractor, &rows.rows, &events, id, media).map_err(stage_error)?;
+    let report = PartReport::rows(rows.rows.len() as u64, values.len() as u64);
+    let facts = S::write(&work.output(&format!("{}.parquet", table.key))?, &extractor.columns(), values)?;
+    Ok(facts.into_iter().fold(report, |report, (name, value)| report.fact(name, value)))
+}

@@ -1,0 +1,101 @@
+//! A stage's section of the recipe.
+
+use flowmill_extract::{Chosen, Registry};
+use flowmill_nn::device::DeviceName;
+use flowmill_runner::{Recipe, RecipeError, joined_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Extraction, import};
+
+/// The key of the extractor in the section.
+pub(crate) const EXTRACTOR: &str = "extractor";
+
+/// The section of a stage that runs an extractor over rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Section {
+    /// The extractor with its settings.
+    pub extractor: Chosen,
+    /// The other keys.
+    #[serde(flatten)]
+    pub(crate) own: Settings,
+}
+
+/// The keys of the section other than the extractor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Settings {
+    /// The split that the extractor is fitted on; without it `train.train_split`. Unused by extractors with weights.
+    pub fit_on: String,
+    /// The device that networks run on; without it `train.device`. Another device recomputes nothing.
+    pub device: DeviceName,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { fit_on: flowmill_stage_prep::TRAIN_SPLIT.to_owned(), device: DeviceName::Auto }
+    }
+}
+
+/// The schema of the section with these extractors.
+pub(crate) fn schema<S: Extraction>(extractors: &Registry, generator: &mut SchemaGenerator) -> Schema {
+    let extractor = json_schema!({
+        "properties": {
+            EXTRACTOR: {
+                "description": S::ABOUT_EXTRACTOR,
+                "default": extractors.first(S::takes),
+                "allOf": [extractors.schema(generator)],
+            },
+        },
+    });
+    joined_schema(S::ABOUT, [extractor, Settings::json_schema(generator)])
+}
+
+impl Section {
+    /// The section of a recipe, checked.
+    pub(crate) fn of<S: Extraction>(extractors: &Registry, recipe: &Recipe) -> Result<Self, RecipeError> {
+        let key = format!("{}.{EXTRACTOR}", S::NAME);
+        let mut own: Settings = recipe.shared(S::NAME, &[EXTRACTOR])?;
+        let default = extractors.first(S::takes);
+        let chosen = extractors.read(recipe, &key)?.or_else(|| default.clone());
+        let extractor = chosen.ok_or_else(|| recipe.error(&key, format!("no extractor gives {}", S::NEEDS)))?;
+        if !recipe.sets(&format!("{}.fit_on", S::NAME)) {
+            own.fit_on = flowmill_stage_prep::train_split(recipe)?;
+        }
+        if !extractor.is_network() {
+            own.device = DeviceName::Cpu;
+        } else if !recipe.sets(&format!("{}.device", S::NAME)) {
+            own.device = flowmill_stage_prep::train_device(recipe)?;
+        }
+        extractor.check().map_err(|error| recipe.error(&format!("{key}.{}", error.field), error.reason))?;
+        let columns = extractor.columns();
+        if !S::takes(&columns) {
+            let gives: Vec<&str> = columns.iter().map(|column| column.values.name()).collect();
+            let example = default.map(|default| format!(", such as of {}", default.kind())).unwrap_or_default();
+            let (kind, gives, needs) = (extractor.kind(), gives.join(" and "), S::NEEDS);
+            let problem = format!("{kind} gives {gives}, this stage needs {needs}{example}");
+            return Err(recipe.error(&format!("{key}.kind"), problem));
+        }
+        Ok(Self { extractor, own })
+    }
+
+    /// Refuses a split to fit on that stage 0 does not make.
+    pub(crate) fn check_split<S: Extraction>(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        if self.extractor.learning().is_none() {
+            return Ok(());
+        }
+        let own = format!("{}.fit_on", S::NAME);
+        let key = if recipe.sets(&own) { own.as_str() } else { "train.train_split" };
+        flowmill_stage_prep::check_split(recipe, key, &self.own.fit_on)
+    }
+
+    /// Refuses a device that is not there.
+    pub(crate) fn check_device<S: Extraction>(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        flowmill_stage_prep::check_device(recipe, &format!("{}.device", S::NAME), self.own.device)
+    }
+
+    /// Refuses an import whose files are not there.
+    pub(crate) fn check_files<S: Extraction>(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        self.extractor.import().map_or(Ok(()), |import| import::check_files(import, recipe, S::NAME))
+    }
+}
