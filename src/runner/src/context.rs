@@ -1,7 +1,9 @@
 //! What a stage sees while it plans.
 
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::layout::StageDir;
 use crate::receipt::Receipt;
@@ -18,7 +20,12 @@ pub struct PlanContext {
     pub(crate) own: u8,
     /// The keys of its earlier phases.
     pub(crate) own_keys: Vec<String>,
+    pub(crate) shared: RunValues,
 }
+
+/// Values that the stages of one run share, one of each type.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunValues(Arc<Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>);
 
 impl PlanContext {
     /// The recipe.
@@ -44,6 +51,15 @@ impl PlanContext {
     /// Where temporary files may be made that no later run needs; it is on the experiment's disk and no part of any result.
     pub fn scratch_dir(&self) -> PathBuf {
         self.experiment.scratch_dir()
+    }
+
+    /// The value of this type that all stages of the run share, made when one first asks for it and freed with the run. It is for what can be
+    /// made again at any time, such as a cache.
+    pub fn of_run<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut values = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = values.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
+        // The entry of a type holds a value of that type.
+        Arc::clone(value).downcast().unwrap_or_default()
     }
 
     /// A path as the recipe says it: relative ones are taken from the recipe's folder.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::assess::{Assessor, check_keys};
 use crate::cache::ContentCache;
+use crate::context::RunValues;
 use crate::layout::StageDir;
 use crate::names::Names;
 use crate::stage::folder_name;
@@ -59,6 +60,7 @@ pub(crate) struct Session<'a> {
     pub jobs: usize,
     pub interrupt: Interrupt,
     numbers: Arc<[(u8, String)]>,
+    shared: RunValues,
 }
 
 impl<'a> Session<'a> {
@@ -81,6 +83,7 @@ impl<'a> Session<'a> {
             jobs: options.jobs.max(1),
             interrupt: options.interrupt.clone(),
             numbers,
+            shared: RunValues::default(),
         }
     }
 
@@ -110,6 +113,7 @@ impl<'a> Session<'a> {
             stages: Arc::clone(&self.numbers),
             own: stage.number(),
             own_keys: keys.to_vec(),
+            shared: self.shared.clone(),
         };
         let planned = stage.plan(phase, &context)?;
         if let Some(planned) = &planned {

@@ -1,4 +1,5 @@
-//! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it.
+//! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it, and once per
+//! run as far as [`RunRecordings`] keep it for the next phase.
 //!
 //! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, in whatever parts these
 //! rows are and however they are interleaved with rows of other recordings. Memory is bounded: [`KEPT_BYTES`] of samples stay in
@@ -8,7 +9,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use flowmill_audio::{Audio, Decoder, segment_frames};
 use flowmill_corpus::Utterance;
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::table::RecordingRow;
+use flowmill_runner::PlanContext;
 
 use crate::fallback::decoder;
 
@@ -27,6 +29,71 @@ const DECODING_BYTES: u64 = 2 << 30;
 /// The divisor that gives the largest temporary file from the free space of its disk.
 const SHARE_OF_DISK: u64 = 4;
 
+/// Samples that stay in memory from one phase of a run to the next, in bytes.
+const RUN_BYTES: u64 = 256 << 20;
+
+/// Decoded recordings that the phases of a run hand on: what the rows of one phase are done with waits here for the next, as far as there is
+/// room. Which recordings these are depends on the order of the work, what a row gets does not: a recording that changed is decoded again.
+#[derive(Default)]
+pub struct RunRecordings {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    bytes: u64,
+    recordings: HashMap<Form, (Stamp, Audio)>,
+}
+
+/// A recording as it was decoded: its `wav`, the name of its decoder, and what of it; `None`: all channels.
+type Form = (String, Option<String>, Option<Key>);
+
+/// What tells a file from the same file changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of the file that holds a recording; none of a command's output, which is made anew each time.
+    fn of(wav: &str, root: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(Source::of(wav).file(root)?).ok()?;
+        Some(Self { inode: metadata.ino(), size: metadata.size(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
+    }
+}
+
+impl RunRecordings {
+    /// Takes a recording that an earlier phase left, if its file still is what it was.
+    fn take(&self, form: &Form, stamp: Option<Stamp>) -> Option<Audio> {
+        let mut waiting = lock(&self.waiting);
+        let (had, audio) = waiting.recordings.remove(form)?;
+        waiting.bytes -= bytes_of(&audio);
+        (stamp == Some(had)).then_some(audio)
+    }
+
+    /// Leaves a recording whose file had this stamp before it was decoded, if there is room.
+    fn leave(&self, form: Form, stamp: Option<Stamp>, audio: Audio) {
+        let (Some(stamp), bytes) = (stamp, bytes_of(&audio)) else { return };
+        let mut waiting = lock(&self.waiting);
+        if waiting.bytes + bytes <= RUN_BYTES && !waiting.recordings.contains_key(&form) {
+            waiting.bytes += bytes;
+            waiting.recordings.insert(form, (stamp, audio));
+        }
+    }
+
+    /// Frees all: no later phase asks for them.
+    pub fn clear(&self) {
+        *lock(&self.waiting) = Waiting::default();
+    }
+}
+
+/// The bytes of samples.
+fn bytes_of(audio: &Audio) -> u64 {
+    (audio.frames() * audio.samples.len() * size_of::<f32>()) as u64
+}
+
 /// The recordings that several rows of a phase share.
 struct Recordings {
     /// The recipe's folder.
@@ -36,6 +103,7 @@ struct Recordings {
     /// By what the rows say of where they are.
     shared: HashMap<Key, Arc<Recording>>,
     memory: Arc<Memory>,
+    run: Arc<RunRecordings>,
 }
 
 /// A recording and how many rows are still to be cut from it.
@@ -44,6 +112,7 @@ struct Recording {
     samples: u64,
     rows_left: AtomicUsize,
     decoded: Mutex<Decoded>,
+    run: Arc<RunRecordings>,
 }
 
 /// A recording, and the channel of it that rows are on; `None`: the mean of all.
@@ -55,6 +124,8 @@ enum Decoded {
     Absent,
     InMemory {
         audio: Audio,
+        form: Form,
+        stamp: Option<Stamp>,
         _reserved: Reserved,
     },
     InFile {
@@ -98,26 +169,33 @@ impl RecordingError {
 }
 
 /// The handles of all parts of a phase, in their order; `parts` has the rows of each.
-pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
-    within_memory(root, scratch, parts, Memory::default())
+pub fn recordings_of_parts(context: &PlanContext, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
+    within_memory(context.recipe_dir(), &context.scratch_dir(), parts, Memory::default(), context.of_run())
 }
 
 /// [`recordings_of_parts`] within other limits.
-fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory: Memory) -> Vec<PartRecordings> {
+fn within_memory(
+    root: &Path,
+    scratch: &Path,
+    parts: &[&[RecordingRow]],
+    memory: Memory,
+    run: Arc<RunRecordings>,
+) -> Vec<PartRecordings> {
     let mut uses: HashMap<Key, (usize, u64)> = HashMap::new();
     for row in parts.iter().copied().flatten() {
         let (rows, samples) = uses.entry((row.wav.clone(), row.channel)).or_default();
         (*rows, *samples) = (*rows + 1, row.samples.max(*samples));
     }
     let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(key, (rows, samples))| {
-        let recording = Recording { samples, rows_left: AtomicUsize::new(rows), decoded: Mutex::new(Decoded::Absent) };
-        (key, Arc::new(recording))
+        let (rows_left, decoded) = (AtomicUsize::new(rows), Mutex::new(Decoded::Absent));
+        (key, Arc::new(Recording { samples, rows_left, decoded, run: Arc::clone(&run) }))
     });
     let recordings = Arc::new(Recordings {
         root: root.to_owned(),
         scratch: scratch.to_owned(),
         shared: shared.collect(),
         memory: Arc::new(memory),
+        run: Arc::clone(&run),
     });
     let part = |rows: &&[RecordingRow]| {
         let mut unclaimed: HashMap<Key, AtomicUsize> = HashMap::new();
@@ -152,6 +230,7 @@ impl PartRecordings {
             recordings: Arc::clone(&self.recordings),
             samples: RecordingRow::samples_of(utterance),
             decoder: decoder(utterance),
+            decoder_name: utterance.decoder.clone(),
             key,
             span: (utterance.start, utterance.end),
         }
@@ -174,6 +253,7 @@ pub struct RowRecording {
     shared: Option<Arc<Recording>>,
     samples: u64,
     decoder: Decoder,
+    decoder_name: Option<String>,
     key: Key,
     span: (Option<f64>, Option<f64>),
 }
@@ -185,11 +265,14 @@ impl RowRecording {
     /// Why the recording cannot be read or decoded, or that the channel is not in it, or the segment outside of it.
     pub fn audio(&self) -> Result<Audio, RecordingError> {
         let Some(shared) = &self.shared else {
-            let audio = self.decode(self.samples)?;
-            return match self.key.1 {
+            let (form, stamp) = (self.form(None), self.stamp());
+            let audio = self.take_or(&form, stamp, || self.decode(self.samples))?;
+            let piece = match self.key.1 {
                 None => cut(&audio, self.span),
-                channel => cut(&one_channel(audio, channel)?, self.span),
+                channel => one_channel(audio.clone(), channel).and_then(|audio| cut(&audio, self.span)),
             };
+            self.recordings.run.leave(form, stamp, audio);
+            return piece;
         };
         // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
         let mut decoded = lock(&shared.decoded);
@@ -203,10 +286,12 @@ impl RowRecording {
             return piece;
         }
         *decoded = Decoded::Absent;
-        match self.decode(shared.samples).and_then(|audio| one_channel(audio, self.key.1)) {
+        let (form, stamp) = (self.form(Some(self.key.clone())), self.stamp());
+        let decode = || self.decode(shared.samples).and_then(|audio| one_channel(audio, self.key.1));
+        match self.take_or(&form, stamp, decode) {
             Ok(audio) => {
                 let piece = cut(&audio, self.span);
-                *decoded = self.recordings.keep(audio);
+                *decoded = self.recordings.keep(audio, form, stamp);
                 piece
             }
             Err(reason) => {
@@ -214,6 +299,25 @@ impl RowRecording {
                 Err(reason)
             }
         }
+    }
+
+    /// The name of what is decoded among the recordings of the run.
+    fn form(&self, of: Option<Key>) -> Form {
+        (self.key.0.clone(), self.decoder_name.clone(), of)
+    }
+
+    fn stamp(&self) -> Option<Stamp> {
+        Stamp::of(&self.key.0, &self.recordings.root)
+    }
+
+    /// The recording that an earlier phase left, or else the decoded one.
+    fn take_or(
+        &self,
+        form: &Form,
+        stamp: Option<Stamp>,
+        decode: impl FnOnce() -> Result<Audio, RecordingError>,
+    ) -> Result<Audio, RecordingError> {
+        self.recordings.run.take(form, stamp).map_or_else(decode, Ok)
     }
 
     /// Reads and decodes the whole recording, of about this number of samples.
@@ -244,24 +348,27 @@ impl Recording {
     /// Notes that this number of rows need it no longer.
     fn release(&self, rows: usize) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
-            *lock(&self.decoded) = Decoded::Absent;
+            let decoded = std::mem::replace(&mut *lock(&self.decoded), Decoded::Absent);
+            if let Decoded::InMemory { audio, form, stamp, .. } = decoded {
+                self.run.leave(form, stamp, audio);
+            }
         }
     }
 }
 
 impl Recordings {
     /// Keeps a decoded recording where there is room for it.
-    fn keep(&self, audio: Audio) -> Decoded {
+    fn keep(&self, audio: Audio, form: Form, stamp: Option<Stamp>) -> Decoded {
         let bytes = (audio.frames() * size_of::<f32>()) as u64;
         if let Some(reserved) = self.memory.reserve(bytes, self.memory.kept_bytes) {
-            return Decoded::InMemory { audio, _reserved: reserved };
+            return Decoded::InMemory { audio, form, stamp, _reserved: reserved };
         }
         if let Some(samples) = self.write(&audio, bytes) {
             return Decoded::InFile { samples, frames: audio.frames(), sample_rate: audio.sample_rate };
         }
         // One recording stays in memory whatever its size.
         match self.memory.reserve(bytes, bytes) {
-            Some(reserved) => Decoded::InMemory { audio, _reserved: reserved },
+            Some(reserved) => Decoded::InMemory { audio, form, stamp, _reserved: reserved },
             None => Decoded::Absent,
         }
     }
@@ -454,7 +561,7 @@ mod tests {
             let parts: Vec<Vec<RecordingRow>> =
                 self.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
             let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
-            let parts = within_memory(self.folder.path(), scratch, &parts, memory);
+            let parts = within_memory(self.folder.path(), scratch, &parts, memory, Arc::default());
             let piece = |(row, part): (&Utterance, &PartRecordings)| part.row(row).audio().unwrap().into_mono();
             let rows = self.rows.iter().zip(&parts).flat_map(|(rows, part)| rows.iter().map(move |row| (row, part)));
             (rows.map(piece).collect(), parts)
@@ -505,7 +612,8 @@ mod tests {
         let parts: Vec<Vec<RecordingRow>> =
             corpus.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
         let parts: Vec<&[RecordingRow]> = parts.iter().map(Vec::as_slice).collect();
-        let mut parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &parts);
+        let mut parts =
+            within_memory(corpus.folder.path(), corpus.folder.path(), &parts, Memory::default(), Arc::default());
         let (first, second) = (parts.remove(0), parts.remove(0));
         drop(second);
         let kept = |part: &PartRecordings| lock(&part.recordings.memory.taken).kept;
@@ -520,7 +628,8 @@ mod tests {
         let corpus = Corpus::new();
         std::fs::write(corpus.folder.path().join("a.wav"), "no audio").unwrap();
         let rows: Vec<RecordingRow> = corpus.rows[0].iter().map(RecordingRow::of).collect();
-        let parts = recordings_of_parts(corpus.folder.path(), corpus.folder.path(), &[&rows]);
+        let parts =
+            within_memory(corpus.folder.path(), corpus.folder.path(), &[&rows], Memory::default(), Arc::default());
         for (index, row) in corpus.rows[0].iter().enumerate() {
             match parts[0].row(row).audio() {
                 Err(RecordingError::Unreadable { .. }) => assert_eq!(index % 2, 0),
@@ -528,5 +637,47 @@ mod tests {
             }
         }
         assert_eq!(corpus.runs("a"), 1);
+    }
+
+    #[test]
+    fn a_phase_takes_over_what_the_one_before_decoded_unless_the_file_changed() {
+        let corpus = Corpus::new();
+        let file = |name: &str| corpus.folder.path().join(name);
+        // A recording of its own, and one that two rows share.
+        let row = |wav: &str, start: f64| Utterance {
+            wav: wav.to_owned(),
+            start: Some(start),
+            end: Some(start + 0.1),
+            ..Utterance::default()
+        };
+        let rows = [row("a.wav", 0.2), row("b.wav", 0.0), row("b.wav", 0.5)];
+        let run = Arc::new(RunRecordings::default());
+        let phase = || {
+            let recordings: Vec<RecordingRow> = rows.iter().map(RecordingRow::of).collect();
+            let parts =
+                within_memory(corpus.folder.path(), &file("scratch"), &[&recordings], Memory::default(), run.clone());
+            rows.iter().map(|row| parts[0].row(row).audio().map(Audio::into_mono)).collect::<Vec<_>>()
+        };
+        let first = phase();
+        assert!(first.iter().all(Result::is_ok));
+        let waiting = || {
+            let waiting = lock(&run.waiting);
+            (waiting.recordings.len(), waiting.bytes)
+        };
+        assert_eq!(waiting(), (2, 2 * 32_000));
+        // What waits is taken: in its place zeros, rows have zeros.
+        for (_, audio) in lock(&run.waiting).recordings.values_mut() {
+            audio.samples[0].fill(0.0);
+        }
+        assert!(phase().into_iter().all(|piece| piece.unwrap().iter().all(|sample| *sample == 0.0)));
+        assert_eq!(waiting().0, 2);
+        std::fs::copy(file("b.wav"), file("c.wav")).unwrap();
+        std::fs::rename(file("c.wav"), file("b.wav")).unwrap();
+        let third = phase();
+        assert!(third[0].as_ref().unwrap().iter().all(|sample| *sample == 0.0));
+        assert_eq!(third[1..], first[1..]);
+        run.clear();
+        assert_eq!(phase(), first);
+        assert_eq!(waiting(), (2, 2 * 32_000));
     }
 }

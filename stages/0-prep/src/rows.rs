@@ -76,10 +76,8 @@ pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Res
         .par_iter()
         .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
         .collect::<Result<_, _>>()?;
-    let root = context.recipe_dir();
     let contents = contents(context, &tables, columns)?;
-    let recordings =
-        recordings_of_parts(root, &context.scratch_dir(), &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let recordings = recordings_of_parts(context, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let counts = rows.iter().map(|rows| rows.len() as u64);
     let whole = tables.into_iter().zip(counts).zip(contents).zip(recordings);
     Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())

@@ -10,6 +10,7 @@ use flowmill_corpus::shard::{
 };
 use flowmill_extract::State;
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
+use flowmill_stage_prep::recordings::RunRecordings;
 use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
@@ -19,6 +20,8 @@ use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
 pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
+    // No later stage cuts rows from recordings.
+    context.of_run::<RunRecordings>().clear();
     let own = context.stage_dir(3);
     let mut records: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for path in context.receipts(3)?.iter().flat_map(|receipt| receipt.outputs()) {

@@ -35,7 +35,7 @@ pub fn phase(config: &PackConfig, extractors: &Registry, context: &PlanContext) 
     let lengths = lengths.transpose()?;
     let rows: Vec<Vec<RecordingRow>> = stretches.iter().map(Stretch::recordings).collect();
     let rows: Vec<&[RecordingRow]> = rows.iter().map(Vec::as_slice).collect();
-    let recordings = recordings_of_parts(context.recipe_dir(), &context.scratch_dir(), &rows);
+    let recordings = recordings_of_parts(context, &rows);
     let parts = stretches.into_iter().zip(recordings);
     let parts: Vec<(Stretch, PartRecordings)> = parts.collect();
     let part = |(stretch, recordings)| part(config, context, &wanted, lengths, stretch, recordings);
