@@ -51,6 +51,7 @@ mod steering;
 mod step_audio;
 mod support;
 mod token_front_ends;
+mod toy_extractor;
 mod toy_family;
 mod train;
 mod training_faults;
