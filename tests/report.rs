@@ -197,7 +197,10 @@ fn dates_in_the_logs_cause_no_retraining_and_change_no_weights() {
     mini.run(&["--set", "train.wall_clock=true", "--quiet"]).expect_code(0);
     let (before, after) = (before.contents(), mini.tree());
     let after = after.contents();
-    let differ = before.iter().filter(|(path, hash)| after.get(*path) != Some(*hash)).map(|(path, _)| path.display().to_string());
+    let differ = before
+        .iter()
+        .filter(|(path, hash)| after.get(*path) != Some(*hash))
+        .map(|(path, _)| path.display().to_string());
     let events = "4-train/tensorboard/events.out.tfevents.0000000000.flowmill";
     assert_eq!(differ.collect::<Vec<_>>(), ["4-train/receipts/train.json", events]);
 }

@@ -22,7 +22,9 @@ mod registry;
 
 pub use configured::{AnyModel, Batch, Configured, Examples, Reader, ReaderRow};
 pub use error::{FamilyError, KeyError};
-pub use exported::{AnyExported, Card, ExplainedScore, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer};
+pub use exported::{
+    AnyExported, Card, ExplainedScore, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
+};
 pub use family::{
     Artifacts, Columns, Derived, Family, FittedExtractor, Model, NoOptions, Provided, Settings, TrainSettings,
 };

@@ -133,7 +133,8 @@ fn dates_are_real_where_they_are_asked_for_and_change_nothing_else() {
     let (_, weights) = run(with.path(), &dated, &data, 0.1, &mut Recorder::default()).unwrap();
     assert_eq!(weights, expected);
 
-    let [before, after] = [before, SystemTime::now()].map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64());
+    let [before, after] =
+        [before, SystemTime::now()].map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64());
     let bytes = std::fs::read(with.path().join(EVENTS_FILE)).unwrap();
     let times: Vec<f64> = records(&bytes).into_iter().map(|record| event(record).wall_time).collect();
     assert!(times.is_sorted() && times[0] >= before && times[times.len() - 1] <= after, "{times:?}");

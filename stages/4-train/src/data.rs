@@ -222,7 +222,12 @@ impl DataSource for TrainingData {
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
         let batches = BatchPlan::training(self.corpus(), &self.sampling, epoch).batches;
-        tracing::debug!(epoch, batches = batches.len(), rows = batches.iter().map(Vec::len).sum::<usize>(), "batches planned");
+        tracing::debug!(
+            epoch,
+            batches = batches.len(),
+            rows = batches.iter().map(Vec::len).sum::<usize>(),
+            "batches planned"
+        );
         Ok(batches)
     }
 

@@ -120,7 +120,8 @@ mod tests {
         for from in [0, 3] {
             let mut log = SpeedLog::open(folder.path(), 80, "frames");
             for step in from + 1..=from + 3 {
-                let progress = Progress { step, items: 2, weight: 1600.0, seconds: 0.5, data_wait: 0.1, ..Progress::default() };
+                let progress =
+                    Progress { step, items: 2, weight: 1600.0, seconds: 0.5, data_wait: 0.1, ..Progress::default() };
                 log.step(&progress);
             }
         }

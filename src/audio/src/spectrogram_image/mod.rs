@@ -93,14 +93,7 @@ impl<'a> Picture<'a> {
         let values = || panels.iter().flat_map(|panel| &panel.log_mel.data).map(|value| value * DB_PER_NEPER);
         let high = values().fold(f32::MIN, f32::max);
         let low = values().fold(f32::MAX, f32::min).max(high - RANGE_DB).min(high - 1.0);
-        Self {
-            panels,
-            config,
-            frames,
-            height: whole_multiple(config.n_mels, AIMED_HEIGHT),
-            low,
-            high,
-        }
+        Self { panels, config, frames, height: whole_multiple(config.n_mels, AIMED_HEIGHT), low, high }
     }
 
     fn panel_top(&self, index: usize) -> u32 {

@@ -49,7 +49,8 @@ fn tiles(subject: &Subject) -> Vec<(&'static str, String)> {
     }
     let train = TrainStage::new(stages::families());
     let folder = Experiment::at(subject.experiment).map(|experiment| experiment.stage_dir(&train));
-    let summary = folder.map(|folder| sealed_content(&folder.join("stage.json")).unwrap_or_default()).unwrap_or_default();
+    let summary =
+        folder.map(|folder| sealed_content(&folder.join("stage.json")).unwrap_or_default()).unwrap_or_default();
     let facts = &summary["facts"];
     let count = |name: &str| facts[name].as_u64().map(human::count);
     let number = |name: &str| facts[name].as_f64().map(human::number);

@@ -86,7 +86,7 @@ impl Cell {
 }
 
 /// Tables with more columns than this become cards on a phone.
-const NARROW: usize = 3;
+const NARROW: usize = 2;
 
 /// A table; empty without rows.
 pub fn table(heads: &[&str], rows: &[Vec<Cell>]) -> Markup {
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn only_wide_tables_become_cards() {
         let shown = |heads: &[&str]| table(heads, &[heads.iter().map(Cell::number).collect()]).0;
-        assert!(shown(&["a", "b", "c", "d"]).contains("class=\"many\"") && !shown(&["a", "b", "c"]).contains("many"));
+        assert!(shown(&["a", "b", "c"]).contains("class=\"many\"") && !shown(&["a", "b"]).contains("many"));
         assert_eq!(table(&["a"], &[]).0, "");
     }
 }

@@ -41,8 +41,7 @@ struct Samples<'a> {
 
 /// Samples during training, those asked for by command, and those of the exported model, row by row.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let exported =
-        [Moment { title: "exported model".to_owned(), folder: subject.experiment.join("6-export/samples") }];
+    let exported = [Moment { title: "exported model".to_owned(), folder: subject.experiment.join("6-export/samples") }];
     let (training, mut left_out) = moments(subject);
     let all = exported.iter().chain(&training);
     let originals = Originals::find(subject, &all.flat_map(|moment| stems(&moment.folder)).collect());
@@ -139,14 +138,16 @@ fn row(name: &str, samples: &Samples, original: Option<&Original>, room: &mut u6
             }
             @if let Some(text) = text { blockquote { (printable(text)) } }
             div class="pair" {
-                @if let Some(original) = original { (real(original, room)) }
-                @for sample in &samples.exported { (figure(sample, name)) }
-            }
-            @if !samples.training.is_empty() {
-                details open[samples.exported.is_empty()] {
-                    summary { "during training (" (samples.training.len()) ")" }
-                    div class="pair" { @for sample in &samples.training { (figure(sample, name)) } }
+                div class="stack" {
+                    @if let Some(original) = original { (real(original, room)) }
+                    @if !samples.training.is_empty() {
+                        details open[samples.exported.is_empty()] {
+                            summary { "during training (" (samples.training.len()) ")" }
+                            div class="stack" { @for sample in &samples.training { (figure(sample, name)) } }
+                        }
+                    }
                 }
+                @for sample in &samples.exported { (figure(sample, name)) }
             }
         }
     }
@@ -177,7 +178,8 @@ fn real(original: &Original, room: &mut u64) -> Markup {
 }
 
 fn figure(sample: &Sample, name: &str) -> Markup {
-    let files = sample.files.iter().filter_map(|file| Some((kind(&file.to_string_lossy())?, std::fs::read(file).ok()?)));
+    let files =
+        sample.files.iter().filter_map(|file| Some((kind(&file.to_string_lossy())?, std::fs::read(file).ok()?)));
     html! {
         figure {
             figcaption { (sample.title) }

@@ -79,7 +79,9 @@ fn verdict(model: f64, trivial: f64) -> String {
     let difference = decibels((model - trivial).abs());
     match model < trivial {
         true => format!("It is {difference} better than the best trivial answer."),
-        false => format!("It is {difference} worse than the best trivial answer: the model has not learned enough yet."),
+        false => {
+            format!("It is {difference} worse than the best trivial answer: the model has not learned enough yet.")
+        }
     }
 }
 

@@ -27,8 +27,8 @@ use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_family::{
-    Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
-    TrainSettings,
+    Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer,
+    Synthesizer, TrainSettings,
 };
 use flowmill_models::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;

@@ -30,11 +30,7 @@ pub fn version_record(time: f64) -> Vec<u8> {
 }
 
 /// A record of what tags have at one step, at a time in seconds since 1970; media that are none are left out.
-pub(crate) fn summary_record<'a>(
-    time: f64,
-    step: u64,
-    data: impl IntoIterator<Item = (String, Datum<'a>)>,
-) -> Vec<u8> {
+pub(crate) fn summary_record<'a>(time: f64, step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
     let mut summary = Message::default();
     for (tag, datum) in data {
         let entry = Message::default().text(1, &tag);
