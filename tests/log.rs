@@ -37,7 +37,7 @@ fn a_run_says_what_it_decides_and_why_where_it_is_asked_to_and_nothing_else_chan
         "training begins",
         "saving a checkpoint",
         "validated",
-        "weights of a checkpoint loaded",
+        "averaging a checkpoint",
         "loading an exported model",
         "lock given up",
     ] {
