@@ -30,6 +30,7 @@ mod idempotence;
 mod import;
 mod last_save;
 mod leakage;
+mod log;
 mod long_recordings;
 mod lora;
 mod model_card;

@@ -61,7 +61,7 @@ impl Outcome {
 pub fn command<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowmill"));
     command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").env_remove("RAYON_NUM_THREADS");
+    command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").env_remove("RAYON_NUM_THREADS").env_remove("RUST_LOG");
     command
 }
 

@@ -16,12 +16,12 @@ pub struct Entry {
 
 /// All files below a folder by their path relative to it.
 ///
-/// Left out is what tells about runs and not about results: the journal, the lock, and the cache of file times.
+/// Left out is what tells about runs and not about results: journal, speed, lock, and the cache of file times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<PathBuf, Entry>);
 
 /// Names at the top of an experiment that are about runs, not results.
-pub const EXCLUDED: [&str; 3] = ["journal.jsonl", ".lock", ".cache"];
+pub const EXCLUDED: [&str; 4] = ["journal.jsonl", "speed.jsonl", ".lock", ".cache"];
 
 impl Tree {
     /// Reads everything below `folder`.

@@ -131,10 +131,10 @@ fn pictures_have_the_right_shape() {
     let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().expect("it is a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("small")];
     let info = reader.next_frame(&mut pixels).expect("it decodes");
-    assert_eq!((info.width, info.height), (72 + 141 * 6 + 104, 40 + 2 * (20 + 240) + 14 + 46));
+    assert_eq!((info.width, info.height), (76 + 560 + 104, 42 + 2 * (28 + 240) + 16 + 58));
     // The two panels show the same.
-    let row = |y: u32| &pixels[(y * info.width * 3) as usize + 72 * 3..][..141 * 6 * 3];
-    assert_eq!(row(40 + 20 + 100), row(40 + 20 + 100 + 274));
-    assert!(row(160).chunks(3).any(|pixel| pixel != &row(160)[..3]), "it is not one colour");
+    let row = |y: u32| &pixels[(y * info.width * 3) as usize + 76 * 3..][..560 * 3];
+    assert_eq!(row(42 + 28 + 100), row(42 + 28 + 100 + 284));
+    assert!(row(170).chunks(3).any(|pixel| pixel != &row(170)[..3]), "it is not one colour");
     assert!(write_png(&mut bytes, "title", &[], &config).is_err());
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use flowmill_nn::NnError;
 use flowmill_nn::device::DeviceName;
@@ -61,6 +61,9 @@ Exit codes:
 Colors are used on a terminal only, and never when NO_COLOR is set."
 )]
 pub struct Cli {
+    /// Log what happens and why to the standard error; -vv for details, -vvv for more. RUST_LOG overrides it
+    #[arg(short = 'v', long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -296,7 +299,7 @@ pub struct CtlArgs {
     pub command: Vec<String>,
 }
 
-/// Writes one HTML page about an experiment: what ran, from what data, curves, samples, checkpoints.
+/// Writes one HTML page about an experiment: samples next to the real recordings, scores, curves, checkpoints, data, what ran.
 ///
 /// The page needs nothing but itself: pictures and sound are in it, and it asks no network. It can be made at any time: of
 /// a training that runs, was stopped or died it shows how far that got. The same experiment gives the same page.

@@ -44,6 +44,18 @@ pub fn age(age: Duration) -> String {
     }
 }
 
+/// A length of time in its two largest units: `12.3 s`, `4 min 05 s`, `7 h 30 min`, `3 d 04 h`.
+pub fn duration(seconds: f64) -> String {
+    // Negative and undefined times become 0.
+    let whole = seconds.round() as u64;
+    match whole {
+        0..100 => format!("{:.1} s", seconds.max(0.0)),
+        100..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3600..172_800 => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
 /// A number with about six significant digits, without needless zeros.
 pub fn number(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
@@ -103,6 +115,15 @@ mod tests {
         assert_eq!(age(Duration::from_secs(200)), "3 min");
         assert_eq!(age(Duration::from_secs(7500)), "2 h");
         assert_eq!(age(Duration::from_secs(273_600)), "3 d");
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        assert_eq!(duration(12.34), "12.3 s");
+        assert_eq!(duration(245.2), "4 min 05 s");
+        assert_eq!(duration(27_030.0), "7 h 30 min");
+        assert_eq!(duration(273_600.0), "3 d 04 h");
+        assert_eq!(duration(-1.0), "0.0 s");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod experiment;
 mod failure;
 mod human;
 mod inspect;
+mod logging;
 mod reference;
 mod report;
 mod stages;
@@ -24,6 +25,7 @@ use args::Cli;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    logging::begin(cli.verbose);
     match commands::run(&cli.command, &mut anstream::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -102,6 +102,17 @@ pub struct Report {
     pub rows: u64,
 }
 
+/// A score for people who have not seen it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainedScore {
+    /// Name of the score.
+    pub name: String,
+    /// Its value with its unit.
+    pub value: String,
+    /// A sentence on what it measures and which values are good.
+    pub meaning: String,
+}
+
 /// A family's part of a model card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Card {

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Card, KeyError, Loaded, Made, Scorer, Synthesizer};
+use crate::{Card, ExplainedScore, KeyError, Loaded, Made, Scorer, Synthesizer};
 
 /// Settings of a recipe: a struct whose `Default` is the published model or the recommended choice.
 pub trait Settings:
@@ -302,6 +302,15 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         options: Self::SynthOptions,
         seed: u64,
     ) -> Result<Box<dyn Synthesizer>, BoxError>;
+
+    /// The scores that its [`Scorer`] reported, explained, the most important one first. None by default.
+    ///
+    /// # Errors
+    /// When these are no such scores.
+    fn explain(scores: &Value) -> Result<Vec<ExplainedScore>, BoxError> {
+        let _ = scores;
+        Ok(Vec::new())
+    }
 
     /// The card of a model with the scores that its [`Scorer`] reported.
     ///

@@ -11,6 +11,7 @@
 //! | stage 4 trains | `complete`, `build`, `initialize`; [`Model::loss`], [`Model::preview`], `describe` |
 //! | stage 6 exports, samples and scores | `sampling`, `export`, `scorer`, `card` |
 //! | `flowmill synth` | `synthesizer` |
+//! | `flowmill report` | `explain` |
 
 mod configured;
 mod error;
@@ -21,7 +22,9 @@ mod registry;
 
 pub use configured::{AnyModel, Batch, Configured, Examples, Reader, ReaderRow};
 pub use error::{FamilyError, KeyError};
-pub use exported::{AnyExported, Card, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer};
+pub use exported::{
+    AnyExported, Card, ExplainedScore, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
+};
 pub use family::{
     Artifacts, Columns, Derived, Family, FittedExtractor, Model, NoOptions, Provided, Settings, TrainSettings,
 };

@@ -5,10 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use flowmill_runner::{Recipe, RecipeError, keys_of, tagged_schema};
+use flowmill_train::BoxError;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value};
 
-use crate::{Configured, Family, FamilyError, TrainSettings};
+use crate::{Configured, ExplainedScore, Family, FamilyError, TrainSettings};
 
 /// The key of a family's name among the settings of its model.
 const FAMILY: &str = "family";
@@ -51,6 +52,12 @@ pub trait Registered: Send + Sync {
     /// # Errors
     /// When these are not settings of the family.
     fn described(&self, model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError>;
+
+    /// See [`Family::explain`].
+    ///
+    /// # Errors
+    /// As [`Family::explain`].
+    fn explain(&self, scores: &Value) -> Result<Vec<ExplainedScore>, BoxError>;
 }
 
 /// The entry of a family in a registry.
@@ -87,6 +94,10 @@ impl<F: Family> Registered for Entry<F> {
         let config = serde_json::from_value(model).map_err(FamilyError::Settings)?;
         let options = serde_json::from_value(Value::Object(options)).map_err(FamilyError::Options)?;
         Ok(Arc::new(TrainSettings::<F> { config, options }))
+    }
+
+    fn explain(&self, scores: &Value) -> Result<Vec<ExplainedScore>, BoxError> {
+        F::explain(scores)
     }
 }
 

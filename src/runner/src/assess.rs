@@ -89,6 +89,17 @@ pub(crate) enum Start {
     Results(Box<Receipt>, Vec<Option<Hash>>),
 }
 
+impl Start {
+    /// Its name in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Anew => "anew",
+            Self::Unfinished(_) => "from unfinished work",
+            Self::Results(..) => "from results",
+        }
+    }
+}
+
 /// A part and whether it has to run.
 pub(crate) enum Verdict {
     /// Its receipt holds.

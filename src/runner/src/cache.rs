@@ -85,6 +85,7 @@ impl ContentCache {
     pub fn load(path: &Path, distrust: bool) -> Self {
         let known = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         let used = known.iter().map(|_| AtomicBool::new(false)).collect();
+        tracing::debug!(path = %path.display(), files = known.len(), distrust, "hashes of unchanged files loaded");
         Self { known, used, fresh: Mutex::default(), newest_commit: Mutex::new(0), distrust }
     }
 
@@ -104,8 +105,14 @@ impl ContentCache {
         }
         let stamp = Stamp::of(&meta);
         let hash = match self.recall(path, &stamp) {
-            Some(hash) => hash,
-            None => self.hash_and_remember(path)?,
+            Some(hash) => {
+                tracing::trace!(path = %path.display(), "unchanged by size and time: hash known");
+                hash
+            }
+            None => {
+                tracing::debug!(path = %path.display(), bytes = stamp.size, "hashing");
+                self.hash_and_remember(path)?
+            }
         };
         Ok(Some(Content { stamp: Some(stamp), hash }))
     }

@@ -201,6 +201,7 @@ impl Executor<'_> {
         check_as_compared(planned, &fingerprint).map_err(fail)?;
         keep_hashes_at_start(planned, &mut fingerprint);
         self.make_ready(planned, staging, &fingerprint).map_err(fail)?;
+        tracing::debug!(stage = self.dir.name, part = key, staging = %staging.display(), "begins");
         let work = PartWork {
             key: key.clone(),
             staging: staging.to_owned(),
@@ -218,6 +219,8 @@ impl Executor<'_> {
         let outputs = staging::outputs(staging).map_err(fail)?;
         let (records, hashes) = outputs.into_iter().unzip();
         let receipt = Receipt::new(fingerprint, report, records, rejected, work.take_incomplete());
+        let (rows_in, rows_out, rejected) = (receipt.rows_in, receipt.rows_out, receipt.rejected.len());
+        tracing::debug!(stage = self.dir.name, part = key, rows_in, rows_out, rejected, "done, to be published");
         let resumable = planned.part.resumable.is_some();
         let prepared = Prepared { staging: staging.to_owned(), receipt, hashes, resumable };
         prepared.write_receipt().map_err(fail)?;

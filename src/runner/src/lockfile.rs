@@ -93,6 +93,7 @@ impl Lock {
                 Ok((exclusive, dead)) => {
                     let dead_owner = dead.or_else(|| read_holder(&file));
                     let lock = Self { file, exclusive, dead_owner };
+                    tracing::info!(path = %path.display(), dead_owner = ?lock.dead_owner, "lock taken");
                     // The lock itself holds without its note, so a full disk is not met here but where it matters.
                     let _unimportant = lock.write(&serde_json::to_string(me).unwrap_or_default());
                     return Ok(lock);
@@ -154,6 +155,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        tracing::info!("lock given up");
         // An empty file says that the owner left in good order; the lock goes with the descriptor.
         let _unimportant = self.write("");
         drop(self.exclusive.take());

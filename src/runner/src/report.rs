@@ -25,9 +25,10 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Results to the standard output, the rest to the standard error, with a bar when that is a terminal.
+    /// Results to the standard output, the rest to the standard error, with a bar when that is a terminal and no log is written to it.
     pub fn new() -> Self {
-        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        let logs = tracing::enabled!(tracing::Level::INFO);
+        let bars = (std::io::stderr().is_terminal() && !logs).then(MultiProgress::new);
         let results: Sink = Arc::new(Mutex::new(std::io::stdout()));
         let notes: Sink = Arc::new(Mutex::new(std::io::stderr()));
         Self { results, notes, bars, quiet: false }

@@ -296,6 +296,8 @@ impl StageRun<'_> {
             let Some(phase) = planned.map_err(RunError::experiment)? else {
                 break;
             };
+            let (stage, parts) = (&self.dir.name, phase.parts.len());
+            tracing::info!(stage, phase = so_far.phases.len(), title = phase.title, parts, "planned");
             self.phase(phase, &mut so_far)?;
             self.check_rejected(&so_far)?;
         }
@@ -317,6 +319,7 @@ impl StageRun<'_> {
         for verdict in assessor.assess(phase.parts, self.run.reporter).map_err(RunError::experiment)? {
             match verdict {
                 Verdict::UpToDate(part) => {
+                    tracing::debug!(stage = self.dir.name, part = part.done.key, "up to date");
                     self.keep(&part.done.key, part.unfinished, so_far);
                     if let Some(why) = &part.stays {
                         self.run.reporter.line(format!("{}: {why}", self.dir.name));
@@ -324,7 +327,12 @@ impl StageRun<'_> {
                     self.tell_logs(&part.logs);
                     done.push(part.done);
                 }
-                Verdict::Run(planned, why) => differ.push((planned, why)),
+                Verdict::Run(planned, why) => {
+                    let reasons: Vec<String> = why.iter().map(ToString::to_string).collect();
+                    let (stage, part) = (&self.dir.name, &planned.part.key);
+                    tracing::info!(stage, part, start = planned.start.name(), reasons = reasons.join("; "), "to run");
+                    differ.push((planned, why));
+                }
             }
         }
         if !self.run.options.force {
@@ -342,7 +350,10 @@ impl StageRun<'_> {
             let warning = planned.prior.as_ref().filter(|_| !self.run.options.force).and_then(PriorWork::warning);
             let adopted = if self.run.options.force { Ok(None) } else { self.publisher.adopt(&assessor, &planned) };
             match adopted.map_err(RunError::experiment)? {
-                Some(part) => done.push(part),
+                Some(part) => {
+                    tracing::info!(stage = self.dir.name, part = part.key, "taken over from an earlier run's staging");
+                    done.push(part);
+                }
                 None => {
                     if let Some(warning) = warning {
                         self.run.reporter.note(format!("WARNING: {}/{}: {warning}", self.dir.name, planned.part.key));

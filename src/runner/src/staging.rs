@@ -248,6 +248,7 @@ impl<'a> Publisher<'a> {
         if self.previous.is_none() {
             files::make_dir(&self.dir.path)?;
             self.previous = Previous::keep(self.dir)?;
+            tracing::debug!(stage = self.dir.name, kept = self.previous.is_some(), "last good result kept aside");
             files::sync_dir(&self.dir.path)?;
         }
         Ok(())
@@ -268,6 +269,7 @@ impl<'a> Publisher<'a> {
         let Some(previous) = self.previous.take() else {
             return Ok(false);
         };
+        tracing::info!(stage = self.dir.name, "last good result put back");
         previous.put_back(self.dir).map(|()| true)
     }
 
@@ -303,6 +305,7 @@ impl<'a> Publisher<'a> {
         for (output, hash) in done.outputs.iter().zip(prepared.hashes) {
             self.cache.remember_output(&self.dir.path.join(output), hash)?;
         }
+        tracing::debug!(stage = self.dir.name, part = done.key, outputs = done.outputs.len(), "published");
         Ok(done)
     }
 

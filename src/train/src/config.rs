@@ -100,6 +100,11 @@ pub struct TrainConfig {
     ///
     /// Counterparts: `wandb.init`, `report_to: wandb`.
     pub wandb: Option<WandbConfig>,
+    /// Writes dates into the TensorBoard events and the Weights & Biases run. Without it both count steps as seconds since
+    /// 1970, and two runs of one recipe write the same bytes; with it these two logs differ from run to run.
+    ///
+    /// Counterparts: what `SummaryWriter` and `wandb.init` always do.
+    pub wall_clock: bool,
     /// The configuration that a Weights & Biases run shows.
     #[serde(skip)]
     pub described: Value,
@@ -144,6 +149,7 @@ impl Default for TrainConfig {
             log_gradients: 0,
             sample_every: 0,
             wandb: None,
+            wall_clock: false,
             described: Value::Null,
             keep: KeepConfig::default(),
             prefetch: 4,

@@ -98,7 +98,7 @@ pub trait CheckpointStore {
     fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError>;
 }
 
-/// What the loop tells about one step. Clock readings come only here, never into a file.
+/// What the loop tells about one step. Clock readings come only here, never into a result.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
     /// Steps done, including this one and those of earlier runs that were resumed.

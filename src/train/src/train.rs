@@ -13,7 +13,7 @@ use crate::ema::Ema;
 use crate::identity::Identity;
 use crate::interval::Interval;
 use crate::loader::{Ahead, Loaded, Loader};
-use crate::metrics::{Metrics, WandbRun, shorten};
+use crate::metrics::{Clock, Metrics, WandbRun, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::{self, Pass};
@@ -139,7 +139,7 @@ where
         state.record = store.record();
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
-        let mut metrics = Metrics::open(folder, &state.metrics)?;
+        let mut metrics = Metrics::open(folder, &state.metrics, Clock::of(config.wall_clock))?;
         if let Some(settings) = config.wandb.clone() {
             let run = WandbRun { settings, config: config.described.clone() };
             metrics.open_wandb(folder, &run)?;
@@ -155,6 +155,8 @@ where
         let rate = state.lr.map_or(config.optim.lr, Positive::value);
         let schedule = Schedule::new(&config.schedule, rate, horizon);
         let health = Health::new(&config.optim, parameters);
+        let (step, position, seed) = (state.step, state.position, config.seed);
+        tracing::info!(step, steps = state.steps, epoch = state.epoch, position, seed, resumed_from, "training begins");
         let mut run = Self {
             task,
             parameters,
@@ -235,6 +237,8 @@ where
             self.skip(batches, &pass, &norms, rate)?;
         }
         let progress = self.progress(&pass, &norms, rate);
+        let Progress { step, epoch, loss, grad_norm, rate, .. } = progress;
+        tracing::trace!(step, epoch, loss, grad_norm, rate, batches = batches.len(), overflowed, "step");
         self.advance(batches);
         Ok(progress)
     }
@@ -345,6 +349,7 @@ where
         let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed))?;
         let Some(means) = means else { return Ok(()) };
         self.state.validated(shorten(means.loss), self.config.early_stopping.as_ref());
+        tracing::debug!(step = self.state.step, loss = means.loss, best = ?self.state.best, "validated");
         self.metrics.validation(self.state.step, epoch, &means)?;
         self.observer.validated(self.state.step, means.loss);
         Ok(())

@@ -2,8 +2,12 @@
 
 mod support;
 
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flowmill_train::TrainConfig;
 use flowmill_train::metrics::tensorboard::masked_crc32c;
-use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE};
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WandbConfig};
 use support::{Recorder, Samples, config, run};
 
 #[derive(Debug, Default, PartialEq)]
@@ -112,4 +116,38 @@ fn both_files_say_the_same_and_can_be_read_back() {
         / window.iter().map(|step| step.weight).sum::<f64>();
     let logged = lines.iter().find(|line| line["step"] == 6).unwrap()["loss"].as_f64().unwrap();
     assert!((logged / mean - 1.0).abs() < 1e-6, "a line holds the mean since the last one");
+}
+
+#[test]
+fn dates_are_real_where_they_are_asked_for_and_change_nothing_else() {
+    let (without, with) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let wandb: WandbConfig = serde_json::from_value(serde_json::json!({ "project": "dates" })).unwrap();
+    let undated = TrainConfig { wandb: Some(wandb), ..config(20) };
+    let dated = TrainConfig { wall_clock: true, ..undated.clone() };
+    let data = Samples::new(40, &[5]);
+    let (_, expected) = run(without.path(), &undated, &data, 0.1, &mut Recorder::default()).unwrap();
+    let before = SystemTime::now();
+    // A run that is continued stays in its file, whatever the time is.
+    let mut interrupted = Recorder::interrupting_after(12);
+    run(with.path(), &dated, &data, 0.1, &mut interrupted).unwrap();
+    let (_, weights) = run(with.path(), &dated, &data, 0.1, &mut Recorder::default()).unwrap();
+    assert_eq!(weights, expected);
+
+    let [before, after] =
+        [before, SystemTime::now()].map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64());
+    let bytes = std::fs::read(with.path().join(EVENTS_FILE)).unwrap();
+    let times: Vec<f64> = records(&bytes).into_iter().map(|record| event(record).wall_time).collect();
+    assert!(times.is_sorted() && times[0] >= before && times[times.len() - 1] <= after, "{times:?}");
+    let metrics = |folder: &Path| std::fs::read(folder.join(METRICS_FILE)).unwrap();
+    assert_eq!(metrics(with.path()), metrics(without.path()), "the lines have no dates in either");
+
+    let run_name = |folder: &Path| {
+        let names: Vec<_> = std::fs::read_dir(folder.join("wandb")).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(names.len(), 1);
+        names[0].file_name().into_string().unwrap()
+    };
+    assert!(run_name(without.path()).starts_with("offline-run-19700101_000000-"));
+    assert!(run_name(with.path()).starts_with("offline-run-2"));
+    let id = |name: String| name.rsplit('-').next().unwrap().to_owned();
+    assert_ne!(id(run_name(with.path())), id(run_name(without.path())), "two trainings are two runs");
 }

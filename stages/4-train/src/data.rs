@@ -113,7 +113,7 @@ impl TrainingData {
         let parts = paths.train.iter().zip(&splits);
         let parts = parts.map(|(corpus, split)| Part { utterances: split.shards.len() as u32, weight: corpus.weight });
         let (parts, train_len) = (parts.collect(), splits.iter().map(|split| split.shards.len()).sum());
-        let sizes = splits.iter().flat_map(|split| split.shards.shard_sizes()).collect();
+        let sizes: Vec<u32> = splits.iter().flat_map(|split| split.shards.shard_sizes()).collect();
         let mut speakers = Vec::new();
         for split in splits.iter().filter(|_| section.balances_speakers()) {
             speakers.extend(split.shards.groups().map_err(StageError::other)?);
@@ -122,8 +122,11 @@ impl TrainingData {
             splits.push(Split::open(validation, model.as_ref(), CACHE_BYTES)?);
         }
         let sizes_of_rows = splits.iter().flat_map(|split| split.shards.sizes());
-        let (starts, costs) = (starts(&splits)?, sizes_of_rows.map(|sizes| model.cost(&sizes)).collect());
+        let costs: Vec<u32> = sizes_of_rows.map(|sizes| model.cost(&sizes)).collect();
+        let starts = starts(&splits)?;
         let (model, sampling) = (model.clone(), section.sampling());
+        let (rows, shards, corpora) = (costs.len(), sizes.len(), paths.train.len());
+        tracing::info!(rows, trained_on = train_len, shards, corpora, unit = model.cost_unit(), "data opened");
         Ok(Self { splits, starts, costs, train_len, sizes, speakers, parts, model, sampling, device })
     }
 
@@ -218,7 +221,14 @@ impl DataSource for TrainingData {
     type Batch = Batch;
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
-        Ok(BatchPlan::training(self.corpus(), &self.sampling, epoch).batches)
+        let batches = BatchPlan::training(self.corpus(), &self.sampling, epoch).batches;
+        tracing::debug!(
+            epoch,
+            batches = batches.len(),
+            rows = batches.iter().map(Vec::len).sum::<usize>(),
+            "batches planned"
+        );
+        Ok(batches)
     }
 
     fn load(&self, items: &[u32]) -> Result<Batch, BoxError> {

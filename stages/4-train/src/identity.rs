@@ -44,7 +44,7 @@ pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 /// Keys that change no weights: how often is measured, written and kept, how loading runs ahead, what is computed twice and
 /// where, when a process stops. And `init_from`, of which the content counts.
 #[cfg(test)]
-const FREE: [&str; 18] = [
+const FREE: [&str; 19] = [
     "init_from",
     "device",
     "tf32",
@@ -58,6 +58,7 @@ const FREE: [&str; 18] = [
     "sample_every",
     "sample_count",
     "wandb",
+    "wall_clock",
     "keep",
     "prefetch",
     "num_workers",

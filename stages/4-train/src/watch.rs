@@ -8,6 +8,9 @@ use flowmill_runner::PartWork;
 use flowmill_train::steering::{Answer, Control, Request, Source, Terminal};
 use flowmill_train::{Freeable, Observer, Progress, process_memory};
 
+use crate::speed::SpeedLog;
+use crate::totals::Totals;
+
 /// What is made by command goes into this folder of the experiment: it is no result of a stage.
 pub const ASIDE: &str = "on-command";
 
@@ -22,7 +25,9 @@ pub struct Watch<'a> {
     shown: Instant,
     /// Steps the bar has been told of.
     advanced: u64,
+    /// Sums since the last line.
     since: Totals,
+    speed: SpeedLog,
     /// Number of elements of the loss for each unit of cost: a loss's weight divided by it is in units of cost.
     elements: usize,
     /// Unit of costs, such as `frames`.
@@ -31,33 +36,6 @@ pub struct Watch<'a> {
     results: &'a Path,
     control: Option<Control>,
     terminal: Option<Terminal>,
-}
-
-/// Sums since the last line.
-#[derive(Default)]
-struct Totals {
-    steps: u64,
-    loss: f64,
-    parts: Vec<(String, f64)>,
-    items: u64,
-    weight: f64,
-    seconds: f64,
-    data_wait: f64,
-}
-
-impl Totals {
-    fn add(&mut self, progress: &Progress) {
-        self.steps += 1;
-        self.loss += progress.loss;
-        if self.parts.is_empty() {
-            self.parts = progress.parts.iter().map(|(name, _)| (name.clone(), 0.0)).collect();
-        }
-        self.parts.iter_mut().zip(&progress.parts).for_each(|((_, sum), (_, part))| *sum += part);
-        self.items += progress.items;
-        self.weight += progress.weight;
-        self.seconds += progress.seconds;
-        self.data_wait += progress.data_wait;
-    }
 }
 
 impl<'a> Watch<'a> {
@@ -79,6 +57,7 @@ impl<'a> Watch<'a> {
             shown: Instant::now(),
             advanced: 0,
             since: Totals::default(),
+            speed: SpeedLog::open(experiment, model.elements_per_cost(), model.cost_unit()),
             elements: model.elements_per_cost(),
             unit: model.cost_unit(),
             aside: experiment.join(ASIDE),
@@ -133,6 +112,7 @@ impl Observer for Watch<'_> {
         self.work.advance(progress.step.saturating_sub(self.advanced));
         self.advanced = progress.step;
         self.since.add(progress);
+        self.speed.step(progress);
         let elapsed = self.shown.elapsed();
         let shown = elapsed >= BETWEEN_LOOKS && self.work.show(format!("{}\n{}", self.means(progress), self.rates()));
         if !shown && elapsed >= BETWEEN_LINES {

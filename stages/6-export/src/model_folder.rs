@@ -61,6 +61,7 @@ pub fn load(
 /// Sets every parameter from the weights at `path`, merged with the adapters in the same folder where `adapters` says that there are some.
 fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adapted>) -> Result<(), ExportError> {
     let refuse = |reason: String| ExportError::Weights { path: path.to_owned(), reason };
+    tracing::info!(path = %path.display(), adapters = adapters.is_some(), "loading an exported model");
     let file = flowmill_weights::read(path).map_err(|error| refuse(error.about(path)))?;
     let mut tensors = file.tensors;
     if let Some(adapted) = adapters {

@@ -134,6 +134,7 @@ impl SharedExtractor {
         let load = || {
             let state = State::load(&self.path).map_err(StageError::other)?;
             let device = device::open(self.device).map_err(StageError::other)?;
+            tracing::info!(path = %self.path.display(), ?device, "loading an extractor");
             self.extractors.open(&state, &device).map_err(StageError::other)
         };
         let result = std::thread::scope(|scope| scope.spawn(load).join());

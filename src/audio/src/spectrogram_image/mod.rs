@@ -5,7 +5,7 @@ mod colour;
 
 use std::io::Write;
 
-use embedded_graphics::mono_font::ascii::{FONT_7X13, FONT_9X15_BOLD};
+use embedded_graphics::mono_font::ascii::FONT_10X20;
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
@@ -23,16 +23,21 @@ pub struct Panel<'a> {
     pub log_mel: &'a Features,
 }
 
-const LEFT: u32 = 72;
+/// The font of all text. A picture of [`WIDTH`] is shown at half its size on a phone, where these letters are still 10 pixels high.
+const FONT: &MonoFont<'_> = &FONT_10X20;
+/// Height of its letters, in pixels.
+const LETTER: u32 = 20;
+const LEFT: u32 = 76;
 const RIGHT: u32 = 104;
-const TOP: u32 = 40;
-const BOTTOM: u32 = 46;
-const PANEL_HEAD: u32 = 20;
-const PANEL_GAP: u32 = 14;
-/// Width of the spectrograms that is aimed at, in pixels.
-const AIMED_WIDTH: u32 = 960;
+const TOP: u32 = 42;
+const BOTTOM: u32 = 58;
+const PANEL_HEAD: u32 = 28;
+const PANEL_GAP: u32 = 16;
+/// Width of the spectrograms, in pixels. It is the same for every length, so that pictures in a row have letters of one size.
+const WIDTH: u32 = 560;
+/// Height of a spectrogram that is aimed at, in pixels.
 const AIMED_HEIGHT: u32 = 240;
-const BAR_WIDTH: u32 = 16;
+const BAR_WIDTH: u32 = 18;
 /// Range of the colors below the loudest value, in decibels.
 const RANGE_DB: f32 = 80.0;
 const DB_PER_NEPER: f32 = 20.0 / std::f32::consts::LN_10;
@@ -75,8 +80,7 @@ struct Picture<'a> {
     config: &'a MelConfig,
     /// Frames of the longest panel.
     frames: usize,
-    /// Size of the drawn part of a panel, in pixels.
-    width: u32,
+    /// Height of the drawn part of a panel, in pixels.
     height: u32,
     /// Levels of the ends of the color scale, in decibels.
     low: f32,
@@ -89,15 +93,7 @@ impl<'a> Picture<'a> {
         let values = || panels.iter().flat_map(|panel| &panel.log_mel.data).map(|value| value * DB_PER_NEPER);
         let high = values().fold(f32::MIN, f32::max);
         let low = values().fold(f32::MAX, f32::min).max(high - RANGE_DB).min(high - 1.0);
-        Self {
-            panels,
-            config,
-            frames,
-            width: whole_multiple(frames, AIMED_WIDTH),
-            height: whole_multiple(config.n_mels, AIMED_HEIGHT),
-            low,
-            high,
-        }
+        Self { panels, config, frames, height: whole_multiple(config.n_mels, AIMED_HEIGHT), low, high }
     }
 
     fn panel_top(&self, index: usize) -> u32 {
@@ -106,11 +102,11 @@ impl<'a> Picture<'a> {
 
     fn draw(&self, title: &str) -> Canvas {
         let bottom = self.panel_top(self.panels.len() - 1) + self.height;
-        let mut canvas = Canvas::new(LEFT + self.width + RIGHT, bottom + BOTTOM);
-        canvas.text(title, (LEFT, 10), &FONT_9X15_BOLD, Alignment::Left, INK);
+        let mut canvas = Canvas::new(LEFT + WIDTH + RIGHT, bottom + BOTTOM);
+        canvas.text(title, (LEFT, 10), Alignment::Left);
         for (index, panel) in self.panels.iter().enumerate() {
             let top = self.panel_top(index);
-            canvas.text(panel.title, (LEFT, top - 17), &FONT_7X13, Alignment::Left, INK);
+            canvas.text(panel.title, (LEFT, top - LETTER - 3), Alignment::Left);
             self.draw_panel(&mut canvas, panel.log_mel, top);
             self.draw_frequency_axis(&mut canvas, top);
         }
@@ -120,10 +116,10 @@ impl<'a> Picture<'a> {
     }
 
     fn draw_panel(&self, canvas: &mut Canvas, mel: &Features, top: u32) {
-        canvas.frame((LEFT, top), (self.width, self.height));
-        for x in 0..self.width {
-            let first = x as usize * self.frames / self.width as usize;
-            let last = ((x as usize + 1) * self.frames / self.width as usize).max(first + 1);
+        canvas.frame((LEFT, top), (WIDTH, self.height));
+        for x in 0..WIDTH {
+            let first = x as usize * self.frames / WIDTH as usize;
+            let last = ((x as usize + 1) * self.frames / WIDTH as usize).max(first + 1);
             for y in 0..self.height {
                 let bin = (self.height - 1 - y) as usize * mel.bins / self.height as usize;
                 let colour = match strongest(mel, first, last, bin) {
@@ -147,33 +143,33 @@ impl<'a> Picture<'a> {
             let row = axes::position_of(&centres, hertz) / centres.len() as f64 * f64::from(self.height);
             let y = top + self.height - (row.round() as u32).min(self.height);
             canvas.line((LEFT - 5, y), (5, 1));
-            let middle = y.saturating_sub(7);
-            // From the top down, where the bands are dense enough for every label.
+            let middle = y.saturating_sub(LETTER / 2);
+            // From the top down, as far as labels do not touch.
             if free_below != u32::MAX && middle < free_below {
                 continue;
             }
-            free_below = middle + 13;
-            canvas.text(&axes::hertz_label(hertz), (LEFT - 8, middle), &FONT_7X13, Alignment::Right, INK);
+            free_below = middle + LETTER;
+            canvas.text(&axes::hertz_label(hertz), (LEFT - 8, middle), Alignment::Right);
         }
-        canvas.text("Hz", (6, top.saturating_sub(17)), &FONT_7X13, Alignment::Left, INK);
+        canvas.text("Hz", (LEFT - 8, top - LETTER - 8), Alignment::Right);
     }
 
     fn draw_time_axis(&self, canvas: &mut Canvas, bottom: u32) {
         let seconds = self.frames as f64 / self.config.frame_rate();
-        let step = axes::round_step(seconds, f64::from(self.width) / 90.0);
+        let step = axes::round_step(seconds, f64::from(WIDTH) / 80.0);
         let mut tick = 0;
         while f64::from(tick) * step <= seconds * (1.0 + 1e-9) {
             let at = f64::from(tick) * step;
-            let x = LEFT + (at / seconds * f64::from(self.width)).round() as u32;
+            let x = LEFT + (at / seconds * f64::from(WIDTH)).round() as u32;
             canvas.line((x, bottom + 1), (1, 5));
-            canvas.text(&axes::number(at, step), (x, bottom + 8), &FONT_7X13, Alignment::Center, INK);
+            canvas.text(&axes::number(at, step), (x, bottom + 8), Alignment::Center);
             tick += 1;
         }
-        canvas.text("time (s)", (LEFT + self.width / 2, bottom + 26), &FONT_7X13, Alignment::Center, INK);
+        canvas.text("time (s)", (LEFT + WIDTH / 2, bottom + 30), Alignment::Center);
     }
 
     fn draw_colour_bar(&self, canvas: &mut Canvas, bottom: u32) {
-        let (left, top) = (LEFT + self.width + 24, TOP + PANEL_HEAD);
+        let (left, top) = (LEFT + WIDTH + 22, TOP + PANEL_HEAD);
         let height = bottom - top;
         canvas.frame((left, top), (BAR_WIDTH, height));
         for y in 0..height {
@@ -186,10 +182,10 @@ impl<'a> Picture<'a> {
         while level <= f64::from(self.high) {
             let y = bottom - 1 - ((level - f64::from(self.low)) / span * f64::from(height - 1)).round() as u32;
             canvas.line((left + BAR_WIDTH + 1, y), (4, 1));
-            canvas.text(&axes::number(level, step), (left + BAR_WIDTH + 9, y - 7), &FONT_7X13, Alignment::Left, INK);
+            canvas.text(&axes::number(level, step), (left + BAR_WIDTH + 8, y - LETTER / 2), Alignment::Left);
             level += step;
         }
-        canvas.text("dB", (left, top - 17), &FONT_7X13, Alignment::Left, INK);
+        canvas.text("dB", (left, top - LETTER - 3), Alignment::Left);
     }
 }
 
@@ -198,12 +194,11 @@ fn strongest(mel: &Features, first: usize, last: usize, bin: usize) -> Option<f3
     (first..last.min(mel.frames)).map(|frame| mel.frame(frame)[bin]).reduce(f32::max)
 }
 
-/// A number of pixels near `aimed` that gives each of `count` things equally many, or one for several.
+/// The multiple of `count` nearest to `aimed`, which gives each of `count` things equally many pixels; `aimed` itself for larger counts.
 fn whole_multiple(count: usize, aimed: u32) -> u32 {
     match u32::try_from(count) {
-        // Even a single frame is drawn as wide as a title needs.
-        Ok(count) if count <= aimed => (aimed / count.max(1)).max(1) * count.max(1),
-        _ => aimed + aimed / 2,
+        Ok(count @ 1..) if count <= aimed => (aimed + count / 2) / count * count,
+        _ => aimed,
     }
 }
 
@@ -247,11 +242,11 @@ impl Canvas {
         self.fill((left - 1, top - 1), (width + 2, height + 2), INK);
     }
 
-    fn text(&mut self, text: &str, (x, y): (u32, u32), font: &MonoFont<'_>, alignment: Alignment, colour: Rgb888) {
+    fn text(&mut self, text: &str, (x, y): (u32, u32), alignment: Alignment) {
         // The fonts know ASCII only.
         let text: String = text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { ' ' }).collect();
         let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();
-        let letters = MonoTextStyle::new(font, colour);
+        let letters = MonoTextStyle::new(FONT, INK);
         let position = Point::new(x as i32, y as i32);
         match Text::with_text_style(&text, position, letters, style).draw(self) {
             Ok(_) => {}

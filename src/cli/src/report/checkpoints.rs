@@ -1,14 +1,14 @@
-//! The checkpoints, their average, and the scores of what was exported.
+//! The checkpoints, and which of them are in the exported weights.
 
-use serde_json::Value;
+use maud::html;
 
 use super::Subject;
-use super::html::{Cell, Page, folded, remark, table};
+use super::page::{Cell, Page, remark, table};
 use crate::human;
 
-/// Checkpoints, average and scores.
+/// The checkpoints and their average.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let average = subject.json(&subject.experiment.join("5-average/average.json"));
+    let average = subject.json("5-average/average.json");
     let averaged: Vec<u64> = average
         .iter()
         .flat_map(|average| average["checkpoints"].as_array().into_iter().flatten())
@@ -19,7 +19,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
         .checkpoints()
         .iter()
         .map(|(step, folder)| {
-            let state = subject.json(&folder.join("state.json")).unwrap_or_default();
+            let state = subject.json(folder.join("state.json")).unwrap_or_default();
             let loss = |key: &str| state[key].as_f64().map_or("–".to_owned(), human::number);
             let note = match (state.is_null(), state["scheduled"].as_bool()) {
                 (true, _) => "its state cannot be read",
@@ -37,37 +37,16 @@ pub fn add(subject: &Subject, page: &mut Page) {
             ]
         })
         .collect();
-    let mut body = table(&["step", "epoch", "training loss", "validation loss", "", ""], &rows);
-    if let Some(average) = average {
+    let mean = average.map(|average| {
         let which = average["which"].as_str().unwrap_or("?").to_owned();
         let steps: Vec<String> = averaged.iter().map(u64::to_string).collect();
-        body += &remark(&format!(
-            "The exported weights are the mean of the {which} {}: steps {}.",
-            steps.len(),
-            steps.join(", ")
-        ));
-    }
-    page.section("Checkpoints", body);
-    if let Some(scores) = subject.json(&subject.experiment.join("6-export/scores.json")) {
-        page.section(
-            "Scores",
-            table(&["of held-out samples", ""], &pairs("", &scores)) + &folded("scores.json", &format!("{scores:#}")),
-        );
-    }
-}
-
-/// The numbers of a record, by their path; lists are left out.
-fn pairs(prefix: &str, record: &Value) -> Vec<Vec<Cell>> {
-    let entries = record.as_object().into_iter().flatten();
-    entries
-        .flat_map(|(name, value)| match value {
-            Value::Object(_) => pairs(&format!("{prefix}{name}: "), value),
-            Value::Number(number) => {
-                let shown = number.as_f64().map_or_else(|| number.to_string(), human::number);
-                vec![vec![Cell::text(format!("{prefix}{name}").replace('_', " ")), Cell::number(shown)]]
-            }
-            Value::String(text) => vec![vec![Cell::text(format!("{prefix}{name}")), Cell::text(text.as_str())]],
-            _ => Vec::new(),
-        })
-        .collect()
+        format!("The exported weights are the mean of the {which} {}: steps {}.", steps.len(), steps.join(", "))
+    });
+    page.section(
+        "Checkpoints",
+        html! {
+            (table(&["step", "epoch", "training loss", "validation loss", "", ""], &rows))
+            @if let Some(mean) = mean { (remark(&mean)) }
+        },
+    );
 }

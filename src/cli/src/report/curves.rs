@@ -1,20 +1,23 @@
 //! Curves over steps, as SVG.
 
+use maud::{Markup, PreEscaped, html};
 use serde_json::json;
 
-use super::html::escape;
+use super::page::printable;
+use crate::human;
 
-/// The drawn area and what is around it, in the units of the picture.
-const WIDTH: f64 = 1000.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 70.0;
-const RIGHT: f64 = 15.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 28.0;
+/// The drawn area and the margins around it, in the units of the picture. Two pictures stand side by side on a wide page, where a unit is
+/// a pixel.
+const WIDTH: f64 = 520.0;
+const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 74.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 30.0;
 /// Points drawn of one curve; of more, means of neighbors.
 const MOST_POINTS: usize = 1000;
 /// Colors, in turn.
-const COLOURS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
+const COLORS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
 
 /// A curve.
 pub struct Curve {
@@ -24,51 +27,43 @@ pub struct Curve {
     pub points: Vec<(u64, f64)>,
 }
 
-/// Something that happened at a step.
+/// An event at a step.
 pub struct Mark {
-    /// When.
+    /// The step.
     pub step: u64,
-    /// What.
+    /// The event in words.
     pub text: String,
 }
 
 /// A figure of curves on one scale, with marks; empty when there is nothing to draw.
-pub fn figure(title: &str, curves: &[Curve], marks: &[Mark]) -> String {
+pub fn figure(title: &str, curves: &[Curve], marks: &[Mark]) -> Markup {
     let curves: Vec<Curve> = curves
         .iter()
-        .map(|curve| Curve { name: curve.name.clone(), points: thinned(&curve.points) })
+        .map(|curve| Curve { name: printable(&curve.name), points: thinned(&curve.points) })
         .filter(|curve| !curve.points.is_empty())
         .collect();
-    let Some(scale) = Scale::of(&curves) else { return String::new() };
-    let mut svg = scale.grid();
-    for mark in marks {
-        let x = scale.x(mark.step as f64);
-        let text = escape(&mark.text);
-        svg += &format!(
-            "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"><title>step {}: {text}</title></line>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{text}</text>\n",
-            HEIGHT - BOTTOM,
-            mark.step,
-            x + 4.0,
-            TOP + 10.0,
-        );
-    }
-    let mut legend = String::new();
-    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        svg += &scale.line(curve, colour);
-        legend += &format!("<span><i style=\"background:var({colour})\"></i>{}</span>", escape(&curve.name));
-    }
+    let Some(scale) = Scale::of(&curves) else { return Markup::default() };
     let series: Vec<_> = curves.iter().map(|curve| json!({ "name": curve.name, "points": curve.points })).collect();
     let (width, left) = (WIDTH - LEFT - RIGHT, LEFT);
     let data = json!({ "x0": scale.x0, "x1": scale.x1, "left": left, "width": width, "series": series });
-    // Within a script only `<` could end it.
+    // Only `<` could end a script.
     let data = data.to_string().replace('<', "\\u003c");
-    format!(
-        "<figure class=\"curve\"><h3>{title}</h3><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\n{svg}</svg>\
-         <figcaption class=\"legend\">{legend}<output></output></figcaption>\
-         <script type=\"application/json\">{data}</script></figure>\n",
-        title = escape(title),
-    )
+    let colored = || curves.iter().zip(COLORS.iter().cycle());
+    html! {
+        figure class="curve" {
+            h3 { (title) }
+            svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
+                (scale.grid())
+                @for mark in marks { (scale.mark(mark)) }
+                @for (curve, color) in colored() { (scale.line(curve, color)) }
+            }
+            figcaption class="legend" {
+                @for (curve, color) in colored() { span { i style={ "background:var(" (color) ")" } {} (curve.name) } }
+                output {}
+            }
+            script type="application/json" { (PreEscaped(data)) }
+        }
+    }
 }
 
 /// From values to places in the picture.
@@ -80,7 +75,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// Room for all finite values; `None` without any.
+    /// A scale with room for all finite values; `None` without any.
     fn of(curves: &[Curve]) -> Option<Self> {
         let points = || curves.iter().flat_map(|curve| &curve.points);
         let (x0, x1) = (points().map(|p| p.0).min()? as f64, points().map(|p| p.0).max()? as f64);
@@ -98,37 +93,53 @@ impl Scale {
         HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
     }
 
-    fn grid(&self) -> String {
-        let mut svg = String::new();
-        for value in ticks(self.y0, self.y1) {
-            let y = self.y(value);
-            svg += &format!(
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-                WIDTH - RIGHT,
-                LEFT - 6.0,
-                y + 4.0,
-                crate::human::number(value),
-            );
+    fn grid(&self) -> Markup {
+        let steps = ticks(self.x0, self.x1);
+        html! {
+            @for value in ticks(self.y0, self.y1) {
+                @let y = self.y(value);
+                line class="grid" x1=(LEFT) x2=(WIDTH - RIGHT) y1=(unit(y)) y2=(unit(y)) {}
+                text x=(LEFT - 6.0) y=(unit(y + 4.0)) text-anchor="end" { (human::number(value)) }
+            }
+            @for step in steps.into_iter().filter(|step| step.fract() == 0.0) {
+                text x=(unit(self.x(step))) y=(HEIGHT - 8.0) text-anchor=(self.anchor(step)) { (step) }
+            }
         }
-        for step in ticks(self.x0, self.x1).into_iter().filter(|step| step.fract() == 0.0) {
-            let x = self.x(step);
-            svg += &format!("<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{step}</text>\n", HEIGHT - 8.0);
+    }
+
+    /// The side of its place on which a text has room.
+    fn anchor(&self, step: f64) -> &'static str {
+        if self.x(step) > WIDTH - RIGHT - 20.0 { "end" } else { "middle" }
+    }
+
+    fn mark(&self, mark: &Mark) -> Markup {
+        let (x, text) = (self.x(mark.step as f64), printable(&mark.text));
+        // The text stands on the side that has more room.
+        let (at, anchor) = if x > WIDTH / 2.0 { (x - 4.0, "end") } else { (x + 4.0, "start") };
+        html! {
+            line class="mark" x1=(unit(x)) x2=(unit(x)) y1=(TOP) y2=(HEIGHT - BOTTOM) {
+                title { "step " (mark.step) ": " (text) }
+            }
+            text x=(unit(at)) y=(TOP + 12.0) text-anchor=(anchor) { (text) }
         }
-        svg
     }
 
     /// A line, or a dot for a single point.
-    fn line(&self, curve: &Curve, colour: &str) -> String {
+    fn line(&self, curve: &Curve, color: &str) -> Markup {
         let place = |(step, value): &(u64, f64)| format!("{:.1},{:.1}", self.x(*step as f64), self.y(*value));
-        let [first, rest @ ..] = curve.points.as_slice() else { return String::new() };
+        let [first, rest @ ..] = curve.points.as_slice() else { return Markup::default() };
         if rest.is_empty() {
             let (x, y) = (self.x(first.0 as f64), self.y(first.1));
-            return format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" style=\"fill:var({colour})\"/>\n");
+            return html! { circle cx=(unit(x)) cy=(unit(y)) r="3" style={ "fill:var(" (color) ")" } {} };
         }
         let places: Vec<String> = curve.points.iter().map(place).collect();
-        format!("<polyline class=\"line\" style=\"stroke:var({colour})\" points=\"{}\"/>\n", places.join(" "))
+        html! { polyline class="line" style={ "stroke:var(" (color) ")" } points=(places.join(" ")) {} }
     }
+}
+
+/// A length with a tenth of a unit.
+fn unit(length: f64) -> String {
+    format!("{length:.1}")
 }
 
 /// About five round numbers between two ends.
@@ -146,6 +157,7 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
+/// The value with ten significant digits.
 fn tidy(value: f64) -> f64 {
     format!("{value:.10e}").parse().unwrap_or(value)
 }
@@ -179,13 +191,13 @@ mod tests {
         let thin = thinned(&points);
         assert_eq!((thin.len(), thin[0]), (1000, (2, 1.5)));
         assert_eq!(thinned(&[(1, f64::NAN), (2, 1.0)]), [(2, 1.0)]);
-        assert_eq!(figure("none", &[Curve { name: "a".into(), points: vec![(1, f64::NAN)] }], &[]), "");
+        assert_eq!(figure("none", &[Curve { name: "a".into(), points: vec![(1, f64::NAN)] }], &[]).0, "");
     }
 
     #[test]
     fn one_point_and_equal_values_have_a_place() {
         for points in [vec![(5, 2.0)], vec![(5, 0.0), (6, 0.0)]] {
-            let shown = figure("a<b", &[Curve { name: "</script>".into(), points }], &[]);
+            let shown = figure("a<b", &[Curve { name: "</script>".into(), points }], &[]).0;
             assert!(shown.contains("a&lt;b") && !shown.contains("NaN") && !shown.contains("</script>\""), "{shown}");
         }
     }

@@ -1,7 +1,7 @@
 //! The machine and the program that made the page.
 
 use super::Subject;
-use super::html::{Cell, Page, table};
+use super::page::{Cell, Page, table};
 use crate::doctor::{build, machine};
 use crate::human;
 

@@ -1,26 +1,19 @@
 //! What ran: the journal.
 
 use flowmill_runner::{Experiment, read_journal};
+use maud::html;
 use serde_json::Value;
 
-use super::html::{Cell, Page, remark, table};
-use super::training::Progress;
+use super::page::{Cell, Page, remark, table};
 use super::{AtWork, Subject};
 
 /// Commands shown; the latest ones.
 const MOST: usize = 200;
 
-/// The commands that ran, and how far the training is.
+/// The commands that ran.
 pub fn add(subject: &Subject, page: &mut Page) {
     let experiment = Experiment::at(subject.experiment);
     let (lines, damaged) = experiment.map(|experiment| read_journal(&experiment)).unwrap_or_default();
-    let mut body = remark(match (subject.training.progress, &subject.at_work) {
-        (Progress::Done, _) => "The training is finished.",
-        (Progress::Unfinished, AtWork::Running(_)) => "The training runs. This page shows how far it was.",
-        (Progress::Unfinished, AtWork::Died(_)) => "The training died. This page shows how far it got.",
-        (Progress::Unfinished, AtWork::Nobody) => "The training was stopped. This page shows how far it got.",
-        (Progress::None, _) => "Nothing has been trained yet.",
-    });
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let mut rows: Vec<Vec<Cell>> = lines
         .iter()
@@ -42,14 +35,16 @@ pub fn add(subject: &Subject, page: &mut Page) {
         })
         .collect();
     rows.extend(unfinished(&subject.at_work));
-    body += &table(&["start (UTC)", "command", "outcome", "seconds", "host", "version"], &rows);
-    if lines.len() > MOST {
-        body += &remark(&format!("{} earlier commands are not shown.", lines.len() - MOST));
-    }
-    if damaged > 0 {
-        body += &remark(&format!("{damaged} lines of journal.jsonl have no valid checksum and are not shown."));
-    }
-    page.section("What ran", body);
+    page.section(
+        "What ran",
+        html! {
+            (table(&["start (UTC)", "command", "outcome", "seconds", "host", "version"], &rows))
+            @if lines.len() > MOST { (remark(&format!("{} earlier commands are not shown.", lines.len() - MOST))) }
+            @if damaged > 0 {
+                (remark(&format!("{damaged} lines of journal.jsonl have no valid checksum and are not shown.")))
+            }
+        },
+    );
 }
 
 /// The command that has no line in the journal, because it has not ended or never got to write one.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use maud::{Markup, html};
 use serde_json::Value;
 
 use super::Subject;
 use super::curves::{Curve, Mark, figure};
-use super::html::{Page, remark};
+use super::page::{Page, remark};
 
-/// Everything a metrics file says, by name.
+/// The content of a metrics file, by name.
 #[derive(Default)]
 struct Series {
     /// `train/loss`, `validation/loss`, `train/cfm` …
@@ -28,26 +29,30 @@ pub fn add(subject: &Subject, page: &mut Page) {
         Curve { name: name.to_owned(), points }
     };
     let marks = &series.commands;
-    let mut body = figure("Loss", &[curve("train/loss", "training"), curve("validation/loss", "validation")], marks);
     let parts = |prefix: &str| -> Vec<Curve> {
         let keys = series.values.keys().filter_map(|key| key.strip_prefix(prefix)?.strip_prefix("parts/"));
         keys.map(|part| curve(&format!("{prefix}parts/{part}"), part)).collect()
     };
-    for (prefix, title) in [("train/", "Parts of the training loss"), ("validation/", "Parts of the validation loss")] {
-        // A single part is the loss itself.
-        let parts = parts(prefix);
-        if parts.len() > 1 {
-            body += &figure(title, &parts, marks);
+    // A single part is the loss itself.
+    let of_parts = |prefix: &str, title: &str| match parts(prefix) {
+        parts if parts.len() > 1 => figure(title, &parts, marks),
+        _ => Markup::default(),
+    };
+    let body = html! {
+        div class="pair" {
+            (figure("Loss", &[curve("train/loss", "training"), curve("validation/loss", "validation")], marks))
+            (of_parts("train/", "Parts of the training loss"))
+            (of_parts("validation/", "Parts of the validation loss"))
+            (figure("Learning rate", &[curve("train/lr", "lr")], marks))
+            (figure("Gradient norm", &[curve("train/grad_norm", "gradient norm")], marks))
         }
-    }
-    body += &figure("Learning rate", &[curve("train/lr", "lr")], marks);
-    body += &figure("Gradient norm", &[curve("train/grad_norm", "gradient norm")], marks);
-    if series.skipped > 0 {
-        body += &remark(&format!("{} steps were skipped: their loss or gradient was not finite.", series.skipped));
-    }
-    if series.unreadable > 0 {
-        body += &remark(&format!("{} lines of the metrics cannot be read, as a crash leaves them.", series.unreadable));
-    }
+        @if series.skipped > 0 {
+            (remark(&format!("{} steps were skipped: their loss or gradient was not finite.", series.skipped)))
+        }
+        @if series.unreadable > 0 {
+            (remark(&format!("{} lines of the metrics cannot be read, as a crash leaves them.", series.unreadable)))
+        }
+    };
     page.section("Curves", body);
 }
 

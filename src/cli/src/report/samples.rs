@@ -1,17 +1,23 @@
-//! What the model generated over time, to be heard and seen.
+//! Samples of the model next to the real recording: of the exported model, and over the course of training.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::base64::encode;
-use super::html::{Page, escape, remark};
-use super::{Subject, names};
 use flowmill_stage_train::ASIDE;
 use flowmill_train::checkpoint;
+use maud::{Markup, html};
 
-/// Bytes of pictures and sound that a page carries at most, before they become text.
+use super::originals::{Medium, Original, Originals};
+use super::page::{Page, data_uri, printable, remark};
+use super::{Subject, names};
+use crate::human;
+
+/// Bytes of pictures and sound on a page at most, before they become text.
 const MOST_BYTES: u64 = 48 << 20;
-/// Moments shown of one origin; of more, evenly spread ones.
+/// Moments of training that are shown; of more, evenly spread ones.
 const MOST_MOMENTS: usize = 16;
+/// Rows that are shown unfolded.
+const UNFOLDED: usize = 4;
 
 /// A folder of samples.
 struct Moment {
@@ -19,70 +25,166 @@ struct Moment {
     folder: PathBuf,
 }
 
-/// Samples during training, those asked for by command, and those of the exported model.
+/// The files of one sample.
+struct Sample<'a> {
+    /// The moment that it was made at.
+    title: &'a str,
+    files: Vec<PathBuf>,
+}
+
+/// The samples of a row.
+#[derive(Default)]
+struct Samples<'a> {
+    exported: Vec<&'a Sample<'a>>,
+    training: Vec<&'a Sample<'a>>,
+}
+
+/// Samples during training, those asked for by command, and those of the exported model, row by row.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let title = |origin: &str, step: u64| format!("{origin}, step {step}");
-    let scheduled = subject.training.samples();
-    let scheduled =
-        scheduled.into_iter().map(|(step, folder)| Moment { title: title("training", step), folder }).collect();
+    let exported = [Moment { title: "exported model".to_owned(), folder: subject.experiment.join("6-export/samples") }];
+    let (training, mut left_out) = moments(subject);
+    let all = exported.iter().chain(&training);
+    let originals = Originals::find(subject, &all.flat_map(|moment| stems(&moment.folder)).collect());
+    let mut room = MOST_BYTES;
+    let mut rows: BTreeMap<&str, Samples> = BTreeMap::new();
+    // What matters most comes first, while there is room.
+    let exported: Vec<_> = exported.iter().flat_map(|m| fitting(subject, m, &mut room, &mut left_out)).collect();
+    for (name, sample) in &exported {
+        rows.entry(originals.name(name)).or_default().exported.push(sample);
+    }
+    let latest_first = training.iter().rev();
+    let training: Vec<_> = latest_first.flat_map(|m| fitting(subject, m, &mut room, &mut left_out)).collect();
+    for (name, sample) in training.iter().rev() {
+        rows.entry(originals.name(name)).or_default().training.push(sample);
+    }
+    let shown: Vec<Markup> =
+        rows.iter().map(|(name, samples)| row(name, samples, originals.of(name), &mut room)).collect();
+    let (first, rest) = shown.split_at(shown.len().min(UNFOLDED));
+    page.section(
+        "Samples",
+        html! {
+            @for row in first { (row) }
+            @if !rest.is_empty() {
+                details { summary { (rest.len()) " more" } @for row in rest { (row) } }
+            }
+            @if left_out > 0 { (remark(&format!("{left_out} samples are left out to keep this page small."))) }
+        },
+    );
+}
+
+/// Moments of training by step, with those by command; and the number of samples at moments that are left out.
+fn moments(subject: &Subject) -> (Vec<Moment>, usize) {
     let aside = subject.experiment.join(ASIDE).join("samples");
     let commanded = names(&aside).into_iter().filter_map(|name| Some((checkpoint::step_of(&name)?, aside.join(name))));
-    let commanded =
-        commanded.map(|(step, folder)| Moment { title: title("training, by command", step), folder }).collect();
-    let exported = subject.experiment.join("6-export/samples");
-    let exported = vec![Moment { title: "exported model".to_owned(), folder: exported }];
+    let commanded = commanded.map(|(step, folder)| (step, format!("training, by command, step {step}"), folder));
+    let scheduled = subject.training.samples().into_iter();
+    let scheduled = scheduled.map(|(step, folder)| (step, format!("training, step {step}"), folder));
+    let mut all: Vec<(u64, String, PathBuf)> = scheduled.chain(commanded).collect();
+    all.sort_by_key(|(step, ..)| *step);
+    let count = all.len();
+    let chosen: BTreeSet<usize> = match count {
+        0..=MOST_MOMENTS => (0..count).collect(),
+        _ => (0..MOST_MOMENTS).map(|index| index * (count - 1) / (MOST_MOMENTS - 1)).collect(),
+    };
+    let left_out = |at: usize, folder: &Path| if chosen.contains(&at) { 0 } else { stems(folder).len() };
+    let missing = all.iter().enumerate().map(|(at, (.., folder))| left_out(at, folder)).sum();
+    let shown = all.into_iter().enumerate().filter(|(at, _)| chosen.contains(at));
+    (shown.map(|(_, (_, title, folder))| Moment { title, folder }).collect(), missing)
+}
 
-    let mut body = String::new();
-    let mut room = MOST_BYTES;
-    let mut left_out = 0;
-    for moments in [scheduled, commanded, exported] {
-        let (shown, thinned) = spread(moments);
-        left_out += thinned;
-        for moment in shown {
-            match moment.show(subject, &mut room) {
-                Some(html) => body += &html,
-                None => left_out += 1,
+/// The samples in a folder: names without ending.
+fn stems(folder: &Path) -> BTreeSet<String> {
+    let names = names(folder).into_iter().filter(|name| kind(name).is_some());
+    names.filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned())).collect()
+}
+
+/// The samples of a moment that there is room for.
+fn fitting<'a>(
+    subject: &Subject,
+    moment: &'a Moment,
+    room: &mut u64,
+    left_out: &mut usize,
+) -> Vec<(String, Sample<'a>)> {
+    let files: Vec<String> = names(&moment.folder).into_iter().filter(|name| kind(name).is_some()).collect();
+    let mut samples = Vec::new();
+    for stem in stems(&moment.folder) {
+        let own = files.iter().filter(|name| name.rsplit_once('.').is_some_and(|(own, _)| own == stem));
+        let own: Vec<PathBuf> =
+            own.map(|name| moment.folder.join(name)).filter(|file| subject.is_sound(file)).collect();
+        let size = own.iter().filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum();
+        match room.checked_sub(size) {
+            Some(rest) => {
+                *room = rest;
+                samples.push((stem, Sample { title: &moment.title, files: own }));
+            }
+            None => *left_out += 1,
+        }
+    }
+    samples
+}
+
+/// A row: its transcript, its recording, and what the model made of it.
+fn row(name: &str, samples: &Samples, original: Option<&Original>, room: &mut u64) -> Markup {
+    let about = original.map(|Original { id, group, split, .. }| match group.is_empty() || group == id {
+        true => format!("split {split}"),
+        false => format!("{group}, split {split}"),
+    });
+    let text = original.map(|original| original.text.as_str()).filter(|text| !text.is_empty());
+    html! {
+        article class="sample" {
+            h3 {
+                (printable(original.map_or(name, |original| &original.id)))
+                @if let Some(about) = about { " " span class="dim" { "(" (printable(&about)) ")" } }
+            }
+            @if let Some(text) = text { blockquote { (printable(text)) } }
+            div class="pair" {
+                div class="stack" {
+                    @if let Some(original) = original { (real(original, room)) }
+                    @if !samples.training.is_empty() {
+                        details open[samples.exported.is_empty()] {
+                            summary { "during training (" (samples.training.len()) ")" }
+                            div class="stack" { @for sample in &samples.training { (figure(sample, name)) } }
+                        }
+                    }
+                }
+                @for sample in &samples.exported { (figure(sample, name)) }
             }
         }
     }
-    if left_out > 0 {
-        body += &remark(&format!("{left_out} folders of samples are left out to keep this page small."));
-    }
-    page.section("Samples", body);
 }
 
-/// The first, the last and evenly spread ones between; and how many were left out.
-fn spread(moments: Vec<Moment>) -> (Vec<Moment>, usize) {
-    let count = moments.len();
-    if count <= MOST_MOMENTS {
-        return (moments, 0);
-    }
-    let chosen: Vec<usize> = (0..MOST_MOMENTS).map(|index| index * (count - 1) / (MOST_MOMENTS - 1)).collect();
-    let moments = moments.into_iter().enumerate().filter(|(index, _)| chosen.contains(index)).map(|(_, moment)| moment);
-    (moments.collect(), count - MOST_MOMENTS)
-}
-
-impl Moment {
-    /// The samples of one folder; `None` where they would not fit into what `room` is left. Empty for an empty folder.
-    fn show(&self, subject: &Subject, room: &mut u64) -> Option<String> {
-        let shown = |name: &String| kind(name).is_some() && subject.is_sound(&self.folder.join(name));
-        let files: Vec<String> = names(&self.folder).into_iter().filter(shown).collect();
-        let size = |name: &String| std::fs::metadata(self.folder.join(name)).map_or(0, |about| about.len());
-        *room = room.checked_sub(files.iter().map(size).sum())?;
-        let mut stems: Vec<&str> =
-            files.iter().filter_map(|name| name.rsplit_once('.')).map(|(stem, _)| stem).collect();
-        stems.dedup();
-        let figures: String = stems.iter().map(|stem| self.sample(stem, &files)).collect();
-        if figures.is_empty() {
-            return Some(figures);
+/// The real recording and pictures of a row, as far as there is room.
+fn real(original: &Original, room: &mut u64) -> Markup {
+    let mut media = Vec::new();
+    for medium in &original.media {
+        if let Some(rest) = room.checked_sub(medium.bytes.len() as u64) {
+            *room = rest;
+            media.push(medium);
         }
-        Some(format!("<h3>{}</h3>\n<div class=\"samples\">\n{figures}</div>\n", escape(&self.title)))
     }
+    if media.is_empty() {
+        return Markup::default();
+    }
+    let cut: f64 = media.iter().map(|medium| medium.cut).sum();
+    html! {
+        figure {
+            figcaption {
+                "real"
+                @if cut > 0.0 { ", without the last " (human::duration(cut)) }
+            }
+            @for Medium { kind, bytes, .. } in media { (player(kind, bytes, &format!("real {}", original.id))) }
+        }
+    }
+}
 
-    fn sample(&self, stem: &str, files: &[String]) -> String {
-        let own = files.iter().filter(|name| name.rsplit_once('.').is_some_and(|(own, _)| own == stem));
-        let media: String = own.filter_map(|name| medium(&self.folder.join(name), stem)).collect();
-        format!("<figure>{media}<figcaption>{}</figcaption></figure>\n", escape(stem))
+fn figure(sample: &Sample, name: &str) -> Markup {
+    let files =
+        sample.files.iter().filter_map(|file| Some((kind(&file.to_string_lossy())?, std::fs::read(file).ok()?)));
+    html! {
+        figure {
+            figcaption { (sample.title) }
+            @for (kind, bytes) in files { (player(kind, &bytes, &format!("{name}, {}", sample.title))) }
+        }
     }
 }
 
@@ -95,14 +197,12 @@ fn kind(name: &str) -> Option<&'static str> {
     }
 }
 
-fn medium(path: &Path, stem: &str) -> Option<String> {
-    let kind = kind(&path.to_string_lossy())?;
-    let data = encode(&std::fs::read(path).ok()?);
-    let stem = escape(stem);
-    Some(match kind {
-        "image/png" => {
-            format!("<img alt=\"spectrogram of {stem}\" loading=\"lazy\" src=\"data:{kind};base64,{data}\">")
-        }
-        _ => format!("<audio controls preload=\"none\" src=\"data:{kind};base64,{data}\"></audio>"),
-    })
+/// The element that shows or plays a file.
+fn player(kind: &str, bytes: &[u8], about: &str) -> Markup {
+    let data = data_uri(kind, bytes);
+    let about = printable(about);
+    match kind.starts_with("image/") {
+        true => html! { img alt=(about) loading="lazy" src=(data); },
+        false => html! { audio controls preload="none" aria-label=(about) src=(data) {} },
+    }
 }

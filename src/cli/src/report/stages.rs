@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use flowmill_runner::{Receipt, sealed_content};
+use maud::{Markup, html};
 use serde_json::Value;
 
-use super::html::{Cell, Page, escape, folded, remark, table};
+use super::page::{Cell, Page, folded, remark, table};
 use super::{Subject, names};
 use crate::{human, stages};
 
@@ -18,7 +19,7 @@ const EXAMPLES: usize = 5;
 /// From what data, through which stages, with which settings.
 pub fn add(subject: &Subject, page: &mut Page) {
     let mut rows = Vec::new();
-    let mut settings = String::new();
+    let mut settings = Vec::new();
     for (title, folder) in folders(subject.experiment) {
         let summary = sealed_content(&folder.join("stage.json")).ok();
         let receipts = receipts(&folder);
@@ -28,17 +29,17 @@ pub fn add(subject: &Subject, page: &mut Page) {
         rows.push(row(&title, summary.as_ref(), receipts.len()));
         // The part with the longest settings is the one that does the work.
         if let Some(receipt) = receipts.iter().max_by_key(|receipt| receipt.config.to_string().len()) {
-            settings += &folded(&format!("{title}: settings"), &format!("{:#}", receipt.config));
+            settings.push(folded(&format!("{title}: settings"), &format!("{:#}", receipt.config)));
         }
     }
     let heads = ["stage", "state", "rows in", "rows out", "rejected", "facts"];
-    page.section("Stages", table(&heads, &rows) + &settings);
-    page.section("Data", splits(subject));
+    page.section("Stages", html! { (table(&heads, &rows)) @for settings in settings { (settings) } });
+    page.section("Data", data(subject));
 }
 
 /// Rows that were set aside, by reason.
 pub fn add_rejected(subject: &Subject, page: &mut Page) {
-    let mut body = String::new();
+    let mut tables = Vec::new();
     for (title, folder) in folders(subject.experiment) {
         let mut reasons: BTreeMap<String, (u64, Vec<String>)> = BTreeMap::new();
         for rejection in receipts(&folder).iter().flat_map(|receipt| &receipt.rejected) {
@@ -58,13 +59,16 @@ pub fn add_rejected(subject: &Subject, page: &mut Page) {
             })
             .collect();
         if !rows.is_empty() {
-            body += &format!("<h3>{}</h3>\n{}", escape(&title), table(&["reason", "rows", "such as"], &rows));
+            tables.push(html! { h3 { (title) } (table(&["reason", "rows", "such as"], &rows)) });
         }
     }
-    if body.is_empty() {
-        body = remark("No row was rejected.");
-    }
-    page.section("Rejected rows", body);
+    page.section(
+        "Rejected rows",
+        html! {
+            @if tables.is_empty() { (remark("No row was rejected.")) }
+            @for table in tables { (table) }
+        },
+    );
 }
 
 fn row(title: &str, summary: Option<&Value>, parts: usize) -> Vec<Cell> {
@@ -97,26 +101,28 @@ fn fact(value: &Value) -> String {
     }
 }
 
-/// The packed splits, by their indexes.
-fn splits(subject: &Subject) -> String {
-    let experiment = subject.experiment;
-    let folder = experiment.join("3-pack");
-    let mut rows = Vec::new();
-    for split in names(&folder) {
-        let Some(index) = subject.json(&folder.join(&split).join("index.json")) else { continue };
-        let shards = index["shards"].as_array().map_or(0, Vec::len);
-        let bytes: u64 =
-            index["shards"].as_array().into_iter().flatten().filter_map(|shard| shard["bytes"].as_u64()).sum();
-        rows.push(vec![
+/// The packed splits with their indexes.
+pub fn splits(subject: &Subject) -> Vec<(String, Value)> {
+    let folder = subject.experiment.join("3-pack");
+    let names = names(&folder).into_iter();
+    names.filter_map(|split| Some((split.clone(), subject.json(folder.join(&split).join("index.json"))?))).collect()
+}
+
+/// The packed splits, and the files that stage 0 read.
+fn data(subject: &Subject) -> Markup {
+    let row = |(split, index): (String, Value)| {
+        let shards = || index["shards"].as_array().into_iter().flatten();
+        vec![
             Cell::text(split),
             Cell::number(human::count(index["rows"].as_u64().unwrap_or(0))),
             Cell::number(format!("{:.3}", index["seconds"].as_f64().unwrap_or(0.0) / 3600.0)),
             Cell::number(human::count(index["frames"].as_u64().unwrap_or(0))),
-            Cell::number(shards),
-            Cell::text(human::bytes(bytes)),
-        ]);
-    }
-    let read = Receipt::read(&experiment.join("0-prep/receipts/read.json"));
+            Cell::number(shards().count()),
+            Cell::text(human::bytes(shards().filter_map(|shard| shard["bytes"].as_u64()).sum())),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> = splits(subject).into_iter().map(row).collect();
+    let read = Receipt::read(&subject.experiment.join("0-prep/receipts/read.json"));
     let sources: Vec<Vec<Cell>> = read
         .iter()
         .flat_map(|receipt| &receipt.inputs)
@@ -125,8 +131,10 @@ fn splits(subject: &Subject) -> String {
             vec![Cell::text(&input.path), Cell::text(hash)]
         })
         .collect();
-    table(&["split", "utterances", "hours", "mel frames", "shards", "size"], &rows)
-        + &table(&["read from", "BLAKE3"], &sources)
+    html! {
+        (table(&["split", "rows", "hours", "mel frames", "shards", "size"], &rows))
+        (table(&["read from", "BLAKE3"], &sources))
+    }
 }
 
 /// Every stage's title and folder.

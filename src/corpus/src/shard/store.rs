@@ -205,7 +205,9 @@ impl Shards {
         }
         let entry = &self.index.shards[shard];
         self.index.verify(&self.folder, entry)?;
-        let reader = Reader::open(&self.folder.join(&entry.file))?;
+        let path = self.folder.join(&entry.file);
+        let reader = Reader::open(&path)?;
+        tracing::debug!(path = %path.display(), rows = entry.rows, bytes = entry.bytes, "shard opened, its checksum is right");
         Ok(slot.insert(reader).clone())
     }
 }

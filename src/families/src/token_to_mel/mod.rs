@@ -8,6 +8,7 @@ mod columns;
 mod error;
 mod evaluation;
 mod example;
+mod explanation;
 mod exported;
 mod kind;
 mod measures;
@@ -26,8 +27,8 @@ use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_family::{
-    Artifacts, BoxError, Card, Columns, Derived, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
-    TrainSettings,
+    Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer,
+    Synthesizer, TrainSettings,
 };
 use flowmill_models::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
@@ -223,6 +224,10 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         let (folder, device) = (loaded.folder.clone(), loaded.device.clone());
         let model = ExportedModel::new(loaded)?;
         Ok(Box::new(synthesizer::Resynthesizer::open(model, &folder, &device, options, seed)?))
+    }
+
+    fn explain(scores: &Value) -> Result<Vec<ExplainedScore>, BoxError> {
+        Ok(explanation::of(&serde_json::from_value(scores.clone())?))
     }
 
     fn card(loaded: &Loaded<Self>, scores: &Value) -> Result<Card, BoxError> {

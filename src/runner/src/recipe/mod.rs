@@ -84,6 +84,7 @@ impl Recipe {
         let name = read_name(&root, &dir)?;
         let seed = read_own(&root, "seed")?.unwrap_or(0);
         let max_rejected = read_max_rejected(&root)?;
+        tracing::info!(path = %file.display(), name, seed, changes = overrides.join(" "), "recipe loaded");
         let sections = sections.into_iter().map(str::to_owned).collect();
         Ok(Self { inner: Arc::new(Inner { file, dir, root, sections, name, seed, max_rejected }) })
     }

@@ -20,6 +20,7 @@ pub fn average_weights(files: &[PathBuf], target: &Path) -> Result<(), TrainErro
     let mut sums = Sums::new();
     for (index, path) in files.iter().enumerate() {
         let what = || format!("averaging {}", path.display());
+        tracing::info!(path = %path.display(), number = index + 1, count = files.len(), "averaging a checkpoint");
         let file = flowmill_weights::read(path).map_err(TrainError::weights(what()))?;
         if index == 0 {
             let zeros = |tensor: &Tensor| (tensor.dims().to_vec(), vec![0.0; tensor.elem_count()]);

@@ -105,6 +105,8 @@ pub(crate) fn check_writable(store: &dyn CheckpointStore) -> Result<(), TrainErr
 /// Saves a checkpoint under the name of its step.
 pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) -> Result<(), TrainError> {
     let Contents { parameters, optimizer, mut ema } = contents;
+    let (step, scheduled, for_best) = (state.step, state.scheduled, state.for_best);
+    tracing::info!(step, scheduled, for_best, validation = state.validation, "saving a checkpoint");
     store.save(&name(state.step), &mut |folder| {
         write_weights(&folder.join(MODEL_FILE), &base::kept(parameters), None)?;
         write_weights(&folder.join(OPTIMIZER_FILE), &optimizer.state(), Some(optimizer.updates()))?;
@@ -185,6 +187,7 @@ pub fn load(
     }
     read_parameters(&files.read(MODEL_FILE)?, contents.parameters).map_err(misfit(MODEL_FILE))?;
     read_optimizer(&files.read(OPTIMIZER_FILE)?, contents.optimizer).map_err(misfit(OPTIMIZER_FILE))?;
+    tracing::info!(folder = %folder.display(), step = state.step, "checkpoint loaded");
     Ok(state)
 }
 
@@ -200,6 +203,7 @@ pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State
     let averaged = files.has(EMA_FILE);
     let file = if averaged { EMA_FILE } else { MODEL_FILE };
     read_parameters(&files.read(file)?, parameters).map_err(|reason| TrainError::checkpoint(&name, reason))?;
+    tracing::info!(folder = %folder.display(), file, "weights of a checkpoint loaded");
     Ok((state, averaged))
 }
 

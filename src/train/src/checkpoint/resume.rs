@@ -34,7 +34,10 @@ pub(crate) fn resume(
                 prune(store, keep, observer)?;
                 return Ok(Some(state));
             }
-            Err(error @ TrainError::Damaged { .. }) => damaged.push((name, error)),
+            Err(error @ TrainError::Damaged { .. }) => {
+                tracing::warn!(name, %error, "damaged checkpoint");
+                damaged.push((name, error));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -1,9 +1,10 @@
 //! What a run leaves for people to look at: `metrics.jsonl`, a TensorBoard event file and, when asked for, a Weights & Biases run.
 //!
-//! They hold no clock readings and no names of machines, so two runs of one recipe write the same bytes; a resumed run first
-//! cuts them back to the lengths in its checkpoint. None of them is needed to go on: what is wrong with one is told, and no more.
+//! They hold no names of machines, and no clock readings unless `wall_clock` asks for them, so two runs of one recipe write the same
+//! bytes; a resumed run first cuts them back to the lengths in its checkpoint. None of them is needed to go on: what is wrong with one is told, and no more.
 
 mod append;
+mod clock;
 mod histogram;
 mod protobuf;
 pub mod tensorboard;
@@ -23,6 +24,7 @@ use crate::steering::Command;
 use crate::{LossScale, TrainError};
 pub(crate) use append::is_refused;
 use append::{AppendFile, whole_lines};
+pub(crate) use clock::Clock;
 use histogram::Histogram;
 use tensorboard::{Datum, summary_record};
 use wandb::WandbFile;
@@ -56,6 +58,7 @@ pub struct Metrics {
     wandb: Option<WandbFile>,
     /// How far the Weights & Biases run had got, while it is not continued.
     wandb_before: WandbPosition,
+    clock: Clock,
 }
 
 impl Metrics {
@@ -63,19 +66,19 @@ impl Metrics {
     ///
     /// # Errors
     /// When the disk is full.
-    pub fn open(folder: &Path, lengths: &MetricsLengths) -> Result<Self, TrainError> {
+    pub(crate) fn open(folder: &Path, lengths: &MetricsLengths, clock: Clock) -> Result<Self, TrainError> {
         let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines, &mut whole_lines)?;
         let whole_records: append::WholeRecords<'_> = &mut tensorboard::whole_records;
         let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events, whole_records)?;
         if events.length() == 0 {
-            events.append(&tensorboard::version_record());
+            events.append(&tensorboard::version_record(clock.seconds(0)));
         }
-        Ok(Self { json_lines, events, wandb: None, wandb_before: lengths.wandb.clone() })
+        Ok(Self { json_lines, events, wandb: None, wandb_before: lengths.wandb.clone(), clock })
     }
 
     /// Writes a Weights & Biases run too, from where the checkpoint knows of it on.
     pub(crate) fn open_wandb(&mut self, folder: &Path, run: &WandbRun) -> Result<(), TrainError> {
-        self.wandb = Some(WandbFile::open(folder, run, &self.wandb_before)?);
+        self.wandb = Some(WandbFile::open(folder, run, &self.wandb_before, self.clock)?);
         Ok(())
     }
 
@@ -163,7 +166,7 @@ impl Metrics {
             })
             .collect::<Result<_, TrainError>>()?;
         let data = histograms.iter().flatten().map(|(tag, histogram)| (tag.clone(), Datum::Histogram(histogram)));
-        self.events.append(&summary_record(step, data));
+        self.events.append(&summary_record(self.clock.seconds(step), step, data));
         Ok(())
     }
 
@@ -175,7 +178,7 @@ impl Metrics {
         };
         let data =
             samples.iter().map(|sample| (format!("{}/{}", kind(sample.media), sample.name), Datum::Sample(sample)));
-        self.events.append(&summary_record(step, data));
+        self.events.append(&summary_record(self.clock.seconds(step), step, data));
         Ok(())
     }
 
@@ -196,7 +199,7 @@ impl Metrics {
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
         self.json_lines.append(format!("{line}\n").as_bytes());
         let data = scalars.iter().map(|(tag, value)| (tag.clone(), Datum::Scalar(*value)));
-        self.events.append(&summary_record(step, data));
+        self.events.append(&summary_record(self.clock.seconds(step), step, data));
         if let Some(wandb) = &mut self.wandb {
             wandb.history(step, scalars);
         }

@@ -1,8 +1,8 @@
 //! TensorBoard event files, encoded by hand: TFRecord framing around `tensorflow.Event` protocol buffers.
 //!
 //! A record is its length (u64, little endian), the masked CRC-32C of those eight bytes, the event, and the event's masked
-//! CRC-32C. The wall time of an event is its step in seconds since 1970, so that two runs write the same bytes; TensorBoard's
-//! step axis is right, its relative axis counts steps.
+//! CRC-32C. Without `wall_clock`, the wall time of an event is its step in seconds since 1970, so that two runs write the same bytes;
+//! TensorBoard's step axis is right, its relative axis counts steps.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -24,13 +24,13 @@ pub(crate) enum Datum<'a> {
     Sample(&'a Sample),
 }
 
-/// The first record of every file.
-pub fn version_record() -> Vec<u8> {
-    record(&Message::default().double(1, 0.0).text(3, "brain.Event:2"))
+/// The first record of every file, written at a time in seconds since 1970.
+pub fn version_record(time: f64) -> Vec<u8> {
+    record(&Message::default().double(1, time).text(3, "brain.Event:2"))
 }
 
-/// A record of what tags have at one step; media that are none are left out.
-pub(crate) fn summary_record<'a>(step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
+/// A record of what tags have at one step, at a time in seconds since 1970; media that are none are left out.
+pub(crate) fn summary_record<'a>(time: f64, step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
     let mut summary = Message::default();
     for (tag, datum) in data {
         let entry = Message::default().text(1, &tag);
@@ -46,7 +46,7 @@ pub(crate) fn summary_record<'a>(step: u64, data: impl IntoIterator<Item = (Stri
             summary = summary.message(1, &entry);
         }
     }
-    record(&Message::default().double(1, step as f64).varint(2, step).message(5, &summary))
+    record(&Message::default().double(1, time).varint(2, step).message(5, &summary))
 }
 
 fn histogram_message(histogram: &Histogram) -> Message {
@@ -139,7 +139,7 @@ mod tests {
     fn whole_records_are_found_in_what_is_left_of_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
-        let records = [version_record(), summary_record(1, [("a".to_owned(), Datum::Scalar(1.0))])];
+        let records = [version_record(0.0), summary_record(1.0, 1, [("a".to_owned(), Datum::Scalar(1.0))])];
         let first = records[0].len() as u64;
         let all = records.concat();
         std::fs::write(&path, &all).unwrap();
@@ -154,8 +154,8 @@ mod tests {
     fn what_is_neither_picture_nor_sound_is_left_out() {
         for media in [Media::Png, Media::Wav] {
             let broken = Sample { name: "a".to_owned(), media, bytes: vec![0; 10] };
-            let empty = summary_record(3, []);
-            assert_eq!(summary_record(3, [("a".to_owned(), Datum::Sample(&broken))]), empty);
+            let empty = summary_record(3.0, 3, []);
+            assert_eq!(summary_record(3.0, 3, [("a".to_owned(), Datum::Sample(&broken))]), empty);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Weights & Biases runs without its program: the file that an offline run leaves, which `wandb sync` uploads.
 //!
 //! `wandb/offline-run-…-ID/run-ID.wandb` is a LevelDB log of `wandb_internal.Record` protocol buffers: a header, the run with its
-//! configuration, the history, a summary and the exit. It holds no clock and no host: times are steps in seconds since 1970,
-//! and the run's id is a hash of project, name and configuration, so that two trainings of one recipe write the same bytes.
+//! configuration, the history, a summary and the exit. It holds no host, and without `wall_clock` no clock: times are steps in seconds
+//! since 1970, and the run's id is a hash of project, name and configuration, so that two trainings of one recipe write the same bytes.
+//! With it, the start of the run is in its name and part of its id, so that two trainings are two runs.
 
 mod log;
 mod records;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::append::AppendFile;
+use super::clock::{Clock, compact};
 use crate::TrainError;
 
 /// The folder of the run in that of the training, as `wandb sync` finds it.
@@ -71,17 +73,18 @@ pub struct WandbRun {
 }
 
 impl WandbRun {
-    /// The run's id: eight characters as W&B makes them, of everything that describes it.
-    fn id(&self) -> String {
+    /// The run's id: eight characters as W&B makes them, of everything that describes it, with its start if it has one.
+    fn id(&self, started: Option<f64>) -> String {
         const CHARACTERS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let hash = blake3::hash(format!("{:?}\n{}", self.settings, self.config).as_bytes());
+        let started = started.map_or(String::new(), |seconds| format!("\n{seconds}"));
+        let hash = blake3::hash(format!("{:?}\n{}{started}", self.settings, self.config).as_bytes());
         hash.as_bytes()[..8].iter().map(|byte| CHARACTERS[usize::from(*byte) % CHARACTERS.len()] as char).collect()
     }
 
-    /// The run's file, relative to the folder of the training.
-    pub fn file(&self) -> String {
-        let id = self.id();
-        format!("{WANDB_FOLDER}/offline-run-19700101_000000-{id}/run-{id}.wandb")
+    /// The run's file, relative to the folder of the training; `started` is its start in seconds since 1970.
+    fn file(&self, started: Option<f64>) -> String {
+        let (id, date) = (self.id(started), compact(started.unwrap_or(0.0)));
+        format!("{WANDB_FOLDER}/offline-run-{date}-{id}/run-{id}.wandb")
     }
 }
 
@@ -96,25 +99,45 @@ pub(crate) struct WandbFile {
     /// The latest value of each name, for the summary.
     latest: Map<String, Value>,
     /// What was measured at the latest step so far: one record for each step.
-    row: Option<(u64, Vec<(String, Value)>)>,
+    row: Option<(Moment, Vec<(String, Value)>)>,
+    clock: Clock,
+    /// Start of the run in seconds since 1970, if it has a clock.
+    started: Option<f64>,
+}
+
+/// A step and the time at which it was done.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    step: u64,
+    /// Seconds since 1970.
+    time: f64,
+    /// Seconds since the start of the run.
+    runtime: f64,
 }
 
 impl WandbFile {
     /// Opens the file of a run, cut to where a checkpoint knows of it; a new one begins with the run's description. A run that is
     /// continued stays in its file, whatever describes it now.
-    pub(crate) fn open(folder: &Path, run: &WandbRun, before: &WandbPosition) -> Result<Self, TrainError> {
-        let name = before.file.clone().unwrap_or_else(|| run.file());
+    pub(crate) fn open(
+        folder: &Path,
+        run: &WandbRun,
+        before: &WandbPosition,
+        clock: Clock,
+    ) -> Result<Self, TrainError> {
+        // A run that was begun without a clock has one from here on.
+        let started = before.started.or_else(|| (clock == Clock::Wall).then(|| clock.seconds(0)));
+        let name = before.file.clone().unwrap_or_else(|| run.file(started));
         let mut records = 0;
         let file = AppendFile::open(&folder.join(&name), before.length, &mut |file, length| {
             let (end, count) = log::whole_records(file, length)?;
             records = count;
             Ok(end)
         })?;
-        let mut opened = Self { file, name, records, latest: before.latest.clone(), row: None };
+        let mut opened = Self { file, name, records, latest: before.latest.clone(), row: None, clock, started };
         if opened.file.length() == 0 {
             opened.file.append(&log::HEADER);
             opened.write(records::header());
-            opened.write(records::run(run, &run.id()));
+            opened.write(records::run(run, &run.id(started), started));
         }
         Ok(opened)
     }
@@ -130,24 +153,30 @@ impl WandbFile {
             values.iter().map(|(name, value)| (name.clone(), super::number(f64::from(*value)))).collect();
         self.latest.extend(values.iter().cloned());
         match &mut self.row {
-            Some((at, row)) if *at == step => row.extend(values),
+            Some((at, row)) if at.step == step => row.extend(values),
             _ => {
                 self.flush();
-                self.row = Some((step, values));
+                self.row = Some((self.moment(step), values));
             }
         }
     }
 
+    fn moment(&self, step: u64) -> Moment {
+        let time = self.clock.seconds(step);
+        let started = self.started.filter(|_| self.clock == Clock::Wall).unwrap_or(0.0);
+        Moment { step, time, runtime: time - started }
+    }
+
     fn flush(&mut self) {
-        if let Some((step, values)) = self.row.take() {
-            self.write(records::history(step, &values));
+        if let Some((moment, values)) = self.row.take() {
+            self.write(records::history(moment, &values));
         }
     }
 
     /// Writes summary and exit: the run is complete.
     pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
         self.flush();
-        self.write(records::summary(step, &self.latest));
+        self.write(records::summary(self.moment(step), &self.latest));
         self.write(records::exit(step));
         self.file.sync()
     }
@@ -161,6 +190,7 @@ impl WandbFile {
             records: self.records,
             latest: self.latest.clone(),
             file: Some(self.name.clone()),
+            started: self.started,
         })
     }
 
@@ -185,4 +215,7 @@ pub struct WandbPosition {
     /// The file's name, in the folder of the training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// Start of the run in seconds since 1970, of a run with a clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<f64>,
 }

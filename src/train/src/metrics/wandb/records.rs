@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::WandbRun;
+use super::{Moment, WandbRun};
 use crate::metrics::protobuf::Message;
 
 /// Who wrote the file, and the oldest server that reads it.
@@ -11,8 +11,8 @@ pub(super) fn header() -> Message {
     Message::default().message(21, &Message::default().message(1, &version))
 }
 
-/// The run and its configuration; it starts at the beginning of 1970.
-pub(super) fn run(run: &WandbRun, id: &str) -> Message {
+/// The run and its configuration; without a start, in seconds since 1970, it starts at the beginning of 1970.
+pub(super) fn run(run: &WandbRun, id: &str, started: Option<f64>) -> Message {
     let settings = &run.settings;
     let option = |text: &Option<String>| text.clone().unwrap_or_default();
     let mut config = Message::default();
@@ -31,28 +31,29 @@ pub(super) fn run(run: &WandbRun, id: &str) -> Message {
     for tag in &settings.tags {
         record = record.text(10, tag);
     }
-    Message::default().message(17, &record.message(17, &Message::default()))
+    let start = started.map_or(Message::default(), |seconds| Message::default().varint(1, seconds as u64));
+    Message::default().message(17, &record.message(17, &start))
 }
 
 /// What was measured at a step.
-pub(super) fn history(step: u64, values: &[(String, Value)]) -> Message {
+pub(super) fn history(moment: Moment, values: &[(String, Value)]) -> Message {
     let mut history = Message::default();
     for (name, value) in values {
         history = history.message(1, &item(name, value));
     }
-    for (name, value) in clock(step) {
+    for (name, value) in clock(moment) {
         history = history.message(1, &item(name, &value));
     }
-    Message::default().message(2, &history.message(2, &Message::default().varint(1, step)))
+    Message::default().message(2, &history.message(2, &Message::default().varint(1, moment.step)))
 }
 
 /// The latest value of everything.
-pub(super) fn summary(step: u64, latest: &Map<String, Value>) -> Message {
+pub(super) fn summary(moment: Moment, latest: &Map<String, Value>) -> Message {
     let mut summary = Message::default();
     for (name, value) in latest {
         summary = summary.message(1, &item(name, value));
     }
-    for (name, value) in clock(step) {
+    for (name, value) in clock(moment) {
         summary = summary.message(1, &item(name, &value));
     }
     Message::default().message(3, &summary)
@@ -63,9 +64,10 @@ pub(super) fn exit(step: u64) -> Message {
     Message::default().message(18, &Message::default().varint(2, step.min(i32::MAX as u64)))
 }
 
-/// What W&B's own runs say of time, counted in steps.
-fn clock(step: u64) -> [(&'static str, Value); 3] {
-    [("_step", json!(step)), ("_runtime", json!(step)), ("_timestamp", json!(step))]
+/// What W&B's own runs say of time. Whole seconds, as of steps, are written without a fraction.
+fn clock(moment: Moment) -> [(&'static str, Value); 3] {
+    let seconds = |time: f64| if time.fract() == 0.0 { json!(time as u64) } else { json!(time) };
+    [("_step", json!(moment.step)), ("_runtime", seconds(moment.runtime)), ("_timestamp", seconds(moment.time))]
 }
 
 /// An item of a configuration, a history or a summary.
