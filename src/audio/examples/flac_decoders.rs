@@ -198,7 +198,10 @@ impl Table {
     }
 
     fn print(&self) {
-        println!("{:<28} {:<10} {:>6} {:>8} {:>12} {:>13}", "damage", "decoder", "files", "refused", "not noticed", "right frames");
+        println!(
+            "{:<28} {:<10} {:>6} {:>8} {:>12} {:>13}",
+            "damage", "decoder", "files", "refused", "not noticed", "right frames"
+        );
         for line in &self.0 {
             for (outcome, (name, _)) in line.decoders.iter().zip(DECODERS) {
                 let share = 100.0 * outcome.right as f64 / line.frames as f64;

@@ -145,7 +145,8 @@ fn convert_any(samples: &[f32], from: u32, to: u32) -> Vec<f32> {
     let mut rubato = Async::<f32>::new_sinc(ratio, 1.0, &filter, 1024, 1, FixedAsync::Input)
         .expect("a ratio of two rates within bounds is positive and finite");
     let input = InterleavedSlice::new(samples, 1, samples.len()).expect("one channel has as many frames as samples");
-    let output = rubato.process_all(&input, samples.len(), None).expect("the input has as many frames as it is said to");
+    let output =
+        rubato.process_all(&input, samples.len(), None).expect("the input has as many frames as it is said to");
     let mut output = output.take_data();
     // rubato rounds a product of floats up, which may be one too many.
     output.truncate(length(samples.len(), from as usize, to as usize));
