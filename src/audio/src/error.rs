@@ -29,18 +29,6 @@ pub enum AudioError {
         /// The rate that was asked for, in hertz.
         rate: u32,
     },
-    /// Two rates whose ratio would need an unreasonably large filter.
-    #[error(
-        "resampling from {from} Hz to {to} Hz needs a filter of {taps} taps (the ratio hardly reduces); go through a rounder rate"
-    )]
-    ResampleRatio {
-        /// The rate of the input, in hertz.
-        from: u32,
-        /// The rate asked for, in hertz.
-        to: u32,
-        /// Number of filter taps that the pair of rates would need.
-        taps: u64,
-    },
     /// A stretch of time that the recording does not contain.
     #[error("segment {start:.3} s to {end:.3} s does not lie in a recording of {seconds:.3} s")]
     Segment {

@@ -4,9 +4,14 @@
 //! With both rates divided by their greatest common divisor (`from` : `to`), output sample `to * i + p` is the
 //! signal, read from sample `from * i` on, weighted by the filter of phase `p`. The filters are computed once per
 //! pair of rates, trimmed to their non-zero part, laid out for eight output samples at a time, and shared.
+//!
+//! Pairs of rates that hardly reduce would have huge filters; rubato converts these, between filters of a fixed number of phases.
 
 use std::f64::consts::PI;
 use std::sync::{Arc, Mutex};
+
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
+use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction, calculate_cutoff};
 
 use crate::decode::{MAX_SAMPLE_RATE, MIN_SAMPLE_RATE};
 use crate::error::AudioError;
@@ -16,7 +21,7 @@ use crate::simd::vectorised;
 const LOWPASS_WIDTH: f64 = 6.0;
 /// Cut-off as a fraction of half the lower rate.
 const ROLLOFF: f64 = 0.99;
-/// Filters larger than this (all phases together) are refused.
+/// Most taps of the filters of a pair of rates, all phases together.
 const MAX_TAPS: u64 = 1 << 22;
 /// Pairs of rates whose filters are kept.
 const CACHED_PAIRS: usize = 16;
@@ -26,15 +31,17 @@ const LANES: usize = 8;
 /// Converts `samples` from one rate to another, both in hertz; the result has `ceil(len * to / from)` samples.
 ///
 /// # Errors
-/// [`AudioError::SampleRate`] for rates out of bounds, [`AudioError::ResampleRatio`] for pairs of rates with
-/// next to no common divisor, whose filters would be huge.
+/// [`AudioError::SampleRate`] for rates out of bounds.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>, AudioError> {
     check_rate(from)?;
     check_rate(to)?;
     if from == to {
         return Ok(samples.to_vec());
     }
-    Ok(filters(from, to)?.convert(samples))
+    Ok(match filters(from, to) {
+        Some(filters) => filters.convert(samples),
+        None => convert_any(samples, from, to),
+    })
 }
 
 fn check_rate(rate: u32) -> Result<(), AudioError> {
@@ -60,20 +67,21 @@ struct Filters {
 type Cached = ((u32, u32), Arc<Filters>);
 static CACHE: Mutex<Vec<Cached>> = Mutex::new(Vec::new());
 
-fn filters(from: u32, to: u32) -> Result<Arc<Filters>, AudioError> {
+/// The filters of a pair of rates; `None` if they would be huge.
+fn filters(from: u32, to: u32) -> Option<Arc<Filters>> {
     let divisor = gcd(from, to);
     let pair = (from / divisor, to / divisor);
     // A panic elsewhere cannot leave the list half-changed, so a poisoned lock is as good as any.
     let mut cache = CACHE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some((_, known)) = cache.iter().find(|(key, _)| *key == pair) {
-        return Ok(Arc::clone(known));
+        return Some(Arc::clone(known));
     }
-    let made = Arc::new(Filters::new(pair.0, pair.1).map_err(|taps| AudioError::ResampleRatio { from, to, taps })?);
+    let made = Arc::new(Filters::new(pair.0, pair.1)?);
     if cache.len() == CACHED_PAIRS {
         cache.remove(0);
     }
     cache.push((pair, Arc::clone(&made)));
-    Ok(made)
+    Some(made)
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
@@ -81,8 +89,8 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 impl Filters {
-    /// Fails with the number of taps if that is too large.
-    fn new(from: u32, to: u32) -> Result<Self, u64> {
+    /// The filters of two rates without a common divisor; `None` for more than [`MAX_TAPS`].
+    fn new(from: u32, to: u32) -> Option<Self> {
         let cutoff = f64::from(from.min(to)) * ROLLOFF;
         let ratio = f64::from(from) / f64::from(to);
         // Input samples to either side of an output sample that the windowed sinc reaches.
@@ -91,7 +99,7 @@ impl Filters {
         let groups = to / gcd(to, LANES as u32);
         let taps = u64::from(groups) * reach as u64 * LANES as u64;
         if taps > MAX_TAPS {
-            return Err(taps);
+            return None;
         }
         let mut starts = Vec::with_capacity(groups as usize);
         let mut weights = Vec::with_capacity(groups as usize * reach);
@@ -105,17 +113,44 @@ impl Filters {
             }));
         }
         let period = groups as usize * LANES / to as usize * from as usize;
-        Ok(Self { from: from as usize, to: to as usize, reach, period, starts, weights })
+        Some(Self { from: from as usize, to: to as usize, reach, period, starts, weights })
     }
 
     fn convert(&self, samples: &[f32]) -> Vec<f32> {
-        let length = (samples.len() as u128 * self.to as u128).div_ceil(self.from as u128) as usize;
+        let length = length(samples.len(), self.from, self.to);
         // Room for a whole last group, which is cut afterwards.
         let mut out = Vec::with_capacity(length.next_multiple_of(LANES));
         convert_all(self, samples, length, &mut out);
         out.truncate(length);
         out
     }
+}
+
+/// Number of samples that `samples` become.
+fn length(samples: usize, from: usize, to: usize) -> usize {
+    (samples as u128 * to as u128).div_ceil(from as u128) as usize
+}
+
+/// Taps of rubato's filters, in samples of the lower rate.
+const ANY_TAPS: usize = 256;
+
+/// Converts between any two rates through rubato. Samples may be early by up to one output sample, since rubato takes the delay of its
+/// filters for a whole number of these, and by a hundredth of an input sample. Its vector instructions are those of the processor, and so are the last bits.
+fn convert_any(samples: &[f32], from: u32, to: u32) -> Vec<f32> {
+    let ratio = f64::from(to) / f64::from(from);
+    let window = WindowFunction::BlackmanHarris2;
+    // rubato counts taps in samples of the input.
+    let taps = (ANY_TAPS as f64 / ratio.min(1.0)).ceil() as usize;
+    let filter = SincInterpolationParameters::new(taps, window).f_cutoff(calculate_cutoff(ANY_TAPS, window));
+    let mut rubato = Async::<f32>::new_sinc(ratio, 1.0, &filter, 1024, 1, FixedAsync::Input)
+        .expect("a ratio of two rates within bounds is positive and finite");
+    let input = InterleavedSlice::new(samples, 1, samples.len()).expect("one channel has as many frames as samples");
+    let output =
+        rubato.process_all(&input, samples.len(), None).expect("the input has as many frames as it is said to");
+    let mut output = output.take_data();
+    // rubato rounds a product of floats up, which may be one too many.
+    output.truncate(length(samples.len(), from as usize, to as usize));
+    output
 }
 
 /// The windowed sinc at `x` zero crossings from its center.
@@ -200,9 +235,49 @@ mod tests {
         }
     }
 
+    /// A pair of rates whose filters would be huge.
+    const ODD: [(u32, u32); 4] = [(44_101, 23_999), (16_000, 44_101), (767_999, 23_999), (1_001, 767_999)];
+
     #[test]
-    fn unreasonable_pairs_are_refused() {
+    fn rates_out_of_bounds_are_refused() {
         assert!(matches!(resample(&[0.0], 0, 16_000), Err(AudioError::SampleRate { rate: 0 })));
-        assert!(matches!(resample(&[0.0], 767_999, 767_998), Err(AudioError::ResampleRatio { .. })));
+        assert!(matches!(resample(&[0.0], 16_000, 768_001), Err(AudioError::SampleRate { rate: 768_001 })));
+    }
+
+    #[test]
+    fn a_sine_keeps_its_frequency_and_level_between_any_two_rates() {
+        for (from, to) in ODD {
+            assert!(filters(from, to).is_none(), "{from} to {to} Hz");
+            let cycles = 0.1 * f64::from(from.min(to));
+            let phase = |n: usize, rate: u32| 2.0 * PI * cycles * n as f64 / f64::from(rate);
+            let samples: Vec<f32> = (0..from as usize / 2 + 1).map(|n| 0.5 * phase(n, from).sin() as f32).collect();
+            let converted = resample(&samples, from, to).expect("both rates are within bounds");
+            assert_eq!(converted.len() as u64, (samples.len() as u64 * u64::from(to)).div_ceil(u64::from(from)));
+            // The sine of that frequency that is nearest to the middle half, and what is left without it.
+            let middle = converted.len() / 4..converted.len() * 3 / 4;
+            let (mut sine, mut cosine) = (0.0, 0.0);
+            for n in middle.clone() {
+                sine += 2.0 * f64::from(converted[n]) * phase(n, to).sin() / middle.len() as f64;
+                cosine += 2.0 * f64::from(converted[n]) * phase(n, to).cos() / middle.len() as f64;
+            }
+            let left = |n: usize| f64::from(converted[n]) - sine * phase(n, to).sin() - cosine * phase(n, to).cos();
+            let rest = middle.map(|n| left(n).abs()).fold(0.0, f64::max);
+            let early = cosine.atan2(sine) / phase(1, to);
+            assert!((sine.hypot(cosine) - 0.5).abs() < 1e-3, "{from} to {to} Hz: level {}", sine.hypot(cosine));
+            assert!(rest < 1e-3, "{from} to {to} Hz: {rest} besides the sine");
+            let most = 1.0 + 0.01 * f64::from(to) / f64::from(from);
+            assert!(early > -0.01 && early < most, "{from} to {to} Hz: early by {early} samples");
+            assert_eq!(resample(&samples, from, to).expect("as before"), converted, "{from} to {to} Hz");
+        }
+    }
+
+    #[test]
+    fn short_recordings_have_their_length_between_any_two_rates() {
+        for (from, to) in ODD {
+            for length in [0usize, 1, 2, 1023, 1024, 1025] {
+                let converted = resample(&vec![0.5; length], from, to).expect("both rates are within bounds");
+                assert_eq!(converted.len() as u64, (length as u64 * u64::from(to)).div_ceil(u64::from(from)));
+            }
+        }
     }
 }

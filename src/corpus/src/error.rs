@@ -24,13 +24,13 @@ pub enum CorpusError {
         /// What is wrong and how to repair it.
         problem: String,
     },
-    /// A Parquet table could not be written or read through Polars.
+    /// A Parquet table could not be written or read.
     #[error("{}: {source}", path.display())]
     Table {
         /// The Parquet file.
         path: PathBuf,
-        /// Polars' reason.
-        source: polars::error::PolarsError,
+        /// The Parquet library's reason.
+        source: parquet::errors::ParquetError,
     },
     /// A shard could not be written or read.
     #[error("{}: {source}", path.display())]
@@ -92,12 +92,12 @@ impl CorpusError {
         Self::Structure { path: path.to_path_buf(), problem: problem.into() }
     }
 
-    /// A Polars error on `path`.
-    pub(crate) fn table(path: &Path, source: polars::error::PolarsError) -> Self {
-        Self::Table { path: path.to_path_buf(), source }
+    /// A Parquet error on the table `path`.
+    pub(crate) fn table(path: &Path, source: impl Into<parquet::errors::ParquetError>) -> Self {
+        Self::Table { path: path.to_path_buf(), source: source.into() }
     }
 
-    /// A Parquet error on `path`.
+    /// A Parquet error on the shard `path`.
     pub(crate) fn shard(path: &Path, source: impl Into<parquet::errors::ParquetError>) -> Self {
         Self::Shard { path: path.to_path_buf(), source: source.into() }
     }

@@ -1,20 +1,25 @@
-//! Tables on disk: Parquet with zstd, written and read through Polars.
+//! Tables on disk: Parquet with zstd.
 //!
 //! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, `channel` where a row names one,
 //! and `decoder` where a recording needs one; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
+mod file;
 mod lists;
 mod rows;
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
-use polars::prelude::*;
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Float64Builder, StringArray, StringBuilder, UInt32Array, UInt32Builder,
+};
+use arrow::datatypes::DataType;
 
-pub use lists::{read_embeddings, read_tokens, write_embeddings, write_tokens};
+use file::{BATCH_ROWS, Batch, Table};
+pub use lists::{
+    EmbeddingColumn, read_embeddings, read_tokens, write_embedding_columns, write_embeddings, write_tokens,
+};
 pub use rows::RowColumns;
 
 use crate::{CorpusError, Utterance, UtteranceRow};
@@ -32,7 +37,18 @@ pub fn write_utterances(path: &Path, utterances: &[Utterance]) -> Result<(), Cor
 /// # Errors
 /// [`CorpusError::Io`] and [`CorpusError::Table`].
 pub fn write_rows<'a>(path: &Path, rows: impl ExactSizeIterator<Item = UtteranceRow<'a>>) -> Result<(), CorpusError> {
-    write_frame(path, rows_to_frame(rows).map_err(|e| CorpusError::table(path, e))?)
+    let mut batches = Vec::new();
+    let mut rows = rows.peekable();
+    while rows.peek().is_some() {
+        let mut builders = Builders::default();
+        rows.by_ref().take(BATCH_ROWS).for_each(|row| builders.push(row));
+        batches.push(builders.finish());
+    }
+    let has = |at: usize| batches.iter().any(|batch: &[ArrayRef; _]| batch[at].null_count() < batch[at].len());
+    let kept: Vec<usize> = (0..COLUMNS.len()).filter(|&at| at < ALWAYS || has(at)).collect();
+    let columns: Vec<_> = kept.iter().map(|&at| COLUMNS[at].clone()).collect();
+    let batches = batches.iter().map(|batch| kept.iter().map(|&at| Arc::clone(&batch[at])).collect());
+    file::write(path, &columns, batches)
 }
 
 /// Reads a table of [`write_utterances`].
@@ -40,8 +56,12 @@ pub fn write_rows<'a>(path: &Path, rows: impl ExactSizeIterator<Item = Utterance
 /// # Errors
 /// [`CorpusError::Io`] and [`CorpusError::Table`]; [`CorpusError::Structure`] when a required value is missing.
 pub fn read_utterances(path: &Path) -> Result<Vec<Utterance>, CorpusError> {
-    let frame = read_frame(path, None)?;
-    frame_to_utterances(path, &frame)
+    let table = Table::read(path, None)?;
+    let mut utterances = Vec::with_capacity(table.rows());
+    for batch in table.batches() {
+        read_batch(&batch, &mut utterances)?;
+    }
+    Ok(utterances)
 }
 
 /// Reads only the `wav` column of an utterance table: what a planner needs to know which files a part reads.
@@ -86,23 +106,29 @@ fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) 
 /// # Errors
 /// As [`read_utterances`].
 pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
-    let names = ["wav", "start", "end", "duration", "sample_rate", "channels"];
-    let mut frame = read_frame(path, Some(names.map(str::to_owned).to_vec()))?;
-    // Only tables with a row that names a channel have this column.
-    if let Ok(column) = read_frame(path, Some(vec!["channel".to_owned()])) {
-        frame = frame.hstack(column.columns()).map_err(|e| CorpusError::table(path, e))?;
+    let names = ["wav", "start", "end", "duration", "sample_rate", "channels", "channel"];
+    let table = Table::read(path, Some(&names))?;
+    let mut recordings = Vec::with_capacity(table.rows());
+    for batch in table.batches() {
+        let wavs = batch.required("wav")?;
+        let seconds = |name: &str| batch.column::<Float64Array>(name);
+        let counts = |name: &str| batch.column::<UInt32Array>(name);
+        let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
+        let (rates, channels) = (counts("sample_rate")?, counts("channels")?);
+        // Only tables with a row that names a channel have this column.
+        let channel: Option<&UInt32Array> = batch.optional("channel")?;
+        recordings.extend(wavs.iter().flatten().enumerate().map(|(row, wav)| {
+            let time = |column: &Float64Array| column.is_valid(row).then(|| column.value(row));
+            let count = |column: &UInt32Array| column.is_valid(row).then(|| column.value(row));
+            let until = time(end).or_else(|| time(duration)).or_else(|| time(start)).unwrap_or(0.0);
+            RecordingRow {
+                wav: wav.to_owned(),
+                channel: channel.and_then(count),
+                samples: samples_up_to(until, count(rates), count(channels)),
+            }
+        }));
     }
-    let fail = |e| CorpusError::table(path, e);
-    let seconds = |name: &str| frame.column(name).and_then(|column| column.f64()).map_err(fail);
-    let counts = |name: &str| frame.column(name).and_then(|column| column.u32()).map_err(fail);
-    let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
-    let (rates, channels, channel) = (counts("sample_rate")?, counts("channels")?, counts("channel").ok());
-    let row = |(row, wav): (usize, String)| {
-        let until = end.get(row).or_else(|| duration.get(row)).or_else(|| start.get(row)).unwrap_or(0.0);
-        let channel = channel.and_then(|channel| channel.get(row));
-        RecordingRow { wav, channel, samples: samples_up_to(until, rates.get(row), channels.get(row)) }
-    };
-    Ok(required_strings(path, &frame, "wav")?.into_iter().enumerate().map(row).collect())
+    Ok(recordings)
 }
 
 /// Reads one column of strings of any table.
@@ -110,133 +136,110 @@ pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
 /// # Errors
 /// As [`read_utterances`]; also when there is no such column or a value is missing.
 pub fn read_string_column(path: &Path, name: &str) -> Result<Vec<String>, CorpusError> {
-    let frame = read_frame(path, Some(vec![name.to_owned()]))?;
-    required_strings(path, &frame, name)
-}
-
-/// A table as a Polars frame: all columns, or the named ones.
-///
-/// # Errors
-/// [`CorpusError::Io`] and [`CorpusError::Table`].
-pub fn read_frame(path: &Path, columns: Option<Vec<String>>) -> Result<DataFrame, CorpusError> {
-    let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
-    let reader = ParquetReader::new(file).read_parallel(ParallelStrategy::None).with_columns(columns);
-    // Polars panics on some damaged footers. The reader's state is its own and is thrown away.
-    catch_unwind(AssertUnwindSafe(|| reader.finish()))
-        .unwrap_or_else(|_| Err(polars_err!(ComputeError: "its footer is damaged")))
-        .map_err(|e| CorpusError::table(path, e))
-}
-
-/// Writes a Polars frame as Parquet with zstd and without anything that differs from run to run.
-///
-/// # Errors
-/// [`CorpusError::Io`] and [`CorpusError::Table`].
-pub fn write_frame(path: &Path, mut frame: DataFrame) -> Result<(), CorpusError> {
-    let file = File::create(path).map_err(|e| CorpusError::io("write", path, e))?;
-    ParquetWriter::new(BufWriter::with_capacity(1 << 17, file))
-        .with_compression(ParquetCompression::Zstd(None))
-        .set_parallel(false)
-        .finish(&mut frame)
-        .map_err(|e| CorpusError::table(path, e))?;
-    Ok(())
+    Table::read(path, Some(&[name]))?.strings(name)
 }
 
 /// The columns of an utterance table.
-fn rows_to_frame<'a>(rows: impl ExactSizeIterator<Item = UtteranceRow<'a>>) -> PolarsResult<DataFrame> {
-    let count = rows.len();
-    let strings = |name: &str| StringChunkedBuilder::new(name.into(), count);
-    let (mut utt, mut spk, mut text, mut lang, mut wav) =
-        (strings("utt"), strings("spk"), strings("text"), strings("lang"), strings("wav"));
-    let (mut start, mut end, mut duration) =
-        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
-    let (mut sample_rate, mut channels) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let mut channel = Vec::with_capacity(count);
-    let (mut decoder, mut has_decoder) = (strings("decoder"), false);
-    for row in rows {
-        utt.append_value(row.utt);
-        spk.append_value(row.spk);
-        text.append_value(row.text);
-        lang.append_option(row.lang);
-        wav.append_value(row.wav);
-        start.push(row.start);
-        end.push(row.end);
-        duration.push(row.duration);
-        sample_rate.push(row.sample_rate);
-        channels.push(row.channels);
-        channel.push(row.channel);
-        decoder.append_option(row.decoder);
-        has_decoder |= row.decoder.is_some();
+const COLUMNS: [(&str, DataType); 12] = [
+    ("utt", DataType::Utf8),
+    ("spk", DataType::Utf8),
+    ("text", DataType::Utf8),
+    ("lang", DataType::Utf8),
+    ("wav", DataType::Utf8),
+    ("start", DataType::Float64),
+    ("end", DataType::Float64),
+    ("duration", DataType::Float64),
+    ("sample_rate", DataType::UInt32),
+    ("channels", DataType::UInt32),
+    ("channel", DataType::UInt32),
+    ("decoder", DataType::Utf8),
+];
+/// Number of columns that every table has; it has the ones after them only if a row has a value.
+const ALWAYS: usize = 10;
+
+/// The columns of some rows.
+#[derive(Default)]
+struct Builders {
+    utt: StringBuilder,
+    spk: StringBuilder,
+    text: StringBuilder,
+    lang: StringBuilder,
+    wav: StringBuilder,
+    start: Float64Builder,
+    end: Float64Builder,
+    duration: Float64Builder,
+    sample_rate: UInt32Builder,
+    channels: UInt32Builder,
+    channel: UInt32Builder,
+    decoder: StringBuilder,
+}
+
+impl Builders {
+    fn push(&mut self, row: UtteranceRow<'_>) {
+        self.utt.append_value(row.utt);
+        self.spk.append_value(row.spk);
+        self.text.append_value(row.text);
+        self.lang.append_option(row.lang);
+        self.wav.append_value(row.wav);
+        self.start.append_option(row.start);
+        self.end.append_option(row.end);
+        self.duration.append_option(row.duration);
+        self.sample_rate.append_option(row.sample_rate);
+        self.channels.append_option(row.channels);
+        self.channel.append_option(row.channel);
+        self.decoder.append_option(row.decoder);
     }
-    let strings = [utt, spk, text, lang, wav].map(|column| column.finish().into_column());
-    let seconds = [("start", start), ("end", end), ("duration", duration)]
-        .map(|(name, values)| Float64Chunked::from_slice_options(name.into(), &values).into_column());
-    let named = channel.iter().any(Option::is_some).then_some(("channel", channel));
-    let counts = [("sample_rate", sample_rate), ("channels", channels)]
-        .into_iter()
-        .chain(named)
-        .map(|(name, values)| UInt32Chunked::from_slice_options(name.into(), &values).into_column());
-    let decoder = has_decoder.then(|| decoder.finish().into_column());
-    DataFrame::new(count, strings.into_iter().chain(seconds).chain(counts).chain(decoder).collect())
-}
 
-/// The rows of an utterance table.
-fn frame_to_utterances(path: &Path, frame: &DataFrame) -> Result<Vec<Utterance>, CorpusError> {
-    let fail = |e| CorpusError::table(path, e);
-    let required = |name: &str| required_strings(path, frame, name).map(Vec::into_iter);
-    let lang: Vec<Option<String>> =
-        strings_of(frame, "lang").map_err(fail)?.iter().map(|v| v.map(str::to_owned)).collect();
-    let seconds = |name: &str| -> Result<Vec<Option<f64>>, CorpusError> {
-        Ok(frame.column(name).and_then(|c| c.f64()).map_err(fail)?.iter().collect())
-    };
-    let counts = |name: &str| -> Result<Vec<Option<u32>>, CorpusError> {
-        Ok(frame.column(name).and_then(|c| c.u32()).map_err(fail)?.iter().collect())
-    };
-    let (mut spk, mut text, mut wav) = (required("spk")?, required("text")?, required("wav")?);
-    let (mut start, mut end) = (seconds("start")?.into_iter(), seconds("end")?.into_iter());
-    let (mut duration, mut lang) = (seconds("duration")?.into_iter(), lang.into_iter());
-    let (mut sample_rate, mut channels) = (counts("sample_rate")?.into_iter(), counts("channels")?.into_iter());
-    let named = frame.column("channel").is_ok();
-    let mut channel = if named { counts("channel")? } else { Vec::new() }.into_iter();
-    let mut decoder = match frame.column("decoder") {
-        Ok(column) => column.str().map_err(fail)?.iter().map(|value| value.map(str::to_owned)).collect(),
-        Err(_) => Vec::new(),
+    /// The columns in the order of [`COLUMNS`].
+    fn finish(mut self) -> [ArrayRef; COLUMNS.len()] {
+        [
+            Arc::new(self.utt.finish()),
+            Arc::new(self.spk.finish()),
+            Arc::new(self.text.finish()),
+            Arc::new(self.lang.finish()),
+            Arc::new(self.wav.finish()),
+            Arc::new(self.start.finish()),
+            Arc::new(self.end.finish()),
+            Arc::new(self.duration.finish()),
+            Arc::new(self.sample_rate.finish()),
+            Arc::new(self.channels.finish()),
+            Arc::new(self.channel.finish()),
+            Arc::new(self.decoder.finish()),
+        ]
     }
-    .into_iter();
-    Ok(required("utt")?
-        .map(|utt| Utterance {
-            utt,
-            spk: spk.next().unwrap_or_default(),
-            text: text.next().unwrap_or_default(),
-            lang: lang.next().flatten(),
-            wav: wav.next().unwrap_or_default(),
-            start: start.next().flatten(),
-            end: end.next().flatten(),
-            duration: duration.next().flatten(),
-            sample_rate: sample_rate.next().flatten(),
-            channels: channels.next().flatten(),
-            channel: channel.next().flatten(),
-            decoder: decoder.next().flatten(),
-        })
-        .collect())
 }
 
-/// A column of strings.
-fn strings_of<'a>(frame: &'a DataFrame, name: &str) -> PolarsResult<&'a StringChunked> {
-    frame.column(name)?.str()
-}
-
-/// A column of strings without a missing one.
-fn required_strings(path: &Path, frame: &DataFrame, name: &str) -> Result<Vec<String>, CorpusError> {
-    strings_of(frame, name)
-        .map_err(|e| CorpusError::table(path, e))?
-        .iter()
-        .enumerate()
-        .map(|(row, value)| {
-            value.map(str::to_owned).ok_or_else(|| {
-                CorpusError::structure(path, format!("row {row} has no `{name}`; the file was not written by Flowmill"))
-            })
-        })
-        .collect()
+/// Appends the rows of a batch of an utterance table.
+fn read_batch(batch: &Batch<'_>, utterances: &mut Vec<Utterance>) -> Result<(), CorpusError> {
+    let seconds = |name: &str| batch.column::<Float64Array>(name);
+    let counts = |name: &str| batch.column::<UInt32Array>(name);
+    let utt = batch.required("utt")?;
+    let (spk, text, wav) = (batch.required("spk")?, batch.required("text")?, batch.required("wav")?);
+    let lang: &StringArray = batch.column("lang")?;
+    let (start, end, duration) = (seconds("start")?, seconds("end")?, seconds("duration")?);
+    let (sample_rate, channels) = (counts("sample_rate")?, counts("channels")?);
+    let channel: Option<&UInt32Array> = batch.optional("channel")?;
+    let decoder: Option<&StringArray> = batch.optional("decoder")?;
+    utterances.extend((0..batch.rows()).map(|row| {
+        let string = |column: &StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
+        let time = |column: &Float64Array| column.is_valid(row).then(|| column.value(row));
+        let count = |column: &UInt32Array| column.is_valid(row).then(|| column.value(row));
+        Utterance {
+            utt: utt.value(row).to_owned(),
+            spk: spk.value(row).to_owned(),
+            text: text.value(row).to_owned(),
+            lang: string(lang),
+            wav: wav.value(row).to_owned(),
+            start: time(start),
+            end: time(end),
+            duration: time(duration),
+            sample_rate: count(sample_rate),
+            channels: count(channels),
+            channel: channel.and_then(count),
+            decoder: decoder.and_then(string),
+        }
+    }));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -247,8 +250,8 @@ mod tests {
     fn no_flipped_bit_of_a_footer_ends_in_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.parquet");
-        let names = Column::new("utt".into(), ["a", "b", "c"]);
-        write_frame(&path, DataFrame::new(3, vec![names]).unwrap()).unwrap();
+        let names = ["a", "b", "c"];
+        write_embedding_columns(&path, &[("utt", EmbeddingColumn::Ids(&names))]).unwrap();
         let whole = std::fs::read(&path).unwrap();
         let length = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap()) as usize;
         let mut refused = 0;
@@ -256,7 +259,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, bytes).unwrap();
-            refused += usize::from(read_frame(&path, None).is_err());
+            refused += usize::from(Table::read(&path, None).is_err());
         }
         assert!(refused > 0);
     }

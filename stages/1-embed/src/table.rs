@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
+use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::ShardReader;
-use flowmill_corpus::{ColumnSpec, table};
+use flowmill_corpus::table::{self, EmbeddingColumn};
 use flowmill_runner::StageError;
-use polars::prelude::{
-    Column as Series, DataFrame, DataType, Float32Type, IntoColumn, ListBuilderTrait, ListPrimitiveChunkedBuilder,
-    PolarsResult, StringChunkedBuilder,
-};
 
 /// An utterance's id, its speaker's, and the embedding.
 pub(crate) type UtteranceEmbedding = (String, String, Vec<f32>);
@@ -20,45 +17,29 @@ pub(crate) fn write(
     rows: &[UtteranceEmbedding],
     speakers: Option<&[&[f32]]>,
 ) -> Result<(), StageError> {
-    let frame = frame(column, rows, speakers).map_err(StageError::other)?;
-    table::write_frame(path, frame).map_err(StageError::other)
+    let utterances: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row.1.as_str()).collect();
+    let embeddings: Vec<&[f32]> = rows.iter().map(|row| row.2.as_slice()).collect();
+    let mut columns = vec![
+        ("utt", EmbeddingColumn::Ids(&utterances)),
+        ("spk", EmbeddingColumn::Ids(&names)),
+        (column, EmbeddingColumn::Embeddings(&embeddings)),
+    ];
+    columns.extend(speakers.map(|speakers| ("spk_embedding", EmbeddingColumn::Embeddings(speakers))));
+    table::write_embedding_columns(path, &columns).map_err(StageError::other)
 }
 
 /// Writes embeddings of speakers by split (empty: of all splits) and speaker.
 pub(crate) fn write_speakers_of_splits(path: &Path, rows: &[(String, String, &[f32])]) -> Result<(), StageError> {
+    let splits: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+    let speakers: Vec<&str> = rows.iter().map(|row| row.1.as_str()).collect();
     let embeddings: Vec<&[f32]> = rows.iter().map(|row| row.2).collect();
-    let columns = vec![
-        texts("split", rows.iter().map(|row| row.0.as_str())),
-        texts("spk", rows.iter().map(|row| row.1.as_str())),
-        lists("spk_embedding", &embeddings),
+    let columns = [
+        ("split", EmbeddingColumn::Ids(&splits)),
+        ("spk", EmbeddingColumn::Ids(&speakers)),
+        ("spk_embedding", EmbeddingColumn::Embeddings(&embeddings)),
     ];
-    let frame = DataFrame::new(rows.len(), columns).map_err(StageError::other)?;
-    table::write_frame(path, frame).map_err(StageError::other)
-}
-
-fn frame(column: &str, rows: &[UtteranceEmbedding], speakers: Option<&[&[f32]]>) -> PolarsResult<DataFrame> {
-    let embeddings: Vec<&[f32]> = rows.iter().map(|row| row.2.as_slice()).collect();
-    let mut columns = vec![
-        texts("utt", rows.iter().map(|row| row.0.as_str())),
-        texts("spk", rows.iter().map(|row| row.1.as_str())),
-        lists(column, &embeddings),
-    ];
-    columns.extend(speakers.map(|speakers| lists("spk_embedding", speakers)));
-    DataFrame::new(rows.len(), columns)
-}
-
-fn texts<'t>(name: &str, values: impl ExactSizeIterator<Item = &'t str>) -> Series {
-    let mut builder = StringChunkedBuilder::new(name.into(), values.len());
-    values.for_each(|value| builder.append_value(value));
-    builder.finish().into_column()
-}
-
-fn lists(name: &str, rows: &[&[f32]]) -> Series {
-    let values = rows.iter().map(|row| row.len()).sum();
-    let mut builder =
-        ListPrimitiveChunkedBuilder::<Float32Type>::new(name.into(), rows.len(), values, DataType::Float32);
-    rows.iter().for_each(|row| builder.append_slice(row));
-    builder.finish().into_column()
+    table::write_embedding_columns(path, &columns).map_err(StageError::other)
 }
 
 /// Reads the speakers and embeddings of the rows of a table.

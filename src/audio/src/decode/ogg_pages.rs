@@ -1,5 +1,7 @@
 //! Pages and packets of Ogg files (RFC 3533).
 
+use crc::{Algorithm, CRC_32_CKSUM, Crc, Table};
+
 use crate::audio::DecodeWarning;
 
 /// One page of an Ogg file.
@@ -84,29 +86,16 @@ fn parse(bytes: &[u8]) -> Option<(Page<'_>, usize)> {
     Some((Page { flags: header[5], granule, serial, number, lacing, body: &page[body_at..], bytes: page }, length))
 }
 
-/// CRC-32 with polynomial 0x04c11db7, not reflected, over the page with its checksum field taken as zero.
-fn checksum(page: &[u8]) -> u32 {
-    static TABLE: [u32; 256] = crc_table();
-    page.iter().enumerate().fold(0, |crc, (at, byte)| {
-        let byte = if CHECKSUM_AT.contains(&at) { 0 } else { *byte };
-        (crc << 8) ^ TABLE[usize::from((crc >> 24) as u8 ^ byte)]
-    })
-}
+/// CRC-32 of pages: the one of `cksum` but for its last step.
+static PAGE_CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&Algorithm { xorout: 0, ..CRC_32_CKSUM });
 
-const fn crc_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = (byte as u32) << 24;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc << 1) ^ (if crc & 0x8000_0000 != 0 { 0x04c1_1db7 } else { 0 });
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
+/// The checksum of a page, with its own field taken as zero.
+fn checksum(page: &[u8]) -> u32 {
+    let mut digest = PAGE_CRC.digest();
+    digest.update(&page[..CHECKSUM_AT.start]);
+    digest.update(&[0; CHECKSUM_AT.end - CHECKSUM_AT.start]);
+    digest.update(&page[CHECKSUM_AT.end..]);
+    digest.finalize()
 }
 
 /// Puts packets together from the pages of one stream.

@@ -35,7 +35,7 @@ impl ShardReader {
         Self::with(path, ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional))
     }
 
-    /// Reads the footer of a table that Polars or another tool wrote: columns have the types of Parquet, whatever those were in memory.
+    /// Reads the footer of a table that the same library or another one wrote: columns have the types of Parquet, whatever those were in memory.
     ///
     /// # Errors
     /// As [`ShardReader::open`].

@@ -3,16 +3,19 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use polars::prelude::*;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Float64Type, UInt32Type};
 
-use super::{read_frame, required_strings};
+use super::file::Table;
 use crate::CorpusError;
 
 /// The `wav` column of an utterance table with some others.
 pub struct RowColumns {
     path: PathBuf,
+    table: Table,
     wavs: Vec<String>,
-    others: Vec<Column>,
+    /// The names of the other columns, as far as the table has them.
+    others: Vec<String>,
 }
 
 impl RowColumns {
@@ -21,9 +24,12 @@ impl RowColumns {
     /// # Errors
     /// [`CorpusError::Io`] and [`CorpusError::Table`]; [`CorpusError::Structure`] when a row has no `wav`.
     pub fn read(path: &Path, columns: &[&str]) -> Result<Self, CorpusError> {
-        let frame = read_frame(path, None)?;
-        let others = columns.iter().filter_map(|name| frame.column(name).ok().cloned()).collect();
-        Ok(Self { path: path.to_owned(), wavs: required_strings(path, &frame, "wav")?, others })
+        let names: Vec<&str> = columns.iter().copied().chain(["wav"]).collect();
+        let table = Table::read(path, Some(&names))?;
+        let first = table.batches().next();
+        let has = |name: &&&str| first.is_some_and(|batch| batch.any(name).is_some());
+        let others = columns.iter().filter(has).map(|name| (*name).to_owned()).collect();
+        Ok(Self { path: path.to_owned(), wavs: table.strings("wav")?, table, others })
     }
 
     /// How many rows there are.
@@ -46,31 +52,42 @@ impl RowColumns {
     /// # Errors
     /// [`CorpusError::Structure`] for a column of a type that utterance tables do not have.
     pub fn hash(&self, rows: Range<usize>, hasher: &mut blake3::Hasher) -> Result<(), CorpusError> {
-        let fail = |e| CorpusError::table(&self.path, e);
-        for column in &self.others {
-            text(column.name(), hasher);
-            let column = column.slice(i64::try_from(rows.start).unwrap_or(i64::MAX), rows.len());
-            match column.dtype() {
-                DataType::String => column.str().map_err(fail)?.iter().for_each(|value| {
-                    some(value.is_some(), hasher);
-                    text(value.unwrap_or_default(), hasher);
-                }),
-                DataType::Float64 => column.f64().map_err(fail)?.iter().for_each(|value| {
-                    some(value.is_some(), hasher);
-                    hasher.update(&value.unwrap_or_default().to_bits().to_le_bytes());
-                }),
-                DataType::UInt32 => column.u32().map_err(fail)?.iter().for_each(|value| {
-                    some(value.is_some(), hasher);
-                    hasher.update(&value.unwrap_or_default().to_le_bytes());
-                }),
-                other => {
-                    let problem = format!("column `{}` has the type {other}", column.name());
-                    return Err(CorpusError::structure(&self.path, problem));
+        for name in &self.others {
+            text(name, hasher);
+            let mut before = 0;
+            for batch in self.table.batches() {
+                let own = rows.start.max(before)..rows.end.min(before + batch.rows());
+                if let Some(column) = batch.any(name).filter(|_| !own.is_empty()) {
+                    let column = column.slice(own.start - before, own.len());
+                    hash_values(&column, hasher).map_err(|found| {
+                        CorpusError::structure(&self.path, format!("column `{name}` has the type {found}"))
+                    })?;
                 }
+                before += batch.rows();
             }
         }
         Ok(())
     }
+}
+
+/// Fails with the type of a column that utterance tables do not have.
+fn hash_values(column: &dyn Array, hasher: &mut blake3::Hasher) -> Result<(), DataType> {
+    match column.data_type() {
+        DataType::Utf8 => column.as_string::<i32>().iter().for_each(|value| {
+            some(value.is_some(), hasher);
+            text(value.unwrap_or_default(), hasher);
+        }),
+        DataType::Float64 => column.as_primitive::<Float64Type>().iter().for_each(|value| {
+            some(value.is_some(), hasher);
+            hasher.update(&value.unwrap_or_default().to_bits().to_le_bytes());
+        }),
+        DataType::UInt32 => column.as_primitive::<UInt32Type>().iter().for_each(|value| {
+            some(value.is_some(), hasher);
+            hasher.update(&value.unwrap_or_default().to_le_bytes());
+        }),
+        other => return Err(other.clone()),
+    }
+    Ok(())
 }
 
 fn some(is_some: bool, hasher: &mut blake3::Hasher) {

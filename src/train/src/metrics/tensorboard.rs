@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
+use crc::{CRC_32_ISCSI, Crc, Table};
+
 use super::histogram::Histogram;
 use super::protobuf::Message;
 use crate::samples::{Media, Sample};
@@ -102,36 +104,19 @@ pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord wants it.
+/// CRC-32C, rotated and offset as TFRecord wants it.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = crc_table();
-    let next = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[(crc as u8 ^ byte) as usize];
-    (!bytes.iter().fold(!0u32, next)).rotate_right(15).wrapping_add(0xA282_EAD8)
-}
-
-/// What eight steps of the division make of each byte.
-const fn crc_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut crc, mut bit) = (byte as u32, 0);
-        while bit < 8 {
-            crc = (crc >> 1) ^ (0x82F6_3B78 & 0u32.wrapping_sub(crc & 1));
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
+    static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+    CRC.checksum(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// CRC-32C of "123456789" is 0xE3069283 (the check value in the catalogue of CRCs), before the mask.
     #[test]
-    fn crc32c_has_the_published_check_value() {
+    fn checksums_are_masked() {
+        // The check value of CRC-32C in the catalogue of CRCs, masked.
         assert_eq!(masked_crc32c(b"123456789"), 0xE306_9283u32.rotate_right(15).wrapping_add(0xA282_EAD8));
     }
 

@@ -1,7 +1,8 @@
 //! One FLAC frame.
 
+use crc::{CRC_8_SMBUS, CRC_16_UMTS, Crc, Table};
+
 use super::bits::{Bits, Ended};
-use super::crc::{crc8, crc16};
 use super::predict::{FIXED, MAX_ORDER, restore};
 use super::stream_info::StreamInfo;
 
@@ -19,6 +20,11 @@ impl From<Ended> for Broken {
         Self::Ended
     }
 }
+
+/// Checksum of frame headers.
+static HEADER_CRC: Crc<u8> = Crc::<u8>::new(&CRC_8_SMBUS);
+/// Checksum of frames, by tables for 16 bytes at a time.
+static FRAME_CRC: Crc<u16, Table<16>> = Crc::<u16, Table<16>>::new(&CRC_16_UMTS);
 
 /// Most bytes of a frame's header.
 const MAX_HEADER: usize = 16;
@@ -91,7 +97,7 @@ impl Header {
             code => RATES[usize::from(code) - 1],
         };
         let sum = field(1)?;
-        if usize::from(crc8(&available[..at - 1])) != sum {
+        if usize::from(HEADER_CRC.checksum(&available[..at - 1])) != sum {
             return Err(Broken::Invalid("header checksum"));
         }
         let header = Self {
@@ -165,7 +171,7 @@ pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>
     bits.check()?;
     let end = header.bytes + bits.align();
     let sum = bytes.get(end..end + 2).ok_or(Broken::Ended)?;
-    if crc16(&bytes[..end]).to_be_bytes() != *sum {
+    if FRAME_CRC.checksum(&bytes[..end]).to_be_bytes() != *sum {
         return Err(Broken::Invalid("frame checksum"));
     }
     if let [first, second] = channels {
@@ -176,7 +182,7 @@ pub(super) fn decode(bytes: &[u8], stream: &StreamInfo, channels: &mut [Vec<i32>
 
 /// Checks the CRC of a frame: `bytes` run from its beginning to that of the next frame.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    bytes.split_last_chunk::<2>().is_some_and(|(frame, sum)| crc16(frame).to_be_bytes() == *sum)
+    bytes.split_last_chunk::<2>().is_some_and(|(frame, sum)| FRAME_CRC.checksum(frame).to_be_bytes() == *sum)
 }
 
 fn subframe(bits: &mut Bits<'_>, sample_bits: u32, samples: &mut [i32]) -> Result<(), Broken> {

@@ -5,7 +5,6 @@
 //! only differ if frames are missing, which the count of samples shows.
 
 mod bits;
-mod crc;
 mod frame;
 mod predict;
 mod stream_info;
