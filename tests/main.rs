@@ -42,6 +42,7 @@ mod reference;
 mod replacement;
 mod report;
 mod resuming;
+mod run_part;
 mod scoring;
 mod sfm;
 mod soak;
