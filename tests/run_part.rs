@@ -254,6 +254,7 @@ fn without_locks_files_stand_for_those_of_parts() {
     assert!(!lock.exists() && !stand_in.exists(), "they go with the process");
     // A run excludes parts in the same way.
     let holder = r#"{"pid":1,"host":"elsewhere","command":"flowmill run","start":"2024-01-01T00:00:00Z"}"#;
+    fs::write(mini.exp(".lock"), holder).unwrap();
     fs::write(mini.exp(".lock-holder"), holder).unwrap();
     part(&key, &[]).unwrap().expect_error("locked", 1).expect_words(&["process 1 on elsewhere"]);
     fs::remove_file(mini.exp(".lock-holder")).unwrap();
