@@ -5,8 +5,10 @@ use std::fs;
 use crate::support::random::Random;
 use crate::support::{Mini, flowmill};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "run",
+    "run-part",
+    "parts",
     "train",
     "status",
     "recipe",

@@ -43,6 +43,7 @@ mod reference;
 mod replacement;
 mod report;
 mod resuming;
+mod run_part;
 mod scoring;
 mod sfm;
 mod soak;

@@ -1,6 +1,6 @@
 //! Making system calls fail, to stand for file systems that lack something.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -31,7 +31,11 @@ fn build() -> Result<PathBuf, String> {
 
 /// `flowmill run` with further arguments, while calls fail: `[("flock", 37)]`. Prints why not, where that cannot be done.
 pub fn run_failing(mini: &Mini, calls: &[(&str, i32)], arguments: &[&str]) -> Option<Outcome> {
-    let run = mini.command("run", arguments);
+    failing(mini.command("run", arguments), mini.folder(), calls)
+}
+
+/// A command in a folder, while calls fail. Prints why not, where that cannot be done.
+pub fn failing(run: Command, folder: &Path, calls: &[(&str, i32)]) -> Option<Outcome> {
     let wrapper = match wrapper() {
         Ok(wrapper) => wrapper,
         Err(reason) => {
@@ -43,7 +47,7 @@ pub fn run_failing(mini: &Mini, calls: &[(&str, i32)], arguments: &[&str]) -> Op
     for (call, number) in calls {
         command.arg(call).arg(number.to_string());
     }
-    command.arg("--").arg(run.get_program()).args(run.get_args()).current_dir(mini.folder()).stdin(Stdio::null());
+    command.arg("--").arg(run.get_program()).args(run.get_args()).current_dir(folder).stdin(Stdio::null());
     command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").env_remove("RAYON_NUM_THREADS");
     let start = Instant::now();
     let output = command.output().expect("the wrapper can be started");

@@ -73,6 +73,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(RunArgs),
+    RunPart(RunPartArgs),
+    Parts(PartsArgs),
     Train(TrainArgs),
     Ctl(CtlArgs),
     Report(ReportArgs),
@@ -97,6 +99,14 @@ pub struct RecipeArgs {
     /// The recipe: a YAML file, or a folder with a recipe.yaml [default: ./recipe.yaml]
     #[arg(value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
+    /// What is changed of it.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+}
+
+/// What may be changed of a recipe from the command line.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
     /// Change one value of the recipe, for instance train.optim.lr=1e-4; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -183,6 +193,105 @@ pub struct RunArgs {
     /// Print errors only
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// The recipe and the stage that a command about parts is about.
+#[derive(Debug, Args)]
+pub struct StageOfRecipeArgs {
+    /// The recipe: a YAML file, or a folder with a recipe.yaml
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// The stage, by number or name
+    #[arg(value_name = "STAGE")]
+    pub stage: String,
+    /// What is changed of the recipe.
+    #[command(flatten)]
+    pub changes: ChangeArgs,
+}
+
+impl StageOfRecipeArgs {
+    /// The recipe and its changes.
+    pub fn recipe(&self) -> RecipeArgs {
+        RecipeArgs { recipe: Some(self.recipe.clone()), changes: self.changes.clone() }
+    }
+
+    /// The stage as the runner takes it.
+    pub fn range(&self) -> StageRange {
+        StageRange { first: Some(self.stage.clone()), last: Some(self.stage.clone()) }
+    }
+}
+
+/// Does one part of a stage, so that several processes or machines work on one experiment at the same time.
+///
+/// A stage is cut into phases, and a phase into parts that do not read each other's results. Any number of processes, each
+/// with `run-part`, can do parts of the same phase at the same time; `flowmill parts` prints the parts that can be done. When
+/// all parts of a phase are done, those of the next one can be. `flowmill run` then finds them up to date, does what is
+/// left, and finishes the stage, as a run without other processes would have. It works alone: it fails, or waits with
+/// --wait, while parts are being done, and they while it works.
+///
+/// A part that is up to date is left alone, and a part that another process does is refused. When a process is killed, any
+/// other can do its part. The last result of a finished stage stays as it is: parts that are to replace it wait until
+/// `flowmill run` replaces it as a whole.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill run-part recipes/demo 0 read
+  flowmill parts recipes/demo 1 | xargs -P 4 -n 1 flowmill run-part recipes/demo 1
+  flowmill run recipes/demo --stage 1 --stop-stage 1         finishes the stage
+
+Exit codes:
+  0    done, or up to date
+  1    the part failed, another process does it, or a run works on the experiment
+  2    the command line or the recipe is wrong, a stage before is not finished, or the part cannot be done now
+  130  interrupted; run the same command again to continue")]
+pub struct RunPartArgs {
+    /// The recipe and the stage.
+    #[command(flatten)]
+    pub of: StageOfRecipeArgs,
+    /// The key of the part
+    #[arg(value_name = "KEY")]
+    pub key: String,
+    /// What computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Read every output and compare its checksum, instead of trusting size and time of change
+    #[arg(long)]
+    pub verify: bool,
+    /// Number of threads [default: one per core]
+    #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub jobs: Option<u16>,
+    /// Wait when a run works on the experiment or another process does the part, instead of failing
+    #[arg(long)]
+    pub wait: bool,
+    /// Print errors only
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Prints the parts of a stage that can be done now, one key per line, for `flowmill run-part`.
+///
+/// They are those of the first phase that is not done. Nothing is printed when all are done and only `flowmill run` is left
+/// to finish the stage. Nothing is changed.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill parts recipes/demo 0
+  flowmill parts recipes/demo tokens --json | jq -r '.parts[] | select(.running == null) | .key'
+
+Exit codes:
+  0  done
+  1  a file could not be read
+  2  the command line or the recipe is wrong, or a stage before is not finished")]
+pub struct PartsArgs {
+    /// The recipe and the stage.
+    #[command(flatten)]
+    pub of: StageOfRecipeArgs,
+    /// What computes.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON, with rows, reasons, and the process that does the part
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Examines the training of a recipe, or goes back in it. To train, use `flowmill run RECIPE`.

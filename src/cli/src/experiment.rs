@@ -24,7 +24,7 @@ pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn St
     let Some(name) = device.device else { return Ok(recipe) };
     let mut arguments = arguments.clone();
     let own = OWN_DEVICE_KEYS.into_iter().filter(|key| recipe.sets(key));
-    arguments.set.extend(std::iter::once(DEVICE_KEY).chain(own).map(|key| format!("{key}=\"{name}\"")));
+    arguments.changes.set.extend(std::iter::once(DEVICE_KEY).chain(own).map(|key| format!("{key}=\"{name}\"")));
     load(&arguments, stages)
 }
 
@@ -38,7 +38,7 @@ pub fn load(arguments: &RecipeArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe,
         None if Path::new("recipe.yaml").is_file() => PathBuf::from("recipe.yaml"),
         None => return Err(Failure::usage("no recipe was given, and there is no recipe.yaml in this folder")),
     };
-    Ok(Recipe::for_stages(&path, &arguments.set, stages)?)
+    Ok(Recipe::for_stages(&path, &arguments.changes.set, stages)?)
 }
 
 /// The command line as it was typed, for the journal and for others who find the experiment locked.
@@ -52,7 +52,7 @@ pub fn command_line() -> String {
 /// # Errors
 /// When the folder this program was started in is gone.
 pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Failure> {
-    match &arguments.exp {
+    match &arguments.changes.exp {
         Some(folder) => {
             Experiment::at(folder).with_context(|| format!("--exp {}", folder.display())).map_err(Failure::Usage)
         }

@@ -521,7 +521,8 @@ pub(crate) fn check_keys(parts: &[Part], earlier: &[String]) -> Result<(), Stage
     Ok(())
 }
 
-fn is_plain_key(key: &str) -> bool {
+/// Returns whether a key is plain: letters, digits, `.`, `_`, `-`, and `/` between names.
+pub(crate) fn is_plain_key(key: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')

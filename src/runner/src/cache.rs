@@ -72,6 +72,8 @@ struct Record {
 pub(crate) struct ContentCache {
     /// Sorted by key.
     known: Vec<(Key, Record)>,
+    /// The file that this was read from; none when it was not there.
+    read: Option<Stamp>,
     used: Vec<AtomicBool>,
     fresh: Mutex<HashMap<Key, Record>>,
     /// The newest change among outputs whose hash is trusted; saving waits until that tick is over.
@@ -83,10 +85,11 @@ pub(crate) struct ContentCache {
 impl ContentCache {
     /// Loads the cache; an absent, damaged or older one is empty. With `distrust`, nothing in it is believed.
     pub fn load(path: &Path, distrust: bool) -> Self {
-        let known = fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let read = stamp_of(path);
+        let known = read_records(path);
         let used = known.iter().map(|_| AtomicBool::new(false)).collect();
         tracing::debug!(path = %path.display(), files = known.len(), distrust, "hashes of unchanged files loaded");
-        Self { known, used, fresh: Mutex::default(), newest_commit: Mutex::new(0), distrust }
+        Self { known, read, used, fresh: Mutex::default(), newest_commit: Mutex::new(0), distrust }
     }
 
     /// The content of a file or folder, or none when nothing is there.
@@ -150,12 +153,18 @@ impl ContentCache {
                 records.push((*key, Record { age, ..*record }));
             }
         }
+        if stamp_of(path) != self.read {
+            // Other processes of the same experiment have saved theirs since.
+            let is_other =
+                |key: &Key| !fresh.contains_key(key) && self.known.binary_search_by_key(key, |(key, _)| *key).is_err();
+            records.extend(read_records(path).into_iter().filter(|(key, _)| is_other(key)));
+        }
         records.sort_unstable_by_key(|(key, _)| *key);
         if let Some(parent) = path.parent() {
             files::make_dir(parent)?;
         }
         // No sync: a cache that did not survive is only slower.
-        let temporary = files::temporary_beside(path);
+        let temporary = files::temporary_beside(&path.with_extension(std::process::id().to_string()));
         fs::write(&temporary, encode(&records)).map_err(|e| StageError::file(&temporary, e))?;
         fs::rename(&temporary, path).map_err(|e| StageError::file(path, e))
     }
@@ -211,6 +220,16 @@ impl ContentCache {
             std::thread::sleep(Duration::from_nanos(left.unsigned_abs()));
         }
     }
+}
+
+/// The stamp of the cache's file, if there is one.
+fn stamp_of(path: &Path) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|meta| Stamp::of(&meta))
+}
+
+/// The records of the cache's file, sorted by key; none when it is not there or damaged.
+fn read_records(path: &Path) -> Vec<(Key, Record)> {
+    fs::read(path).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
 }
 
 /// Hashes a file, with its stamps before and after.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::lockfile::Lock;
+use crate::lockfile::{Lock, Patience};
 use crate::session::{StageRange, folders, in_order, select};
 use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, files, holder};
 
@@ -31,7 +31,8 @@ pub fn clean(
     if doomed.is_empty() {
         return Ok(doomed);
     }
-    let _lock = Lock::take(experiment, &Holder::this(command), false, &Interrupt::default(), reporter)?;
+    let patience = Patience { wait: false, interrupt: &Interrupt::default(), reporter };
+    let _lock = Lock::take(experiment, &Holder::this(command), patience)?;
     for dir in &doomed {
         // What says that there is a whole result first: half-removed, the stage must not look finished.
         files::remove_any(&dir.join(".previous")).map_err(RunError::experiment)?;

@@ -9,6 +9,7 @@
 //! | what a stage gives | [`Stage`], [`Phase`], [`Part`], [`PartWork`], [`PartReport`] |
 //! | the recipe file | [`Recipe`], [`RecipeError`] |
 //! | running, asking, removing | [`run`], [`status`], [`clean`], [`show`], [`check`] |
+//! | several processes on one experiment | [`run_part`], [`open_parts`] |
 //! | what lies on disk | [`Experiment`], [`Receipt`] |
 //! | files outside of experiments | [`WholeFile`] |
 
@@ -40,6 +41,7 @@ mod report;
 mod rollback;
 mod run;
 mod run_error;
+mod run_part;
 mod sealed;
 mod session;
 mod stage;
@@ -71,6 +73,7 @@ pub use report::Reporter;
 pub use rollback::{Rollback, RolledBack, rollback};
 pub use run::{RunOptions, RunSummary, StageOutcome, run};
 pub use run_error::RunError;
+pub use run_part::{OpenPart, OpenParts, PartOutcome, open_parts, run_part};
 pub use session::{StageRange, check, show, warnings};
 pub use stage::{Stage, StagePaths};
 pub use status::{StageState, StageStatus, status};

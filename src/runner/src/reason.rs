@@ -72,6 +72,11 @@ impl Reason {
         )
     }
 
+    /// Returns whether it says that the part is done as far as this machine could do it, and is tried again.
+    pub fn is_of_machine(&self) -> bool {
+        matches!(self, Self::Retried(..) | Self::SourceUnusable(..))
+    }
+
     /// Returns whether it says that the part would be done with other settings or other inputs, rather than once more.
     pub fn is_of_content(&self) -> bool {
         matches!(self, Self::Field(..)) || (self.is_of_inputs() && !matches!(self, Self::InputMissing(_)))

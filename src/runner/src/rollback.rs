@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cache::ContentCache;
 use crate::journal::{self, Outcome};
 use crate::layout::StageDir;
-use crate::lockfile::Lock;
+use crate::lockfile::{Lock, Patience};
 use crate::part::{Restored, Resumable};
 use crate::receipt::Receipt;
 use crate::stage::folder_name;
@@ -64,7 +64,7 @@ pub fn rollback(
         return Err(RunError::Usage(format!("{} has never run: there is nothing to go back in", dir.name)));
     }
     let me = Holder::this(command);
-    let lock = Lock::take(experiment, &me, false, interrupt, reporter)?;
+    let lock = Lock::take(experiment, &me, Patience { wait: false, interrupt, reporter })?;
     let started = Instant::now();
     let done = Work { dir: &dir, what }.go_back();
     let (outcome, error) = match &done {

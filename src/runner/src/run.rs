@@ -6,7 +6,7 @@ use crate::assess::{Planned, Verdict, orphans};
 use crate::executor::Executor;
 use crate::journal::{self, Outcome};
 use crate::layout::{REJECTED, StageDir};
-use crate::lockfile::Lock;
+use crate::lockfile::{Lock, Patience};
 use crate::prior_work::{self, PriorWork};
 use crate::reason::{Reason, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
@@ -101,8 +101,29 @@ pub fn run(
 ) -> Result<RunSummary, RunError> {
     let ordered = in_order(stages);
     let selected = select(&ordered, &options.stages)?;
+    check_recipe(stages, &selected, recipe, experiment, options, reporter)?;
+    if options.dry_run {
+        let session = Session::new(stages, recipe, experiment, options);
+        return dry_run::dry_run(&session, selected, options.force, reporter);
+    }
+    let me = Holder::this(&options.command);
+    let patience = Patience { wait: options.wait, interrupt: &options.interrupt, reporter };
+    let lock = Lock::take(experiment, &me, patience)?;
+    let session = Session::new(stages, recipe, experiment, options);
+    Run { session: &session, options, reporter }.under(&lock, &me, |run| run.stages(selected))
+}
+
+/// Checks the recipe for the stages that are to run, and gives the warnings of those that are not finished.
+pub(crate) fn check_recipe(
+    stages: &[Box<dyn Stage>],
+    selected: &std::ops::Range<usize>,
+    recipe: &Recipe,
+    experiment: &Experiment,
+    options: &RunOptions,
+    reporter: &Reporter,
+) -> Result<(), RunError> {
     let mut warnings = Vec::new();
-    for (at, stage) in ordered.iter().enumerate() {
+    for (at, stage) in in_order(stages).iter().enumerate() {
         // What does not parse is wrong for every command; what is only not there may be missing to this stage alone.
         stage.show(recipe)?;
         if !selected.contains(&at) {
@@ -130,32 +151,7 @@ pub fn run(
         }
     }
     warnings.iter().for_each(|warning| reporter.note(format!("WARNING: {warning}")));
-    if options.dry_run {
-        let session = Session::new(stages, recipe, experiment, options);
-        return dry_run::dry_run(&session, selected, options.force, reporter);
-    }
-    let me = Holder::this(&options.command);
-    let lock = Lock::take(experiment, &me, options.wait, &options.interrupt, reporter)?;
-    weaknesses::tell(reporter);
-    let started = Instant::now();
-    if let Some(dead) = &lock.dead_owner {
-        reporter.note(format!("the last run died ({dead}); carrying on from what it finished"));
-        note_in_journal(reporter, journal::append(experiment, dead, &options.version, None, Outcome::Died, None));
-    }
-    let session = Session::new(stages, recipe, experiment, options);
-    let result = Run { session: &session, options, reporter }.stages(selected);
-    if let Err(error) = session.cache.save(&experiment.cache_file()) {
-        reporter.note(format!("the short-cut for unchanged files could not be saved, which only costs time: {error}"));
-    }
-    let outcome = match &result {
-        Ok(_) => Outcome::Done,
-        Err(RunError::Interrupted) => Outcome::Interrupted,
-        Err(_) => Outcome::Failed,
-    };
-    let error = result.as_ref().err().map(ToString::to_string);
-    let took = Some(started.elapsed());
-    note_in_journal(reporter, journal::append(experiment, &me, &options.version, took, outcome, error.as_deref()));
-    result
+    Ok(())
 }
 
 /// The journal is for people; that it cannot be written (a full disk, say) is not what a run fails of.
@@ -165,13 +161,48 @@ fn note_in_journal(reporter: &Reporter, appended: Result<(), StageError>) {
     }
 }
 
-struct Run<'a> {
-    session: &'a Session<'a>,
-    options: &'a RunOptions,
-    reporter: &'a Reporter,
+/// A command that does work in an experiment.
+pub(crate) struct Run<'a> {
+    pub session: &'a Session<'a>,
+    pub options: &'a RunOptions,
+    pub reporter: &'a Reporter,
 }
 
 impl Run<'_> {
+    /// Does work under a lock. Owners of the lock that died are noted before it; the cache and the journal are written after it.
+    pub fn under<T>(
+        &self,
+        lock: &Lock,
+        me: &Holder,
+        work: impl FnOnce(&Self) -> Result<T, RunError>,
+    ) -> Result<T, RunError> {
+        let Self { session, options, reporter } = self;
+        weaknesses::tell(reporter);
+        let started = Instant::now();
+        let journal = |holder: &Holder, took, outcome, error| {
+            let appended = journal::append(session.experiment, holder, &options.version, took, outcome, error);
+            note_in_journal(reporter, appended);
+        };
+        for dead in &lock.dead_owners {
+            reporter.note(format!("the last run died ({dead}); carrying on from what it finished"));
+            journal(dead, None, Outcome::Died, None);
+        }
+        let result = work(self);
+        weaknesses::tell(reporter);
+        if let Err(error) = session.cache.save(&session.experiment.cache_file()) {
+            reporter
+                .note(format!("the short-cut for unchanged files could not be saved, which only costs time: {error}"));
+        }
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(RunError::Interrupted) => Outcome::Interrupted,
+            Err(_) => Outcome::Failed,
+        };
+        let error = result.as_ref().err().map(ToString::to_string);
+        journal(me, Some(started.elapsed()), outcome, error.as_deref());
+        result
+    }
+
     fn stages(&self, selected: std::ops::Range<usize>) -> Result<RunSummary, RunError> {
         self.check_earlier(selected.start)?;
         self.look_ahead(&selected, selected.start, &[])?;
@@ -185,10 +216,7 @@ impl Run<'_> {
             let dir = self.session.dir(*stage);
             let name = dir.name.clone();
             let publisher = Publisher::new(&dir, &self.session.cache);
-            let later = (&selected, at + 1);
-            let started = Instant::now();
-            let run = StageRun { run: self, stage: *stage, dir: &dir, publisher, later, started, titled: false };
-            let outcome = run.all().inspect_err(|_| {
+            let outcome = StageRun::new(self, at, &dir, publisher).all(&selected).inspect_err(|_| {
                 // Only what cannot be resumed is gone from it; an empty folder goes too.
                 let _not_empty = std::fs::remove_dir(dir.staging_root());
             });
@@ -209,7 +237,7 @@ impl Run<'_> {
         foresight::refuse_to_lose_later(self.session, selected, from, because)
     }
 
-    /// The stages before the selected ones must be finished and whole.
+    /// Fails unless the stages before the selected ones are finished and whole. What a killed run was replacing is put back.
     fn check_earlier(&self, first: usize) -> Result<(), RunError> {
         for earlier in &self.session.stages[..first] {
             let dir = self.session.dir(*earlier);
@@ -220,6 +248,14 @@ impl Run<'_> {
                 self.reporter
                     .note(format!("{name}: a run died while making it again; its last good result is put back"));
             }
+        }
+        self.require_earlier(first)
+    }
+
+    /// Fails unless the stages before one are finished and whole.
+    pub fn require_earlier(&self, first: usize) -> Result<(), RunError> {
+        for earlier in &self.session.stages[..first] {
+            let name = self.session.dir(*earlier).name;
             let unusable = self.session.unusable(*earlier).map_err(|e| RunError::stage(&name, e))?;
             if let Some(why) = unusable {
                 let stage = self.session.dir(self.session.stages[first]).name;
@@ -248,13 +284,13 @@ fn name_stage(error: RunError, name: &str) -> RunError {
 }
 
 /// One stage of a run.
-struct StageRun<'a> {
+pub(crate) struct StageRun<'a> {
     run: &'a Run<'a>,
     stage: &'a dyn Stage,
+    /// Its place in the order.
+    at: usize,
     dir: &'a StageDir,
-    publisher: Publisher<'a>,
-    /// The selected stages, and the place of the next one.
-    later: (&'a std::ops::Range<usize>, usize),
+    pub publisher: Publisher<'a>,
     started: Instant,
     /// Whether the title line has been said.
     titled: bool,
@@ -262,22 +298,30 @@ struct StageRun<'a> {
 
 /// What has happened to a stage so far.
 #[derive(Default)]
-struct Progressed {
-    totals: Totals,
-    phases: Vec<Vec<String>>,
-    parts: Vec<PartDone>,
-    ran: Vec<String>,
+pub(crate) struct Progressed {
+    pub totals: Totals,
+    pub phases: Vec<Vec<String>>,
+    pub parts: Vec<PartDone>,
+    pub ran: Vec<String>,
+    /// How many parts an earlier run did and left in their staging folders.
+    pub adopted: usize,
     /// The changes of settings and inputs for which parts ran, of the first phase that has any.
     because: Vec<Reason>,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
 }
 
-impl StageRun<'_> {
-    /// Brings the stage up to date. When that fails, its last whole result is put back.
-    fn all(mut self) -> Result<StageOutcome, RunError> {
+impl<'a> StageRun<'a> {
+    /// The stage at a place in the order.
+    pub fn new(run: &'a Run<'a>, at: usize, dir: &'a StageDir, publisher: Publisher<'a>) -> Self {
+        let stage = run.session.stages[at];
+        Self { run, stage, at, dir, publisher, started: Instant::now(), titled: false }
+    }
+
+    /// Brings the stage, one of the selected ones, up to date. When that fails, its last whole result is put back.
+    fn all(mut self, selected: &std::ops::Range<usize>) -> Result<StageOutcome, RunError> {
         self.publisher.resume_replacement().map_err(RunError::experiment)?;
-        let result = self.phases();
+        let result = self.phases(selected);
         if result.is_err()
             && let Err(error) = self.publisher.put_back()
         {
@@ -288,7 +332,7 @@ impl StageRun<'_> {
         result
     }
 
-    fn phases(&mut self) -> Result<StageOutcome, RunError> {
+    fn phases(&mut self, selected: &std::ops::Range<usize>) -> Result<StageOutcome, RunError> {
         let mut so_far = Progressed::default();
         loop {
             let keys = so_far.phases.concat();
@@ -304,14 +348,14 @@ impl StageRun<'_> {
         self.retire_orphans(&so_far)?;
         self.summarise(&so_far).map_err(RunError::experiment)?;
         if self.publisher.replaces() {
-            self.run.look_ahead(self.later.0, self.later.1, &so_far.because)?;
+            self.run.look_ahead(selected, self.at + 1, &so_far.because)?;
         }
         self.finish(&so_far).map_err(RunError::experiment)?;
         Ok(self.close(so_far))
     }
 
     /// Brings one phase up to date.
-    fn phase(&mut self, phase: Phase, so_far: &mut Progressed) -> Result<(), RunError> {
+    pub fn phase(&mut self, phase: Phase, so_far: &mut Progressed) -> Result<(), RunError> {
         let keys: Vec<String> = phase.parts.iter().map(|part| part.key.clone()).collect();
         let assessor = self.run.session.assessor(self.stage, self.dir, self.run.options.force);
         let mut done = Vec::new();
@@ -352,6 +396,7 @@ impl StageRun<'_> {
             match adopted.map_err(RunError::experiment)? {
                 Some(part) => {
                     tracing::info!(stage = self.dir.name, part = part.key, "taken over from an earlier run's staging");
+                    so_far.adopted += 1;
                     done.push(part);
                 }
                 None => {
@@ -440,7 +485,7 @@ impl StageRun<'_> {
 
     /// Fails when a whole source cannot be used, or more rows were rejected than the recipe allows, or all of them. The table of rejected
     /// rows is written in any case.
-    fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
+    pub fn check_rejected(&self, so_far: &Progressed) -> Result<(), RunError> {
         let allowed = self.run.session.recipe.max_rejected();
         let Totals { rows_in, rows_out, rejected, .. } = so_far.totals;
         let none_left = rejected > 0 && rows_out == 0;
@@ -524,7 +569,7 @@ impl StageRun<'_> {
         let staging = self.dir.staging_root();
         files::make_dir(&staging)?;
         // `%` is in no part's key, and a part's folder has one only between names.
-        let temporary = staging.join("%file");
+        let temporary = staging.join(format!("%file-{}", std::process::id()));
         files::write_synced(&temporary, bytes)?;
         std::fs::rename(&temporary, path).map_err(|e| StageError::file(path, e))?;
         files::sync_dir(&self.dir.path)

@@ -75,6 +75,32 @@ pub enum RunError {
         /// The file that stands for a lock where the file system has none.
         file: Option<PathBuf>,
     },
+    /// Another process does the part.
+    #[error("{}", describe_part_locked(stage, part, .holder.as_deref(), .file.as_deref()))]
+    PartLocked {
+        /// The stage's folder: `1-embed`.
+        stage: String,
+        /// The part.
+        part: String,
+        /// Who does it.
+        holder: Option<Box<Holder>>,
+        /// The file that stands for a lock where the file system has none.
+        file: Option<PathBuf>,
+    },
+    /// A part was asked for that is not among those of the phase that can be done now.
+    #[error("{}", describe_no_such_part(self))]
+    NoSuchPart {
+        /// The stage's folder: `1-embed`.
+        stage: String,
+        /// The part that was asked for.
+        part: String,
+        /// The title of the first phase of which a part has to run; none when all are done.
+        phase: Option<String>,
+        /// The parts of it that have to run.
+        can_run: Vec<String>,
+        /// Whether parts are done that are to replace those of a finished result, which a run does when all of their phase are done.
+        waits: bool,
+    },
     /// A stage, or a part of it, failed.
     #[error("{}: {}", where_it_failed(stage, .part.as_deref()), describe_failure(source))]
     Stage {
@@ -124,13 +150,15 @@ pub enum RunError {
 
 impl RunError {
     /// All kinds of errors ([`RunError::kind`]).
-    pub const KINDS: [&str; 12] = [
+    pub const KINDS: [&str; 14] = [
         RecipeError::KIND,
         "usage",
         "not-finished",
         "would-lose",
         "inputs-gone",
         "locked",
+        "part-locked",
+        "no-such-part",
         "disk-full",
         "stage",
         "bug",
@@ -142,7 +170,8 @@ impl RunError {
     /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } | Self::WouldLose { .. } => 2,
+            Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } => 2,
+            Self::WouldLose { .. } | Self::NoSuchPart { .. } => 2,
             Self::Stage { source: StageError::Recipe(_), .. } => 2,
             Self::Kept { source, .. } => source.exit_code(),
             Self::Interrupted => 130,
@@ -161,6 +190,8 @@ impl RunError {
             Self::InputsGone { .. } => "inputs-gone",
             Self::Kept { source, .. } => source.kind(),
             Self::Locked { .. } => "locked",
+            Self::PartLocked { .. } => "part-locked",
+            Self::NoSuchPart { .. } => "no-such-part",
             Self::Stage { source, .. } | Self::Experiment(source) if source.is_disk_full() => "disk-full",
             Self::Stage { .. } => "stage",
             Self::Panic { .. } => "bug",
@@ -188,8 +219,43 @@ fn where_it_failed(stage: &str, part: Option<&str>) -> String {
 
 fn describe_locked(dir: &Path, holder: Option<&Holder>, file: Option<&Path>) -> String {
     let who = holder.map_or_else(|| "another run".to_owned(), ToString::to_string);
-    let by_hand = file.map(|file| format!(". If that process is gone, remove {}", file.display()));
-    format!("{} is in use by {who}; wait for it, or stop it{}", dir.display(), by_hand.unwrap_or_default())
+    format!("{} is in use by {who}; wait for it, or stop it{}", dir.display(), by_hand(file))
+}
+
+fn describe_part_locked(stage: &str, part: &str, holder: Option<&Holder>, file: Option<&Path>) -> String {
+    let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
+    format!("{stage}/{part} is being done by {who}; wait for it with --wait, or do another part{}", by_hand(file))
+}
+
+/// What to do about the file that stands for a lock, if there is one.
+fn by_hand(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| format!(". If that process is gone, remove {}", file.display()))
+}
+
+fn describe_no_such_part(error: &RunError) -> String {
+    let RunError::NoSuchPart { stage, part, phase, can_run, waits } = error else {
+        return String::new();
+    };
+    let what = format!("{stage} has no part `{part}` that can be done now");
+    let close = format!("`flowmill run RECIPE --stage {stage} --stop-stage {stage}`");
+    match phase {
+        Some(phase) if !can_run.is_empty() => {
+            let shown: Vec<&str> = can_run.iter().take(10).map(String::as_str).collect();
+            let more = can_run.len() - shown.len();
+            let more =
+                if more > 0 { format!(", and {more} more (flowmill parts RECIPE {stage})") } else { String::new() };
+            let shown = shown.join(", ");
+            format!(
+                "{what}. These parts of the phase `{phase}` can: {shown}{more}. The next phase is planned when all are done"
+            )
+        }
+        Some(phase) if *waits => {
+            format!(
+                "{what}. All parts of the phase `{phase}` are done and wait to replace the last result; {close} does that and continues"
+            )
+        }
+        _ => format!("{what}. All of its parts are done; {close} finishes the stage"),
+    }
 }
 
 fn describe_gone(stage: &str, number: u8, gone: &[String]) -> String {

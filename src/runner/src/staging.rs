@@ -16,10 +16,12 @@ use crate::part::{Restored, Resumable};
 use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
-use crate::{StageError, files, sealed};
+use crate::{StageError, files, sealed, store};
 
 /// The receipt of prepared work, inside its staging folder.
 const RECEIPT: &str = "receipt.json";
+/// So often a rename is tried again whose folder is gone.
+const RENAMES: usize = 10;
 /// What resumable work belongs to, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";
 
@@ -229,12 +231,26 @@ pub(crate) struct Publisher<'a> {
     without_receipt: Mutex<HashMap<String, Receipt>>,
     /// The whole result that is being replaced.
     previous: Option<Previous>,
+    /// Whether parts stay in their staging folders.
+    holds_back: bool,
 }
 
 impl<'a> Publisher<'a> {
     pub fn new(dir: &'a StageDir, cache: &'a ContentCache) -> Self {
         let (claims, touched, without_receipt) = Default::default();
-        Self { dir, cache, claims, touched, without_receipt, previous: None }
+        Self { dir, cache, claims, touched, without_receipt, previous: None, holds_back: false }
+    }
+
+    /// A publisher of single parts. It replaces nothing of a whole result: where there is one, the parts stay in their staging folders, from
+    /// which a run takes them when it has all.
+    pub fn of_single_parts(dir: &'a StageDir, cache: &'a ContentCache) -> Result<Self, StageError> {
+        let holds_back = Previous::is_unfinished(dir) || store::read_summary(dir)?.is_some();
+        Ok(Self { holds_back, ..Self::new(dir, cache) })
+    }
+
+    /// Returns whether parts stay in their staging folders.
+    pub fn holds_back(&self) -> bool {
+        self.holds_back
     }
 
     /// Takes up the replacement of a whole result that a killed run began.
@@ -245,7 +261,7 @@ impl<'a> Publisher<'a> {
 
     /// From here until it is finished again the stage counts as unfinished. Its present result, if it is whole, is kept aside.
     pub fn begin_replacement(&mut self) -> Result<(), StageError> {
-        if self.previous.is_none() {
+        if self.previous.is_none() && !self.holds_back {
             files::make_dir(&self.dir.path)?;
             self.previous = Previous::keep(self.dir)?;
             tracing::debug!(stage = self.dir.name, kept = self.previous.is_some(), "last good result kept aside");
@@ -259,9 +275,9 @@ impl<'a> Publisher<'a> {
         lock(&self.without_receipt).insert(results.key.clone(), results.clone());
     }
 
-    /// Returns whether a whole result is being replaced.
+    /// Returns whether a whole result is being replaced, now or by a later run.
     pub fn replaces(&self) -> bool {
-        self.previous.is_some()
+        self.previous.is_some() || self.holds_back
     }
 
     /// Puts the whole result back that was being replaced; whether there was one.
@@ -301,6 +317,14 @@ impl<'a> Publisher<'a> {
             files::sync_file(&staged.join(output))?;
         }
         files::sync_file(&prepared.staging.join(RECEIPT))?;
+        if self.holds_back {
+            for dir in files::dirs_below(&staged)? {
+                files::sync_dir(&dir)?;
+            }
+            files::sync_dir(&prepared.staging)?;
+            files::sync_dir(&self.dir.staging_root())?;
+            return Ok(done);
+        }
         self.put_in_place(&prepared.staging, &prepared.receipt)?;
         for (output, hash) in done.outputs.iter().zip(prepared.hashes) {
             self.cache.remember_output(&self.dir.path.join(output), hash)?;
@@ -326,10 +350,10 @@ impl<'a> Publisher<'a> {
     /// was killed between its renames, or its stage failed after the part was done.
     pub fn adopt(&self, assessor: &Assessor<'_>, planned: &Planned) -> Result<Option<PartDone>, StageError> {
         let staging = self.dir.staging(&planned.part.key);
-        let Some(receipt) = prepared_receipt(&staging, self.dir) else {
-            return Ok(None);
-        };
-        if assessor.fits(planned, &receipt)? { self.adopt_whole(&staging, &receipt) } else { Ok(None) }
+        match prepared_receipt(&staging, self.dir) {
+            Some(receipt) if assessor.fits(planned, &receipt)? => self.adopt_whole(&staging, &receipt),
+            _ => Ok(None),
+        }
     }
 
     /// Puts a part in its place if all of its outputs are there, in its staging folder or where they belong.
@@ -349,6 +373,9 @@ impl<'a> Publisher<'a> {
         }
         let done = receipt.done();
         self.claim(&done.key, &done.outputs)?;
+        if self.holds_back {
+            return Ok(Some(done));
+        }
         self.put_in_place(staging, receipt)?;
         for (output, hash) in done.outputs.iter().zip(hashes) {
             self.cache.remember_output(&self.dir.path.join(output), hash)?;
@@ -418,11 +445,18 @@ impl<'a> Publisher<'a> {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), StageError> {
-        if let Some(parent) = to.parent() {
-            files::make_dir(parent)?;
-        }
         self.touch_parent(to);
-        fs::rename(from, to).map_err(|e| StageError::file(to, e))
+        let mut tries = 0;
+        loop {
+            if let Some(parent) = to.parent() {
+                files::make_dir(parent)?;
+            }
+            match fs::rename(from, to) {
+                // Another process on a part may just have removed the folder because it was empty.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && from.exists() && tries < RENAMES => tries += 1,
+                other => return other.map_err(|e| StageError::file(to, e)),
+            }
+        }
     }
 
     fn remove_outputs(&self, receipt: &Receipt, keep: &[&str]) -> Result<(), StageError> {

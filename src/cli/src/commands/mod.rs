@@ -7,10 +7,12 @@ mod ctl;
 mod doctor;
 mod inspect;
 mod parity;
+mod parts;
 mod recipe;
 mod reference;
 mod report;
 mod run;
+mod run_part;
 mod status;
 mod synth;
 mod train;
@@ -28,6 +30,8 @@ use crate::failure::Failure;
 pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments),
+        Command::RunPart(arguments) => run_part::run(arguments),
+        Command::Parts(arguments) => parts::run(arguments, out),
         Command::Train(arguments) => train::run(arguments, out),
         Command::Ctl(arguments) => ctl::run(arguments, out),
         Command::Report(arguments) => report::run(arguments, out),

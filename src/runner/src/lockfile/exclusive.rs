@@ -2,12 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, test_kill_process};
 
 use super::Holder;
-use crate::{Experiment, clock};
+use crate::clock;
 
 /// A file that this process has created; removed when dropped.
 #[derive(Debug)]
@@ -24,14 +24,9 @@ pub(super) enum Claim {
     Dead(Holder),
 }
 
-/// Where the file of an experiment lies.
-pub(super) fn path(experiment: &Experiment) -> PathBuf {
-    experiment.dir().join(".lock-holder")
-}
-
-/// What the file of an experiment says.
-pub(super) fn look(experiment: &Experiment) -> Claim {
-    let text = match fs::read_to_string(path(experiment)) {
+/// What the file says.
+pub(super) fn look(path: &Path) -> Claim {
+    let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => return Claim::Free,
         Err(_) => return Claim::Held(None),
@@ -48,22 +43,21 @@ pub(super) type Taken<T> = Result<(T, Option<Holder>), Option<Holder>>;
 
 impl ExclusiveFile {
     /// Creates the file, also in place of a dead owner's, who is named; or says who holds it.
-    pub fn create(experiment: &Experiment, me: &Holder) -> io::Result<Taken<Self>> {
-        let dead = match look(experiment) {
+    pub fn create(path: &Path, me: &Holder) -> io::Result<Taken<Self>> {
+        let dead = match look(path) {
             Claim::Held(holder) => return Ok(Err(holder)),
             Claim::Dead(holder) => {
-                remove_dead(experiment, &holder)?;
+                remove_dead(path, &holder)?;
                 Some(holder)
             }
             Claim::Free => None,
         };
-        let path = path(experiment);
-        let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+        let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Err(None)),
             Err(e) => return Err(e),
         };
-        let created = Self { path };
+        let created = Self { path: path.to_owned() };
         // Without its name the file could never be told from a dead process's.
         file.write_all(serde_json::to_string(me)?.as_bytes())?;
         Ok(Ok((created, dead)))
@@ -79,10 +73,10 @@ impl Drop for ExclusiveFile {
 
 /// Removes the file of a dead process. Of several that try this at the same time one moves it away; who moved another's new file
 /// puts it back.
-pub(super) fn remove_dead(experiment: &Experiment, dead: &Holder) -> io::Result<()> {
-    let path = path(experiment);
-    let moved = path.with_file_name(format!(".lock-holder-{}", std::process::id()));
-    match fs::rename(&path, &moved) {
+pub(super) fn remove_dead(path: &Path, dead: &Holder) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let moved = path.with_file_name(format!("{name}-{}", std::process::id()));
+    match fs::rename(path, &moved) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         other => other?,
     }
@@ -90,7 +84,7 @@ pub(super) fn remove_dead(experiment: &Experiment, dead: &Holder) -> io::Result<
     if serde_json::from_str::<Holder>(&text).is_ok_and(|holder| holder == *dead) {
         return fs::remove_file(&moved);
     }
-    fs::rename(&moved, &path)
+    fs::rename(&moved, path)
 }
 
 /// Returns whether a holder is a process of this machine that does not exist any more.
@@ -115,26 +109,26 @@ pub(super) fn born(pid: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn place() -> (tempfile::TempDir, Experiment) {
+    fn place() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        let experiment = Experiment::at(dir.path()).unwrap();
-        (dir, experiment)
+        let path = dir.path().join(".lock-holder");
+        (dir, path)
     }
 
     #[test]
     fn one_holds_it_and_it_goes_with_its_owner() {
-        let (_dir, experiment) = place();
+        let (_dir, path) = place();
         let me = Holder::this("run");
-        let (held, dead) = ExclusiveFile::create(&experiment, &me).unwrap().unwrap();
+        let (held, dead) = ExclusiveFile::create(&path, &me).unwrap().unwrap();
         assert_eq!(dead, None);
-        assert_eq!(ExclusiveFile::create(&experiment, &me).unwrap().unwrap_err(), Some(me));
+        assert_eq!(ExclusiveFile::create(&path, &me).unwrap().unwrap_err(), Some(me));
         drop(held);
-        assert!(matches!(look(&experiment), Claim::Free));
+        assert!(matches!(look(&path), Claim::Free));
     }
 
     #[test]
     fn a_dead_process_of_this_machine_loses_it_and_one_of_another_machine_does_not() {
-        let (_dir, experiment) = place();
+        let (_dir, path) = place();
         let me = Holder::this("run");
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let gone = Holder { pid: child.id(), ..me.clone() };
@@ -142,15 +136,15 @@ mod tests {
         // A later process that got the number of one that died.
         let reused = Holder { born: me.born.map(|born| born + 1), ..me.clone() };
         for dead in [gone, reused] {
-            fs::write(path(&experiment), serde_json::to_string(&dead).unwrap()).unwrap();
-            let (held, taken_from) = ExclusiveFile::create(&experiment, &me).unwrap().unwrap();
+            fs::write(&path, serde_json::to_string(&dead).unwrap()).unwrap();
+            let (held, taken_from) = ExclusiveFile::create(&path, &me).unwrap().unwrap();
             assert_eq!(taken_from, Some(dead));
             drop(held);
         }
         let elsewhere = Holder { host: "another".to_owned(), ..me.clone() };
-        fs::write(path(&experiment), serde_json::to_string(&elsewhere).unwrap()).unwrap();
-        assert_eq!(ExclusiveFile::create(&experiment, &me).unwrap().unwrap_err(), Some(elsewhere));
-        fs::write(path(&experiment), "{").unwrap();
-        assert_eq!(ExclusiveFile::create(&experiment, &me).unwrap().unwrap_err(), None);
+        fs::write(&path, serde_json::to_string(&elsewhere).unwrap()).unwrap();
+        assert_eq!(ExclusiveFile::create(&path, &me).unwrap().unwrap_err(), Some(elsewhere));
+        fs::write(&path, "{").unwrap();
+        assert_eq!(ExclusiveFile::create(&path, &me).unwrap().unwrap_err(), None);
     }
 }

@@ -1,0 +1,29 @@
+//! `flowmill run-part RECIPE STAGE KEY`: does one part.
+
+use anyhow::Context;
+use flowmill_runner::{Interrupt, Reporter, RunOptions};
+
+use crate::args::RunPartArgs;
+use crate::experiment::{command_line, folder, load_for, threads};
+use crate::failure::Failure;
+use crate::stages;
+
+/// Does the part; the runner tells what happens.
+pub fn run(arguments: &RunPartArgs) -> Result<(), Failure> {
+    let stages = stages::all();
+    let recipe = load_for(&arguments.of.recipe(), arguments.device, &stages)?;
+    let experiment = folder(&arguments.of.recipe(), &recipe)?;
+    let options = RunOptions {
+        stages: arguments.of.range(),
+        jobs: threads(arguments.jobs)?,
+        verify: arguments.verify,
+        wait: arguments.wait,
+        command: command_line(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        interrupt: Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?,
+        ..RunOptions::default()
+    };
+    let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };
+    flowmill_runner::run_part(&stages, &recipe, &experiment, &arguments.key, &options, &reporter)?;
+    Ok(())
+}
