@@ -258,7 +258,7 @@ fn damaged_archives_keep_what_is_before_the_damage() {
     }
     for bytes in [whole[..whole.len() - 1024 - 700].to_vec(), claims(u64::MAX >> 1)] {
         let fault = fault(&bytes);
-        assert!(matches!(fault, TarFault::CutMember { .. }), "{fault}");
+        assert!(matches!(fault, TarFault::CutHeader { .. } | TarFault::CutMember { .. }), "{fault}");
         damaged(&bytes);
     }
     let unfinished = read_one(&pair(Tar::new(), "a").cut());

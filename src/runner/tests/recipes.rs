@@ -106,8 +106,8 @@ fn hostile_recipes_are_refused_quickly() {
     ];
     for text in texts {
         let started = std::time::Instant::now();
-        let error = error_of(&text, &[]);
-        assert!(error.line().is_some(), "{error}");
+        let error = error_of(&text, &[]).to_string();
+        assert!(error.contains("recipe.yaml:"), "{error}");
         assert!(started.elapsed().as_secs_f64() < 2.0, "{}", &text[..20]);
     }
 }

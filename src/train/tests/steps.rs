@@ -189,7 +189,9 @@ fn updates_out_of_proportion_are_told() {
     config.schedule.name = ScheduleName::Constant;
     config.log_groups = true;
     let _ = run(folder.path(), &config, &Samples::new(40, &[7]), 0.0, &mut observer);
-    let told = |group: &str| observer.messages.iter().filter(|text| text.contains(&format!("`{group}`"))).count();
+    let told = |group: &str| {
+        observer.messages.iter().filter(|text| text.contains(&format!("`{group}`")) && text.contains(" % ")).count()
+    };
     assert_eq!((told("hidden.*"), told("output.*")), (1, 1), "{:?}", observer.messages);
     let metrics = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
     let line = metrics.lines().find(|line| line.contains("groups")).unwrap();
