@@ -38,7 +38,7 @@ fn a_second_run_says_who_holds_the_experiment() {
     assert!(second.took < Duration::from_secs(5), "it waited {:?}", second.took);
     mini.flowmill("clean", &["--yes"]).expect_no_panic();
     finish(first).expect_code(0);
-    mini.run(&[]).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&[]).expect_code(0).expect_nothing_to_do();
 }
 
 #[test]
@@ -46,7 +46,8 @@ fn a_second_run_waits_when_told_to() {
     let mini = Mini::new();
     let first = start(&mini);
     wait_until_held(&mini);
-    mini.run(&["--wait"]).expect_code(0).expect_words(&["waiting for another run", "nothing to do"]);
+    let holder = format!("process {}", first.id());
+    mini.run(&["--wait"]).expect_code(0).expect_nothing_to_do().expect_words(&[&holder]);
     finish(first).expect_code(0);
 }
 

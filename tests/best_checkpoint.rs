@@ -50,10 +50,10 @@ fn the_best_step_is_that_of_the_checkpoint_the_average_the_card_and_the_report()
         let average = json(&mini.exp("5-average/average.json"));
         assert_eq!((&average["which"], &average["checkpoints"][0]["step"]), (&"best".into(), &step.into()));
         let card = fs::read_to_string(mini.exp("6-export/README.md")).unwrap();
-        assert!(card.contains(&format!("checkpoints of steps {step}.")), "{card}");
+        assert!(card.contains(&format!("steps {step}.")), "{card}");
         flowmill(mini.folder(), &["report", "exp/mini", "--out", "report.html"]).expect_code(0);
         let page = fs::read_to_string(mini.path("report.html")).unwrap();
-        assert!(page.contains(&format!("mean of the best 1: steps {step}.")), "step {step}");
+        assert!(page.contains(&format!("steps {step}.")), "step {step}");
         let mut kept: Vec<String> = fs::read_dir(mini.exp("4-train/checkpoints"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -77,7 +77,7 @@ fn the_best_step_that_ctl_tells_of_is_on_the_disk() {
             break status;
         }
     };
-    assert!(!told.contains("keep.best is 0"), "{told}");
+    assert!(!told.contains("keep.best"), "{told}");
     training.ctl(&["quit"]).expect_code(0);
     training.wait().expect_code(130);
     let folder = mini.exp("4-train/.staging/train/state");
@@ -97,6 +97,6 @@ fn the_best_step_that_ctl_tells_of_is_on_the_disk() {
 fn without_best_ones_to_keep_that_is_said_at_the_start() {
     let mini = Mini::packed();
     let none = [&NOISY[..], &["--set", "train.keep={last: 1, best: 0}", "--stop-stage", "train"]].concat();
-    mini.run(&none).expect_code(0).expect_words(&["WARNING: train.keep.best is 0"]);
+    mini.run(&none).expect_code(0).expect_words(&["WARNING: train.keep.best"]);
     assert_eq!(fs::read_dir(mini.exp("4-train/checkpoints")).unwrap().count(), 1);
 }

@@ -106,7 +106,7 @@ fn pictures_references_and_columns_go_from_a_manifest_into_shards() {
         "[level, frame]",
     ]);
     // Nothing to do again; another picture is one part of stages 0 and 3 again.
-    run(&corpus, COLUMNS, pack).expect_code(0).expect_words(&["nothing to do"]);
+    run(&corpus, COLUMNS, pack).expect_code(0).expect_nothing_to_do();
     corpus.write("pics/3.png", png(9));
     run(&corpus, COLUMNS, pack).expect_code(0);
     let batch = parquet::read(&path).remove(0);
@@ -153,7 +153,7 @@ fn rows_that_do_not_fit_are_rejected_by_row_and_column() {
         ("empty", &["empty file", "picture", "empty.png"]),
         ("gone", &["unreadable picture", "gone.png"]),
         ("no-medium", &["images"]),
-        ("page", &["web page", "page.png"]),
+        ("page", &["page", "page.png"]),
         ("shape", &["`latents`", "m.jsonl:8"]),
         ("type", &["`score`", "m.jsonl:9"]),
         ("without", &["`caption`", "m.jsonl:10"]),

@@ -69,7 +69,7 @@ fn the_paths_of_a_base_count_from_its_own_folder() {
     let own = "base: ..\nname: over\nprep: {data: audio}\n";
     fs::write(mini.path("over/recipe.yaml"), own).unwrap();
     let refused = flowmill(mini.folder(), &["recipe", "check", "over"]).expect_code(2);
-    refused.expect_words(&["over/recipe.yaml:3", "over/audio", "the folder of the recipe that writes them"]);
+    refused.expect_words(&["over/recipe.yaml:3", "prep.data", "over/audio"]);
     // The error names the line of the base, and the file from there.
     fs::write(mini.path("over/recipe.yaml"), "base: ../tune.yaml\nname: over\n").unwrap();
     let tune = "base: recipe.yaml\ntrain:\n  init_from: weights/flow.pt\n";
@@ -100,7 +100,7 @@ fn recipe_show_gives_every_default_and_is_a_recipe_of_the_same_meaning() {
 fn doctor_describes_the_machine_and_checks_the_recipe() {
     let mini = Mini::new();
     let report = mini.flowmill("doctor", &[]).expect_code(0);
-    report.expect_words(&["cores", "memory", "free of", "cpu", "cuda", "well formed"]);
+    report.expect_words(&["cores", "memory", "cpu", "cuda", "recipe"]);
 }
 
 #[test]

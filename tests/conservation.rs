@@ -21,13 +21,10 @@ fn keys_of_tar_files_may_hold_dots() {
     }
     tar.file("talk.99.5-99.9.txt", "without a recording");
     corpus.write("a.tar", tar.done());
-    corpus
-        .prepare("a.tar", "max_rejected: 0.5")
-        .expect_code(0)
-        .expect_words(&["7 rows in, 6 out, 1 rejected", "last dot"]);
+    corpus.prepare("a.tar", "max_rejected: 0.5").expect_code(0).expect_rows(7, 6, 1);
     assert_eq!(corpus.rows("text")["talk.03.5-03.9"], "words 3");
     assert!(corpus.rows("spk").values().all(|speaker| speaker == "anna"));
-    assert!(corpus.reason("talk.99.5-99.9").starts_with("no recording"));
+    corpus.expect_rejected("talk.99.5-99.9", "no recording", &[]);
     // Also where only the tar files together show it.
     for (n, key) in ["anna.001", "anna.002"].iter().enumerate() {
         let mut tar = Tar::new();
@@ -63,24 +60,21 @@ fn nothing_of_a_tar_file_that_looks_like_an_utterance_is_passed_over() {
     tar.file("two.wav", wav()).file("two.txt", "first").file("two.wav", wav()).file("two.txt", "second");
     tar.file("._good.wav", b"\0\x05\x16\x07\0\x02\0\0Mac OS X").file("notes.md", "neither");
     corpus.write("a.tar", tar.done());
-    corpus
-        .prepare("a.tar", "max_rejected: 0.9")
-        .expect_code(0)
-        .expect_words(&["7 rows in, 3 out, 4 rejected", "1 .md"]);
+    corpus.prepare("a.tar", "max_rejected: 0.9").expect_code(0).expect_rows(7, 3, 4).expect_words(&["1 .md"]);
     assert_eq!(corpus.ids(), ["good", "odd", "two"]);
     let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
     assert_eq!(ids, ["../up.wav", "array", "phone", "two"]);
-    assert!(corpus.reason("array").contains("array.npy is an array"));
+    corpus.expect_rejected("array", "no recording", &["array.npy"]);
     // Beside the tar files of a folder.
     fs::create_dir(corpus.path("tars")).unwrap();
     fs::rename(corpus.path("a.tar"), corpus.path("tars/a.tar")).unwrap();
     corpus.write("tars/loose.wav", wav());
     corpus.write("tars/index.json", "{}");
     let source = "{dir: tars, format: webdataset}";
-    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_words(&["8 rows in, 3 out, 5 rejected"]);
-    assert!(corpus.reason("loose.wav").starts_with("not in a tar file"));
+    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_rows(8, 3, 5);
+    corpus.expect_rejected("loose.wav", "not in a tar file", &[]);
     corpus.write("tars/late.wav", wav());
-    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_words(&["9 rows in, 3 out, 6 rejected"]);
+    corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_rows(9, 3, 6);
 }
 
 #[test]
@@ -109,7 +103,8 @@ fn files_of_a_folder_are_recordings_by_extension_or_content() {
     corpus
         .prepare("{dir: data, format: folder}", "max_rejected: 0.5")
         .expect_code(0)
-        .expect_words(&["8 rows in, 5 out, 3 rejected", "1 .csv"]);
+        .expect_rows(8, 5, 3)
+        .expect_words(&["1 .csv"]);
     assert_eq!(corpus.ids(), ["a", "b", "c", "d", "e"]);
     let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
     assert_eq!(ids, ["f", "g", "orphan"]);
@@ -139,7 +134,7 @@ fn of_two_formats_of_a_recording_the_plain_one_is_taken_and_told() {
         ("a.tar", "a.tar#x.wav@"),
     ] {
         let outcome = corpus.prepare(source, "").expect_code(0);
-        outcome.expect_words(&["1 recordings are left out", "x.mp3 (taken: ", "before lossy"]);
+        outcome.expect_words(&["1 recordings", "x.mp3 (taken: "]);
         assert!(corpus.rows("wav")["x"].starts_with(wav), "{:?}", corpus.rows("wav"));
     }
 }
@@ -154,10 +149,7 @@ fn made_up_ids_are_unique() {
         corpus.write(name, wav());
     }
     corpus.write("m.jsonl", lines.join("\n"));
-    corpus
-        .prepare("{dir: m.jsonl, format: manifest}", "")
-        .expect_code(0)
-        .expect_words(&["6 rows in, 6 out, 0 rejected"]);
+    corpus.prepare("{dir: m.jsonl, format: manifest}", "").expect_code(0).expect_rows(6, 6, 0);
     let mut durations = parquet::numbers(&corpus.table(), "duration");
     durations.retain(|duration| *duration < 0.4);
     durations.sort_by(f64::total_cmp);
@@ -171,7 +163,7 @@ fn made_up_ids_are_unique() {
         corpus.write(name, wav());
         corpus.write(&name.replace("wav", "txt"), "words");
     }
-    corpus.prepare("{dir: d, format: folder}", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+    corpus.prepare("{dir: d, format: folder}", "").expect_code(0).expect_rows(2, 2, 0);
     // The recording that is called so keeps the name.
     assert_eq!(corpus.rows("wav")["s-t"], "d/s-t.wav");
 }
@@ -191,8 +183,8 @@ fn where_nothing_is_left_the_reasons_are_counted_and_kept() {
         corpus.write("data/text", text);
         corpus.write("data/utt2spk", "u1 s\nu2 s\n");
         // Also where any share may be rejected.
-        let outcome = corpus.prepare("data", "max_rejected: 1.0").expect_code(1);
-        let outcome = outcome.expect_words(&["all 2 rows were rejected", "2 × ", "u1", words, "rejected.parquet"]);
+        let outcome = corpus.prepare("data", "max_rejected: 1.0").expect_error("rejected", 1);
+        let outcome = outcome.expect_words(&["all 2 rows", "2 × ", "u1", words, "rejected.parquet"]);
         assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
         assert_eq!(corpus.rejected().len(), 2);
         let table = corpus.path("exp/c/0-prep/rejected.parquet");
@@ -202,12 +194,12 @@ fn where_nothing_is_left_the_reasons_are_counted_and_kept() {
     for (name, content, words) in [
         ("m.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), "gunzip"),
         ("m.parquet", b"PAR1\0\0\0\0PAR1", "Parquet"),
-        ("m.list", b"a.wav|anna|EN|words\nb.wav|anna|EN|more\n", "no JSON object"),
+        ("m.list", b"a.wav|anna|EN|words\nb.wav|anna|EN|more\n", "JSON"),
     ] {
         let corpus = Corpus::new();
         corpus.write(name, content);
-        let outcome = corpus.prepare(&format!("{{dir: {name}, format: manifest}}"), "").expect_code(1);
-        outcome.expect_words(&["rows were rejected", words]);
+        let outcome = corpus.prepare(&format!("{{dir: {name}, format: manifest}}"), "").expect_error("rejected", 1);
+        outcome.expect_words(&[words]);
         assert!(!corpus.rejected().is_empty(), "{name}");
     }
 }
@@ -221,9 +213,9 @@ fn one_utterance_that_is_wrong_in_three_files_is_one_rejection() {
     corpus.write("k/utt2spk", "good s\nu s\nu t\nv s\nv s\n");
     corpus.write("k/instruct", "good You are a helpful assistant.<|endofprompt|>\n");
     let outcome = corpus.prepare("k", "max_rejected: 0.6").expect_code(0);
-    outcome.expect_words(&["4 rows in, 2 out, 2 rejected", "not read: instruct"]);
-    assert!(corpus.reason("u").starts_with("contradiction"));
-    assert!(corpus.reason("v").starts_with("repeated id"));
+    outcome.expect_rows(4, 2, 2).expect_words(&["instruct"]);
+    corpus.expect_rejected("u", "contradiction", &[]);
+    corpus.expect_rejected("v", "repeated id", &[]);
 }
 
 #[test]
@@ -249,24 +241,24 @@ fn corpora_without_transcripts_are_read_in_every_format() {
         ["k", "a.tar", "{dir: data, format: folder}", "{dir: lj, format: ljspeech}", "{dir: m.jsonl, format: manifest}"]
     {
         let outcome = corpus.prepare(source, "max_rejected: 0").expect_code(0);
-        outcome.expect_words(&["3 rows in, 3 out, 0 rejected", "no row has a transcript"]);
+        outcome.expect_rows(3, 3, 0);
         assert!(corpus.rows("text").values().all(String::is_empty), "{source}");
     }
     // Where others have one, a row without is rejected, unless rows without are wanted.
     corpus.write("k/text", "u0 words\nu1\n");
-    corpus.prepare("k", "max_rejected: 0.9").expect_code(0).expect_words(&["3 rows in, 1 out, 2 rejected"]);
+    corpus.prepare("k", "max_rejected: 0.9").expect_code(0).expect_rows(3, 1, 2);
     assert!(corpus.reason("u1").contains("prep.min_text: 0"));
     let recipe = fs::read_to_string(corpus.path("recipe.yaml")).unwrap();
     corpus.write("recipe.yaml", recipe.replace("prep:\n", "prep:\n  min_text: 0\n"));
     let outcome = flowmill(corpus.folder.path(), &["run", ".", "--stop-stage", "0"]).expect_code(0);
-    outcome.expect_words(&["3 rows in, 3 out, 0 rejected"]);
+    outcome.expect_rows(3, 3, 0);
 }
 
 #[test]
 fn a_flow_is_trained_and_exported_without_a_transcript() {
     let mini = Mini::new();
     fs::remove_file(mini.path("data/text")).unwrap();
-    mini.run(&[]).expect_code(0).expect_words(&["no row has a transcript"]);
+    mini.run(&[]).expect_code(0);
     assert!(mini.exp("6-export/model.safetensors").exists());
 }
 
@@ -308,7 +300,7 @@ impl Expected {
         assert_eq!((corpus.ids(), rejected), (self.good.clone(), self.bad.clone()), "{about}\n{}", outcome.text());
         let (good, bad) = (self.good.len(), self.bad.len());
         if good > 0 {
-            outcome.expect_words(&[&format!("{} rows in, {good} out, {bad} rejected", good + bad)]);
+            outcome.expect_rows(good + bad, good, bad);
         }
     }
 }
@@ -736,11 +728,11 @@ fn every_recording_of_a_dotted_key_counts() {
     }
     tar.file("1.a.wav", wav()).file("1.b.wav", wav()).file("1.json", r#"{"text": "of which?"}"#);
     corpus.write("a.tar", tar.done());
-    corpus.prepare("a.tar", "max_rejected: 0.5").expect_code(0).expect_words(&["17 rows in, 15 out, 2 rejected"]);
+    corpus.prepare("a.tar", "max_rejected: 0.5").expect_code(0).expect_rows(17, 15, 2);
     let texts = corpus.rows("text");
     assert_eq!((texts["21.03"].as_str(), texts["33.04"].as_str(), texts["b2"].as_str()), ("meta 3", "text 4", "b"));
     assert_eq!(corpus.rows("spk")["33.01"], "anna");
-    assert!(corpus.reason("1.a").starts_with("two recordings") && corpus.reason("1.b").starts_with("two recordings"));
+    ["1.a", "1.b"].iter().for_each(|id| corpus.expect_rejected(id, "two recordings", &[]));
 }
 
 #[test]
@@ -758,13 +750,12 @@ fn recordings_of_a_folder_hide_behind_no_name() {
     corpus.write("data/.hidden/deep/2.wav", wav());
     corpus.write("data/.hidden/deep/2.txt", "words");
     corpus.write("data/.git/annex/3.wav", wav());
-    corpus.prepare("{dir: data, format: folder}", "max_rejected: 0.2").expect_code(0).expect_words(&[
-        "6 rows in, 5 out, 1 rejected",
-        "1 .log",
-        "2 .txt",
-        "1 hidden folders of tools",
-    ]);
-    assert!(corpus.reason(".hidden/deep/2.wav").starts_with("hidden recording"));
+    corpus
+        .prepare("{dir: data, format: folder}", "max_rejected: 0.2")
+        .expect_code(0)
+        .expect_rows(6, 5, 1)
+        .expect_words(&["1 .log", "2 .txt", "1 hidden folders"]);
+    corpus.expect_rejected(".hidden/deep/2.wav", "hidden recording", &[]);
     assert_eq!(corpus.rows("text")["notice"], "words of notice");
     assert_eq!(corpus.rows("text")["sub-Version"], "words of sub/Version");
 }
@@ -786,9 +777,9 @@ fn tar_files_that_are_empty_or_not_searched_for_are_told() {
     symlink(corpus.path("elsewhere"), corpus.path("tars/linked")).unwrap();
     symlink("..", corpus.path("tars/up")).unwrap();
     let outcome = corpus.prepare("{dir: tars, format: webdataset}", "max_rejected: 0.7").expect_code(0);
-    outcome.expect_words(&["5 rows in, 2 out, 3 rejected", "1 links to folders"]);
+    outcome.expect_rows(5, 2, 3).expect_words(&["1 links to folders"]);
     assert_eq!(corpus.ids(), ["a", "c"]);
-    assert!(corpus.reason("tars/empty.tar").starts_with("damaged tar"));
-    assert!(corpus.reason(".more/b.tar").starts_with("hidden tar file"));
-    assert!(corpus.reason(".d.tar").starts_with("hidden tar file"));
+    corpus.expect_rejected("tars/empty.tar", "damaged tar", &[]);
+    corpus.expect_rejected(".more/b.tar", "hidden tar file", &[]);
+    corpus.expect_rejected(".d.tar", "hidden tar file", &[]);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::random::Random;
-use crate::support::{Mini, Tree};
+use crate::support::{Mini, Tree, Verdict};
 
 /// A finished experiment with a rejected row, so that every kind of file is there.
 fn finished() -> Mini {
@@ -48,7 +48,7 @@ fn a_flipped_bit_in_any_file_is_healed_by_the_next_run() {
         random.flip_bit(&mini.exp(name));
     }
     fs::write(mini.exp(".lock"), b"{\"pid\":1,\"host\":").unwrap();
-    mini.run(&ACCEPT).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&ACCEPT).expect_code(0).expect_nothing_to_do();
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn each_damaged_output_is_named() {
         fs::write(mini.exp(name), first).unwrap();
         assert!(inspect().contains("damaged"), "{}", inspect());
         fs::write(mini.exp(name), kept).unwrap();
-        mini.run(&[&ACCEPT[..], &["--dry-run"]].concat()).expect_words(&["6-export: up to date"]);
+        mini.run(&[&ACCEPT[..], &["--dry-run"]].concat()).expect_verdict("6-export", Verdict::UpToDate);
     }
 }
 

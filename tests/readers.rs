@@ -89,13 +89,9 @@ fn recordings_of_ljspeech_outside_of_wavs_count() {
     }
     corpus.write("lj/metadata.csv", "a.wav|words\nb|words\n");
     let outcome = corpus.prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9").expect_code(0);
-    outcome.expect_words(&[
-        "5 rows in, 2 out, 3 rejected",
-        "2 recordings are left out",
-        "wavs/a.mp3 (taken: wavs/a.wav)",
-    ]);
+    outcome.expect_rows(5, 2, 3).expect_words(&["2 recordings", "wavs/a.mp3 (taken: wavs/a.wav)"]);
     for id in ["top", "samples-s"] {
-        assert!(corpus.reason(id).starts_with("not in metadata.csv"));
+        corpus.expect_rejected(id, "not in metadata.csv", &[]);
     }
 }
 
@@ -118,8 +114,8 @@ fn recordings_of_ljspeech_are_found_by_their_whole_name() {
     let rows: Vec<(String, String)> = corpus.rows("wav").into_iter().collect();
     assert_eq!(rows, expected.map(|(id, wav)| (id.to_owned(), wav.to_owned())));
     assert!(corpus.reason("1").contains("lj/wavs/1.wav"), "{}", corpus.reason("1"));
-    assert!(corpus.reason("two").starts_with("two recordings"));
-    assert!(corpus.reason("unlisted").starts_with("not in metadata.csv"));
+    corpus.expect_rejected("two", "two recordings", &[]);
+    corpus.expect_rejected("unlisted", "not in metadata.csv", &[]);
     assert_eq!(corpus.rejected().len(), 3);
 }
 
@@ -138,7 +134,7 @@ fn headers_of_ljspeech_name_the_fields() {
         ("id|text|gender\n1|one|f\n2|two|m\n", "two", "ljspeech"),
     ] {
         corpus.write("lj/metadata.csv", metadata);
-        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        corpus.prepare(source, "").expect_code(0).expect_rows(2, 2, 0);
         assert_eq!(corpus.rows("text")["2"], text, "{metadata}");
         assert_eq!(corpus.rows("spk")["2"], speaker, "{metadata}");
     }
@@ -157,11 +153,8 @@ fn names_of_ljspeech_that_fail_count_once() {
     let lines =
         ["good|words", "/gone/wavs/abs.wav|words", r"C:\lj\wavs\win.wav|words", "\"quoted\"|words", "CASE|words"];
     corpus.write("lj/metadata.csv", lines.join("\n"));
-    corpus
-        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
-        .expect_code(0)
-        .expect_words(&["6 rows in, 1 out, 5 rejected"]);
-    assert!(corpus.reason("lost").starts_with("not in metadata.csv"));
+    corpus.prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9").expect_code(0).expect_rows(6, 1, 5);
+    corpus.expect_rejected("lost", "not in metadata.csv", &[]);
 }
 
 #[test]
@@ -189,13 +182,9 @@ fn what_stands_in_for_a_recording_is_named() {
     corpus.write("data/good.txt", "words");
     corpus.write("a.tar", tar.done());
     for source in ["{dir: data, format: folder}", "a.tar"] {
-        corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_words(&["7 rows in, 1 out, 6 rejected"]);
+        corpus.prepare(source, "max_rejected: 0.9").expect_code(0).expect_rows(7, 1, 6);
         for (name, _, kind) in files {
-            assert!(
-                corpus.reason(name).starts_with(&format!("{kind} instead of a recording: ")),
-                "{}",
-                corpus.reason(name)
-            );
+            corpus.expect_rejected(name, &format!("{kind} instead of a recording"), &[]);
         }
         assert!(corpus.reason("text").contains("git lfs pull"));
     }
@@ -225,11 +214,11 @@ fn manifests_of_other_tools_are_read_or_say_the_way_on() {
         "m.json",
         "{\n \"u1\": {\"wav\": \"a.wav\", \"wrd\": \"one\"},\n \"u2\": {\"wav\": \"a.wav\", \"wrd\": 2}\n}\n",
     );
-    corpus.prepare(source, "max_rejected: 0.5").expect_code(0).expect_words(&["2 rows in, 1 out, 1 rejected"]);
+    corpus.prepare(source, "max_rejected: 0.5").expect_code(0).expect_rows(2, 1, 1);
     assert_eq!(corpus.rows("text")["u1"], "one");
     assert!(corpus.reason("u2").contains("`wrd`"));
     corpus.write("m.json", "{\n \"wav\": \"a.wav\",\n \"text\": \"one\"\n}\n");
-    corpus.prepare(source, "").expect_code(0).expect_words(&["1 rows in, 1 out, 0 rejected"]);
+    corpus.prepare(source, "").expect_code(0).expect_rows(1, 1, 0);
     let utf32: Vec<u8> =
         "\u{feff}{\"wav\": \"a.wav\", \"text\": \"ü\"}\n".chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
     corpus.write("m.json", utf32);
@@ -243,7 +232,7 @@ fn manifests_of_other_tools_are_read_or_say_the_way_on() {
         (r#"{"wav": "s3://bucket/a.wav", "text": "t"}"#, "aws s3"),
         (r#"{"wav": "gs://bucket/a.wav", "text": "t"}"#, "gsutil"),
         (r#"{"url": "https://host/a.wav", "text": "t"}"#, "download"),
-        (r#"{"wav": "~/a.wav", "text": "t"}"#, "write the path out"),
+        (r#"{"wav": "~/a.wav", "text": "t"}"#, "`~`"),
         (r#"{"wav": "{data_root}/a.wav", "text": "t"}"#, "placeholder"),
         (
             r#"{"id": "c", "start": 0, "recording": {"sources": []}, "supervisions": [{"text": "t"}]}"#,
@@ -258,9 +247,7 @@ fn manifests_of_other_tools_are_read_or_say_the_way_on() {
         corpus.prepare(source, "").expect_error("rejected", 1).expect_words(&["rejected.parquet"]);
         assert!(corpus.rejected().iter().all(|row| row.1.contains(words)), "{line}: {:?}", corpus.rejected());
     }
-    for (path, words) in
-        [("file:///d/a.wav", "/d/a.wav"), ("s3://b/a.wav", "aws s3"), ("~/a.wav", "write the path out")]
-    {
+    for (path, words) in [("file:///d/a.wav", "/d/a.wav"), ("s3://b/a.wav", "aws s3"), ("~/a.wav", "`~`")] {
         corpus.write("k/wav.scp", format!("u {path}\n"));
         corpus.write("k/text", "u words\n");
         corpus.write("k/utt2spk", "u s\n");
@@ -288,10 +275,7 @@ fn durations_that_are_none_are_measured() {
     let mut lines: Vec<String> = durations.iter().enumerate().map(line).collect();
     lines.push(r#"{"wav": "a.wav", "id": "piece", "text": "t", "duration": "unknown", "offset": 0.1}"#.into());
     corpus.write("m.jsonl", lines.join("\n"));
-    corpus
-        .prepare("{dir: m.jsonl, format: manifest}", "max_rejected: 0.5")
-        .expect_code(0)
-        .expect_words(&["8 rows in, 7 out, 1 rejected"]);
+    corpus.prepare("{dir: m.jsonl, format: manifest}", "max_rejected: 0.5").expect_code(0).expect_rows(8, 7, 1);
     assert!(parquet::numbers(&corpus.table(), "duration").iter().all(|duration| (duration - 0.5).abs() < 1e-9));
     assert!(corpus.reason("piece").contains("`duration`"));
 }
@@ -348,7 +332,7 @@ fn odd_blanks_around_values_and_in_names_cost_no_row() {
     corpus.write("data/text", "u1 one\nu2 two\n");
     corpus.write("data/utt2spk", "u1 u\u{a0}\nu2 u\u{3000}\n");
     corpus.write("data/utt2lang", "u1 de\u{a0}\nu2 de\n");
-    corpus.prepare("data", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+    corpus.prepare("data", "").expect_code(0).expect_rows(2, 2, 0);
     assert_eq!((corpus.rows("spk")["u1"].as_str(), corpus.rows("lang")["u1"].as_str()), ("u", "de"));
     corpus.write("folder/x\u{3000}y.wav", wav());
     corpus.write("folder/x\u{3000}y.txt", "words");
@@ -369,7 +353,7 @@ fn carriage_returns_alone_end_lines() {
     let line = |id: &str, text: &str| format!(r#"{{"wav": "lj/wavs/{id}.wav", "id": "{id}", "text": "{text}"}}"#);
     corpus.write("m.jsonl", format!("{}\r{}\r", line("a", "A"), line("b", "B")));
     for source in ["{dir: lj, format: ljspeech}", "data", "{dir: m.jsonl, format: manifest}"] {
-        corpus.prepare(source, "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+        corpus.prepare(source, "").expect_code(0).expect_rows(2, 2, 0);
         let rows = corpus.rows("text");
         assert_eq!((rows["a"].as_str(), rows["b"].as_str()), ("A", "B"), "{source}");
     }
@@ -380,19 +364,19 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
     let corpus = Corpus::new();
     corpus.write("ls/dev/84/121/84-121-0000.wav", wav());
     corpus.write("ls/dev/84/121/84-121.trans.txt", "84-121-0000 WORDS\n");
-    corpus.prepare("ls", "").expect_code(1).expect_words(&["wav.scp", "looks like LibriSpeech"]);
-    corpus
-        .prepare("{dir: ls, format: folder}", "")
-        .expect_code(1)
-        .expect_words(&["all 2 rows", "looks like LibriSpeech"]);
+    corpus.prepare("ls", "").expect_code(1).expect_words(&["wav.scp", "LibriSpeech"]);
+    corpus.prepare("{dir: ls, format: folder}", "").expect_code(1).expect_words(&["all 2 rows", "LibriSpeech"]);
     corpus.write("cv/clips/a.wav", wav());
     corpus.write("cv/train.tsv", "path\tsentence\na.wav\twords\n");
-    corpus.prepare("{dir: cv, format: folder}", "").expect_code(0).expect_words(&["looks like Common Voice"]);
+    corpus.prepare("{dir: cv, format: folder}", "").expect_code(0).expect_words(&["Common Voice"]);
     corpus.write("m.jsonl", "{}\n");
     corpus.prepare("m.jsonl", "").expect_code(1).expect_words(&["format: manifest", "rejected.parquet"]);
     corpus.write("lj/LJSpeech-1.1/wavs/a.wav", wav());
     corpus.write("lj/LJSpeech-1.1/metadata.csv", "a|words\n");
-    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(1).expect_words(&["in its folder ljspeech-1.1"]);
+    corpus
+        .prepare("{dir: lj, format: ljspeech}", "")
+        .expect_code(1)
+        .expect_words(&["ljspeech-1.1", "`format: ljspeech`"]);
 }
 
 #[test]
@@ -401,13 +385,13 @@ fn names_in_another_unicode_form_are_the_same() {
     let (composed, parts) = ("caf\u{e9}", "cafe\u{301}");
     corpus.write(&format!("data/{parts}.wav"), wav());
     corpus.write(&format!("data/{composed}.txt"), "words");
-    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_words(&["1 rows in, 1 out, 0 rejected"]);
+    corpus.prepare("{dir: data, format: folder}", "").expect_code(0).expect_rows(1, 1, 0);
     assert_eq!(corpus.rows("text")[parts], "words");
     corpus.write(&format!("lj/wavs/{parts}.wav"), wav());
     corpus.write("lj/metadata.csv", format!("{composed}|words\n"));
-    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(0).expect_words(&["1 rows in, 1 out, 0 rejected"]);
+    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(0).expect_rows(1, 1, 0);
     corpus.write("m.jsonl", format!("{{\"audio\": \"data/{composed}.wav\", \"text\": \"t\"}}\n"));
-    corpus.prepare("{dir: m.jsonl, format: manifest}", "").expect_code(1).expect_words(&["another Unicode form"]);
+    corpus.prepare("{dir: m.jsonl, format: manifest}", "").expect_code(1).expect_words(&["Unicode"]);
 }
 
 #[test]
@@ -416,7 +400,7 @@ fn a_dotted_key_of_its_own_has_its_transcript() {
     let mut tar = Tar::new();
     tar.file("x.y.z.wav", wav()).file("x.y.z.txt", "words").file("ok.wav", wav()).file("ok.txt", "words");
     corpus.write("a.tar", tar.done());
-    corpus.prepare("a.tar", "").expect_code(0).expect_words(&["2 rows in, 2 out, 0 rejected"]);
+    corpus.prepare("a.tar", "").expect_code(0).expect_rows(2, 2, 0);
 }
 
 #[test]
@@ -426,14 +410,11 @@ fn lines_of_metadata_that_are_parted_otherwise_count_once() {
         corpus.write(&format!("lj/wavs/{name}.wav"), wav());
     }
     corpus.write("lj/metadata.csv", "a|words\nb\twords\nc;words\nd.WAV|words\n");
-    corpus
-        .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
-        .expect_code(0)
-        .expect_words(&["4 rows in, 1 out, 3 rejected"]);
+    corpus.prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9").expect_code(0).expect_rows(4, 1, 3);
     let utf16: Vec<u8> = "a|words\nb|words\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     corpus.write("lj/metadata.csv", utf16);
     corpus
         .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
-        .expect_code(1)
-        .expect_words(&["all 4 rows were rejected", "iconv -f UTF-16LE"]);
+        .expect_error("rejected", 1)
+        .expect_words(&["all 4 rows", "iconv -f UTF-16LE"]);
 }

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::random::Random;
-use crate::support::{Mini, Outcome, Tree, parquet};
+use crate::support::{Mini, Outcome, Tree, Verdict, parquet};
 
 /// The files of an experiment without what a failed attempt leaves for the next one.
 fn results(mini: &Mini) -> BTreeMap<PathBuf, blake3::Hash> {
@@ -44,13 +44,13 @@ fn recordings_that_are_gone_are_noticed_before_anything_is_written() {
         let mini = Mini::packed();
         remove(&mini);
         let before = mini.tree();
-        let dry = mini.run(&["--dry-run"]).text();
+        let dry = mini.run(&["--dry-run"]);
         let refused = mini.run(&[]).expect_no_panic();
         assert!(matches!(refused.code, Some(1 | 2)), "{what}: {}", refused.text());
         refused.expect_words(&[what]);
         assert_eq!(mini.tree(), before, "{what}: something was written");
         if what != "wav.scp" {
-            assert!(dry.contains("0-prep: would be refused"), "{dry}");
+            dry.expect_verdict("0-prep", Verdict::Refused);
             mini.run(&[]).expect_words(&["--stage 4"]);
         }
         mini.run(&["--stage", "4"]).expect_code(0);
@@ -101,7 +101,7 @@ fn a_codebook_is_replaced_with_the_tokens_that_were_made_by_it_or_not_at_all() {
     let before = results(&mini);
     let spoiled = spoil(&mini, 4);
     let only_tokens = ["--stage", "2", "--stop-stage", "2", "--set", "tokens.extractor.k=8"];
-    mini.run(&only_tokens).expect_code(1).expect_words(&["rows rejected"]);
+    mini.run(&only_tokens).expect_error("rejected", 1);
     assert_eq!(results(&mini), before);
     put_back(&spoiled);
     mini.run(&only_tokens).expect_code(0);
@@ -184,9 +184,9 @@ fn commands_that_failed_are_tried_again_and_recordings_that_are_broken_are_not()
     let allow = ["--set", "prep.allow_pipes=true", "--stop-stage", "0", "--set", "max_rejected=0.4"];
     let mini = Mini::new();
     pipe(&mini, 12);
-    with_tool(&mini, false, &allow).expect_code(1).expect_words(&["command failed"]);
+    with_tool(&mini, false, &allow).expect_error("rejected", 1).expect_words(&["command failed"]);
     with_tool(&mini, true, &allow).expect_code(0).expect_words(&["12 out, 0 rejected"]);
-    with_tool(&mini, true, &allow).expect_code(0).expect_words(&["nothing to do"]);
+    with_tool(&mini, true, &allow).expect_code(0).expect_nothing_to_do();
 
     // Two rows of commands and one broken recording, within the limit: the part is done again for the commands alone.
     let mini = Mini::new();
@@ -197,9 +197,9 @@ fn commands_that_failed_are_tried_again_and_recordings_that_are_broken_are_not()
     let index = index.replace(&format!("{last} audio/{last}.flac"), &format!("{last} audio/broken.flac"));
     fs::write(mini.path("data/wav.scp"), index).unwrap();
     with_tool(&mini, false, &allow).expect_code(0).expect_words(&["9 out, 3 rejected"]);
-    with_tool(&mini, false, &allow).expect_code(0).expect_words(&["tried again", "9 out, 3 rejected"]);
+    with_tool(&mini, false, &allow).expect_code(0).expect_words(&["2 rows", "9 out, 3 rejected"]);
     with_tool(&mini, true, &allow).expect_code(0).expect_words(&["11 out, 1 rejected"]);
-    with_tool(&mini, true, &allow).expect_code(0).expect_words(&["nothing to do", "11 out, 1 rejected"]);
+    with_tool(&mini, true, &allow).expect_code(0).expect_nothing_to_do().expect_words(&["11 out, 1 rejected"]);
     assert_eq!(parquet::texts(&mini.exp("0-prep/rejected.parquet"), "id"), [last]);
 }
 

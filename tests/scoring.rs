@@ -83,7 +83,7 @@ fn without_a_validation_split_the_training_split_is_scored_and_that_is_said_at_t
     let nothing_held_out = ["--set", "train.validation_split=null"];
     let ran = mini.run(&nothing_held_out).expect_code(0);
     let first = ran.stderr.lines().next().unwrap_or_default();
-    assert!(first.starts_with("WARNING: export.split: stage 6 samples and scores `train`"), "{}", ran.stderr);
+    assert!(first.starts_with("WARNING: export.split: ") && first.contains("`train`"), "{}", ran.stderr);
     let scores = json(&mini, "6-export/scores.json");
     assert_eq!(scores["split"], "train");
     let train = fs::read_to_string(mini.path("lists/train")).unwrap();
@@ -102,7 +102,7 @@ fn a_split_that_lost_all_its_rows_is_told_of_before_the_training() {
     let lists = "prep.split.lists={train: lists/train, dev: lists/dev, test: lists/test}";
     let empty = ["--set", lists, "--set", "export.split=test", "--stop-stage", "train"];
     let ran = mini.run(&empty).expect_code(0);
-    ran.expect_words(&["WARNING: export.split: stage 3 packed no split `test`; there are: dev, train"]);
+    ran.expect_words(&["WARNING: export.split: ", "`test`", ": dev, train"]);
 }
 
 #[test]

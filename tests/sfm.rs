@@ -18,7 +18,7 @@ fn a_shallow_flow_goes_through_all_stages() {
     let mini = Mini::new();
     let solver = ["--set", "export.solver=dopri5", "--set", "export.tolerances={rtol: 0.1, atol: 0.1}"];
     let arguments = [&["--set", MODEL, "--set", HEAD][..], &solver].concat();
-    mini.run(&arguments).expect_code(0).expect_words(&["evaluations of the velocity per sample (dopri5)"]);
+    mini.run(&arguments).expect_code(0).expect_words(&["(dopri5)"]);
     let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
     for line in lines.iter().filter(|line| line.get("validation").is_none()) {
         let parts = line["parts"].as_object().unwrap();
@@ -80,15 +80,10 @@ fn a_flow_that_takes_the_speaker_as_it_is_has_the_public_weights() {
     assert_eq!(config["model"]["flow"]["conditions"], "speaker");
     let again = ["--set", "train.init_from=exp/mini/6-export/flow.pt", "--set", "name=again"];
     let tuned = mini.run(&[&again[..], &speaker, &["--stop-stage", "train"]].concat()).expect_code(0);
-    assert!(tuned.text().contains("tensors matched\n"), "all fit: {}", tuned.text());
+    assert!(tuned.text().contains("tensors matched\n"), "all fit, so nothing follows: {}", tuned.text());
     fs::remove_dir_all(mini.path("exp/again/4-train")).unwrap();
     let other = mini.run(&[&again[..], &["--set", MODEL, "--stop-stage", "train"]].concat()).expect_code(1);
-    other.expect_words(&[
-        "missing in the file (spk_embed_affine_layer",
-        "3 of another shape",
-        "[64, 320]",
-        "[64, 192]",
-    ]);
+    other.expect_words(&["(spk_embed_affine_layer", "[64, 320]", "[64, 192]"]);
 }
 
 #[test]
@@ -96,12 +91,12 @@ fn what_cannot_be_is_said() {
     let mini = Mini::new();
     let group = "train.optim.groups=[{pattern: 'sfm_haed.*', lr_multiple: 2.0}]";
     let outcome = mini.run(&["--set", MODEL, "--set", group]).expect_code(1);
-    outcome.expect_words(&["no parameter is called `sfm_haed.*`", "sfm_head.*"]);
+    outcome.expect_words(&["optim.groups", "`sfm_haed.*`", "sfm_head.*"]);
     for (set, words) in [
         ("train.optim.groups=[{pattern: 'sfm_head.*', lr_multiple: 0}]", "lr_multiple"),
         ("train.model={family: sfm-flow, sfm_strength: 0}", "train.model.sfm_strength"),
         ("train.model={family: sfm-flow, flow: {vocab_size: 0}}", "train.model.flow.vocab_size"),
-        ("train.model={family: sfm-flow, flow: {vocab_size: 3}}", "stage 2 gives 16"),
+        ("train.model={family: sfm-flow, flow: {vocab_size: 3}}", "train.model.flow.vocab_size"),
         ("train.model={family: sfm-flow, vocab_size: 16}", "vocab_size"),
         (
             "train.model={family: sfm-flow, flow: {conditions: speaker, spk_embed_dim: 191}}",

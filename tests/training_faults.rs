@@ -7,8 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::disk_full::{SmallDisk, fill};
-use crate::support::Mini;
 use crate::support::training::{ENDLESS, Training, metrics};
+use crate::support::{Mini, Verdict};
 
 /// The checkpoints of a training that is not finished.
 fn checkpoints(mini: &Mini) -> Vec<PathBuf> {
@@ -29,13 +29,13 @@ fn the_signal_of_slurm_saves_and_stops_even_when_it_insists() {
     kill_process(id, Signal::USR1).unwrap();
     // What Slurm sends when the time is over, perhaps while the checkpoint is being written.
     kill_process(id, Signal::TERM).unwrap();
-    training.wait().expect_code(130).expect_words(&["interrupted", "run the same command again"]);
+    training.wait().expect_code(130).expect_words(&["interrupted"]);
     let saved = checkpoints(&mini);
     assert_eq!(saved.len(), 1, "{saved:?}");
     let again = Training::start(&mini, &ENDLESS).listening();
     again.ctl(&["quit"]).expect_code(0);
     let name = saved[0].file_name().unwrap().to_string_lossy().into_owned();
-    again.wait().expect_code(130).expect_words(&[&format!("resuming from {name}")]);
+    again.wait().expect_code(130).expect_resumed().expect_words(&[&name]);
 }
 
 #[test]
@@ -43,10 +43,10 @@ fn the_time_limit_saves_and_stops_and_is_no_reason_to_begin_again() {
     let mini = Mini::packed();
     let limited = [&ENDLESS[..], &["--set", "train.max_seconds=1"]].concat();
     let ended = Training::start(&mini, &limited).wait().expect_code(130);
-    ended.expect_words(&["max_seconds: 1 seconds are over", "waited for data"]);
+    ended.expect_words(&["max_seconds: 1 "]);
     assert_eq!(checkpoints(&mini).len(), 1);
     let more = [&ENDLESS[..], &["--set", "train.max_seconds=2", "--set", "train.num_workers=1"]].concat();
-    Training::start(&mini, &more).wait().expect_code(130).expect_words(&["resuming from step-"]);
+    Training::start(&mini, &more).wait().expect_code(130).expect_resumed();
 }
 
 /// A training that was stopped and has saved, and the name of its newest checkpoint.
@@ -63,39 +63,46 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     let name = stopped(&mini);
     let step: u64 = name[5..].parse().unwrap();
     let at = format!("interrupted at step {step} of 10000000");
-    let state = |arguments: &[&str]| -> (String, String) {
+    let state = |arguments: &[&str]| -> [String; 3] {
         let shown = mini.flowmill("status", &[&["--json"], &ENDLESS[..], arguments].concat()).expect_code(0).stdout;
-        let stage = serde_json::from_str::<Value>(&shown).unwrap()["stages"][4].clone();
-        (stage["state"].as_str().unwrap().to_owned(), stage["reasons"][0]["reason"].as_str().unwrap().to_owned())
+        let stage = &serde_json::from_str::<Value>(&shown).unwrap()["stages"][4];
+        let reason = &stage["reasons"][0];
+        [&stage["state"], &reason["kind"], &reason["reason"]].map(|text| text.as_str().unwrap().to_owned())
     };
     let run = |arguments: &[&str]| mini.run(&[&["--stop-stage", "train"], &ENDLESS[..], arguments].concat());
     let before = mini.tree();
 
     let other = ["--set", "train.optim.lr=5e-4"];
     let copied = format!("copy {}", checkpoints(&mini)[0].display());
-    run(&other).expect_code(2).expect_words(&[
-        &format!("4-train/train was {at}"),
+    run(&other).expect_error("would-lose", 2).expect_words(&[
+        "4-train/train",
+        &at,
         "train.optim.lr: 0.001 → 0.0005",
-        &format!("to go on from step {step} of 10000000, set that back"),
         "--exp DIR",
-        "another `name`",
+        "`name`",
         &copied,
         "train.init_from",
         "--force --stage 4-train",
     ]);
-    let refused = format!("{at}; train.optim.lr: 0.001 → 0.0005: refused without --force");
-    run(&[&other[..], &["--dry-run"]].concat()).expect_code(0).expect_words(&["4-train: would be refused", &refused]);
-    assert_eq!(state(&other), ("interrupted".to_owned(), refused));
+    let change = "train.optim.lr: 0.001 → 0.0005";
+    run(&[&other[..], &["--dry-run"]].concat())
+        .expect_code(0)
+        .expect_verdict("4-train", Verdict::Refused)
+        .expect_words(&[&at, change]);
+    let [stage, kind, reason] = state(&other);
+    assert_eq!([stage.as_str(), &kind], ["interrupted", "refused"]);
+    assert!(reason.contains(&at) && reason.contains(change), "{reason}");
 
-    let goes_on = format!("{at}: goes on");
-    run(&["--dry-run"]).expect_code(0).expect_words(&["4-train: would run", &goes_on]);
-    assert_eq!(state(&[]), ("interrupted".to_owned(), goes_on));
+    let continues =
+        |[stage, kind, reason]: [String; 3]| stage == "interrupted" && kind == "continues" && reason.contains(&at);
+    run(&["--dry-run"]).expect_code(0).expect_verdict("4-train", Verdict::WouldRun).expect_words(&[&at]);
+    assert!(continues(state(&[])));
     for free in
         ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true", "log_every=5", "keep.last=1"]
     {
-        assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: goes on"), "{free}");
+        assert!(continues(state(&["--set", &format!("train.{free}")])), "{free}");
     }
-    mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": goes on"]);
+    mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", &at]);
 
     // What it reads counts as its settings do.
     let shard = mini.exp("3-pack/train/index.json");
@@ -104,18 +111,18 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     let of_content = fs::read(&digests).unwrap();
     // The same content in another file is the same.
     fs::write(&shard, [&content[..], b" "].concat()).unwrap();
-    assert_eq!(state(&[]).1, format!("{at}: goes on"));
+    assert!(continues(state(&[])));
     fs::write(&digests, String::from_utf8_lossy(&of_content).replacen("\"mel\": \"", "\"mel\": \"0", 1)).unwrap();
     let said = mini.flowmill("status", &ENDLESS).expect_code(0);
-    said.expect_words(&["interrupted", "3-pack/train/index.json changed"]);
+    said.expect_words(&["interrupted", "3-pack/train/index.json"]);
     fs::write(&shard, content).unwrap();
     fs::write(&digests, of_content).unwrap();
     assert!(before.contents() == mini.tree().contents(), "nothing of all this changes anything");
 
     let forced = Training::start(&mini, &[&ENDLESS[..], &other, &["--stage", "train", "--force"]].concat()).listening();
     forced.ctl(&["quit"]).expect_code(0);
-    let forced = forced.wait().expect_code(130).expect_words(&[&format!("--force, which drops what was {at}")]);
-    assert!(!forced.text().contains("resuming from"), "{}", forced.text());
+    let forced = forced.wait().expect_code(130).expect_words(&[&at]);
+    assert!(!forced.has_resumed(), "{}", forced.text());
 }
 
 #[test]
@@ -137,13 +144,11 @@ fn a_training_that_is_asked_to_stop_says_what_it_does() {
 fn the_newest_checkpoint_is_evaluated_and_nothing_is_touched() {
     let mini = Mini::new();
     let refused = mini.flowmill("train", &["--eval"]).expect_code(1);
-    refused.expect_words(&["stage 0-prep is not up to date", "--stop-stage pack"]);
+    refused.expect_words(&["0-prep", "--stop-stage pack"]);
     assert!(!mini.exp("").exists());
     mini.run(&["--stop-stage", "pack", "--quiet"]).expect_code(0);
     mini.flowmill("train", &["--eval"]).expect_code(1).expect_words(&["no sound checkpoint yet"]);
-    mini.flowmill("train", &["--eval", "--steps", "3"])
-        .expect_code(2)
-        .expect_words(&["--steps", "cannot be used with"]);
+    mini.flowmill("train", &["--eval", "--steps", "3"]).expect_code(2).expect_words(&["--steps", "--eval"]);
 
     mini.run(&["--stop-stage", "train", "--quiet"]).expect_code(0);
     let before = mini.tree();
@@ -171,7 +176,7 @@ const HUGE: [&str; 6] =
 fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     let mini = Mini::packed();
     let diverged = mini.run(&[&HUGE[..], &["--stop-stage", "train"]].concat()).expect_code(1);
-    let diverged = diverged.expect_words(&["training diverged: 2 steps in a row", "is skipped", "lower learning rate"]);
+    let diverged = diverged.expect_words(&["2 steps in a row", "step-000002.json"]);
     let diverged = diverged.expect_words(&["--exp DIR", "train.init_from", "--force", "flowmill ctl EXP lr RATE"]);
     let later = format!("and in {} once training is done", mini.exp("4-train/skipped/step-000002.json").display());
     let diverged = diverged.expect_words(&[&later]);
@@ -184,7 +189,7 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     for dump in &dumps {
         let dump = ["--replay", dump.to_str().unwrap()];
         let same = mini.flowmill("train", &[&dump[..], &HUGE].concat()).expect_code(0);
-        let same = same.expect_words(&["every figure equals the dump's", "NaN", "encoder_proj.weight"]);
+        let same = same.expect_words(&["NaN", "encoder_proj.weight"]);
         assert!(!same.stderr.contains("warning"), "{}", same.stderr);
         let other = mini.flowmill("train", &dump).expect_code(0);
         other.expect_words(&["not that of the dumped run"]);
@@ -196,7 +201,7 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
     dump["gradient_norms"]["encoder_proj.bias"] = 0.5.into();
     fs::write(&dumps[0], dump.to_string()).unwrap();
     let arguments = [&["--replay", dumps[0].to_str().unwrap()][..], &HUGE].concat();
-    mini.flowmill("train", &arguments).expect_code(1).expect_words(&["differs", "0.5", "not every figure"]);
+    mini.flowmill("train", &arguments).expect_code(1).expect_words(&["differs", "0.5"]);
     fs::write(&dumps[0], "{}").unwrap();
     mini.flowmill("train", &arguments).expect_code(1).expect_words(&["missing field"]);
 }
@@ -230,7 +235,7 @@ fn a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else() {
     assert!(newest.join("checksums.b3").exists(), "the old one stays");
     fs::remove_file(exp.join("ballast")).unwrap();
     let ended = training.wait().expect_code(0);
-    ended.expect_words(&["the disk is full: this checkpoint is not saved, the one before stays; the run goes on"]);
+    ended.expect_words(&["WARNING: the disk is full"]);
     for file in ["checkpoints/step-000400/model.safetensors", "metrics.jsonl"] {
         let read = |mini: &Mini| fs::read(mini.exp("4-train").join(file)).unwrap();
         assert!(read(&mini) == read(&expected), "{file}");

@@ -79,7 +79,7 @@ fn tar_shards_in_and_out_train_the_very_model_that_files_and_parquet_do() {
     let ids: Vec<String> = utterances(&plain).into_iter().map(|(id, ..)| id).collect();
     let listed: usize = ids.iter().map(|id| shown.stdout.matches(&format!("{id}.")).count()).sum();
     assert_eq!(listed, 3, "{}", shown.stdout);
-    tarred.run(&arguments).expect_code(0).expect_words(&["up to date"]);
+    tarred.run(&arguments).expect_code(0).expect_up_to_date();
     // Another format leaves none of the old shards behind.
     tarred.run(&["--set", "prep.data=shards/s-{000..002}.tar", "--stop-stage", "3"]).expect_code(0);
     assert!(!tarred.exp("3-pack/train/shard-00000.tar").exists());
@@ -123,21 +123,23 @@ fn hostile_and_damaged_shards_are_rejected_row_by_row() {
     let outcome = mini
         .run(&["--stop-stage", "2", "--set", data, "--set", "max_rejected=0.9", "--set", "prep.split.rest=train"])
         .expect_code(0);
-    outcome.expect_words(&["damaged tar: shards/s-002.tar", "nothing behind that was read"]);
+    outcome.expect_words(&["damaged tar: shards/s-002.tar"]);
     let shown = flowmill(mini.folder(), &["inspect", "shards/s-002.tar", "shards/t-hostile.tar"]).expect_code(1);
-    shown.expect_words(&["s-002.tar cannot be shown", "what follows byte", "../outside.flac", "a symbolic link"]);
+    shown.expect_words(&["s-002.tar", "../outside.flac", "a symbolic link"]);
     assert!(!outside.exists() && !mini.path("../outside.flac").exists());
     let reasons = rejected(mini.exp("0-prep"));
-    for (id, words) in [
-        ("../outside.flac", "shards/t-hostile.tar: `../outside.flac` leads out of its folder"),
-        (outside.to_str().unwrap(), "absolute path"),
-        ("link.flac", "symbolic link"),
-        ("noise", "unreadable recording: shards/t-hostile.tar#noise.flac"),
-        ("alone", "no recording: shards/t-hostile.tar: only alone.json"),
-        (rows[0].0.as_str(), "repeated id"),
-        ("shards/s-002.tar", "cut short"),
+    for (id, kind, value) in [
+        ("../outside.flac", "bad member", "shards/t-hostile.tar: `../outside.flac`"),
+        (outside.to_str().unwrap(), "bad member", "shards/t-hostile.tar"),
+        ("link.flac", "bad member", "a symbolic link"),
+        ("noise", "unreadable recording", "shards/t-hostile.tar#noise.flac"),
+        ("alone", "no recording", "alone.json"),
+        (rows[0].0.as_str(), "repeated id", "shards/t-hostile.tar"),
+        ("shards/s-002.tar", "damaged tar", "shards/s-002.tar"),
     ] {
-        assert!(reasons[id].contains(words), "{id}: {}", reasons[id]);
+        let reason = &reasons[id];
+        assert_eq!(reason.split(": ").next(), Some(kind), "{id}: {reason}");
+        assert!(reason.contains(value), "{id}: {reason}");
     }
     let stages = mini.status();
     for stage in &stages["stages"].as_array().unwrap()[..3] {
@@ -152,9 +154,9 @@ fn what_cannot_be_a_source_is_said_before_anything_runs() {
     fs::create_dir(mini.path("shards")).unwrap();
     fs::write(mini.path("shards/a.tar.gz"), b"\x1f\x8b").unwrap();
     let check = |data: &str| mini.run(&["--set", &format!("prep.data={data}"), "--dry-run"]).expect_code(2);
-    check("shards/b-{0..3}.tar").expect_words(&["4 of its 4 tar files are not there", "shards/b-0.tar"]);
-    check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "is compressed", "gunzip"]);
-    check("[{dir: data, ids: shard}]").expect_words(&["`ids` is for `format: webdataset`"]);
+    check("shards/b-{0..3}.tar").expect_words(&["prep.data", "4 of its 4", "shards/b-0.tar"]);
+    check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "gunzip"]);
+    check("[{dir: data, ids: shard}]").expect_words(&["prep.data", "`ids`", "`format: webdataset`"]);
     let outcome = mini.run(&["--set", "pack.format=webdatasets", "--dry-run"]).expect_code(2);
     outcome.expect_words(&["pack.format", "webdataset"]);
     let _: Value = mini.status();

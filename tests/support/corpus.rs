@@ -64,6 +64,14 @@ impl Corpus {
         rows
     }
 
+    /// Checks the one rejection of an id: the kind of its reason, which stands before the first `: `, and what the reason names.
+    #[track_caller]
+    pub fn expect_rejected(&self, id: &str, kind: &str, values: &[&str]) {
+        let reason = self.reason(id);
+        assert_eq!(reason.split(": ").next(), Some(kind), "{id}: {reason}");
+        assert!(values.iter().all(|value| reason.contains(value)), "{id}: {values:?}: {reason}");
+    }
+
     /// The reason of the one rejection of an id.
     #[track_caller]
     pub fn reason(&self, id: &str) -> String {

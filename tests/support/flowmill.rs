@@ -17,6 +17,20 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+/// What a run, or a dry run, says of a stage that it does not run.
+#[derive(Debug, Clone, Copy)]
+pub enum Verdict {
+    /// Nothing changed.
+    UpToDate,
+    /// A run would run parts of it.
+    WouldRun,
+    /// A run would be refused there.
+    Refused,
+}
+
+/// What stands before the step of the checkpoint that a training continues from.
+const RESUMED: &str = "resuming from step-";
+
 impl Outcome {
     /// Everything it printed, for searching and for messages of failed tests.
     pub fn text(&self) -> String {
@@ -36,6 +50,58 @@ impl Outcome {
         let outcome = self.expect_code(code);
         assert!(outcome.stderr.contains(&format!("error[{kind}]: ")), "not {kind}: {}", outcome.stderr);
         outcome
+    }
+
+    /// Checks that all stages were up to date.
+    #[track_caller]
+    pub fn expect_nothing_to_do(self) -> Self {
+        self.expect_words(&["nothing to do: all "])
+    }
+
+    /// Checks that a stage was up to date.
+    #[track_caller]
+    pub fn expect_up_to_date(self) -> Self {
+        self.expect_words(&[": up to date"])
+    }
+
+    /// Checks the rows that a stage counted.
+    #[track_caller]
+    pub fn expect_rows(self, rows_in: usize, rows_out: usize, rejected: usize) -> Self {
+        self.expect_words(&[&format!("{rows_in} rows in, {rows_out} out, {rejected} rejected")])
+    }
+
+    /// Checks what is said of a stage.
+    #[track_caller]
+    pub fn expect_verdict(self, stage: &str, verdict: Verdict) -> Self {
+        assert!(self.has_verdict(stage, verdict), "not {verdict:?} of {stage}: {}", self.text());
+        self
+    }
+
+    /// Whether this is said of a stage.
+    pub fn has_verdict(&self, stage: &str, verdict: Verdict) -> bool {
+        let words = match verdict {
+            Verdict::UpToDate => "up to date",
+            Verdict::WouldRun => "would run",
+            Verdict::Refused => "would be refused",
+        };
+        self.text().contains(&format!("{stage}: {words}"))
+    }
+
+    /// Whether a training continued from a checkpoint.
+    pub fn has_resumed(&self) -> bool {
+        self.text().contains(RESUMED)
+    }
+
+    /// Checks that a training continued from a checkpoint.
+    #[track_caller]
+    pub fn expect_resumed(self) -> Self {
+        self.expect_words(&[RESUMED])
+    }
+
+    /// Checks that a training continued from the checkpoint of this step.
+    #[track_caller]
+    pub fn expect_resumed_from(self, step: u64) -> Self {
+        self.expect_words(&[&format!("{RESUMED}{step:06}")])
     }
 
     /// Checks that nothing panicked and no backtrace was shown.

@@ -14,7 +14,7 @@ pub mod training;
 pub mod tree;
 pub mod yaml;
 
-pub use flowmill::{Outcome, flowmill};
+pub use flowmill::{Outcome, Verdict, flowmill};
 pub use mini::Mini;
 pub use tar::Tar;
 pub use tree::Tree;

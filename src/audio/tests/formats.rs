@@ -240,5 +240,8 @@ fn segments_are_cut_by_time() {
 #[test]
 fn hostile_lengths_are_refused_by_name() {
     let error = decode_bytes(b"RIFF", "cut.wav").expect_err("four bytes are no audio");
-    assert_eq!(error.to_string(), "cut.wav: broken wav file: the file ends inside the RIFF header");
+    assert!(
+        matches!(&error, AudioError::File { name, fault: Fault::Malformed { .. } } if name == "cut.wav"),
+        "{error}"
+    );
 }

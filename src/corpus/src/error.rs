@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use flowmill_audio::program::ProgramError;
+
 /// What can go wrong with a corpus as a whole. A problem of a single row is a [`crate::Rejection`] instead.
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
@@ -59,7 +61,7 @@ pub enum CorpusError {
         /// The command, without the trailing `|`.
         command: String,
         /// What happened.
-        problem: String,
+        problem: ProgramError,
     },
 }
 

@@ -364,9 +364,9 @@ mod tests {
             (r#"{"duration": "long", "offset": 2}"#, "`duration`"),
             (r#"{"id": 123456789012345678901}"#, "`id`"),
             (r#"{"audio": [1]}"#, "`audio`"),
-            (r#"[1]"#, "a JSON array"),
-            (r#"{"text": "cut"#, "no JSON object"),
-            (r#"{"a": NaNs}"#, "no JSON object"),
+            (r#"[1]"#, "array"),
+            (r#"{"text": "cut"#, "JSON"),
+            (r#"{"a": NaNs}"#, "JSON"),
         ] {
             let problem = read(json).unwrap_err();
             assert!(problem.contains(word), "{problem}");

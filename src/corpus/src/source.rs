@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use flowmill_audio::program;
+use flowmill_audio::program::{self, ProgramError};
 
 use crate::CorpusError;
 
@@ -144,21 +144,30 @@ fn quoted(word: &str) -> Cow<'_, str> {
 }
 
 /// Runs a command in the recipe's folder and collects its output.
-fn run(command: &str, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, String> {
+fn run(command: &str, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, ProgramError> {
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).current_dir(root).stdin(Stdio::null());
-    program::run(&mut shell, limits).map(|output| output.bytes).map_err(|problem| problem.to_string())
+    program::run(&mut shell, limits).map(|output| output.bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::ExitStatus;
     use std::time::{Duration, Instant};
 
     use super::*;
 
     fn limits(milliseconds: u64, bytes: u64) -> PipeLimits {
         PipeLimits { time: Duration::from_millis(milliseconds), bytes }
+    }
+
+    /// What happens to a command.
+    fn problem(command: &str, limits: PipeLimits) -> ProgramError {
+        match Source::of(command).read(Path::new("/"), &limits).unwrap_err() {
+            CorpusError::Pipe { problem, .. } => problem,
+            other => panic!("{other}"),
+        }
     }
 
     #[test]
@@ -190,7 +199,8 @@ mod tests {
         assert_eq!(read("a.tar#x@3+4").unwrap(), b"3456");
         assert_eq!(read("a.tar#x@10+0").unwrap(), b"");
         for wav in ["a.tar#x@3+8", "a.tar#x@11+0", "a.tar#x@18446744073709551615+1"] {
-            assert!(read(wav).unwrap_err().to_string().contains("run stage 0 again"), "{wav}");
+            let error = read(wav).unwrap_err();
+            assert!(matches!(&error, CorpusError::Structure { path, .. } if path.ends_with("a.tar")), "{wav}: {error}");
         }
     }
 
@@ -202,18 +212,20 @@ mod tests {
 
     #[test]
     fn failures_say_what_happened() {
-        let problem =
-            |command: &str, limits| Source::of(command).read(Path::new("/"), &limits).unwrap_err().to_string();
-        assert!(problem("echo no >&2; exit 3 |", limits(5000, 10)).contains("exit status: 3): no"));
-        assert!(problem("true |", limits(5000, 10)).contains("wrote nothing"));
-        assert!(problem("yes |", limits(5000, 100)).contains("more than 100 bytes"));
+        let failed = problem("echo no >&2; exit 3 |", limits(5000, 10));
+        let is_it = |status: &ExitStatus, complaint: &str| status.code() == Some(3) && complaint == "no";
+        assert!(matches!(&failed, ProgramError::Failed { status, complaint } if is_it(status, complaint)), "{failed}");
+        let silent = problem("true |", limits(5000, 10));
+        assert!(matches!(silent, ProgramError::Silent { .. }), "{silent}");
+        let endless = problem("yes |", limits(5000, 100));
+        assert!(matches!(endless, ProgramError::WroteTooMuch { limit: 100, .. }), "{endless}");
     }
 
     #[test]
     fn a_command_that_hangs_is_killed_with_its_children() {
         let start = Instant::now();
-        let error = Source::of("sleep 60 | cat |").read(Path::new("/"), &limits(200, 10)).unwrap_err();
-        assert!(error.to_string().contains("longer than"));
+        let error = problem("sleep 60 | cat |", limits(200, 10));
+        assert!(matches!(error, ProgramError::TimedOut { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 

@@ -12,23 +12,44 @@ pub struct Fractions {
     bounds: Vec<(String, f64)>,
 }
 
+/// Reason why shares are none of a corpus.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ShareError {
+    /// A share is not between 0 and 1.
+    #[error("the share of `{name}` is {share}; a share lies between 0 and 1")]
+    Range {
+        /// The split.
+        name: String,
+        /// Its share.
+        share: f64,
+    },
+    /// The shares leave nothing for the last split.
+    #[error("the shares add up to {sum}, which leaves nothing for `{rest}`")]
+    NothingLeft {
+        /// Their sum.
+        sum: f64,
+        /// The last split.
+        rest: String,
+    },
+}
+
 impl Fractions {
     /// `shares` are the splits cut off in the order given (`[("test", 0.1), ("dev", 0.1)]`); `rest` takes what is left.
     ///
     /// # Errors
-    /// A sentence when a share is not in (0, 1) or they leave nothing.
-    pub fn new(shares: &[(String, f64)], rest: &str) -> Result<Self, String> {
+    /// When a share is not in (0, 1) or they leave nothing.
+    pub fn new(shares: &[(String, f64)], rest: &str) -> Result<Self, ShareError> {
         let mut bounds = Vec::with_capacity(shares.len() + 1);
         let mut bound = 0.0;
         for (name, share) in shares {
             if !(*share > 0.0 && *share < 1.0) {
-                return Err(format!("the share of `{name}` is {share}; a share lies between 0 and 1"));
+                return Err(ShareError::Range { name: name.clone(), share: *share });
             }
             bound += share;
             bounds.push((name.clone(), bound));
         }
         if bound >= 1.0 {
-            return Err(format!("the shares add up to {bound}, which leaves nothing for `{rest}`"));
+            return Err(ShareError::NothingLeft { sum: bound, rest: rest.to_owned() });
         }
         bounds.push((rest.to_owned(), 1.0));
         Ok(Self { bounds })
@@ -128,8 +149,10 @@ mod tests {
 
     #[test]
     fn shares_that_leave_nothing_are_refused() {
-        assert!(Fractions::new(&[("dev".into(), 0.6), ("test".into(), 0.4)], "train").unwrap_err().contains("nothing"));
-        assert!(Fractions::new(&[("dev".into(), 0.0)], "train").unwrap_err().contains("between"));
+        let refused = |shares: &[(String, f64)]| Fractions::new(shares, "train").unwrap_err();
+        let nothing = ShareError::NothingLeft { sum: 1.0, rest: "train".into() };
+        assert_eq!(refused(&[("dev".into(), 0.6), ("test".into(), 0.4)]), nothing);
+        assert_eq!(refused(&[("dev".into(), 0.0)]), ShareError::Range { name: "dev".into(), share: 0.0 });
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! of two sizes or names holds), or come from extracting by name; here a contradiction ends the reading with what and where,
 //! and nothing is ever extracted.
 
+mod fault;
 mod header;
 mod pax;
 mod reader;
 mod writer;
 
+pub use fault::TarFault;
 pub use reader::{Damage, Member, MemberKind, Members};
 pub(crate) use writer::TarWriter;
 

@@ -55,5 +55,6 @@ fn what_is_no_table_is_an_error() {
     let path = dir.path().join("text.parquet");
     std::fs::write(&path, "PAR1 but not really PAR1").unwrap();
     assert!(table::read_utterances(&path).is_err());
-    assert!(table::read_utterances(&dir.path().join("missing.parquet")).unwrap_err().to_string().contains("missing"));
+    let missing = table::read_utterances(&dir.path().join("missing.parquet")).unwrap_err();
+    assert!(missing.to_string().contains("missing.parquet"), "{missing}");
 }

@@ -9,10 +9,10 @@ use std::io::Read;
 use std::path::Path;
 
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::tar::{MemberKind, Members};
+use flowmill_corpus::tar::{MemberKind, Members, TarFault};
 use flowmill_corpus::webdataset::read;
 use flowmill_corpus::{CorpusError, Ids, ReadOptions, Reading};
-use support::{ids, reason};
+use support::{expect_rejected, ids, reason};
 use tar_support::Tar;
 
 fn pair(mut tar: Tar, key: &str) -> Tar {
@@ -57,10 +57,15 @@ fn rows_of_a_folder_a_pattern_and_a_file() {
     assert!(reading.warnings.iter().any(|warning| warning.contains("1 .npy")), "{:?}", reading.warnings);
     assert_eq!(ids(&read(dir.path(), "data/s-{00..01}.tar", &options).unwrap()), ["a", "b", "deep-c"]);
     assert_eq!(ids(&read(dir.path(), "data/s-00.tar", &options).unwrap()), ["a", "b"]);
-    let problem = |data: &str| read(dir.path(), data, &options).unwrap_err().to_string();
-    assert!(problem("data/s-{00..04}.tar").contains("3 of its 5 tar files are not there; the first is data/s-02.tar"));
-    assert!(problem("data/s-00.zip").contains("ends in `.tar`"));
-    assert!(problem("nothing.tar").contains("no such file"));
+    // The end of the path that is to blame, and what is said of it.
+    let problem = |data: &str| match read(dir.path(), data, &options).unwrap_err() {
+        CorpusError::Structure { path, problem } if path.ends_with(data) => problem,
+        other => panic!("{other}"),
+    };
+    let missing = problem("data/s-{00..04}.tar");
+    assert!(["3 of its 5", "data/s-02.tar"].iter().all(|value| missing.contains(value)), "{missing}");
+    assert!(problem("data/s-00.zip").contains("`.tar`"));
+    problem("nothing.tar");
 }
 
 #[test]
@@ -71,8 +76,7 @@ fn shards_that_count_from_zero_need_their_name_in_the_ids() {
     }
     let plain = read(dir.path(), "zh_{0..1}.tar", &ReadOptions::default()).unwrap();
     assert_eq!(ids(&plain), ["000000"]);
-    let why = reason(&plain, "000000");
-    assert!(why.contains("zh_1.tar: 000000.flac has the id of zh_0.tar") && why.contains("ids: shard"), "{why}");
+    expect_rejected(&plain, "000000", "repeated id", &["zh_1.tar: 000000.flac", "zh_0.tar", "ids: shard"]);
     let named = read(dir.path(), "zh_{0..1}.tar", &ReadOptions { ids: Ids::Shard, ..ReadOptions::default() }).unwrap();
     assert_eq!((ids(&named), named.rejected.len()), (vec!["zh_0-000000", "zh_1-000000"], 0));
 }
@@ -82,8 +86,8 @@ fn compressed_files_are_refused_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.tar"), b"\x1f\x8b\x08\0\0\0\0\0").unwrap();
     let error = read(dir.path(), "a.tar", &ReadOptions::default()).unwrap_err();
-    assert!(matches!(error, CorpusError::Structure { .. }));
-    assert!(error.to_string().contains("compressed (gzip)") && error.to_string().contains("gunzip"), "{error}");
+    assert!(matches!(&error, CorpusError::Structure { path, .. } if path.ends_with("a.tar")), "{error}");
+    assert!(["(gzip)", "`gunzip`"].iter().all(|value| error.to_string().contains(value)), "{error}");
     fs::create_dir(dir.path().join("d")).unwrap();
     fs::write(dir.path().join("d/b.tar.zst"), b"").unwrap();
     let error = read(dir.path(), "d", &ReadOptions::default()).unwrap_err().to_string();
@@ -165,32 +169,52 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
     assert!(two.wav.starts_with("s.tar#two.wav@"), "{}", two.wav);
     let warnings = reading.warnings.join("\n");
     assert!(warnings.contains("two.flac (taken: s.tar: two.wav)"), "{warnings}");
-    for (id, words) in [
-        ("/etc/passwd.flac", "absolute path"),
-        ("a/../../up.flac", "leads out of its folder"),
-        ("..", "leads out"),
-        ("link.flac", "symbolic link"),
-        ("hard.flac", "hard link"),
-        ("dev.flac", "a device"),
-        ("pipe.flac", "named pipe"),
-        ("sparse.flac", "sparse file"),
-        ("caf\u{fffd}.flac", "no UTF-8 name"),
-        ("bell\u{fffd}.flac", "control character"),
-        ("a//b.flac", "empty part"),
-        ("mute", "no transcript: s.tar: mute.flac has no .json or .txt"),
-        ("lonely", "no recording: s.tar: only lonely.json"),
-        ("cut", "s.tar: cut.json is no JSON object"),
-        ("wordless", "wordless.json has no `text`"),
-        ("odd", "odd.txt:1 is not valid UTF-8"),
-        ("huge", "has 1048577 bytes"),
-        ("name", "U+0000"),
-        ("good", "repeated member: s.tar: good.flac at byte"),
+    for (id, kind, value) in [
+        ("/etc/passwd.flac", "bad member", "`/etc/passwd.flac`"),
+        ("a/../../up.flac", "bad member", "`..`"),
+        ("..", "bad member", "`..`"),
+        ("link.flac", "bad member", "a symbolic link"),
+        ("hard.flac", "bad member", "a hard link"),
+        ("dev.flac", "bad member", "a device"),
+        ("pipe.flac", "bad member", "a named pipe"),
+        ("sparse.flac", "bad member", "a sparse file"),
+        ("caf\u{fffd}.flac", "bad member", "UTF-8"),
+        ("bell\u{fffd}.flac", "bad member", "`bell\u{fffd}.flac`"),
+        ("a//b.flac", "bad member", "`a//b.flac`"),
+        ("mute", "no transcript", "mute.flac"),
+        ("lonely", "no recording", "lonely.json"),
+        ("cut", "bad transcript", "cut.json"),
+        ("wordless", "no transcript", "wordless.json"),
+        ("odd", "transcript not UTF-8", "odd.txt:1"),
+        ("huge", "bad transcript", "1048577 bytes"),
+        ("name", "bad id", "U+0000"),
+        ("good", "repeated member", "good.flac at byte"),
     ] {
-        let found = reason(&reading, id);
-        assert!(found.contains(words), "{id}: {found}");
-        assert!(found.contains("s.tar"), "{id}: {found}");
+        expect_rejected(&reading, id, kind, &["s.tar", value]);
     }
     assert_eq!(reading.rejected.len(), 19);
+}
+
+/// What ends the reading of a tar file.
+#[track_caller]
+fn fault(bytes: &[u8]) -> TarFault {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("s.tar"), bytes).unwrap();
+    let file = File::open(dir.path().join("s.tar")).unwrap();
+    Members::of(&file).unwrap().find_map(Result::err).expect("a damaged file").problem
+}
+
+/// What is read of a damaged tar file, whose damage is a rejection and a warning.
+#[track_caller]
+fn damaged(bytes: &[u8]) -> Reading {
+    let reading = read_one(bytes);
+    expect_rejected(&reading, "s.tar", "damaged tar", &["s.tar: at byte "]);
+    assert!(
+        reading.warnings.iter().any(|warning| warning.contains(reason(&reading, "s.tar"))),
+        "{:?}",
+        reading.warnings
+    );
+    reading
 }
 
 #[test]
@@ -205,36 +229,43 @@ fn damaged_archives_keep_what_is_before_the_damage() {
         tar
     };
     let whole = pair(Tar::new(), "a").done();
-    for (bytes, words) in [
-        (whole[..whole.len() - 1024 - 700].to_vec(), "cut short"),
-        (claims(1 << 30), "`big.flac` has 1073741824 bytes, 1024 of them are there"),
-        (claims(u64::MAX >> 1), "cut short"),
-        (flipped, "checksum differs"),
-        (pair(Tar::new(), "a").raw(b"l", b'L', 1 << 33, b"").done(), "more than 1048576"),
-        (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), "cut short in an extended header"),
-        (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "no member behind it"),
-        (zeros(&mut pax(b"99 path=x\n")), "malformed record"),
-        (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is no number"),
-        (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), "two different long names"),
-        (zeros(pax(b"10 path=x\n").raw(b"p", b'x', 10, b"10 path=y\n").file("c.flac", b"x")), "two extended headers"),
-        (zeros(Tar::new().raw(b"g", b'g', 10, b"10 path=x\n").file("c.flac", b"x")), "global header"),
-        (zeros(pair(Tar::new(), "a").raw(b"link", b'2', 512, &[b'x'; 512])), "no content by its type"),
-        (zeros(pax(b"12 size=100\n").raw(b"link", b'2', 0, b"")), "no content by its type"),
-        ([pair(Tar::new(), "a").done(), pair(Tar::new(), "b").done()].concat(), "there is more"),
+    let cut = |there| TarFault::CutMember { name: "big.flac".into(), size: 1 << 30, there };
+    let content = |size| TarFault::ContentOfNoFile { name: "link".into(), size };
+    let end = pair(Tar::new(), "a").cut().len() as u64;
+    for (bytes, fault) in [
+        (claims(1 << 30), cut(1024)),
+        (flipped, TarFault::Checksum),
+        (
+            pair(Tar::new(), "a").raw(b"l", b'L', 1 << 33, b"").done(),
+            TarFault::LongExtension { size: 1 << 33, limit: 1 << 20 },
+        ),
+        (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), TarFault::CutExtension),
+        (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), TarFault::NoMember),
+        (zeros(&mut pax(b"99 path=x\n")), TarFault::Record),
+        (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), TarFault::ExtendedSize),
+        (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), TarFault::NamesDiffer),
+        (zeros(pax(b"10 path=x\n").raw(b"p", b'x', 10, b"10 path=y\n").file("c.flac", b"x")), TarFault::TwoExtensions),
+        (zeros(Tar::new().raw(b"g", b'g', 10, b"10 path=x\n").file("c.flac", b"x")), TarFault::Global),
+        (zeros(pair(Tar::new(), "a").raw(b"link", b'2', 512, &[b'x'; 512])), content(512)),
+        (zeros(pax(b"12 size=100\n").raw(b"link", b'2', 0, b"")), content(100)),
+        ([pair(Tar::new(), "a").done(), pair(Tar::new(), "b").done()].concat(), TarFault::BehindEnd { at: end + 1024 }),
     ] {
-        let reading = read_one(&bytes);
-        let found = reason(&reading, "s.tar");
-        assert!(found.contains(words), "{words}: {found}");
-        assert!(found.starts_with("damaged tar: s.tar: at byte "), "{found}");
-        assert!(reading.warnings.iter().any(|warning| warning.contains("nothing behind that was read")));
+        assert_eq!(self::fault(&bytes), fault);
+        let reading = damaged(&bytes);
         let kept = ids(&reading);
         let first = reading.rejected.iter().any(|rejection| rejection.id == "a");
-        assert!(kept == ["a"] || first || words == "global header", "{words}: {kept:?} {:?}", reading.rejected);
+        assert!(kept == ["a"] || first || fault == TarFault::Global, "{fault}: {kept:?} {:?}", reading.rejected);
+    }
+    for bytes in [whole[..whole.len() - 1024 - 700].to_vec(), claims(u64::MAX >> 1)] {
+        let fault = fault(&bytes);
+        assert!(matches!(fault, TarFault::CutHeader { .. } | TarFault::CutMember { .. }), "{fault}");
+        damaged(&bytes);
     }
     let unfinished = read_one(&pair(Tar::new(), "a").cut());
     assert_eq!((ids(&unfinished), unfinished.rejected.len()), (vec!["a"], 0));
-    assert!(unfinished.warnings[0].contains("without the mark"), "{:?}", unfinished.warnings);
-    assert!(reason(&read_one(b"no tar at all"), "s.tar").contains("cut short"));
+    assert_eq!(unfinished.warnings.len(), 1, "no mark of the end: {:?}", unfinished.warnings);
+    assert_eq!(fault(b"no tar at all"), TarFault::CutHeader { there: 13 });
+    expect_rejected(&read_one(b"no tar at all"), "s.tar", "damaged tar", &[]);
     let empty = read_one(b"");
     assert_eq!((empty.lines, empty.rejected.len()), (1, 1), "an empty file is no tar");
 }
@@ -250,7 +281,7 @@ fn the_size_in_an_extended_header_holds() {
     let bytes = [tar.cut(), hidden.clone(), pair(Tar::new(), "last").done()].concat();
     let reading = read_one(&bytes);
     assert_eq!(ids(&reading), ["last"]);
-    assert!(reason(&reading, "outer").starts_with("no transcript"));
+    expect_rejected(&reading, "outer", "no transcript", &[]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod generate;
 mod model;
 mod rows;
 
+use crate::dual_codebook::DualCodebookError;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation,
@@ -57,6 +58,22 @@ impl From<candle_core::Error> for FlowError {
     fn from(error: candle_core::Error) -> Self {
         Self::Nn(error.into())
     }
+}
+
+/// Tokens of a row that the model has no entries for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// They are no mixed sequence of two codebooks.
+    #[error(transparent)]
+    DualCodebook(#[from] DualCodebookError),
+    /// A token is not in the vocabulary.
+    #[error("token {token} is not in the vocabulary of {vocabulary} (train.model.vocab_size)")]
+    Vocabulary {
+        /// The token.
+        token: i64,
+        /// Number of entries.
+        vocabulary: usize,
+    },
 }
 
 /// What every fallible function of the flow returns.

@@ -5,13 +5,13 @@ mod support;
 use candle_core::{Device, Tensor};
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
-    EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowItem, Generated, GenerationOptions, GenerationRequest,
-    MatchingConfig, Prompt,
+    EncoderConfig, FlowBatch, FlowConfig, FlowDraws, FlowError, FlowItem, Generated, GenerationOptions,
+    GenerationRequest, MatchingConfig, Prompt,
 };
 use flowmill_models::sfm::{Sfm, SfmConfig};
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::{Method, Solver, TimeSchedule, Tolerances};
-use flowmill_nn::{Context, Parameters, Tape, host};
+use flowmill_nn::{Context, NnError, Parameters, Tape, host};
 use support::BINS;
 
 fn config() -> SfmConfig {
@@ -177,7 +177,11 @@ fn a_solver_that_may_not_go_on_says_so() {
     let options = GenerationOptions { solver, ..sfm.default_options() };
     let context = Context::inference(&parameters);
     let error = sfm.generate(&context, &[request(1, 7, None)], &options, &Draw::new(6), &[1]).unwrap_err();
-    assert!(error.to_string().contains("10 evaluations"), "{error}");
+    let stopped = |message: &str| message.contains("10 evaluations");
+    assert!(
+        matches!(&error, FlowError::Nn(NnError::Invalid { what: "dopri5", message }) if stopped(message)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -185,12 +189,21 @@ fn settings_that_cannot_be_are_named() {
     let with = |change: fn(&mut SfmConfig)| {
         let mut config = config();
         change(&mut config);
-        Sfm::new(&config, 0).unwrap_err().to_string()
+        Sfm::new(&config, 0).unwrap_err()
     };
-    assert!(with(|config| config.head_dropout = 1.0).contains("head_dropout"));
-    assert!(with(|config| config.sfm_strength = 0.0).contains("sfm_strength"));
-    assert!(with(|config| config.flow.vocab_size = 0).contains("vocab_size"));
-    assert!(with(|config| config.flow.matching.prior_weight = 1.0).contains("prior_weight"));
+    let is_of =
+        |error: &FlowError, expected: &str| matches!(error, FlowError::Config { field, .. } if *field == expected);
+    type Change = fn(&mut SfmConfig);
+    let cases: [(Change, &str); 4] = [
+        (|config| config.head_dropout = 1.0, "head_dropout"),
+        (|config| config.sfm_strength = 0.0, "sfm_strength"),
+        (|config| config.flow.vocab_size = 0, "vocab_size"),
+        (|config| config.flow.matching.prior_weight = 1.0, "flow.matching.prior_weight"),
+    ];
+    for (change, field) in cases {
+        let error = with(change);
+        assert!(is_of(&error, field), "{field}: {error}");
+    }
     let skip = MatchingConfig {
         gaussian_skip: Some(0.3),
         training_cfg_rate: 0.0,
@@ -198,6 +211,7 @@ fn settings_that_cannot_be_are_named() {
         ..MatchingConfig::default()
     };
     let config = SfmConfig { flow: FlowConfig { matching: skip, ..config().flow }, ..config() };
-    assert!(Sfm::new(&config, 0).unwrap_err().to_string().contains("gaussian_skip"));
+    let error = Sfm::new(&config, 0).unwrap_err();
+    assert!(is_of(&error, "flow.matching.gaussian_skip"), "{error}");
     assert_eq!(config.flow.matching.t_scheduler, TimeSchedule::Cosine);
 }

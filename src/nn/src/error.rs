@@ -55,6 +55,14 @@ pub enum NnError {
         /// Why it is refused.
         message: String,
     },
+    /// A number that came out as NaN or infinite.
+    #[error("{what}: {message}")]
+    NotFinite {
+        /// The operation.
+        what: &'static str,
+        /// The number, and where it came out.
+        message: String,
+    },
     /// A parameter name given twice.
     #[error("a parameter named `{0}` exists already")]
     DuplicateParameter(String),

@@ -3,7 +3,7 @@
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
 use crate::prior_work::PriorWork;
-use crate::reason::{Reason, ReasonCount, changes, summarise, tally};
+use crate::reason::{Reason, ReasonCount, ReasonKind, changes, summarise, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
@@ -123,6 +123,7 @@ pub(crate) fn dry_run(
         let mut outcome = StageOutcome { stage: name.clone(), ..StageOutcome::default() };
         if let Some((_, words)) = foreseen.take_if(|(stage, _)| *stage == name) {
             reporter.line(format!("{name}: would be refused: {words}"));
+            outcome.reasons = vec![ReasonCount { kind: ReasonKind::Refused, reason: words, parts: 0 }];
             waits_for.get_or_insert(name);
             summary.stages.push(outcome);
             continue;
@@ -144,6 +145,7 @@ pub(crate) fn dry_run(
                 outcome.parts = found.parts;
                 outcome.ran = found.to_run.len();
                 outcome.ran_keys = found.to_run;
+                outcome.reasons = found.reasons;
                 waits_for.get_or_insert(name);
             }
             (Ok(found), None) => {

@@ -29,6 +29,34 @@ pub enum StageError {
     /// The work stopped because the person asked for it; a resumable part continues next time.
     #[error("interrupted")]
     Interrupted,
+    /// The rows of a part do not add up.
+    #[error("rows do not add up: {rows_in} in, but {rows_out} out and {rejected} rejected")]
+    RowsLost {
+        /// Rows that came in.
+        rows_in: u64,
+        /// Rows that went out.
+        rows_out: u64,
+        /// Rows that were rejected.
+        rejected: u64,
+    },
+    /// The rows of two phases do not add up.
+    #[error("rows do not add up: a phase gave {gave} and the next one took {took}")]
+    RowsLostBetween {
+        /// Rows that went out of a phase.
+        gave: u64,
+        /// Rows that came into the next one.
+        took: u64,
+    },
+    /// Two parts write the same file.
+    #[error("the parts {first} and {second} both write {output}")]
+    OutputOfTwo {
+        /// The part that wrote it first.
+        first: String,
+        /// The other part.
+        second: String,
+        /// The file, relative to the stage's folder.
+        output: String,
+    },
     /// No more bytes fit on the disk; says where and how many are left.
     #[error("{0}")]
     DiskFull(String),

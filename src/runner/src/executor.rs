@@ -342,9 +342,7 @@ fn check_rows(report: &PartReport, rejected: u64) -> Result<(), StageError> {
         return Err(StageError::new(format!("a part that carries no rows rejected {rejected}")));
     }
     if rows_out.checked_add(rejected) != Some(rows_in) {
-        return Err(StageError::new(format!(
-            "rows do not add up: {rows_in} in, but {rows_out} out and {rejected} rejected"
-        )));
+        return Err(StageError::RowsLost { rows_in, rows_out, rejected });
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub use journal::read_journal;
 pub use layout::{Experiment, part_state};
 pub use lockfile::{Holder, dead_owner, holder};
 pub use part::{End, Part, Phase, Reached, Recorded, Restored, Resumable, WorkRecord};
-pub use reason::ReasonCount;
+pub use reason::{ReasonCount, ReasonKind};
 pub use receipt::{InputRecord, OutputRecord, Receipt, Rejection, RejectionReason};
 pub use recipe::{Recipe, RecipeError, joined_schema, keys_of, schema, tagged_schema};
 pub use rejects::RejectionKind;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::names;
@@ -59,7 +60,90 @@ pub enum Reason {
     OutputDiffers(String),
 }
 
+/// What kind of reason a part or a stage has to run, which does not change with its wording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ReasonKind {
+    /// There is no receipt.
+    NeverRun,
+    /// The receipt cannot be read.
+    ReceiptDamaged,
+    /// The person asked for it.
+    Forced,
+    /// The person asked for it, although work on the part is lost.
+    DropsWork,
+    /// The stage's version is another.
+    Version,
+    /// Unfinished work continues.
+    Continues,
+    /// What unfinished or finished work depends on has changed: the run is refused.
+    Refused,
+    /// The work is beyond the end that the recipe asks for.
+    PassedEnd,
+    /// The record of what unfinished work was begun with is gone.
+    RecordMissing,
+    /// The record of what unfinished work was begun with cannot be read.
+    RecordDamaged,
+    /// Rows were rejected or left out for a reason of this machine.
+    MachineRejected,
+    /// A source could not be read.
+    SourceUnusable,
+    /// A field of the configuration has another value.
+    Field,
+    /// An input has other content.
+    InputChanged,
+    /// An input was not read before.
+    InputAdded,
+    /// An input is not read any more.
+    InputRemoved,
+    /// An input that was absent is there.
+    InputAppeared,
+    /// An input that was there is absent.
+    InputMissing,
+    /// An output, or a folder of outputs, is gone.
+    OutputMissing,
+    /// An output has other content than its receipt says.
+    OutputDiffers,
+    /// A part is not planned any more.
+    NotPlanned,
+    /// An earlier stage runs first.
+    Waits,
+    /// A run is at work.
+    AtWork,
+    /// All parts are up to date and the stage was not closed.
+    NotFinished,
+    /// Nothing runs, although the recipe asks for another end.
+    Stays,
+}
+
 impl Reason {
+    /// Returns the kind of the reason.
+    pub fn kind(&self) -> ReasonKind {
+        match self {
+            Self::NeverRun => ReasonKind::NeverRun,
+            Self::ReceiptDamaged(_) => ReasonKind::ReceiptDamaged,
+            Self::Forced => ReasonKind::Forced,
+            Self::ForcedOver(_) => ReasonKind::DropsWork,
+            Self::Version(..) => ReasonKind::Version,
+            Self::GoesOn(..) => ReasonKind::Continues,
+            Self::Refused(..) => ReasonKind::Refused,
+            Self::Passed(_) => ReasonKind::PassedEnd,
+            Self::RecordMissing => ReasonKind::RecordMissing,
+            Self::RecordDamaged(_) => ReasonKind::RecordDamaged,
+            Self::Retried(..) => ReasonKind::MachineRejected,
+            Self::SourceUnusable(..) => ReasonKind::SourceUnusable,
+            Self::Field(..) => ReasonKind::Field,
+            Self::InputChanged(_) => ReasonKind::InputChanged,
+            Self::InputAdded(_) => ReasonKind::InputAdded,
+            Self::InputRemoved(_) => ReasonKind::InputRemoved,
+            Self::InputAppeared(_) => ReasonKind::InputAppeared,
+            Self::InputMissing(_) => ReasonKind::InputMissing,
+            Self::OutputMissing(_) | Self::Gone(_) => ReasonKind::OutputMissing,
+            Self::OutputDiffers(_) => ReasonKind::OutputDiffers,
+        }
+    }
+
     /// Returns whether it says that an input is another.
     pub fn is_of_inputs(&self) -> bool {
         matches!(
@@ -139,6 +223,8 @@ pub(crate) fn changes(reasons: &[Reason]) -> Vec<Reason> {
 /// A reason with the number of parts that have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReasonCount {
+    /// The kind of the reason.
+    pub kind: ReasonKind,
     /// The reason in words.
     pub reason: String,
     /// How many parts would run for it.
@@ -153,7 +239,7 @@ pub(crate) fn tally<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> Vec<Re
         let words = reason.to_string();
         let at = *places.entry(words.clone()).or_insert(counts.len());
         if at == counts.len() {
-            counts.push(ReasonCount { reason: words, parts: 0 });
+            counts.push(ReasonCount { kind: reason.kind(), reason: words, parts: 0 });
         }
         counts[at].parts += 1;
     }
@@ -230,30 +316,35 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn words(old: &Value, new: &Value) -> Vec<String> {
-        differences("train", old, new).iter().map(ToString::to_string).collect()
+    fn field(key: &str, old: &str, new: &str) -> Reason {
+        Reason::Field(key.into(), old.into(), new.into())
     }
 
     #[test]
     fn a_changed_field_is_named_with_its_path_and_values() {
         let old = json!({"optim": {"lr": 0.001, "name": "adamw"}, "steps": [1, 2]});
         let new = json!({"optim": {"lr": 0.0005, "name": "adamw"}, "steps": [1, 3]});
-        assert_eq!(words(&old, &new), ["train.optim.lr: 0.001 → 0.0005", "train.steps[1]: 2 → 3"]);
+        let expected = [field("train.optim.lr", "0.001", "0.0005"), field("train.steps[1]", "2", "3")];
+        assert_eq!(differences("train", &old, &new), expected);
     }
 
     #[test]
     fn added_and_removed_fields_and_lists_of_another_length_are_named() {
         let old = json!({"a": 1, "l": [1]});
         let new = json!({"b": null, "l": [1, 2]});
-        let expected = ["train.b: (not there) → null", "train.l: [1] → [1,2]", "train.a: 1 → (not there)"];
-        assert_eq!(words(&old, &new), expected);
+        let absent = show(None);
+        let expected =
+            [field("train.b", &absent, "null"), field("train.l", "[1]", "[1,2]"), field("train.a", "1", &absent)];
+        assert_eq!(differences("train", &old, &new), expected);
     }
 
     #[test]
     fn equal_reasons_are_counted_and_the_commonest_comes_first() {
         let reasons = [Reason::Forced, Reason::NeverRun, Reason::NeverRun];
         let counts = tally(&reasons);
-        assert_eq!((counts[0].reason.as_str(), counts[0].parts), ("never run", 2));
-        assert_eq!(summarise(&counts, 1), "never run; and 1 more reasons");
+        assert_eq!((counts[0].kind, counts[0].parts), (ReasonKind::NeverRun, 2));
+        assert_eq!((counts[1].kind, counts[1].parts), (ReasonKind::Forced, 1));
+        let shown = summarise(&counts, 1);
+        assert!(shown.contains(&counts[0].reason) && !shown.contains(&counts[1].reason), "{shown}");
     }
 }

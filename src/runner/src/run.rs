@@ -8,7 +8,7 @@ use crate::journal::{self, Outcome};
 use crate::layout::{REJECTED, StageDir};
 use crate::lockfile::{Lock, Patience};
 use crate::prior_work::{self, PriorWork};
-use crate::reason::{Reason, summarise, tally};
+use crate::reason::{Reason, ReasonCount, ReasonKind, summarise, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
@@ -78,6 +78,8 @@ pub struct StageOutcome {
     pub ran: usize,
     /// The keys of those that ran, sorted.
     pub ran_keys: Vec<String>,
+    /// Why they ran, the commonest reason first.
+    pub reasons: Vec<ReasonCount>,
     /// Rows that came in.
     pub rows_in: u64,
     /// Rows that went out.
@@ -307,6 +309,8 @@ pub(crate) struct Progressed {
     pub adopted: usize,
     /// The changes of settings and inputs for which parts ran, of the first phase that has any.
     because: Vec<Reason>,
+    /// Why parts ran, phase by phase.
+    reasons: Vec<Reason>,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
 }
@@ -413,6 +417,7 @@ impl<'a> StageRun<'a> {
                 so_far.because = crate::reason::changes(&reasons);
             }
             self.say_title(&phase.title, to_run.len(), keys.len(), &reasons);
+            so_far.reasons.extend(reasons);
             so_far.ran.extend(to_run.iter().map(|planned| planned.part.key.clone()));
             let rows: u64 = to_run.iter().map(|planned| planned.part.rows).sum();
             let (unit, total) = if rows > 0 { (phase.unit, rows) } else { ("parts", to_run.len() as u64) };
@@ -474,7 +479,7 @@ impl<'a> StageRun<'a> {
     fn say_title(&mut self, phase: &str, to_run: usize, parts: usize, reasons: &[Reason]) {
         let name = &self.dir.name;
         let counts = tally(reasons);
-        let never = counts.len() == 1 && counts[0].reason == Reason::NeverRun.to_string();
+        let never = counts.len() == 1 && counts[0].kind == ReasonKind::NeverRun;
         if !std::mem::replace(&mut self.titled, true) {
             self.run.reporter.line(format!("{name}: {}", self.stage.title()));
         }
@@ -576,7 +581,7 @@ impl<'a> StageRun<'a> {
     }
 
     fn close(&self, so_far: Progressed) -> StageOutcome {
-        let Progressed { totals, parts, mut ran, .. } = so_far;
+        let Progressed { totals, parts, mut ran, reasons, .. } = so_far;
         ran.sort();
         let took = self.started.elapsed().as_secs_f64();
         let name = &self.dir.name;
@@ -593,6 +598,7 @@ impl<'a> StageRun<'a> {
             parts: parts.len(),
             ran: ran.len(),
             ran_keys: ran,
+            reasons: tally(&reasons),
             rows_in: totals.rows_in,
             rows_out: totals.rows_out,
             rejected: totals.rejected,

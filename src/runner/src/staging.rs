@@ -300,7 +300,8 @@ impl<'a> Publisher<'a> {
         for output in outputs {
             match claims.get(output) {
                 Some(other) if other != key => {
-                    return Err(StageError::new(format!("the parts {other} and {key} both write {output}")));
+                    let (first, second, output) = (other.clone(), key.to_owned(), output.clone());
+                    return Err(StageError::OutputOfTwo { first, second, output });
                 }
                 _ => drop(claims.insert(output.clone(), key.to_owned())),
             }
@@ -649,7 +650,8 @@ mod tests {
         let publisher = Publisher::new(&place.dir, &place.cache);
         publisher.claim("b", &["train/x".to_owned()]).unwrap();
         let error = publisher.publish(prepare(&place, &[("train/x", "x")])).unwrap_err();
-        assert_eq!(error.to_string(), "the parts b and train/a both write train/x");
+        let StageError::OutputOfTwo { first, second, output } = &error else { panic!("{error}") };
+        assert_eq!((first.as_str(), second.as_str(), output.as_str()), ("b", "train/a", "train/x"));
     }
 
     #[test]

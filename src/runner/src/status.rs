@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::dry_run::{Found, look};
 use crate::prior_work::PriorWork;
-use crate::reason::ReasonCount;
+use crate::reason::{ReasonCount, ReasonKind};
 use crate::session::Session;
 use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, holder, store};
 
@@ -135,21 +135,29 @@ fn judge_unfinished(
 ) -> (StageState, Vec<ReasonCount>) {
     if at_work {
         let reason = format!("a run is at work, and has saved {}", left.reached.at);
-        return (StageState::Partial, vec![ReasonCount { reason, parts: found.to_run.len() }]);
+        return (
+            StageState::Partial,
+            vec![ReasonCount { kind: ReasonKind::AtWork, reason, parts: found.to_run.len() }],
+        );
     }
     let mut reasons = found.reasons.clone();
-    let waits = earlier.map(|earlier| ReasonCount { reason: format!("{earlier} runs first"), parts: found.parts });
-    reasons.extend(waits);
+    reasons.extend(earlier.map(|earlier| waits_for(earlier, found)));
     (StageState::Interrupted, reasons)
+}
+
+/// The reason of a stage whose predecessor would run first.
+fn waits_for(earlier: &str, found: &Found) -> ReasonCount {
+    ReasonCount { kind: ReasonKind::Waits, reason: format!("{earlier} runs first"), parts: found.parts }
 }
 
 fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>) {
     let mut reasons = found.reasons.clone();
     if !found.orphans.is_empty() {
-        reasons.push(ReasonCount { reason: "no longer planned".to_owned(), parts: found.orphans.len() });
+        let (kind, reason) = (ReasonKind::NotPlanned, "no longer planned".to_owned());
+        reasons.push(ReasonCount { kind, reason, parts: found.orphans.len() });
     }
     if let Some(earlier) = earlier {
-        let waits = ReasonCount { reason: format!("{earlier} runs first"), parts: found.parts };
+        let waits = waits_for(earlier, found);
         if reasons.is_empty() || !found.ever_run {
             let state = if found.ever_run { StageState::Waiting } else { StageState::Never };
             return (state, vec![waits]);
@@ -164,10 +172,11 @@ fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>)
     if state == StageState::Done
         && let Some(why) = &found.stays
     {
-        reasons.push(ReasonCount { reason: why.clone(), parts: 0 });
+        reasons.push(ReasonCount { kind: ReasonKind::Stays, reason: why.clone(), parts: 0 });
     }
     if reasons.is_empty() && state != StageState::Done {
-        reasons.push(ReasonCount { reason: "not finished".to_owned(), parts: 0 });
+        let reason = "not finished".to_owned();
+        reasons.push(ReasonCount { kind: ReasonKind::NotFinished, reason, parts: 0 });
     }
     (state, reasons)
 }

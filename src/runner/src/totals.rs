@@ -29,10 +29,7 @@ impl Totals {
             return Ok(());
         }
         if self.carries_rows && rows_in != self.rows_out {
-            let gave = self.rows_out;
-            return Err(StageError::new(format!(
-                "rows do not add up: a phase gave {gave} and the next one took {rows_in}"
-            )));
+            return Err(StageError::RowsLostBetween { gave: self.rows_out, took: rows_in });
         }
         if !self.carries_rows {
             self.rows_in = rows_in;
@@ -128,6 +125,6 @@ mod tests {
         let mut totals = Totals::default();
         totals.add_phase(&[part(10, 10, json!({}))]).unwrap();
         let error = totals.add_phase(&[part(9, 9, json!({}))]).unwrap_err();
-        assert!(error.to_string().contains("gave 10 and the next one took 9"), "{error}");
+        assert!(matches!(error, StageError::RowsLostBetween { gave: 10, took: 9 }), "{error}");
     }
 }

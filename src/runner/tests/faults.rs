@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flowmill_runner::{Experiment, Interrupt, Reporter, RunOptions, clean, holder, run};
+use flowmill_runner::{
+    Experiment, Interrupt, ReasonKind, Reporter, RunError, RunOptions, StageError, clean, holder, read_journal, run,
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
-use toy::{Bent, Said, Toy, interrupted, options, tree};
+use toy::{Bent, Said, Toy, interrupted, options, ran_because, tree};
 
 /// Environment variables that make `child` run a toy: its folder, its pause in milliseconds, a limit on file sizes.
 const DIR: &str = "TOY_DIR";
@@ -37,7 +39,7 @@ fn child() {
     let experiment = Experiment::of_recipe(&recipe);
     let result = run(&toy::stages(bent), &recipe, &experiment, &options, &Reporter::new());
     if let Err(error) = result {
-        eprintln!("{error}");
+        eprintln!("{}: {error}", error.kind());
         std::process::exit(i32::from(error.exit_code()));
     }
 }
@@ -51,6 +53,13 @@ fn command(toy: &Toy, pause: u64) -> Command {
     command.args(["--exact", "child", "--nocapture"]).env(DIR, toy.root.path()).env(PAUSE, pause.to_string());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// How the commands of an experiment ended, by its journal.
+fn outcomes(toy: &Toy) -> Vec<String> {
+    let (lines, damaged) = read_journal(&Experiment::at(toy.exp()).unwrap());
+    assert_eq!(damaged, 0);
+    lines.iter().map(|line| line["outcome"].as_str().unwrap().to_owned()).collect()
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -114,13 +123,12 @@ fn a_killed_run_keeps_what_it_finished_and_carries_on_with_what_can_be_resumed()
     wait_until("there is a checkpoint", || checkpoint.exists());
     child.kill().unwrap();
     child.wait().unwrap();
-    let (ran, said) = toy.ran(&[]);
-    assert_eq!(ran, ["2-learn/model"]);
-    assert!(said.contains("the last run died (process "), "{said}");
-    assert!(said.contains("model: carrying on from step "), "{said}");
-    let journal = fs::read_to_string(toy.exp().join("journal.jsonl")).unwrap();
-    assert!(journal.contains("\"outcome\":\"died\""), "{journal}");
-    assert!(journal.lines().last().unwrap().contains("\"outcome\":\"done\""), "{journal}");
+    let (result, said) = toy.run(&[]);
+    let summary = result.unwrap();
+    assert_eq!(summary.stages.iter().map(|stage| stage.ran).collect::<Vec<_>>(), [0, 0, 1]);
+    assert!(said.contains(&format!("process {} on ", child.id())), "who died is named: {said}");
+    ran_because(&summary, "2-learn", ReasonKind::Continues, &["step ", " of 6"]);
+    assert_eq!(outcomes(&toy), ["died", "done"]);
     let undisturbed = Toy::new(2);
     undisturbed.ran(&[]);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -138,36 +146,34 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     let before = tree(&toy.exp().join("2-learn"));
     let error = toy.run(&other).0.unwrap_err();
     assert_eq!(error.exit_code(), 2);
+    let RunError::WouldLose { stage, part, finished: false, at, changes, reuse: Some(reuse), earlier: None } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((stage.as_str(), part.as_str()), ("2-learn", "model"));
+    assert!(at.starts_with("step "), "{at}");
+    assert_eq!(*changes, ["learn.optim.learning_rate: 0.001 → 1"]);
     let text = error.to_string();
-    for words in [
-        "2-learn/model was interrupted at step ",
-        "learn.optim.learning_rate: 0.001 → 1",
-        "to go on from step ",
-        "--exp DIR",
-        "- to start from it, copy it",
-        "--force --stage 2-learn",
-    ] {
-        assert!(text.contains(words), "{words}: {text}");
+    for value in [changes[0].as_str(), "--exp DIR", reuse, "--force --stage 2-learn"] {
+        assert!(text.contains(value), "{value}: {text}");
     }
     assert_eq!(tree(&toy.exp().join("2-learn")), before, "a refusal changes nothing");
-    let (_, said) = toy.run_with(&other, &RunOptions { dry_run: true, ..options() });
-    assert!(said.contains("2-learn: would be refused: 1 of 1 part: interrupted at step "), "{said}");
-    let (_, said) = toy.run_with(&[], &RunOptions { dry_run: true, ..options() });
-    assert!(said.contains("2-learn: would run: 1 of 1 part: interrupted at step "), "{said}");
+    let dry = RunOptions { dry_run: true, ..options() };
+    ran_because(&toy.run_with(&other, &dry).0.unwrap(), "2-learn", ReasonKind::Refused, &["step ", " of 6"]);
+    ran_because(&toy.run_with(&[], &dry).0.unwrap(), "2-learn", ReasonKind::Continues, &["step ", " of 6"]);
 
     // An input that has changed is as good as a setting; and what comes back is the same again.
     let (changed, kept) =
         (toy.path("data/file-00000.txt"), fs::read_to_string(toy.path("data/file-00000.txt")).unwrap());
     fs::write(&changed, "another text\n").unwrap();
-    let text = toy.run(&[]).0.unwrap_err().to_string();
-    assert!(text.contains("input ") && text.contains("1-join/all/text.txt changed"), "{text}");
+    let error = toy.run(&[]).0.unwrap_err();
+    let RunError::WouldLose { changes, .. } = &error else { panic!("{error}") };
+    assert!(changes.len() == 1 && changes[0].contains("1-join/all/text.txt"), "{changes:?}");
     fs::write(&changed, kept).unwrap();
 
     let forced = RunOptions { force: true, ..options() };
-    let (result, said) = toy.run_with(&other, &forced);
-    result.unwrap();
-    assert!(said.contains("--force, which drops what was interrupted at step "), "{said}");
-    assert!(!said.contains("carrying on from step"), "{said}");
+    let summary = toy.run_with(&other, &forced).0.unwrap();
+    ran_because(&summary, "2-learn", ReasonKind::DropsWork, &["step ", " of 6"]);
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -193,10 +199,9 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
         assert_eq!(at_work.join().unwrap().exit_code(), 130);
     });
     let (ran, said) = toy.ran(&[]);
-    assert!(ran.is_empty() && said.contains("2-learn: kept next to it: model, interrupted at step "), "{said}");
+    assert!(ran.is_empty() && said.contains(": model, interrupted at step "), "what is kept is named: {said}");
     assert_eq!(fs::read(toy.exp().join("2-learn/final/state")).unwrap(), finished);
-    let (_, said) = toy.ran(&other);
-    assert!(said.contains("carrying on from step "), "{said}");
+    ran_because(&toy.ran_with_summary(&other).1, "2-learn", ReasonKind::Continues, &["step "]);
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -215,14 +220,15 @@ fn a_second_run_says_who_holds_the_experiment_or_waits() {
     wait_until("the experiment is held", || holder(&experiment).is_some_and(|holder| holder.pid == child.id()));
     let error = toy.run(&[]).0.unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    assert!(error.to_string().contains(&format!("is in use by process {} on ", child.id())), "{error}");
+    let held = |error: &RunError| matches!(error, RunError::Locked { holder: Some(by), .. } if by.pid == child.id());
+    assert!(held(&error) && error.to_string().contains(&format!("process {} on ", child.id())), "{error}");
     let said = Said::default();
     let reporter = Reporter::to_writers(said.clone(), said.clone());
     let refused = clean(&toy.stages(), &experiment, &Default::default(), false, "clean", &reporter);
-    assert!(refused.unwrap_err().to_string().contains("is in use by process"));
+    assert!(held(&refused.unwrap_err()));
     let (result, said) = toy.run_with(&[], &RunOptions { wait: true, ..options() });
     assert!(result.unwrap().stages.iter().all(|stage| stage.ran == 0), "{said}");
-    assert!(said.contains("waiting for another run of this experiment (process "), "{said}");
+    assert!(said.contains(&format!("process {} on ", child.id())), "whom it waits for is named: {said}");
     assert!(child.wait().unwrap().success());
     assert_eq!(holder(&experiment), None);
 }
@@ -236,11 +242,10 @@ fn one_signal_ends_a_run_in_good_order_and_the_next_run_carries_on() {
     kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    let journal = fs::read_to_string(toy.exp().join("journal.jsonl")).unwrap();
-    assert!(journal.contains("\"outcome\":\"interrupted\""), "{journal}");
-    let (ran, said) = toy.ran(&[]);
+    assert_eq!(outcomes(&toy), ["interrupted"]);
+    let (ran, summary) = toy.ran_with_summary(&[]);
     assert_eq!(ran, ["2-learn/model"]);
-    assert!(said.contains("carrying on from step "), "{said}");
+    ran_because(&summary, "2-learn", ReasonKind::Continues, &["step "]);
 }
 
 #[test]
@@ -257,9 +262,9 @@ fn a_panic_is_told_as_a_bug_with_its_part_and_the_other_parts_stay() {
     toy.bent.panic_in = Some("lines/part-00002");
     let error = toy.run(&[]).0.unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    let text = error.to_string();
-    assert!(text.starts_with("0-read/lines/part-00002: this is a bug in flowmill, please report it: "), "{text}");
-    assert!(text.contains("the toy broke at "), "{text}");
+    let RunError::Panic { stage, part, message } = &error else { panic!("{error}") };
+    assert_eq!((stage.as_str(), part.as_str()), ("0-read", "lines/part-00002"));
+    assert!(message.starts_with("the toy broke at "), "{message}");
     toy.bent.panic_in = None;
     let (ran, _) = toy.ran(&[]);
     assert_eq!(ran.iter().filter(|key| key.starts_with("0-read")).count(), 1, "{ran:?}");
@@ -270,7 +275,13 @@ fn a_failing_part_fails_its_stage_and_leaves_nothing_half_written() {
     let mut toy = Toy::new(3);
     toy.bent.fail_in = Some("lines/part-00001");
     let error = toy.run(&[]).0.unwrap_err();
-    assert_eq!(error.to_string(), "0-read/lines/part-00001: the toy was told to fail");
+    let RunError::Stage { stage, part: Some(part), source: StageError::Message(words) } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        (stage.as_str(), part.as_str(), words.as_str()),
+        ("0-read", "lines/part-00001", "the toy was told to fail")
+    );
     assert!(!toy.exp().join("0-read/.staging").exists());
     assert!(!toy.exp().join("0-read/stage.json").exists());
     assert!(toy.exp().join("0-read/lines/part-00000.txt").exists());
@@ -281,15 +292,17 @@ fn rows_that_vanish_in_a_part_fail_it() {
     let mut toy = Toy::new(1);
     toy.bent.lose_rows = true;
     let error = toy.run(&[]).0.unwrap_err();
-    let expected = "0-read/lines/part-00000: rows do not add up: 3 in, but 2 out and 0 rejected";
-    assert_eq!(error.to_string(), expected);
+    let RunError::Stage { part: Some(part), source, .. } = &error else { panic!("{error}") };
+    assert_eq!(part, "lines/part-00000");
+    assert!(matches!(source, StageError::RowsLost { rows_in: 3, rows_out: 2, rejected: 0 }), "{error}");
 }
 
 #[test]
 fn rejected_rows_are_kept_with_their_reasons_until_there_are_too_many() {
     let toy = Toy::new(3);
-    let (_, said) = toy.ran(&["read.min_length=2"]);
-    assert!(said.contains("0-read: 9 rows in, 6 out, 3 rejected, "), "{said}");
+    let (_, summary) = toy.ran_with_summary(&["read.min_length=2"]);
+    let read = &summary.stages[0];
+    assert_eq!((read.rows_in, read.rows_out, read.rejected), (9, 6, 3));
     let expected = [
         ("file-00000.txt:3", "too short: 1 characters", "lines/part-00000"),
         ("file-00001.txt:3", "too short: 1 characters", "lines/part-00001"),
@@ -297,15 +310,31 @@ fn rejected_rows_are_kept_with_their_reasons_until_there_are_too_many() {
     ];
     assert_eq!(rejected(&toy.exp().join("0-read/rejected.parquet")), expected.map(owned));
     let (result, said) = toy.run(&["read.min_length=2", "max_rejected=0.3"]);
-    let text = result.unwrap_err().to_string();
+    let error = result.unwrap_err();
     assert!(said.is_empty(), "nothing had to run: {said}");
-    assert!(text.starts_with("0-read: 3 of 9 rows rejected (33.3 %), the recipe allows 30.0 %"), "{text}");
-    assert!(text.contains("3 × too short (such as file-00000.txt:3, file-00001.txt:3"), "{text}");
-    assert!(text.contains("0-read/rejected.parquet"), "{text}");
-    let text = toy.run(&["read.min_length=2", "max_rejected=0"]).0.unwrap_err().to_string();
-    assert!(text.contains("the recipe allows 0.0 %"), "{text}");
+    let RunError::TooManyRejected { stage, rejected: 3, rows_in: 9, sources: 0, allowed: 0.3, kinds, file } =
+        cause(&error)
+    else {
+        panic!("{error}")
+    };
+    assert_eq!((stage.as_str(), kinds.len(), kinds[0].reason.as_str(), kinds[0].rows), ("0-read", 1, "too short", 3));
+    assert_eq!(kinds[0].examples, ["file-00000.txt:3", "file-00001.txt:3", "file-00002.txt:3"]);
+    assert_eq!(*file, toy.exp().join("0-read/rejected.parquet"));
+    let text = error.to_string();
+    let values = ["33.3 %", "30.0 %", &kinds[0].reason, &kinds[0].examples[1], "0-read/rejected.parquet"];
+    assert!(values.iter().all(|value| text.contains(value)), "{text}");
+    let error = toy.run(&["read.min_length=2", "max_rejected=0"]).0.unwrap_err();
+    assert!(matches!(cause(&error), RunError::TooManyRejected { allowed: 0.0, .. }), "{error}");
     toy.ran(&[]);
     assert!(!toy.exp().join("0-read/rejected.parquet").exists(), "none is rejected any more");
+}
+
+/// The error of a stage whose last good result is kept.
+fn cause(error: &RunError) -> &RunError {
+    match error {
+        RunError::Kept { source, .. } => source,
+        other => other,
+    }
 }
 
 fn owned((id, reason, part): (&str, &str, &str)) -> (String, String, String) {
@@ -332,7 +361,7 @@ fn a_limit_on_file_sizes_is_a_clear_error_and_nothing_half_written_counts() {
     let output = command(&toy, 0).env(LIMIT, (1 << 19).to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("0-read/lines/part-0000") && said.contains("make room and run again"), "{said}");
+    assert!(said.contains("disk-full: 0-read/lines/part-0000"), "{said}");
     assert!(!toy.exp().join("0-read/.staging").exists());
     toy.ran(&[]);
     let undisturbed = Toy::new(2);
@@ -362,11 +391,8 @@ fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
     let _mounted = Mounted(&exp);
     toy.bent.ballast = 900_000;
     let error = toy.run(&[]).0.unwrap_err();
-    let text = error.to_string();
-    assert_eq!(error.exit_code(), 1);
-    println!("{text}");
-    assert!(text.contains("no space left") || text.contains("No space left"), "{text}");
-    assert!(text.contains("MB free") && text.contains("make room and run again"), "{text}");
+    assert_eq!((error.kind(), error.exit_code()), ("disk-full", 1), "{error}");
+    assert!(error.to_string().contains("MB free"), "what is left is told: {error}");
     toy.bent.ballast = 1000;
     let (ran, _) = toy.ran(&[]);
     // Which of the three parts found the disk full depends on which came last.

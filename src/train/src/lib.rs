@@ -49,7 +49,7 @@ mod waiting;
 mod warnings;
 
 pub use config::{KeepConfig, TrainConfig};
-pub use error::{BoxError, TrainError};
+pub use error::{BoxError, DumpFault, TrainError};
 pub use evaluate::{Evaluation, evaluate};
 pub use identity::{Identity, RunIdentity};
 pub use interval::{Epochs, Interval};

@@ -225,7 +225,9 @@ mod tests {
         scale.set(3.7, &config).unwrap();
         assert_eq!(scale.scale(), 3.7);
         for bad in [1.0, 25.0, f64::NAN, f64::INFINITY, -4.0] {
-            assert!(scale.set(bad, &config).unwrap_err().contains("between the floor, 2"), "{bad}");
+            let error = scale.set(bad, &config).unwrap_err();
+            let range = [config.floor, config.ceiling].map(|bound| bound.to_string());
+            assert!(range.iter().all(|bound| error.contains(bound)), "{bad}: {error}");
         }
         assert_eq!(scale.scale(), 3.7);
     }

@@ -8,7 +8,7 @@ use flowmill_nn::Parameters;
 use crate::identity::Identity;
 use crate::optimizer::{freeze, gradient_norms};
 use crate::skipped::{Dump, DumpedBatch, Figure, describe, hexadecimal_checksum, named_norms};
-use crate::{DataSource, Task, TrainConfig, TrainError, loader, pass};
+use crate::{DataSource, DumpFault, Task, TrainConfig, TrainError, loader, pass};
 
 /// A step that was done again.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,11 +60,8 @@ where
         let items = usize::try_from(wanted.index).ok().and_then(|index| plan.get(index)).cloned().unwrap_or_default();
         let ids: Vec<&str> = items.iter().map(|&item| data.id(item)).collect();
         if ids != wanted.ids {
-            let (index, epoch) = (wanted.index, dump.epoch);
-            let reason = format!(
-                "batch {index} of epoch {epoch} has other utterances now: the data, their order or the seed changed"
-            );
-            return Err(TrainError::Dump { path: path.to_owned(), reason });
+            let fault = DumpFault::OtherUtterances { index: wanted.index, epoch: dump.epoch };
+            return Err(TrainError::Dump { path: path.to_owned(), fault });
         }
         batches.push(loader::load(data, dump.epoch, wanted.index, plan.len() as u64, items)?);
     }
@@ -82,22 +79,16 @@ where
 
 /// Sets the parameters to the weights beside the dump.
 fn load_weights(dump: &Dump, path: &Path, parameters: &mut Parameters) -> Result<(), TrainError> {
-    let refuse = |reason: String| TrainError::Dump { path: path.to_owned(), reason };
-    let Some(kept) = &dump.weights else {
-        return Err(refuse(
-            "holds no weights (train.skipped_weights was 0, or they were not finite themselves), so its step cannot be done again".to_owned(),
-        ));
-    };
+    let refuse = |fault| TrainError::Dump { path: path.to_owned(), fault };
+    let Some(kept) = &dump.weights else { return Err(refuse(DumpFault::NoWeights)) };
     let file = path.with_file_name(&kept.file);
     if kept.file.contains('/') || !file.exists() {
-        let reason =
-            format!("its weights {} are gone: only those of the newest dumps stay (train.skipped_weights)", kept.file);
-        return Err(refuse(reason));
+        return Err(refuse(DumpFault::WeightsGone { file: kept.file.clone() }));
     }
     if hexadecimal_checksum(&file)? != kept.blake3 {
-        return Err(refuse(format!("its weights {} do not match their checksum", kept.file)));
+        return Err(refuse(DumpFault::Checksum { file: kept.file.clone() }));
     }
     let read = flowmill_weights::read(&file).map_err(TrainError::weights(format!("reading {}", file.display())))?;
     let report = parameters.load(&read.tensors).map_err(TrainError::tensor("setting the weights"))?;
-    if report.is_exact() { Ok(()) } else { Err(refuse(format!("its weights do not fit the recipe's model: {report}"))) }
+    if report.is_exact() { Ok(()) } else { Err(refuse(DumpFault::OtherModel { report: report.to_string() })) }
 }

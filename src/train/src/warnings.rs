@@ -244,11 +244,8 @@ mod tests {
         let with = |schedule| TrainConfig { schedule, ..quiet() };
         let long = with(warm(ScheduleName::WarmupLr, 120, Per::Step));
         assert_eq!(keys(&long, steps(60), true), ["train.schedule.warmup_steps"]);
-        assert!(
-            long.warnings(steps(60), true)[0].contains("at 5.00e-4 of 1e-3"),
-            "{:?}",
-            long.warnings(steps(60), true)
-        );
+        let told = &long.warnings(steps(60), true)[0];
+        assert!(["5.00e-4", "1e-3"].iter().all(|rate| told.contains(rate)), "{told}");
         assert!(keys(&long, steps(121), true).is_empty());
         let epochs = with(warm(ScheduleName::WarmupCosine, 5, Per::Epoch));
         let length = |epochs| RunLength { steps: None, epochs: Some(epochs) };

@@ -21,7 +21,7 @@ fn the_largest_batch_of_all_epochs_that_the_run_reaches_is_run() {
     assert_eq!((found.batch.index, found.batch.items, found.batch.cost), (2, 9, cost));
     assert_eq!(found.batch.epochs, 100_u64.div_ceil(data.batches(0).unwrap().len() as u64));
     assert_eq!(found.source, Source::Measured);
-    assert!(messages.iter().any(|text| text.contains("number 2 of epoch 0: 9 utterances")), "{messages:?}");
+    assert!(messages.iter().any(|text| text.contains("2 of epoch 0") && text.contains("9 utterances")), "{messages:?}");
     let (found, _) = plan(&data, &config(2), None);
     assert_eq!((found.batch.index, found.batch.items), (1, 4), "two steps do not reach the third batch");
     let accumulated = TrainConfig { accum_grad: 2, ..config(2) };

@@ -167,10 +167,6 @@ fn assert_same_checkpoints(left: &Path, right: &Path, names: &[&str]) {
     }
 }
 
-fn is_log_warning(text: &&String) -> bool {
-    text.contains("WARNING") && text.contains("Logs are not needed")
-}
-
 #[test]
 fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step() {
     let whole = tempfile::tempdir().unwrap();
@@ -207,9 +203,9 @@ fn logs_that_are_gone_cut_replaced_or_not_writable_cost_one_warning_and_no_step(
         let mut observer = Recorder::default();
         let (summary, _) = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap();
         assert_eq!((summary.resumed_from, observer.steps.len() as u64), (Some(22), STEPS - 22), "{log} {how}");
-        let told = observer.messages.iter().filter(|text| text.contains("WARNING")).count();
-        assert_eq!(told, warnings, "{log} {how}: {:?}", observer.messages);
-        assert_eq!(observer.messages.iter().filter(is_log_warning).count(), warnings);
+        let told: Vec<&String> = observer.messages.iter().filter(|text| text.contains("WARNING")).collect();
+        let name = Path::new(log).file_name().unwrap().to_str().unwrap();
+        assert!(told.len() == warnings && told.iter().all(|text| text.contains(name)), "{log} {how}: {told:?}");
         assert_same_checkpoints(whole.path(), folder.path(), &["step-000045", "step-000047"]);
         if log == "metrics.jsonl" && !how.starts_with("a ") {
             let text = std::fs::read_to_string(folder.path().join(log)).unwrap();
@@ -315,7 +311,7 @@ fn a_checkpoint_of_a_later_format_stops_the_run_and_stays() {
     std::fs::write(checkpoint.join("checksums.b3"), sums.lines().map(line).collect::<String>()).unwrap();
     let before = tree(folder.path());
     let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut Recorder::default()).unwrap_err();
-    assert!(matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("version 99")), "{error}");
+    assert!(matches!(&error, TrainError::Checkpoint { reason, .. } if reason.contains("99")), "{error}");
     assert!(before == tree(folder.path()));
 }
 
@@ -337,7 +333,7 @@ fn a_finished_run_that_is_extended_equals_one_of_that_length() {
     let (summary, _) = run(extended.path(), &without_horizon(47), &hard_data(), 0.1, &mut observer).unwrap();
     assert_eq!((summary.resumed_from, summary.steps), (Some(23), 47));
     assert!(
-        observer.messages.iter().any(|text| text.contains("ends at step 47 instead of 23")),
+        observer.messages.iter().any(|text| text.contains("step 47") && text.contains("23")),
         "{:?}",
         observer.messages
     );
@@ -383,8 +379,8 @@ fn a_schedule_with_a_horizon_is_spread_anew_and_says_so() {
     run(folder.path(), &config(20), &Samples::new(43, &[4, 7, 3]), 0.1, &mut Recorder::default()).unwrap();
     let mut observer = Recorder::default();
     run(folder.path(), &config(40), &Samples::new(43, &[4, 7, 3]), 0.1, &mut observer).unwrap();
-    let said = |words: &str| observer.messages.iter().any(|text| text.contains(words));
-    assert!(said("warmup_cosine is now spread over 40 steps"), "{:?}", observer.messages);
+    let said = observer.messages.iter().any(|text| text.contains("warmup_cosine") && text.contains("40 steps"));
+    assert!(said, "{:?}", observer.messages);
     assert_eq!((observer.steps[0].step, observer.steps.len()), (21, 20));
     let whole = tempfile::tempdir().unwrap();
     let mut straight = Recorder::default();

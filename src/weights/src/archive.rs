@@ -5,6 +5,7 @@ use super::source::Source;
 use super::torch::{PICKLE_MAGIC, PickleFile, ZIP_MAGIC};
 use super::{Parsed, RawTensor, Result, Scalar, TensorView, file_error, npy, onnx, safetensors, state_dict};
 use crate::WeightError;
+use crate::fault::Fault;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -110,7 +111,7 @@ impl Archive<'static> {
             true => Self::open_shards(&file),
             false => Source::open(&file).and_then(Self::of),
         };
-        opened.map_err(|message| file_error(&file, message))
+        opened.map_err(|fault| file_error(&file, fault))
     }
 
     /// Opens the shards of an index as one archive: of each its tensors that the index says are there.
@@ -119,7 +120,7 @@ impl Archive<'static> {
         let mut whole: Option<Self> = None;
         for name in index.names() {
             let file = locate::neighbor(path, name)?;
-            let in_shard = |message: String| format!("shard `{}`: {message}", name.escape_debug());
+            let in_shard = |fault: Fault| fault.within(format_args!("shard `{}`", name.escape_debug()));
             let shard = Source::open(&file).and_then(Self::of).map_err(in_shard)?;
             let mut tensors: BTreeMap<String, TensorView> = shard.tensors.into_iter().collect();
             let archive = whole.get_or_insert_with(|| Self {
@@ -135,7 +136,8 @@ impl Archive<'static> {
             let first = archive.sources.len() as u32;
             for (tensor, _) in index.weight_map.iter().filter(|(_, shard)| *shard == name) {
                 let view = tensors.remove(tensor);
-                let view = view.ok_or_else(|| in_shard(format!("it has no tensor `{}`", tensor.escape_debug())))?;
+                let view =
+                    view.ok_or_else(|| in_shard(format!("it has no tensor `{}`", tensor.escape_debug()).into()))?;
                 let place = view.file().map_or(first, |(file, _)| first + file);
                 archive.tensors.push((tensor.clone(), view.in_file(place)));
             }
@@ -161,7 +163,7 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// As [`open`](Archive::open).
     pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
-        Self::of(Source::of_bytes(bytes, path)).map_err(|message| file_error(path, message))
+        Self::of(Source::of_bytes(bytes, path)).map_err(|fault| file_error(path, fault))
     }
 
     fn of(mut source: Source<'a>) -> Parsed<Self> {
@@ -191,16 +193,16 @@ impl<'a> Archive<'a> {
         let mut names = HashSet::new();
         let named = self.tensors.iter().map(|(name, _)| name).chain(self.scalars.iter().map(|(name, _)| name));
         if let Some(twice) = named.into_iter().find(|name| !names.insert(name.as_str())) {
-            return Err(format!("the name `{}` is there twice", twice.escape_debug()));
+            return Err(format!("the name `{}` is there twice", twice.escape_debug()).into());
         }
         let distinct: HashSet<&TensorView> = self.tensors.iter().map(|(_, tensor)| tensor).collect();
         let bytes = total(distinct.into_iter());
         if bytes > self.allowed(UNFOLDING) {
-            return Err(format!(
+            return Err(Fault::too_large(format!(
                 "its tensors unfold to {bytes} bytes, the file has {}: they are views that repeat elements or overlap; save \
                  copies of them, `{{name: tensor.clone()}}`",
                 self.length()
-            ));
+            )));
         }
         Ok(())
     }
@@ -225,10 +227,10 @@ impl<'a> Archive<'a> {
         let bytes = total(self.tensors.iter().map(|(_, tensor)| tensor));
         if bytes > self.allowed(COPYING) {
             let length = self.length();
-            return Err(format!(
+            return Err(Fault::too_large(format!(
                 "its names share their elements: written for each of them they take {bytes} bytes, the file has {length}; \
                  convert to .pt, which keeps them shared, or save each of them once"
-            ));
+            )));
         }
         Ok(())
     }
@@ -246,8 +248,8 @@ impl<'a> Archive<'a> {
     pub fn load(&mut self, index: usize) -> Result<RawTensor> {
         let count = self.tensors.len();
         let (name, tensor) = self.tensors.get(index).ok_or(WeightError::NoTensor { index, count })?;
-        let loaded = tensor.read(&mut self.sources).map_err(|message| format!("tensor `{name}`: {message}"));
-        loaded.map_err(|message| self.error(message))
+        let loaded = tensor.read(&mut self.sources).map_err(|fault| fault.within(format_args!("tensor `{name}`")));
+        loaded.map_err(|fault| self.error(fault))
     }
 
     /// Keeps the tensors whose names begin with `prefix` (such as `module.`), without it. The others are among those left out.
@@ -265,7 +267,7 @@ impl<'a> Archive<'a> {
             );
         }
         self.rename(|name| short(name));
-        self.check().map_err(|message| self.error(message))
+        self.check().map_err(|fault| self.error(fault))
     }
 
     /// Gives every tensor the name that `name_of` has for its own; those without one are among those left out.
@@ -292,8 +294,8 @@ impl<'a> Archive<'a> {
     }
 
     /// An error about this file.
-    pub(super) fn error(&self, message: impl std::fmt::Display) -> WeightError {
-        file_error(&self.path, message)
+    pub(super) fn error(&self, fault: impl Into<Fault>) -> WeightError {
+        file_error(&self.path, fault)
     }
 }
 
@@ -303,9 +305,9 @@ fn total<'t>(tensors: impl Iterator<Item = &'t TensorView>) -> u64 {
 }
 
 /// Says what a file is that is none of the known ones, where that can be told.
-fn unknown(head: &[u8], length: u64) -> String {
+fn unknown(head: &[u8], length: u64) -> Fault {
     if length == 0 {
-        return "it is empty".to_owned();
+        return Fault::not_weights("it is empty");
     }
     let text = String::from_utf8_lossy(head);
     let reason = if text.starts_with("version https://git-lfs") {
@@ -315,9 +317,9 @@ fn unknown(head: &[u8], length: u64) -> String {
     } else if head.get(257..262) == Some(b"ustar") {
         "a tar archive; PyTorch before 0.1.10 wrote such files: load it with PyTorch and save it again"
     } else if safetensors::resembles(head) {
-        return "not a whole safetensors file: it ends before its header does".to_owned();
+        return "not a whole safetensors file: it ends before its header does".into();
     } else {
         "no weights that are known: neither safetensors nor PyTorch nor .npy nor ONNX"
     };
-    format!("it is {reason}")
+    Fault::not_weights(format!("it is {reason}"))
 }

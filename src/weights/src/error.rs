@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::ElementType;
+use crate::{ElementType, FaultKind};
 
 /// An error of reading, converting or writing weights.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,8 @@ pub enum WeightError {
     File {
         /// The file.
         path: String,
+        /// The kind of the problem.
+        kind: FaultKind,
         /// The problem, and what to do.
         message: String,
     },
@@ -56,7 +58,7 @@ impl WeightError {
     /// The message without the name of the file, where that is `path`: for those who name it themselves.
     pub fn about(self, path: &Path) -> String {
         match self {
-            Self::File { path: own, message } if Path::new(&own) == path => message,
+            Self::File { path: own, message, .. } if Path::new(&own) == path => message,
             other => other.to_string(),
         }
     }

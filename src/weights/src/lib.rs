@@ -9,6 +9,7 @@
 mod archive;
 mod element;
 mod error;
+mod fault;
 mod host;
 mod locate;
 mod naming;
@@ -27,6 +28,7 @@ mod write;
 pub use archive::{Archive, Format};
 pub use element::ElementType;
 pub use error::WeightError;
+pub use fault::FaultKind;
 pub use locate::{files, is_index, locate};
 pub use naming::{Naming, NamingError};
 pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
@@ -38,15 +40,15 @@ pub use view::TensorView;
 pub use write::{Target, to_bytes, write, write_archive, write_torch};
 
 use candle_core::Tensor;
+use fault::Fault;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 /// The result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, WeightError>;
 
-/// The result of the readers: an error is the message alone, and the caller adds the file's name.
-type Parsed<T> = std::result::Result<T, String>;
+/// The result of the readers: an error is without the file's name, which the caller adds.
+type Parsed<T> = std::result::Result<T, Fault>;
 
 /// Tensors of a file by name, and what else it holds.
 #[derive(Debug, Clone, Default)]
@@ -63,8 +65,9 @@ pub struct WeightFile {
     pub entry: Option<String>,
 }
 
-fn file_error(path: &Path, message: impl fmt::Display) -> WeightError {
-    WeightError::File { path: path.display().to_string(), message: message.to_string() }
+fn file_error(path: &Path, fault: impl Into<Fault>) -> WeightError {
+    let Fault { kind, message } = fault.into();
+    WeightError::File { path: path.display().to_string(), kind, message }
 }
 
 /// Reads a weight file of any kind.
@@ -110,7 +113,7 @@ impl Archive<'_> {
             let raw = self.load(index)?;
             if let Some(floats) = raw.to_floats() {
                 let floats = floats?;
-                refuse_non_finite(&floats, &name).map_err(|message| self.error(message))?;
+                refuse_non_finite(&floats, &name).map_err(|fault| self.error(fault))?;
                 file.tensors.insert(name, floats);
             } else if let Some(integers) = raw.to_integers() {
                 file.integers.insert(name, integers?);
@@ -126,7 +129,9 @@ fn refuse_non_finite(tensor: &Tensor, name: &str) -> Parsed<()> {
         Some((index, elements[index]))
     };
     match host::with_floats(tensor, first).map_err(|error| error.to_string())? {
-        Some((index, element)) => Err(format!("tensor `{name}` holds {element} at element {index}")),
+        Some((index, element)) => {
+            Err(Fault::new(FaultKind::NotFinite, format!("tensor `{name}` holds {element} at element {index}")))
+        }
         None => Ok(()),
     }
 }

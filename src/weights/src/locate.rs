@@ -3,6 +3,7 @@
 use super::onnx;
 use super::source::Source;
 use super::{Format, Parsed, Result, file_error};
+use crate::fault::Fault;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,7 +53,10 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
             true => "name the file".to_owned(),
             false => format!("name one of its files: {}{more}", weights[..weights.len().min(SHOWN)].join(", ")),
         };
-        file_error(path, format!("it is a folder without weights of a usual name ({usual}); {advice}"))
+        file_error(
+            path,
+            Fault::not_weights(format!("it is a folder without weights of a usual name ({usual}); {advice}")),
+        )
     })
 }
 
@@ -101,7 +105,7 @@ pub fn is_index(path: &Path) -> bool {
 /// When the name leads out of the folder.
 pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
     let shown = name.escape_debug().take(200).collect::<String>();
-    let outside = || format!("`{shown}` lies outside of its folder");
+    let outside = || Fault::from(format!("`{shown}` lies outside of its folder"));
     let inner = Path::new(name);
     let plain = inner.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain || name.contains(['\\', '\0']) || name.get(1..2) == Some(":") {
@@ -110,16 +114,16 @@ pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
     let file = of.with_file_name("").join(inner);
     // A link may lead elsewhere only where the file that names it is such a link itself, as in caches of model hubs.
     let (Ok(real), Ok(own)) = (file.canonicalize(), of.canonicalize()) else {
-        return Err(format!("there is no file `{shown}` in its folder"));
+        return Err(format!("there is no file `{shown}` in its folder").into());
     };
-    let folder = of.with_file_name("").join(".").canonicalize().map_err(|error| error.to_string())?;
+    let folder = of.with_file_name("").join(".").canonicalize()?;
     let beside_own = own.parent().is_some_and(|folder| real.starts_with(folder));
     if !real.starts_with(folder) && !beside_own {
         return Err(outside());
     }
     match real.is_file() {
         true => Ok(file),
-        false => Err(format!("`{shown}` is no regular file")),
+        false => Err(format!("`{shown}` is no regular file").into()),
     }
 }
 
@@ -135,15 +139,15 @@ pub(super) struct Index {
 impl Index {
     pub fn read(path: &Path) -> Parsed<Self> {
         let mut content = Vec::new();
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        file.take(LARGEST_INDEX + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+        let file = File::open(path)?;
+        file.take(LARGEST_INDEX + 1).read_to_end(&mut content)?;
         if content.len() as u64 > LARGEST_INDEX {
-            return Err(format!("an index of more than {LARGEST_INDEX} bytes"));
+            return Err(format!("an index of more than {LARGEST_INDEX} bytes").into());
         }
         let index: Self =
             serde_json::from_slice(&content).map_err(|error| format!("no index of shards (`weight_map`): {error}"))?;
         if index.weight_map.is_empty() {
-            return Err("an index of shards without tensors".to_owned());
+            return Err("an index of shards without tensors".into());
         }
         Ok(Self { path: path.to_owned(), ..index })
     }

@@ -4,6 +4,7 @@ use super::archive::Contents;
 use super::source::Source;
 use super::view::{column_major, row_major};
 use super::{ElementType, Parsed, TensorView};
+use crate::fault::Fault;
 
 /// What every such file begins with.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
@@ -17,10 +18,10 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     let length = match major {
         1 => u64::from(u16::from_le_bytes(source.array()?)),
         2 | 3 => u64::from(u32::from_le_bytes(source.array()?)),
-        _ => return Err(format!("an .npy file of version {major}.{minor}; 1 to 3 are understood")),
+        _ => return Err(Fault::unsupported(format!("an .npy file of version {major}.{minor}; 1 to 3 are understood"))),
     };
     if length > LONGEST_HEADER {
-        return Err(format!("an .npy header of {length} bytes"));
+        return Err(format!("an .npy header of {length} bytes").into());
     }
     let header = String::from_utf8(source.bytes(length)?).map_err(|_| "an .npy header that is not UTF-8".to_owned())?;
     let header = Header::parse(&header)?;
@@ -28,7 +29,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     let (element, big_endian) = element(&header.descr)?;
     let view = TensorView::strided(element, header.shape, strides, source.position(), source.remaining())?;
     if view.byte_count() != source.remaining() {
-        return Err(format!("its array takes {} bytes and {} follow", view.byte_count(), source.remaining()));
+        return Err(format!("its array takes {} bytes and {} follow", view.byte_count(), source.remaining()).into());
     }
     let view = if big_endian { view.big_endian() } else { view };
     let name = source.path().file_stem().map_or("array".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -39,15 +40,18 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
 fn element(descr: &str) -> Parsed<(ElementType, bool)> {
     let (order, kind) = descr.split_at_checked(1).unwrap_or(("", ""));
     if kind.starts_with('O') {
-        return Err("it holds Python objects, which are never executed; save numbers".to_owned());
+        return Err(Fault::unsupported("it holds Python objects, which are never executed; save numbers"));
     }
-    let element = ElementType::from_numpy(kind)
-        .ok_or_else(|| format!("elements of type `{}` are not supported", descr.escape_debug()))?;
+    let element = ElementType::from_numpy(kind).ok_or_else(|| unknown(descr))?;
     match order {
         "<" | "|" | "=" => Ok((element, false)),
         ">" => Ok((element, true)),
-        _ => Err(format!("elements of type `{}` are not supported", descr.escape_debug())),
+        _ => Err(unknown(descr)),
     }
+}
+
+fn unknown(descr: &str) -> Fault {
+    Fault::unsupported(format!("elements of type `{}` are not supported", descr.escape_debug()))
 }
 
 /// The header: a Python dict literal of three entries.
@@ -60,14 +64,15 @@ struct Header {
 
 impl Header {
     fn parse(text: &str) -> Parsed<Self> {
-        let damaged = || format!("a damaged .npy header: {}", text.escape_debug().take(120).collect::<String>());
+        let damaged =
+            || Fault::from(format!("a damaged .npy header: {}", text.escape_debug().take(120).collect::<String>()));
         let value = |key: &str| {
             let (_, rest) = text.split_once(&format!("'{key}':"))?;
             Some(rest.trim_start())
         };
         let descr = value("descr").ok_or_else(damaged)?;
         if descr.starts_with('[') {
-            return Err("an array of records; save its columns one by one".to_owned());
+            return Err(Fault::unsupported("an array of records; save its columns one by one"));
         }
         let descr = descr.strip_prefix('\'').and_then(|rest| rest.split_once('\'')).ok_or_else(damaged)?.0;
         let fortran = match value("fortran_order").ok_or_else(damaged)? {

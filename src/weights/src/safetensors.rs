@@ -3,6 +3,7 @@
 use super::archive::Contents;
 use super::source::Source;
 use super::{ElementType, Parsed, TensorView, scalar};
+use crate::fault::Fault;
 use ::safetensors::tensor::Metadata;
 
 /// A longer header is refused; the format allows no more either.
@@ -28,10 +29,10 @@ fn header_length(head: &[u8]) -> Option<u64> {
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     let length = u64::from_le_bytes(source.array()?);
     if length > LARGEST_HEADER {
-        return Err(format!("not a whole safetensors file: a header of {length} bytes"));
+        return Err(format!("not a whole safetensors file: a header of {length} bytes").into());
     }
     let header = source.bytes(length)?;
-    let damaged = |error: &dyn std::fmt::Display| format!("not a whole safetensors file: {error}");
+    let damaged = |error: &dyn std::fmt::Display| Fault::from(format!("not a whole safetensors file: {error}"));
     let header: Metadata = serde_json::from_slice(&header).map_err(|error| damaged(&error))?;
     let start = source.position();
     if start.checked_add(header.data_len() as u64) != Some(source.length()) {
@@ -48,12 +49,13 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
         let Some(info) = header.info(&name) else { continue };
         let dtype = format!("{:?}", info.dtype);
         let element = ElementType::from_name(&dtype);
-        let element =
-            element.ok_or_else(|| format!("tensor `{name}` has elements of type {dtype}, which is not supported"))?;
+        let element = element.ok_or_else(|| {
+            Fault::unsupported(format!("tensor `{name}` has elements of type {dtype}, which is not supported"))
+        })?;
         let (begin, end) = info.data_offsets;
         let room = end.saturating_sub(begin) as u64;
         let view = TensorView::contiguous(element, info.shape.clone(), start + begin as u64, room);
-        let view = view.map_err(|message| format!("tensor `{name}`: {message}"))?;
+        let view = view.map_err(|fault| fault.within(format_args!("tensor `{name}`")))?;
         contents.tensors.push((name, view));
     }
     Ok(contents)

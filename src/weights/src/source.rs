@@ -1,6 +1,7 @@
 //! Where bytes come from: a file or memory, read in pieces, with its length known before anything is allocated.
 
 use super::{Parsed, locate};
+use crate::fault::{Fault, FaultKind};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -42,10 +43,10 @@ struct NamedFile {
 impl Source<'static> {
     /// Opens the file at `path`.
     pub fn open(path: &Path) -> Parsed<Self> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
-        let about = file.metadata().map_err(|error| error.to_string())?;
+        let file = File::open(path)?;
+        let about = file.metadata()?;
         if about.is_dir() {
-            return Err("it is a folder; name a file in it".to_owned());
+            return Err(Fault::new(FaultKind::Unreadable, "it is a folder; name a file in it"));
         }
         Ok(Self { on_disk: true, ..Self::new(Box::new(file), about.len(), path) })
     }
@@ -78,10 +79,10 @@ impl<'a> Source<'a> {
         let known = self.named.iter().position(|file| file.name == name);
         let index = match known {
             Some(index) => index,
-            None if !self.on_disk => return Err("its data is in another file".to_owned()),
+            None if !self.on_disk => return Err("its data is in another file".into()),
             None => {
                 let path = locate::neighbor(&self.path, name)?;
-                let length = path.metadata().map_err(|error| format!("{}: {error}", path.display()))?.len();
+                let length = path.metadata().map_err(|error| Fault::from(error).within(path.display()))?.len();
                 self.hold(2 * (size_of::<NamedFile>() + name.len() + path.as_os_str().len()))?;
                 self.named.push(NamedFile { name: name.to_owned(), path, length });
                 self.named.len() - 1
@@ -95,7 +96,7 @@ impl<'a> Source<'a> {
         let named: Vec<PathBuf> = self.named_files();
         let mut sources = vec![self];
         for file in named {
-            sources.push(Source::open(&file).map_err(|message| format!("{}: {message}", file.display()))?);
+            sources.push(Source::open(&file).map_err(|fault| fault.within(format_args!("{}", file.display())))?);
         }
         Ok(sources)
     }
@@ -128,14 +129,14 @@ impl<'a> Source<'a> {
     /// Goes on at `position`.
     pub fn seek(&mut self, position: u64) -> Parsed<()> {
         if position > self.length {
-            return Err(format!("it names byte {position} and has {}; it was cut or changed", self.length));
+            return Err(format!("it names byte {position} and has {}; it was cut or changed", self.length).into());
         }
         let moved = i64::try_from(i128::from(position) - i128::from(self.position));
         match moved {
             Ok(offset) => self.reader.seek_relative(offset),
             Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop),
         }
-        .map_err(|error| error.to_string())?;
+        .map_err(Fault::from)?;
         self.position = position;
         Ok(())
     }
@@ -161,7 +162,8 @@ impl<'a> Source<'a> {
     /// The next `count` bytes; nothing is allocated when there are fewer.
     pub fn bytes(&mut self, count: u64) -> Parsed<Vec<u8>> {
         self.require(count)?;
-        let count = usize::try_from(count).map_err(|_| format!("{count} bytes do not fit into memory"))?;
+        let count =
+            usize::try_from(count).map_err(|_| Fault::too_large(format!("{count} bytes do not fit into memory")))?;
         let mut bytes = vec![0; count];
         self.fill(&mut bytes)?;
         Ok(bytes)
@@ -176,13 +178,13 @@ impl<'a> Source<'a> {
     /// The next line without its end, at most `limit` bytes long.
     pub fn line(&mut self, limit: u64) -> Parsed<String> {
         let mut line = Vec::new();
-        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line)?;
         self.position += read as u64;
         self.read += read as u64;
         if line.pop() != Some(b'\n') {
-            return Err("a line without an end".to_owned());
+            return Err("a line without an end".into());
         }
-        String::from_utf8(line).map_err(|_| "a line that is not UTF-8".to_owned())
+        String::from_utf8(line).map_err(|_| "a line that is not UTF-8".into())
     }
 
     fn require(&self, count: u64) -> Parsed<()> {
@@ -190,12 +192,13 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         let (position, remaining) = (self.position, self.remaining());
-        Err(format!("{count} bytes are announced at byte {position} and {remaining} follow; it was cut or changed"))
+        Err(format!("{count} bytes are announced at byte {position} and {remaining} follow; it was cut or changed")
+            .into())
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Parsed<()> {
         self.require(bytes.len() as u64)?;
-        self.reader.read_exact(bytes).map_err(|error| error.to_string())?;
+        self.reader.read_exact(bytes)?;
         self.position += bytes.len() as u64;
         self.read += bytes.len() as u64;
         Ok(())
@@ -219,11 +222,11 @@ impl<'a> Source<'a> {
         if self.held.saturating_add(bytes as u64) <= limit {
             return Ok(());
         }
-        Err(format!(
+        Err(Fault::too_large(format!(
             "its values take more than {limit} bytes of memory, the limit for the {} bytes they are read from \
              ({MEMORY_PER_BYTE} times as many and {} MiB); save the state dict alone, or in several files",
             self.read,
             FREE_MEMORY >> 20
-        ))
+        )))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::archive::Contents;
 use super::{Parsed, PickleValue, Scalar};
+use crate::fault::Fault;
 
 /// Keys under which training scripts keep the state dict, most telling first.
 const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "generator", "net"];
@@ -29,14 +30,16 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
             contents.tensors.push(("tensor".to_owned(), *tensor));
             return Ok(());
         }
-        PickleValue::Unreadable(problem) => return Err(format!("it holds a tensor that has {problem}")),
+        PickleValue::Unreadable(problem) => {
+            return Err(Fault::unsupported(format!("it holds a tensor that has {problem}")));
+        }
         PickleValue::Object(name) => {
-            return Err(format!(
+            return Err(Fault::not_weights(format!(
                 "it holds `{name}`, an object and not a dict of tensors; files are read, never executed. Of a model save the \
                  `state_dict()`, with torch.save"
-            ));
+            )));
         }
-        other => return Err(format!("it holds a {}, not a dict of tensors", other.summary())),
+        other => return Err(Fault::not_weights(format!("it holds a {}, not a dict of tensors", other.summary()))),
     };
     let own = own_tensors(&items);
     if let Some((at, key, _)) = wrapped(&items, depth).filter(|(_, _, tensors)| *tensors >= own) {
@@ -52,7 +55,7 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
     // The nearest dicts with tensors, however they are called.
     match (1..=DEEPEST_UNNAMED).find(|level| items.iter().any(|(_, value)| holds_tensors(value, *level))) {
         Some(level) => flatten("", items, level, contents),
-        None => Err(without_tensors(&items)),
+        None => Err(Fault::not_weights(without_tensors(&items))),
     }
 }
 
@@ -141,14 +144,14 @@ fn entry_name(name: &PickleValue) -> String {
 fn sort(name: &PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
     let named = matches!(name, PickleValue::Text(_) | PickleValue::Int(_));
     match value {
-        value if is_tensor(&value) && !named => Err(format!("a {} as the name of a tensor", name.summary())),
+        value if is_tensor(&value) && !named => Err(format!("a {} as the name of a tensor", name.summary()).into()),
         PickleValue::Tensor(tensor) => {
             contents.tensors.push((entry_name(name), *tensor));
             Ok(())
         }
         PickleValue::Unreadable(problem) => {
             let shown: String = entry_name(name).escape_debug().take(200).collect();
-            Err(format!("tensor `{shown}` has {problem}"))
+            Err(Fault::unsupported(format!("tensor `{shown}` has {problem}")))
         }
         other => {
             sort_beside(name, other, contents);

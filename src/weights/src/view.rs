@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use super::{ElementType, Parsed, RawTensor};
+use crate::fault::Fault;
 use std::sync::Arc;
 
 /// More dimensions than any tensor has.
@@ -43,7 +44,7 @@ impl TensorView {
         room: u64,
     ) -> Parsed<Self> {
         if shape.len() > MOST_DIMENSIONS || shape.len() != strides.len() {
-            return Err(format!("{} dimensions and {} strides", shape.len(), strides.len()));
+            return Err(format!("{} dimensions and {} strides", shape.len(), strides.len()).into());
         }
         let count = count(&shape)?;
         let strides = plain_strides(&shape, strides)?;
@@ -54,7 +55,8 @@ impl TensorView {
             _ => Err(format!(
                 "{element} of shape {:?} with strides {:?} reaches beyond its {room} bytes",
                 view.shape, view.strides
-            )),
+            )
+            .into()),
         }
     }
 
@@ -67,7 +69,7 @@ impl TensorView {
     ) -> Parsed<Self> {
         let view = Self::strided(element, shape, strides, 0, data.len() as u64)?;
         if view.byte_count() != data.len() as u64 {
-            return Err(format!("{} bytes for {element} of shape {:?}", data.len(), view.shape));
+            return Err(format!("{} bytes for {element} of shape {:?}", data.len(), view.shape).into());
         }
         Ok(Self { place: Place::Memory(data), ..view })
     }
@@ -138,9 +140,9 @@ impl TensorView {
         if self.element == ElementType::Bool
             && let Some(byte) = data.iter().find(|byte| **byte > 1)
         {
-            return Err(format!("a boolean that is {byte}"));
+            return Err(format!("a boolean that is {byte}").into());
         }
-        RawTensor::new(self.element, self.shape.clone(), data).map_err(|error| error.to_string())
+        RawTensor::new(self.element, self.shape.clone(), data).map_err(|error| error.to_string().into())
     }
 
     /// How many elements lie between the first and the last, both included.
@@ -158,8 +160,10 @@ impl TensorView {
     fn gather(&self, data: &[u8]) -> Parsed<Vec<u8>> {
         let size = self.element.size();
         let mut gathered = Vec::new();
-        let room = usize::try_from(self.byte_count()).map_err(|_| "it does not fit into memory".to_owned())?;
-        gathered.try_reserve_exact(room).map_err(|_| format!("{room} bytes do not fit into memory"))?;
+        let room = usize::try_from(self.byte_count()).map_err(|_| Fault::too_large("it does not fit into memory"))?;
+        gathered
+            .try_reserve_exact(room)
+            .map_err(|_| Fault::too_large(format!("{room} bytes do not fit into memory")))?;
         let mut index = vec![0usize; self.shape.len()];
         let mut place = 0u64;
         for _ in 0..self.count {
@@ -213,7 +217,7 @@ fn count(shape: &[usize]) -> Parsed<u64> {
     let product = shape.iter().try_fold(1u64, |product, size| product.checked_mul((*size).max(1) as u64));
     match product {
         Some(product) if product <= i64::MAX as u64 => Ok(if shape.contains(&0) { 0 } else { product }),
-        _ => Err(format!("a shape of {shape:?}")),
+        _ => Err(format!("a shape of {shape:?}").into()),
     }
 }
 

@@ -428,7 +428,7 @@ impl PrepConfig {
                 return Some(("split.rest", format!("`{}` is both a share and the rest", split.rest_or_train())));
             }
             if let Err(problem) = Fractions::new(&split.shares(), split.rest_or_train()) {
-                return Some(("split.fractions", problem));
+                return Some(("split.fractions", problem.to_string()));
             }
         }
         None

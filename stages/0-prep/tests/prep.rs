@@ -208,22 +208,30 @@ fn a_folder_is_listed_again_when_a_recording_is_added() {
 #[test]
 fn wrong_settings_name_their_key_and_line() {
     let place = Place::new();
-    let problem = |prep: &str| match place.run(prep) {
-        Err(RunError::Recipe(error)) => error.to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert!(problem("  part_size: 10\n").contains("prep.data"));
-    assert!(problem("  data: ../data/nowhere\n").contains("there is no directory"));
-    assert!(problem("  data: ../data/libri6\n  partsize: 10\n").contains("part_size"));
-    assert!(problem("  data: [{dirr: ../data/libri6}]\n").contains("dir"));
-    assert!(problem("  data: 3.5e\n").contains("there is no directory"));
-    assert!(problem("  data: ../data/libri6\n  split: {by: list}\n").contains("prep.split"));
-    assert!(
-        problem("  data: ../data/libri6\n  split: {fractions: {dev: 0.7, test: 0.3}}\n").contains("leaves nothing")
-    );
-    assert!(problem("  data: ../data/libri6\n  split: {by: given}\n").contains("needs its `split`"));
-    assert!(problem("  data: ../data/libri6\n  split: {rest: a/b}\n").contains("cannot name a split"));
-    let list = "  data: ../data/libri6\n  split: {by: list, lists: {train: ../data/none.list}}\n";
-    assert!(problem(list).contains("prep.split.lists.train"), "{}", problem(list));
-    assert!(problem("  data: ../data/libri6\n  min_duration: 9\n  max_duration: 3\n").contains("recipe.yaml:6"));
+    let libri = "  data: ../data/libri6\n";
+    for (data, more, key, value) in [
+        ("", "  part_size: 10\n", "prep.data", "prep.data"),
+        ("  data: ../data/nowhere\n", "", "prep.data", "../data/nowhere"),
+        (libri, "  partsize: 10\n", "prep.partsize", "\"part_size\""),
+        ("  data: [{dirr: ../data/libri6}]\n", "", "prep.data[0].dirr", "\"dir\""),
+        ("  data: 3.5e\n", "", "prep.data", "3.5e"),
+        (libri, "  split: {by: list}\n", "prep.split.lists", "lists"),
+        (libri, "  split: {fractions: {dev: 0.7, test: 0.3}}\n", "prep.split.fractions", "`train`"),
+        (libri, "  split: {by: given}\n", "prep.data", "`split`"),
+        (libri, "  split: {rest: a/b}\n", "prep.split", "`a/b`"),
+        (
+            libri,
+            "  split: {by: list, lists: {train: ../data/none.list}}\n",
+            "prep.split.lists.train",
+            "../data/none.list",
+        ),
+        (libri, "  min_duration: 9\n  max_duration: 3\n", "prep.max_duration", "recipe.yaml:6"),
+    ] {
+        let prep = format!("{data}{more}");
+        let error = match place.run(&prep) {
+            Err(RunError::Recipe(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(error.key() == key && error.to_string().contains(value), "{prep}: {error}");
+    }
 }

@@ -115,9 +115,6 @@ mod tests {
             assert_eq!(mixed.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
         }
         let reason = single.refuses(513, 1076).unwrap();
-        assert!(
-            reason.starts_with("tokens and mel do not go together: 513 tokens and 1076 mel frames, where 1026"),
-            "{reason}"
-        );
+        assert!(["513 tokens", "1076 mel frames", "1026 "].iter().all(|value| reason.contains(value)), "{reason}");
     }
 }

@@ -268,12 +268,16 @@ fn pieces_of_a_recording_become_waves_of_their_own() {
 #[test]
 fn wrong_settings_name_their_key() {
     let dir = tempfile::tempdir().unwrap();
-    let problem = |pack: &str| match run_in(dir.path(), pack, 1) {
-        Err(RunError::Recipe(error)) => error.to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert!(problem("pack: {compression_level: 40}\n").contains("pack.compression_level"));
-    assert!(problem("pack: {mel: {overrides: {fmax: 20000}}}\n").contains("pack.mel.overrides.fmax"));
-    assert!(problem("pack: {mel: {definition: cosyvoice}}\n").contains("cosyvoice2"));
-    assert!(problem("pack: {mel: {stor: none}}\n").contains("store"));
+    for (pack, key, value) in [
+        ("pack: {compression_level: 40}\n", "pack.compression_level", "40"),
+        ("pack: {mel: {overrides: {fmax: 20000}}}\n", "pack.mel.overrides.fmax", "20000"),
+        ("pack: {mel: {definition: cosyvoice}}\n", "pack.mel.definition", "cosyvoice2"),
+        ("pack: {mel: {stor: none}}\n", "pack.mel.stor", "\"store\""),
+    ] {
+        let error = match run_in(dir.path(), pack, 1) {
+            Err(RunError::Recipe(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert!(error.key() == key && error.to_string().contains(value), "{pack}: {error}");
+    }
 }

@@ -36,7 +36,7 @@ fn write(output: &Path, archive: &mut Archive<'_>, target: Target) -> anyhow::Re
     let file = WholeFile::beside(output).with_context(cannot)?;
     write_archive(file.path(), archive, target).map_err(|error| match error {
         // The temporary name means nothing to anyone.
-        WeightError::File { path, message } if Path::new(&path) == file.path() => {
+        WeightError::File { path, message, .. } if Path::new(&path) == file.path() => {
             anyhow::anyhow!("{}: {message}", output.display())
         }
         other => other.into(),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use flowmill_runner::{Experiment, Holder, StageState, StageStatus};
+use flowmill_runner::{Experiment, Holder, ReasonCount, StageState, StageStatus};
 use serde_json::{Value, json};
 
 use crate::args::StatusArgs;
@@ -99,8 +99,9 @@ fn as_json(name: &str, experiment: &Experiment, holder: Option<&Holder>, found: 
 
 /// One stage for programs.
 fn stage_json(stage: &StageStatus) -> Value {
-    let reasons: Vec<Value> =
-        stage.reasons.iter().map(|counted| json!({"reason": counted.reason, "parts": counted.parts})).collect();
+    let reason =
+        |counted: &ReasonCount| json!({"kind": counted.kind, "reason": counted.reason, "parts": counted.parts});
+    let reasons: Vec<Value> = stage.reasons.iter().map(reason).collect();
     json!({
         "stage": stage.stage,
         "number": stage.number,

@@ -1,5 +1,7 @@
 //! One header block.
 
+use super::fault::TarFault;
+
 /// The bytes of a header block.
 pub(super) type Block = [u8; 512];
 
@@ -28,9 +30,9 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads a block.
-    pub(super) fn parse(block: &Block) -> Result<Self, String> {
+    pub(super) fn parse(block: &Block) -> Result<Self, TarFault> {
         check(block)?;
-        let size = number(&block[SIZE]).ok_or("its size is no number")?;
+        let size = number(&block[SIZE]).ok_or(TarFault::Size)?;
         let mut name = text(&block[NAME]).to_vec();
         // GNU's own format keeps other things where POSIX keeps the prefix.
         if block[MAGIC].starts_with(b"ustar\0") && block[PREFIX.start] != 0 {
@@ -41,14 +43,10 @@ impl Header {
 }
 
 /// Compares a block with its checksum; some old writers added signed bytes.
-fn check(block: &Block) -> Result<(), String> {
-    let stated = number(&block[CHECKSUM]).ok_or("it is no tar header")?;
+fn check(block: &Block) -> Result<(), TarFault> {
+    let stated = number(&block[CHECKSUM]).ok_or(TarFault::NoHeader)?;
     let signed: i64 = masked(block).map(|byte| i64::from(byte as i8)).sum();
-    if stated == checksum(block) || i64::try_from(stated) == Ok(signed) {
-        Ok(())
-    } else {
-        Err("it is no tar header, or a damaged one (its checksum differs)".into())
-    }
+    if stated == checksum(block) || i64::try_from(stated) == Ok(signed) { Ok(()) } else { Err(TarFault::Checksum) }
 }
 
 /// The sum of a block's bytes, the checksum's own counted as blanks.

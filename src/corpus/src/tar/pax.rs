@@ -1,5 +1,7 @@
 //! The records of an extended (pax) header: `LENGTH key=value\n`, one after the other.
 
+use super::fault::TarFault;
+
 /// What extended headers say of the member that follows.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
@@ -13,13 +15,13 @@ pub(super) struct Extension {
 
 impl Extension {
     /// Reads the records; those that concern neither name nor content are passed over.
-    pub(super) fn parse(mut records: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(mut records: &[u8]) -> Result<Self, TarFault> {
         let mut extension = Self::default();
         while !records.is_empty() {
-            let (key, value, rest) = record(records).ok_or("a malformed record in its extended header")?;
+            let (key, value, rest) = record(records).ok_or(TarFault::Record)?;
             match key {
                 b"path" => extension.path = Some(value.to_vec()),
-                b"size" => extension.size = Some(decimal(value).ok_or("a size that is no number")?),
+                b"size" => extension.size = Some(decimal(value).ok_or(TarFault::ExtendedSize)?),
                 key if key.starts_with(b"GNU.sparse.") => extension.sparse = true,
                 _ => {}
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::BLOCK;
+use super::fault::TarFault;
 use super::header::{Block, Header};
 use super::pax::Extension;
 
@@ -43,7 +44,7 @@ pub struct Damage {
     /// The byte at which the unreadable header begins.
     pub at: u64,
     /// What is wrong with it.
-    pub problem: String,
+    pub problem: TarFault,
 }
 
 /// The members of a tar file in order. Content is not read. After a [`Damage`] there is nothing more.
@@ -73,7 +74,7 @@ impl<'f> Members<'f> {
     }
 
     /// The next member, `None` at the end.
-    fn step(&mut self) -> Result<Option<Member>, String> {
+    fn step(&mut self) -> Result<Option<Member>, TarFault> {
         let mut before = Before::default();
         loop {
             let Some(block) = self.block()? else {
@@ -96,7 +97,7 @@ impl<'f> Members<'f> {
     }
 
     /// The member whose own header this is; moves behind it.
-    fn member(&mut self, header: Header, before: Before, content: u64) -> Result<Member, String> {
+    fn member(&mut self, header: Header, before: Before, content: u64) -> Result<Member, TarFault> {
         let extension = before.extension.unwrap_or_default();
         let name = extension.path.or(before.long_name).unwrap_or(header.name);
         let size = extension.size.unwrap_or(header.size);
@@ -104,54 +105,51 @@ impl<'f> Members<'f> {
         let shown = || String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned();
         if size > 0 && matches!(header.flag, b'1'..=b'6') {
             // Some readers skip that many bytes, some none: whichever is right, the other reads other members.
-            return Err(format!("`{}` has no content by its type, but {size} bytes by its size", shown()));
+            return Err(TarFault::ContentOfNoFile { name: shown(), size });
         }
         if content.checked_add(size).is_none_or(|end| end > self.length) {
             let there = self.length.saturating_sub(content);
-            return Err(format!("the file is cut short: `{}` has {size} bytes, {there} of them are there", shown()));
+            return Err(TarFault::CutMember { name: shown(), size, there });
         }
         self.at = content + padded(size);
         Ok(Member { name, kind, offset: content, size })
     }
 
     /// The block at hand; `None` at the end of the file.
-    fn block(&self) -> Result<Option<Block>, String> {
+    fn block(&self) -> Result<Option<Block>, TarFault> {
         let mut block = [0; BLOCK as usize];
         if self.at >= self.length {
             return Ok(None);
         }
         if self.length - self.at < BLOCK {
-            return Err(format!("the file is cut short: {} bytes of a header are there", self.length - self.at));
+            return Err(TarFault::CutHeader { there: self.length - self.at });
         }
-        self.file.read_exact_at(&mut block, self.at).map_err(|e| format!("it cannot be read: {e}"))?;
+        self.file.read_exact_at(&mut block, self.at).map_err(unreadable)?;
         Ok(Some(block))
     }
 
     /// The content of an extended header.
-    fn content(&self, at: u64, size: u64) -> Result<Vec<u8>, String> {
+    fn content(&self, at: u64, size: u64) -> Result<Vec<u8>, TarFault> {
         if size > MAX_EXTENSION {
-            return Err(format!("an extended header of {size} bytes, more than {MAX_EXTENSION}"));
+            return Err(TarFault::LongExtension { size, limit: MAX_EXTENSION });
         }
         if at + size > self.length {
-            return Err("the file is cut short in an extended header".into());
+            return Err(TarFault::CutExtension);
         }
         let mut bytes = vec![0; size as usize];
-        self.file.read_exact_at(&mut bytes, at).map_err(|e| format!("it cannot be read: {e}"))?;
+        self.file.read_exact_at(&mut bytes, at).map_err(unreadable)?;
         Ok(bytes)
     }
 
     /// Accepts a block of zeros as the end if nothing follows that a more patient reader would find.
-    fn end(&mut self, before: &Before) -> Result<Option<Member>, String> {
+    fn end(&mut self, before: &Before) -> Result<Option<Member>, TarFault> {
         before.finished()?;
         self.ended = true;
         let mut tail = vec![0; (self.length - self.at).min(MAX_TAIL) as usize];
-        self.file.read_exact_at(&mut tail, self.at).map_err(|e| format!("it cannot be read: {e}"))?;
+        self.file.read_exact_at(&mut tail, self.at).map_err(unreadable)?;
         match tail.iter().position(|byte| *byte != 0) {
             None => Ok(None),
-            Some(behind) => Err(format!(
-                "the archive ends here, but from byte {} on there is more (tar files set end to end? split them)",
-                self.at + behind as u64
-            )),
+            Some(behind) => Err(TarFault::BehindEnd { at: self.at + behind as u64 }),
         }
     }
 }
@@ -171,43 +169,48 @@ impl Iterator for Members<'_> {
 
 impl Before {
     /// Refuses what no member followed.
-    fn finished(&self) -> Result<(), String> {
+    fn finished(&self) -> Result<(), TarFault> {
         match (&self.long_name, &self.extension) {
             (None, None) => Ok(()),
-            _ => Err("an extended header with no member behind it".into()),
+            _ => Err(TarFault::NoMember),
         }
     }
 
     /// A GNU long name.
-    fn name(&mut self, mut bytes: Vec<u8>) -> Result<(), String> {
+    fn name(&mut self, mut bytes: Vec<u8>) -> Result<(), TarFault> {
         bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
         if self.long_name.replace(bytes).is_some() {
-            return Err("two long names for one member".into());
+            return Err(TarFault::TwoLongNames);
         }
         self.agree()
     }
 
     /// An extended header.
-    fn extend(&mut self, extension: Extension) -> Result<(), String> {
+    fn extend(&mut self, extension: Extension) -> Result<(), TarFault> {
         if self.extension.replace(extension).is_some() {
-            return Err("two extended headers for one member".into());
+            return Err(TarFault::TwoExtensions);
         }
         self.agree()
     }
 
     /// Refuses two names.
-    fn agree(&self) -> Result<(), String> {
+    fn agree(&self) -> Result<(), TarFault> {
         match (&self.long_name, self.extension.as_ref().and_then(|extension| extension.path.as_ref())) {
-            (Some(long), Some(path)) if long != path => Err("two different long names for one member".into()),
+            (Some(long), Some(path)) if long != path => Err(TarFault::NamesDiffer),
             _ => Ok(()),
         }
     }
 }
 
+/// The fault of a file that the operating system does not read.
+fn unreadable(error: io::Error) -> TarFault {
+    TarFault::Unreadable(error.to_string())
+}
+
 /// Refuses a header for all members that would name or size them.
-fn harmless(global: &Extension) -> Result<(), String> {
+fn harmless(global: &Extension) -> Result<(), TarFault> {
     if global.path.is_some() || global.size.is_some() || global.sparse {
-        return Err("a global header that names or sizes members".into());
+        return Err(TarFault::Global);
     }
     Ok(())
 }

@@ -414,27 +414,44 @@ fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
     samples
 }
 
+/// Reason why a member is none that is read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum UnsafeMember {
+    #[error("is {0}; only plain files are read")]
+    NoFile(&'static str),
+    #[error("is no UTF-8 name")]
+    NotUtf8,
+    #[error("is an absolute path")]
+    Absolute,
+    #[error("leads out of its folder by `..`")]
+    LeadsOut,
+    #[error("has a control character in its name")]
+    Control,
+    #[error("has an empty part in its path")]
+    EmptyPart,
+}
+
 /// A member's name, without `./` before it, when it names a file below the place where one would extract it.
-fn safe_name(member: &Member) -> Result<&str, String> {
+fn safe_name(member: &Member) -> Result<&str, UnsafeMember> {
     if let MemberKind::Other(kind) = member.kind {
-        return Err(format!("is {kind}; only plain files are read"));
+        return Err(UnsafeMember::NoFile(kind));
     }
-    let name = std::str::from_utf8(&member.name).map_err(|_| "is no UTF-8 name")?;
+    let name = std::str::from_utf8(&member.name).map_err(|_| UnsafeMember::NotUtf8)?;
     let mut name = name;
     while let Some(rest) = name.strip_prefix("./") {
         name = rest;
     }
     if name.starts_with('/') {
-        return Err("is an absolute path".into());
+        return Err(UnsafeMember::Absolute);
     }
     if name.split('/').any(|part| part == "..") {
-        return Err("leads out of its folder by `..`".into());
+        return Err(UnsafeMember::LeadsOut);
     }
     if name.chars().any(char::is_control) {
-        return Err("has a control character in its name".into());
+        return Err(UnsafeMember::Control);
     }
     if name.is_empty() || name.split('/').any(str::is_empty) {
-        return Err("has an empty part in its path".into());
+        return Err(UnsafeMember::EmptyPart);
     }
     Ok(name)
 }
@@ -443,4 +460,29 @@ fn safe_name(member: &Member) -> Result<&str, String> {
 fn shard_name(path: &str) -> &str {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     name.strip_suffix(".tar").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_members_stay_below_the_folder() {
+        let of = |name: &[u8], kind| Member { name: name.to_vec(), kind, offset: 0, size: 0 };
+        let file = |name: &[u8]| of(name, MemberKind::File);
+        assert_eq!(safe_name(&file(b"././a/b.flac")), Ok("a/b.flac"));
+        for (name, reason) in [
+            (&b"/etc/passwd.flac"[..], UnsafeMember::Absolute),
+            (b"a/../../up.flac", UnsafeMember::LeadsOut),
+            (b"..", UnsafeMember::LeadsOut),
+            (b"caf\xE9.flac", UnsafeMember::NotUtf8),
+            (b"bell\x07.flac", UnsafeMember::Control),
+            (b"a//b.flac", UnsafeMember::EmptyPart),
+            (b"", UnsafeMember::EmptyPart),
+        ] {
+            assert_eq!(safe_name(&file(name)), Err(reason), "{}", String::from_utf8_lossy(name));
+        }
+        let link = of(b"a.flac", MemberKind::Other("a link"));
+        assert_eq!(safe_name(&link), Err(UnsafeMember::NoFile("a link")));
+    }
 }

@@ -27,6 +27,14 @@ pub fn ids(reading: &Reading) -> Vec<&str> {
     reading.utterances.iter().map(|row| row.utt).collect()
 }
 
+/// Checks that an id was rejected: the kind of the reason, which stands before its first `: `, and what the reason names.
+#[track_caller]
+pub fn expect_rejected(reading: &Reading, id: &str, kind: &str, values: &[&str]) {
+    let reason = reason(reading, id);
+    assert_eq!(reason.split(": ").next(), Some(kind), "{id}: {reason}");
+    assert!(values.iter().all(|value| reason.contains(value)), "{id}: {values:?}: {reason}");
+}
+
 /// The reason why an id was rejected; panics when it was not.
 pub fn reason<'a>(reading: &'a Reading, id: &str) -> &'a str {
     match reading.rejected.iter().find(|rejection| rejection.id == id) {

@@ -8,7 +8,7 @@ use flowmill_audio::{decode_bytes, resample};
 use flowmill_corpus::shard::{MelStore, ShardIndex, speech};
 use flowmill_corpus::{ColumnError, ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Derived};
-use flowmill_models::flow::{FlowConfig, FlowItem};
+use flowmill_models::flow::{FlowConfig, FlowItem, TokenError};
 use flowmill_models::token_lengths::go_together;
 use serde::Deserialize;
 
@@ -112,6 +112,69 @@ pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
     .into())
 }
 
+/// Reason why a row cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+pub enum ItemFault {
+    /// A column is missing or of another type.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+    /// The mel of the recording cannot be computed.
+    #[error("its mel cannot be computed: {0}")]
+    Mel(UseError),
+    /// The mel has another number of bins than the model.
+    #[error("its mel has {found} bins, the model makes {bins}")]
+    Bins {
+        /// Bins of the mel.
+        found: usize,
+        /// Bins of the model.
+        bins: usize,
+    },
+    /// The tokens are not those of the model.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// Tokens and mel are of different lengths.
+    #[error(
+        "{tokens} tokens and {frames} mel frames do not go together at {ratio} frames per token (train.model.token_mel_ratio)"
+    )]
+    Lengths {
+        /// Number of tokens.
+        tokens: usize,
+        /// Frames of the mel.
+        frames: usize,
+        /// Frames of a token.
+        ratio: usize,
+    },
+    /// No token has all its frames.
+    #[error("{tokens} tokens and {frames} mel frames are too short to train on")]
+    TooShort {
+        /// Number of tokens.
+        tokens: usize,
+        /// Frames of the mel.
+        frames: usize,
+    },
+    /// The speaker embedding has another length than the model's.
+    #[error("its speaker embedding has {found} values instead of {length} (train.model.spk_embed_dim)")]
+    EmbeddingLength {
+        /// Values of the embedding.
+        found: usize,
+        /// Values that the model reads.
+        length: usize,
+    },
+    /// The speaker embedding has NaN or infinity.
+    #[error("its speaker embedding has a value that is not finite")]
+    EmbeddingNotFinite,
+}
+
+/// A row that cannot be trained on.
+#[derive(Debug, thiserror::Error)]
+#[error("utterance {id}: {fault}")]
+pub struct ItemError {
+    /// The row's id.
+    pub id: String,
+    /// The reason.
+    pub fault: ItemFault,
+}
+
 /// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
 ///
 /// # Errors
@@ -122,49 +185,52 @@ pub fn item(
     config: &FlowConfig,
     embedding: SpeakerEmbedding,
     mels: &Mels,
-) -> Result<FlowItem, String> {
-    let fail = |problem: String| format!("utterance {}: {problem}", row.id);
-    let column = |error: ColumnError| fail(error.to_string());
-    let mel = mel(row, mels).map_err(fail)?;
-    let speaker_embedding = row.values(embedding.column()).map_err(column)?;
+) -> Result<FlowItem, ItemError> {
+    checked_item(row, sample, config, embedding, mels).map_err(|fault| ItemError { id: row.id.clone(), fault })
+}
+
+fn checked_item(
+    row: &Row,
+    sample: u64,
+    config: &FlowConfig,
+    embedding: SpeakerEmbedding,
+    mels: &Mels,
+) -> Result<FlowItem, ItemFault> {
+    let mel = mel(row, mels)?;
+    let speaker_embedding = row.values(embedding.column())?;
     let (ratio, bins) = (config.token_mel_ratio, config.output_size);
-    let speech_token = row.values(speech::SPEECH_TOKEN).map_err(column)?;
-    let (mut tokens, ids) = (config.token_ids(speech_token).map_err(fail)?, config.ids_per_token());
-    let count = whole_tokens(tokens.len() / ids, mel.frames, ratio).map_err(fail)?;
+    let speech_token = row.values(speech::SPEECH_TOKEN)?;
+    let (mut tokens, ids) = (config.token_ids(speech_token)?, config.ids_per_token());
+    let count = whole_tokens(tokens.len() / ids, mel.frames, ratio)?;
     tokens.truncate(count * ids);
     if mel.bins != bins {
-        return Err(fail(format!("its mel has {} bins, the model makes {bins}", mel.bins)));
+        return Err(ItemFault::Bins { found: mel.bins, bins });
     }
     Ok(FlowItem {
         tokens,
         mel: mel.data[..count * ratio * bins].to_vec(),
-        speaker_embedding: finite(speaker_embedding, config.spk_embed_dim).map_err(fail)?,
+        speaker_embedding: finite(speaker_embedding, config.spk_embed_dim)?,
         sample,
     })
 }
 
 /// Returns the number of tokens with all their frames.
-fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, String> {
+fn whole_tokens(tokens: usize, frames: usize, ratio: usize) -> Result<usize, ItemFault> {
     if !go_together((tokens * ratio) as f64, frames, ratio as f64) {
-        return Err(format!(
-            "{tokens} tokens and {frames} mel frames do not go together at {ratio} frames per token (train.model.token_mel_ratio)"
-        ));
+        return Err(ItemFault::Lengths { tokens, frames, ratio });
     }
     match tokens.min(frames / ratio) {
-        0 => Err(format!("{tokens} tokens and {frames} mel frames are too short to train on")),
+        0 => Err(ItemFault::TooShort { tokens, frames }),
         count => Ok(count),
     }
 }
 
-fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, String> {
+fn finite(embedding: &[f32], length: usize) -> Result<Vec<f32>, ItemFault> {
     if embedding.len() != length {
-        let found = embedding.len();
-        return Err(format!(
-            "its speaker embedding has {found} values instead of {length} (train.model.spk_embed_dim)"
-        ));
+        return Err(ItemFault::EmbeddingLength { found: embedding.len(), length });
     }
     if embedding.iter().any(|value| !value.is_finite()) {
-        return Err("its speaker embedding has a value that is not finite".to_owned());
+        return Err(ItemFault::EmbeddingNotFinite);
     }
     Ok(embedding.to_vec())
 }
@@ -176,16 +242,15 @@ struct Mel<'a> {
     bins: usize,
 }
 
-fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, String> {
+fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, ItemFault> {
     match mels {
         Mels::Stored => {
-            let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL).map_err(|error| error.to_string())?;
+            let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;
             Ok(Mel { data: Cow::Borrowed(data), frames, bins })
         }
         Mels::Computed(mel) => {
             let compute = || Ok::<_, UseError>(mel.compute(&recording(row, mel.config())?)?);
-            let Features { data, frames, bins } =
-                compute().map_err(|error| format!("its mel cannot be computed: {error}"))?;
+            let Features { data, frames, bins } = compute().map_err(ItemFault::Mel)?;
             Ok(Mel { data: Cow::Owned(data), frames, bins })
         }
     }
@@ -231,7 +296,7 @@ mod tests {
         Row { id: "a".to_owned(), columns, ..Row::default() }
     }
 
-    fn made(row: &Row) -> Result<FlowItem, String> {
+    fn made(row: &Row) -> Result<FlowItem, ItemError> {
         let config = FlowConfig { vocab_size: 50, output_size: 3, spk_embed_dim: 4, ..FlowConfig::default() };
         item(row, 7, &config, SpeakerEmbedding::Speaker, &Mels::Stored)
     }
@@ -244,6 +309,13 @@ mod tests {
             assert_eq!(item.mel[3], 3.0, "frames keep their bins together");
             assert_eq!((item.sample, item.speaker_embedding[0]), (7, 0.5));
         }
+    }
+
+    /// The reason why a row cannot be trained on.
+    fn fault(row: &Row) -> ItemFault {
+        let error = made(row).unwrap_err();
+        assert_eq!(error.id, "a");
+        error.fault
     }
 
     #[test]
@@ -260,20 +332,24 @@ mod tests {
         let with = |change: Change| {
             let mut row = row(20, 40);
             change(&mut row);
-            made(&row).unwrap_err()
+            fault(&row)
         };
-        let cases: [(Change, &str); 5] = [
-            (|row| tokens(row, 3, 50), "token 50 is not in the vocabulary of 50"),
-            (|row| tokens(row, 3, -1), "token -1"),
-            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5, f32::NAN, 0.5, 0.5])), "not finite"),
-            (|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 3])), "3 values instead of 4"),
-            (|row| drop(row.columns.remove(speech::MEL)), "`mel`"),
-        ];
-        for (change, expected) in cases {
-            let error = with(change);
-            assert!(error.contains(expected) && error.contains("utterance a"), "{error}");
+        for token in [50, -1] {
+            let mut row = row(20, 40);
+            tokens(&mut row, 3, token);
+            let fault = fault(&row);
+            let ItemFault::Tokens(error) = &fault else { panic!("{fault}") };
+            assert_eq!(*error, TokenError::Vocabulary { token, vocabulary: 50 });
         }
-        assert!(made(&row(20, 80)).unwrap_err().contains("do not go together"));
-        assert!(made(&row(0, 1)).unwrap_err().contains("too short"));
+        let nan = with(|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5, f32::NAN, 0.5, 0.5])));
+        assert!(matches!(nan, ItemFault::EmbeddingNotFinite), "{nan}");
+        let short = with(|row| set(row, speech::SPK_EMBEDDING, Array::vector(vec![0.5f32; 3])));
+        assert!(matches!(short, ItemFault::EmbeddingLength { found: 3, length: 4 }), "{short}");
+        let missing = with(|row| drop(row.columns.remove(speech::MEL)));
+        assert!(matches!(missing, ItemFault::Column(_)) && missing.to_string().contains("`mel`"), "{missing}");
+        let longer = fault(&row(20, 80));
+        assert!(matches!(longer, ItemFault::Lengths { tokens: 20, frames: 80, ratio: 2 }), "{longer}");
+        let none = fault(&row(0, 1));
+        assert!(matches!(none, ItemFault::TooShort { tokens: 0, frames: 1 }), "{none}");
     }
 }

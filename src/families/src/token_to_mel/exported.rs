@@ -65,7 +65,7 @@ impl ExportedModel {
     /// # Errors
     /// [`UseError::Generate`] when they are not tokens of this model.
     pub fn token_ids(&self, column: &[i64]) -> Result<Vec<u32>, UseError> {
-        self.config().token_ids(column).map_err(|reason| UseError::Generate { reason })
+        self.config().token_ids(column).map_err(|error| UseError::Generate { reason: error.to_string() })
     }
 
     /// The first of `ids`, of as many whole tokens as `frames` mel frames have, and their units: the last id of each.

@@ -6,7 +6,7 @@ mod step_audio;
 pub use estimator::{DitConfig, EstimatorConfig, UNetConfig};
 pub use step_audio::StepAudioConfig;
 
-use super::{FlowError, Result};
+use super::{FlowError, Result, TokenError};
 use flowmill_extract::dual_codebook::DualCodebook;
 use flowmill_nn::solvers::TimeSchedule;
 use schemars::JsonSchema;
@@ -196,15 +196,15 @@ impl FlowConfig {
     ///
     /// # Errors
     /// The first id that is not in the vocabulary.
-    pub fn token_ids(&self, column: &[i64]) -> std::result::Result<Vec<u32>, String> {
+    pub fn token_ids(&self, column: &[i64]) -> std::result::Result<Vec<u32>, TokenError> {
         if let Some(codebook) = &self.dual_codebook {
-            let frames = codebook.frames(column).map_err(|error| error.to_string())?;
+            let frames = codebook.frames(column)?;
             return Ok(frames.into_flattened());
         }
         let vocabulary = self.vocab_size;
         let check = |&token: &i64| {
             let id = u32::try_from(token).ok().filter(|&id| (id as usize) < vocabulary);
-            id.ok_or_else(|| format!("token {token} is not in the vocabulary of {vocabulary} (train.model.vocab_size)"))
+            id.ok_or(TokenError::Vocabulary { token, vocabulary })
         };
         column.iter().map(check).collect()
     }

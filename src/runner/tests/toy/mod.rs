@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flowmill_runner::{
-    End, Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Reached, Recipe, RecipeError, Reporter,
-    Resumable, RunError, RunOptions, RunSummary, Stage, StageError, StageRange, run,
+    End, Experiment, Interrupt, Part, PartReport, PartWork, Phase, PlanContext, Reached, ReasonKind, Recipe,
+    RecipeError, Reporter, Resumable, RunError, RunOptions, RunSummary, Stage, StageError, StageRange, run,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -378,10 +378,33 @@ impl Toy {
     pub fn ran(&self, set: &[&str]) -> (Vec<String>, String) {
         let (result, said) = self.run(set);
         let summary = result.unwrap_or_else(|error| panic!("{error}\n{said}"));
-        let keys = summary.stages.iter();
-        let keys = keys.flat_map(|stage| stage.ran_keys.iter().map(|key| format!("{}/{key}", stage.stage)));
-        (keys.collect(), said)
+        (keys(&summary), said)
     }
+
+    /// As [`Toy::ran`], with the summary of the run instead of what was said.
+    pub fn ran_with_summary(&self, set: &[&str]) -> (Vec<String>, RunSummary) {
+        let (result, said) = self.run(set);
+        let summary = result.unwrap_or_else(|error| panic!("{error}\n{said}"));
+        (keys(&summary), summary)
+    }
+}
+
+/// The keys of the parts that ran, with their stages.
+fn keys(summary: &RunSummary) -> Vec<String> {
+    let keys = summary.stages.iter();
+    keys.flat_map(|stage| stage.ran_keys.iter().map(|key| format!("{}/{key}", stage.stage))).collect()
+}
+
+/// Checks that parts of a stage ran for a reason of this kind, which names `values`.
+#[track_caller]
+pub fn ran_because(summary: &RunSummary, stage: &str, kind: ReasonKind, values: &[&str]) {
+    let outcome = summary.stages.iter().find(|outcome| outcome.stage == stage).unwrap();
+    let named = |reason: &str| values.iter().all(|value| reason.contains(value));
+    assert!(
+        outcome.reasons.iter().any(|found| found.kind == kind && named(&found.reason)),
+        "not {kind:?} {values:?}: {:?}",
+        outcome.reasons
+    );
 }
 
 pub fn stages(bent: Bent) -> Vec<Box<dyn Stage>> {

@@ -212,9 +212,9 @@ mod tests {
             let (at, text): &(usize, String) = &told[index];
             assert!(*at == step && words.iter().all(|word| text.contains(word)), "{told:?}");
         };
-        has(0, 5, ["`*head*`", "vanished"]);
+        has(0, 5, ["`*head*`", "1.0e-9"]);
         has(1, 6, ["`encoder.*`", "50 %"]);
-        has(2, 9, ["`*head*`", "swallows"]);
+        has(2, 9, ["`*head*`", "5e-9"]);
         assert_eq!(told.len(), 3);
         let labels: Vec<String> = health.take().unwrap().into_iter().map(|(label, _)| label).collect();
         assert_eq!(labels, ["encoder.*", "*head*"]);

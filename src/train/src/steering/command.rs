@@ -227,28 +227,42 @@ mod tests {
 
     #[test]
     fn what_is_no_command_explains_itself() {
+        use CommandError::{Argument, Empty, Rest, Step, Unknown};
+        let rate = |found: Option<&str>| {
+            let found = found.map(str::to_owned);
+            Argument { name: "lr", needs: "a positive rate", example: "lr 1e-4", found }
+        };
+        let scale = |found: &str| {
+            let (needs, found) = ("a positive number", Some(found.to_owned()));
+            Argument { name: "loss-scale", needs, example: "loss-scale 65536", found }
+        };
+        let unknown = |name: &str| Unknown { name: name.to_owned() };
+        let rest = |name: &str, rest: &str| Rest { name: name.to_owned(), rest: rest.to_owned() };
+        let step = |written: &str, meant: &str| Step { written: written.to_owned(), meant: meant.to_owned() };
         for (line, expected) in [
-            ("", "an empty line"),
-            ("  ", "an empty line"),
-            ("sav", "did you mean `save`? (known: save, quit, lr RATE"),
-            ("dance", "there is no command `dance` (known"),
-            ("lr", "`lr` needs a positive rate, such as `lr 1e-4`"),
-            ("lr x", "`x` is none"),
-            ("lr -1", "`-1` is none"),
-            ("lr inf", "`inf` is none"),
-            ("lr 1e-4 5", "what is `5` for?"),
-            ("save now", "what is `now` for?"),
-            ("loss-scale 0", "`0` is none"),
-            ("save@soon", "`@soon` is no step"),
-            ("save@", "`@` is no step; write `save@5000` for after step 5000"),
-            ("lr@60 1e-4", "write `lr 1e-4@60` for after step 60"),
-            ("loss_scale@7  2", "write `loss_scale 2@7`"),
-            ("lr@60 x", "write `save@5000`"),
-            ("lr@x@60 1", "write `save@5000`"),
-            ("@5", "an empty line"),
+            ("", Empty),
+            ("  ", Empty),
+            ("sav", unknown("sav")),
+            ("dance", unknown("dance")),
+            ("lr", rate(None)),
+            ("lr x", rate(Some("x"))),
+            ("lr -1", rate(Some("-1"))),
+            ("lr inf", rate(Some("inf"))),
+            ("lr 1e-4 5", rest("lr", "5")),
+            ("save now", rest("save", "now")),
+            ("loss-scale 0", scale("0")),
+            ("save@soon", step("soon", "save@5000")),
+            ("save@", step("", "save@5000")),
+            ("lr@60 1e-4", step("60 1e-4", "lr 1e-4@60")),
+            ("loss_scale@7  2", step("7  2", "loss_scale 2@7")),
+            ("lr@60 x", step("60 x", "save@5000")),
+            ("lr@x@60 1", step("60 1", "save@5000")),
+            ("@5", Empty),
         ] {
-            let error = line.parse::<Order>().unwrap_err().to_string();
-            assert!(error.contains(expected), "{line}: {error}");
+            assert_eq!(line.parse::<Order>().unwrap_err(), expected, "{line}");
         }
+        let near = unknown("sav").to_string();
+        assert!(near.contains("did you mean `save`?") && FORMS.iter().all(|form| near.contains(form)), "{near}");
+        assert!(!unknown("dance").to_string().contains("did you mean"));
     }
 }

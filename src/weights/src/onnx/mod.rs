@@ -11,6 +11,7 @@ use super::archive::Contents;
 use super::source::Source;
 use super::{Parsed, RawTensor, Result, TensorView, file_error};
 use crate::WeightError;
+use crate::fault::Fault;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tensor::tensor;
@@ -38,7 +39,7 @@ impl OnnxFile {
     /// When it cannot be read, is damaged, or a file that it keeps tensors in is not in its folder.
     pub fn open(path: &Path) -> Result<Self> {
         let opened = Source::open(path).and_then(|mut source| Ok((model(&mut source)?, source.with_named_files()?)));
-        let (model, sources) = opened.map_err(|message| file_error(path, message))?;
+        let (model, sources) = opened.map_err(|fault| file_error(path, fault))?;
         Ok(Self { graph: model.graph, operator_sets: model.operator_sets, producer: model.producer, sources })
     }
 
@@ -47,7 +48,7 @@ impl OnnxFile {
     /// # Errors
     /// When the file cannot be read.
     pub fn load(&mut self, tensor: &TensorView) -> Result<RawTensor> {
-        tensor.read(&mut self.sources).map_err(|message| self.error(message))
+        tensor.read(&mut self.sources).map_err(|fault| self.error(fault))
     }
 
     /// Reads the initialiser of this name.
@@ -60,9 +61,9 @@ impl OnnxFile {
         self.load(&found)
     }
 
-    fn error(&self, message: String) -> WeightError {
+    fn error(&self, fault: impl Into<Fault>) -> WeightError {
         // The first of its sources is the file itself.
-        file_error(self.sources.first().map_or(Path::new(""), Source::path), message)
+        file_error(self.sources.first().map_or(Path::new(""), Source::path), fault)
     }
 }
 
@@ -110,8 +111,8 @@ fn model(source: &mut Source<'_>) -> Parsed<Model> {
         }
         Ok(())
     });
-    read.map_err(|message| format!("not a whole ONNX file: {message}"))?;
-    if found { Ok(model) } else { Err("not a whole ONNX file: it has no graph".to_owned()) }
+    read.map_err(|fault| fault.within(format_args!("not a whole ONNX file")))?;
+    if found { Ok(model) } else { Err("not a whole ONNX file: it has no graph".into()) }
 }
 
 fn operator_set(source: &mut Source<'_>, wire: Wire) -> Parsed<(String, i64)> {
@@ -130,7 +131,7 @@ fn operator_set(source: &mut Source<'_>, wire: Wire) -> Parsed<(String, i64)> {
 
 fn graph(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<OnnxGraph> {
     if depth > DEEPEST {
-        return Err(format!("graphs nested more than {DEEPEST} deep"));
+        return Err(Fault::too_large(format!("graphs nested more than {DEEPEST} deep")));
     }
     let mut graph = OnnxGraph::default();
     fields(source, end, |source, field, wire| {
@@ -148,7 +149,7 @@ fn graph(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<OnnxGraph> {
             }
             11 => graph.inputs.push(value(source, wire)?),
             12 => graph.outputs.push(value(source, wire)?),
-            15 => return Err("it has sparse initialisers, which are not supported".to_owned()),
+            15 => return Err(Fault::unsupported("it has sparse initialisers, which are not supported")),
             _ => {}
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Tensors of ONNX files.
 
 use super::wire::{Wire, fields, integers, message_end, text, words};
+use crate::fault::Fault;
 use crate::source::Source;
 use crate::view::row_major;
 use crate::{ElementType, Parsed, TensorView};
@@ -57,7 +58,7 @@ pub(super) fn tensor(source: &mut Source<'_>, end: u64) -> Parsed<(String, Tenso
     let name = std::mem::take(&mut parts.name);
     // Numbers in fields of their own are kept in memory, in their own width instead of eight bytes.
     let wide = parts.integers.len() * size_of::<i64>();
-    let view = view(source, parts).map_err(|message| format!("tensor `{}`: {message}", name.escape_debug()))?;
+    let view = view(source, parts).map_err(|fault| fault.within(format_args!("tensor `{}`", name.escape_debug())))?;
     if view.is_in_memory() {
         source.release(wide);
         source.hold(usize::try_from(view.byte_count()).unwrap_or(usize::MAX))?;
@@ -98,21 +99,23 @@ fn external(source: &mut Source<'_>, element: ElementType, shape: Vec<usize>, pl
     if let Some(claimed) = place.length
         && claimed > room
     {
-        return Err(format!("its data has {claimed} bytes and {room} are left of `{shown}`; it was cut or changed"));
+        return Err(
+            format!("its data has {claimed} bytes and {room} are left of `{shown}`; it was cut or changed").into()
+        );
     }
     let view = TensorView::contiguous(element, shape, place.offset, place.length.unwrap_or(room))
-        .map_err(|message| format!("{message} of `{shown}`"))?;
+        .map_err(|fault: Fault| Fault::new(fault.kind, format!("{fault} of `{shown}`")))?;
     if let Some(claimed) = place.length
         && claimed != view.byte_count()
     {
-        return Err(format!("{claimed} bytes for {element} of shape {:?}", view.shape()));
+        return Err(format!("{claimed} bytes for {element} of shape {:?}", view.shape()).into());
     }
     Ok(view.in_file(file))
 }
 
 fn view(source: &mut Source<'_>, parts: Parts) -> Parsed<TensorView> {
     if parts.dims.len() > MOST_DIMENSIONS {
-        return Err(format!("{} dimensions", parts.dims.len()));
+        return Err(format!("{} dimensions", parts.dims.len()).into());
     }
     let element = element(parts.data_type)?;
     let shape: Result<Vec<usize>, _> = parts.dims.iter().map(|size| usize::try_from(*size)).collect();
@@ -127,7 +130,7 @@ fn view(source: &mut Source<'_>, parts: Parts) -> Parsed<TensorView> {
     let view = TensorView::contiguous(element, shape, start, length)?;
     match view.byte_count() == length {
         true => Ok(view),
-        false => Err(format!("{length} bytes for {element} of shape {:?}", view.shape())),
+        false => Err(format!("{length} bytes for {element} of shape {:?}", view.shape()).into()),
     }
 }
 
@@ -144,7 +147,7 @@ fn element(data_type: u64) -> Parsed<ElementType> {
         10 => ElementType::F16,
         11 => ElementType::F64,
         16 => ElementType::BF16,
-        other => return Err(format!("elements of ONNX's type {other} are not supported")),
+        other => return Err(Fault::unsupported(format!("elements of ONNX's type {other} are not supported"))),
     })
 }
 

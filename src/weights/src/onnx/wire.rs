@@ -30,7 +30,9 @@ pub(super) fn fields<'a>(
             2 => Wire::Bytes { end: bytes_end(source, end)? },
             5 => Wire::Word(source.array()?),
             other => {
-                return Err(format!("a field of kind {other} at byte {}; it was cut or changed", source.position()));
+                return Err(
+                    format!("a field of kind {other} at byte {}; it was cut or changed", source.position()).into()
+                );
             }
         };
         visit(source, tag >> 3, wire)?;
@@ -40,7 +42,9 @@ pub(super) fn fields<'a>(
     }
     match source.position() == end {
         true => Ok(()),
-        false => Err(format!("a field reaches beyond its message, which ends at byte {end}; it was cut or changed")),
+        false => {
+            Err(format!("a field reaches beyond its message, which ends at byte {end}; it was cut or changed").into())
+        }
     }
 }
 
@@ -52,6 +56,7 @@ fn bytes_end(source: &mut Source<'_>, limit: u64) -> Parsed<u64> {
             "{length} bytes are announced at byte {} and {limit} is the end; it was cut or changed",
             source.position()
         )
+        .into()
     })
 }
 
@@ -64,7 +69,7 @@ fn varint(source: &mut Source<'_>) -> Parsed<u64> {
             return Ok(value);
         }
     }
-    Err(format!("an integer without an end at byte {}", source.position()))
+    Err(format!("an integer without an end at byte {}", source.position()).into())
 }
 
 /// The bytes of a field, accounted for as an item of a list.
@@ -76,7 +81,7 @@ pub(super) fn bytes(source: &mut Source<'_>, wire: Wire) -> Parsed<Vec<u8>> {
             source.hold(bytes.len())?;
             Ok(bytes)
         }
-        _ => Err(format!("a number where bytes are expected at byte {}", source.position())),
+        _ => Err(format!("a number where bytes are expected at byte {}", source.position()).into()),
     }
 }
 
@@ -88,14 +93,14 @@ pub(super) fn hold_item<T>(source: &mut Source<'_>) -> Parsed<()> {
 /// The text of a field.
 pub(super) fn text(source: &mut Source<'_>, wire: Wire) -> Parsed<String> {
     let position = source.position();
-    String::from_utf8(bytes(source, wire)?).map_err(|_| format!("text that is not UTF-8 at byte {position}"))
+    String::from_utf8(bytes(source, wire)?).map_err(|_| format!("text that is not UTF-8 at byte {position}").into())
 }
 
 /// Where the message of a field ends; the source is at its beginning.
 pub(super) fn message_end(source: &Source<'_>, wire: Wire) -> Parsed<u64> {
     match wire {
         Wire::Bytes { end } => Ok(end),
-        _ => Err(format!("a number where a message is expected at byte {}", source.position())),
+        _ => Err(format!("a number where a message is expected at byte {}", source.position()).into()),
     }
 }
 
@@ -109,7 +114,7 @@ pub(super) fn integers(source: &mut Source<'_>, wire: Wire, list: &mut Vec<i64>)
                 list.push(varint(source)? as i64);
             }
         }
-        _ => return Err(format!("bytes where integers are expected at byte {}", source.position())),
+        _ => return Err(format!("bytes where integers are expected at byte {}", source.position()).into()),
     }
     source.hold((list.len() - before) * size_of::<i64>())
 }
@@ -120,7 +125,9 @@ pub(super) fn words(source: &mut Source<'_>, wire: Wire, list: &mut Vec<u8>) -> 
         Wire::Word(word) => list.extend(word),
         Wire::LongWord(word) => list.extend(word),
         Wire::Bytes { .. } => list.extend(bytes(source, wire)?),
-        Wire::Number(_) => return Err(format!("an integer where numbers are expected at byte {}", source.position())),
+        Wire::Number(_) => {
+            return Err(format!("an integer where numbers are expected at byte {}", source.position()).into());
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::globals::Global;
 use super::list::List;
 use super::numpy::Dtype;
 use super::opcodes::*;
+use crate::fault::Fault;
 use crate::source::Source;
 use crate::{ElementType, Parsed, TensorView};
 use std::collections::HashMap;
@@ -84,8 +85,8 @@ pub(super) fn held<T>(items: &Vec<T>) -> usize {
     if items.capacity() == 0 { 0 } else { ALLOCATION + items.capacity() * size_of::<T>() }
 }
 
-pub(super) fn too_deep() -> String {
-    format!("its values are nested more than {DEEPEST} deep")
+pub(super) fn too_deep() -> Fault {
+    Fault::too_large(format!("its values are nested more than {DEEPEST} deep"))
 }
 
 /// A tensor as the pickle describes it.
@@ -166,24 +167,28 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     /// Runs to the end of the pickle. A damaged one is told with the first class or function that it asks for.
     pub fn run(mut self) -> Parsed<Pickle> {
-        self.values().map_err(|message| {
+        self.values().map_err(|fault| {
             let foreign = self.nodes.iter().find_map(|node| match node {
                 Node::Global(Global::Other, name) => Some(name),
                 _ => None,
             });
-            foreign.map_or(message.clone(), |name| {
-                format!("{message}; it asks for `{name}`, but files are read, never executed")
-            })
+            match foreign {
+                Some(name) => {
+                    let message = format!("{fault}; it asks for `{name}`, but files are read, never executed");
+                    Fault::new(fault.kind, message)
+                }
+                None => fault,
+            }
         })
     }
 
     fn values(&mut self) -> Parsed<Pickle> {
         if self.source.byte()? != PROTO {
-            return Err("it does not begin like a pickle of protocol 2 or later".to_owned());
+            return Err("it does not begin like a pickle of protocol 2 or later".into());
         }
         let protocol = self.source.byte()?;
         if !(2..=5).contains(&protocol) {
-            return Err(format!("a pickle of protocol {protocol}; 2 to 5 are understood"));
+            return Err(Fault::unsupported(format!("a pickle of protocol {protocol}; 2 to 5 are understood")));
         }
         loop {
             let opcode = self.source.byte()?;
@@ -239,7 +244,9 @@ impl<'s, 'a> Machine<'s, 'a> {
             INST | OBJ => self.instance(opcode),
             BUILD => self.build(),
             BINPERSID => self.persistent(),
-            other => Err(format!("pickle instruction {other:#04x} at byte {} is not used by weights", self.place())),
+            other => {
+                Err(format!("pickle instruction {other:#04x} at byte {} is not used by weights", self.place()).into())
+            }
         }
     }
 
@@ -250,7 +257,7 @@ impl<'s, 'a> Machine<'s, 'a> {
 
     pub(super) fn top(&self) -> Parsed<Item> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        self.stack[floor..].last().copied().ok_or_else(|| format!("an empty stack at byte {}", self.place()))
+        self.stack[floor..].last().copied().ok_or_else(|| self.unexpected("an empty stack"))
     }
 
     pub(super) fn pop(&mut self) -> Parsed<Item> {
@@ -326,13 +333,14 @@ impl<'s, 'a> Machine<'s, 'a> {
     pub(super) fn charge(&mut self, values: usize) -> Parsed<()> {
         self.copies += values as u64;
         if self.copies > FREE_COPIES + COPIES_PER_BYTE.saturating_mul(self.source.position()) {
-            return Err(self.unexpected("constructors that copy the same values again and again"));
+            let fault = self.unexpected("constructors that copy the same values again and again");
+            return Err(Fault::too_large(fault.message));
         }
         Ok(())
     }
 
-    pub(super) fn unexpected(&self, what: &str) -> String {
-        format!("{what} at byte {}", self.place())
+    pub(super) fn unexpected(&self, what: &str) -> Fault {
+        format!("{what} at byte {}", self.place()).into()
     }
 
     fn scalar(&mut self, opcode: u8) -> Parsed<()> {

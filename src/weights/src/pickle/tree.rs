@@ -4,6 +4,7 @@ use super::globals::Global;
 use super::list::List;
 use super::machine::{DEEPEST, Item, Node, Pickle, StoredTensor, held, too_deep};
 use super::value::PickleValue;
+use crate::fault::{Fault, FaultKind};
 use crate::source::Source;
 use crate::{Parsed, TensorView};
 
@@ -50,7 +51,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
             return Err(too_deep());
         }
         if std::mem::replace(&mut self.open[number], true) {
-            return Err("one of its values contains itself".to_owned());
+            return Err(Fault::new(FaultKind::Cyclic, "one of its values contains itself"));
         }
         let value = self.closed_node(number, depth);
         self.open[number] = false;
@@ -129,7 +130,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
 
     fn tensor(&mut self, number: usize) -> Parsed<PickleValue> {
         let Node::Tensor(tensor) = &self.pickle.nodes[number] else {
-            return Err("a tensor that is none".to_owned());
+            return Err("a tensor that is none".into());
         };
         let StoredTensor { storage, offset, shape, strides } = &**tensor;
         self.source.hold(size_of::<TensorView>() + shape.len() * (size_of::<usize>() + size_of::<u64>()))?;

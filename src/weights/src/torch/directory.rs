@@ -4,6 +4,7 @@
 //! only places are needed: tensors are then read from the file itself. PyTorch checks no checksums either; it may write none.
 
 use crate::Parsed;
+use crate::fault::Fault;
 use crate::source::Source;
 use std::collections::HashMap;
 
@@ -38,7 +39,7 @@ pub(super) struct Directory(HashMap<String, Entry>);
 impl Directory {
     /// Reads the directory at the end of the archive.
     pub fn read(source: &mut Source<'_>) -> Parsed<Self> {
-        Self::parse(source).map_err(|message| format!("a damaged zip archive: {message}"))
+        Self::parse(source).map_err(|fault| fault.within(format_args!("a damaged zip archive")))
     }
 
     fn parse(source: &mut Source<'_>) -> Parsed<Self> {
@@ -49,7 +50,7 @@ impl Directory {
         while source.position() < end {
             let (name, entry) = entry(source)?;
             if entries.insert(name, entry).is_some() {
-                return Err("two of its entries have one name".to_owned());
+                return Err("two of its entries have one name".into());
             }
         }
         Ok(Self(entries))
@@ -66,14 +67,14 @@ impl Directory {
         let shown = name.escape_debug().take(200).collect::<String>();
         let entry = self.0.get(name).ok_or_else(|| format!("it has no entry `{shown}`"))?;
         if entry.changed || entry.packed != entry.size {
-            return Err(format!(
+            return Err(Fault::unsupported(format!(
                 "entry `{shown}` is compressed or encrypted; torch.save stores: pack it again with `zip -0`"
-            ));
+            )));
         }
         source.seek(entry.header)?;
         let header = source.array::<{ LOCAL as usize }>()?;
         if !header.starts_with(b"PK\x03\x04") {
-            return Err(format!("entry `{shown}` is not where the directory says; it was cut or changed"));
+            return Err(format!("entry `{shown}` is not where the directory says; it was cut or changed").into());
         }
         let start = entry.header + LOCAL + word(&header, 26) + word(&header, 28);
         let size = entry.size;
@@ -82,7 +83,8 @@ impl Directory {
             _ => Err(format!(
                 "entry `{shown}` claims {size} bytes at byte {start} of {}; it was cut or changed",
                 source.length()
-            )),
+            )
+            .into()),
         }
     }
 }
@@ -105,7 +107,7 @@ fn find(source: &mut Source<'_>) -> Parsed<(u64, u64)> {
     source.seek(quad_word(&bytes, locator + 8))?;
     let record = source.array::<56>()?;
     if !record.starts_with(b"PK\x06\x06") {
-        return Err("its end does not say where its directory is".to_owned());
+        return Err("its end does not say where its directory is".into());
     }
     Ok((quad_word(&record, 48), quad_word(&record, 40)))
 }
@@ -114,7 +116,7 @@ fn find(source: &mut Source<'_>) -> Parsed<(u64, u64)> {
 fn entry(source: &mut Source<'_>) -> Parsed<(String, Entry)> {
     let fixed = source.array::<{ ENTRY as usize }>()?;
     if !fixed.starts_with(b"PK\x01\x02") {
-        return Err("its directory is damaged".to_owned());
+        return Err("its directory is damaged".into());
     }
     let name = source.bytes(word(&fixed, 28))?;
     let extra = source.bytes(word(&fixed, 30))?;

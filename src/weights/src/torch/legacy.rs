@@ -2,6 +2,7 @@
 //! the storages, then the storages, each behind its number of elements. A file with one pickle is what `pickle.dump` wrote.
 
 use crate::Parsed;
+use crate::fault::Fault;
 use crate::pickle::{self, Pickle, PickleValue, Tree};
 use crate::source::Source;
 use std::collections::HashMap;
@@ -20,11 +21,13 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     }
     let version = pickle::parse(source)?.integer();
     if version != Some(VERSION) {
-        return Err(format!("a legacy PyTorch file of version {version:?}; {VERSION} is understood"));
+        return Err(Fault::unsupported(format!(
+            "a legacy PyTorch file of version {version:?}; {VERSION} is understood"
+        )));
     }
     let machine = tree(source)?;
     if machine.get("little_endian") != Some(&PickleValue::Bool(true)) {
-        return Err("it was not written on a little-endian machine; save it again on one".to_owned());
+        return Err(Fault::unsupported("it was not written on a little-endian machine; save it again on one"));
     }
     let values = pickle::parse(source)?;
     let keys = tree(source)?;
@@ -38,7 +41,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
                 let size = storage.element.size() as u64;
                 Ok((start + storage.offset * size, storage.count * size))
             }
-            _ => Err(format!("a part of storage `{}` lies outside of it", storage.key.escape_debug())),
+            _ => Err(format!("a part of storage `{}` lies outside of it", storage.key.escape_debug()).into()),
         }
     });
     let within: Vec<(u64, u64)> = within.collect::<Parsed<_>>()?;
@@ -48,7 +51,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
 /// One pickle and nothing behind it.
 fn plain(source: &mut Source<'_>, pickle: Pickle) -> Parsed<PickleValue> {
     if source.remaining() > 0 {
-        return Err(format!("{} bytes follow its pickle", source.remaining()));
+        return Err(format!("{} bytes follow its pickle", source.remaining()).into());
     }
     Tree::of(pickle, source, no_storages)
 }
@@ -60,19 +63,19 @@ fn tree(source: &mut Source<'_>) -> Parsed<PickleValue> {
 }
 
 fn no_storages(_: u32) -> Parsed<(u64, u64)> {
-    Err("a tensor in a pickle without storages".to_owned())
+    Err("a tensor in a pickle without storages".into())
 }
 
 /// Where each storage begins and how many elements it has.
 fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Parsed<HashMap<Arc<str>, (u64, u64)>> {
     let PickleValue::List(keys) = keys else {
-        return Err("its list of storages is missing".to_owned());
+        return Err("its list of storages is missing".into());
     };
     let read = values.storages.iter().map(|storage| (storage.key.clone(), storage.element.size()));
     let sizes: HashMap<Arc<str>, usize> = read.chain(values.unread.iter().cloned()).collect();
     let mut places = HashMap::new();
     for key in keys {
-        let PickleValue::Text(key) = key else { return Err("a storage without a name".to_owned()) };
+        let PickleValue::Text(key) = key else { return Err("a storage without a name".into()) };
         let size = sizes.get(key).ok_or_else(|| {
             format!(
                 "storage `{}` is not used, or of a type that is not known; save it again with a current torch.save",
@@ -84,7 +87,7 @@ fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Par
         let size = count.checked_mul(*size as u64);
         source.skip(size.ok_or_else(|| format!("storage `{}` claims {count} elements", key.escape_debug()))?)?;
         if places.insert(key.clone(), (start, count)).is_some() {
-            return Err(format!("storage `{}` is there twice", key.escape_debug()));
+            return Err(format!("storage `{}` is there twice", key.escape_debug()).into());
         }
     }
     Ok(places)

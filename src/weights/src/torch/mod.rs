@@ -7,6 +7,7 @@ mod zip;
 use super::pickle::PickleValue;
 use super::source::Source;
 use super::{Parsed, RawTensor, Result, TensorView, file_error};
+use crate::fault::Fault;
 use std::path::Path;
 
 /// What begins a zip archive.
@@ -27,7 +28,7 @@ impl PickleFile<'static> {
     /// # Errors
     /// When it cannot be read or is damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        Source::open(path).and_then(Self::of).map_err(|message| file_error(path, message))
+        Source::open(path).and_then(Self::of).map_err(|fault| file_error(path, fault))
     }
 }
 
@@ -37,7 +38,7 @@ impl<'a> PickleFile<'a> {
     /// # Errors
     /// As [`open`](PickleFile::open).
     pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
-        Self::of(Source::of_bytes(bytes, path)).map_err(|message| file_error(path, message))
+        Self::of(Source::of_bytes(bytes, path)).map_err(|fault| file_error(path, fault))
     }
 
     pub(crate) fn of(mut source: Source<'a>) -> Parsed<Self> {
@@ -46,7 +47,9 @@ impl<'a> PickleFile<'a> {
         let value = match head[..] {
             [PICKLE_MAGIC, ..] => legacy::read(&mut source)?,
             _ if head.starts_with(ZIP_MAGIC) => zip::read(&mut source)?,
-            _ => return Err("neither a zip archive nor a pickle, so nothing that torch.save wrote".to_owned()),
+            _ => {
+                return Err(Fault::not_weights("neither a zip archive nor a pickle, so nothing that torch.save wrote"));
+            }
         };
         Ok(Self { value, source })
     }
@@ -57,6 +60,6 @@ impl<'a> PickleFile<'a> {
     /// When the file cannot be read.
     pub fn load(&mut self, tensor: &TensorView) -> Result<RawTensor> {
         let loaded = tensor.read(std::slice::from_mut(&mut self.source));
-        loaded.map_err(|message| file_error(self.source.path(), message))
+        loaded.map_err(|fault| file_error(self.source.path(), fault))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::directory::{Directory, Place};
 use crate::Parsed;
+use crate::fault::Fault;
 use crate::pickle::{self, PickleValue, StorageRef, Tree};
 use crate::source::Source;
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     source.seek(start)?;
     let pickle = pickle::parse(source)?;
     if source.position() > start + size {
-        return Err("its pickle is longer than its entry".to_owned());
+        return Err("its pickle is longer than its entry".into());
     }
     let mut places = HashMap::<Arc<str>, Place>::new();
     for storage in &pickle.storages {
@@ -37,11 +38,10 @@ fn prefix(directory: &Directory) -> Parsed<String> {
     if let Some(prefix) = folders.min_by_key(|prefix| (prefix.len(), *prefix)) {
         return Ok(prefix.to_owned());
     }
-    Err(match directory.names().any(|name| name.ends_with(".npy")) {
+    Err(Fault::not_weights(match directory.names().any(|name| name.ends_with(".npy")) {
         true => "an .npz archive of arrays; unpack it and name one .npy of it",
         false => "a zip archive that torch.save did not write: it has no data.pkl",
-    }
-    .to_owned())
+    }))
 }
 
 fn check_byte_order(directory: &Directory, source: &mut Source<'_>, prefix: &str) -> Parsed<()> {
@@ -52,7 +52,7 @@ fn check_byte_order(directory: &Directory, source: &mut Source<'_>, prefix: &str
     let (start, size) = directory.place(source, &name)?;
     match source.bytes_at(start, size.min(16))?.as_slice() {
         b"little" => Ok(()),
-        _ => Err("it was not written on a little-endian machine; save it again on one".to_owned()),
+        _ => Err(Fault::unsupported("it was not written on a little-endian machine; save it again on one")),
     }
 }
 
@@ -66,7 +66,8 @@ fn part(storage: &StorageRef, (start, size): Place) -> Parsed<Place> {
             storage.key.escape_debug(),
             storage.count,
             storage.element
-        )),
+        )
+        .into()),
     }
 }
 
@@ -75,7 +76,7 @@ fn refuse_overlaps(places: &HashMap<Arc<str>, Place>) -> Parsed<()> {
     let mut sorted: Vec<Place> = places.values().copied().filter(|(_, size)| *size > 0).collect();
     sorted.sort_unstable();
     match sorted.windows(2).any(|pair| pair[0].0 + pair[0].1 > pair[1].0) {
-        true => Err("entries of its zip archive overlap".to_owned()),
+        true => Err("entries of its zip archive overlap".into()),
         false => Ok(()),
     }
 }

@@ -67,7 +67,7 @@ impl Target {
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     let tensors = on_the_host(tensors)?;
     let check = |(name, tensor): &(String, Tensor)| refuse_non_finite(tensor, name);
-    tensors.iter().try_for_each(check).map_err(|message| file_error(path, message))?;
+    tensors.iter().try_for_each(check).map_err(|fault| file_error(path, fault))?;
     let outline = Outline { tensors: entries(&tensors), metadata: metadata.clone(), ..Outline::default() };
     let file = File::create(path).map_err(|error| file_error(path, error))?;
     safetensors::write(BufWriter::new(file), &outline, &mut finite(&tensors, path), path)
@@ -103,7 +103,7 @@ pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String
 /// When the archive cannot be read or the file cannot be written.
 pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> Result<()> {
     if target == Target::Safetensors {
-        archive.check_copies().map_err(|message| archive.error(message))?;
+        archive.check_copies().map_err(|fault| archive.error(fault))?;
     }
     let (views, first) = (archive.tensors.clone(), archive.first_of_view());
     let tensors = views.iter().zip(first);
@@ -136,7 +136,7 @@ fn entries(tensors: &[(String, Tensor)]) -> Vec<Entry<'_>> {
 fn finite<'l>(tensors: &'l [(String, Tensor)], path: &'l Path) -> impl FnMut(usize) -> Result<RawTensor> + 'l {
     move |index| {
         let (name, tensor) = &tensors[index];
-        refuse_non_finite(tensor, name).map_err(|message| file_error(path, message))?;
+        refuse_non_finite(tensor, name).map_err(|fault| file_error(path, fault))?;
         RawTensor::of_floats(tensor)
     }
 }

@@ -18,7 +18,7 @@ const LARGE: u64 = u32::MAX as u64;
 
 /// Writes the state dict. No clock goes in: the same tensors give the same bytes.
 pub(super) fn write(sink: impl Write + Seek, outline: &Outline<'_>, load: &mut Load<'_>, path: &Path) -> Result<()> {
-    let failed = |error: zip::result::ZipError| file_error(path, error);
+    let failed = |error: zip::result::ZipError| file_error(path, error.to_string());
     let broken = |error: std::io::Error| file_error(path, error);
     let mut names = HashSet::new();
     let scalars = outline.scalars.iter().map(|(name, _)| name.as_str());

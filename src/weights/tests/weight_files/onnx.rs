@@ -1,6 +1,7 @@
 //! ONNX graphs.
 
 use crate::support::{field, golden, number, onnx, refusal, small_onnx};
+use flowmill_weights::FaultKind::{Damaged, TooLarge, Unsupported};
 use flowmill_weights::{OnnxAttribute, OnnxFile};
 use std::collections::HashSet;
 use std::path::Path;
@@ -76,23 +77,21 @@ fn numbers_may_be_raw_or_typed() {
 
 #[test]
 fn models_that_lie_are_refused() {
-    let refused = |bytes: &[u8], reason: &str| {
-        let error = refusal(bytes);
-        assert!(error.contains(reason), "{error}");
-    };
-    refused(&onnx(&[number(1, 2), number(2, 1), field(8, b"w"), number(14, 1)].concat()), "in another file");
-    refused(&onnx(&[number(1, 3), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "reaches beyond");
+    let refused = |bytes: &[u8], value: &str| refusal(bytes).expect(Damaged, &[value]);
+    refused(&onnx(&[number(1, 2), number(2, 1), field(8, b"w"), number(14, 1)].concat()), "another file");
+    refused(&onnx(&[number(1, 3), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "8 bytes");
     refused(&onnx(&[number(1, 1), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "8 bytes for F32");
-    refused(&onnx(&[number(1, 2), number(2, 8), field(8, b"w"), field(9, &[0; 8])].concat()), "type 8");
-    refused(&onnx(&[&number(1, 1)[..], &[1 << 3, 0xff, 0xff]].concat()), "cut or changed");
+    refusal(&onnx(&[number(1, 2), number(2, 8), field(8, b"w"), field(9, &[0; 8])].concat()))
+        .expect(Unsupported, &["type 8"]);
+    refused(&onnx(&[&number(1, 1)[..], &[1 << 3, 0xff, 0xff]].concat()), "byte ");
     let mut graph = Vec::new();
     for _ in 0..40 {
         graph = field(1, &field(5, &field(6, &graph)));
     }
-    refused(&[number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat(), "nested more than 16 deep");
+    refusal(&[number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat()).expect(TooLarge, &["16 deep"]);
     let whole = std::fs::read(golden("campplus_small.onnx")).unwrap();
     for cut in [whole.len() / 3, whole.len() / 2, whole.len() - 1] {
-        refused(&whole[..cut], "not a whole ONNX file");
+        refused(&whole[..cut], "ONNX");
     }
-    refused(&[number(1, 8), field(2, b"x")].concat(), "no graph");
+    refused(&[number(1, 8), field(2, b"x")].concat(), "graph");
 }

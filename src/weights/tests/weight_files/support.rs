@@ -1,5 +1,6 @@
 //! What these tests share: the golden files, small pickles and archives made by hand.
 
+use flowmill_weights::{FaultKind, WeightError};
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use zip::write::SimpleFileOptions;
@@ -9,18 +10,38 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
-/// The values of a file in memory, as an error message or a value.
-pub fn values(bytes: &[u8]) -> Result<flowmill_weights::PickleValue, String> {
+/// A fault of the file `x.pt`: its kind, and what is said of it.
+#[derive(Debug)]
+pub struct Refusal(pub FaultKind, pub String);
+
+impl Refusal {
+    /// Checks the kind, and what the message names.
+    #[track_caller]
+    pub fn expect(&self, kind: FaultKind, values: &[&str]) {
+        let Self(found, message) = self;
+        assert_eq!(*found, kind, "{message}");
+        assert!(values.iter().all(|value| message.contains(value)), "{values:?}: {message}");
+    }
+}
+
+#[track_caller]
+fn refusal_of(error: WeightError) -> Refusal {
+    match error {
+        WeightError::File { path, kind, message } if path == "x.pt" => Refusal(kind, message),
+        other => panic!("{other}"),
+    }
+}
+
+/// The values of a file in memory, or what keeps it from being read.
+pub fn values(bytes: &[u8]) -> Result<flowmill_weights::PickleValue, Refusal> {
     let file = flowmill_weights::PickleFile::from_bytes(bytes, Path::new("x.pt"));
-    file.map(|file| file.value).map_err(|error| error.to_string())
+    file.map(|file| file.value).map_err(refusal_of)
 }
 
 /// What keeps a file in memory from being read as weights.
 #[track_caller]
-pub fn refusal(bytes: &[u8]) -> String {
-    let error = flowmill_weights::from_bytes(bytes, Path::new("x.pt")).unwrap_err().to_string();
-    assert!(error.starts_with("x.pt: "), "{error}");
-    error
+pub fn refusal(bytes: &[u8]) -> Refusal {
+    refusal_of(flowmill_weights::from_bytes(bytes, Path::new("x.pt")).unwrap_err())
 }
 
 /// A pickle of protocol 2 with these instructions.

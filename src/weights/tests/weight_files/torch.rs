@@ -1,7 +1,8 @@
 //! Files as `torch.save` wrote them.
 
 use crate::support::{archive, dict_of, golden, pickle, refusal, tensor, text, values};
-use flowmill_weights::{Archive, ElementType, NamingError, PickleFile, PickleValue, RawTensor, Scalar};
+use flowmill_weights::FaultKind::{NotFinite, NotWeights};
+use flowmill_weights::{Archive, ElementType, NamingError, PickleFile, PickleValue, RawTensor, Scalar, WeightError};
 use half::{bf16, f16};
 use std::path::Path;
 
@@ -85,8 +86,9 @@ fn plain_containers_are_read_as_values() {
 
 #[test]
 fn a_file_of_values_is_no_weight_file_and_says_what_it_is() {
-    let error = flowmill_weights::read(&golden("pt/utt2embedding.pt")).unwrap_err().to_string();
-    assert!(error.contains("holds no tensors") && error.contains("list of 192 floats"), "{error}");
+    let error = flowmill_weights::read(&golden("pt/utt2embedding.pt")).unwrap_err();
+    let named = |message: &str| message.contains("list of 192 floats");
+    assert!(matches!(&error, WeightError::File { kind: NotWeights, message, .. } if named(message)), "{error}");
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn a_prefix_selects_the_names_that_have_it() {
     assert_eq!(names(&archive), ["a", "b.c"]);
     assert_eq!(archive.left_out, [("step".to_owned(), "tensor F32 [1]".to_owned())]);
     let error = archive.strip_prefix("model.").unwrap_err().to_string();
-    assert!(error.contains("does not begin with `model.`, nor does any other") && error.contains("`b.`"), "{error}");
+    assert!(["`a`", "`model.`", "`b.`"].iter().all(|name| error.contains(name)), "{error}");
 }
 
 #[test]
@@ -180,8 +182,7 @@ fn names_are_fitted_where_one_prefix_explains_all_of_them() {
 fn numbers_that_are_not_finite_are_named() {
     let data: Vec<u8> = [1.0f32, f32::NAN].iter().flat_map(|x| x.to_le_bytes()).collect();
     let program = pickle(&dict_of(&tensor("FloatStorage", "0", 2, 0, &[2], &[1])));
-    let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &data)]));
-    assert!(error.contains("tensor `w` holds NaN at element 1"), "{error}");
+    refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &data)])).expect(NotFinite, &["`w`", "NaN", "element 1"]);
 }
 
 /// `pickle.dumps` of CPython 3.11, protocols 2 to 5, of

@@ -180,10 +180,10 @@ impl Toy {
         (ran, said.text())
     }
 
-    pub fn ran(&self, overrides: &[&str]) -> String {
+    /// Runs both stages and gives how many parts of the training ran.
+    pub fn ran(&self, overrides: &[&str]) -> usize {
         let (ran, said) = self.run(overrides, &RunOptions::default());
-        ran.unwrap_or_else(|error| panic!("{error}\n{said}"));
-        said
+        ran.unwrap_or_else(|error| panic!("{error}\n{said}")).stages[1].ran
     }
 }
 
