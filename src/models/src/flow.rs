@@ -19,7 +19,7 @@ mod generate;
 mod model;
 mod rows;
 
-use crate::dual_codebook::DualCodebookError;
+use flowmill_extract::dual_codebook::DualCodebookError;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation,
