@@ -80,7 +80,7 @@ fn a_changed_recording_is_named_and_what_depends_on_it_runs() {
     let trained = Tree::of(&mini.exp("4-train"));
     mini.run(&[]).expect_error("would-lose", 2).expect_words(&["step 12 of 12", "3-pack/train/index.json"]);
     assert_eq!(trained, Tree::of(&mini.exp("4-train")));
-    mini.run(&["--stage", "train", "--force"]).expect_code(0).expect_words(&["which drops what was finished"]);
+    mini.run(&["--stage", "train", "--force"]).expect_code(0).expect_words(&["which drops earlier work (finished"]);
     mini.run(&[]).expect_code(0).expect_words(&["nothing to do"]);
 }
 
@@ -91,7 +91,8 @@ fn a_changed_field_is_named_and_only_later_stages_run() {
     let change = ["--set", "train.optim.lr=3e-4"];
     let forced = ["--stage", "train", "--force"];
     mini.run(&change).expect_error("would-lose", 2).expect_words(&["train.optim.lr", "0.001", "0.0003"]);
-    let stages = stages_rewritten(&mini, &before, &[&change[..], &forced].concat(), "which drops what was finished");
+    let stages =
+        stages_rewritten(&mini, &before, &[&change[..], &forced].concat(), "which drops earlier work (finished");
     assert_eq!(stages, FROM_TRAINING);
     mini.run(&change).expect_code(0).expect_words(&["nothing to do"]);
     // And back again: the values of the recipe give the bytes of the first run.

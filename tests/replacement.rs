@@ -197,7 +197,7 @@ fn commands_that_failed_are_tried_again_and_recordings_that_are_broken_are_not()
     let index = index.replace(&format!("{last} audio/{last}.flac"), &format!("{last} audio/broken.flac"));
     fs::write(mini.path("data/wav.scp"), index).unwrap();
     with_tool(&mini, false, &allow).expect_code(0).expect_words(&["9 out, 3 rejected"]);
-    with_tool(&mini, false, &allow).expect_code(0).expect_words(&["tried again", "9 out, 3 rejected"]);
+    with_tool(&mini, false, &allow).expect_code(0).expect_words(&["retried", "9 out, 3 rejected"]);
     with_tool(&mini, true, &allow).expect_code(0).expect_words(&["11 out, 1 rejected"]);
     with_tool(&mini, true, &allow).expect_code(0).expect_words(&["nothing to do", "11 out, 1 rejected"]);
     assert_eq!(parquet::texts(&mini.exp("0-prep/rejected.parquet"), "id"), [last]);

@@ -76,7 +76,7 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     run(&other).expect_code(2).expect_words(&[
         &format!("4-train/train was {at}"),
         "train.optim.lr: 0.001 → 0.0005",
-        &format!("to go on from step {step} of 10000000, set that back"),
+        &format!("to continue from step {step} of 10000000, undo these changes"),
         "--exp DIR",
         "another `name`",
         &copied,
@@ -87,15 +87,15 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     run(&[&other[..], &["--dry-run"]].concat()).expect_code(0).expect_words(&["4-train: would be refused", &refused]);
     assert_eq!(state(&other), ("interrupted".to_owned(), refused));
 
-    let goes_on = format!("{at}: goes on");
+    let goes_on = format!("{at}: continues");
     run(&["--dry-run"]).expect_code(0).expect_words(&["4-train: would run", &goes_on]);
     assert_eq!(state(&[]), ("interrupted".to_owned(), goes_on));
     for free in
         ["max_seconds=9", "num_workers=1", "prefetch=1", "gradient_checkpointing=true", "log_every=5", "keep.last=1"]
     {
-        assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: goes on"), "{free}");
+        assert_eq!(state(&["--set", &format!("train.{free}")]).1, format!("{at}: continues"), "{free}");
     }
-    mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": goes on"]);
+    mini.flowmill("status", &ENDLESS).expect_code(0).expect_words(&["interrupted", ": continues"]);
 
     // What it reads counts as its settings do.
     let shard = mini.exp("3-pack/train/index.json");
@@ -104,7 +104,7 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
     let of_content = fs::read(&digests).unwrap();
     // The same content in another file is the same.
     fs::write(&shard, [&content[..], b" "].concat()).unwrap();
-    assert_eq!(state(&[]).1, format!("{at}: goes on"));
+    assert_eq!(state(&[]).1, format!("{at}: continues"));
     fs::write(&digests, String::from_utf8_lossy(&of_content).replacen("\"mel\": \"", "\"mel\": \"0", 1)).unwrap();
     let said = mini.flowmill("status", &ENDLESS).expect_code(0);
     said.expect_words(&["interrupted", "3-pack/train/index.json changed"]);
@@ -114,7 +114,7 @@ fn other_settings_do_not_throw_an_interrupted_training_away() {
 
     let forced = Training::start(&mini, &[&ENDLESS[..], &other, &["--stage", "train", "--force"]].concat()).listening();
     forced.ctl(&["quit"]).expect_code(0);
-    let forced = forced.wait().expect_code(130).expect_words(&[&format!("--force, which drops what was {at}")]);
+    let forced = forced.wait().expect_code(130).expect_words(&[&format!("--force, which drops earlier work ({at}")]);
     assert!(!forced.text().contains("resuming from"), "{}", forced.text());
 }
 
@@ -129,7 +129,7 @@ fn a_training_that_is_asked_to_stop_says_what_it_does() {
     kill_process(Pid::from_child(training.process()), Signal::INT).unwrap();
     let ended =
         training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; once more"]);
-    assert!(!ended.text().contains("parts that have begun"), "{}", ended.text());
+    assert!(!ended.text().contains("when the running parts are done"), "{}", ended.text());
     assert_eq!(checkpoints(&mini).len(), 1);
 }
 

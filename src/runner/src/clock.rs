@@ -1,10 +1,10 @@
-//! Wall-clock times for journals and locks; nothing durable else knows the time.
+//! Wall-clock times for journals and locks. No other file on disk contains a time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 86_400;
 
-/// A time as `2024-02-29T23:59:59Z`.
+/// Formats a time as `2024-02-29T23:59:59Z`.
 pub(crate) fn utc(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (year, month, day) = civil(since / DAY);
@@ -12,8 +12,8 @@ pub(crate) fn utc(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
-/// Year, month and day of a number of days after 1970-01-01, counting in years that begin in March, so that the leap
-/// day is the last one.
+/// Returns the year, month and day of a number of days after 1970-01-01. It counts in years that begin in March, so
+/// that the leap day is the last day.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
@@ -27,7 +27,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// This machine's name.
+/// Returns the name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,8 +1,8 @@
-//! One run per experiment: a lock that says who holds it and that a dead owner loses.
+//! The lock that allows one run per experiment. It names its holder and is released when the holder dies.
 //!
-//! It is the system's advisory lock (`flock`) on `.lock`, which the system gives up with the process. Where the file system has no
-//! such locks, the file `.lock-holder`, which only one process can create, stands for it. It outlives a process that is killed: one of
-//! a dead process of this machine is taken over, one of another machine is refused.
+//! It is the system's advisory lock (`flock`) on `.lock`, which the system releases when the process ends. On file
+//! systems without locks, the file `.lock-holder`, which only one process can create, replaces it. That file survives
+//! a killed process: one of a dead process of this machine is taken over, one of another machine is refused.
 
 mod exclusive;
 
@@ -19,29 +19,29 @@ use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files,
 use exclusive::{Claim, ExclusiveFile, Taken};
 
 const POLL: Duration = Duration::from_millis(200);
-/// So often a lock is tried before it counts as held.
+/// The number of attempts before a lock counts as held.
 const FIRST_LOOKS: usize = 4;
-/// So often a lock without a name is tried again before it counts as held.
+/// The number of attempts before a lock without a name counts as held.
 const LOOKS: usize = 20;
 
-/// Who works on an experiment.
+/// The process that works on an experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process.
+    /// Its process number.
     pub pid: u32,
     /// The machine it runs on.
     pub host: String,
     /// Its command line.
     pub command: String,
-    /// When it began, UTC.
+    /// Its start time, UTC.
     pub start: String,
-    /// When the process began by the system's own clock, which tells it from a later process of the same number.
+    /// Its start time by the system's own clock, which distinguishes it from a later process with the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<u64>,
 }
 
 impl Holder {
-    /// This process, running `command`.
+    /// Returns the holder for this process, running `command`.
     pub(crate) fn this(command: &str) -> Self {
         let (pid, start) = (std::process::id(), clock::utc(SystemTime::now()));
         Self { pid, host: clock::host(), command: command.to_owned(), start, born: exclusive::born(pid) }
@@ -54,7 +54,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// What the system says about its own lock on a file.
+/// The state of the system's lock on a file.
 enum SystemLock {
     Taken,
     Held,
@@ -66,14 +66,14 @@ enum SystemLock {
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    /// What stands for the system's lock where there is none.
+    /// The file that replaces the system's lock where there is none.
     exclusive: Option<ExclusiveFile>,
     /// A run that died while it held the lock.
     pub dead_owner: Option<Holder>,
 }
 
 impl Lock {
-    /// Takes the lock, at once or, with `wait`, as soon as its holder is done.
+    /// Takes the lock immediately or, with `wait`, as soon as its holder is done.
     pub fn take(
         experiment: &Experiment,
         me: &Holder,
@@ -93,7 +93,7 @@ impl Lock {
                 Ok((exclusive, dead)) => {
                     let dead_owner = dead.or_else(|| read_holder(&file));
                     let lock = Self { file, exclusive, dead_owner };
-                    // The lock itself holds without its note, so a full disk is not met here but where it matters.
+                    // The lock works without its note. A full disk is reported where it matters.
                     let _unimportant = lock.write(&serde_json::to_string(me).unwrap_or_default());
                     return Ok(lock);
                 }
@@ -101,7 +101,7 @@ impl Lock {
             };
             looks += 1;
             if looks < FIRST_LOOKS || (holder.is_none() && looks < LOOKS) {
-                // Perhaps somebody only asks who holds it, or has not written a name yet.
+                // Another process may be only asking for the holder, or may not have written its name yet.
                 std::thread::sleep(POLL / 10);
                 continue;
             }
@@ -121,11 +121,11 @@ impl Lock {
         }
     }
 
-    /// One attempt: what was taken, and of whom that is dead; or who holds it.
+    /// Makes one attempt. Returns the lock and its dead former owner, or the present holder.
     fn try_take(file: &File, experiment: &Experiment, me: &Holder) -> std::io::Result<Taken<Option<ExclusiveFile>>> {
         match system_lock(file, FlockOperation::NonBlockingLockExclusive)? {
             SystemLock::Held => Ok(Err(read_holder(file))),
-            // Another machine may have no locks where this one has some.
+            // Another machine may lack locks where this one has them.
             SystemLock::Taken => Ok(match exclusive::look(experiment) {
                 Claim::Held(holder) => {
                     flock(file, FlockOperation::Unlock)?;
@@ -154,13 +154,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // An empty file says that the owner left in good order; the lock goes with the descriptor.
+        // An empty file means that the owner ended in good order. The lock is released with the descriptor.
         let _unimportant = self.write("");
         drop(self.exclusive.take());
     }
 }
 
-/// Who holds the lock now, if anybody does.
+/// Returns the present holder of the lock, if any.
 pub fn holder(experiment: &Experiment) -> Option<Holder> {
     let file = File::open(experiment.lock_file()).ok()?;
     let named = |holder: Option<Holder>| Some(holder.unwrap_or_else(unknown_holder));
@@ -173,7 +173,7 @@ pub fn holder(experiment: &Experiment) -> Option<Holder> {
     }
 }
 
-/// Who held the lock last and died without giving it up, when nobody holds it now.
+/// Returns the last holder if it died without releasing the lock and nobody holds it now.
 pub fn dead_owner(experiment: &Experiment) -> Option<Holder> {
     let file = File::open(experiment.lock_file()).ok()?;
     let system = system_lock(&file, FlockOperation::NonBlockingLockShared).ok()?;
@@ -206,7 +206,7 @@ fn read_holder(mut file: &File) -> Option<Holder> {
     serde_json::from_str(&text).ok()
 }
 
-/// The free space, in bytes, where `path` is.
+/// Returns the free space, in bytes, of the file system that contains `path`.
 pub(crate) fn free_space(path: &Path) -> Option<u64> {
     let space = rustix::fs::statvfs(path).ok()?;
     space.f_bavail.checked_mul(space.f_frsize)

@@ -1,4 +1,4 @@
-//! Kills, locks, full disks, panics: what a run leaves behind, and what the next one makes of it.
+//! Kills, locks, full disks and panics: what a run leaves on disk, and how the next run continues.
 
 mod toy;
 
@@ -16,7 +16,7 @@ const DIR: &str = "TOY_DIR";
 const PAUSE: &str = "TOY_PAUSE_MS";
 const LIMIT: &str = "TOY_FILE_LIMIT";
 
-/// Not a test of its own: what the other tests start as a process of its own to kill it.
+/// The process that other tests start in order to kill it. It is not a test of its own.
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR) else {
@@ -61,7 +61,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A small generator for the instants; its seed is printed, and `FLOWMILL_SEED` repeats it.
+/// A small random generator for the instants of kills. Its seed is printed, and `FLOWMILL_SEED` repeats it.
 struct Instants(u64);
 
 impl Instants {
@@ -117,7 +117,7 @@ fn a_killed_run_keeps_what_it_finished_and_carries_on_with_what_can_be_resumed()
     let (ran, said) = toy.ran(&[]);
     assert_eq!(ran, ["2-learn/model"]);
     assert!(said.contains("the last run died (process "), "{said}");
-    assert!(said.contains("model: carrying on from step "), "{said}");
+    assert!(said.contains("model: continuing from step "), "{said}");
     let journal = fs::read_to_string(toy.exp().join("journal.jsonl")).unwrap();
     assert!(journal.contains("\"outcome\":\"died\""), "{journal}");
     assert!(journal.lines().last().unwrap().contains("\"outcome\":\"done\""), "{journal}");
@@ -142,7 +142,7 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     for words in [
         "2-learn/model was interrupted at step ",
         "learn.optim.learning_rate: 0.001 → 1",
-        "to go on from step ",
+        "to continue from step ",
         "--exp DIR",
         "- to start from it, copy it",
         "--force --stage 2-learn",
@@ -155,7 +155,7 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     let (_, said) = toy.run_with(&[], &RunOptions { dry_run: true, ..options() });
     assert!(said.contains("2-learn: would run: 1 of 1 part: interrupted at step "), "{said}");
 
-    // An input that has changed is as good as a setting; and what comes back is the same again.
+    // A changed input is refused like a changed setting, and restoring it makes the work continue.
     let (changed, kept) =
         (toy.path("data/file-00000.txt"), fs::read_to_string(toy.path("data/file-00000.txt")).unwrap());
     fs::write(&changed, "another text\n").unwrap();
@@ -166,8 +166,8 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     let forced = RunOptions { force: true, ..options() };
     let (result, said) = toy.run_with(&other, &forced);
     result.unwrap();
-    assert!(said.contains("--force, which drops what was interrupted at step "), "{said}");
-    assert!(!said.contains("carrying on from step"), "{said}");
+    assert!(said.contains("--force, which drops earlier work (interrupted at step "), "{said}");
+    assert!(!said.contains("continuing from step"), "{said}");
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -193,15 +193,19 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
         assert_eq!(at_work.join().unwrap().exit_code(), 130);
     });
     let (ran, said) = toy.ran(&[]);
-    assert!(ran.is_empty() && said.contains("2-learn: kept next to it: model, interrupted at step "), "{said}");
+    assert!(
+        ran.is_empty()
+            && said.contains("2-learn: unfinished work kept next to the result: model, interrupted at step "),
+        "{said}"
+    );
     assert_eq!(fs::read(toy.exp().join("2-learn/final/state")).unwrap(), finished);
     let (_, said) = toy.ran(&other);
-    assert!(said.contains("carrying on from step "), "{said}");
+    assert!(said.contains("continuing from step "), "{said}");
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 
-    // What a kill left of a folder that was being removed is nobody's work.
+    // The remains of a folder that was being removed when the run was killed do not count as work.
     fs::create_dir_all(toy.exp().join("2-learn/.staging/%discardedmodel/state/step-002")).unwrap();
     assert!(toy.ran(&other).0.is_empty());
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -240,7 +244,7 @@ fn one_signal_ends_a_run_in_good_order_and_the_next_run_carries_on() {
     assert!(journal.contains("\"outcome\":\"interrupted\""), "{journal}");
     let (ran, said) = toy.ran(&[]);
     assert_eq!(ran, ["2-learn/model"]);
-    assert!(said.contains("carrying on from step "), "{said}");
+    assert!(said.contains("continuing from step "), "{said}");
 }
 
 #[test]
@@ -332,7 +336,7 @@ fn a_limit_on_file_sizes_is_a_clear_error_and_nothing_half_written_counts() {
     let output = command(&toy, 0).env(LIMIT, (1 << 19).to_string()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("0-read/lines/part-0000") && said.contains("make room and run again"), "{said}");
+    assert!(said.contains("0-read/lines/part-0000") && said.contains("free some space and run again"), "{said}");
     assert!(!toy.exp().join("0-read/.staging").exists());
     toy.ran(&[]);
     let undisturbed = Toy::new(2);
@@ -340,7 +344,7 @@ fn a_limit_on_file_sizes_is_a_clear_error_and_nothing_half_written_counts() {
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 }
 
-/// Takes the small disk away whatever happens.
+/// Unmounts the small disk in any case.
 struct Mounted<'a>(&'a Path);
 
 impl Drop for Mounted<'_> {
@@ -366,7 +370,7 @@ fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
     assert_eq!(error.exit_code(), 1);
     println!("{text}");
     assert!(text.contains("no space left") || text.contains("No space left"), "{text}");
-    assert!(text.contains("MB free") && text.contains("make room and run again"), "{text}");
+    assert!(text.contains("MB free") && text.contains("free some space and run again"), "{text}");
     toy.bent.ballast = 1000;
     let (ran, _) = toy.ran(&[]);
     // Which of the three parts found the disk full depends on which came last.

@@ -1,4 +1,4 @@
-//! Reading recipes: what is understood, and what is said about what is not.
+//! Reading recipes: valid ones, and the error messages for invalid ones.
 
 mod toy;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use flowmill_runner::{Experiment, Recipe, RecipeError, check, keys_of, show, to_yaml};
 use toy::{LearnConfig, OptimName, ReadConfig, Toy};
 
-/// The error of a recipe with this text, the folder's name left out.
+/// Returns the error of a recipe with this text, without the folder's name.
 fn error_of(text: &str, set: &[&str]) -> String {
     let toy = Toy::new(1);
     toy.write("recipe.yaml", text);
@@ -54,7 +54,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_is_known() {
         ("seed: -1\n", "recipe.yaml:1: seed: expected a whole number, 0 or more, found the number -1"),
         ("max_rejected: 5\n", "recipe.yaml:1: max_rejected: expected a share of the rows from 0 to 1, found 5"),
         ("name: ../up\n", "recipe.yaml:1: name: `../up` cannot name a folder; use letters, digits, `-`, `_` and `.`"),
-        ("- a\n- b\n", "recipe.yaml:1: a recipe is a mapping of keys to values, this is a list"),
+        ("- a\n- b\n", "recipe.yaml:1: a recipe must be a mapping of keys to values; this is a list"),
         (
             "learn:\n  optim:\n    learning_rate: .inf\n",
             "recipe.yaml:3: learn.optim.learning_rate: a number must be finite",
@@ -163,8 +163,8 @@ fn mistakes_in_set_name_the_option() {
         ("learn.steps=null", "--set learn.steps=null: learn.steps: expected a whole number, 0 or more, found nothing"),
         ("learn.stps=1", "--set learn.stps=1: learn.stps: unknown key; did you mean \"steps\"? (known: steps, optim)"),
         ("learn", "--set learn: write it as KEY=VALUE, such as train.optim.lr=1e-4"),
-        ("=1", "--set =1: `` is no key; write it as train.optim.lr"),
-        ("name.x=1", "--set name.x=1: name.x: what `x` would be in is the text \"toy\""),
+        ("=1", "--set =1: `` is not a key; write it as train.optim.lr"),
+        ("name.x=1", "--set name.x=1: name.x: the parent of `x` is the text \"toy\", not a mapping"),
         (
             "learn.steps=[1",
             "--set learn.steps=[1: learn.steps: not valid YAML: while parsing a flow sequence, expected ',' or ']'",
@@ -303,7 +303,7 @@ fn several_structs_share_a_mapping_and_know_each_others_keys() {
     }
 }
 
-/// Settings of which one is converted, so that its error names no place within the mapping.
+/// Settings one of which is converted, so that its error names no place within the mapping.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Checked {
@@ -336,7 +336,7 @@ impl TryFrom<Settings> for Network {
     }
 }
 
-/// Without its kind it is another error, as of extractors.
+/// Fails with another error without its kind, like extractors do.
 #[derive(Debug, serde::Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 struct ByKind;

@@ -1,4 +1,4 @@
-//! A file that only one process can create, in place of the system's lock.
+//! A file that only one process can create, used in place of the system's lock.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -15,21 +15,21 @@ pub(super) struct ExclusiveFile {
     path: PathBuf,
 }
 
-/// What the file says.
+/// The state of the file.
 pub(super) enum Claim {
     Free,
-    /// Somebody at work, or nobody knows who.
+    /// A running process, or an unknown one.
     Held(Option<Holder>),
-    /// A process of this machine that is no more.
+    /// A process of this machine that no longer exists.
     Dead(Holder),
 }
 
-/// Where the file of an experiment lies.
+/// Returns the path of the file of an experiment.
 pub(super) fn path(experiment: &Experiment) -> PathBuf {
     experiment.dir().join(".lock-holder")
 }
 
-/// What the file of an experiment says.
+/// Reads the state of the file of an experiment.
 pub(super) fn look(experiment: &Experiment) -> Claim {
     let text = match fs::read_to_string(path(experiment)) {
         Ok(text) => text,
@@ -43,11 +43,11 @@ pub(super) fn look(experiment: &Experiment) -> Claim {
     }
 }
 
-/// What was taken, and of whom that is dead; or who holds it.
+/// The lock and its dead former owner, or the present holder.
 pub(super) type Taken<T> = Result<(T, Option<Holder>), Option<Holder>>;
 
 impl ExclusiveFile {
-    /// Creates the file, also in place of a dead owner's, who is named; or says who holds it.
+    /// Creates the file, replacing one of a dead owner, which is returned. Otherwise returns the present holder.
     pub fn create(experiment: &Experiment, me: &Holder) -> io::Result<Taken<Self>> {
         let dead = match look(experiment) {
             Claim::Held(holder) => return Ok(Err(holder)),
@@ -64,7 +64,7 @@ impl ExclusiveFile {
             Err(e) => return Err(e),
         };
         let created = Self { path };
-        // Without its name the file could never be told from a dead process's.
+        // Without a name the file could never be told from that of a dead process.
         file.write_all(serde_json::to_string(me)?.as_bytes())?;
         Ok(Ok((created, dead)))
     }
@@ -72,13 +72,13 @@ impl ExclusiveFile {
 
 impl Drop for ExclusiveFile {
     fn drop(&mut self) {
-        // What stays is a dead process's file, which the next run takes over.
+        // A file that remains belongs to a dead process, and the next run takes it over.
         let _unimportant = fs::remove_file(&self.path);
     }
 }
 
-/// Removes the file of a dead process. Of several that try this at the same time one moves it away; who moved another's new file
-/// puts it back.
+/// Removes the file of a dead process. If several processes try this at the same time, one moves it away, and a
+/// process that moved another's new file puts it back.
 pub(super) fn remove_dead(experiment: &Experiment, dead: &Holder) -> io::Result<()> {
     let path = path(experiment);
     let moved = path.with_file_name(format!(".lock-holder-{}", std::process::id()));
@@ -93,7 +93,7 @@ pub(super) fn remove_dead(experiment: &Experiment, dead: &Holder) -> io::Result<
     fs::rename(&moved, &path)
 }
 
-/// Returns whether a holder is a process of this machine that does not exist any more.
+/// Returns whether a holder is a process of this machine that no longer exists.
 fn is_dead(holder: &Holder) -> bool {
     if holder.host != clock::host() {
         return false;
@@ -104,7 +104,7 @@ fn is_dead(holder: &Holder) -> bool {
     !exists || another
 }
 
-/// When a process began, in ticks since the machine did, where the system tells.
+/// Returns the start time of a process, in ticks since the system booted, if the system provides it.
 pub(super) fn born(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; the 22nd field is the 20th after it.
@@ -139,7 +139,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let gone = Holder { pid: child.id(), ..me.clone() };
         child.wait().unwrap();
-        // A later process that got the number of one that died.
+        // A later process with the number of a dead one.
         let reused = Holder { born: me.born.map(|born| born + 1), ..me.clone() };
         for dead in [gone, reused] {
             fs::write(path(&experiment), serde_json::to_string(&dead).unwrap()).unwrap();
