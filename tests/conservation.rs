@@ -139,7 +139,7 @@ fn of_two_formats_of_a_recording_the_plain_one_is_taken_and_told() {
         ("a.tar", "a.tar#x.wav@"),
     ] {
         let outcome = corpus.prepare(source, "").expect_code(0);
-        outcome.expect_words(&["1 recordings are left out", "x.mp3 (taken: ", "before lossy"]);
+        outcome.expect_words(&["1 recordings are left out", "x.mp3 (taken: ", "these to lossy"]);
         assert!(corpus.rows("wav")["x"].starts_with(wav), "{:?}", corpus.rows("wav"));
     }
 }
@@ -202,7 +202,7 @@ fn where_nothing_is_left_the_reasons_are_counted_and_kept() {
     for (name, content, words) in [
         ("m.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), "gunzip"),
         ("m.parquet", b"PAR1\0\0\0\0PAR1", "Parquet"),
-        ("m.list", b"a.wav|anna|EN|words\nb.wav|anna|EN|more\n", "no JSON object"),
+        ("m.list", b"a.wav|anna|EN|words\nb.wav|anna|EN|more\n", "not a JSON object"),
     ] {
         let corpus = Corpus::new();
         corpus.write(name, content);

@@ -76,16 +76,16 @@ fn sources_that_cannot_be_read_as_a_whole_are_rejected_by_name() {
     }
     // Another format than the data have.
     unreadable(&corpus, "{dir: loose, format: manifest}", 1, &["loose"], &["is a folder", "format: folder"]);
-    unreadable(&corpus, "{dir: m.json, format: folder}", 1, &["m.json"], &["no directory", "format: manifest"]);
-    unreadable(&corpus, "{dir: m.json, format: ljspeech}", 1, &["m.json"], &["no directory"]);
-    unreadable(&corpus, "m.json", 1, &["m.json"], &["no directory"]);
+    unreadable(&corpus, "{dir: m.json, format: folder}", 1, &["m.json"], &["not a directory", "format: manifest"]);
+    unreadable(&corpus, "{dir: m.json, format: ljspeech}", 1, &["m.json"], &["not a directory"]);
+    unreadable(&corpus, "m.json", 1, &["m.json"], &["not a directory"]);
     // Transcripts alone are utterances; what holds neither is none.
     corpus.write("texts/a.txt", "words");
     corpus.write("texts/b/c.lab", "words");
     let texts = corpus.prepare("{dir: texts, format: folder}", "max_rejected: 1.0").expect_code(1);
     texts.expect_words(&["all 2 rows were rejected", "2 × no recording", "rejected.parquet"]);
     corpus.write("notes/a.md", "words");
-    unreadable(&corpus, "{dir: notes, format: folder}", 1, &["notes"], &["holds no recording"]);
+    unreadable(&corpus, "{dir: notes, format: folder}", 1, &["notes"], &["contains no recording"]);
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn hostile_and_damaged_shards_are_rejected_row_by_row() {
     let outcome = mini
         .run(&["--stop-stage", "2", "--set", data, "--set", "max_rejected=0.9", "--set", "prep.split.rest=train"])
         .expect_code(0);
-    outcome.expect_words(&["damaged tar: shards/s-002.tar", "nothing behind that was read"]);
+    outcome.expect_words(&["damaged tar: shards/s-002.tar", "nothing after that was read"]);
     let shown = flowmill(mini.folder(), &["inspect", "shards/s-002.tar", "shards/t-hostile.tar"]).expect_code(1);
     shown.expect_words(&["s-002.tar cannot be shown", "what follows byte", "../outside.flac", "a symbolic link"]);
     assert!(!outside.exists() && !mini.path("../outside.flac").exists());
@@ -152,7 +152,7 @@ fn what_cannot_be_a_source_is_said_before_anything_runs() {
     fs::create_dir(mini.path("shards")).unwrap();
     fs::write(mini.path("shards/a.tar.gz"), b"\x1f\x8b").unwrap();
     let check = |data: &str| mini.run(&["--set", &format!("prep.data={data}"), "--dry-run"]).expect_code(2);
-    check("shards/b-{0..3}.tar").expect_words(&["4 of its 4 tar files are not there", "shards/b-0.tar"]);
+    check("shards/b-{0..3}.tar").expect_words(&["4 of its 4 tar files are missing", "shards/b-0.tar"]);
     check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "is compressed", "gunzip"]);
     check("[{dir: data, ids: shard}]").expect_words(&["`ids` is for `format: webdataset`"]);
     let outcome = mini.run(&["--set", "pack.format=webdatasets", "--dry-run"]).expect_code(2);

@@ -1,4 +1,4 @@
-//! Folders of recordings, LJSpeech's layout and manifests.
+//! Folders of recordings, the LJSpeech layout and manifests.
 
 mod support;
 
@@ -77,7 +77,7 @@ fn manifests_of_json_lines() {
     assert_eq!(reading.utterances.row(2).lang, Some("de"));
     assert!(reason(&reading, "b").contains("train.json:4 has no text"));
     assert!(reason(&reading, "c").contains("`duration`"));
-    assert!(reason(&reading, "train.json:6").contains("is no JSON object"));
+    assert!(reason(&reading, "train.json:6").contains("is not a JSON object"));
     assert!(reason(&reading, "clips-a-1").contains("train.json:7 has the id of train.json:1"));
     assert_eq!(reading.lines, 7);
 }

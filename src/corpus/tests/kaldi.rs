@@ -1,4 +1,4 @@
-//! Kaldi data directories: the real one, and messy ones.
+//! Kaldi data directories: the real one, and invalid ones.
 
 mod support;
 
@@ -148,7 +148,7 @@ fn structural_problems_are_errors_that_say_what_to_do() {
         let error: CorpusError = read_directory(root.path(), dir, &ReadOptions::default()).unwrap_err();
         error.to_string()
     };
-    assert!(problem(&[], "nowhere").contains("is no directory"));
+    assert!(problem(&[], "nowhere").contains("is not a directory"));
     assert!(problem(&[("wav.scp", b"a a.wav\n"), ("text", b"a x\n")], ".").contains("no file `utt2spk`"));
     let empty = problem(&[("wav.scp", b"a a.wav\n"), ("text", b"\n \n"), ("utt2spk", b"a a\n")], ".");
     assert!(empty.contains("text") && empty.contains("is empty"), "{empty}");

@@ -1,4 +1,4 @@
-//! WebDataset tar files as a source: good ones, odd ones, hostile ones.
+//! WebDataset tar files as a source: good, unusual and hostile ones.
 
 mod support;
 #[path = "../../../tests/support/tar.rs"]
@@ -58,7 +58,7 @@ fn rows_of_a_folder_a_pattern_and_a_file() {
     assert_eq!(ids(&read(dir.path(), "data/s-{00..01}.tar", &options).unwrap()), ["a", "b", "deep-c"]);
     assert_eq!(ids(&read(dir.path(), "data/s-00.tar", &options).unwrap()), ["a", "b"]);
     let problem = |data: &str| read(dir.path(), data, &options).unwrap_err().to_string();
-    assert!(problem("data/s-{00..04}.tar").contains("3 of its 5 tar files are not there; the first is data/s-02.tar"));
+    assert!(problem("data/s-{00..04}.tar").contains("3 of its 5 tar files are missing; the first is data/s-02.tar"));
     assert!(problem("data/s-00.zip").contains("ends in `.tar`"));
     assert!(problem("nothing.tar").contains("no such file"));
 }
@@ -174,12 +174,12 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
         ("dev.flac", "a device"),
         ("pipe.flac", "named pipe"),
         ("sparse.flac", "sparse file"),
-        ("caf\u{fffd}.flac", "no UTF-8 name"),
+        ("caf\u{fffd}.flac", "a name that is not UTF-8"),
         ("bell\u{fffd}.flac", "control character"),
         ("a//b.flac", "empty part"),
         ("mute", "no transcript: s.tar: mute.flac has no .json or .txt"),
         ("lonely", "no recording: s.tar: only lonely.json"),
-        ("cut", "s.tar: cut.json is no JSON object"),
+        ("cut", "s.tar: cut.json is not a JSON object"),
         ("wordless", "wordless.json has no `text`"),
         ("odd", "odd.txt:1 is not valid UTF-8"),
         ("huge", "has 1048577 bytes"),
@@ -214,7 +214,7 @@ fn damaged_archives_keep_what_is_before_the_damage() {
         (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), "cut short in an extended header"),
         (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "no member behind it"),
         (zeros(&mut pax(b"99 path=x\n")), "malformed record"),
-        (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is no number"),
+        (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is not a number"),
         (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), "two different long names"),
         (zeros(pax(b"10 path=x\n").raw(b"p", b'x', 10, b"10 path=y\n").file("c.flac", b"x")), "two extended headers"),
         (zeros(Tar::new().raw(b"g", b'g', 10, b"10 path=x\n").file("c.flac", b"x")), "global header"),
@@ -226,14 +226,14 @@ fn damaged_archives_keep_what_is_before_the_damage() {
         let found = reason(&reading, "s.tar");
         assert!(found.contains(words), "{words}: {found}");
         assert!(found.starts_with("damaged tar: s.tar: at byte "), "{found}");
-        assert!(reading.warnings.iter().any(|warning| warning.contains("nothing behind that was read")));
+        assert!(reading.warnings.iter().any(|warning| warning.contains("nothing after that was read")));
         let kept = ids(&reading);
         let first = reading.rejected.iter().any(|rejection| rejection.id == "a");
         assert!(kept == ["a"] || first || words == "global header", "{words}: {kept:?} {:?}", reading.rejected);
     }
     let unfinished = read_one(&pair(Tar::new(), "a").cut());
     assert_eq!((ids(&unfinished), unfinished.rejected.len()), (vec!["a"], 0));
-    assert!(unfinished.warnings[0].contains("without the mark"), "{:?}", unfinished.warnings);
+    assert!(unfinished.warnings[0].contains("without the end mark"), "{:?}", unfinished.warnings);
     assert!(reason(&read_one(b"no tar at all"), "s.tar").contains("cut short"));
     let empty = read_one(b"");
     assert_eq!((empty.lines, empty.rejected.len()), (1, 1), "an empty file is no tar");
@@ -241,7 +241,7 @@ fn damaged_archives_keep_what_is_before_the_damage() {
 
 #[test]
 fn the_size_in_an_extended_header_holds() {
-    // What the plain header hides, between two sizes, is content and no member.
+    // The bytes that the plain header hides, between two sizes, are content and not a member.
     let hidden = pair(Tar::new(), "hidden").cut();
     let record = format!("13 size={}\n", hidden.len());
     assert_eq!((hidden.len(), record.len()), (2048, 13));
@@ -274,7 +274,7 @@ fn no_damage_panics_or_leads_outside_the_file() {
             bytes.truncate(next(bytes.len()));
         }
         if round % 2 == 0 && bytes.len() > 512 {
-            // A checksum that is right, so that the rest of the header is believed.
+            // A correct checksum, so that the rest of the header is used.
             let mut block: [u8; 512] = bytes[..512].try_into().unwrap();
             block[148..156].fill(b' ');
             let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

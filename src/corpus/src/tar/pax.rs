@@ -1,25 +1,25 @@
 //! The records of an extended (pax) header: `LENGTH key=value\n`, one after the other.
 
-/// What extended headers say of the member that follows.
+/// The content of extended headers for the member that follows.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
     /// Its name.
     pub(super) path: Option<Vec<u8>>,
     /// Its size.
     pub(super) size: Option<u64>,
-    /// Whether it is stored with its holes left out.
+    /// True if it is stored with its holes left out.
     pub(super) sparse: bool,
 }
 
 impl Extension {
-    /// Reads the records; those that concern neither name nor content are passed over.
+    /// Parses the records. Those that concern neither name nor content are ignored.
     pub(super) fn parse(mut records: &[u8]) -> Result<Self, String> {
         let mut extension = Self::default();
         while !records.is_empty() {
             let (key, value, rest) = record(records).ok_or("a malformed record in its extended header")?;
             match key {
                 b"path" => extension.path = Some(value.to_vec()),
-                b"size" => extension.size = Some(decimal(value).ok_or("a size that is no number")?),
+                b"size" => extension.size = Some(decimal(value).ok_or("a size that is not a number")?),
                 key if key.starts_with(b"GNU.sparse.") => extension.sparse = true,
                 _ => {}
             }
@@ -29,7 +29,8 @@ impl Extension {
     }
 }
 
-/// The first record's key and value, and what is behind it. Its length decides, for values may hold line ends.
+/// Returns the first record's key and value, and the remaining bytes. Its length determines its end, because values
+/// may contain line ends.
 fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = records.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(&records[..blank])?).ok()?;
@@ -45,7 +46,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A record with its length in front, which counts itself.
+/// Encodes a record, preceded by its length, which includes itself.
 pub(super) fn encode(key: &str, value: &str) -> Vec<u8> {
     let body = key.len() + value.len() + 3;
     let mut length = body + 1;

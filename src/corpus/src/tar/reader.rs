@@ -1,4 +1,4 @@
-//! Walking through a tar file's headers.
+//! Reading of a tar file's headers.
 
 use std::fs::File;
 use std::io;
@@ -10,53 +10,53 @@ use super::pax::Extension;
 
 /// The longest extended header or long name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// How far behind the end marker is looked for more members.
+/// The number of bytes after the end marker that are searched for more members.
 const MAX_TAIL: u64 = 1 << 20;
 
-/// What a member is.
+/// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberKind {
     /// A file, its bytes as they are.
     File,
     /// A directory.
     Directory,
-    /// Something else, in words: "a symbolic link".
+    /// Something else, described in words: "a symbolic link".
     Other(&'static str),
 }
 
 /// One member of a tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its name as it stands there, which may be anything.
+    /// Its name as written in the file, which may be anything.
     pub name: Vec<u8>,
     /// What it is.
     pub kind: MemberKind,
-    /// Where its bytes begin in the tar file.
+    /// The position of its first byte in the tar file.
     pub offset: u64,
-    /// How many bytes it has; all of them are in the file.
+    /// The number of its bytes, all of which are in the file.
     pub size: u64,
 }
 
-/// Where and why the reading of a tar file ended before its end.
+/// The position and reason at which the reading of a tar file ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The byte at which the unreadable header begins.
+    /// The position of the unreadable header.
     pub at: u64,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: String,
 }
 
-/// The members of a tar file in order. Content is not read. After a [`Damage`] there is nothing more.
+/// The members of a tar file in order. Their content is not read. There are no more members after a [`Damage`].
 pub struct Members<'f> {
     file: &'f File,
     length: u64,
     at: u64,
     done: bool,
-    /// Whether the marker of the archive's end was met.
+    /// True once the marker of the archive's end was read.
     pub ended: bool,
 }
 
-/// What the blocks in front of a member's own header say.
+/// The content of the blocks before a member's own header.
 #[derive(Default)]
 struct Before {
     long_name: Option<Vec<u8>>,
@@ -64,15 +64,15 @@ struct Before {
 }
 
 impl<'f> Members<'f> {
-    /// The members of an open file.
+    /// Returns the members of an open file.
     ///
     /// # Errors
-    /// When the file's length cannot be told.
+    /// Returns an error if the file's length cannot be determined.
     pub fn of(file: &'f File) -> io::Result<Self> {
         Ok(Self { file, length: file.metadata()?.len(), at: 0, done: false, ended: false })
     }
 
-    /// The next member, `None` at the end.
+    /// Returns the next member, or `None` at the end.
     fn step(&mut self) -> Result<Option<Member>, String> {
         let mut before = Before::default();
         loop {
@@ -95,7 +95,7 @@ impl<'f> Members<'f> {
         }
     }
 
-    /// The member whose own header this is; moves behind it.
+    /// Returns the member with this header, and moves to the end of its content.
     fn member(&mut self, header: Header, before: Before, content: u64) -> Result<Member, String> {
         let extension = before.extension.unwrap_or_default();
         let name = extension.path.or(before.long_name).unwrap_or(header.name);
@@ -103,7 +103,8 @@ impl<'f> Members<'f> {
         let kind = if extension.sparse { MemberKind::Other("a sparse file") } else { kind(header.flag, &name) };
         let shown = || String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned();
         if size > 0 && matches!(header.flag, b'1'..=b'6') {
-            // Some readers skip that many bytes, some none: whichever is right, the other reads other members.
+            // Some readers skip that many bytes, some none: whichever is right, the others would read different
+            // members.
             return Err(format!("`{}` has no content by its type, but {size} bytes by its size", shown()));
         }
         if content.checked_add(size).is_none_or(|end| end > self.length) {
@@ -114,7 +115,7 @@ impl<'f> Members<'f> {
         Ok(Member { name, kind, offset: content, size })
     }
 
-    /// The block at hand; `None` at the end of the file.
+    /// Returns the present block; `None` at the end of the file.
     fn block(&self) -> Result<Option<Block>, String> {
         let mut block = [0; BLOCK as usize];
         if self.at >= self.length {
@@ -127,7 +128,7 @@ impl<'f> Members<'f> {
         Ok(Some(block))
     }
 
-    /// The content of an extended header.
+    /// Returns the content of an extended header.
     fn content(&self, at: u64, size: u64) -> Result<Vec<u8>, String> {
         if size > MAX_EXTENSION {
             return Err(format!("an extended header of {size} bytes, more than {MAX_EXTENSION}"));
@@ -140,7 +141,7 @@ impl<'f> Members<'f> {
         Ok(bytes)
     }
 
-    /// Accepts a block of zeros as the end if nothing follows that a more patient reader would find.
+    /// Accepts a block of zeros as the end if nothing follows that a more tolerant reader would find.
     fn end(&mut self, before: &Before) -> Result<Option<Member>, String> {
         before.finished()?;
         self.ended = true;
@@ -170,7 +171,7 @@ impl Iterator for Members<'_> {
 }
 
 impl Before {
-    /// Refuses what no member followed.
+    /// Returns an error if an extended header or a long name has no member.
     fn finished(&self) -> Result<(), String> {
         match (&self.long_name, &self.extension) {
             (None, None) => Ok(()),
@@ -178,7 +179,7 @@ impl Before {
         }
     }
 
-    /// A GNU long name.
+    /// Reads a GNU long name.
     fn name(&mut self, mut bytes: Vec<u8>) -> Result<(), String> {
         bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
         if self.long_name.replace(bytes).is_some() {
@@ -187,7 +188,7 @@ impl Before {
         self.agree()
     }
 
-    /// An extended header.
+    /// Reads an extended header.
     fn extend(&mut self, extension: Extension) -> Result<(), String> {
         if self.extension.replace(extension).is_some() {
             return Err("two extended headers for one member".into());
@@ -195,7 +196,7 @@ impl Before {
         self.agree()
     }
 
-    /// Refuses two names.
+    /// Returns an error for two different names.
     fn agree(&self) -> Result<(), String> {
         match (&self.long_name, self.extension.as_ref().and_then(|extension| extension.path.as_ref())) {
             (Some(long), Some(path)) if long != path => Err("two different long names for one member".into()),
@@ -204,7 +205,7 @@ impl Before {
     }
 }
 
-/// Refuses a header for all members that would name or size them.
+/// Returns an error for a global header that would name or size all members.
 fn harmless(global: &Extension) -> Result<(), String> {
     if global.path.is_some() || global.size.is_some() || global.sparse {
         return Err("a global header that names or sizes members".into());
@@ -230,7 +231,8 @@ fn is_zero(block: &Block) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
 
-/// A size in whole blocks. Only called with sizes that fit in the file, and with extended headers within their limit.
+/// Rounds a size up to whole blocks. Only called with sizes that fit in the file, and with extended headers within
+/// their limit.
 fn padded(size: u64) -> u64 {
     size.div_ceil(BLOCK) * BLOCK
 }

@@ -1,4 +1,4 @@
-//! What several tests of this crate need.
+//! Functions that several tests of this crate share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;
@@ -27,7 +27,7 @@ pub fn ids(reading: &Reading) -> Vec<&str> {
     reading.utterances.iter().map(|row| row.utt).collect()
 }
 
-/// The reason why an id was rejected; panics when it was not.
+/// Returns the reason why an id was rejected. Panics if it was not.
 pub fn reason<'a>(reading: &'a Reading, id: &str) -> &'a str {
     match reading.rejected.iter().find(|rejection| rejection.id == id) {
         Some(rejection) => &rejection.reason,
