@@ -98,7 +98,7 @@ fn recipe_show_gives_every_default_and_is_a_recipe_of_the_same_meaning() {
 fn doctor_describes_the_machine_and_checks_the_recipe() {
     let mini = Mini::new();
     let report = mini.flowmill("doctor", &[]).expect_code(0);
-    report.expect_words(&["cores", "memory", "free of", "cpu", "cuda", "well formed"]);
+    report.expect_words(&["cores", "memory", "free of", "cpu", "cuda", "is valid"]);
 }
 
 #[test]
