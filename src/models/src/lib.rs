@@ -1,7 +1,7 @@
-//! The networks and extractors, one module per family, named as their papers name them.
+//! The networks and extractors, one module per family, with the names of their papers.
 //!
-//! Built on `flowmill-nn` (layers, tape) and `flowmill-audio` (features). Knows nothing of corpora, recipes, stages or the training loop: a
-//! model here is a pure function of parameters, a batch and random draws.
+//! Built on `flowmill-nn` (layers, tape) and `flowmill-audio` (features). Does not depend on corpora, recipes, stages
+//! or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
 pub mod dual_codebook;
 pub mod extractors;

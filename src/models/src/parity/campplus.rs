@@ -24,7 +24,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The sizes that the configuration names must be those of the weights.
+/// Checks that the sizes in the configuration are those of the weights.
 fn expect_sizes(file: &GoldenFile, encoder: &Campplus) -> Result<()> {
     let own = encoder.dimensions();
     let sizes = [
