@@ -202,7 +202,7 @@ fn corpora_are_mixed_by_weight() {
     std::fs::write(&path, text.replace("\"hop_length\": 480", "\"hop_length\": 240")).unwrap();
     let forced = RunOptions { force: true, ..RunOptions::default() };
     let error = toy.run(&[&mixture(2), "train.max_steps=8"], &forced).0.unwrap_err().to_string();
-    assert!(error.contains("mels of different definitions"), "{error}");
+    assert!(error.contains("mels with different definitions"), "{error}");
 }
 
 #[test]
