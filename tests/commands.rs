@@ -67,7 +67,7 @@ fn the_paths_of_a_base_count_from_its_own_folder() {
     let own = "base: ..\nname: over\nprep: {data: audio}\n";
     fs::write(mini.path("over/recipe.yaml"), own).unwrap();
     let refused = flowmill(mini.folder(), &["recipe", "check", "over"]).expect_code(2);
-    refused.expect_words(&["over/recipe.yaml:3", "over/audio", "the folder of the recipe that writes them"]);
+    refused.expect_words(&["over/recipe.yaml:3", "over/audio", "the folder of the recipe that contains them"]);
     // The error names the line of the base, and the file from there.
     fs::write(mini.path("over/recipe.yaml"), "base: ../tune.yaml\nname: over\n").unwrap();
     let tune = "base: recipe.yaml\ntrain:\n  init_from: weights/flow.pt\n";

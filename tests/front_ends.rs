@@ -220,10 +220,10 @@ fn the_doctor_knows_whether_weights_are_there() {
     fs::write(mini.path("recipe.yaml"), with.replace("spk_embed_dim: 32", "spk_embed_dim: 24")).unwrap();
     mini.flowmill("doctor", &[])
         .expect_code(1)
-        .expect_words(&["embed.extractor.weights", "campplus.onnx is not there"]);
+        .expect_words(&["embed.extractor.weights", "campplus.onnx does not exist"]);
     fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
     let shown = mini.flowmill("doctor", &[]).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
-    assert!(!shown.text().contains("is not there"), "{}", shown.text());
+    assert!(!shown.text().contains("does not exist"), "{}", shown.text());
 }
 
 #[test]

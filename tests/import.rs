@@ -105,7 +105,7 @@ fn imported_values_train_the_very_model_that_extracted_ones_do() {
     }
     let arguments = ["--set", EMBED, "--set", TOKENS];
     let outcome = imported.run(&arguments).expect_code(0);
-    outcome.expect_words(&["1 imported ids are of no utterance here (first: of-no-one)"]);
+    outcome.expect_words(&["1 imported ids belong to no utterance of this recipe (first: of-no-one)"]);
     for file in [
         "1-embed/train/part-00000.parquet",
         "1-embed/spk2embedding.parquet",

@@ -159,7 +159,7 @@ fn what_cannot_be_a_source_is_said_before_anything_runs() {
     let check = |data: &str| mini.run(&["--set", &format!("prep.data={data}"), "--dry-run"]).expect_code(2);
     check("shards/b-{0..3}.tar").expect_words(&["4 of its 4 tar files are missing", "shards/b-0.tar"]);
     check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "is compressed", "gunzip"]);
-    check("[{dir: data, ids: shard}]").expect_words(&["`ids` is for `format: webdataset`"]);
+    check("[{dir: data, ids: shard}]").expect_words(&["`ids` is only for `format: webdataset`"]);
     let outcome = mini.run(&["--set", "pack.format=webdatasets", "--dry-run"]).expect_code(2);
     outcome.expect_words(&["pack.format", "webdataset"]);
     let _: Value = mini.status();

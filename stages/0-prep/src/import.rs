@@ -1,4 +1,5 @@
-//! Values that another tool made, looked up for the rows of this stage: what stages 1 and 2 do instead of extracting.
+//! Import of values that another tool made, looked up for the rows of this stage. Stages 1 and 2 use it instead of
+//! extraction.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,16 +12,16 @@ use serde_json::json;
 use crate::contents::without_paths;
 use crate::rows::{Table, contents, utterances};
 
-/// Refuses an import whose files are not there; `section` is the stage's in the recipe.
+/// Checks that the files of an import exist; `section` is the stage's section in the recipe.
 ///
 /// # Errors
-/// The key that names the missing file.
+/// Returns the key that names the missing file.
 pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Result<(), RecipeError> {
     for (key, file) in import.files() {
         let path = recipe.dir().join(file);
         if !path.is_file() {
             let message = format!(
-                "there is no file {}; paths count from the folder of the recipe that writes them",
+                "there is no file {}; relative paths start from the folder of the recipe that contains them",
                 path.display()
             );
             return Err(recipe.error(&format!("{section}.extractor.{key}"), message));
@@ -32,10 +33,11 @@ pub fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str) -> Res
 /// The role of imported files among the inputs.
 const IMPORTED: &str = "imported";
 
-/// The part that imports, without its work: it depends on the content of the files and on these columns of the rows.
+/// Creates the part that imports, without its work. It depends on the content of the files and on these columns of
+/// the rows.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn part(
     import: &ImportConfig,
     tables: &[Table],
@@ -50,17 +52,17 @@ pub fn part(
         .starting(|part| part.inputs_as(IMPORTED, files.iter().map(|file| context.recipe_dir().join(file)))))
 }
 
-/// What files are said to lack: "a.pt does not have it", "a.pt and b.pt do not have it".
+/// Formats the statement that files lack something: "a.pt does not have it", "a.pt and b.pt do not have it".
 pub fn lacks(files: &Files, what: &str) -> String {
     let does = if files.iter().count() > 1 { "do" } else { "does" };
     format!("{files} {does} not have {what}")
 }
 
-/// Looks up the rows of all tables. `judge` gives what to keep of an utterance, from what `values` has for its id, or the
-/// reason why it is rejected; `write` takes the kept rows of a table. Ids that no row has are counted.
+/// Looks up the rows of all tables. `judge` returns the value to keep for an utterance, given the value in `values`
+/// for its id, or the reason for rejecting it. `write` takes the kept rows of a table. Ids without a row are counted.
 ///
 /// # Errors
-/// When a table cannot be read, those of `judge` and `write`, or when interrupted.
+/// Returns an error if a table cannot be read, the errors of `judge` and `write`, or an error if interrupted.
 pub fn look_up<T, K>(
     work: &PartWork,
     tables: &[Table],
@@ -87,7 +89,7 @@ pub fn look_up<T, K>(
         (rows_in, rows_out) = (rows_in + count, rows_out + kept.len() as u64);
     }
     if let Some(first) = values.keys().next() {
-        work.message(format!("{} imported ids are of no utterance here (first: {first})", values.len()));
+        work.message(format!("{} imported ids belong to no utterance of this recipe (first: {first})", values.len()));
     }
     Ok(PartReport::rows(rows_in, rows_out).fact("ids of no utterance", values.len()))
 }

@@ -1,9 +1,11 @@
-//! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it.
+//! Recordings for the stages that open them again. Each is read and decoded once per phase, for any number of rows
+//! that are cut from it.
 //!
-//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, in whatever parts these
-//! rows are and however they are interleaved with rows of other recordings. Memory is bounded: [`KEPT_BYTES`] of samples stay in
-//! memory, further recordings go to unlinked temporary files, from which rows read only their own samples; and only
-//! [`DECODING_BYTES`] are decoded at the same time. Where neither memory nor the disk has room, a recording is decoded again.
+//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, whatever
+//! parts these rows are in and however they are interleaved with rows of other recordings. Memory is bounded:
+//! [`KEPT_BYTES`] of samples stay in memory, and further recordings go to unlinked temporary files, from which rows
+//! read only their own samples. Only [`DECODING_BYTES`] are decoded at the same time. If neither memory nor the disk
+//! has space, a recording is decoded again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,9 +22,9 @@ use flowmill_corpus::table::RecordingRow;
 
 use crate::fallback::decoder;
 
-/// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
+/// The size of shared recordings that stay in memory, in bytes (an hour at 16 kHz is 230 MB).
 const KEPT_BYTES: u64 = 1 << 30;
-/// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
+/// The size of recordings that are decoded at the same time, in bytes. A larger recording is decoded alone.
 const DECODING_BYTES: u64 = 2 << 30;
 /// The divisor that gives the largest temporary file from the free space of its disk.
 const SHARE_OF_DISK: u64 = 4;
@@ -31,22 +33,22 @@ const SHARE_OF_DISK: u64 = 4;
 struct Recordings {
     /// The recipe's folder.
     root: PathBuf,
-    /// Where temporary files are made.
+    /// The folder of temporary files.
     scratch: PathBuf,
-    /// By what the rows say of where they are.
+    /// The recordings by the location in their rows.
     shared: HashMap<Key, Arc<Recording>>,
     memory: Arc<Memory>,
 }
 
-/// A recording and how many rows are still to be cut from it.
+/// A recording and the number of rows that still have to be cut from it.
 struct Recording {
-    /// Samples over all channels, as far as the last row reaches.
+    /// The number of samples over all channels, up to the end of the last row.
     samples: u64,
     rows_left: AtomicUsize,
     decoded: Mutex<Decoded>,
 }
 
-/// A recording, and the channel of it that rows are on; `None`: the mean of all.
+/// A recording, and the channel that rows use; `None` for the mean of all.
 type Key = (String, Option<u32>);
 
 /// The samples of a shared recording: one channel, or the mean of all.
@@ -62,47 +64,47 @@ enum Decoded {
         frames: usize,
         sample_rate: u32,
     },
-    /// Every row of it gets this reason.
+    /// The error that every row of it gets.
     Failed(RecordingError),
 }
 
-/// Why a row has no samples.
+/// The reason why a row has no samples.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The recording cannot be read or decoded.
     #[error("{problem}")]
     Unreadable {
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// Whether this machine at this time is to blame, and not the recording.
+        /// True if the cause is this machine at this time, and not the recording.
         of_machine: bool,
     },
-    /// The row's segment lies outside of the recording.
+    /// The row's segment is outside the recording.
     #[error("{0}")]
     Segment(String),
     /// The recording does not have the row's channel.
-    #[error("the recording has {channels} channels, none with the number {channel} (counted from 0)")]
+    #[error("the recording has {channels} channels, but no channel {channel} (counted from 0)")]
     Channel {
         /// The channel, counted from 0.
         channel: u32,
-        /// How many channels there are.
+        /// The number of channels.
         channels: usize,
     },
 }
 
 impl RecordingError {
-    /// Whether this machine at this time is to blame, and not the recording.
+    /// Returns whether the cause is this machine at this time, and not the recording.
     pub fn is_of_machine(&self) -> bool {
         matches!(self, Self::Unreadable { of_machine: true, .. })
     }
 }
 
-/// The handles of all parts of a phase, in their order; `parts` has the rows of each.
+/// Returns the handles of all parts of a phase, in their order; `parts` has the rows of each.
 pub fn recordings_of_parts(root: &Path, scratch: &Path, parts: &[&[RecordingRow]]) -> Vec<PartRecordings> {
     within_memory(root, scratch, parts, Memory::default())
 }
 
-/// [`recordings_of_parts`] within other limits.
+/// Returns the handles like [`recordings_of_parts`], with other limits.
 fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory: Memory) -> Vec<PartRecordings> {
     let mut uses: HashMap<Key, (usize, u64)> = HashMap::new();
     for row in parts.iter().copied().flatten() {
@@ -131,16 +133,17 @@ fn within_memory(root: &Path, scratch: &Path, parts: &[&[RecordingRow]], memory:
     parts.iter().map(part).collect()
 }
 
-/// A part's handle on the recordings of its phase. Dropped, it gives up the rows it has not asked for: of a part that is up to date,
-/// of rows that were set aside.
+/// A part's handle on the recordings of its phase. When it is dropped, it releases the rows it has not requested,
+/// such as those of a part that is up to date and rejected rows.
 pub struct PartRecordings {
     recordings: Arc<Recordings>,
-    /// Rows of shared recordings that were not asked for yet.
+    /// Rows of shared recordings that were not requested yet.
     unclaimed: HashMap<Key, AtomicUsize>,
 }
 
 impl PartRecordings {
-    /// The recording of a row, to be decoded when it is asked for. It is kept for other rows until this value is dropped.
+    /// Returns the recording of a row, which is decoded when it is first needed. It is kept for other rows until this
+    /// value is dropped.
     pub fn row(&self, utterance: &Utterance) -> RowRecording {
         let key = (utterance.wav.clone(), utterance.channel);
         let claim = self
@@ -168,7 +171,7 @@ impl Drop for PartRecordings {
     }
 }
 
-/// The recording of one row, or the segment of one that the row names.
+/// The recording of one row, or the segment of it that the row names.
 pub struct RowRecording {
     recordings: Arc<Recordings>,
     shared: Option<Arc<Recording>>,
@@ -179,10 +182,11 @@ pub struct RowRecording {
 }
 
 impl RowRecording {
-    /// The row's samples: the channel that it names, or else all channels or their mean.
+    /// Returns the row's samples: of the channel that it names, or else all channels or their mean.
     ///
     /// # Errors
-    /// Why the recording cannot be read or decoded, or that the channel is not in it, or the segment outside of it.
+    /// Returns an error if the recording cannot be read or decoded, does not have the channel, or does not contain
+    /// the segment.
     pub fn audio(&self) -> Result<Audio, RecordingError> {
         let Some(shared) = &self.shared else {
             let audio = self.decode(self.samples)?;
@@ -191,7 +195,7 @@ impl RowRecording {
                 channel => cut(&one_channel(audio, channel)?, self.span),
             };
         };
-        // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
+        // Decoding under the lock does no parallel work, so this thread takes no row that would wait for itself.
         let mut decoded = lock(&shared.decoded);
         let piece = match &*decoded {
             Decoded::InMemory { audio, .. } => return cut(audio, self.span),
@@ -216,12 +220,12 @@ impl RowRecording {
         }
     }
 
-    /// Reads and decodes the whole recording, of about this number of samples.
+    /// Reads and decodes the whole recording, which has about this number of samples.
     fn decode(&self, samples: u64) -> Result<Audio, RecordingError> {
         let Recordings { root, memory, .. } = &*self.recordings;
         let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
         let source = Source::of(&self.key.0);
-        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        // The output of a command is not declared as an input, so a later success would go unnoticed.
         let is_command = matches!(source, Source::Pipe(_));
         let bytes = source.read(root, &PipeLimits::default()).map_err(|error| RecordingError::Unreadable {
             problem: error.to_string(),
@@ -241,7 +245,7 @@ impl Drop for RowRecording {
 }
 
 impl Recording {
-    /// Notes that this number of rows need it no longer.
+    /// Records that this number of rows no longer need it.
     fn release(&self, rows: usize) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
             *lock(&self.decoded) = Decoded::Absent;
@@ -250,7 +254,7 @@ impl Recording {
 }
 
 impl Recordings {
-    /// Keeps a decoded recording where there is room for it.
+    /// Keeps a decoded recording if there is space for it.
     fn keep(&self, audio: Audio) -> Decoded {
         let bytes = (audio.frames() * size_of::<f32>()) as u64;
         if let Some(reserved) = self.memory.reserve(bytes, self.memory.kept_bytes) {
@@ -266,7 +270,7 @@ impl Recordings {
         }
     }
 
-    /// Writes the samples to an unlinked file, if the disk has enough room.
+    /// Writes the samples to an unlinked file, if the disk has enough space.
     fn write(&self, audio: &Audio, bytes: u64) -> Option<File> {
         std::fs::create_dir_all(&self.scratch).ok()?;
         let disk = rustix::fs::statvfs(&self.scratch).ok()?;
@@ -284,7 +288,7 @@ impl Recordings {
     }
 }
 
-/// A channel as a recording, or the mean of all.
+/// Reduces a recording to a channel, or to the mean of all.
 fn one_channel(mut audio: Audio, channel: Option<u32>) -> Result<Audio, RecordingError> {
     let (sample_rate, warnings, channels) = (audio.sample_rate, audio.warnings.clone(), audio.samples.len());
     let samples = match channel {
@@ -295,7 +299,7 @@ fn one_channel(mut audio: Audio, channel: Option<u32>) -> Result<Audio, Recordin
     Ok(Audio { samples: vec![samples], sample_rate, warnings })
 }
 
-/// The part of a recording that a row names.
+/// Returns the part of a recording that a row names.
 fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, RecordingError> {
     match span {
         (None, None) => Ok(audio.clone()),
@@ -306,7 +310,7 @@ fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, Recordi
     }
 }
 
-/// [`cut`] of samples in a file; `None` when they cannot be read.
+/// Returns the part of samples in a file like [`cut`]; `None` if they cannot be read.
 fn read_piece(
     samples: &File,
     frames: usize,
@@ -330,7 +334,7 @@ fn read_piece(
     Some(Ok(Audio { samples: vec![piece], sample_rate, warnings: Vec::new() }))
 }
 
-/// How much memory recordings may take, and take.
+/// The limits and the present use of memory for recordings.
 struct Memory {
     kept_bytes: u64,
     decoding_bytes: u64,
@@ -366,7 +370,7 @@ impl Memory {
         DecodingRoom { memory: self, bytes }
     }
 
-    /// Reserves memory for what is kept, if that then takes no more than `limit`.
+    /// Reserves memory for kept recordings, if they then take no more than `limit`.
     fn reserve(self: &Arc<Self>, bytes: u64, limit: u64) -> Option<Reserved> {
         let mut taken = lock(&self.taken);
         let kept = taken.kept.checked_add(bytes).filter(|kept| *kept <= limit)?;
@@ -375,7 +379,7 @@ impl Memory {
     }
 }
 
-/// Room to decode, given back when dropped.
+/// Memory for decoding, which is released when dropped.
 struct DecodingRoom<'m> {
     memory: &'m Memory,
     bytes: u64,
@@ -389,7 +393,7 @@ impl Drop for DecodingRoom<'_> {
     }
 }
 
-/// Memory of a recording that is kept, given back when dropped.
+/// Memory of a kept recording, which is released when dropped.
 struct Reserved {
     memory: Arc<Memory>,
     bytes: u64,
@@ -402,7 +406,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Locks even after a panic of another holder: what is behind these locks is whole at every instant.
+/// Locks a mutex even after another holder panicked: the data in these locks are consistent at every instant.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -411,14 +415,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Two recordings of a second whose samples count up; `wav` is a command that notes every run of it.
+    /// Two recordings of a second whose samples count up; `wav` is a command that logs each of its runs.
     struct Corpus {
         folder: tempfile::TempDir,
         rows: Vec<Vec<Utterance>>,
     }
 
     impl Corpus {
-        /// Segments of both recordings take turns, over two parts.
+        /// Creates a corpus in which segments of both recordings alternate, over two parts.
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             for name in ["a", "b"] {
@@ -449,7 +453,7 @@ mod tests {
                 .map_or(0, |runs| runs.lines().count())
         }
 
-        /// All pieces, the parts one after the other.
+        /// Returns all pieces of all parts in order.
         fn pieces(&self, scratch: &Path, memory: Memory) -> (Vec<Vec<f32>>, Vec<PartRecordings>) {
             let parts: Vec<Vec<RecordingRow>> =
                 self.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
@@ -481,7 +485,7 @@ mod tests {
     fn what_memory_has_no_room_for_is_read_from_a_file_that_leaves_no_trace() {
         let corpus = Corpus::new();
         let scratch = corpus.folder.path().join("scratch");
-        // Room for one of the two.
+        // Memory for one of the two.
         let memory = Memory { kept_bytes: 40_000, ..Memory::default() };
         let (pieces, _parts) = corpus.pieces(&scratch, memory);
         assert_eq!(pieces, expected(&corpus));

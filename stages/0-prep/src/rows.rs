@@ -1,4 +1,4 @@
-//! What this stage leaves, for the stages that run extractors over rows: the parts to work on and their rows.
+//! The results of this stage for the stages that run extractors over rows: the parts to process and their rows.
 
 use std::{
     collections::BTreeSet,
@@ -30,22 +30,22 @@ pub struct Table {
     pub path: PathBuf,
 }
 
-/// A table with what is in it.
+/// A table with its content.
 pub struct PrepPart {
     /// The table.
     pub table: Table,
-    /// How many utterances it has.
+    /// The number of utterances.
     pub rows: u64,
-    /// What its rows are, wherever they and their recordings lie.
+    /// The content of its rows, independent of the location of rows and recordings.
     pub contents: Contents,
     /// Its recordings, shared with the other parts of the phase.
     pub recordings: PartRecordings,
 }
 
-/// The tables of all splits, in the order in which stage 0 planned them.
+/// Returns the tables of all splits, in the order in which stage 0 planned them.
 ///
 /// # Errors
-/// When stage 0 is not finished.
+/// Returns an error if stage 0 is not finished.
 pub fn tables(context: &PlanContext) -> Result<Vec<Table>, StageError> {
     let stage = context.stage_dir(0);
     let table = |path: PathBuf| {
@@ -55,25 +55,25 @@ pub fn tables(context: &PlanContext) -> Result<Vec<Table>, StageError> {
     Ok(context.receipts(0)?.iter().flat_map(|receipt| receipt.outputs()).filter_map(table).collect())
 }
 
-/// The tables of one split.
+/// Returns the tables of one split.
 ///
 /// # Errors
-/// When stage 0 made no such split; `key` is the recipe's key that asks for it.
+/// Returns an error if stage 0 made no such split; `key` is the recipe's key that names it.
 pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Table>, StageError> {
     let tables = tables(context)?;
     let splits: BTreeSet<String> = tables.iter().map(|table| table.split.clone()).collect();
     if !splits.contains(split) {
         let known = splits.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!("stage 0 made no split {split:?}; there are: {known}");
+        let message = format!("stage 0 made no split {split:?}; existing splits: {known}");
         return Err(context.recipe().error(key, message).into());
     }
     Ok(tables.into_iter().filter(|table| table.split == split).collect())
 }
 
-/// Tables with what is in them, in their order; `columns` are those that the stage reads.
+/// Returns tables with their content, in order; `columns` are those that the stage reads.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Result<Vec<PrepPart>, StageError> {
     let rows: Vec<Vec<RecordingRow>> = tables
         .par_iter()
@@ -88,10 +88,10 @@ pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Res
     Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())
 }
 
-/// What the rows of tables are, each in these columns.
+/// Returns the content of the rows of tables, each with these columns.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
     let of = |table: &Table| {
         let mut contents = Contents::new(context.recipe_dir());
@@ -101,10 +101,10 @@ pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Re
     tables.par_iter().map(of).collect()
 }
 
-/// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
+/// Returns the outputs of this stage's own earlier parts whose keys have this prefix, in the order of the parts.
 ///
 /// # Errors
-/// When a receipt cannot be read.
+/// Returns an error if a receipt cannot be read.
 pub fn outputs(context: &PlanContext, own: u8, prefix: &str) -> Result<Vec<PathBuf>, StageError> {
     let receipts = context.receipts(own)?;
     Ok(receipts
@@ -114,37 +114,37 @@ pub fn outputs(context: &PlanContext, own: u8, prefix: &str) -> Result<Vec<PathB
         .collect())
 }
 
-/// The split and the key, when the path, relative to stage 0, is `SPLIT/part-00000.parquet`.
+/// Returns the split and the key of a path, relative to stage 0, of the form `SPLIT/part-00000.parquet`.
 fn name_of(table: &Path) -> Option<(String, String)> {
     let key = table.to_str()?.strip_suffix(".parquet")?;
     let (split, part) = key.split_once('/')?;
     (part.starts_with("part-") && !part.contains('/')).then(|| (split.to_owned(), key.to_owned()))
 }
 
-/// The utterances of a table.
+/// Returns the utterances of a table.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Returns an error if it cannot be read.
 pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
     table::read_utterances(&table.path).map_err(StageError::other)
 }
 
-/// What an extractor sees of an utterance of the part that `recordings` belong to.
+/// Returns the input of an extractor for an utterance of the part that `recordings` belong to.
 pub fn media(recordings: &PartRecordings, utterance: &Utterance) -> Media {
     let recording = recordings.row(utterance);
     Media::audio(move || recording.audio().map_err(|error| MediaError::new(&error, error.is_of_machine())))
 }
 
-/// An utterance's id.
+/// Returns an utterance's id.
 pub fn id(utterance: &Utterance) -> &str {
     &utterance.utt
 }
 
-/// Tells the runner about rows.
+/// Reports rows to the runner.
 pub struct Events<'w> {
-    /// The part at work.
+    /// The running part.
     pub work: &'w PartWork,
-    /// Whether a rejected row is to be counted: once per stage, where its value is extracted, not where it is only
+    /// True if a rejected row is counted: once per stage, where its value is extracted, but not where it is only
     /// measured.
     pub count_rejected: bool,
 }
@@ -171,7 +171,7 @@ impl RowEvents for Events<'_> {
     }
 }
 
-/// The driver's errors as the runner's.
+/// Converts the driver's errors to the runner's.
 pub fn stage_error(error: RowWork) -> StageError {
     match error {
         RowWork::Interrupted(_) => StageError::Interrupted,
@@ -179,8 +179,8 @@ pub fn stage_error(error: RowWork) -> StageError {
     }
 }
 
-/// A fitted extractor in a file. It is loaded when a part first asks for it, shared by all parts of a phase, and freed with the last
-/// of them.
+/// A fitted extractor in a file. It is loaded when a part first needs it, shared by all parts of a phase, and freed
+/// with the last of them.
 pub struct SharedExtractor {
     path: PathBuf,
     device: DeviceName,
@@ -188,22 +188,22 @@ pub struct SharedExtractor {
 }
 
 impl SharedExtractor {
-    /// The extractor in this file, which need not be there yet, to run on a device.
+    /// Creates the extractor for a device. The file need not exist yet.
     pub fn new(path: &Path, device: DeviceName) -> Self {
         Self { path: path.to_owned(), device, loaded: Mutex::new(None) }
     }
 
-    /// The extractor.
+    /// Returns the extractor, loading it if necessary.
     ///
     /// # Errors
-    /// When the file is not a whole extractor, or there is no such device.
+    /// Returns an error if the file is not an intact extractor, or there is no such device.
     pub fn get(&self) -> Result<Arc<dyn Extractor>, StageError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(extractor) = &*loaded {
             return Ok(Arc::clone(extractor));
         }
-        // On a thread outside of the pool: what loading does in parallel must not let this thread take up another part, which
-        // would wait for the lock that is held here.
+        // On a thread outside the pool: parallel work during loading must not let this thread start another part,
+        // which would wait for the lock that is held here.
         let load = || {
             let state = State::load(&self.path).map_err(StageError::other)?;
             let device = device::open(self.device).map_err(StageError::other)?;
