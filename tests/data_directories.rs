@@ -130,7 +130,7 @@ fn a_split_that_is_not_there_is_missed_before_training() {
         .expect_words(&["train.validation_split: `nope` is none of the splits that prep.split makes: dev, train"]);
     mini.run(&["--stop-stage", "5", "--set", "train.validation_split=null"])
         .expect_code(0)
-        .expect_words(&["nothing is held out", "the last are averaged instead of the best"]);
+        .expect_words(&["nothing is held out", "the last ones are averaged instead of the best"]);
 }
 
 #[test]

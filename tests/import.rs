@@ -203,8 +203,8 @@ fn tokens_of_another_length_than_the_mel_are_rejected_by_stage_3() {
         let store = format!("pack.mel.store={store}");
         packed(&mini, &["--set", &store, "--set", "max_rejected=0.2"]).expect_code(0);
         assert_eq!(parquet::texts(&mini.exp("3-pack/rejected.parquet"), "id"), [id.as_str()]);
-        assert!(reasons()[0].starts_with(&format!("tokens and mel do not go together: {} tokens and", whole - 25)));
-        assert!(reasons()[0].contains("2.00 per token at 25.00 tokens a second"), "{:?}", reasons());
+        assert!(reasons()[0].starts_with(&format!("tokens and mel do not match: {} tokens and", whole - 25)));
+        assert!(reasons()[0].contains("2.00 per token at 25.00 tokens per second"), "{:?}", reasons());
     }
     packed(&mini, &["--set", "max_rejected=0.05"])
         .expect_error("rejected", 1)
@@ -220,7 +220,7 @@ fn tokens_of_another_length_than_the_mel_are_rejected_by_stage_3() {
     let slow = "tokens.extractor={kind: import, tokens: utt2speech_token.pt, vocabulary: 16, rate: 12.5}";
     mini.run(&["--dry-run", "--set", slow]).expect_code(2).expect_words(&[
         "train.model.token_mel_ratio",
-        "12.50 tokens a second",
+        "12.50 tokens per second",
         "4.00 per token",
     ]);
     mini.run(&["--stop-stage", "3", "--set", slow]).expect_code(0);

@@ -276,7 +276,7 @@ mod tests {
             let error = with(change);
             assert!(error.contains(expected) && error.contains("utterance a"), "{error}");
         }
-        assert!(made(&row(20, 80)).unwrap_err().contains("do not go together"));
+        assert!(made(&row(20, 80)).unwrap_err().contains("do not match"));
         assert!(made(&row(0, 1)).unwrap_err().contains("too short"));
     }
 }
