@@ -42,7 +42,7 @@ fn nothing_is_validated_on_that_a_mixed_in_corpus_trains_on() {
         "exp/mini/3-pack/dev/index.json",
         "exp/all/3-pack/train/index.json",
         &HELD_OUT.join(", "),
-        "validation would measure memory",
+        "the validation loss would measure memorization",
         "prep.split",
     ]);
     assert!(mini.files_ending("metrics.jsonl").is_empty(), "nothing is trained");
@@ -61,7 +61,7 @@ fn nothing_is_validated_on_that_a_mixed_in_corpus_trains_on() {
         "exp/most/3-pack/train/index.json",
         "WARNING: speech_token of",
         "was made by a kmeans with other settings or weights, or fitted on other speech",
-        "scores on that split would measure memory",
+        "scores on that split would measure memorization",
     ]);
 }
 
@@ -78,5 +78,5 @@ fn another_recording_of_the_same_name_is_told_and_no_reason_to_stop() {
     pack(&mini, "namesakes", &[("train", &ids), ("dev", &[HELD_OUT[1]])]);
     fs::write(mini.path("data/wav.scp"), scp).unwrap();
     let warned = train(&mini, "recipe.yaml", "namesakes/3-pack/train").expect_code(0);
-    warned.expect_words(&["WARNING: 1 ids of", "of other lengths (1688-142285-0009)", "4-train: done"]);
+    warned.expect_words(&["WARNING: 1 ids of", "with other lengths (1688-142285-0009)", "4-train: done"]);
 }

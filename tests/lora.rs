@@ -104,7 +104,11 @@ fn adapters_are_trained_exported_and_merged() {
         mini.flowmill("train", &[&["--overfit", "1"], &from[..]].concat())
     };
     tried("exp/adapted/6-export").expect_code(0).expect_words(&["148 tensors matched"]);
-    tried("exp/adapted/5-average").expect_code(1).expect_words(&["holds adapters", "exported", "train.lora.init_from"]);
+    tried("exp/adapted/5-average").expect_code(1).expect_words(&[
+        "contains adapters",
+        "exported",
+        "train.lora.init_from",
+    ]);
     mini.run(&[&arguments[..], &["--set", "train.ema_decay=0.9"]].concat())
         .expect_code(0)
         .expect_words(&["up to date"]);
@@ -143,7 +147,7 @@ fn adapters_on_weights_that_are_not_there_are_refused() {
     let narrow = "train.model.encoder.linear_units=24";
     let partial = "train.init_partial=true";
     let refused = tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.w_1', '*.linear_q']}"]);
-    refused.expect_code(1).expect_words(&["train.lora", "w_1.weight", "random numbers"]);
+    refused.expect_code(1).expect_words(&["train.lora", "w_1.weight", "random values"]);
     let beside = tried(&[base, partial, narrow, "train.lora={rank: 2, targets: ['*.linear_q']}"]).expect_code(1);
     beside.expect_words(&[
         "train.lora: 6 tensors",
@@ -213,7 +217,7 @@ fn an_adapter_goes_on_from_an_adapter() {
     let still = ["--set", "train.max_steps=1", "--set", "train.optim.lr=1e-12", "--stop-stage", "train"];
     let second = set(&format!("{targets}, init_from: exp/first/6-export"));
     let said = mini.run(&[&["--exp", "exp/second"][..], &base, &[&second], &still].concat()).expect_code(0);
-    said.expect_words(&["going on from the adapter", "trained on `exp/mini/6-export`", "adapters of rank 2"]);
+    said.expect_words(&["continuing from the adapter", "trained on `exp/mini/6-export`", "adapters of rank 2"]);
     let there = tensors(&first.join("adapter_model.safetensors"));
     let here = tensors(&mini.path("exp/second/4-train/checkpoints/step-000001/model.safetensors"));
     assert_eq!(there.len(), here.len());
@@ -257,7 +261,7 @@ fn an_adapter_goes_on_from_an_adapter() {
     let described = fs::read_to_string(first.join("adapter_config.json")).unwrap();
     fs::write(other.join("adapter_config.json"), &described).unwrap();
     let other_lora = format!("{{rank: 2, alpha: 6, {targets}, init_from: other}}");
-    tried(&other_lora).expect_code(0).expect_words(&["going on from the adapter"]);
+    tried(&other_lora).expect_code(0).expect_words(&["continuing from the adapter"]);
     for (from, to, words) in [
         ("\"bias\": \"none\"", "\"bias\": \"all\"", "biases were trained"),
         ("\"r\": 2", "\"r\": 2, \"use_dora\": true", "use_dora"),
@@ -308,8 +312,8 @@ fn adapters_can_be_exported_apart_from_the_weights() {
         let from = ["--overfit", "1", "--steps", "2", "--set", "train.init_from=exp/adapted/6-export", "--set", lora];
         mini.flowmill("train", &from)
     };
-    tried(LORA).expect_code(1).expect_words(&["trained beside", "train.lora.init_from"]);
+    tried(LORA).expect_code(1).expect_words(&["base weights of adapters", "train.lora.init_from"]);
     tried(&LORA.replace('}', ", init_from: exp/adapted/6-export}"))
         .expect_code(0)
-        .expect_words(&["going on from the adapter"]);
+        .expect_words(&["continuing from the adapter"]);
 }

@@ -172,11 +172,11 @@ fn weights_that_do_not_fit_are_one_clear_error() {
     let cases: [(&str, &[&str]); 7] = [
         ("shape", &["encoder_proj.weight: model [80, 16], file [16, 80]", "train.init_partial: true"]),
         ("renamed", &["1 missing in the file (encoder_proj.bias)", "1 not in the model (other.bias)"]),
-        ("integers", &["its tensors hold integers, the model's hold floats", "148 of integers in the file"]),
+        ("integers", &["its tensors are integers, but the model's are floats", "148 of integers in the file"]),
         ("integer", &["147 tensors matched; 1 of integers in the file (encoder_proj.bias)"]),
         ("nan", &["encoder_proj.bias", "NaN"]),
         ("truncated", &["not a whole safetensors file"]),
-        ("other", &["another model", "none fits"]),
+        ("other", &["another model", "none matches"]),
     ];
     let set = |name: &str| format!("train.init_from={name}.safetensors");
     mini.forget_training();
@@ -200,7 +200,7 @@ fn a_start_that_is_not_there_is_refused_before_anything_runs() {
     for (set, words) in [
         (&["train.init_from=nowhere.pt"][..], &["train.init_from", "nowhere.pt"][..]),
         (&["train.init_from=data"], &["train.init_from", "data", "model.safetensors"]),
-        (&["train.init_partial=true"], &["train.init_partial", "no `init_from`"]),
+        (&["train.init_partial=true"], &["train.init_partial", "`init_from` is not set"]),
         (
             &["train.init_from=recipe.yaml", "train.token_embedding=codebook"],
             &["train.token_embedding", "codebook", "train.token_embedding: random"],

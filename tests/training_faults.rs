@@ -128,7 +128,7 @@ fn a_training_that_is_asked_to_stop_says_what_it_does() {
     training.ctl(&["status"]).expect_code(0);
     kill_process(Pid::from_child(training.process()), Signal::INT).unwrap();
     let ended =
-        training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; once more"]);
+        training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; a second Ctrl-C"]);
     assert!(!ended.text().contains("when the running parts are done"), "{}", ended.text());
     assert_eq!(checkpoints(&mini).len(), 1);
 }

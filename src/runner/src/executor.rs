@@ -329,9 +329,9 @@ fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
 fn on_stop(parts: &[Planned]) -> &'static str {
     let mut words = parts.iter().map(|planned| planned.part.resumable.as_ref().map(|resumable| resumable.on_stop));
     let first = words.next().flatten();
-    first.filter(|first| words.all(|other| other == Some(*first))).unwrap_or(
-        "stopping when the running parts are done; press Ctrl-C again to stop immediately and lose only them",
-    )
+    first
+        .filter(|first| words.all(|other| other == Some(*first)))
+        .unwrap_or("stopping when the running parts are done; a second Ctrl-C stops immediately and loses only them")
 }
 
 fn check_rows(report: &PartReport, rejected: u64) -> Result<(), StageError> {

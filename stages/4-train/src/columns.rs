@@ -1,4 +1,5 @@
-//! The columns that the other sections of a recipe provide, which the model must fit: known before anything runs, so said before.
+//! The check of the model against the columns of the other sections of a recipe. They are known before anything runs,
+//! so errors are reported then.
 
 use flowmill_corpus::shard::speech::{MEL, MelStore};
 use flowmill_family::{Columns, Provided};
@@ -13,7 +14,7 @@ use crate::TrainSection;
 /// Compares the model with the sections `embed`, `tokens` and `pack`, as far as the recipe has them.
 ///
 /// # Errors
-/// The setting of the model that does not fit, with the value that would.
+/// Returns the setting of the model that does not match, with the value that would.
 pub fn check(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
     section.model.check_columns(&provided(recipe)?).map_err(|error| error.in_recipe(recipe))
 }
