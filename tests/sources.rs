@@ -49,7 +49,7 @@ fn sources_that_cannot_be_read_as_a_whole_are_rejected_by_name() {
     corpus.write("lj/metadata.csv", "file_name,transcription\nwavs/u1.wav,words\n");
     unreadable(&corpus, lj, 2, &["u1", "u2"], &["commas", "format: manifest"]);
     corpus.write("lj/metadata.csv", "{\"file_name\": \"wavs/u1.wav\", \"text\": \"words\"}\n");
-    unreadable(&corpus, lj, 2, &["u1", "u2"], &["holds JSON", "format: manifest"]);
+    unreadable(&corpus, lj, 2, &["u1", "u2"], &["contains JSON", "format: manifest"]);
     // Tar files: every recording among them, or else the source.
     unreadable(&corpus, "{dir: loose, format: webdataset}", 2, &["u1.wav", "u2.wav"], &["`.tar`"]);
     for (content, words) in [

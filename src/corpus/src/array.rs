@@ -77,11 +77,11 @@ pub enum ArrayError {
         values: usize,
     },
     /// The elements have a type that cannot be converted to the wanted one exactly.
-    #[error("holds {found}, not {wanted}")]
+    #[error("has type {found}, not {wanted}")]
     Type {
         /// The type of the elements.
         found: DType,
-        /// The type that was asked for.
+        /// The requested type.
         wanted: DType,
     },
     /// The array is not a single value.

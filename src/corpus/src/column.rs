@@ -160,7 +160,7 @@ pub enum ColumnError {
         have: Vec<String>,
     },
     /// The column has another type.
-    #[error("column `{column}` holds {found}, expected {wanted}")]
+    #[error("column `{column}` has type {found}, expected {wanted}")]
     Type {
         /// The column.
         column: String,
@@ -180,7 +180,7 @@ pub enum ColumnError {
         wanted: String,
     },
     /// Two columns disagree about the size of an axis that they share.
-    #[error("column `{column}` has {size} along `{axis}`, column `{other}` has {other_size}")]
+    #[error("column `{column}` has {size} along `{axis}`, but column `{other}` has {other_size}")]
     Axis {
         /// The axis.
         axis: String,

@@ -48,9 +48,9 @@ impl Table {
         match (self.has_header, self.separator) {
             (true, _) => format!("its fields are separated by {by}; write it as JSON lines and read them with `format: manifest`: {convert}"),
             (false, '|') => "its fields are separated by `|`; name it metadata.csv and read its folder with `format: ljspeech`, or write \
-                             one JSON object a line"
+                             one JSON object per line"
                 .to_owned(),
-            (false, _) => format!("its fields are separated by {by}, and its first line does not name them; write one JSON object a line"),
+            (false, _) => format!("its fields are separated by {by}, and its first line does not name them; write one JSON object per line"),
         }
     }
 }

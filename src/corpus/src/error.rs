@@ -42,7 +42,7 @@ pub enum CorpusError {
     },
     /// A file's content does not match the checksum in its index.
     #[error(
-        "{}: its content has BLAKE3 {found}, the index says {expected}; delete the file and run the pack stage again",
+        "{}: its content has BLAKE3 {found}, but the index has {expected}; delete the file and run the pack stage again",
         path.display()
     )]
     Checksum {

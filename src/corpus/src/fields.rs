@@ -174,7 +174,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     } else if text.starts_with(b"{'") {
         "; it is written as Python shows a dict, with `'` where JSON has `\"`: write it with json.dumps"
     } else if text.trim_ascii_end().ends_with(b",") {
-        "; it ends with a comma, as in a JSON array: write one object a line"
+        "; it ends with a comma, as in a JSON array: write one object per line"
     } else {
         ""
     };

@@ -105,7 +105,7 @@ pub fn ids(root: &Path, dir: &str) -> Vec<String> {
 fn metadata(folder: &Path) -> Result<TextFile, CorpusError> {
     const HOLDS: &str = "lines of `id|text|normalized text`";
     let packed = || match folder.join("metadata.csv.gz").exists() {
-        true => "; it is there compressed: `gunzip` it once",
+        true => "; there is a compressed one: decompress it once with `gunzip`",
         false => "",
     };
     let absent = || CorpusError::structure(folder, format!("has no `metadata.csv` ({HOLDS}){}", packed()));
@@ -117,11 +117,11 @@ fn metadata(folder: &Path) -> Result<TextFile, CorpusError> {
     }
     let file = TextFile::open(folder, "metadata.csv")?.ok_or_else(absent)?;
     let first = match file.lines().first() {
-        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should hold {HOLDS}"))),
+        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should contain {HOLDS}"))),
         Some(line) => file.lossy(line),
     };
     if first.starts_with('{') {
-        let problem = "holds JSON; `format: manifest` reads it if `dir` names the file";
+        let problem = "contains JSON; `format: manifest` reads it if `dir` names the file";
         return Err(CorpusError::structure(&file.path, problem));
     }
     if let Some(table) = Table::of(&first).filter(Table::is_csv) {

@@ -37,11 +37,11 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = if path.starts_with('/') && parent.is_empty() { "/" } else { parent };
     if full.is_dir() {
-        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected here"));
+        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected"));
     }
     let bytes = match fs::read(&full) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected here"));
+            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected"));
         }
         read => read.map_err(|e| CorpusError::io("read", &full, e))?,
     };
@@ -73,7 +73,7 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
         Layout::Unknown(problem) => return Err(CorpusError::structure(&full, problem)),
     };
     if parsed.is_empty() {
-        return Err(CorpusError::structure(&full, "is empty; it should hold a JSON object a line"));
+        return Err(CorpusError::structure(&full, "is empty; it should contain one JSON object per line"));
     }
     reading.warnings.extend(reader.unread_times.warning(name));
     let mut rows = Vec::with_capacity(parsed.len());

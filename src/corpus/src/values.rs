@@ -90,11 +90,11 @@ pub(crate) fn path(path: &str) -> Result<(), BadPath> {
         && matches!(bytes.get(2), Some(b'\\' | b'/'));
     if drive {
         let (letter, rest) = (path[..1].to_ascii_lowercase(), path[3..].replace('\\', "/"));
-        let detail = format!("is a path of Windows; write it as this system sees it, such as /mnt/{letter}/{rest}");
+        let detail = format!("is a path of Windows; write it as on this system, such as /mnt/{letter}/{rest}");
         return bad("path of Windows", detail);
     }
     if path.starts_with(r"\\") {
-        return bad("path of Windows", "is a network path of Windows; write where this system mounts it".into());
+        return bad("path of Windows", "is a network path of Windows; write its mount point on this system".into());
     }
     if let Some((scheme, rest)) = address(path) {
         return match scheme.to_ascii_lowercase().as_str() {

@@ -55,7 +55,7 @@ fn every_bad_row_is_rejected_with_its_file_and_line_and_the_others_stay() {
         ("s-pipe", "wav.scp runs a command and prep.allow_pipes is off: line 4"),
         ("s-empty", "bad line in text: line 4 has an id but no text"),
         ("s-twice", "repeated id: wav.scp:7 has the id of line 6"),
-        ("s-contra", "contradiction: wav.scp:9 says otherwise than line 8"),
+        ("s-contra", "contradiction: wav.scp:9 differs from line 8"),
         ("s-bytes", "text is not UTF-8: line 7 has the byte 0xE9"),
         ("s-spk", "bad line in utt2spk: line 10 has more than two fields"),
         ("s-sym", "bad line in text: line 10 contains the symbol <s>"),

@@ -29,7 +29,7 @@ fn read_one(bytes: &[u8]) -> Reading {
     reading
 }
 
-/// The bytes behind a row.
+/// Returns the bytes of a row's recording.
 fn bytes_of(root: &Path, wav: &str) -> Vec<u8> {
     Source::of(wav).read(root, &PipeLimits::default()).unwrap()
 }
@@ -207,12 +207,12 @@ fn damaged_archives_keep_what_is_before_the_damage() {
     let whole = pair(Tar::new(), "a").done();
     for (bytes, words) in [
         (whole[..whole.len() - 1024 - 700].to_vec(), "cut short"),
-        (claims(1 << 30), "`big.flac` has 1073741824 bytes, 1024 of them are there"),
+        (claims(1 << 30), "`big.flac` has 1073741824 bytes, but only 1024 of them exist"),
         (claims(u64::MAX >> 1), "cut short"),
         (flipped, "checksum differs"),
         (pair(Tar::new(), "a").raw(b"l", b'L', 1 << 33, b"").done(), "more than 1048576"),
         (pair(Tar::new(), "a").raw(b"l", b'L', 5000, b"").done(), "cut short in an extended header"),
-        (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "no member behind it"),
+        (zeros(pair(Tar::new(), "a").raw(b"l", b'L', 3, b"abc")), "without a member after it"),
         (zeros(&mut pax(b"99 path=x\n")), "malformed record"),
         (zeros(pax(b"9 size=x\n").file("c.flac", b"x")), "a size that is not a number"),
         (zeros(pax(b"11 path=/x\n").raw(b"l", b'L', 3, b"abc").file("c.flac", b"x")), "two different long names"),

@@ -76,7 +76,7 @@ pub(crate) struct ContentCache {
     fresh: Mutex<HashMap<Key, Record>>,
     /// The newest change among outputs whose hash is trusted. Saving waits until that clock tick is over.
     newest_commit: Mutex<i64>,
-    /// Hashes every file anew.
+    /// True to hash every file again.
     distrust: bool,
 }
 

@@ -136,7 +136,7 @@ impl Assessor<'_> {
         let resumable = planned.part.resumable.as_ref()?;
         let changes: Vec<Reason> =
             self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
-        let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
+        let reached = Reached { at: "its end".to_owned(), holds: "missing results".to_owned(), reuse: None };
         let lost = PriorWork {
             part: planned.part.key.clone(),
             finished: true,
@@ -222,7 +222,7 @@ impl PriorWork {
 
     /// Describes a record that is made again.
     fn told_remade(why: &Reason) -> String {
-        format!("{why}; it is made again from the work that is there")
+        format!("{why}; it is made again from the existing work")
     }
 
     /// Returns the warning about a record that is made again, if work continues without one.

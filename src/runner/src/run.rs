@@ -27,11 +27,11 @@ pub struct RunOptions {
     pub stages: StageRange,
     /// Runs every part of them, up to date or not.
     pub force: bool,
-    /// Only says what would run and why.
+    /// Only reports what would run and why.
     pub dry_run: bool,
     /// The number of threads that work, at least one.
     pub jobs: usize,
-    /// Hashes every file anew instead of relying on sizes and times.
+    /// Hashes every file again instead of relying on sizes and times.
     pub verify: bool,
     /// Waits for another run of the experiment instead of failing.
     pub wait: bool,

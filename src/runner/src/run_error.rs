@@ -18,7 +18,7 @@ pub enum RunError {
     /// The stage cannot run because the one before it is not finished.
     #[error("{stage} needs {missing}, which {why}; run it first: --stage {number}")]
     NotFinished {
-        /// The stage that was asked for.
+        /// The requested stage.
         stage: String,
         /// The one before it.
         missing: String,

@@ -213,7 +213,7 @@ impl Files {
             split_folders(path, dir)?;
         }
         Ok(Self {
-            wav_scp: required(path, "wav.scp", "a line per recording: its id and its path")?,
+            wav_scp: required(path, "wav.scp", "one line per recording: its id and its path")?,
             text: transcripts(path)?,
             utt2spk: speakers(path, dir, speaker)?,
             segments: Keyed::open(path, "segments")?,
@@ -239,7 +239,7 @@ fn transcripts(path: &Path) -> Result<Option<Keyed>, CorpusError> {
     if !path.join("text").exists() && !path.join("text.gz").exists() {
         return Ok(None);
     }
-    required(path, "text", "a line per utterance: its id and its transcript (delete it where there are no transcripts)")
+    required(path, "text", "one line per utterance: its id and its transcript (delete it if there are no transcripts)")
         .map(Some)
 }
 
@@ -265,14 +265,14 @@ pub(super) fn not_read(path: &Path) -> Vec<String> {
 /// Reads `utt2spk`, which is optional only if one speaker is given.
 fn speakers(path: &Path, dir: &str, speaker: Option<&str>) -> Result<Option<Keyed>, CorpusError> {
     if path.join("utt2spk").exists() {
-        return required(path, "utt2spk", "a line per utterance: its id and its speaker").map(Some);
+        return required(path, "utt2spk", "one line per utterance: its id and its speaker").map(Some);
     }
     match speaker {
         Some(_) => Ok(None),
         None => Err(CorpusError::structure(
             path,
             format!(
-                "has no file `utt2spk` (a line per utterance: its id and its speaker); write one, or name one speaker for all \
+                "has no file `utt2spk` (one line per utterance: its id and its speaker); write one, or name one speaker for all \
                  its utterances: prep.data: [{{dir: {dir}, speaker: NAME}}]"
             ),
         )),
@@ -310,12 +310,16 @@ fn required(dir: &Path, name: &str, holds: &str) -> Result<Keyed, CorpusError> {
     let absent = || CorpusError::structure(dir, format!("has no file `{name}` ({holds}){}", packed(dir, name)));
     let keyed = Keyed::open(dir, name)?.ok_or_else(absent)?;
     if keyed.entries.is_empty() {
-        return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should hold {holds}")));
+        return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should contain {holds}")));
     }
     Ok(keyed)
 }
 
 /// Returns advice for a file that exists only in compressed form.
 fn packed(dir: &Path, name: &str) -> &'static str {
-    if dir.join(format!("{name}.gz")).exists() { "; it is there compressed: `gunzip` it once" } else { "" }
+    if dir.join(format!("{name}.gz")).exists() {
+        "; there is a compressed one: decompress it once with `gunzip`"
+    } else {
+        ""
+    }
 }

@@ -47,7 +47,7 @@ pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<
 /// Returns a warning for a file that Kaldi would refuse because of its order.
 fn unsorted_warning(keyed: &Keyed) -> Option<String> {
     keyed.unsorted_at.map(|line| {
-        format!("{}:{line} is out of C order; Flowmill sorts by itself, Kaldi would refuse the file", keyed.name())
+        format!("{}:{line} is out of C order; Flowmill sorts the file, but Kaldi would refuse it", keyed.name())
     })
 }
 
@@ -252,7 +252,7 @@ impl<'a> Joiner<'a> {
         unambiguous(wav_scp, found)?;
         let Some(recording) = found.first() else {
             return Err(format!(
-                "no such recording: {} uses `{}`, wav.scp does not have it",
+                "no such recording: {} uses `{}`, but wav.scp does not have it",
                 segments.place(entry),
                 segment.recording
             ));
@@ -343,7 +343,7 @@ fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
     match others.iter().find(|other| keyed.value_bytes(other) != keyed.value_bytes(first)) {
         None => Ok(()),
         Some(other) => {
-            Err(format!("contradiction: {} says otherwise than line {} of the same id", keyed.place(other), first.line))
+            Err(format!("contradiction: {} differs from line {} with the same id", keyed.place(other), first.line))
         }
     }
 }

@@ -98,7 +98,7 @@ fn array(column: &ColumnSpec, value: &Value) -> Result<Array, String> {
         DType::I64 => numbers!(I64, i64, Value::as_i64),
         DType::U8 => numbers!(U8, u8, |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok())),
         DType::Text => numbers!(Text, String, |value: &Value| value.as_str().map(str::to_owned)),
-        DType::Bytes => return Err(format!("column `{name}` is of bytes, which JSON cannot hold")),
+        DType::Bytes => return Err(format!("column `{name}` has bytes, which JSON cannot represent")),
     };
     let array = Array::from_data(shape, data).map_err(|error| format!("column `{name}`: {error}"))?;
     column.check(&array).map_err(|error| error.to_string())?;

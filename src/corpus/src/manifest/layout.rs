@@ -41,7 +41,7 @@ impl Layout {
             Ok(_) => return Self::Lines,
             Err(problem) => {
                 return Self::Unknown(format!(
-                    "begins with a JSON object over several lines, and {problem}; write one object a line"
+                    "begins with a JSON object over several lines, and {problem}; write one object per line"
                 ));
             }
         };
@@ -103,7 +103,7 @@ fn unknown(object: &Value) -> String {
     let keys = object.as_object().into_iter().flatten().take(5).map(|(key, _)| format!("`{key}`"));
     let keys = keys.collect::<Vec<_>>().join(", ");
     format!(
-        "is one JSON object (of {keys}), not one a line, and its rows are nested deeper; write a line for every utterance: \
+        "is one JSON object (of {keys}), not one per line, and its rows are nested deeper; write one line per utterance: \
          {{\"audio_filepath\": …, \"offset\": …, \"duration\": …, \"text\": …}}"
     )
 }

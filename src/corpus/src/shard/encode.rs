@@ -121,6 +121,6 @@ fn build<B: ArrayBuilder, T: Element>(
 fn elements<'a, T: Element>(column: &ColumnSpec, array: &'a Array) -> Result<&'a [T], ArrowError> {
     array.values().map_err(|_| {
         let (name, wanted, found) = (&column.name, column.dtype, array.dtype());
-        ArrowError::SchemaError(format!("column `{name}` is of {wanted}, a row has {found}"))
+        ArrowError::SchemaError(format!("column `{name}` has type {wanted}, but a row has {found}"))
     })
 }

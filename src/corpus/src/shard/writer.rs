@@ -143,10 +143,14 @@ pub(super) fn check(path: &Path, columns: &[ColumnSpec], row: &Row) -> Result<()
         let Some(array) = row.columns.get(&column.name) else { continue };
         let name = &column.name;
         if array.dtype() != column.dtype {
-            return Err(fail(format!("column `{name}` holds {}, the shard stores {}", array.dtype(), column.dtype)));
+            return Err(fail(format!(
+                "column `{name}` has type {}, but the shard stores {}",
+                array.dtype(),
+                column.dtype
+            )));
         }
         if let Some(size) = largest(array).filter(|size| *size > MAX_BYTES) {
-            return Err(fail(format!("column `{name}` has {size} bytes; cut what is longer than 1 GiB into pieces")));
+            return Err(fail(format!("column `{name}` has {size} bytes; split recordings larger than 1 GiB")));
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ pub enum MemberKind {
 pub struct Member {
     /// Its name as written in the file, which may be anything.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Its type.
     pub kind: MemberKind,
     /// The position of its first byte in the tar file.
     pub offset: u64,
@@ -109,7 +109,10 @@ impl<'f> Members<'f> {
         }
         if content.checked_add(size).is_none_or(|end| end > self.length) {
             let there = self.length.saturating_sub(content);
-            return Err(format!("the file is cut short: `{}` has {size} bytes, {there} of them are there", shown()));
+            return Err(format!(
+                "the file is cut short: `{}` has {size} bytes, but only {there} of them exist",
+                shown()
+            ));
         }
         self.at = content + padded(size);
         Ok(Member { name, kind, offset: content, size })
@@ -122,7 +125,7 @@ impl<'f> Members<'f> {
             return Ok(None);
         }
         if self.length - self.at < BLOCK {
-            return Err(format!("the file is cut short: {} bytes of a header are there", self.length - self.at));
+            return Err(format!("the file is cut short: only {} bytes of a header exist", self.length - self.at));
         }
         self.file.read_exact_at(&mut block, self.at).map_err(|e| format!("it cannot be read: {e}"))?;
         Ok(Some(block))
@@ -175,7 +178,7 @@ impl Before {
     fn finished(&self) -> Result<(), String> {
         match (&self.long_name, &self.extension) {
             (None, None) => Ok(()),
-            _ => Err("an extended header with no member behind it".into()),
+            _ => Err("an extended header without a member after it".into()),
         }
     }
 

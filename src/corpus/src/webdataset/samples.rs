@@ -190,7 +190,7 @@ impl Shard {
             && look != Look::Other
         {
             let (path, again) = (&self.path, member.offset);
-            let reason = format!("repeated member: {path}: {name} at byte {again} is there since byte {first}");
+            let reason = format!("repeated member: {path}: {name} at byte {again} already exists at byte {first}");
             self.bad.push(BadMember { name: name.to_owned(), repeated: true, reason });
             names.insert(name.to_owned(), first);
             return;

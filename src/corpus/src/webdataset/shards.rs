@@ -74,7 +74,8 @@ fn unusable(shard: &str) -> Option<String> {
     if !shard.ends_with(".tar") {
         return Some("a WebDataset shard is a file that ends in `.tar`".into());
     }
-    (!TarMember::can_name(shard)).then(|| "a path with `.tar#` in it cannot be told from a member of a tar file".into())
+    (!TarMember::can_name(shard))
+        .then(|| "a path with `.tar#` in it cannot be distinguished from a member of a tar file".into())
 }
 
 /// Returns the advice about a compressed tar file.
@@ -144,7 +145,7 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let choices = choices(inside)?;
     let rest = expand(after)?;
     if choices.len().saturating_mul(rest.len()) > MAX_SHARDS {
-        return Err(format!("stands for more than {MAX_SHARDS} files"));
+        return Err(format!("expands to more than {MAX_SHARDS} files"));
     }
     Ok(choices.iter().flat_map(|choice| rest.iter().map(move |rest| format!("{before}{choice}{rest}"))).collect())
 }
@@ -167,7 +168,7 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
         return Err(format!("`{{{inside}}}` counts down"));
     }
     if to - from >= MAX_SHARDS {
-        return Err(format!("stands for more than {MAX_SHARDS} files"));
+        return Err(format!("expands to more than {MAX_SHARDS} files"));
     }
     let width = if first.starts_with('0') { first.len() } else { 0 };
     Ok((from..=to).map(|number| format!("{number:0width$}")).collect())

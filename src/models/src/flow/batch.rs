@@ -98,7 +98,7 @@ impl FlowBatch {
             && self.speaker_embedding.dims() == [items, config.spk_embed_dim]
             && [self.samples.len(), self.mel_lengths.len(), self.mel_rows.len()] == [items; 3];
         if !shapes_fit || items == 0 {
-            let message = format!("{} token ids and a mel of {mel:?} do not fit {items} items", self.tokens.len());
+            let message = format!("{} token ids and a mel of {mel:?} do not match {items} items", self.tokens.len());
             return Err(FlowError::Batch { item: 0, message });
         }
         for item in 0..items {

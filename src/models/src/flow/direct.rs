@@ -17,7 +17,7 @@ pub(super) struct DirectMel {
 }
 
 impl DirectMel {
-    /// Creates the path, if the settings have one.
+    /// Creates the path if the settings have one.
     pub(super) fn new(mut builder: Builder, config: &FlowConfig) -> Result<Option<Self>> {
         let (kernel, ratio, bins) = (config.direct_mel_kernel, config.token_mel_ratio, config.output_size);
         if kernel == 0 {

@@ -28,7 +28,8 @@ impl TarShardWriter {
     /// be part of a member's name.
     pub fn create(path: &Path, columns: &[ColumnSpec]) -> Result<Self, CorpusError> {
         if let Some(column) = columns.iter().find(|column| !is_plain(&column.name)) {
-            let problem = format!("column `{}`: a tar shard takes letters, digits, `_` and `-` only", column.name);
+            let problem =
+                format!("column `{}`: names in tar shards may contain only letters, digits, `_` and `-`", column.name);
             return Err(CorpusError::structure(path, problem));
         }
         let file = File::create(path).map_err(|e| CorpusError::io("write", path, e))?;
@@ -62,7 +63,7 @@ impl TarShardWriter {
                 }
                 _ => {
                     let bytes = npy::encode(array).ok_or_else(|| {
-                        let problem = format!("row `{}` column `{name}`: a tar shard cannot hold {column}", row.id);
+                        let problem = format!("row `{}` column `{name}`: a tar shard cannot store {column}", row.id);
                         CorpusError::structure(&self.path, problem)
                     })?;
                     self.out.append(&format!("{key}.{name}{NPY}"), &bytes).map_err(fail)?;
