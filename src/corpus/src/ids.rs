@@ -17,7 +17,7 @@ pub(crate) fn of_path(path: &str) -> String {
     path.replace(|c: char| c == '/' || c.is_whitespace(), "-")
 }
 
-/// Makes generated ids unique that have different origins, such as `a/b` and `a-b`: an id that differs from its
+/// Makes equal generated ids with different origins unique, such as those of `a/b` and `a-b`: an id that differs from its
 /// origin gets a hash of the origin appended. The result does not depend on the order of the rows.
 pub(crate) fn tell_apart<T: Named>(rows: &mut [T]) {
     let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
