@@ -247,7 +247,7 @@ fn describe_loss(error: &RunError) -> String {
         ),
     };
     format!(
-        "{stage}/{part} {state}:\n  {changes}\nNothing was changed:\n\
+        "{stage}/{part} {state}:\n  {changes}\nNothing was changed. Ways to continue:\n\
          - {set_back}, undo these changes and restore missing files\n\
          - to keep it and run this next to it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
          - to start again here and lose it, {anew}"

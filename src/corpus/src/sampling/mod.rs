@@ -5,8 +5,7 @@
 //! generator with a state). So neither loader threads nor the number of ranks change the plan, and resuming needs no
 //! replay:
 //!
-//! 1. its utterances: all of them, a share of each of several corpora, or the same number from every speaker
-//! (`share`);
+//! 1. its utterances: all of them, a share of each of several corpora, or as many from every speaker (`share`);
 //! 2. their order: the one that the [`curriculum`] has for that epoch (`order`);
 //! 3. its batches: the order is cut by a [`BatchSize`] ([`BatchPlan`]), and [`rank_share`] distributes them to ranks.
 //!
