@@ -84,7 +84,7 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if let Some((file, what)) = layouts.iter().find_map(|(file, what)| file.map(|file| (file, *what))) {
         return Some(if what.contains("`format:") { format!("{what} (it contains {file})") } else { own(what, file) });
     }
-    // A file directly in the folder is no news for the format it belongs to.
+    // A file directly in the folder is not a hint for the format that reads it anyway.
     let new = |format: &str, file: &&str| read_as != format || file.contains('/');
     if let Some(file) = seen.called("metadata.csv").filter(|file| new("ljspeech", file)) {
         let (folder, _) = file.rsplit_once('/').unwrap_or(("", file));
