@@ -142,7 +142,7 @@ fn places_outside_of_the_folder_or_the_file_are_refused() {
         refuse(&at("link/weights.bin"), &["outside of its folder"]);
     }
     refuse(&at("data/absent.bin"), &["no file `data/absent.bin`"]);
-    refuse(&at("data"), &["no regular file"]);
+    refuse(&at("data"), &["not a regular file"]);
     let numbers = |offset: &'static str, length: &'static str| {
         move |_: usize, _: usize| {
             [("location", "data/weights.bin".to_owned()), ("offset", offset.to_owned()), ("length", length.to_owned())]

@@ -129,7 +129,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
 
     fn tensor(&mut self, number: usize) -> Parsed<PickleValue> {
         let Node::Tensor(tensor) = &self.pickle.nodes[number] else {
-            return Err("a tensor that is not one".to_owned());
+            return Err("a value that should be a tensor is not one".to_owned());
         };
         let StoredTensor { storage, offset, shape, strides } = &**tensor;
         self.source.hold(size_of::<TensorView>() + shape.len() * (size_of::<usize>() + size_of::<u64>()))?;
