@@ -6,8 +6,7 @@ use thiserror::Error;
 
 /// Errors of this crate.
 ///
-/// Errors of one recording are [`AudioError::File`]: the name as given by the caller, and the
-/// [`Fault`] that was found.
+/// Errors of one recording are [`AudioError::File`]: the name as given by the caller, and the [`Fault`] that was found.
 #[derive(Debug, Error)]
 pub enum AudioError {
     /// A recording could not be read.

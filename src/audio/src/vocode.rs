@@ -17,8 +17,8 @@ const MOMENTUM: f32 = 0.99;
 /// Magnitude below which a spectrum counts as zero.
 const TINY: f32 = 1e-12;
 
-/// Reconstructs the waveform of a log-mel spectrogram made by [`crate::features::MelSpectrogram`]:
-/// `frames * hop_length` samples at `config.sample_rate`.
+/// Reconstructs the waveform of a log-mel spectrogram made by [`crate::features::MelSpectrogram`]: `frames * hop_length` samples at
+/// `config.sample_rate`.
 ///
 /// `iterations` of the phase search, 30 to 60 for speech; more is better and slower. Nothing is random: the initial phases
 /// are a fixed function of frame and bin.

@@ -20,8 +20,7 @@ impl Context<'_> {
     /// same inputs, parameters and random numbers. Output and gradients are the same either way, bit for bit.
     ///
     /// Recorded values must enter through `inputs`; anything that `block` captures (layers, row numbers) is constant to it. A nested
-    /// block
-    /// is not checkpointed again.
+    /// block is not checkpointed again.
     ///
     /// # Errors
     /// Those of the block; [`NnError::Invalid`] when its output depends on a recorded value that is not among the inputs.

@@ -10,8 +10,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 /// A context that gives layers their parameters. In training, trainable parameters are recorded values and dropout is active; in
-/// inference
-/// all values are plain.
+/// inference all values are plain.
 #[derive(Debug)]
 pub struct Context<'a> {
     parameters: &'a Parameters,

@@ -226,8 +226,7 @@ pub(crate) unsafe fn uninitialized(shape: impl Into<Shape>, dtype: DType, like: 
 }
 
 /// Allocates a matrix `[item, n x channel]` in single precision for a kernel's sums over the rows of each item. The kernel writes
-/// `written`
-/// of the n vectors of every item; the others are 0.
+/// `written` of the n vectors of every item; the others are 0.
 ///
 /// # Safety
 /// A kernel must write that many vectors, all different, before anything reads one.

@@ -52,7 +52,7 @@ pub enum NnError {
     Invalid {
         /// The setting or argument.
         what: &'static str,
-        /// Why it is rejected.
+        /// The reason.
         message: String,
     },
     /// A parameter name given twice.

@@ -20,10 +20,8 @@ use serde::{Deserialize, Serialize};
 /// * the gradient of every recorded value and of every weight, after all contributions have been added up.
 ///
 /// Inside of an operation (products, sums, statistics of norms, attention weights) and in losses everything is `f32`. Input data are
-/// `f32`
-/// too: they are rounded with the first operation's output. Automatic mixed precision on devices that accumulate products in `f32`
-/// computes
-/// the same, except for the order of sums and for roundings between parts of one fused operation.
+/// `f32` too: they are rounded with the first operation's output. Automatic mixed precision on devices that accumulate products in `f32`
+/// computes the same, except for the order of sums and for roundings between parts of one fused operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

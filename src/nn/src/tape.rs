@@ -34,10 +34,8 @@ enum Leaf {
 ///
 /// [`backward`](Self::backward) walks the list from the loss to the start, once. An operation and its saved state are freed as soon as
 /// the walk has passed it, gradients of inner values as soon as they have been used, and gradients that arrive at the same value are
-/// added in
-/// place. Operations on plain values (data, frozen parameters) are never recorded, and a recorded operation skips the gradients of its
-/// plain
-/// inputs.
+/// added in place. Operations on plain values (data, frozen parameters) are never recorded, and a recorded operation skips the gradients
+/// of its plain inputs.
 #[derive(Clone, Default)]
 pub struct Tape {
     entries: Rc<RefCell<Vec<Entry>>>,
@@ -135,10 +133,8 @@ impl Tape {
     }
 
     /// Runs the backward pass of a recording that is one operation of another tape, from the gradient of its output. `leaves` maps the
-    /// place
-    /// of each leaf to the input of that operation. Gradients that have already arrived at those inputs are continued instead of summed
-    /// up
-    /// separately: the same additions in the same order as on one tape.
+    /// place of each leaf to the input of that operation. Gradients that have already arrived at those inputs are continued instead of
+    /// summed up separately: the same additions in the same order as on one tape.
     pub(crate) fn backward_into(
         &self,
         output: &Value,
@@ -210,8 +206,7 @@ where
     // On other devices the element type is the number format.
     if precision != Precision::Fp32 && device::is_host_single(&output) {
         // Every kernel's output is a contiguous f32 CPU tensor, the only kind that can be changed in place. Tensors that share its memory
-        // (the
-        // input of a reshape) have been rounded before, so this does not change them.
+        // (the input of a reshape) have been rounded before, so this does not change them.
         host::modify(&output, |elements| precision.round(elements)).expect("a kernel's output can be changed");
     }
     let indices = inputs.iter().map(|value| value.node().filter(|node| node.tape.is(tape)).map(|node| node.index));

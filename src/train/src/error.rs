@@ -18,7 +18,7 @@ pub enum TrainError {
     Config {
         /// The setting, under its name in the recipe's `train` section.
         key: &'static str,
-        /// What is wrong with it and what would be valid.
+        /// The problem, and what would be valid.
         reason: String,
     },
     /// The data source returned no batch for an epoch.
@@ -30,7 +30,7 @@ pub enum TrainError {
     /// The data source failed.
     #[error("training data: {what}: {source}")]
     Data {
-        /// What was being read: "batch 3 of epoch 1 (utterances a, b)".
+        /// The data being read, such as "batch 3 of epoch 1 (utterances a, b)".
         what: String,
         /// The data source's own error.
         source: BoxError,
@@ -38,7 +38,7 @@ pub enum TrainError {
     /// The forward pass failed.
     #[error("{what}: {source}")]
     Task {
-        /// What was being computed: "step 12, batch 3 of epoch 1".
+        /// The computation, such as "step 12, batch 3 of epoch 1".
         what: String,
         /// The task's own error.
         source: BoxError,
@@ -46,7 +46,7 @@ pub enum TrainError {
     /// The task returned a loss that cannot be averaged: its weight is not a positive number.
     #[error("{what}: the loss has weight {weight}; a batch needs at least one valid frame")]
     Weight {
-        /// What was being computed.
+        /// The computation.
         what: String,
         /// The weight.
         weight: f64,
@@ -176,7 +176,7 @@ pub enum TrainError {
     Checkpoint {
         /// Its name in the store.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// A checkpoint that was made by another run.

@@ -1,10 +1,8 @@
 //! Identity of a run: the settings that determine its weights. A checkpoint continues only a run with the same identity.
 //!
 //! The list is explicit. A setting that does not change the weights (the intervals of logging, validation and saving, what is kept,
-//! loading
-//! ahead) is not in it, nor is the end of the run, because a run can be extended. The default of a setting that is added to the list must
-//! be
-//! the old behavior, because older checkpoints count as having the default.
+//! loading ahead) is not in it, nor is the end of the run, because a run can be extended. The default of a setting that is added to the
+//! list must be the old behavior, because older checkpoints count as having the default.
 
 use flowmill_nn::{Parameters, Precision};
 use serde::{Deserialize, Serialize};

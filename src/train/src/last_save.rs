@@ -26,7 +26,7 @@ pub struct Freeable {
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// What it is, and what its loss would mean.
+    /// Its kind, and the consequence of its loss.
     pub what: &'static str,
 }
 
@@ -44,8 +44,7 @@ where
     D: DataSource<Batch = T::Batch>,
 {
     /// Saves the last checkpoint. While the system refuses, it reports what would be lost, waits and tries again. The first request to
-    /// stop is
-    /// answered with what would be lost; only the next one ends the process.
+    /// stop is answered with what would be lost; only the next one ends the process.
     pub(crate) fn save_or_wait(&mut self, reason: SaveReason) -> Result<(), TrainError> {
         let mut error = match self.save(reason) {
             Err(error) if error.is_of_system() => error,

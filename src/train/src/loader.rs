@@ -2,8 +2,7 @@
 //!
 //! One thread plans the epochs and issues a ticket for every batch. The loop receives the tickets in order through a bounded queue and
 //! waits on each until the worker that took the batch has filled it. At most `prefetch` batches are therefore loaded in addition to the
-//! one
-//! waited for, whatever the number of workers, and an error or panic of a worker arrives at its batch's place.
+//! one waited for, whatever the number of workers, and an error or panic of a worker arrives at its batch's place.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -67,7 +67,7 @@ pub enum Source {
 pub struct MemoryPlan {
     /// The batch that was run.
     pub batch: LargestBatch,
-    /// Whether all of it was run.
+    /// Origin of the figure: whether all of the batch was run.
     pub source: Source,
     /// Peak of the whole process.
     pub peak: u64,
@@ -125,11 +125,10 @@ impl Meter {
     }
 }
 
-/// Runs forward pass, backward pass and update on the largest batch in any epoch of the run, with as many waiting batches as the
-/// loader keeps, and measures the memory of the process, or of tensors on the device of the parameters. Nothing is written;
-/// `parameters` are changed. If a part of the batch shows that the whole would need more than is available (`usable` bytes of the
-/// machine's
-/// memory, or the device's memory), the rest is left out. If the device is full even earlier, the plan says so.
+/// Runs forward pass, backward pass and update on the largest batch in any epoch of the run, with as many waiting batches as the loader
+/// keeps, and measures the memory of the process, or of tensors on the device of the parameters. Nothing is written; `parameters` are
+/// changed. If a part of the batch shows that the whole would need more than is available (`usable` bytes of the machine's memory, or the
+/// device's memory), the rest is left out. If the device is full even earlier, the plan says so.
 ///
 /// # Errors
 /// Errors of the task and the data; [`TrainError::Config`] if the system or the driver does not report the memory in use.

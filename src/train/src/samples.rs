@@ -55,8 +55,7 @@ where
     D: DataSource<Batch = T::Batch>,
 {
     /// Generates the scheduled samples into the store and the metrics. If a model cannot generate, for example because it has diverged,
-    /// that
-    /// is reported and training continues.
+    /// that is reported and training continues.
     pub(crate) fn sample(&mut self) -> Result<(), TrainError> {
         let (task, step) = (self.task, self.state.step);
         let samples = match self.averaged(|parameters| Ok(task.samples(parameters)))? {

@@ -88,8 +88,7 @@ pub trait CheckpointStore {
     fn remove(&self, name: &str) -> Result<(), TrainError>;
 
     /// Returns a record of what the run was started with, in the terms of the owner of its checkpoints. Every checkpoint contains it, so
-    /// that
-    /// any of them identifies the run.
+    /// that any of them identifies the run.
     fn record(&self) -> Option<serde_json::Value> {
         None
     }

@@ -29,10 +29,9 @@ use crate::{
     device, extend,
 };
 
-/// Trains `parameters` in place until the configured end or an interruption, resuming from the newest intact checkpoint in
-/// `store`; a run that ended before the configured end is extended. Metrics and dumps of skipped steps go to `folder`. Stopping and
-/// resuming
-/// a run, anywhere, changes nothing in weights, checkpoints or metrics.
+/// Trains `parameters` in place until the configured end or an interruption, resuming from the newest intact checkpoint in `store`; a run
+/// that ended before the configured end is extended. Metrics and dumps of skipped steps go to `folder`. Stopping and resuming a run,
+/// anywhere, changes nothing in weights, checkpoints or metrics.
 pub fn train<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -182,8 +181,7 @@ where
     }
 
     /// Completes a run whose configured end was moved to the current step with what every run has at its end: a validation, and a
-    /// checkpoint
-    /// of the schedule.
+    /// checkpoint of the schedule.
     fn close(&mut self) -> Result<(), TrainError> {
         let has_it = self.state.scheduled && !self.state.for_best;
         if !self.finished() || has_it || self.state.step == 0 {

@@ -115,8 +115,7 @@ impl Archive<'_> {
     }
 
     /// Returns the prefixes that match every name of the model, with its shape. Of several that lead to the same tensors of the file,
-    /// only
-    /// the first.
+    /// only the first.
     fn explaining(&self, spelling: &Spelling, model: &BTreeMap<String, Vec<usize>>) -> Vec<String> {
         // Any prefix must match each single name; the longest name has the fewest matches.
         let Some(longest) = model.keys().max_by_key(|name| name.len()) else { return Vec::new() };
@@ -142,8 +141,7 @@ impl Archive<'_> {
     }
 
     /// Returns the common beginnings of all names, up to each of their dots, and the empty prefix. One-element counters next to the
-    /// weights
-    /// may have other names.
+    /// weights may have other names.
     fn common_prefixes(&self, spelling: &Spelling) -> Vec<String> {
         let weights = spelling.names.iter().zip(&self.tensors).filter(|(_, (_, view))| !view.shape().is_empty());
         let mut common: Option<&str> = None;

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Bytes of memory that the values of a file may take per byte read. Ordinary values stay well below:
-/// a small integer in a list takes 8 bytes for its 2 or 3, an entry of a dict about 200 for its 20 or more.
+/// Bytes of memory that the values of a file may take per byte read. Ordinary values stay well below: a small integer in a list takes 8
+/// bytes for its 2 or 3, an entry of a dict about 200 for its 20 or more.
 const MEMORY_PER_BYTE: u64 = 16;
 /// Bytes of memory that the values of any file may take.
 const FREE_MEMORY: u64 = 64 << 20;

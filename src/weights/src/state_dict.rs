@@ -74,8 +74,7 @@ fn holds_tensors(value: &PickleValue, level: usize) -> bool {
 }
 
 /// Returns the entry under a usual key with the most tensors: its position, its key, and the number of tensors. Among equal ones, the
-/// most
-/// specific key.
+/// most specific key.
 fn wrapped(items: &[Item], depth: usize) -> Option<(usize, &'static str, usize)> {
     if depth == DEEPEST {
         return None;

@@ -1,10 +1,9 @@
 //! Decoding by content: the first bytes of a file decide how it is read, whatever its name.
 //!
-//! RIFF (WAV) headers are parsed here, because many of them are wrong; plain PCM is converted here, FLAC is decoded here.
-//! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers are read by Symphonia entirely;
-//! Opus has its own decoder.
-//! Lengths are counted, never estimated: the length in a header is compared with the existing audio.
-//! Malicious input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
+//! RIFF (WAV) headers are parsed here, because many of them are wrong; plain PCM is converted here, FLAC is decoded here. MP3 frames are
+//! counted here and decoded by Symphonia; AAC, Vorbis and their containers are read by Symphonia entirely; Opus has its own decoder.
+//! Lengths are counted, never estimated: the length in a header is compared with the existing audio. Malicious input ends in an error:
+//! memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod aac;
 mod aac_packet;

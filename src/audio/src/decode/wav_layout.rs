@@ -1,8 +1,8 @@
 //! The layout of a frame of PCM samples when the fields of a WAV header contradict each other.
 //!
-//! Channels, bits per sample, block_align and the byte rate are redundant. If they disagree, the samples
-//! decide: with a wrong width they are noise, and with a wrong number of channels they are too rough for
-//! their rate, or repeat a pattern. The header's channels and bits win unless the samples contradict them.
+//! Channels, bits per sample, block_align and the byte rate are redundant. If they disagree, the samples decide: with a wrong width they
+//! are noise, and with a wrong number of channels they are too rough for their rate, or repeat a pattern. The header's channels and bits
+//! win unless the samples contradict them.
 
 use std::fmt;
 

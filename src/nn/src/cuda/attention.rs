@@ -20,8 +20,7 @@ pub(crate) struct Layout<'a> {
     /// Channels per head.
     pub(crate) channels: usize,
     /// Maps of queries and keys: the row of each position when rows are split, the position of each row when they are merged. `None` if
-    /// both
-    /// are in the same order.
+    /// both are in the same order.
     pub(crate) maps: [Option<&'a Tensor>; 2],
 }
 

@@ -105,8 +105,7 @@ pub(crate) fn modulate(
 
 /// The sums over the rows of each item of `x`, or of `x * y`: one of the vectors `[item, n x channel]` in single precision, the others 0.
 /// `ranges` has the first and last row of each item, `[item, 2]`; without it all rows are one item. `x` and `y` are `[row, channel]`,
-/// which
-/// [`serves`] allows.
+/// which [`serves`] allows.
 pub(crate) fn sum_items(
     x: &Tensor,
     y: Option<&Tensor>,
@@ -131,8 +130,7 @@ pub(crate) fn sum_items(
 
 /// The gradient of a table of `entries` rows in single precision, from the gradient of the rows that were read, `[row, channel]`, which
 /// [`serves`] allows. `index` has the `read` distinct entries in rising order, `read` + 1 offsets where the rows of each begin, and the
-/// rows
-/// in order of their entries.
+/// rows in order of their entries.
 pub(crate) fn sum_places(dy: &Tensor, entries: usize, index: &Tensor, read: usize) -> Result<Tensor> {
     let (dy, width) = (dy.contiguous()?, dy.dim(1)?);
     let table = Tensor::zeros((entries, width), DType::F32, dy.device())?;

@@ -48,8 +48,7 @@ impl Convolution1d {
     }
 
     /// Convolves each item of a padded `[item, time, input]` or packed `[row, input]` batch; the result has the same layout with fewer
-    /// rows.
-    /// In a padded item, rows that are not in `valid` count as zeros.
+    /// rows. In a padded item, rows that are not in `valid` count as zeros.
     ///
     /// # Errors
     /// When the shape does not fit or an item is shorter than the kernel.

@@ -82,8 +82,7 @@ impl Rows {
     }
 
     /// All rows with the zeros around them, for [`super::Filters::apply`] to write to. Overwriting the zeros breaks the padding of the
-    /// next
-    /// layer.
+    /// next layer.
     pub fn data_mut(&mut self) -> &mut [f32] {
         let size = self.rows * self.stride;
         &mut self.data[..size]

@@ -193,8 +193,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Rows of the encodings that any query-key pair of the block needs. The pair (i, j) needs row
-    /// `half - i + j`.
+    /// Rows of the encodings that any query-key pair of the block needs. The pair (i, j) needs row `half - i + j`.
     fn distance_rows(&self, relative: &Relative) -> Range<usize> {
         let half = relative.encodings.len() / self.settings.width() / 2;
         half + self.keys.start - (self.queries.end - 1)..half + self.keys.end - self.queries.start

@@ -13,8 +13,8 @@ const VARIABLE: &str = "FLOWMILL_BF16_PRODUCTS";
 /// always gives the same result.
 ///
 /// On Intel's processors the instruction takes four times as long as an f32 multiply-add (measured, docs/BENCHMARKS.md), so f32 is
-/// faster.
-/// On AMD's, PyTorch's bf16 training, whose products use it, takes 0.57 of the time of f32 (Zen 5); this kernel was not measured there.
+/// faster. On AMD's, PyTorch's bf16 training, whose products use it, takes 0.57 of the time of f32 (Zen 5); this kernel was not measured
+/// there.
 pub(crate) fn chosen() -> bool {
     static CHOSEN: LazyLock<bool> = LazyLock::new(|| {
         supported()

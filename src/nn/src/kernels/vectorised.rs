@@ -2,8 +2,7 @@
 
 /// Defines a function whose body is compiled for AVX-512, for AVX2 and for the baseline instructions; each call takes the widest version
 /// that this machine supports. Functions that the body calls must be `#[inline(always)]`; otherwise they are compiled for the baseline
-/// only.
-/// Type parameters are written in square brackets after the name.
+/// only. Type parameters are written in square brackets after the name.
 macro_rules! vectorised {
     (
         $(#[$attribute:meta])*

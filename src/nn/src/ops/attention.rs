@@ -93,10 +93,8 @@ fn check_relative(relative: &RelativePositions, settings: &Settings, items: &[It
 
 impl Value {
     /// Computes attention with `self` as queries `[.., head x channel]` over `keys` and `values` of the same width; returns the weighted
-    /// sums
-    /// of the values, shaped like the queries. Scores are divided by the square root of the channels per head. The result is zero for a
-    /// query
-    /// that sees no key. Rows that belong to no item are zero in the result and get no gradient.
+    /// sums of the values, shaped like the queries. Scores are divided by the square root of the channels per head. The result is zero
+    /// for a query that sees no key. Rows that belong to no item are zero in the result and get no gradient.
     ///
     /// # Errors
     /// When shapes or settings do not fit.

@@ -305,8 +305,7 @@ impl Value {
         }))
     }
 
-    /// Repeats every frame `factor` times (nearest-neighbour upsampling): `[item, time, channel]` to
-    /// `[item, factor x time, channel]`.
+    /// Repeats every frame `factor` times (nearest-neighbour upsampling): `[item, time, channel]` to `[item, factor x time, channel]`.
     ///
     /// # Errors
     /// When the value has no time axis or the factor is 0.

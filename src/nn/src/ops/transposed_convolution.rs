@@ -15,8 +15,7 @@ use candle_core::Tensor;
 impl Value {
     /// Computes the transposed convolution over time of each item of a packed batch `[row, input]`, with `stride` output frames per input
     /// frame: weight `[input, output, tap]` in PyTorch's layout, bias `[output]`; returns `[stride x row, output]`. The taps beyond the
-    /// stride are
-    /// cut from both ends evenly, which equals PyTorch's `padding` of half their number.
+    /// stride are cut from both ends evenly, which equals PyTorch's `padding` of half their number.
     ///
     /// # Errors
     /// When the shapes do not fit or there is an odd number of taps beyond the stride.

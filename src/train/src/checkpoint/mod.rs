@@ -2,8 +2,7 @@
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32; with adapters, only these), `optimizer.safetensors`
 //! (the optimiser's state and number of updates), `ema.safetensors` (averaged weights, if the run keeps them), `state.json` ([`State`])
-//! and
-//! `checksums.b3`, the BLAKE3 sums of the other files in the format of `b3sum --check`.
+//! and `checksums.b3`, the BLAKE3 sums of the other files in the format of `b3sum --check`.
 
 mod average;
 pub(crate) mod base;
@@ -167,8 +166,7 @@ fn folder_name(folder: &Path) -> String {
 /// # Errors
 /// [`TrainError::Damaged`] when a file does not match its checksum or is missing; [`TrainError::Unreadable`] when the system cannot read
 /// one; [`TrainError::OtherRun`] and [`TrainError::OtherBase`] when it belongs to another run than `identity`, or to adapters of other
-/// weights;
-/// [`TrainError::Checkpoint`] when it is intact but does not fit the model.
+/// weights; [`TrainError::Checkpoint`] when it is intact but does not fit the model.
 pub fn load(
     store: &dyn CheckpointStore,
     name: &str,

@@ -8,8 +8,7 @@ use crate::{CheckpointStore, KeepConfig, Observer, TrainError};
 use super::{Contents, MODEL_FILE, State, has_whole_weights, load, names, prune};
 
 /// Loads the newest intact checkpoint. Newer ones that are damaged are reported and moved aside. Returns `None` if there is no
-/// checkpoint;
-/// the contents then keep their initial values.
+/// checkpoint; the contents then keep their initial values.
 ///
 /// # Errors
 /// [`TrainError::AllDamaged`] when there are checkpoints and all are damaged; nothing is moved then, so the next run reports the same.

@@ -23,8 +23,7 @@ impl Saved {
 
 /// Removes the checkpoints that no rule keeps. The newest always stays; those made by command or on an interruption stay until the
 /// schedule makes another one. A checkpoint that a rule drops is never kept again by that rule, so the next prune makes up for one that a
-/// crash
-/// prevented.
+/// crash prevented.
 pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let mut saved = Vec::new();
     for name in names(store)? {

@@ -197,11 +197,11 @@ mod tests {
             ([1.0, 1.0], [2e-3, 2e-3]),
             ([1.0, 1e-9], [2e-3, 2e-3]),
             ([1.0, 1e-9], [1.0, 2e-3]),
-            ([1.0, 1e-9], [1.0, 2e-3]), // the head's gradient is told
-            ([1.0, 1e-9], [1.0, 2e-3]), // the encoder's updates are told
+            ([1.0, 1e-9], [1.0, 2e-3]), // the head's gradient is reported
+            ([1.0, 1e-9], [1.0, 2e-3]), // the encoder's updates are reported
             ([1.0, 1.0], [1.0, 1e-8]),
             ([1.0, 1.0], [1.0, 1e-8]),
-            ([1.0, 1.0], [1.0, 1e-8]), // the head's updates are told
+            ([1.0, 1.0], [1.0, 1e-8]), // the head's updates are reported
             ([1.0, 1.0], [1.0, 1e-8]),
         ];
         for (step, (gradients, updates)) in steps.into_iter().enumerate() {

@@ -1,8 +1,7 @@
 //! A log: a file that only grows, and that a resumed run cuts back to the length in its checkpoint.
 //!
 //! Problems with a log never stop training: one that is shorter than the checkpoint says is continued after its last whole record, a
-//! missing
-//! one starts over, one that this user may not write is left alone. Each problem is reported once.
+//! missing one starts over, one that this user may not write is left alone. Each problem is reported once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};

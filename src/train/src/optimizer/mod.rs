@@ -80,8 +80,7 @@ pub trait Optimizer {
     fn updates(&self) -> u64;
 
     /// Returns the state in parameter order, each tensor as `KIND.PARAMETER`, such as `exp_avg.encoder.embed.weight`. The tensors are
-    /// those
-    /// that the next step changes in place, except for state of all parameters together, which is copied.
+    /// those that the next step changes in place, except for state of all parameters together, which is copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
     /// Restores a stored state.

@@ -68,8 +68,7 @@ extern "C" __global__ void adam(unsigned entries, unsigned words, const Count *t
 }
 
 // Tensors: weights, gradient and, with momentum, the running sum. Numbers: scale, limit, penalty, rate, momentum, the share of the
-// gradient
-// in the sum, and whether to look ahead.
+// gradient in the sum, and whether to look ahead.
 __device__ inline void descend(Piece p, unsigned tensors, double *figures) {
     float *weights = p.tensor(0), *sum = tensors > 2 ? p.tensor(2) : nullptr;
     const float *gradients = p.tensor(1);

@@ -146,8 +146,7 @@ impl Muon {
     }
 
     /// Approximates the orthogonal matrix nearest to a matrix `[rows, columns]`: `U Vᵀ` of its singular value decomposition, with
-    /// singular
-    /// values near 1. Every product is rounded to bfloat16, like in PyTorch.
+    /// singular values near 1. Every product is rounded to bfloat16, like in PyTorch.
     fn orthogonal(&self, mut matrix: Vec<f32>, rows: usize, columns: usize) -> Result<Vec<f32>, NnError> {
         if rows > columns {
             matrix = transposed(&matrix, columns);
@@ -184,8 +183,7 @@ fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
 }
 
 /// Interpolates between two numbers, starting from the nearer end. The last bit matters here like in the products: a value that is
-/// rounded
-/// to bfloat16 next may round the other way, which is a difference of one part in 256.
+/// rounded to bfloat16 next may round the other way, which is a difference of one part in 256.
 fn between(start: f32, end: f32, share: f32) -> f32 {
     let way = end - start;
     if share < 0.5 { share.mul_add(way, start) } else { (share - 1.0).mul_add(way, end) }

@@ -56,8 +56,7 @@ pub(super) trait UpdateRule: Debug + Send + Sync {
     fn update(&self, step: &Step<'_>, arrays: Arrays<'_>);
 
     /// Returns the CUDA kernel that updates all parameters in one launch, and its numbers for this parameter. Its tensors are weights,
-    /// gradient
-    /// and state. `None` if the rule has none.
+    /// gradient and state. `None` if the rule has none.
     #[cfg(feature = "cuda")]
     fn kernel(&self, step: &Step<'_>) -> Option<(&'static str, Vec<f32>)> {
         let _ = step;

@@ -73,8 +73,8 @@ impl Slots {
     }
 
     /// Updates every parameter with a gradient; returns the figures of each, in order. On the CPU, kernels change arrays in place,
-    /// several
-    /// parameters at a time. Elsewhere, if `visit_together` has no kernel for the rule or the tensors, compositions create new tensors.
+    /// several parameters at a time. Elsewhere, if `visit_together` has no kernel for the rule or the tensors, compositions create new
+    /// tensors.
     pub(super) fn visit(
         &mut self,
         parameters: &mut Parameters,
@@ -89,8 +89,7 @@ impl Slots {
     }
 
     /// Updates every parameter with a gradient by a CUDA kernel over all of them, in place; returns the norms of the weights before the
-    /// update
-    /// and of the update, if they are measured. `None` if there is no kernel for the rule or the tensors.
+    /// update and of the update, if they are measured. `None` if there is no kernel for the rule or the tensors.
     #[cfg(feature = "cuda")]
     pub(super) fn visit_together(
         &self,

@@ -44,7 +44,7 @@ pub enum ParityError {
     Config {
         /// The value, as a dotted path.
         key: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A tensor is missing, or its shape does not fit the others.
@@ -52,7 +52,7 @@ pub enum ParityError {
     Tensor {
         /// The tensor.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The trainer reported an error.

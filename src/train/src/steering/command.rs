@@ -34,7 +34,7 @@ pub enum Command {
 /// A command with the step when it is due. Stored in the form that people write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Order {
-    /// What to do.
+    /// The command.
     pub command: Command,
     /// The number of steps after which it is due; immediately if absent.
     pub at: Option<u64>,

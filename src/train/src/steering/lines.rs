@@ -21,8 +21,7 @@ pub(super) struct Read<T> {
 }
 
 /// Reads the lines of a file; none if it does not exist. A line torn by a crash was never acknowledged and is removed. Unreadable files
-/// and
-/// invalid lines are left alone and reported.
+/// and invalid lines are left alone and reported.
 ///
 /// # Errors
 /// When the disk is full.

@@ -1,12 +1,9 @@
 //! Control of a run in progress: commands in the form that people write, their sources, and their lasting effects.
 //!
-//! [`Command`] lists the commands. [`Control`] is the socket in the experiment through which [`send`] delivers a command from
-//! anywhere on the machine; [`Terminal`] reads what is typed. Neither has a thread: both are polled between two steps, which
-//! is when commands take effect. A command that changes results is stored in [`COMMANDS_FILE`] before it is acknowledged. Any other
-//! command
-//! that waits for its step is stored in a file that is removed when the run is complete, so that a killed and resumed run does the same
-//! at the
-//! same step.
+//! [`Command`] lists the commands. [`Control`] is the socket in the experiment through which [`send`] delivers a command from anywhere on
+//! the machine; [`Terminal`] reads what is typed. Neither has a thread: both are polled between two steps, which is when commands take
+//! effect. A command that changes results is stored in [`COMMANDS_FILE`] before it is acknowledged. Any other command that waits for its
+//! step is stored in a file that is removed when the run is complete, so that a killed and resumed run does the same at the same step.
 
 mod client;
 mod command;

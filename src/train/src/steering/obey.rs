@@ -71,8 +71,7 @@ where
     }
 
     /// Executes commands scheduled for this step; returns whether to stop the run. The execution is recorded afterwards: if the process
-    /// dies
-    /// in between, the next one repeats it; if it dies before, the next one does it.
+    /// dies in between, the next one repeats it; if it dies before, the next one does it.
     fn carry_out_due(&mut self, progress: &Progress) -> bool {
         let mut stop = false;
         for order in self.steering.put_off.due(progress.step) {

@@ -210,8 +210,7 @@ impl Machine<'_, '_> {
     }
 
     /// Reads a persistent value. `torch.save` stores the place of a storage as a tuple: 'storage', class, key, device, count, and perhaps
-    /// a
-    /// part of it. Before PyTorch 1.6 it stored classes of models with their source: 'module', class, file, text.
+    /// a part of it. Before PyTorch 1.6 it stored classes of models with their source: 'module', class, file, text.
     pub(super) fn persistent(&mut self) -> Parsed<()> {
         let wrong = |machine: &Self| machine.unexpected("a persistent value that is not a storage");
         let id = self.pop()?;

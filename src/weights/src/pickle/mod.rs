@@ -1,11 +1,9 @@
 //! Pickles: parsed as data, never executed.
 //!
 //! A pickle is a program for a stack machine that may call any Python function. Only the calls that create tensors, arrays, containers
-//! and
-//! scalars are supported here, and they create values without a call. Every other call creates an object of which only
-//! the name is kept.
-//! A pickle may also share and nest values freely. The conversion of values to a tree has a memory budget, so that no small file grows
-//! large.
+//! and scalars are supported here, and they create values without a call. Every other call creates an object of which only the name is
+//! kept. A pickle may also share and nest values freely. The conversion of values to a tree has a memory budget, so that no small file
+//! grows large.
 
 mod construct;
 mod globals;
