@@ -29,7 +29,8 @@ pub struct LossScaleConfig {
     ///
     /// Counterparts: `loss_scale_window`, `growth_interval`.
     pub window: u64,
-    /// Number of consecutive overflows from which each further one halves the scale: a single overflow may be due to one batch.
+    /// Number of consecutive overflows at which the scale is halved; each further one halves it again. A single overflow may be due to one
+    /// batch.
     ///
     /// Counterparts: `hysteresis`.
     pub hysteresis: u64,

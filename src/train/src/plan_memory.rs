@@ -18,7 +18,7 @@ use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass, process_m
 const EPOCHS: u64 = 1000;
 /// Number of items of the largest batch that are tried first, to see whether the whole would fit.
 const PROBE: usize = 8;
-/// Steps on the largest batch: the second runs in memory that the first has left fragmented.
+/// Steps on the largest batch: the second runs in the memory that the first has left behind.
 const STEPS: usize = 2;
 /// Steps after it, on the following batches.
 const REHEARSED: usize = 12;

@@ -161,7 +161,7 @@ impl ShallowFlowMatching {
         progress: &[f32],
         rows: &Sequences,
     ) -> Result<ShallowPath> {
-        // Velocities are divided by the rest of the path, which may be very short and exceed narrower formats.
+        // Velocities are divided by the rest of the path, which may be so short that they exceed the range of narrower formats.
         in_single_precision(&[&predicted.mean], || {
             self.path_in_single_precision(placements, predicted, data, noise, progress, rows)
         })

@@ -82,7 +82,7 @@ impl RowMap {
         self.inverse.get_or_init(|| Arc::new(self.readers(1))).clone()
     }
 
-    /// The places in the result that read each source row: `taps` places in turn, each of which reads a row at most once.
+    /// The places in the result that read each source row: at most one per tap. The places of the result cycle through `taps` taps.
     pub(crate) fn readers(&self, taps: usize) -> Self {
         let mut rows = vec![NOTHING; self.source * taps];
         for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {

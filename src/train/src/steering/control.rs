@@ -129,7 +129,8 @@ impl Client {
         }
     }
 
-    /// Returns the next whole line, at the end also one without a line break. A line that is too long is cut off.
+    /// Returns the next whole line, at the end also one without a line break. A line that is too long is returned as far as it was read,
+    /// and the client gets no further ones.
     fn next_line(&mut self) -> Option<String> {
         let end = match self.received.iter().position(|byte| *byte == b'\n') {
             Some(end) => end,
