@@ -230,7 +230,7 @@ fn a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else() {
     assert!(newest.join("checksums.b3").exists(), "the old one stays");
     fs::remove_file(exp.join("ballast")).unwrap();
     let ended = training.wait().expect_code(0);
-    ended.expect_words(&["the disk is full: this checkpoint is not saved, the one before stays; the run goes on"]);
+    ended.expect_words(&["the disk is full: this checkpoint is not saved, the previous one stays; the run continues"]);
     for file in ["checkpoints/step-000400/model.safetensors", "metrics.jsonl"] {
         let read = |mini: &Mini| fs::read(mini.exp("4-train").join(file)).unwrap();
         assert!(read(&mini) == read(&expected), "{file}");

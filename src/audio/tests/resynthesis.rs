@@ -80,7 +80,7 @@ fn griffin_lim_refuses_what_is_no_spectrogram() {
 #[test]
 fn pitch_follows_a_sweep() {
     let config = PitchConfig::default();
-    // A sawtooth of twelve harmonics sweeping from 100 to 300 Hz in two seconds, then half a second of nothing.
+    // A sawtooth of twelve harmonics sweeping from 100 to 300 Hz in two seconds, then half a second of silence.
     let rate = f64::from(config.sample_rate);
     let f0 = |t: f64| 100.0 * 3f64.powf(t / 2.0);
     let mut phase = 0.0;
@@ -132,7 +132,7 @@ fn pictures_have_the_right_shape() {
     let mut pixels = vec![0; reader.output_buffer_size().expect("small")];
     let info = reader.next_frame(&mut pixels).expect("it decodes");
     assert_eq!((info.width, info.height), (72 + 141 * 6 + 104, 40 + 2 * (20 + 240) + 14 + 46));
-    // The two panels show the same.
+    // The two panels are equal.
     let row = |y: u32| &pixels[(y * info.width * 3) as usize + 72 * 3..][..141 * 6 * 3];
     assert_eq!(row(40 + 20 + 100), row(40 + 20 + 100 + 274));
     assert!(row(160).chunks(3).any(|pixel| pixel != &row(160)[..3]), "it is not one colour");

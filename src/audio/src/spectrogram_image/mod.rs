@@ -29,20 +29,20 @@ const TOP: u32 = 40;
 const BOTTOM: u32 = 46;
 const PANEL_HEAD: u32 = 20;
 const PANEL_GAP: u32 = 14;
-/// Width of the spectrograms that is aimed at, in pixels.
+/// Desired width of the spectrograms, in pixels.
 const AIMED_WIDTH: u32 = 960;
 const AIMED_HEIGHT: u32 = 240;
 const BAR_WIDTH: u32 = 16;
 /// Range of the colors below the loudest value, in decibels.
 const RANGE_DB: f32 = 80.0;
 const DB_PER_NEPER: f32 = 20.0 / std::f32::consts::LN_10;
-/// Frames and bands that are drawn at most.
+/// Largest number of frames and of bands that are drawn.
 const MOST: usize = 1 << 20;
 
 /// Writes a PNG of `panels` (one or more, top to bottom), on one scale of time and color, under the heading `title`.
 ///
 /// # Errors
-/// [`AudioError::Shape`] if a panel is empty, has not as many bands as `config` or values that are not finite;
+/// [`AudioError::Shape`] if a panel is empty, has a different number of bands than `config` or values that are not finite;
 /// [`AudioError::Config`] if there are no panels; [`AudioError::Write`] if the writer fails.
 pub fn write_png(writer: impl Write, title: &str, panels: &[Panel<'_>], config: &MelConfig) -> Result<(), AudioError> {
     config.check()?;
@@ -135,7 +135,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Place of a level on the color scale, from 0 to 1.
+    /// Returns the position of a level on the color scale, from 0 to 1.
     fn position(&self, decibels: f32) -> f32 {
         ((decibels - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
@@ -148,7 +148,7 @@ impl<'a> Picture<'a> {
             let y = top + self.height - (row.round() as u32).min(self.height);
             canvas.line((LEFT - 5, y), (5, 1));
             let middle = y.saturating_sub(7);
-            // From the top down, where the bands are dense enough for every label.
+            // From top to bottom, if the bands are dense enough for every label.
             if free_below != u32::MAX && middle < free_below {
                 continue;
             }
@@ -193,12 +193,12 @@ impl<'a> Picture<'a> {
     }
 }
 
-/// The strongest value of a band within some frames; `None` behind the end.
+/// Returns the strongest value of a band within some frames; `None` past the end.
 fn strongest(mel: &Features, first: usize, last: usize, bin: usize) -> Option<f32> {
     (first..last.min(mel.frames)).map(|frame| mel.frame(frame)[bin]).reduce(f32::max)
 }
 
-/// A number of pixels near `aimed` that gives each of `count` things equally many, or one for several.
+/// Returns a number of pixels near `aimed` that is a multiple of `count`; if `count` is too large, one pixel shows several things.
 fn whole_multiple(count: usize, aimed: u32) -> u32 {
     match u32::try_from(count) {
         // Even a single frame is drawn as wide as a title needs.
@@ -211,7 +211,7 @@ const PAPER: Rgb888 = Rgb888::new(255, 255, 255);
 const INK: Rgb888 = Rgb888::new(40, 40, 48);
 const NOTHING: Rgb888 = Rgb888::new(228, 228, 232);
 
-/// An image in memory, three bytes a pixel.
+/// An image in memory, three bytes per pixel.
 struct Canvas {
     width: u32,
     height: u32,
@@ -242,13 +242,13 @@ impl Canvas {
         self.fill(corner, size, INK);
     }
 
-    /// A line around an area.
+    /// Draws a line around an area.
     fn frame(&mut self, (left, top): (u32, u32), (width, height): (u32, u32)) {
         self.fill((left - 1, top - 1), (width + 2, height + 2), INK);
     }
 
     fn text(&mut self, text: &str, (x, y): (u32, u32), font: &MonoFont<'_>, alignment: Alignment, colour: Rgb888) {
-        // The fonts know ASCII only.
+        // The fonts contain ASCII only.
         let text: String = text.chars().map(|letter| if letter.is_ascii_graphic() { letter } else { ' ' }).collect();
         let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();
         let letters = MonoTextStyle::new(font, colour);

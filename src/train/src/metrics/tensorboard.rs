@@ -1,8 +1,8 @@
 //! TensorBoard event files, encoded by hand: TFRecord framing around `tensorflow.Event` protocol buffers.
 //!
 //! A record is its length (u64, little endian), the masked CRC-32C of those eight bytes, the event, and the event's masked
-//! CRC-32C. The wall time of an event is its step in seconds since 1970, so that two runs write the same bytes; TensorBoard's
-//! step axis is right, its relative axis counts steps.
+//! CRC-32C. The wall time of an event is its step in seconds since 1970, so that two runs write the same bytes. TensorBoard's
+//! step axis is right; its relative axis counts steps.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -14,13 +14,13 @@ use crate::samples::{Media, Sample};
 /// Bytes before the samples of a WAV file.
 const WAV_HEADER: usize = 44;
 
-/// What a tag has at one step.
+/// A tag's value at one step.
 pub(crate) enum Datum<'a> {
     /// A number.
     Scalar(f32),
-    /// How values are spread.
+    /// A histogram.
     Histogram(&'a Histogram),
-    /// Something to be heard or seen.
+    /// An audio or image sample.
     Sample(&'a Sample),
 }
 
@@ -29,7 +29,7 @@ pub fn version_record() -> Vec<u8> {
     record(&Message::default().double(1, 0.0).text(3, "brain.Event:2"))
 }
 
-/// A record of what tags have at one step; media that are none are left out.
+/// Returns a record with the values of tags at one step; invalid media are left out.
 pub(crate) fn summary_record<'a>(step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
     let mut summary = Message::default();
     for (tag, datum) in data {
@@ -55,7 +55,7 @@ fn histogram_message(histogram: &Histogram) -> Message {
     message.double(5, *sum_squares).doubles(6, limits).doubles(7, counts)
 }
 
-/// Height, width and colors of a picture stand in its first chunk.
+/// Reads height, width and colors of an image from its first chunk.
 fn image(png: &[u8]) -> Option<Message> {
     const COLOURS: u64 = 3;
     let size = |at: usize| Some(u64::from(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?)));
@@ -80,7 +80,7 @@ fn record(event: &Message) -> Vec<u8> {
     bytes
 }
 
-/// The end of the last whole record within the first `length` bytes, of records whose lengths match their checksums.
+/// Returns the end of the last whole record within the first `length` bytes, using lengths that match their checksums.
 pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
     /// Bytes before the event, and after it.
     const AROUND: (u64, u64) = (12, 4);
@@ -95,21 +95,21 @@ pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
         let Some(rest) = rest.filter(|_| masked_crc32c(&size) == u32::from_le_bytes([i, j, k, l])) else {
             return Ok(end);
         };
-        // It is at most the length of a file.
+        // The value is at most the length of a file.
         reader.seek_relative(rest as i64)?;
         end += AROUND.0 + rest;
     }
     Ok(end)
 }
 
-/// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord wants it.
+/// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78), rotated and offset as TFRecord requires.
 pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = crc_table();
     let next = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[(crc as u8 ^ byte) as usize];
     (!bytes.iter().fold(!0u32, next)).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
-/// What eight steps of the division make of each byte.
+/// The result of eight division steps for each byte.
 const fn crc_table() -> [u32; 256] {
     let mut table = [0; 256];
     let mut byte = 0;

@@ -1,4 +1,4 @@
-//! Files of `torch.save`: a zip archive since PyTorch 1.6, a row of pickles before.
+//! Files of `torch.save`: a zip archive since PyTorch 1.6, a sequence of pickles before.
 
 mod directory;
 mod legacy;
@@ -9,14 +9,14 @@ use super::source::Source;
 use super::{Parsed, RawTensor, Result, TensorView, file_error};
 use std::path::Path;
 
-/// What begins a zip archive.
+/// First bytes of a zip archive.
 pub(crate) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
-/// What begins a pickle of protocol 2 or later.
+/// First byte of a pickle of protocol 2 or later.
 pub(crate) const PICKLE_MAGIC: u8 = 0x80;
 
-/// A file of `torch.save` or `pickle.dump`, as the values it holds. Tensors are read when asked for.
+/// The values of a file of `torch.save` or `pickle.dump`. Tensors are read on demand.
 pub struct PickleFile<'a> {
-    /// What was saved.
+    /// The saved value.
     pub value: PickleValue,
     pub(crate) source: Source<'a>,
 }
@@ -32,10 +32,10 @@ impl PickleFile<'static> {
 }
 
 impl<'a> PickleFile<'a> {
-    /// As [`open`](PickleFile::open), from memory; `path` is for messages.
+    /// Like [`open`](PickleFile::open), from memory; `path` is used in messages.
     ///
     /// # Errors
-    /// As [`open`](PickleFile::open).
+    /// Those of [`open`](PickleFile::open).
     pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
         Self::of(Source::of_bytes(bytes, path)).map_err(|message| file_error(path, message))
     }
@@ -46,7 +46,7 @@ impl<'a> PickleFile<'a> {
         let value = match head[..] {
             [PICKLE_MAGIC, ..] => legacy::read(&mut source)?,
             _ if head.starts_with(ZIP_MAGIC) => zip::read(&mut source)?,
-            _ => return Err("neither a zip archive nor a pickle, so nothing that torch.save wrote".to_owned()),
+            _ => return Err("neither a zip archive nor a pickle, so torch.save did not write it".to_owned()),
         };
         Ok(Self { value, source })
     }

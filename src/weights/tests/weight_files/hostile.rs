@@ -1,4 +1,4 @@
-//! Files that lie: each ends in one clear error, and takes no more memory than its size allows.
+//! Malicious files: each ends in one clear error, and takes no more memory than its size allows.
 
 use crate::allocations;
 use crate::support::{archive, archive_with, dict_of, golden, pickle, refusal, tensor, text, values};
@@ -38,7 +38,7 @@ fn lengths_that_lie_allocate_nothing() {
     refused(&[b"c", &[b'x'; 5000][..]].concat(), "a line without an end");
 }
 
-/// What a file of so many bytes may take.
+/// Returns the memory that a file of this length may take.
 fn allowance(length: usize) -> usize {
     (64 << 20) + 16 * length
 }
@@ -70,7 +70,7 @@ fn values_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
 
 #[test]
 fn large_honest_lists_are_read() {
-    // As `torch.save` writes the units of many utterances: a dict of names to lists, all kept for sharing.
+    // The units of many utterances in the form of `torch.save`: a dict of names to lists, all memoized.
     let utterance = |number: usize| {
         let keep = |index: usize| [&b"r"[..], &(index as u32).to_le_bytes()].concat();
         let units: Vec<u8> = (0..500u16).flat_map(|unit| [b'M', unit as u8, 16 + (unit % 7) as u8]).collect();
@@ -91,7 +91,7 @@ fn graphs_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
     // Nodes, initialisers, inputs; attributes and names of a node.
     for (field, inside) in [(0x0a, false), (0x2a, false), (0x5a, false), (0x2a, true), (0x0a, true)] {
         let fields = match (field, inside) {
-            // An initialiser of no elements: its type and one dimension of 0.
+            // An initialiser without elements: its type and one dimension of 0.
             (0x2a, false) => [0x2a, 4, 0x08, 0, 0x10, 1].repeat(LENGTH / 6),
             _ => [field, 0].repeat(LENGTH / 2),
         };
@@ -120,23 +120,23 @@ fn broken_programs_are_refused() {
     refused(b"", "empty stack");
     refused(b"a", "empty stack");
     refused(b"e", "no mark");
-    refused(b"K\x01K\x02a", "what is no list");
+    refused(b"K\x01K\x02a", "not a list");
     refused(b"}(K\x01u", "a key without a value");
-    refused(b"h\x07", "was not kept");
+    refused(b"h\x07", "was not memoized");
     refused(b"K\x01)R", "cannot be called");
     assert!(values(b"\x80\x09N.").unwrap_err().contains("protocol 9"));
     assert!(values(b"\x80\x02N.more").unwrap_err().contains("4 bytes follow"));
-    assert!(values(b"\x80\x02]").unwrap_err().contains("cut or changed"));
+    assert!(values(b"\x80\x02]").unwrap_err().contains("truncated or modified"));
 }
 
 #[test]
 fn cycles_depth_and_repetition_are_refused() {
     refused(b"]q\0h\0a", "contains itself");
     refused(b"}q\0K\x01h\0s", "contains itself");
-    // A list in a list in the first: neither is held twice but by the cycle.
+    // A list in a list in the first: neither is held twice except by the cycle.
     refused(b"]q\0]q\x01h\0aa", "contains itself");
     refused(&[[b']'; 1000], [b'a'; 1000]].concat()[..1999], "nested more than 64 deep");
-    // Each list holds the one before ten times: 10^20 values in 300 bytes.
+    // Each list holds the previous one ten times: 10^20 values in 300 bytes.
     let mut laughs = b"]q\0K\x01a0".to_vec();
     for level in 0..20u8 {
         laughs.extend([b']', b'q', level + 1, b'(']);
@@ -144,9 +144,9 @@ fn cycles_depth_and_repetition_are_refused() {
         laughs.extend(*b"e0");
     }
     refused(&[&laughs[..], b"h\x14"].concat(), "bytes of memory, the limit");
-    // What holds itself through a tuple is found when it is read, not when it is made.
+    // A cycle through a tuple is found when the value is converted, not when it is created.
     refused(&[&b"]q\0"[..], &b"h\0\x85".repeat(3), b"\x870h\0h\0\x85a"].concat(), "contains itself");
-    // One long list is made into a set again and again.
+    // One long list is made into a set repeatedly.
     let list = [&b"]("[..], &[b'N'; 100_000], b"eq\x000cbuiltins\nset\nq\x010]"].concat();
     let sets = b"h\x01h\0\x85Ra".repeat(20_000);
     refused(&[list, sets].concat(), "copy the same values");
@@ -187,7 +187,7 @@ fn views_that_overlap_may_not_unfold_without_end() {
     assert!(error.contains("tensor.clone()"), "{error}");
 }
 
-/// A file with so many names for one storage of 1 MiB.
+/// A file with this number of names for one storage of 1 MiB.
 fn shared(names: usize) -> Vec<u8> {
     let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
     let entries: Vec<u8> = (0..names).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();
@@ -252,7 +252,7 @@ fn archives_that_unpack_or_overlap_are_refused() {
     }
     let error = refusal(&compressed);
     assert!(error.contains("compressed or encrypted"), "{error}");
-    // Two storages on one place.
+    // Two storages at the same place.
     let other = tensor("FloatStorage", "1", 1, 0, &[1], &[1]);
     let both = [&dict_of(&tensor("FloatStorage", "0", 1, 0, &[1], &[1]))[..], &text("v"), &other, b"s"].concat();
     let mut overlapping = archive(&[("a/data.pkl", &pickle(&both)), ("a/data/0", &[0; 4]), ("a/data/1", &[0; 4])]);
@@ -274,7 +274,7 @@ fn a_name_may_be_there_once() {
     let weight = tensor("ByteStorage", "0", 1, 0, &[1], &[1]);
     let program = pickle(&[b"}(", &text("w")[..], &weight, &text("w"), &weight, b"u"].concat());
     let error = refusal(&archive(&[("a/data.pkl", &program), ("a/data/0", &[0])]));
-    assert!(error.contains("`w` is there twice"), "{error}");
+    assert!(error.contains("`w` occurs twice"), "{error}");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn what_is_no_weight_file_is_told_what_it_is() {
     told(b"", "it is empty");
     told(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull");
     told(b"<!DOCTYPE html><html>", "a web page");
-    told(b"RIFF....WAVE", "no weights that are known");
+    told(b"RIFF....WAVE", "not a known weight file");
     told(b"\xff\0\0\0\0\0\0\0{}", "not a whole safetensors file");
     let folder = flowmill_weights::read(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err().to_string();
     assert!(folder.contains("it is a folder"), "{folder}");

@@ -14,7 +14,7 @@ fn an_exported_network_is_read_with_its_graph() {
     assert_eq!((graph.inputs.len(), graph.outputs.len()), (1, 1));
     assert_eq!(graph.inputs[0].shape.len(), 3);
     assert!(graph.inputs[0].shape[1].is_none(), "the time axis is free: {:?}", graph.inputs);
-    // Every input of a node is an input of the graph, a weight, or what a node before it gives.
+    // Every input of a node is an input of the graph, a weight, or the output of an earlier node.
     let mut known: HashSet<&str> = graph.initializers.iter().map(|(name, _)| name.as_str()).collect();
     known.extend(graph.inputs.iter().map(|input| input.name.as_str()));
     for node in &graph.nodes {
@@ -84,7 +84,7 @@ fn models_that_lie_are_refused() {
     refused(&onnx(&[number(1, 3), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "reaches beyond");
     refused(&onnx(&[number(1, 1), number(2, 1), field(8, b"w"), field(9, &[0; 8])].concat()), "8 bytes for F32");
     refused(&onnx(&[number(1, 2), number(2, 8), field(8, b"w"), field(9, &[0; 8])].concat()), "type 8");
-    refused(&onnx(&[&number(1, 1)[..], &[1 << 3, 0xff, 0xff]].concat()), "cut or changed");
+    refused(&onnx(&[&number(1, 1)[..], &[1 << 3, 0xff, 0xff]].concat()), "truncated or modified");
     let mut graph = Vec::new();
     for _ in 0..40 {
         graph = field(1, &field(5, &field(6, &graph)));

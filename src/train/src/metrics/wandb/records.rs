@@ -5,13 +5,13 @@ use serde_json::{Map, Value, json};
 use super::WandbRun;
 use crate::metrics::protobuf::Message;
 
-/// Who wrote the file, and the oldest server that reads it.
+/// The writer of the file, and the oldest server that can read it.
 pub(super) fn header() -> Message {
     let version = Message::default().text(1, concat!("flowmill ", env!("CARGO_PKG_VERSION"))).text(2, "0.12.0");
     Message::default().message(21, &Message::default().message(1, &version))
 }
 
-/// The run and its configuration; it starts at the beginning of 1970.
+/// The run and its configuration; its start is the beginning of 1970.
 pub(super) fn run(run: &WandbRun, id: &str) -> Message {
     let settings = &run.settings;
     let option = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn run(run: &WandbRun, id: &str) -> Message {
     Message::default().message(17, &record.message(17, &Message::default()))
 }
 
-/// What was measured at a step.
+/// The measurements of a step.
 pub(super) fn history(step: u64, values: &[(String, Value)]) -> Message {
     let mut history = Message::default();
     for (name, value) in values {
@@ -58,12 +58,12 @@ pub(super) fn summary(step: u64, latest: &Map<String, Value>) -> Message {
     Message::default().message(3, &summary)
 }
 
-/// The end, in good order.
+/// The successful end.
 pub(super) fn exit(step: u64) -> Message {
     Message::default().message(18, &Message::default().varint(2, step.min(i32::MAX as u64)))
 }
 
-/// What W&B's own runs say of time, counted in steps.
+/// The time fields of W&B's own runs, counted in steps.
 fn clock(step: u64) -> [(&'static str, Value); 3] {
     [("_step", json!(step)), ("_runtime", json!(step)), ("_timestamp", json!(step))]
 }
