@@ -1,4 +1,4 @@
-"""Compares Flowmill's optimisers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimizers."""
+"""Compares Flowmill's optimizers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimizers."""
 
 import json
 import random
